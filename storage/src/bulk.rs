@@ -1,0 +1,168 @@
+//! Bulk loads: rows straight to segment files.
+//!
+//! ```text
+//!  write(batch) ─▶ a million rows ─▶ [sort by key] ─▶ Parquet ─▶ put      (on blocking threads, two at a time)
+//!  finish ─▶ the segments join the transaction ─▶ commit logs only references to them
+//! ```
+//! Memory is bounded by the segments in flight. Each segment is sorted; segments of one load may overlap if the input
+//! was not sorted. Keys are checked within a segment, against the earlier segments of the load and against everything
+//! the transaction sees; commit checks them against what others committed meanwhile. Rows that already come in key
+//! order are neither sorted nor compared across segments: their key ranges cannot meet.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use object_store::path::Path;
+use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
+use tokio::task::JoinSet;
+
+use crate::catalog::TableDef;
+use crate::deletes::DeleteSet;
+use crate::encoding::Keys;
+use crate::error::{Error, Result};
+use crate::segment::{EncodedSegment, SEGMENT_ROWS_MAX, STAGED, Segment, encode_segment};
+use crate::store::Inner;
+use crate::transaction::{Transaction, duplicate_key, key_columns, storage_rows};
+use crate::view::ReadView;
+
+/// Segments that may be sorted and encoded at once.
+const PARALLEL_SEGMENTS_MAX: usize = 4;
+
+/// An unfinished bulk load. Dropping it removes what it has written.
+#[derive(Debug)]
+pub struct BulkWriter {
+    view: ReadView,
+    table: Arc<TableDef>,
+    pending: Vec<RecordBatch>,
+    pending_rows: usize,
+    encoding: JoinSet<Result<(Arc<Segment>, Keys)>>,
+    parallel: usize,
+    staged: Vec<Arc<Segment>>,
+    rows: u64,
+}
+
+impl BulkWriter {
+    pub(crate) fn new(view: ReadView, table: Arc<TableDef>) -> Result<Self> {
+        let parallel = std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(PARALLEL_SEGMENTS_MAX);
+        Ok(BulkWriter {
+            view,
+            table,
+            pending: Vec::new(),
+            pending_rows: 0,
+            encoding: JoinSet::new(),
+            parallel,
+            staged: Vec::new(),
+            rows: 0,
+        })
+    }
+
+    /// Adds rows with the table's columns, in any key order. Waits while enough segments are being written.
+    pub async fn write(&mut self, rows: RecordBatch) -> Result<()> {
+        let store = &self.view.snapshot.store;
+        let mut rows = storage_rows(&self.table, &rows, || store.new_row_ids(rows.num_rows()))?;
+        self.rows += rows.num_rows() as u64;
+        while self.pending_rows + rows.num_rows() >= SEGMENT_ROWS_MAX {
+            let fitting = SEGMENT_ROWS_MAX - self.pending_rows;
+            self.pending.push(rows.slice(0, fitting));
+            rows = rows.slice(fitting, rows.num_rows() - fitting);
+            self.cut().await?;
+        }
+        if rows.num_rows() > 0 {
+            self.pending_rows += rows.num_rows();
+            self.pending.push(rows);
+        }
+        Ok(())
+    }
+
+    /// Writes what is left and makes the rows part of the transaction. Returns how many were loaded.
+    pub async fn finish(mut self, transaction: &mut Transaction) -> Result<u64> {
+        if self.pending_rows > 0 {
+            self.cut().await?;
+        }
+        while !self.encoding.is_empty() {
+            self.collect_one().await?;
+        }
+        transaction.attach(&self.view, self.table.id, std::mem::take(&mut self.staged))?;
+        Ok(self.rows)
+    }
+
+    /// Starts encoding the pending rows as a segment.
+    async fn cut(&mut self) -> Result<()> {
+        while self.encoding.len() >= self.parallel {
+            self.collect_one().await?;
+        }
+        let (table, store) = (Arc::clone(&self.table), Arc::clone(&self.view.snapshot.store));
+        let rows = std::mem::take(&mut self.pending);
+        self.pending_rows = 0;
+        let id = store.new_segment_id();
+        self.encoding.spawn(async move {
+            let encoder = Arc::clone(&table);
+            let encoded = tokio::task::spawn_blocking(move || encode(&encoder, id, rows)).await;
+            let (encoded, keys) =
+                encoded.map_err(|error| Error::Internal(format!("encoding a segment: {error}")))??;
+            Ok((put_segment(&store, table, encoded).await?, keys))
+        });
+        Ok(())
+    }
+
+    /// Waits for one segment and checks its keys against everything that is there already.
+    async fn collect_one(&mut self) -> Result<()> {
+        let Some(finished) = self.encoding.join_next().await else { return Ok(()) };
+        let (segment, keys) = finished.map_err(|error| Error::Internal(format!("encoding a segment: {error}")))??;
+        if !self.table.has_hidden_key() {
+            let mut common = self.view.first_common_key(self.table.id, &keys).await?;
+            let (first, last) = (&segment.meta.first_key.0, &segment.meta.last_key.0);
+            for other in self.staged.iter().filter(|other| other.meta.overlaps(first, last)) {
+                common = common.or(keys.first_match(other.load_keys().await?, |_, _| true));
+            }
+            if let Some(row) = common {
+                return Err(segment_duplicate(&segment, row).await?);
+            }
+        }
+        self.staged.push(segment);
+        Ok(())
+    }
+}
+
+/// Sorts rows by key if need be and encodes them.
+fn encode(table: &TableDef, id: u64, rows: Vec<RecordBatch>) -> Result<(EncodedSegment, Keys)> {
+    let encoder = &table.codec()?.keys;
+    let chunks = rows.iter().map(|batch| encoder.encode(&key_columns(table, batch))).collect::<Result<Vec<_>>>()?;
+    let keys = Keys::concat(&chunks)?;
+    drop(chunks);
+    if keys.first_disorder().is_none() {
+        return Ok((encode_segment(table, id, &rows, &keys)?, keys));
+    }
+    let all = concat_batches(table.storage_schema(), &rows)?;
+    drop(rows);
+    let order = keys.sort_order();
+    let keys = keys.take(&order);
+    let sorted = take_record_batch(&all, &UInt32Array::from(order))?;
+    if let Some(row) = keys.first_disorder() {
+        return Err(duplicate_key(table, &key_columns(table, &sorted), row));
+    }
+    Ok((encode_segment(table, id, &[sorted], &keys)?, keys))
+}
+
+/// Writes an encoded segment. The result is staged: if it is dropped uncommitted, the file goes, too.
+pub(crate) async fn put_segment(store: &Inner, table: Arc<TableDef>, encoded: EncodedSegment) -> Result<Arc<Segment>> {
+    let EncodedSegment { meta, file } = encoded;
+    let segment = Segment::new(Arc::clone(store.columns()), table, meta, DeleteSet::default(), STAGED);
+    segment.mark_obsolete();
+    let path = segment.meta.path();
+    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    let put = store.columns().objects.put_opts(&Path::from(path.as_str()), PutPayload::from(file), options).await;
+    put.map_err(|error| Error::io(format!("writing {path}"), std::io::Error::other(error)))?;
+    Ok(Arc::new(segment))
+}
+
+/// The error for a row of a segment whose key is taken.
+pub(crate) async fn segment_duplicate(segment: &Segment, row: usize) -> Result<Error> {
+    let mut columns = Vec::new();
+    for column in segment.table.key_columns() {
+        let cached = segment.column(*column).await?;
+        columns.push(cached.blocks[row / crate::BLOCK_ROWS].slice(row % crate::BLOCK_ROWS, 1));
+    }
+    Ok(duplicate_key(&segment.table, &columns, 0))
+}

@@ -1,0 +1,260 @@
+//! What tables there are.
+//!
+//! A [`Catalog`] is immutable; a commit that changes it makes a new one. The catalog is small next to the data, so
+//! copying its map of `Arc`s is cheaper than any cleverness. Table ids are never reused.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+
+use crate::encoding::{KeyEncoder, RowLayout};
+use crate::error::{Error, Result};
+
+/// Name of the hidden column (UInt64) that keys the rows of a table without a primary key.
+pub const ROW_ID_COLUMN: &str = "__row_id";
+
+/// Names a table for ever, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TableId(pub u64);
+
+/// Rows of one table must have a row in another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignKey {
+    /// The constraint's name.
+    pub name: String,
+    /// The referring columns of this table.
+    pub columns: Vec<usize>,
+    /// The table referred to.
+    pub parent: TableId,
+    /// Its primary key columns, in the order of `columns`.
+    pub parent_columns: Vec<usize>,
+}
+
+/// A table to be created.
+#[derive(Debug, Clone)]
+pub struct NewTable {
+    /// The schema it belongs to.
+    pub schema_name: String,
+    /// Its name in that schema.
+    pub name: String,
+    /// Its columns, of canonical types ([`crate::canonical_type`]); field metadata is kept and not looked at.
+    pub schema: SchemaRef,
+    /// Indexes of the primary key's columns, in key order; empty for none.
+    pub primary_key: Vec<usize>,
+    /// Its foreign keys.
+    pub foreign_keys: Vec<ForeignKey>,
+}
+
+/// A table as the catalog knows it.
+#[derive(Debug)]
+pub struct TableDef {
+    /// Its identity.
+    pub id: TableId,
+    /// The schema it belongs to.
+    pub schema_name: String,
+    /// Its name in that schema.
+    pub name: String,
+    /// The user's columns.
+    pub schema: SchemaRef,
+    /// Indexes of the primary key's columns, in key order; empty: rows are keyed by [`ROW_ID_COLUMN`].
+    pub primary_key: Vec<usize>,
+    /// Its foreign keys.
+    pub foreign_keys: Vec<ForeignKey>,
+    storage_schema: SchemaRef,
+    key_columns: Vec<usize>,
+    codec: OnceLock<TableCodec>,
+}
+
+/// How rows and keys of a table are laid out.
+#[derive(Debug)]
+pub(crate) struct TableCodec {
+    pub(crate) rows: RowLayout,
+    pub(crate) keys: KeyEncoder,
+}
+
+impl TableDef {
+    pub(crate) fn new(id: TableId, table: NewTable) -> Result<Self> {
+        let NewTable { schema_name, name, schema, primary_key, foreign_keys } = table;
+        if let Some(field) = schema.fields().iter().find(|field| field.name() == ROW_ID_COLUMN) {
+            return Err(Error::Unsupported(format!("the column name \"{}\" is reserved", field.name())));
+        }
+        let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
+        let mut key_columns = primary_key.clone();
+        if primary_key.is_empty() {
+            key_columns.push(fields.len());
+            fields.push(Arc::new(Field::new(ROW_ID_COLUMN, DataType::UInt64, false)));
+        }
+        if key_columns.iter().any(|column| *column >= fields.len() || fields[*column].is_nullable()) {
+            return Err(Error::Internal(format!("table \"{name}\": key columns must exist and forbid NULL")));
+        }
+        let storage_schema = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
+        let table = TableDef {
+            id,
+            schema_name,
+            name,
+            schema,
+            primary_key,
+            foreign_keys,
+            storage_schema,
+            key_columns,
+            codec: OnceLock::new(),
+        };
+        table.codec()?;
+        Ok(table)
+    }
+
+    /// The user's columns, and the hidden row id after them if there is no primary key.
+    pub fn storage_schema(&self) -> &SchemaRef {
+        &self.storage_schema
+    }
+
+    /// Indexes into [`storage_schema`](Self::storage_schema) of the columns that key the rows.
+    pub fn key_columns(&self) -> &[usize] {
+        &self.key_columns
+    }
+
+    /// Whether rows are keyed by the hidden row id.
+    pub(crate) fn has_hidden_key(&self) -> bool {
+        self.primary_key.is_empty()
+    }
+
+    /// The primary key constraint's name.
+    pub fn primary_key_name(&self) -> String {
+        format!("{}_pkey", self.name)
+    }
+
+    pub(crate) fn codec(&self) -> Result<&TableCodec> {
+        if let Some(codec) = self.codec.get() {
+            return Ok(codec);
+        }
+        let rows = RowLayout::new(&self.storage_schema)?;
+        let keys = KeyEncoder::new(&rows, &self.key_columns)?;
+        Ok(self.codec.get_or_init(|| TableCodec { rows, keys }))
+    }
+}
+
+/// The durable form of a table: its columns as an Arrow IPC schema would name them, in JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct TableRecord {
+    id: TableId,
+    schema_name: String,
+    name: String,
+    columns: Vec<ColumnRecord>,
+    metadata: BTreeMap<String, String>,
+    primary_key: Vec<usize>,
+    foreign_keys: Vec<ForeignKey>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct ColumnRecord {
+    name: String,
+    /// Arrow's own spelling of the type, e.g. `Decimal128(15, 2)`.
+    data_type: String,
+    nullable: bool,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, String>,
+}
+
+impl From<&TableDef> for TableRecord {
+    fn from(table: &TableDef) -> Self {
+        let columns = table.schema.fields().iter().map(|field| ColumnRecord {
+            name: field.name().clone(),
+            data_type: field.data_type().to_string(),
+            nullable: field.is_nullable(),
+            metadata: field.metadata().clone().into_iter().collect(),
+        });
+        TableRecord {
+            id: table.id,
+            schema_name: table.schema_name.clone(),
+            name: table.name.clone(),
+            columns: columns.collect(),
+            metadata: table.schema.metadata().clone().into_iter().collect(),
+            primary_key: table.primary_key.clone(),
+            foreign_keys: table.foreign_keys.clone(),
+        }
+    }
+}
+
+impl TableRecord {
+    /// Rebuilds the table; the message says what is wrong with a record that cannot be one.
+    pub(crate) fn restore(self) -> std::result::Result<TableDef, String> {
+        let mut fields = Vec::with_capacity(self.columns.len());
+        for column in self.columns {
+            let data_type: DataType =
+                column.data_type.parse().map_err(|error| format!("column \"{}\": {error}", column.name))?;
+            let field = Field::new(column.name, data_type, column.nullable);
+            fields.push(field.with_metadata(column.metadata.into_iter().collect()));
+        }
+        let schema = Arc::new(Schema::new_with_metadata(fields, self.metadata.into_iter().collect()));
+        let (schema_name, name) = (self.schema_name, self.name);
+        let table =
+            NewTable { schema_name, name, schema, primary_key: self.primary_key, foreign_keys: self.foreign_keys };
+        TableDef::new(self.id, table).map_err(|error| error.to_string())
+    }
+}
+
+/// All tables at one moment.
+#[derive(Debug, Default, Clone)]
+pub struct Catalog {
+    version: u64,
+    tables: BTreeMap<TableId, Arc<TableDef>>,
+    names: BTreeMap<(String, String), TableId>,
+}
+
+impl Catalog {
+    /// Grows with every change; equal versions of one store mean equal catalogs. A transaction's own uncommitted
+    /// changes count too, so versions are compared within one session only.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// All tables, in order of creation.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<TableDef>> {
+        self.tables.values()
+    }
+
+    /// A table by identity.
+    pub fn table(&self, id: TableId) -> Option<&Arc<TableDef>> {
+        self.tables.get(&id)
+    }
+
+    /// A table by name.
+    pub fn find(&self, schema: &str, name: &str) -> Option<&Arc<TableDef>> {
+        self.names.get(&(schema.to_string(), name.to_string())).and_then(|id| self.tables.get(id))
+    }
+
+    /// The tables that refer to `parent` by a foreign key, other than itself.
+    pub fn referring_tables(&self, parent: TableId) -> impl Iterator<Item = &Arc<TableDef>> {
+        self.tables().filter(move |table| {
+            table.id != parent && table.foreign_keys.iter().any(|foreign_key| foreign_key.parent == parent)
+        })
+    }
+
+    pub(crate) fn require(&self, id: TableId) -> Result<&Arc<TableDef>> {
+        self.table(id).ok_or_else(|| Error::NoSuchTable(format!("number {}", id.0)))
+    }
+
+    pub(crate) fn with_version(version: u64, tables: impl IntoIterator<Item = Arc<TableDef>>) -> Catalog {
+        let mut catalog = Catalog { version, ..Catalog::default() };
+        for table in tables {
+            catalog.add(table);
+        }
+        catalog
+    }
+
+    pub(crate) fn add(&mut self, table: Arc<TableDef>) {
+        self.version += 1;
+        self.names.insert((table.schema_name.clone(), table.name.clone()), table.id);
+        self.tables.insert(table.id, table);
+    }
+
+    pub(crate) fn remove(&mut self, id: TableId) {
+        if let Some(table) = self.tables.remove(&id) {
+            self.version += 1;
+            self.names.remove(&(table.schema_name.clone(), table.name.clone()));
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Which rows of a segment are gone, and since when.
+//!
+//! A base bitmap of the rows that every open snapshot sees as deleted, and a short list of younger deletes with their
+//! commit timestamps. A scan asks once for the bitmap of its snapshot; a segment without deletes costs it nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::RwLock;
+use roaring::RoaringBitmap;
+use rustydb_txn::Timestamp;
+
+/// Young deletes are folded into the base when there are this many, if the watermark allows.
+const FOLD_THRESHOLD: usize = 1024;
+
+#[derive(Debug, Default)]
+struct State {
+    base: Arc<RoaringBitmap>,
+    /// In order of their timestamps.
+    recent: Vec<(Timestamp, u32)>,
+}
+
+/// The versioned delete set of one segment.
+#[derive(Debug, Default)]
+pub(crate) struct DeleteSet {
+    state: RwLock<State>,
+    any: AtomicBool,
+}
+
+impl DeleteSet {
+    /// A set whose `rows` were deleted before any snapshot that can be open.
+    pub(crate) fn with_base(rows: RoaringBitmap) -> Self {
+        let any = AtomicBool::new(!rows.is_empty());
+        DeleteSet { state: RwLock::new(State { base: Arc::new(rows), recent: Vec::new() }), any }
+    }
+
+    /// Records the delete of a row. Called under the commit lock, with growing timestamps.
+    pub(crate) fn add(&self, row: u32, timestamp: Timestamp, watermark: Timestamp) {
+        let mut state = self.state.write();
+        assert!(state.recent.last().is_none_or(|(last, _)| *last <= timestamp), "deletes come in commit order");
+        state.recent.push((timestamp, row));
+        self.any.store(true, Ordering::Release);
+        if state.recent.len().is_multiple_of(FOLD_THRESHOLD) {
+            let settled = state.recent.partition_point(|(timestamp, _)| *timestamp <= watermark);
+            let rows: Vec<u32> = state.recent.drain(..settled).map(|(_, row)| row).collect();
+            Arc::make_mut(&mut state.base).extend(rows);
+        }
+    }
+
+    /// Whether the row is deleted for a reader at `timestamp`.
+    pub(crate) fn contains(&self, row: u32, timestamp: Timestamp) -> bool {
+        if !self.any.load(Ordering::Acquire) {
+            return false;
+        }
+        let state = self.state.read();
+        state.base.contains(row)
+            || state.recent.iter().take_while(|(deleted, _)| *deleted <= timestamp).any(|(_, other)| *other == row)
+    }
+
+    /// The rows deleted for a reader at `timestamp`; `None` if there are none.
+    pub(crate) fn at(&self, timestamp: Timestamp) -> Option<Arc<RoaringBitmap>> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        let state = self.state.read();
+        let settled = state.recent.partition_point(|(deleted, _)| *deleted <= timestamp);
+        let mut rows = Arc::clone(&state.base);
+        if settled > 0 {
+            Arc::make_mut(&mut rows).extend(state.recent[..settled].iter().map(|(_, row)| *row));
+        }
+        (!rows.is_empty()).then_some(rows)
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let state = self.state.read();
+        state.base.serialized_size() + state.recent.capacity() * size_of::<(Timestamp, u32)>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delete_is_seen_from_its_timestamp_on() {
+        let deletes = DeleteSet::with_base([3].into_iter().collect());
+        deletes.add(7, 10, 0);
+        deletes.add(8, 12, 0);
+        assert!(deletes.contains(3, 0));
+        assert!(!deletes.contains(7, 9) && deletes.contains(7, 10));
+        let rows: Vec<u32> = deletes.at(11).unwrap().iter().collect();
+        assert_eq!(rows, [3, 7]);
+        assert!(DeleteSet::default().at(u64::MAX).is_none());
+    }
+
+    #[test]
+    fn folding_respects_the_watermark() {
+        let deletes = DeleteSet::default();
+        let last = FOLD_THRESHOLD as u64;
+        for timestamp in 1..=last {
+            deletes.add(timestamp as u32, timestamp, 500);
+        }
+        assert!(deletes.contains(500, 500));
+        assert!(!deletes.contains(501, 500), "a snapshot at 500 still sees row 501");
+        assert_eq!(deletes.at(last).unwrap().len(), last);
+        assert_eq!(deletes.at(600).unwrap().len(), 600);
+    }
+}

@@ -1,0 +1,398 @@
+//! Memcomparable keys.
+//!
+//! Column by column, in key order: integers big-endian with the sign bit flipped, floats in total order (with one zero
+//! and one NaN), booleans as a byte, text and binaries escaped (`00` → `00 FF`) and ended with `00 00`, so that a
+//! prefix sorts first. Key columns are never NULL.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use arrow::array::cast::AsArray;
+use arrow::array::types::{
+    Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    Time64MicrosecondType, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow::array::{Array, ArrayRef};
+use arrow::datatypes::{DataType, TimeUnit};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+
+use super::physical::Physical;
+use super::row::RowLayout;
+use crate::error::{Error, Result};
+
+/// Longest key, in encoded bytes: keys are kept in memory, by the memtable and the key indexes.
+const KEY_BYTES_MAX: usize = 4096;
+
+const ESCAPE: u8 = 0x00;
+const ESCAPED_ZERO: u8 = 0xFF;
+const TERMINATOR: u8 = 0x00;
+
+/// Makes keys of one table, from arrays or from encoded rows.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyEncoder {
+    /// Row columns the key is made of, in key order.
+    columns: Vec<usize>,
+    physicals: Vec<Physical>,
+    /// Length of every key if no column is variable.
+    stride: Option<usize>,
+}
+
+impl KeyEncoder {
+    /// The encoder for key `columns` of rows with this layout.
+    pub(crate) fn new(layout: &RowLayout, columns: &[usize]) -> Result<Self> {
+        let physicals: Vec<Physical> = columns.iter().map(|column| layout.physical(*column)).collect();
+        if let Some(at) = physicals.iter().position(|physical| *physical == Physical::Interval) {
+            let field = layout.schema().field(columns[at]);
+            return Err(Error::Unsupported(format!(
+                "column \"{}\": an interval cannot be part of a key",
+                field.name()
+            )));
+        }
+        let widths = physicals.iter().map(|physical| match physical {
+            Physical::Variable => None,
+            fixed => Some(fixed.width()),
+        });
+        Ok(KeyEncoder { columns: columns.to_vec(), stride: widths.sum(), physicals })
+    }
+
+    /// Encodes the keys of all rows; `columns` are the key columns in key order, without NULLs.
+    pub(crate) fn encode(&self, columns: &[ArrayRef]) -> Result<Keys> {
+        let rows = columns.first().map_or(0, |column| column.len());
+        if let Some(stride) = self.stride {
+            let mut bytes = vec![0; rows * stride];
+            let mut offset = 0;
+            for (column, physical) in columns.iter().zip(&self.physicals) {
+                write_fixed(column, &mut bytes, offset, stride)?;
+                offset += physical.width();
+            }
+            return Ok(Keys { bytes, rows, bounds: Bounds::Stride(stride) });
+        }
+        let mut fixed = Vec::with_capacity(columns.len());
+        for (column, physical) in columns.iter().zip(&self.physicals) {
+            let mut bytes = Vec::new();
+            if *physical != Physical::Variable {
+                bytes.resize(rows * physical.width(), 0);
+                write_fixed(column, &mut bytes, 0, physical.width())?;
+            }
+            fixed.push(bytes);
+        }
+        let mut keys = Keys { bytes: Vec::new(), rows: 0, bounds: Bounds::Ends(Vec::with_capacity(rows)) };
+        for row in 0..rows {
+            let start = keys.bytes.len();
+            for (index, physical) in self.physicals.iter().enumerate() {
+                match physical {
+                    Physical::Variable => escape(variable_value(&columns[index], row)?, &mut keys.bytes),
+                    fixed_width => {
+                        let width = fixed_width.width();
+                        keys.bytes.extend_from_slice(&fixed[index][row * width..(row + 1) * width]);
+                    }
+                }
+            }
+            keys.end_row(start)?;
+        }
+        Ok(keys)
+    }
+
+    /// Encodes the key of an encoded row into `key`, which is cleared first.
+    pub(crate) fn encode_row(&self, layout: &RowLayout, row: &[u8], key: &mut Vec<u8>) -> Result<()> {
+        key.clear();
+        for (column, physical) in self.columns.iter().zip(&self.physicals) {
+            let value =
+                layout.value(row, *column).ok_or_else(|| Error::Internal(format!("NULL in key column {column}")))?;
+            let start = key.len();
+            match physical {
+                Physical::Variable => escape(value, key),
+                Physical::Boolean | Physical::Fixed(_) => key.extend_from_slice(value),
+                Physical::Unsigned(_) => key.extend(value.iter().rev()),
+                Physical::Signed(_) | Physical::Decimal64 | Physical::Decimal128 => {
+                    key.extend(value.iter().rev());
+                    key[start] ^= 0x80;
+                }
+                Physical::Float32 => {
+                    let bits = value.try_into().map_err(|_| Error::Internal("a float of other than 4 bytes".into()))?;
+                    key.extend_from_slice(&ordered_f32(f32::from_le_bytes(bits)).to_be_bytes());
+                }
+                Physical::Float64 => {
+                    let bits = value.try_into().map_err(|_| Error::Internal("a float of other than 8 bytes".into()))?;
+                    key.extend_from_slice(&ordered_f64(f64::from_le_bytes(bits)).to_be_bytes());
+                }
+                Physical::Interval => return Err(Error::Internal("an interval in a key".into())),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Printed values of the key of one row, for messages.
+pub(crate) fn format_key(columns: &[ArrayRef], row: usize) -> Vec<String> {
+    let options = FormatOptions::default().with_null("NULL");
+    let print = |column: &ArrayRef| match ArrayFormatter::try_new(column.as_ref(), &options) {
+        Ok(formatter) => formatter.value(row).to_string(),
+        Err(error) => format!("<{error}>"),
+    };
+    columns.iter().map(print).collect()
+}
+
+#[derive(Debug, Clone)]
+enum Bounds {
+    /// Every key has this many bytes.
+    Stride(usize),
+    /// Where each key ends.
+    Ends(Vec<u32>),
+}
+
+/// Many keys in one buffer.
+#[derive(Debug, Clone)]
+pub(crate) struct Keys {
+    bytes: Vec<u8>,
+    rows: usize,
+    bounds: Bounds,
+}
+
+impl Keys {
+    pub(crate) fn len(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn get(&self, index: usize) -> &[u8] {
+        let range = match &self.bounds {
+            Bounds::Stride(stride) => index * stride..(index + 1) * stride,
+            Bounds::Ends(ends) => {
+                let start = if index == 0 { 0 } else { ends[index - 1] as usize };
+                start..ends[index] as usize
+            }
+        };
+        &self.bytes[range]
+    }
+
+    pub(crate) fn first(&self) -> Option<&[u8]> {
+        (self.rows > 0).then(|| self.get(0))
+    }
+
+    pub(crate) fn last(&self) -> Option<&[u8]> {
+        self.rows.checked_sub(1).map(|last| self.get(last))
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let bounds = match &self.bounds {
+            Bounds::Stride(_) => 0,
+            Bounds::Ends(ends) => ends.capacity() * size_of::<u32>(),
+        };
+        self.bytes.capacity() + bounds
+    }
+
+    /// Where the first pair of neighbours that is not strictly ascending stands (the index of its second key).
+    pub(crate) fn first_disorder(&self) -> Option<usize> {
+        (1..self.rows).find(|index| self.get(index - 1) >= self.get(*index))
+    }
+
+    /// The order of the keys, as row numbers; equal keys stay in the order they came.
+    pub(crate) fn sort_order(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.rows as u32).collect();
+        match self.bounds {
+            // Sorting numbers in place beats chasing pointers into the buffer.
+            Bounds::Stride(stride) if stride <= 16 => {
+                let mut numbers: Vec<(u128, u32)> =
+                    order.iter().map(|row| (self.as_number(*row as usize), *row)).collect();
+                numbers.sort_unstable();
+                order.iter_mut().zip(numbers).for_each(|(slot, (_, row))| *slot = row);
+            }
+            _ => order.sort_by(|left, right| self.get(*left as usize).cmp(self.get(*right as usize))),
+        }
+        order
+    }
+
+    fn as_number(&self, index: usize) -> u128 {
+        let key = self.get(index);
+        let mut bytes = [0; 16];
+        bytes[16 - key.len()..].copy_from_slice(key);
+        u128::from_be_bytes(bytes)
+    }
+
+    /// The same keys in another order.
+    pub(crate) fn take(&self, order: &[u32]) -> Keys {
+        let mut bytes = Vec::with_capacity(self.bytes.len());
+        let mut ends = Vec::new();
+        for row in order {
+            bytes.extend_from_slice(self.get(*row as usize));
+            if matches!(self.bounds, Bounds::Ends(_)) {
+                ends.push(bytes.len() as u32);
+            }
+        }
+        let bounds = match self.bounds {
+            Bounds::Stride(stride) => Bounds::Stride(stride),
+            Bounds::Ends(_) => Bounds::Ends(ends),
+        };
+        Keys { bytes, rows: order.len(), bounds }
+    }
+
+    /// The row of `key` among ascending keys.
+    pub(crate) fn find(&self, key: &[u8]) -> Option<usize> {
+        let at = self.lower_bound(key, 0..self.rows);
+        (at < self.rows && self.get(at) == key).then_some(at)
+    }
+
+    /// The first row in `range` of ascending keys whose key is at least `key`.
+    pub(crate) fn lower_bound(&self, key: &[u8], range: Range<usize>) -> usize {
+        let (mut low, mut high) = (range.start, range.end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.get(middle) < key {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// The first key (its row here) that these ascending keys have in common with others, if both rows count.
+    pub(crate) fn first_match(&self, others: &Keys, counts: impl Fn(u32, u32) -> bool) -> Option<usize> {
+        let (mut row, mut other) = (0, 0);
+        while row < self.len() && other < others.len() {
+            // A binary search for the next candidate: ranges that hardly overlap are skipped in a few steps.
+            match self.get(row).cmp(others.get(other)) {
+                Ordering::Less => row = self.lower_bound(others.get(other), row + 1..self.len()),
+                Ordering::Greater => other = others.lower_bound(self.get(row), other + 1..others.len()),
+                Ordering::Equal if counts(row as u32, other as u32) => return Some(row),
+                Ordering::Equal => {
+                    row += 1;
+                    other += 1;
+                }
+            }
+        }
+        None
+    }
+
+    /// Joins chunks of keys of one table into one sequence.
+    pub(crate) fn concat(chunks: &[Keys]) -> Result<Keys> {
+        let bounds = match chunks.first().map(|chunk| &chunk.bounds) {
+            Some(Bounds::Stride(stride)) => Bounds::Stride(*stride),
+            _ => Bounds::Ends(Vec::new()),
+        };
+        let mut joined = Keys { bytes: Vec::new(), rows: 0, bounds };
+        for chunk in chunks {
+            let start = joined.bytes.len();
+            joined.bytes.extend_from_slice(&chunk.bytes);
+            joined.rows += chunk.rows;
+            if let (Bounds::Ends(ends), Bounds::Ends(more)) = (&mut joined.bounds, &chunk.bounds) {
+                for end in more {
+                    ends.push(key_end(start + *end as usize)?);
+                }
+            }
+        }
+        Ok(joined)
+    }
+
+    fn end_row(&mut self, start: usize) -> Result<()> {
+        let end = self.bytes.len();
+        if end - start > KEY_BYTES_MAX {
+            return Err(Error::Unsupported(format!(
+                "a key of {} bytes; keys have at most {KEY_BYTES_MAX}",
+                end - start
+            )));
+        }
+        self.rows += 1;
+        if let Bounds::Ends(ends) = &mut self.bounds {
+            ends.push(key_end(end)?);
+        }
+        Ok(())
+    }
+}
+
+fn key_end(end: usize) -> Result<u32> {
+    u32::try_from(end).map_err(|_| Error::Unsupported("more than 4 GiB of keys in one batch".into()))
+}
+
+fn escape(value: &[u8], key: &mut Vec<u8>) {
+    for byte in value {
+        key.push(*byte);
+        if *byte == ESCAPE {
+            key.push(ESCAPED_ZERO);
+        }
+    }
+    key.extend_from_slice(&[ESCAPE, TERMINATOR]);
+}
+
+/// Bits that order as the floats do; both zeros are one, all NaNs are one and sort last, as in PostgreSQL.
+fn ordered_f64(value: f64) -> u64 {
+    let canonical = if value.is_nan() { f64::NAN } else { value + 0.0 };
+    let bits = canonical.to_bits();
+    if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
+}
+
+/// The 32-bit twin of [`ordered_f64`].
+fn ordered_f32(value: f32) -> u32 {
+    let canonical = if value.is_nan() { f32::NAN } else { value + 0.0 };
+    let bits = canonical.to_bits();
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+}
+
+fn variable_value(column: &ArrayRef, row: usize) -> Result<&[u8]> {
+    match column.data_type() {
+        DataType::Utf8View => Ok(column.as_string_view().value(row).as_bytes()),
+        DataType::BinaryView => Ok(column.as_binary_view().value(row)),
+        other => Err(Error::Internal(format!("{other} is no variable key type"))),
+    }
+}
+
+/// Writes a column of constant width at `offset` of every `stride` bytes.
+fn write_fixed(column: &ArrayRef, bytes: &mut [u8], offset: usize, stride: usize) -> Result<()> {
+    macro_rules! write {
+        ($values:expr, $encode:expr) => {{
+            for (slot, value) in bytes.chunks_exact_mut(stride).zip($values) {
+                let encoded = $encode(value);
+                slot[offset..offset + encoded.len()].copy_from_slice(&encoded);
+            }
+        }};
+        (signed $type:ty, $native:ty) => {
+            write!(column.as_primitive::<$type>().values().iter(), |value: &$native| (*value ^ <$native>::MIN)
+                .to_be_bytes())
+        };
+        (unsigned $type:ty, $native:ty) => {
+            write!(column.as_primitive::<$type>().values().iter(), |value: &$native| value.to_be_bytes())
+        };
+    }
+    match column.data_type() {
+        DataType::Boolean => write!(column.as_boolean().values().iter(), |value| [u8::from(value)]),
+        DataType::Int8 => write!(signed Int8Type, i8),
+        DataType::Int16 => write!(signed Int16Type, i16),
+        DataType::Int32 => write!(signed Int32Type, i32),
+        DataType::Date32 => write!(signed Date32Type, i32),
+        DataType::Int64 => write!(signed Int64Type, i64),
+        DataType::Time64(TimeUnit::Microsecond) => write!(signed Time64MicrosecondType, i64),
+        DataType::Timestamp(TimeUnit::Second, _) => write!(signed TimestampSecondType, i64),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => write!(signed TimestampMillisecondType, i64),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => write!(signed TimestampMicrosecondType, i64),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => write!(signed TimestampNanosecondType, i64),
+        DataType::UInt8 => write!(unsigned UInt8Type, u8),
+        DataType::UInt16 => write!(unsigned UInt16Type, u16),
+        DataType::UInt32 => write!(unsigned UInt32Type, u32),
+        DataType::UInt64 => write!(unsigned UInt64Type, u64),
+        DataType::Float32 => {
+            write!(column.as_primitive::<Float32Type>().values().iter(), |value: &f32| ordered_f32(*value)
+                .to_be_bytes())
+        }
+        DataType::Float64 => {
+            write!(column.as_primitive::<Float64Type>().values().iter(), |value: &f64| ordered_f64(*value)
+                .to_be_bytes())
+        }
+        DataType::Decimal128(_, _) => {
+            let values = column.as_primitive::<Decimal128Type>().values().iter();
+            match Physical::of(column.data_type()) {
+                Some(Physical::Decimal64) => write!(values, |value: &i128| (*value as i64 ^ i64::MIN).to_be_bytes()),
+                _ => write!(values, |value: &i128| (*value ^ i128::MIN).to_be_bytes()),
+            }
+        }
+        DataType::FixedSizeBinary(_) => {
+            let values = column.as_fixed_size_binary();
+            for (row, slot) in bytes.chunks_exact_mut(stride).enumerate() {
+                let value = values.value(row);
+                slot[offset..offset + value.len()].copy_from_slice(value);
+            }
+        }
+        other => return Err(Error::Internal(format!("{other} cannot be part of a key"))),
+    }
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! Bytes of rows and keys.
+//!
+//! Two encodings, both ours and both stable, because the log keeps them on disk:
+//! * [`RowLayout`]: a compact row with every column at a constant offset, so that one column of one row is read
+//!   without touching the others;
+//! * [`KeyEncoder`]: a *memcomparable* key: comparing two keys as byte strings orders them as their values.
+
+mod keys;
+mod physical;
+mod row;
+
+pub(crate) use keys::{KeyEncoder, Keys, format_key};
+pub(crate) use row::RowLayout;
+
+pub use physical::canonical_type;

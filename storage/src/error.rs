@@ -1,0 +1,141 @@
+//! Everything that can go wrong in a store, sorted by what the caller can do about it.
+
+use std::path::PathBuf;
+
+use arrow::error::ArrowError;
+
+/// The result of a storage call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failed storage call. Nothing is half-done when one is returned: a failed statement leaves its transaction as it
+/// was, a failed commit leaves the store as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The user's data: a second row with the same key.
+    #[error("duplicate key value violates unique constraint \"{constraint}\" of table \"{table}\": ({columns}) = ({key})",
+        columns = columns.join(", "), key = key.join(", "))]
+    DuplicateKey {
+        /// The table's name.
+        table: String,
+        /// The constraint's name, `<table>_pkey` for the primary key.
+        constraint: String,
+        /// The key columns' names.
+        columns: Vec<String>,
+        /// The offending key, one printed value per key column.
+        key: Vec<String>,
+    },
+    /// The user's data: NULL in a column that forbids it.
+    #[error("null value in column \"{column}\" of table \"{table}\" violates not-null constraint")]
+    NotNull {
+        /// The table's name.
+        table: String,
+        /// The column's name.
+        column: String,
+    },
+    /// A concurrent transaction was first; run this one again.
+    #[error("could not serialize access to table \"{table}\" due to a concurrent change")]
+    Conflict {
+        /// The table's name.
+        table: String,
+    },
+    /// A table of that name exists.
+    #[error("table \"{schema}.{name}\" already exists")]
+    TableExists {
+        /// The schema's name.
+        schema: String,
+        /// The table's name.
+        name: String,
+    },
+    /// The table is gone or never was.
+    #[error("table {0} does not exist")]
+    NoSuchTable(String),
+    /// Other tables' foreign keys point at the table.
+    #[error("cannot drop table \"{table}\" because other objects depend on it: {}", dependents.join(", "))]
+    DependentObjects {
+        /// The table that was to be dropped.
+        table: String,
+        /// What depends on it.
+        dependents: Vec<String>,
+    },
+    /// Something this version cannot do.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Another process has the directory open.
+    #[error("the database in {path} is in use by another process (its lock file is held)", path = path.display())]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The directory holds something else.
+    #[error("{path} is not a RustyDB database: it is not empty and has no FORMAT file", path = path.display())]
+    NotADatabase {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Written by a newer release.
+    #[error("{path} has format version {found}, this release reads up to {supported}; use a newer rustydb", path = path.display())]
+    FutureFormat {
+        /// The directory.
+        path: PathBuf,
+        /// The version found.
+        found: u32,
+        /// The newest version this release reads.
+        supported: u32,
+    },
+    /// A file does not hold what was written to it.
+    #[error("file {file} is damaged: {detail}")]
+    Corruption {
+        /// The file, relative to the data directory.
+        file: String,
+        /// What is wrong, and where.
+        detail: String,
+    },
+    /// An earlier write failed; the store only reads until it is opened again.
+    #[error(
+        "the database accepts no more writes since a write failed ({reason}); reads go on; restart it when the cause is mended"
+    )]
+    Poisoned {
+        /// The first failure.
+        reason: String,
+    },
+    /// The store was closed.
+    #[error("the database is closed")]
+    Closed,
+    /// The operating system refused.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was being done.
+        context: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The transaction wrote more than it may hold in memory.
+    #[error(
+        "the transaction holds more than {limit_bytes} bytes of uncommitted row changes; commit in smaller steps or load in bulk (COPY, INSERT … SELECT)"
+    )]
+    TransactionTooLarge {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// A compute kernel refused its input.
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+    /// A broken promise of our own code, caught before it did harm.
+    #[error("internal error in the store: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
+        Error::Io { context: context.into(), source }
+    }
+
+    pub(crate) fn corruption(file: impl Into<String>, detail: impl Into<String>) -> Self {
+        Error::Corruption { file: file.into(), detail: detail.into() }
+    }
+
+    /// Whether the same transaction may succeed when it is simply run again.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Error::Conflict { .. })
+    }
+}

@@ -1,0 +1,199 @@
+//! [`Files`] in a directory of the local file system.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+
+use super::{AppendFile, DirectoryLock, FileInfo, Files, LOCK_FILE};
+
+/// Files below one directory.
+#[derive(Debug)]
+pub(crate) struct LocalFiles {
+    root: PathBuf,
+}
+
+impl LocalFiles {
+    /// Uses `root`, which is created (with its parents) when it is missing and first written to.
+    pub(crate) fn new(root: impl Into<PathBuf>) -> Self {
+        LocalFiles { root: root.into() }
+    }
+
+    fn full(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// Creates missing folders and syncs the first one that existed, so that the new ones survive a power cut.
+    fn create_directories(&self, directory: &Path) -> io::Result<()> {
+        if directory.is_dir() {
+            return Ok(());
+        }
+        let existing = directory.ancestors().skip(1).find(|ancestor| ancestor.is_dir());
+        fs::create_dir_all(directory)?;
+        let existing = existing.unwrap_or_else(|| Path::new("."));
+        for ancestor in directory.ancestors().skip(1) {
+            let name = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+            File::open(name)?.sync_all()?;
+            if ancestor == existing {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn collect(&self, directory: &Path, found: &mut Vec<FileInfo>) -> io::Result<()> {
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                self.collect(&entry.path(), found)?;
+            } else if kind.is_file() {
+                let path = entry.path();
+                let relative = path.strip_prefix(&self.root).map_err(io::Error::other)?;
+                found.push(FileInfo { path: relative.to_string_lossy().into_owned(), bytes: entry.metadata()?.len() });
+            }
+        }
+        Ok(())
+    }
+}
+
+struct LocalAppend {
+    file: File,
+}
+
+impl AppendFile for LocalAppend {
+    fn append(&mut self, data: &[u8]) -> io::Result<()> {
+        self.file.write_all(data)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// The open file carries the lock; the kernel drops it with the process, however that ends.
+struct LocalLock {
+    _file: File,
+}
+
+impl DirectoryLock for LocalLock {}
+
+impl Files for LocalFiles {
+    fn create(&self, path: &str) -> io::Result<Box<dyn AppendFile>> {
+        let full = self.full(path);
+        if let Some(directory) = full.parent() {
+            self.create_directories(directory)?;
+        }
+        let file = OpenOptions::new().append(true).create_new(true).open(full)?;
+        Ok(Box::new(LocalAppend { file }))
+    }
+
+    fn read(&self, path: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.full(path))
+    }
+
+    fn read_range(&self, path: &str, range: Range<u64>) -> io::Result<Vec<u8>> {
+        let file = File::open(self.full(path))?;
+        let length = range.end.saturating_sub(range.start);
+        if range.end > file.metadata()?.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut data = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        file.read_exact_at(&mut data, range.start)?;
+        Ok(data)
+    }
+
+    fn size(&self, path: &str) -> io::Result<u64> {
+        Ok(fs::metadata(self.full(path))?.len())
+    }
+
+    fn truncate(&self, path: &str, bytes: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.full(path))?;
+        file.set_len(bytes)?;
+        file.sync_all()
+    }
+
+    fn rename_exclusive(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (self.full(from), self.full(to));
+        match renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(()),
+            // Some file systems lack the flag; a hard link is as exclusive.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                fs::hard_link(&from, &to)?;
+                fs::remove_file(&from)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        match fs::remove_file(self.full(path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn list(&self, directory: &str) -> io::Result<Vec<FileInfo>> {
+        let mut found = Vec::new();
+        self.collect(&self.full(directory), &mut found)?;
+        found.sort_by(|left, right| left.path.cmp(&right.path));
+        Ok(found)
+    }
+
+    fn top_level(&self) -> io::Result<Vec<String>> {
+        match fs::read_dir(&self.root) {
+            Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        File::open(self.full(directory))?.sync_all()
+    }
+
+    fn lock(&self) -> io::Result<Box<dyn DirectoryLock>> {
+        self.create_directories(&self.root)?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.full(LOCK_FILE))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(LocalLock { _file: file }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::publish_file;
+
+    #[test]
+    fn a_published_file_is_whole_and_its_name_is_taken_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = LocalFiles::new(directory.path().join("deep/er"));
+        publish_file(&files, "a/b.bin", &[b"one", b"two"]).unwrap();
+        assert_eq!(files.read("a/b.bin").unwrap(), b"onetwo");
+        let again = publish_file(&files, "a/b.bin", &[b"other"]).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(files.list("").unwrap(), vec![FileInfo { path: "a/b.bin".into(), bytes: 6 }]);
+        assert_eq!(files.read_range("a/b.bin", 2..4).unwrap(), b"et");
+        assert_eq!(files.read_range("a/b.bin", 2..9).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn the_lock_is_exclusive_until_it_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = LocalFiles::new(directory.path());
+        let held = files.lock().unwrap();
+        let second = LocalFiles::new(directory.path()).lock().err().map(|error| error.kind());
+        assert_eq!(second, Some(io::ErrorKind::WouldBlock));
+        drop(held);
+        assert!(files.lock().is_ok());
+    }
+}

@@ -1,0 +1,58 @@
+//! The hybrid store: rows and columns, one copy, nothing lost.
+//!
+//! A table is the rows changed lately, in memory in key order, and immutable columnar segments on disk, which are plain
+//! Parquet files. Each row version lives in exactly one of these places. Reading many rows is a union of the places,
+//! reading one is a look-up that stops at the first place that has its key; neither merges anything.
+//!
+//! ```text
+//!   Transaction ── insert/update/delete ──▶ pending rows ── commit ──▶ log ──▶ memtable ── flush ──▶ segments
+//!        │                                                  (sync)    (rows,           (Parquet, sorted by key,
+//!        └── bulk_insert ──────────────────▶ segments ── commit ──▶    versions)         versioned delete sets)
+//!   ReadView ── scan/get/lookup ──▶ pending ∪ memtables ∪ segments, each masked for the snapshot
+//! ```
+//!
+//! What holds, always:
+//! * **Atomic**: a commit is one record in the log. Readers see all of it or nothing, also after a crash.
+//! * **Durable**: a synchronous commit is answered after its record was synced; a segment or manifest counts only when
+//!   the file and its name were. If a sync fails, the store refuses further writes instead of guessing.
+//! * **Isolated**: a reader sees the state at its timestamp, however long it takes ([`ReadView`]). Of two transactions
+//!   that change one row, the first to commit wins.
+//! * **Checked**: every byte read from disk is compared with its checksum; damage is an error with the file's name.
+//!
+//! Where to read on: `store/mod.rs` (the open store), `store/commit.rs`, `store/flush.rs`, `store/recovery.rs`,
+//! `memtable.rs`, `segment/mod.rs`, `log/mod.rs`. This crate knows Arrow and Parquet, and neither SQL nor DataFusion.
+
+mod bulk;
+mod catalog;
+mod check;
+mod column_cache;
+mod deletes;
+mod encoding;
+mod error;
+mod files;
+mod log;
+mod manifest;
+mod memtable;
+mod options;
+mod scan;
+mod segment;
+mod statistics;
+mod store;
+mod transaction;
+mod view;
+
+pub use bulk::BulkWriter;
+pub use catalog::{Catalog, ForeignKey, NewTable, ROW_ID_COLUMN, TableDef, TableId};
+pub use check::{CheckReport, Finding, check};
+pub use encoding::canonical_type;
+pub use error::{Error, Result};
+pub use files::MemoryFiles;
+pub use options::{Location, StoreOptions};
+pub use scan::{ColumnPredicate, CompareOp, ScanRequest, ScanUnit, UnitReader};
+pub use statistics::{ColumnStatistics, TableStatistics};
+pub use store::{MemoryUsage, Store};
+pub use transaction::{Durability, Transaction};
+pub use view::ReadView;
+
+/// Rows of a block: the unit of Parquet pages, cached columns and scan batches.
+pub const BLOCK_ROWS: usize = 8192;

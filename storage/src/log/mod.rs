@@ -1,0 +1,247 @@
+//! The commit log: what makes a commit durable.
+//!
+//! ```text
+//!  commit A ─┐ append            one thread                      waiters
+//!  commit B ─┼────────▶ pending ──────────▶ write + sync ──────▶ A, B, C: durable
+//!  commit C ─┘  buffer           │ meanwhile D, E arrive │
+//! ```
+//! Group commit without a timer: the thread writes whatever arrived while it was syncing the previous batch, so a lone
+//! commit waits for one sync and a crowd shares one. Positions (`Lsn`) are given in the order of appending, which the
+//! store makes the order of commit timestamps.
+//!
+//! A failed write or sync *poisons* the log: how much of the file reached the disk is unknown from then on, so nothing
+//! more is accepted until the store is opened again ("fsyncgate": a second fsync would lie).
+//!
+//! The log is a sequence of files `log/<number>.log`; a flush starts a new one and, when its manifest is durable,
+//! removes the older ones. File format: see [`frame`]; records: see [`record`].
+
+mod frame;
+mod record;
+
+use std::mem;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
+
+pub(crate) use frame::{LOG_DIRECTORY, log_number, log_path, read_log};
+pub(crate) use record::{AddedSegment, Operation, Record};
+
+use crate::error::{Error, Result};
+use crate::files::{AppendFile, Files};
+
+/// Position after a record in the sequence of all records since the log was opened.
+pub(crate) type Lsn = u64;
+
+/// Pending bytes at which appends are refused until the disk catches up; far above what a healthy disk lets pile up,
+/// since every synchronous committer waits for its own record.
+const PENDING_BYTES_MAX: usize = 1 << 30;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Durable {
+    lsn: Lsn,
+    failure: Option<Arc<str>>,
+    stopped: bool,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// Frames to write to the current file, then a new file with this number and its frames, and so on.
+    batches: Vec<Batch>,
+    bytes: usize,
+    next: Lsn,
+    stop: bool,
+    failure: Option<Arc<str>>,
+}
+
+#[derive(Debug, Default)]
+struct Batch {
+    new_file: Option<u64>,
+    frames: Vec<u8>,
+}
+
+struct Shared {
+    pending: Mutex<Pending>,
+    arrived: Condvar,
+    durable: watch::Sender<Durable>,
+}
+
+/// The open log.
+pub(crate) struct Log {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Log").field("durable", &*self.shared.durable.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    /// Starts writing to a new file with this number.
+    pub(crate) fn start(files: Arc<dyn Files>, number: u64) -> Result<Log> {
+        let current =
+            Current::create(files.as_ref(), number).map_err(|error| Error::io("creating a log file", error))?;
+        let (durable, _) = watch::channel(Durable { lsn: 0, failure: None, stopped: false });
+        let shared = Arc::new(Shared { pending: Mutex::default(), arrived: Condvar::new(), durable });
+        let worker = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("rustydb-log".into())
+            .spawn(move || write_loop(&worker, files.as_ref(), current))
+            .map_err(|error| Error::io("starting the log thread", error))?;
+        Ok(Log { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Hands a record to the log and returns its position. It is not durable yet.
+    pub(crate) fn append(&self, record: &Record<'_>) -> Result<Lsn> {
+        let mut pending = self.shared.pending.lock();
+        pending.check()?;
+        if pending.bytes > PENDING_BYTES_MAX {
+            return Err(Error::io("writing the log", std::io::Error::other("the disk does not keep up")));
+        }
+        let lsn = pending.next;
+        if pending.batches.is_empty() {
+            pending.batches.push(Batch::default());
+        }
+        let batch = pending.batches.last_mut().ok_or(Error::Closed)?;
+        let before = batch.frames.len();
+        frame::write_frame(&mut batch.frames, |payload| record.encode(payload))?;
+        let added = batch.frames.len() - before;
+        pending.bytes += added;
+        pending.next = lsn + 1;
+        self.shared.arrived.notify_one();
+        Ok(lsn + 1)
+    }
+
+    /// Directs everything appended from now on to a new file.
+    pub(crate) fn rotate(&self, number: u64) -> Result<()> {
+        let mut pending = self.shared.pending.lock();
+        pending.check()?;
+        pending.batches.push(Batch { new_file: Some(number), frames: Vec::new() });
+        self.shared.arrived.notify_one();
+        Ok(())
+    }
+
+    /// The position of the newest record.
+    pub(crate) fn position(&self) -> Lsn {
+        self.shared.pending.lock().next
+    }
+
+    /// Returns when everything before `lsn` survives a power cut.
+    pub(crate) async fn wait_durable(&self, lsn: Lsn) -> Result<()> {
+        let mut durable = self.shared.durable.subscribe();
+        let state = durable
+            .wait_for(|state| state.lsn >= lsn || state.failure.is_some() || state.stopped)
+            .await
+            .map_err(|_| Error::Closed)?;
+        match &state.failure {
+            _ if state.lsn >= lsn => Ok(()),
+            Some(reason) => Err(Error::Poisoned { reason: reason.to_string() }),
+            None => Err(Error::Closed),
+        }
+    }
+
+    /// Refuses everything from now on, for a reason found elsewhere (a failed flush).
+    pub(crate) fn poison(&self, reason: &str) {
+        self.shared.poison(reason);
+    }
+
+    /// Why the log accepts nothing, if so.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.shared.pending.lock().check()
+    }
+
+    /// Writes what is pending and ends the thread.
+    pub(crate) fn stop(&self) {
+        self.shared.pending.lock().stop = true;
+        self.shared.arrived.notify_one();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            self.shared.poison("the log thread panicked");
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Pending {
+    fn check(&self) -> Result<()> {
+        match &self.failure {
+            Some(reason) => Err(Error::Poisoned { reason: reason.to_string() }),
+            None if self.stop => Err(Error::Closed),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    fn poison(&self, reason: &str) {
+        tracing::error!(reason, "the log is poisoned: no more writes until the database is restarted");
+        let reason: Arc<str> = reason.into();
+        self.pending.lock().failure.get_or_insert_with(|| Arc::clone(&reason));
+        self.durable.send_modify(|state| {
+            state.failure.get_or_insert(reason);
+        });
+    }
+}
+
+/// The file being written.
+struct Current {
+    file: Box<dyn AppendFile>,
+    bytes: u64,
+}
+
+impl Current {
+    fn create(files: &dyn Files, number: u64) -> std::io::Result<Self> {
+        let mut file = files.create(&log_path(number))?;
+        let header = frame::header(number);
+        file.append(&header)?;
+        file.sync()?;
+        files.sync_directory(LOG_DIRECTORY)?;
+        Ok(Current { file, bytes: header.len() as u64 })
+    }
+
+    /// Writes a batch behind what is all synced.
+    fn write(&mut self, frames: &[u8]) -> std::io::Result<()> {
+        let mark = frame::mark(self.bytes).map_err(std::io::Error::other)?;
+        self.file.append(&[&mark, frames].concat())?;
+        self.bytes += (mark.len() + frames.len()) as u64;
+        self.file.sync()
+    }
+}
+
+fn write_loop(shared: &Shared, files: &dyn Files, mut current: Current) {
+    loop {
+        let (batches, lsn) = {
+            let mut pending = shared.pending.lock();
+            while pending.batches.is_empty() && !pending.stop && pending.failure.is_none() {
+                shared.arrived.wait(&mut pending);
+            }
+            if pending.failure.is_some() || (pending.stop && pending.batches.is_empty()) {
+                break;
+            }
+            pending.bytes = 0;
+            (mem::take(&mut pending.batches), pending.next)
+        };
+        let written = batches.iter().try_for_each(|batch| {
+            if let Some(number) = batch.new_file {
+                current = Current::create(files, number)?;
+            }
+            current.write(&batch.frames)
+        });
+        match written {
+            Ok(()) => shared.durable.send_modify(|state| state.lsn = lsn),
+            Err(error) => {
+                shared.poison(&format!("writing the log: {error}"));
+                break;
+            }
+        }
+    }
+    shared.durable.send_modify(|state| state.stopped = true);
+}

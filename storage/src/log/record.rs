@@ -1,0 +1,191 @@
+//! What a commit says in the log.
+//!
+//! ```text
+//!  record    = timestamp:u64 count:u32 operation*
+//!  operation = tag:u8 …
+//!    1 put          table:u64 length:u32 row          (row encoding of the table; the key is in the row)
+//!    2 delete       table:u64 length:u32 key          (memcomparable key)
+//!    3 create table length:u32 json
+//!    4 drop table   table:u64
+//!    5 add segment  length:u32 json
+//!    6 seal                                            (the store was closed in order)
+//! ```
+//! Logical redo: replaying puts and deletes finds the old versions by key, so records never name places that a flush or
+//! a compaction may have changed.
+
+use rustydb_txn::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{TableId, TableRecord};
+use crate::error::{Error, Result};
+use crate::segment::{Base64, SegmentMeta};
+
+const TAG_PUT: u8 = 1;
+const TAG_DELETE: u8 = 2;
+const TAG_CREATE_TABLE: u8 = 3;
+const TAG_DROP_TABLE: u8 = 4;
+const TAG_ADD_SEGMENT: u8 = 5;
+const TAG_SEAL: u8 = 6;
+
+/// A segment that a bulk load brought, with the rows the same transaction deleted again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AddedSegment {
+    pub(crate) meta: SegmentMeta,
+    /// A serialized roaring bitmap; empty for none.
+    pub(crate) deleted: Base64,
+}
+
+/// One change.
+#[derive(Debug, Clone)]
+pub(crate) enum Operation<'a> {
+    Put { table: TableId, row: &'a [u8] },
+    Delete { table: TableId, key: &'a [u8] },
+    CreateTable(Box<TableRecord>),
+    DropTable(TableId),
+    AddSegment(Box<AddedSegment>),
+    Seal,
+}
+
+/// All changes of one commit.
+#[derive(Debug, Clone)]
+pub(crate) struct Record<'a> {
+    pub(crate) timestamp: Timestamp,
+    pub(crate) operations: Vec<Operation<'a>>,
+}
+
+impl<'a> Record<'a> {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) -> Result<()> {
+        out.extend_from_slice(&self.timestamp.to_le_bytes());
+        out.extend_from_slice(&length(self.operations.len())?);
+        for operation in &self.operations {
+            match operation {
+                Operation::Put { table, row } => write_bytes(out, TAG_PUT, Some(*table), row)?,
+                Operation::Delete { table, key } => write_bytes(out, TAG_DELETE, Some(*table), key)?,
+                Operation::CreateTable(table) => write_bytes(out, TAG_CREATE_TABLE, None, &json(table)?)?,
+                Operation::DropTable(table) => {
+                    out.push(TAG_DROP_TABLE);
+                    out.extend_from_slice(&table.0.to_le_bytes());
+                }
+                Operation::AddSegment(segment) => write_bytes(out, TAG_ADD_SEGMENT, None, &json(segment)?)?,
+                Operation::Seal => out.push(TAG_SEAL),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a payload whose checksum was right; the message says what is wrong nevertheless.
+    pub(crate) fn decode(payload: &'a [u8]) -> std::result::Result<Record<'a>, String> {
+        let mut input = Input { rest: payload };
+        let timestamp = input.u64()?;
+        let count = input.u32()?;
+        let mut operations = Vec::with_capacity(count.min(payload.len() as u32) as usize);
+        for _ in 0..count {
+            operations.push(match input.u8()? {
+                TAG_PUT => Operation::Put { table: TableId(input.u64()?), row: input.bytes()? },
+                TAG_DELETE => Operation::Delete { table: TableId(input.u64()?), key: input.bytes()? },
+                TAG_CREATE_TABLE => Operation::CreateTable(Box::new(input.json()?)),
+                TAG_DROP_TABLE => Operation::DropTable(TableId(input.u64()?)),
+                TAG_ADD_SEGMENT => Operation::AddSegment(Box::new(input.json()?)),
+                TAG_SEAL => Operation::Seal,
+                other => return Err(format!("unknown operation {other}")),
+            });
+        }
+        if !input.rest.is_empty() {
+            return Err(format!("{} bytes after the last operation", input.rest.len()));
+        }
+        Ok(Record { timestamp, operations })
+    }
+}
+
+fn length(length: usize) -> Result<[u8; 4]> {
+    let length = u32::try_from(length).map_err(|_| Error::TransactionTooLarge { limit_bytes: u32::MAX as usize })?;
+    Ok(length.to_le_bytes())
+}
+
+fn write_bytes(out: &mut Vec<u8>, tag: u8, table: Option<TableId>, bytes: &[u8]) -> Result<()> {
+    out.push(tag);
+    if let Some(table) = table {
+        out.extend_from_slice(&table.0.to_le_bytes());
+    }
+    out.extend_from_slice(&length(bytes.len())?);
+    out.extend_from_slice(bytes);
+    Ok(())
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| Error::Internal(format!("encoding a log record: {error}")))
+}
+
+struct Input<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Input<'a> {
+    fn take(&mut self, bytes: usize) -> std::result::Result<&'a [u8], String> {
+        let (taken, rest) = self.rest.split_at_checked(bytes).ok_or("the record ends early")?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> std::result::Result<[u8; N], String> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    fn u8(&mut self) -> std::result::Result<u8, String> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn u32(&mut self) -> std::result::Result<u32, String> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> std::result::Result<u64, String> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn bytes(&mut self) -> std::result::Result<&'a [u8], String> {
+        let length = self.u32()?;
+        self.take(length as usize)
+    }
+
+    fn json<T: for<'de> Deserialize<'de>>(&mut self) -> std::result::Result<T, String> {
+        serde_json::from_slice(self.bytes()?).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written() {
+        let operations = vec![
+            Operation::Put { table: TableId(7), row: b"row bytes" },
+            Operation::Delete { table: TableId(8), key: b"" },
+            Operation::DropTable(TableId(9)),
+            Operation::Seal,
+        ];
+        let mut payload = Vec::new();
+        Record { timestamp: 42, operations }.encode(&mut payload).unwrap();
+        let record = Record::decode(&payload).unwrap();
+        assert_eq!(record.timestamp, 42);
+        assert!(matches!(record.operations[0], Operation::Put { table: TableId(7), row: b"row bytes" }));
+        assert!(matches!(record.operations[1], Operation::Delete { table: TableId(8), key: b"" }));
+        assert!(matches!(record.operations[2], Operation::DropTable(TableId(9))));
+        assert!(matches!(record.operations[3], Operation::Seal));
+    }
+
+    #[test]
+    fn no_prefix_of_a_record_is_taken_for_one() {
+        let operations = vec![Operation::Put { table: TableId(7), row: b"row" }, Operation::Seal];
+        let mut payload = Vec::new();
+        Record { timestamp: 1, operations }.encode(&mut payload).unwrap();
+        for end in 0..payload.len() {
+            assert!(Record::decode(&payload[..end]).is_err(), "{end} bytes");
+        }
+        payload.push(0);
+        assert!(Record::decode(&payload).is_err());
+    }
+}

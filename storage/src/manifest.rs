@@ -1,0 +1,190 @@
+//! The durable list of everything a store consists of.
+//!
+//! A manifest is an immutable object `manifest/<number>.json`: one header line with format version and checksum, then
+//! JSON. A new state is a new number, created conditionally: if another writer took the number first, the put fails
+//! and that writer's epoch wins. Opening a store reads the newest manifest and then the log files it does not cover.
+
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use serde::{Deserialize, Serialize};
+
+use futures::TryStreamExt;
+use rustydb_txn::Timestamp;
+
+use crate::catalog::TableRecord;
+use crate::error::{Error, Result};
+use crate::log::AddedSegment;
+
+/// Folder of the manifests.
+pub(crate) const MANIFEST_DIRECTORY: &str = "manifest";
+
+const HEADER_WORD: &str = "rustydb-manifest";
+const FORMAT_VERSION: u32 = 1;
+
+/// How many old manifests are kept; history (time travel, backups) will want more.
+const MANIFESTS_KEPT: usize = 2;
+
+/// One table and where its rows are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct TableManifest {
+    pub(crate) table: TableRecord,
+    pub(crate) segments: Vec<AddedSegment>,
+}
+
+/// The state of a store up to a commit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    pub(crate) number: u64,
+    /// Grows each time the store is opened for writing.
+    pub(crate) epoch: u64,
+    /// The newest commit contained.
+    pub(crate) timestamp: Timestamp,
+    /// The first log file that is not contained.
+    pub(crate) log_start: u64,
+    pub(crate) catalog_version: u64,
+    pub(crate) next_table: u64,
+    pub(crate) next_segment: u64,
+    pub(crate) next_row_id: u64,
+    pub(crate) tables: Vec<TableManifest>,
+}
+
+impl Manifest {
+    /// The manifest of an empty store.
+    pub(crate) fn empty() -> Self {
+        Manifest {
+            number: 1,
+            epoch: 0,
+            timestamp: 0,
+            log_start: 1,
+            catalog_version: 0,
+            next_table: 1,
+            next_segment: 1,
+            next_row_id: 1,
+            tables: Vec::new(),
+        }
+    }
+
+    fn encode(&self) -> Result<Vec<u8>> {
+        let body = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::Internal(format!("encoding the manifest: {error}")))?;
+        let header =
+            format!("{HEADER_WORD} {FORMAT_VERSION} crc32c={:08x} bytes={}\n", crc32c::crc32c(&body), body.len());
+        Ok([header.into_bytes(), body].concat())
+    }
+
+    fn decode(path: &str, data: &[u8]) -> Result<Manifest> {
+        let damaged = |detail: &str| Error::corruption(path, detail);
+        let end = data.iter().position(|byte| *byte == b'\n').ok_or_else(|| damaged("it has no header line"))?;
+        let (header, body) = (&data[..end], &data[end + 1..]);
+        let header = std::str::from_utf8(header).map_err(|_| damaged("the header is not text"))?;
+        let mut words = header.split(' ');
+        if words.next() != Some(HEADER_WORD) {
+            return Err(damaged("this is no RustyDB manifest"));
+        }
+        let version: u32 = words.next().and_then(|word| word.parse().ok()).ok_or_else(|| damaged("no version"))?;
+        if version > FORMAT_VERSION {
+            return Err(Error::FutureFormat { path: path.into(), found: version, supported: FORMAT_VERSION });
+        }
+        let expected = format!("{HEADER_WORD} {version} crc32c={:08x} bytes={}", crc32c::crc32c(body), body.len());
+        if header != expected {
+            return Err(damaged("the checksum is wrong"));
+        }
+        serde_json::from_slice(body).map_err(|error| damaged(&error.to_string()))
+    }
+}
+
+fn path_of(number: u64) -> String {
+    format!("{MANIFEST_DIRECTORY}/{number:012}.json")
+}
+
+fn number_of(path: &str) -> Option<u64> {
+    path.strip_prefix(MANIFEST_DIRECTORY)?.strip_prefix('/')?.strip_suffix(".json")?.parse().ok()
+}
+
+fn failed(context: &str, error: object_store::Error) -> Error {
+    Error::io(context, std::io::Error::other(error))
+}
+
+async fn numbers(objects: &dyn ObjectStore) -> Result<Vec<u64>> {
+    let listing = objects.list(Some(&Path::from(MANIFEST_DIRECTORY)));
+    let metas: Vec<_> = listing.try_collect().await.map_err(|error| failed("listing the manifests", error))?;
+    let mut numbers: Vec<u64> = metas.iter().filter_map(|meta| number_of(meta.location.as_ref())).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The newest manifest, or `None` in a store that never had one. A damaged one is an error: an older manifest would
+/// bring back a past that the log no longer continues.
+pub(crate) async fn load_newest(objects: &dyn ObjectStore) -> Result<Option<Manifest>> {
+    let Some(number) = numbers(objects).await?.pop() else {
+        return Ok(None);
+    };
+    let path = path_of(number);
+    let read = async { objects.get(&Path::from(path.as_str())).await?.bytes().await };
+    let data = read.await.map_err(|error| failed(&format!("reading {path}"), error))?;
+    Manifest::decode(&path, &data).map(Some)
+}
+
+/// Writes a manifest under its number; fails if another writer took it.
+pub(crate) async fn store(objects: &dyn ObjectStore, manifest: &Manifest) -> Result<()> {
+    let path = path_of(manifest.number);
+    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    let payload = PutPayload::from(manifest.encode()?);
+    objects.put_opts(&Path::from(path.as_str()), payload, options).await.map_err(|error| match error {
+        object_store::Error::AlreadyExists { .. } => {
+            Error::Poisoned { reason: format!("another writer has written {path}") }
+        }
+        other => failed(&format!("writing {path}"), other),
+    })?;
+    Ok(())
+}
+
+/// Removes manifests that newer ones have replaced.
+pub(crate) async fn remove_old(objects: &dyn ObjectStore) -> Result<()> {
+    let numbers = numbers(objects).await?;
+    for number in &numbers[..numbers.len().saturating_sub(MANIFESTS_KEPT)] {
+        let path = Path::from(path_of(*number));
+        objects.delete(&path).await.map_err(|error| failed("removing an old manifest", error))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::files::{FileObjects, MemoryFiles};
+
+    #[tokio::test]
+    async fn the_newest_manifest_is_found_and_old_ones_go() {
+        let objects = FileObjects::new(Arc::new(MemoryFiles::new()));
+        assert!(load_newest(&objects).await.unwrap().is_none());
+        for number in 1..=5 {
+            store(&objects, &Manifest { number, timestamp: number * 10, ..Manifest::empty() }).await.unwrap();
+        }
+        remove_old(&objects).await.unwrap();
+        assert_eq!(load_newest(&objects).await.unwrap().unwrap().timestamp, 50);
+        assert_eq!(numbers(&objects).await.unwrap(), [4, 5]);
+    }
+
+    #[tokio::test]
+    async fn a_second_writer_of_one_number_is_refused() {
+        let objects = FileObjects::new(Arc::new(MemoryFiles::new()));
+        store(&objects, &Manifest::empty()).await.unwrap();
+        assert!(matches!(store(&objects, &Manifest::empty()).await, Err(Error::Poisoned { .. })));
+    }
+
+    #[tokio::test]
+    async fn every_flipped_byte_is_noticed() {
+        let files = MemoryFiles::new();
+        let objects = FileObjects::new(Arc::new(files.clone()));
+        store(&objects, &Manifest::empty()).await.unwrap();
+        for at in 0..files.paths()[0].1 as usize {
+            files.damage(&path_of(1), |data| data[at] ^= 4);
+            let loaded = load_newest(&objects).await;
+            assert!(matches!(loaded, Err(Error::Corruption { .. } | Error::FutureFormat { .. })), "byte {at}");
+            files.damage(&path_of(1), |data| data[at] ^= 4);
+        }
+    }
+}

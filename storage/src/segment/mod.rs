@@ -1,0 +1,170 @@
+//! Immutable columnar runs of rows.
+//!
+//! ```text
+//!  segments/<table>/<id>.parquet            in memory
+//!  ┌──────────────────────────┐   ┌─────────────────────────────┐
+//!  │ rows in key order,       │   │ SegmentMeta  (from manifest)│  statistics, checksums, key range
+//!  │ one row group,           │   │ DeleteSet    (versioned)    │  which rows are gone since when
+//!  │ pages of 8192 rows       │   │ Keys         (on demand)    │  key → row, by binary search
+//!  └──────────────────────────┘   │ columns      (column cache) │  decoded blocks
+//!                                 └─────────────────────────────┘
+//! ```
+//! Rows never move and are never rewritten; a change marks the old row in the delete set. The commit timestamps of the
+//! rows are kept only in memory: after a restart nobody can hold a snapshot that is older than the segment.
+
+mod meta;
+mod reader;
+mod writer;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::compute::concat;
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
+use rustydb_txn::Timestamp;
+use tokio::sync::OnceCell;
+
+pub(crate) use meta::{Base64, SEGMENT_DIRECTORY, SegmentMeta};
+pub(crate) use writer::{EncodedSegment, SEGMENT_ROWS_MAX, encode_segment};
+
+use crate::catalog::TableDef;
+use crate::column_cache::{CachedColumn, ColumnSource};
+use crate::deletes::DeleteSet;
+use crate::encoding::Keys;
+use crate::error::{Error, Result};
+
+/// [`Segment::created`] of a segment that only its own transaction sees.
+pub(crate) const STAGED: Timestamp = Timestamp::MAX;
+
+/// A segment that readers may use.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) meta: SegmentMeta,
+    pub(crate) table: Arc<TableDef>,
+    pub(crate) deletes: DeleteSet,
+    /// The commit that brought the segment; snapshots before it do not see it. [`STAGED`] until it commits.
+    created: AtomicU64,
+    /// When each row was committed, if that is not `created`.
+    row_timestamps: OnceLock<Box<[Timestamp]>>,
+    source: Arc<ColumnSource>,
+    footer: OnceCell<ArrowReaderMetadata>,
+    keys: OnceCell<Arc<Keys>>,
+    /// Set when nothing durable refers to the file any more; the last reader's drop removes it.
+    obsolete: AtomicBool,
+}
+
+impl Segment {
+    pub(crate) fn new(
+        source: Arc<ColumnSource>,
+        table: Arc<TableDef>,
+        meta: SegmentMeta,
+        deletes: DeleteSet,
+        created: Timestamp,
+    ) -> Self {
+        Segment {
+            meta,
+            table,
+            deletes,
+            created: AtomicU64::new(created),
+            row_timestamps: OnceLock::new(),
+            source,
+            footer: OnceCell::new(),
+            keys: OnceCell::new(),
+            obsolete: AtomicBool::new(false),
+        }
+    }
+
+    /// Adds what a flush knows and a recovery would have to find out: the keys and when each row was committed.
+    pub(crate) fn complete(&self, keys: Keys, written: Box<[Timestamp]>) {
+        assert_eq!(written.len(), self.meta.rows as usize, "one timestamp for each row");
+        let first = self.row_timestamps.set(written).is_ok() && self.keys.set(Arc::new(keys)).is_ok();
+        assert!(first, "a segment is completed once, before anybody reads it");
+    }
+
+    /// The commit that brought the segment.
+    pub(crate) fn created(&self) -> Timestamp {
+        self.created.load(Ordering::Acquire)
+    }
+
+    /// Turns a staged segment into a committed one.
+    pub(crate) fn commit(&self, timestamp: Timestamp) {
+        self.obsolete.store(false, Ordering::Release);
+        self.created.store(timestamp, Ordering::Release);
+    }
+
+    /// When a row was committed.
+    pub(crate) fn written(&self, row: u32) -> Timestamp {
+        self.row_timestamps.get().map_or_else(|| self.created(), |timestamps| timestamps[row as usize])
+    }
+
+    /// One column, from the cache or the file.
+    pub(crate) async fn column(&self, column: usize) -> Result<Arc<CachedColumn>> {
+        self.source
+            .cache
+            .get_or_load((self.meta.id, column), async {
+                let footer = self.footer().await?;
+                reader::read_column(self.source.objects.as_ref(), &self.table, &self.meta, footer, column).await
+            })
+            .await
+    }
+
+    async fn footer(&self) -> Result<&ArrowReaderMetadata> {
+        self.footer.get_or_try_init(|| reader::read_footer(self.source.objects.as_ref(), &self.meta)).await
+    }
+
+    /// The keys of all rows, made from the key columns at first use.
+    pub(crate) async fn load_keys(&self) -> Result<&Arc<Keys>> {
+        self.keys
+            .get_or_try_init(|| async {
+                let mut columns: Vec<ArrayRef> = Vec::new();
+                for column in self.table.key_columns() {
+                    let cached = self.column(*column).await?;
+                    let blocks: Vec<&dyn Array> = cached.blocks.iter().map(|block| block.as_ref()).collect();
+                    columns.push(concat(&blocks)?);
+                }
+                let keys = self.table.codec()?.keys.encode(&columns)?;
+                if let Some(row) = keys.first_disorder() {
+                    return Err(Error::corruption(self.meta.path(), format!("row {row} is out of key order")));
+                }
+                Ok(Arc::new(keys))
+            })
+            .await
+    }
+
+    /// The keys, if they are in memory already.
+    pub(crate) fn loaded_keys(&self) -> Option<&Arc<Keys>> {
+        self.keys.get()
+    }
+
+    /// Bounds of every column as a batch of two rows, minimum and maximum; NULL where unknown.
+    pub(crate) fn bounds(&self) -> Result<RecordBatch> {
+        let layout = writer::bounds_layout(self.table.storage_schema())?;
+        let rows = [self.meta.minimums.0.as_slice(), self.meta.maximums.0.as_slice()];
+        for row in rows {
+            layout.validate(row).map_err(|error| Error::corruption(self.meta.path(), format!("bounds: {error}")))?;
+        }
+        let all: Vec<usize> = (0..self.meta.columns.len()).collect();
+        layout.decode(&rows, &all)
+    }
+
+    /// Memory held for the keys.
+    pub(crate) fn key_bytes(&self) -> usize {
+        self.keys.get().map_or(0, |keys| keys.memory_bytes())
+    }
+
+    /// Lets the file go when the last reader does. Call it only when no manifest or log that a recovery would start
+    /// from needs the file.
+    pub(crate) fn mark_obsolete(&self) {
+        self.obsolete.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        self.source.cache.remove_segment(self.meta.id);
+        if self.obsolete.load(Ordering::Acquire) {
+            self.source.discard(self.meta.path());
+        }
+    }
+}

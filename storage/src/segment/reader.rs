@@ -1,0 +1,117 @@
+//! Reads columns out of a segment file, verifying every byte first.
+//!
+//! A column is fetched as one range, its checksum compared with what the writer recorded, and only then decoded: a
+//! flipped bit becomes [`Error::Corruption`] with the file's name, never a wrong value.
+
+use std::io::{Cursor, Read};
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::reader::{ChunkReader, Length};
+
+use super::meta::{ChunkRef, SegmentMeta};
+use crate::BLOCK_ROWS;
+use crate::catalog::TableDef;
+use crate::error::{Error, Result};
+
+/// The parts of a file that were fetched; reading anything else is an error.
+struct FetchedParts {
+    file_bytes: u64,
+    parts: Vec<(u64, Bytes)>,
+}
+
+impl FetchedParts {
+    fn slice(&self, range: Range<u64>) -> ParquetResult<Bytes> {
+        let inside = |(start, data): &&(u64, Bytes)| *start <= range.start && range.end <= start + data.len() as u64;
+        let (start, data) = self
+            .parts
+            .iter()
+            .find(inside)
+            .ok_or_else(|| ParquetError::General(format!("bytes {range:?} lie outside the column")))?;
+        Ok(data.slice((range.start - start) as usize..(range.end - start) as usize))
+    }
+}
+
+impl Length for FetchedParts {
+    fn len(&self) -> u64 {
+        self.file_bytes
+    }
+}
+
+impl ChunkReader for FetchedParts {
+    type T = Box<dyn Read + Send>;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
+        let part = self.parts.iter().find(|(at, data)| *at <= start && start < at + data.len() as u64);
+        let (at, data) = part.ok_or_else(|| ParquetError::General(format!("byte {start} lies outside the column")))?;
+        Ok(Box::new(Cursor::new(data.slice((start - at) as usize..))))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        self.slice(start..start + length as u64)
+    }
+}
+
+/// Fetches a range and compares its checksum.
+async fn fetch(objects: &dyn ObjectStore, path: &str, what: &str, chunk: &ChunkRef) -> Result<Bytes> {
+    let range = chunk.offset..chunk.offset + chunk.bytes;
+    let data = objects.get_range(&Path::from(path), range).await.map_err(|error| match error {
+        object_store::Error::NotFound { .. } => Error::corruption(path, "the file is missing"),
+        other => Error::io(format!("reading {path}"), std::io::Error::other(other)),
+    })?;
+    if data.len() as u64 != chunk.bytes || crc32c::crc32c(&data) != chunk.crc32c {
+        return Err(Error::corruption(path, format!("the checksum of {what} at byte {} is wrong", chunk.offset)));
+    }
+    Ok(data)
+}
+
+/// Reads and parses the file's footer.
+pub(crate) async fn read_footer(objects: &dyn ObjectStore, meta: &SegmentMeta) -> Result<ArrowReaderMetadata> {
+    let path = meta.path();
+    let tail = fetch(objects, &path, "the footer", &meta.tail).await?;
+    let parts = FetchedParts { file_bytes: meta.file_bytes, parts: vec![(meta.tail.offset, tail)] };
+    let parse = || {
+        let parquet = ParquetMetaDataReader::new().parse_and_finish(&parts)?;
+        ArrowReaderMetadata::try_new(Arc::new(parquet), ArrowReaderOptions::new())
+    };
+    parse().map_err(|error| Error::corruption(path, format!("the footer cannot be read: {error}")))
+}
+
+/// Reads one column, in blocks of [`BLOCK_ROWS`] rows.
+pub(crate) async fn read_column(
+    objects: &dyn ObjectStore,
+    table: &TableDef,
+    meta: &SegmentMeta,
+    footer: &ArrowReaderMetadata,
+    column: usize,
+) -> Result<Vec<ArrayRef>> {
+    let path = meta.path();
+    let field = table.storage_schema().field(column);
+    let chunk = &meta.columns[column].chunk;
+    let data = fetch(objects, &path, &format!("column \"{}\"", field.name()), chunk).await?;
+    let parts = FetchedParts { file_bytes: meta.file_bytes, parts: vec![(chunk.offset, data)] };
+    let decode = || {
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(parts, footer.clone());
+        let mask = ProjectionMask::roots(builder.parquet_schema(), [column]);
+        let reader = builder.with_projection(mask).with_batch_size(BLOCK_ROWS).build()?;
+        reader.map(|batch| Ok(Arc::clone(batch?.column(0)))).collect::<ParquetResult<Vec<ArrayRef>>>()
+    };
+    let blocks = decode().map_err(|error| Error::corruption(&path, format!("column \"{}\": {error}", field.name())))?;
+    let rows: usize = blocks.iter().map(|block| block.len()).sum();
+    let fits = rows == meta.rows as usize && blocks.iter().all(|block| block.data_type() == field.data_type());
+    if !fits {
+        return Err(Error::corruption(
+            &path,
+            format!("column \"{}\" has {rows} rows, not {}", field.name(), meta.rows),
+        ));
+    }
+    Ok(blocks)
+}

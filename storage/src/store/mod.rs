@@ -1,0 +1,306 @@
+//! The open store: one current version, one log, one order of commits.
+//!
+//! ```text
+//!            Transaction::commit                    background thread
+//!                   │                                      │ memtable full
+//!   commit.rs ──────▼──────────┐                 flush.rs ──▼───────────────────────┐
+//!   │ validate, log, apply     │                 │ freeze ─▶ segments ─▶ manifest   │
+//!   │ wait for sync, publish   │                 │ ─▶ install ─▶ drop old log files │
+//!   └──────────────────────────┘                 └──────────────────────────────────┘
+//!                   both change `current` under the commit lock only
+//! ```
+
+mod commit;
+mod flush;
+pub(crate) mod recovery;
+mod version;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use arrow::array::ArrayRef;
+use parking_lot::Mutex;
+use rustydb_txn::{SnapshotToken, Timeline};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, oneshot};
+
+pub(crate) use commit::{Commit, Structure, apply_row};
+pub(crate) use version::{Place, Segments, Version};
+
+use crate::catalog::TableId;
+use crate::column_cache::{ColumnCache, ColumnSource};
+use crate::error::{Error, Result};
+use crate::files::{DirectoryLock, FileObjects, Files, LocalFiles};
+use crate::log::{Log, Operation, Record};
+use crate::options::{Location, StoreOptions};
+use crate::transaction::{Transaction, row_id_array};
+use crate::view::{ReadView, Snapshot};
+use commit::Committer;
+
+/// At closing, this much in the memtable is worth a segment; less is replayed faster than it is written.
+const CLOSE_FLUSH_BYTES: usize = 16 * 1024 * 1024;
+
+/// This many log files to replay make the next opening slow enough to be worth a flush.
+const LOG_FILES_MAX: usize = 32;
+
+/// What the background thread is asked to do.
+#[derive(Debug)]
+enum Job {
+    Flush(Option<oneshot::Sender<Result<()>>>),
+    Stop,
+}
+
+/// Shared state of an open store.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    files: Arc<dyn Files>,
+    columns: Arc<ColumnSource>,
+    options: StoreOptions,
+    current: ArcSwap<Version>,
+    timeline: Mutex<Timeline>,
+    log: Log,
+    committer: tokio::sync::Mutex<Committer>,
+    next_table: AtomicU64,
+    next_segment: AtomicU64,
+    next_row_id: AtomicU64,
+    jobs: UnboundedSender<Job>,
+    flush_requested: AtomicBool,
+    flushed: Notify,
+    closed: AtomicBool,
+    lock: LockSlot,
+}
+
+/// The directory's lock, until the store is closed.
+struct LockSlot(Mutex<Option<Box<dyn DirectoryLock>>>);
+
+impl std::fmt::Debug for LockSlot {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(if self.0.lock().is_some() { "locked" } else { "unlocked" })
+    }
+}
+
+/// Memory in use, by part, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryUsage {
+    /// Rows not yet written to segments.
+    pub memtable_bytes: usize,
+    /// Decoded columns.
+    pub column_cache_bytes: usize,
+    /// Keys of segments.
+    pub key_index_bytes: usize,
+    /// Delete sets.
+    pub delete_set_bytes: usize,
+    /// Column requests served from memory since the store was opened.
+    pub column_cache_hits: u64,
+    /// Column requests that had to read a file.
+    pub column_cache_misses: u64,
+}
+
+/// An open database store. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+    background: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
+}
+
+pub(crate) fn files_of(location: &Location) -> Arc<dyn Files> {
+    match location {
+        Location::Directory(path) => Arc::new(LocalFiles::new(path)),
+        Location::Memory(files) => Arc::new(files.clone()),
+    }
+}
+
+impl Store {
+    /// Opens a store, creating it in an empty place and recovering it after a crash.
+    pub async fn open(options: StoreOptions) -> Result<Store> {
+        let files = files_of(&options.location);
+        let lock = recovery::lock(&options.location, files.as_ref())?;
+        let objects = Arc::new(FileObjects::new(Arc::clone(&files)));
+        let (discarded, mut discards) = unbounded_channel();
+        let columns = Arc::new(ColumnSource::new(objects, ColumnCache::new(options.column_cache_bytes), discarded));
+        let recovered = recovery::recover(&options.location, &files, &columns, recovery::Mode::Open).await?;
+        let log_number = recovered.log_files.last().map_or(recovered.manifest.log_start, |last| last + 1);
+        let log = Log::start(Arc::clone(&files), log_number)?;
+        let (jobs, mut queue) = unbounded_channel();
+        let replayed_files = recovered.log_files.len();
+        let inner = Arc::new(Inner {
+            files,
+            columns,
+            current: ArcSwap::from_pointee(recovered.version),
+            timeline: Mutex::new(Timeline::resume(recovered.timestamp)),
+            log,
+            committer: tokio::sync::Mutex::new(Committer::new(recovered.manifest, log_number)),
+            next_table: AtomicU64::new(recovered.next_table),
+            next_segment: AtomicU64::new(recovered.next_segment),
+            next_row_id: AtomicU64::new(recovered.next_row_id),
+            jobs,
+            flush_requested: AtomicBool::new(false),
+            flushed: Notify::new(),
+            closed: AtomicBool::new(false),
+            lock: LockSlot(Mutex::new(Some(lock))),
+            options,
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Error::io("starting the background runtime", error))?;
+        let store = Arc::downgrade(&inner);
+        let work = async move {
+            loop {
+                tokio::select! {
+                    job = queue.recv() => match (job, store.upgrade()) {
+                        (Some(Job::Flush(reply)), Some(inner)) => inner.flush_and_report(reply).await,
+                        _ => break,
+                    },
+                    Some(path) = discards.recv() => match store.upgrade() {
+                        Some(inner) => inner.remove_file(&path).await,
+                        None => break,
+                    },
+                }
+            }
+        };
+        let background = std::thread::Builder::new()
+            .name("rustydb-flush".into())
+            .spawn(move || runtime.block_on(work))
+            .map_err(|error| Error::io("starting the background thread", error))?;
+        if replayed_files > LOG_FILES_MAX {
+            inner.request_flush();
+        }
+        inner.request_flush_if_full();
+        Ok(Store { inner, background: Arc::new(Mutex::new(Some(background))) })
+    }
+
+    /// Ends the store in order. What was committed is durable already; later calls fail with `Closed`.
+    pub async fn close(&self) -> Result<()> {
+        if self.inner.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        if self.inner.current.load().active.memory_bytes() > CLOSE_FLUSH_BYTES && self.inner.log.check().is_ok() {
+            self.flush().await?;
+        }
+        // The background thread may be waiting for a reply or holding the last reference but one: let it end first.
+        let _ = self.inner.jobs.send(Job::Stop);
+        let background = self.background.lock().take();
+        let inner = Arc::clone(&self.inner);
+        let ended = tokio::task::spawn_blocking(move || {
+            if let Some(background) = background
+                && background.join().is_err()
+            {
+                tracing::error!("the background thread panicked");
+            }
+        });
+        ended.await.map_err(|error| Error::Internal(error.to_string()))?;
+        let sealed = {
+            let _committer = inner.committer.lock().await;
+            let timestamp = inner.timeline.lock().allocated();
+            let lsn = inner.log.append(&Record { timestamp, operations: vec![Operation::Seal] });
+            match lsn {
+                Ok(lsn) => inner.log.wait_durable(lsn).await,
+                Err(error) => Err(error),
+            }
+        };
+        inner.log.stop();
+        inner.lock.0.lock().take();
+        sealed
+    }
+
+    /// Starts a transaction on the newest committed state.
+    pub fn begin(&self) -> Transaction {
+        Transaction::new(Arc::new(self.inner.open_snapshot()))
+    }
+
+    /// The newest committed state, to read.
+    pub fn snapshot(&self) -> ReadView {
+        self.begin().view()
+    }
+
+    /// Writes the memtable out to segments and everything into a new manifest, and waits for it.
+    pub async fn flush(&self) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.jobs.send(Job::Flush(Some(reply))).map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Memory in use.
+    pub fn memory(&self) -> MemoryUsage {
+        let version = self.inner.current.load();
+        let segments = || version.segments.values().flat_map(|segments| segments.iter());
+        let (column_cache_hits, column_cache_misses) = self.inner.columns.cache.hits_and_misses();
+        MemoryUsage {
+            memtable_bytes: version.memtables().map(|(memtable, _)| memtable.memory_bytes()).sum(),
+            column_cache_bytes: self.inner.columns.cache.memory_bytes(),
+            key_index_bytes: segments().map(|segment| segment.key_bytes()).sum(),
+            delete_set_bytes: segments().map(|segment| segment.deletes.memory_bytes()).sum(),
+            column_cache_hits,
+            column_cache_misses,
+        }
+    }
+
+    /// Fails with the reason if the store accepts no writes.
+    pub fn check_writable(&self) -> Result<()> {
+        self.inner.check_open()
+    }
+}
+
+impl Inner {
+    /// Pins the newest published state. Timestamp and version belong together: every commit up to the timestamp was
+    /// applied to this version or an earlier one, because the version did not change while the timestamp was read.
+    pub(crate) fn open_snapshot(self: &Arc<Self>) -> Snapshot {
+        loop {
+            let version = self.current.load_full();
+            let token = self.timeline.lock().open_snapshot();
+            if Arc::ptr_eq(&version, &self.current.load()) {
+                return Snapshot::new(Arc::clone(self), version, token);
+            }
+            self.close_snapshot(token);
+        }
+    }
+
+    pub(crate) fn close_snapshot(&self, token: SnapshotToken) {
+        self.timeline.lock().close_snapshot(token);
+    }
+
+    pub(crate) fn columns(&self) -> &Arc<ColumnSource> {
+        &self.columns
+    }
+
+    pub(crate) fn transaction_bytes(&self) -> usize {
+        self.options.transaction_bytes
+    }
+
+    pub(crate) fn new_table_id(&self) -> TableId {
+        TableId(self.next_table.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn new_segment_id(&self) -> u64 {
+        self.next_segment.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn new_row_ids(&self, count: usize) -> ArrayRef {
+        row_id_array(self.next_row_id.fetch_add(count as u64, Ordering::Relaxed), count)
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { self.log.check() }
+    }
+
+    fn request_flush(&self) {
+        if !self.flush_requested.swap(true, Ordering::AcqRel) && self.jobs.send(Job::Flush(None)).is_err() {
+            tracing::warn!("the background thread has ended; the memtable stays in memory");
+        }
+    }
+
+    fn request_flush_if_full(&self) {
+        if self.current.load().active.memory_bytes() >= self.options.memtable_bytes {
+            self.request_flush();
+        }
+    }
+
+    async fn remove_file(&self, path: &str) {
+        use object_store::ObjectStoreExt;
+        if let Err(error) = self.columns.objects.delete(&object_store::path::Path::from(path)).await {
+            tracing::warn!(path, %error, "a file that is not needed any more could not be removed; the next start will");
+        }
+    }
+}

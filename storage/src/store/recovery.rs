@@ -1,0 +1,337 @@
+//! From files to a store.
+//!
+//! The newest manifest gives tables, segments and delete sets as of its timestamp; the log files it does not cover are
+//! replayed on top, through the same [`apply_row`] that commits use. What a crash left half-done is not referred to by
+//! either and is removed: temporary files, segments whose commit was never logged, log files and manifests that newer
+//! ones replace, and the torn end of the newest log file.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use roaring::RoaringBitmap;
+use rustydb_txn::Timestamp;
+
+use super::{Segments, Version, apply_row};
+use crate::catalog::{Catalog, ROW_ID_COLUMN, TableDef, TableId};
+use crate::column_cache::ColumnSource;
+use crate::deletes::DeleteSet;
+use crate::error::{Error, Result};
+use crate::files::{DirectoryLock, Files, LOCK_FILE, TEMPORARY_SUFFIX, publish_file};
+use crate::log::{AddedSegment, LOG_DIRECTORY, Operation, Record, log_number, log_path, read_log};
+use crate::manifest::{self, Manifest};
+use crate::options::Location;
+use crate::segment::{SEGMENT_DIRECTORY, Segment};
+
+const FORMAT_FILE: &str = "FORMAT";
+const FORMAT_WORD: &str = "rustydb";
+const FORMAT_VERSION: u32 = 1;
+
+/// Whether recovery may tidy up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Create what is missing, remove what is left over.
+    Open,
+    /// Only look.
+    Check,
+}
+
+/// A store as it was when its last durable commit ended.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) version: Version,
+    pub(crate) manifest: Manifest,
+    pub(crate) timestamp: Timestamp,
+    /// Numbers of the replayed log files, ascending.
+    pub(crate) log_files: Vec<u64>,
+    pub(crate) log_records: usize,
+    pub(crate) next_table: u64,
+    pub(crate) next_segment: u64,
+    pub(crate) next_row_id: u64,
+}
+
+fn path_of(location: &Location) -> std::path::PathBuf {
+    match location {
+        Location::Directory(path) => path.clone(),
+        Location::Memory(_) => "<memory>".into(),
+    }
+}
+
+/// Takes the directory's lock, having made sure that it is a database or empty.
+pub(crate) fn lock(location: &Location, files: &dyn Files) -> Result<Box<dyn DirectoryLock>> {
+    let path = path_of(location);
+    if read_format(location, files)?.is_none() {
+        // Empty, or what a crash during the very first opening leaves.
+        let names = files.top_level().map_err(|error| opening(&path, error))?;
+        let format_temporary = format!("{FORMAT_FILE}{TEMPORARY_SUFFIX}");
+        let ours =
+            |name: &String| [LOCK_FILE, manifest::MANIFEST_DIRECTORY, &format_temporary].contains(&name.as_str());
+        if !names.iter().all(ours) {
+            return Err(Error::NotADatabase { path });
+        }
+    }
+    files.lock().map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => Error::Locked { path },
+        _ => opening(&path, error),
+    })
+}
+
+fn opening(path: &std::path::Path, error: io::Error) -> Error {
+    Error::io(format!("opening {}", path.display()), error)
+}
+
+/// The format version; `None` where there is no database yet.
+fn read_format(location: &Location, files: &dyn Files) -> Result<Option<u32>> {
+    let path = path_of(location);
+    let text = match files.read(FORMAT_FILE) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(opening(&path, error)),
+    };
+    let text = String::from_utf8_lossy(&text);
+    let version = text.trim_end().strip_prefix(FORMAT_WORD).and_then(|rest| rest.trim_start().parse().ok());
+    match version {
+        Some(found) if found > FORMAT_VERSION => Err(Error::FutureFormat { path, found, supported: FORMAT_VERSION }),
+        Some(found) => Ok(Some(found)),
+        None => Err(Error::corruption(FORMAT_FILE, format!("it reads \"{}\"", text.trim_end().escape_default()))),
+    }
+}
+
+/// Reads the store's files into a version.
+pub(crate) async fn recover(
+    location: &Location,
+    files: &Arc<dyn Files>,
+    columns: &Arc<ColumnSource>,
+    mode: Mode,
+) -> Result<Recovered> {
+    let objects = columns.objects.as_ref();
+    let initialised = read_format(location, files.as_ref())?.is_some();
+    let manifest = match manifest::load_newest(objects).await? {
+        Some(manifest) => manifest,
+        None if initialised => return Err(Error::corruption("manifest", "there is no manifest")),
+        None if mode == Mode::Check => return Err(Error::NotADatabase { path: path_of(location) }),
+        None => {
+            manifest::store(objects, &Manifest::empty()).await?;
+            Manifest::empty()
+        }
+    };
+    if !initialised && mode == Mode::Open {
+        // Written last: a directory with a FORMAT file has everything a database needs.
+        let text = format!("{FORMAT_WORD} {FORMAT_VERSION}\n");
+        publish_file(files.as_ref(), FORMAT_FILE, &[text.as_bytes()])
+            .map_err(|error| Error::io("writing the FORMAT file", error))?;
+    }
+    let mut replay = Replay::new(columns, &manifest)?;
+    let log_files = log_files(files.as_ref(), &manifest, mode)?;
+    for number in &log_files {
+        replay.file(files.as_ref(), *number, log_files.last() == Some(number), mode).await?;
+    }
+    replay.check_files(files.as_ref(), mode)?;
+    Ok(Recovered {
+        timestamp: replay.timestamp,
+        log_records: replay.records,
+        next_table: replay.next_table,
+        next_segment: replay.next_segment,
+        next_row_id: replay.next_row_id,
+        version: replay.version,
+        manifest,
+        log_files,
+    })
+}
+
+/// The log files to replay; they must continue the manifest without a gap.
+fn log_files(files: &dyn Files, manifest: &Manifest, mode: Mode) -> Result<Vec<u64>> {
+    let listing = files.list(LOG_DIRECTORY).map_err(|error| Error::io("listing the log", error))?;
+    let numbers: Vec<u64> = listing.iter().filter_map(|file| log_number(&file.path)).collect();
+    let (old, current): (Vec<u64>, Vec<u64>) = numbers.into_iter().partition(|number| *number < manifest.log_start);
+    let expected = manifest.log_start..;
+    if let Some((missing, _)) = expected.zip(&current).find(|(expected, found)| expected != *found) {
+        return Err(Error::corruption(log_path(missing), "the file is missing"));
+    }
+    if current.is_empty() && manifest.timestamp > 0 {
+        return Err(Error::corruption(log_path(manifest.log_start), "the file is missing"));
+    }
+    if mode == Mode::Open {
+        for number in old {
+            files.remove(&log_path(number)).map_err(|error| Error::io("removing an old log file", error))?;
+        }
+    }
+    Ok(current)
+}
+
+struct Replay<'a> {
+    columns: &'a Arc<ColumnSource>,
+    version: Version,
+    timestamp: Timestamp,
+    records: usize,
+    next_table: u64,
+    next_segment: u64,
+    next_row_id: u64,
+}
+
+impl<'a> Replay<'a> {
+    fn new(columns: &'a Arc<ColumnSource>, manifest: &Manifest) -> Result<Self> {
+        let damaged = |detail: String| Error::corruption("manifest", detail);
+        let (mut tables, mut segments): (Vec<Arc<TableDef>>, HashMap<TableId, Segments>) = Default::default();
+        for entry in &manifest.tables {
+            let table = Arc::new(entry.table.clone().restore().map_err(damaged)?);
+            let mut own = Vec::with_capacity(entry.segments.len());
+            for added in &entry.segments {
+                own.push(Arc::new(open_segment(columns, &table, added.clone(), manifest.timestamp).map_err(damaged)?));
+            }
+            segments.insert(table.id, own.into());
+            tables.push(table);
+        }
+        Ok(Replay {
+            columns,
+            version: Version::new(Catalog::with_version(manifest.catalog_version, tables), segments),
+            timestamp: manifest.timestamp,
+            records: 0,
+            next_table: manifest.next_table,
+            next_segment: manifest.next_segment,
+            next_row_id: manifest.next_row_id,
+        })
+    }
+
+    async fn file(&mut self, files: &dyn Files, number: u64, newest: bool, mode: Mode) -> Result<()> {
+        let path = log_path(number);
+        let log = read_log(files, number, newest)?;
+        if log.torn && mode == Mode::Open {
+            tracing::info!(path, bytes = log.valid_bytes, "cutting off an unfinished write");
+            files.truncate(&path, log.valid_bytes).map_err(|error| Error::io(format!("truncating {path}"), error))?;
+        }
+        for payload in log.payloads() {
+            let damaged = |detail: String| Error::corruption(&path, format!("record {}: {detail}", self.records));
+            let record = Record::decode(payload).map_err(damaged)?;
+            if record.timestamp < self.timestamp {
+                return Err(damaged(format!("timestamp {} after {}", record.timestamp, self.timestamp)));
+            }
+            for operation in record.operations {
+                self.apply(operation, record.timestamp).await.map_err(|error| match error {
+                    Error::Internal(detail) => Error::corruption(&path, format!("record {}: {detail}", self.records)),
+                    other => other,
+                })?;
+            }
+            self.timestamp = record.timestamp;
+            self.records += 1;
+        }
+        Ok(())
+    }
+
+    async fn apply(&mut self, operation: Operation<'_>, timestamp: Timestamp) -> Result<()> {
+        match operation {
+            Operation::Put { table, row } => {
+                let definition = Arc::clone(self.table(table)?);
+                let codec = definition.codec()?;
+                codec.rows.validate(row).map_err(Error::Internal)?;
+                let mut key = Vec::new();
+                codec.keys.encode_row(&codec.rows, row, &mut key)?;
+                if definition.has_hidden_key() {
+                    self.note_row_id(&definition, row);
+                }
+                self.change(table, &key, Some(Bytes::copy_from_slice(row)), timestamp).await?;
+            }
+            Operation::Delete { table, key } => {
+                self.table(table)?;
+                self.change(table, key, None, timestamp).await?;
+            }
+            Operation::CreateTable(record) => {
+                let table = record.restore().map_err(Error::Internal)?;
+                self.next_table = self.next_table.max(table.id.0 + 1);
+                Arc::make_mut(&mut self.version.catalog).add(Arc::new(table));
+            }
+            Operation::DropTable(table) => {
+                self.table(table)?;
+                Arc::make_mut(&mut self.version.catalog).remove(table);
+                self.version.segments.remove(&table);
+            }
+            Operation::AddSegment(added) => {
+                let table = Arc::clone(self.table(added.meta.table)?);
+                let segment = open_segment(self.columns, &table, *added, timestamp).map_err(Error::Internal)?;
+                self.next_segment = self.next_segment.max(segment.meta.id + 1);
+                if table.has_hidden_key()
+                    && let Ok(last) = <[u8; 8]>::try_from(segment.meta.last_key.0.as_slice())
+                {
+                    self.next_row_id = self.next_row_id.max(u64::from_be_bytes(last).saturating_add(1));
+                }
+                self.version.add_segments(table.id, [Arc::new(segment)]);
+            }
+            Operation::Seal => {}
+        }
+        Ok(())
+    }
+
+    fn table(&self, table: TableId) -> Result<&Arc<TableDef>> {
+        self.version.catalog.table(table).ok_or_else(|| Error::Internal(format!("table {} does not exist", table.0)))
+    }
+
+    fn note_row_id(&mut self, table: &TableDef, row: &[u8]) {
+        let column = table.key_columns()[0];
+        debug_assert_eq!(table.storage_schema().field(column).name(), ROW_ID_COLUMN);
+        let value = table.codec().ok().and_then(|codec| codec.rows.value(row, column));
+        if let Some(id) = value.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok()).map(u64::from_le_bytes) {
+            self.next_row_id = self.next_row_id.max(id.saturating_add(1));
+        }
+    }
+
+    async fn change(&self, table: TableId, key: &[u8], row: Option<Bytes>, timestamp: Timestamp) -> Result<()> {
+        self.version.load_keys(table, std::iter::once(key)).await?;
+        // Nobody has a snapshot of the past yet: older versions may go at once.
+        apply_row(&self.version, table, key, row, timestamp, timestamp)
+    }
+
+    /// Every segment must be there with its size; files nobody refers to are left-overs of a crash.
+    fn check_files(&self, files: &dyn Files, mode: Mode) -> Result<()> {
+        let listing = files.list(SEGMENT_DIRECTORY).map_err(|error| Error::io("listing the segments", error))?;
+        let present: HashMap<&str, u64> = listing.iter().map(|file| (file.path.as_str(), file.bytes)).collect();
+        let mut known = HashSet::new();
+        for segment in self.version.segments.values().flat_map(|segments| segments.iter()) {
+            let path = segment.meta.path();
+            match present.get(path.as_str()) {
+                Some(bytes) if *bytes == segment.meta.file_bytes => {}
+                // A check goes on and reports it with everything else.
+                _ if mode == Mode::Check => {}
+                Some(bytes) => {
+                    let detail = format!("it has {bytes} bytes, not {}", segment.meta.file_bytes);
+                    return Err(Error::corruption(path, detail));
+                }
+                None => return Err(Error::corruption(path, "the file is missing")),
+            }
+            known.insert(path);
+        }
+        if mode == Mode::Open {
+            let left_over = listing.iter().map(|file| file.path.as_str()).filter(|path| !known.contains(*path));
+            let manifests = files.list(manifest::MANIFEST_DIRECTORY).unwrap_or_default();
+            let temporary =
+                manifests.iter().map(|file| file.path.as_str()).filter(|path| path.ends_with(TEMPORARY_SUFFIX));
+            for path in left_over.chain(temporary) {
+                files.remove(path).map_err(|error| Error::io(format!("removing {path}"), error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open_segment(
+    columns: &Arc<ColumnSource>,
+    table: &Arc<TableDef>,
+    added: AddedSegment,
+    created: Timestamp,
+) -> std::result::Result<Segment, String> {
+    let AddedSegment { meta, deleted } = added;
+    let width = table.storage_schema().fields().len();
+    if meta.columns.len() != width || meta.table != table.id || meta.rows == 0 {
+        return Err(format!("segment {} does not fit table \"{}\"", meta.id, table.name));
+    }
+    let rows = if deleted.0.is_empty() {
+        RoaringBitmap::new()
+    } else {
+        RoaringBitmap::deserialize_from(deleted.0.as_slice())
+            .map_err(|error| format!("the delete set of segment {}: {error}", meta.id))?
+    };
+    if rows.max().is_some_and(|last| last >= meta.rows) {
+        return Err(format!("the delete set of segment {} names rows it does not have", meta.id));
+    }
+    Ok(Segment::new(Arc::clone(columns), Arc::clone(table), meta, DeleteSet::with_base(rows), created))
+}

@@ -1,0 +1,184 @@
+//! What the store consists of at one moment.
+//!
+//! ```text
+//!   Version ─┬─ catalog
+//!            ├─ active memtable ◀── commits write here
+//!            ├─ frozen memtable      (while a flush writes it out)
+//!            └─ segments of each table
+//! ```
+//! A version is immutable in shape; commits fill its active memtable and delete sets, which are versioned by commit
+//! timestamp themselves. A reader pins one version and one timestamp, taken together (see
+//! [`Inner::open_snapshot`](super::Inner::open_snapshot)), and needs nothing else: whatever flushes and drops happen,
+//! its version keeps what it may still read.
+//!
+//! Every row version lives in exactly one of these places, and every place that holds an older version of a row knows
+//! when it ended. So a scan is a union, and a look-up may stop at the first place that has a visible row of the key.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustydb_txn::Timestamp;
+
+use crate::catalog::{Catalog, TableId};
+use crate::encoding::Keys;
+use crate::error::{Error, Result};
+use crate::memtable::{ChainState, Memtable};
+use crate::segment::Segment;
+
+/// Segments of one table, oldest first.
+pub(crate) type Segments = Arc<[Arc<Segment>]>;
+
+/// One state of the store.
+#[derive(Debug)]
+pub(crate) struct Version {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) active: Arc<Memtable>,
+    pub(crate) frozen: Option<Arc<Memtable>>,
+    pub(crate) segments: HashMap<TableId, Segments>,
+}
+
+/// Where a row is.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    Active,
+    Frozen,
+    Segment(Arc<Segment>, u32),
+}
+
+/// A row that was found.
+#[derive(Debug, Clone)]
+pub(crate) struct Located {
+    pub(crate) place: Place,
+    /// The commit that wrote it.
+    pub(crate) written: Timestamp,
+    /// Its bytes, if it is in a memtable.
+    pub(crate) row: Option<Bytes>,
+}
+
+impl Version {
+    /// An empty store with this catalog.
+    pub(crate) fn new(catalog: Catalog, segments: HashMap<TableId, Segments>) -> Self {
+        Version { catalog: Arc::new(catalog), active: Arc::default(), frozen: None, segments }
+    }
+
+    /// A copy to be changed into the next version.
+    pub(crate) fn successor(&self) -> Version {
+        Version {
+            catalog: Arc::clone(&self.catalog),
+            active: Arc::clone(&self.active),
+            frozen: self.frozen.clone(),
+            segments: self.segments.clone(),
+        }
+    }
+
+    pub(crate) fn add_segments(&mut self, table: TableId, added: impl IntoIterator<Item = Arc<Segment>>) {
+        let present = self.segments.get(&table).map(|segments| segments.to_vec()).unwrap_or_default();
+        self.segments.insert(table, present.into_iter().chain(added).collect());
+    }
+
+    /// A table's segments.
+    pub(crate) fn segments(&self, table: TableId) -> &[Arc<Segment>] {
+        self.segments.get(&table).map_or(&[], |segments| segments)
+    }
+
+    /// Memtables, newest first, with the place their rows are in.
+    pub(crate) fn memtables(&self) -> impl Iterator<Item = (&Arc<Memtable>, Place)> {
+        let frozen = self.frozen.iter().map(|memtable| (memtable, Place::Frozen));
+        std::iter::once((&self.active, Place::Active)).chain(frozen)
+    }
+
+    /// Finds the row of a key that a reader at `timestamp` sees. The keys of every segment that may contain the key
+    /// must be loaded ([`load_keys`](Self::load_keys)).
+    pub(crate) fn locate(&self, table: TableId, key: &[u8], timestamp: Timestamp) -> Result<Option<Located>> {
+        for (memtable, place) in self.memtables() {
+            let Some(part) = memtable.table(table) else { continue };
+            match part.get(key, timestamp) {
+                ChainState::Row(row, written) => return Ok(Some(Located { place, written, row: Some(row) })),
+                // A bulk load may have brought the key back since, in a segment.
+                ChainState::Removed | ChainState::Unknown => {}
+            }
+        }
+        // Newest first: recent rows are asked for more often. At most one segment holds a live row of the key.
+        for segment in self.segments(table).iter().rev() {
+            if segment.created() > timestamp || !segment.meta.may_contain(key) {
+                continue;
+            }
+            let keys = segment
+                .loaded_keys()
+                .ok_or_else(|| Error::Internal(format!("keys of segment {} are not loaded", segment.meta.id)))?;
+            if let Some(row) = keys.find(key) {
+                let row = row as u32;
+                if !segment.deletes.contains(row, timestamp) {
+                    let written = segment.written(row);
+                    return Ok(Some(Located { place: Place::Segment(Arc::clone(segment), row), written, row: None }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Brings the keys of all segments into memory that may contain one of `keys`.
+    pub(crate) async fn load_keys<'a>(
+        &self,
+        table: TableId,
+        keys: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Result<()> {
+        for segment in self.unloaded(table, keys) {
+            segment.load_keys().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether [`locate`](Self::locate) can answer for all of `keys`.
+    pub(crate) fn keys_loaded<'a>(&self, table: TableId, keys: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
+        self.unloaded(table, keys).next().is_none()
+    }
+
+    fn unloaded<'a>(
+        &self,
+        table: TableId,
+        keys: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> impl Iterator<Item = &Arc<Segment>> {
+        self.segments(table).iter().filter(move |segment| {
+            segment.loaded_keys().is_none() && keys.clone().any(|key| segment.meta.may_contain(key))
+        })
+    }
+
+    /// Finds a key that ascending `keys`, as far as their rows `count`, have in common with the rows visible at
+    /// `timestamp`, except rows whose key the caller has `removed`. (By key, not by place: a flush may have moved them.)
+    pub(crate) async fn first_common_key(
+        &self,
+        table: TableId,
+        keys: &Keys,
+        timestamp: Timestamp,
+        counts: impl Fn(u32) -> bool,
+        removed: impl Fn(&[u8]) -> bool,
+    ) -> Result<Option<usize>> {
+        let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Ok(None) };
+        for (memtable, _) in self.memtables() {
+            if let Some(part) = memtable.table(table) {
+                let mut common = None;
+                part.any_key_between(first, last, timestamp, |key| {
+                    common = keys.find(key).filter(|row| counts(*row as u32) && !removed(key));
+                    common.is_some()
+                });
+                if common.is_some() {
+                    return Ok(common);
+                }
+            }
+        }
+        for segment in self.segments(table) {
+            if segment.created() > timestamp || !segment.meta.overlaps(first, last) {
+                continue;
+            }
+            let others = segment.load_keys().await?;
+            let live =
+                |own, row| counts(own) && !segment.deletes.contains(row, timestamp) && !removed(keys.get(own as usize));
+            if let Some(common) = keys.first_match(others, live) {
+                return Ok(Some(common));
+            }
+        }
+        Ok(None)
+    }
+}

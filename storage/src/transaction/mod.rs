@@ -1,0 +1,310 @@
+//! A transaction: a snapshot, and changes nobody else sees.
+//!
+//! Statements check what they can against the snapshot and the transaction's own changes, and record the change by
+//! key. Nothing is locked; [`Transaction::commit`] decides against what others have committed meanwhile (first
+//! committer wins, see `rustydb_txn::judge_write`). A statement that fails leaves the transaction as it was.
+
+mod writes;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
+use arrow::compute::take_record_batch;
+use rustydb_txn::Expectation;
+
+pub(crate) use writes::{TableWrites, Writes};
+
+use crate::bulk::BulkWriter;
+use crate::catalog::{Catalog, NewTable, TableDef, TableId};
+use crate::encoding::{Keys, format_key};
+use crate::error::{Error, Result};
+use crate::store::{Commit, Place, Structure};
+use crate::view::{Found, ReadView, Snapshot};
+
+/// When a commit is reported as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// When it survives a power cut.
+    #[default]
+    Sync,
+    /// As soon as it is visible; a crash within the next moments may lose it, but never a part of it.
+    Async,
+}
+
+/// An open transaction. Dropping it rolls it back.
+#[derive(Debug)]
+pub struct Transaction {
+    snapshot: Arc<Snapshot>,
+    catalog: Arc<Catalog>,
+    writes: Arc<Writes>,
+    structure: Structure,
+    unchanged: BTreeSet<TableId>,
+}
+
+impl Transaction {
+    pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
+        let catalog = Arc::clone(&snapshot.version.catalog);
+        let (writes, structure, unchanged) = (Arc::default(), Structure::default(), BTreeSet::new());
+        Transaction { snapshot, catalog, writes, structure, unchanged }
+    }
+
+    /// What the transaction sees now. Later changes do not show in it.
+    pub fn view(&self) -> ReadView {
+        ReadView {
+            snapshot: Arc::clone(&self.snapshot),
+            catalog: Arc::clone(&self.catalog),
+            writes: Arc::clone(&self.writes),
+        }
+    }
+
+    /// Whether a commit would change anything.
+    pub fn has_writes(&self) -> bool {
+        !self.writes.is_empty() || !self.structure.is_empty()
+    }
+
+    /// Creates a table.
+    pub fn create_table(&mut self, table: NewTable) -> Result<Arc<TableDef>> {
+        if self.catalog.find(&table.schema_name, &table.name).is_some() {
+            return Err(Error::TableExists { schema: table.schema_name, name: table.name });
+        }
+        let definition = Arc::new(TableDef::new(self.snapshot.store.new_table_id(), table)?);
+        Arc::make_mut(&mut self.catalog).add(Arc::clone(&definition));
+        self.structure.created.push(Arc::clone(&definition));
+        Ok(definition)
+    }
+
+    /// Drops a table with its rows.
+    pub fn drop_table(&mut self, table: TableId) -> Result<()> {
+        let definition = Arc::clone(self.catalog.require(table)?);
+        let dependents: Vec<String> =
+            self.catalog.referring_tables(table).map(|table| format!("table \"{}\"", table.name)).collect();
+        if !dependents.is_empty() {
+            return Err(Error::DependentObjects { table: definition.name.clone(), dependents });
+        }
+        Arc::make_mut(&mut self.catalog).remove(table);
+        Arc::make_mut(&mut self.writes).forget_table(table);
+        let own = self.structure.created.iter().position(|created| created.id == table);
+        match own {
+            Some(index) => drop(self.structure.created.remove(index)),
+            None => self.structure.dropped.push(definition),
+        }
+        Ok(())
+    }
+
+    /// Inserts rows with the table's columns, in their order and of their types.
+    ///
+    /// # Errors
+    /// `DuplicateKey` if a visible row or another of these has the same primary key, `NotNull`.
+    pub async fn insert(&mut self, table: TableId, rows: &RecordBatch) -> Result<u64> {
+        let definition = Arc::clone(self.catalog.require(table)?);
+        let rows = storage_rows(&definition, rows, || self.snapshot.store.new_row_ids(rows.num_rows()))?;
+        let keys = self.keys_of(&definition, &rows)?;
+        if !definition.has_hidden_key() {
+            self.check_duplicates(&definition, &rows, &keys, &HashSet::new()).await?;
+        }
+        self.put(&definition, &rows, &keys)?;
+        Ok(rows.num_rows() as u64)
+    }
+
+    /// Deletes the visible rows with these keys (the key columns, in key order); returns how many there were.
+    pub async fn delete(&mut self, table: TableId, keys: &RecordBatch) -> Result<u64> {
+        let view = self.view();
+        let keys = view.encode_keys(table, keys)?;
+        let visible = self.visible_rows(&view, table, &keys).await?;
+        drop(view);
+        self.hide(table, &keys, &visible);
+        let limit_bytes = self.snapshot.store.transaction_bytes();
+        if self.writes.bytes() > limit_bytes {
+            return Err(Error::TransactionTooLarge { limit_bytes });
+        }
+        Ok(visible.len() as u64)
+    }
+
+    /// Replaces the visible row with the i-th key by the i-th row; keys that are not visible are skipped. Keys may
+    /// change; uniqueness is checked for the state after all replacements. If a key comes twice, its first row counts.
+    pub async fn update(&mut self, table: TableId, keys: &RecordBatch, rows: &RecordBatch) -> Result<u64> {
+        let definition = Arc::clone(self.catalog.require(table)?);
+        let view = self.view();
+        let old_keys = view.encode_keys(table, keys)?;
+        let visible = self.visible_rows(&view, table, &old_keys).await?;
+        drop(view);
+        let order: Vec<u32> = visible.iter().map(|(row, _)| *row as u32).collect();
+        let chosen = UInt32Array::from(order);
+        let rows = take_record_batch(rows, &chosen)?;
+        let hidden = take_record_batch(keys, &chosen)?;
+        let rows = storage_rows(&definition, &rows, || Arc::clone(hidden.column(0)))?;
+        let new_keys = self.keys_of(&definition, &rows)?;
+        let replaced: HashSet<&[u8]> = visible.iter().map(|(row, _)| old_keys.get(*row)).collect();
+        self.check_duplicates(&definition, &rows, &new_keys, &replaced).await?;
+        self.hide(table, &old_keys, &visible);
+        self.put(&definition, &rows, &new_keys)?;
+        Ok(rows.num_rows() as u64)
+    }
+
+    /// Starts a bulk load: rows go to segment files directly and join the transaction when the load is finished.
+    pub fn bulk_insert(&self, table: TableId) -> Result<BulkWriter> {
+        BulkWriter::new(self.view(), Arc::clone(self.catalog.require(table)?))
+    }
+
+    pub(crate) fn attach(
+        &mut self,
+        view: &ReadView,
+        table: TableId,
+        segments: Vec<Arc<crate::segment::Segment>>,
+    ) -> Result<()> {
+        if !Arc::ptr_eq(&view.snapshot, &self.snapshot) {
+            return Err(Error::Internal("a bulk load was finished in another transaction".into()));
+        }
+        self.catalog.require(table)?;
+        Arc::make_mut(&mut self.writes).table_mut(table).staged.extend(segments);
+        Ok(())
+    }
+
+    /// Makes the commit fail with `Conflict` if anybody else changes the table between this transaction's snapshot and
+    /// its commit: a coarse guard for checks that read many rows.
+    pub fn require_unchanged(&mut self, table: TableId) {
+        self.unchanged.insert(table);
+    }
+
+    /// Makes the changes visible and durable, all or none. Returns the commit timestamp.
+    ///
+    /// # Errors
+    /// `Conflict` and `DuplicateKey` leave nothing behind. `Poisoned` and `Io` mean the outcome is not known: the
+    /// changes are not visible, but may be found when the store is opened again.
+    pub async fn commit(self, durability: Durability) -> Result<u64> {
+        if !self.has_writes() {
+            return Ok(self.snapshot.timestamp);
+        }
+        let Transaction { snapshot, writes, structure, unchanged, .. } = self;
+        let store = Arc::clone(&snapshot.store);
+        store.commit(Commit { snapshot, writes, structure, unchanged }, durability).await
+    }
+
+    /// Forgets the changes.
+    pub fn rollback(self) {}
+
+    fn keys_of(&self, table: &TableDef, rows: &RecordBatch) -> Result<Keys> {
+        table.codec()?.keys.encode(&key_columns(table, rows))
+    }
+
+    /// The rows of `keys` that are visible, each key once, and where they are.
+    async fn visible_rows(&self, view: &ReadView, table: TableId, keys: &Keys) -> Result<Vec<(usize, Found)>> {
+        view.load_keys(table, keys).await?;
+        let mut seen = HashSet::with_capacity(keys.len());
+        let mut visible = Vec::new();
+        for row in 0..keys.len() {
+            if seen.insert(keys.get(row))
+                && let Some(found) = view.find(table, keys.get(row))?
+            {
+                visible.push((row, found));
+            }
+        }
+        Ok(visible)
+    }
+
+    /// Fails if new rows share a key with each other or with a visible row that is not `replaced`.
+    async fn check_duplicates(
+        &self,
+        table: &TableDef,
+        rows: &RecordBatch,
+        keys: &Keys,
+        replaced: &HashSet<&[u8]>,
+    ) -> Result<()> {
+        let view = self.view();
+        view.load_keys(table.id, keys).await?;
+        let mut seen = HashMap::with_capacity(keys.len());
+        for row in 0..keys.len() {
+            let key = keys.get(row);
+            let taken = !replaced.contains(key) && view.find(table.id, key)?.is_some();
+            if taken || seen.insert(key, row).is_some() {
+                return Err(duplicate_key(table, &key_columns(table, rows), row));
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks visible rows as deleted by this transaction.
+    fn hide(&mut self, table: TableId, keys: &Keys, visible: &[(usize, Found)]) {
+        let writes = Arc::make_mut(&mut self.writes);
+        for (row, found) in visible {
+            let key = keys.get(*row);
+            match found {
+                Found::Pending(_) => writes.set(table, key, Expectation::Absent, None),
+                Found::Staged(segment, row) => {
+                    writes.table_mut(table).removed.entry(segment.meta.id).or_default().insert(*row);
+                }
+                Found::Committed(place, _) => {
+                    writes.set(table, key, Expectation::Present, None);
+                    if let Place::Segment(segment, row) = place {
+                        writes.table_mut(table).removed.entry(segment.meta.id).or_default().insert(*row);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Records new rows. Where a row replaces a committed one, [`hide`](Self::hide) has noted that already.
+    fn put(&mut self, table: &TableDef, rows: &RecordBatch, keys: &Keys) -> Result<()> {
+        let encoded = table.codec()?.rows.encode(rows)?;
+        let limit_bytes = self.snapshot.store.transaction_bytes();
+        let added: usize = encoded.iter().map(|row| row.len()).sum();
+        if self.writes.bytes() + added > limit_bytes {
+            return Err(Error::TransactionTooLarge { limit_bytes });
+        }
+        let writes = Arc::make_mut(&mut self.writes);
+        for (row, bytes) in encoded.into_iter().enumerate() {
+            writes.set(table.id, keys.get(row), Expectation::Absent, Some(bytes));
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn key_columns(table: &TableDef, rows: &RecordBatch) -> Vec<ArrayRef> {
+    table.key_columns().iter().map(|column| Arc::clone(rows.column(*column))).collect()
+}
+
+pub(crate) fn duplicate_key(table: &TableDef, key_columns: &[ArrayRef], row: usize) -> Error {
+    let name = |column: &usize| table.storage_schema().field(*column).name().clone();
+    Error::DuplicateKey {
+        table: table.name.clone(),
+        constraint: table.primary_key_name(),
+        columns: table.key_columns().iter().map(name).collect(),
+        key: format_key(key_columns, row),
+    }
+}
+
+/// Checks rows against the table's columns and adds the hidden key where there is no primary key.
+pub(crate) fn storage_rows(
+    table: &TableDef,
+    rows: &RecordBatch,
+    hidden_key: impl FnOnce() -> ArrayRef,
+) -> Result<RecordBatch> {
+    if rows.num_columns() != table.schema.fields().len() {
+        return Err(Error::Internal(format!("{} columns for table \"{}\"", rows.num_columns(), table.name)));
+    }
+    for (field, column) in table.schema.fields().iter().zip(rows.columns()) {
+        if column.data_type() != field.data_type() {
+            return Err(Error::Internal(format!(
+                "column \"{}\" of \"{}\" is {}, not {}",
+                field.name(),
+                table.name,
+                column.data_type(),
+                field.data_type()
+            )));
+        }
+        if !field.is_nullable() && column.null_count() > 0 {
+            return Err(Error::NotNull { table: table.name.clone(), column: field.name().clone() });
+        }
+    }
+    let mut columns = rows.columns().to_vec();
+    if table.has_hidden_key() {
+        columns.push(hidden_key());
+    }
+    Ok(RecordBatch::try_new(Arc::clone(table.storage_schema()), columns)?)
+}
+
+/// Consecutive row ids.
+pub(crate) fn row_id_array(first: u64, count: usize) -> ArrayRef {
+    Arc::new(UInt64Array::from_iter_values(first..first + count as u64))
+}

@@ -1,0 +1,256 @@
+//! A consistent picture of the store at one moment.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::{concat_batches, interleave};
+use bytes::Bytes;
+use roaring::RoaringBitmap;
+use rustydb_txn::{SnapshotToken, Timestamp};
+
+use crate::BLOCK_ROWS;
+use crate::catalog::{Catalog, TableDef, TableId};
+use crate::encoding::Keys;
+use crate::error::{Error, Result};
+use crate::scan::{ScanRequest, ScanUnit, UNIT_ROWS, UnitBuilder, may_match};
+use crate::segment::Segment;
+use crate::statistics::{TableStatistics, merge_columns};
+use crate::store::{Inner, Place, Version};
+use crate::transaction::Writes;
+
+/// A pinned version and the timestamp to read it at.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) store: Arc<Inner>,
+    pub(crate) version: Arc<Version>,
+    token: Option<SnapshotToken>,
+    pub(crate) timestamp: Timestamp,
+}
+
+impl Snapshot {
+    pub(crate) fn new(store: Arc<Inner>, version: Arc<Version>, token: SnapshotToken) -> Self {
+        Snapshot { store, version, timestamp: token.timestamp(), token: Some(token) }
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        if let Some(token) = self.token.take() {
+            self.store.close_snapshot(token);
+        }
+    }
+}
+
+/// A snapshot and, inside a transaction, the transaction's own changes up to the moment the view was taken. Clones are
+/// cheap; while one is alive, everything it may read is kept.
+#[derive(Debug, Clone)]
+pub struct ReadView {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) writes: Arc<Writes>,
+}
+
+/// Where a view finds the row of a key.
+pub(crate) enum Found {
+    /// In the transaction's own pending rows.
+    Pending(Bytes),
+    /// In a segment the transaction staged.
+    Staged(Arc<Segment>, u32),
+    /// Committed.
+    Committed(Place, Option<Bytes>),
+}
+
+impl ReadView {
+    /// The newest commit it sees.
+    pub fn timestamp(&self) -> u64 {
+        self.snapshot.timestamp
+    }
+
+    /// The tables it sees.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    pub(crate) fn table(&self, table: TableId) -> Result<&Arc<TableDef>> {
+        self.catalog.require(table)
+    }
+
+    /// Cuts a scan into units that together hold each visible row once.
+    pub fn scan(&self, request: ScanRequest) -> Result<Vec<ScanUnit>> {
+        let table = Arc::clone(self.table(request.table)?);
+        let schema = Arc::new(table.storage_schema().project(&request.projection)?);
+        let builder = UnitBuilder { table, schema, projection: request.projection.into() };
+        let (version, timestamp) = (&self.snapshot.version, self.snapshot.timestamp);
+        let writes = self.writes.table(request.table);
+        let mut units = Vec::new();
+
+        let staged = writes.iter().flat_map(|writes| &writes.staged);
+        let committed = version.segments(request.table).iter().filter(|segment| segment.created() <= timestamp);
+        for segment in committed.chain(staged) {
+            if !may_match(segment, &request.predicates)? {
+                continue;
+            }
+            let mut deleted = segment.deletes.at(timestamp);
+            if let Some(removed) = writes.and_then(|writes| writes.removed.get(&segment.meta.id)) {
+                let both = deleted.as_deref().map_or_else(|| removed.clone(), |deleted| deleted | removed);
+                deleted = Some(Arc::new(both));
+            }
+            let rows = segment.meta.rows as usize;
+            for start in (0..rows).step_by(UNIT_ROWS) {
+                units.push(builder.segment(segment, start..(start + UNIT_ROWS).min(rows), deleted.clone()));
+            }
+        }
+        for (memtable, _) in version.memtables() {
+            if let Some(part) = memtable.table(request.table) {
+                units.push(builder.memtable(part, timestamp, writes.cloned()));
+            }
+        }
+        if let Some(writes) = writes
+            && !writes.rows.is_empty()
+        {
+            units.push(builder.pending(Arc::clone(writes)));
+        }
+        Ok(units)
+    }
+
+    /// For each key (key columns, in key order), whether a row with it is visible. Rows with a NULL key column find
+    /// nothing.
+    pub async fn lookup(&self, table: TableId, keys: &RecordBatch) -> Result<Vec<bool>> {
+        let keys = self.encode_keys(table, keys)?;
+        self.load_keys(table, &keys).await?;
+        (0..keys.len()).map(|row| Ok(self.find(table, keys.get(row))?.is_some())).collect()
+    }
+
+    /// The visible rows among `keys`, in no order, with the chosen columns of the storage schema.
+    pub async fn get(&self, table: TableId, keys: &RecordBatch, projection: &[usize]) -> Result<RecordBatch> {
+        let keys = self.encode_keys(table, keys)?;
+        self.load_keys(table, &keys).await?;
+        let definition = self.table(table)?;
+        let (mut in_memory, mut in_segments) = (Vec::new(), Vec::new());
+        for row in 0..keys.len() {
+            match self.find(table, keys.get(row))? {
+                Some(Found::Pending(row) | Found::Committed(_, Some(row))) => in_memory.push(row),
+                Some(Found::Staged(segment, row) | Found::Committed(Place::Segment(segment, row), None)) => {
+                    in_segments.push((segment, row as usize));
+                }
+                Some(Found::Committed(_, None)) | None => {}
+            }
+        }
+        let rows: Vec<&[u8]> = in_memory.iter().map(Bytes::as_ref).collect();
+        let mut batches = vec![definition.codec()?.rows.decode(&rows, projection)?];
+        for (segment, row) in in_segments {
+            let mut columns = Vec::with_capacity(projection.len());
+            for column in projection {
+                let cached = segment.column(*column).await?;
+                let block = &cached.blocks[row / BLOCK_ROWS];
+                columns.push(interleave(&[block.as_ref()], &[(0, row % BLOCK_ROWS)])?);
+            }
+            batches.push(RecordBatch::try_new(batches[0].schema(), columns)?);
+        }
+        Ok(concat_batches(&batches[0].schema(), &batches)?)
+    }
+
+    /// What is known about a table without reading it.
+    pub fn statistics(&self, table: TableId) -> Result<TableStatistics> {
+        let definition = self.table(table)?;
+        let (version, timestamp) = (&self.snapshot.version, self.snapshot.timestamp);
+        let writes = self.writes.table(table);
+        let visible = version.segments(table).iter().filter(|segment| segment.created() <= timestamp);
+        let segments: Vec<&Segment> =
+            visible.chain(writes.iter().flat_map(|writes| &writes.staged)).map(Arc::as_ref).collect();
+        let (mut rows, mut bytes, mut exact) = (0, 0, true);
+        for segment in &segments {
+            let deleted = segment.deletes.at(timestamp).map_or(0, |deleted: Arc<RoaringBitmap>| deleted.len() as usize);
+            rows += segment.meta.rows as usize - deleted;
+            bytes += segment.meta.file_bytes as usize;
+            exact &= deleted == 0;
+        }
+        for (memtable, _) in version.memtables() {
+            if let Some(part) = memtable.table(table) {
+                rows += part.versions();
+                exact = false;
+            }
+        }
+        if let Some(writes) = writes {
+            rows += writes.rows.len();
+            exact &= writes.rows.is_empty() && writes.removed.is_empty();
+        }
+        let columns = merge_columns(segments.into_iter(), definition.storage_schema().fields().len())?;
+        Ok(TableStatistics { rows, bytes, exact, columns })
+    }
+
+    /// Encodes key columns, in key order. They must have the key columns' types and no NULLs.
+    pub(crate) fn encode_keys(&self, table: TableId, keys: &RecordBatch) -> Result<Keys> {
+        let definition = self.table(table)?;
+        let schema = definition.storage_schema();
+        let expected = definition.key_columns().iter().map(|column| schema.field(*column));
+        if keys.num_columns() != definition.key_columns().len() {
+            return Err(Error::Internal(format!("{} key columns for \"{}\"", keys.num_columns(), definition.name)));
+        }
+        for (field, column) in expected.zip(keys.columns()) {
+            if column.data_type() != field.data_type() || column.null_count() > 0 {
+                return Err(Error::Internal(format!("key column \"{}\" is {}", field.name(), column.data_type())));
+            }
+        }
+        definition.codec()?.keys.encode(keys.columns())
+    }
+
+    /// Makes [`find`](Self::find) possible for these keys.
+    pub(crate) async fn load_keys(&self, table: TableId, keys: &Keys) -> Result<()> {
+        let all = (0..keys.len()).map(|row| keys.get(row));
+        if let Some(writes) = self.writes.table(table) {
+            for segment in &writes.staged {
+                if all.clone().any(|key| segment.meta.may_contain(key)) {
+                    segment.load_keys().await?;
+                }
+            }
+        }
+        self.snapshot.version.load_keys(table, all).await
+    }
+
+    /// Finds the visible row of a key; the keys must be loaded.
+    pub(crate) fn find(&self, table: TableId, key: &[u8]) -> Result<Option<Found>> {
+        if let Some(writes) = self.writes.table(table) {
+            let pending = writes.rows.get(key);
+            if let Some(row) = pending.and_then(|pending| pending.row.clone()) {
+                return Ok(Some(Found::Pending(row)));
+            }
+            for segment in writes.staged.iter().filter(|segment| segment.meta.may_contain(key)) {
+                let keys = segment.loaded_keys().ok_or_else(|| Error::Internal("staged keys are not loaded".into()))?;
+                if let Some(row) = keys.find(key)
+                    && !writes.is_removed(segment.meta.id, row as u32)
+                {
+                    return Ok(Some(Found::Staged(Arc::clone(segment), row as u32)));
+                }
+            }
+            if pending.is_some() {
+                return Ok(None);
+            }
+        }
+        let located = self.snapshot.version.locate(table, key, self.snapshot.timestamp)?;
+        Ok(located.map(|located| Found::Committed(located.place, located.row)))
+    }
+
+    /// Finds a key (its row in `keys`, which ascend) that a visible row has already.
+    pub(crate) async fn first_common_key(&self, table: TableId, keys: &Keys) -> Result<Option<usize>> {
+        let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Ok(None) };
+        let writes = self.writes.table(table);
+        if let Some(writes) = writes {
+            for segment in writes.staged.iter().filter(|segment| segment.meta.overlaps(first, last)) {
+                let live = |_, row| !writes.is_removed(segment.meta.id, row);
+                if let Some(row) = keys.first_match(segment.load_keys().await?, live) {
+                    return Ok(Some(row));
+                }
+            }
+            let between: (std::ops::Bound<&[u8]>, std::ops::Bound<&[u8]>) =
+                (std::ops::Bound::Included(first), std::ops::Bound::Included(last));
+            let pending = writes.rows.range::<[u8], _>(between).filter(|(_, pending)| pending.row.is_some());
+            if let Some(row) = pending.into_iter().find_map(|(key, _)| keys.find(key)) {
+                return Ok(Some(row));
+            }
+        }
+        let (version, timestamp) = (&self.snapshot.version, self.snapshot.timestamp);
+        let removed = |key: &[u8]| writes.is_some_and(|writes| writes.rows.contains_key(key));
+        version.first_common_key(table, keys, timestamp, |_| true, removed).await
+    }
+}

@@ -1,0 +1,111 @@
+//! What the storage tests share: a small table and short ways to write and read it.
+
+#![allow(dead_code, unreachable_pub, reason = "compiled into each test file, which uses its own part")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringViewArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use rustydb_storage::{
+    Durability, Error, Location, MemoryFiles, NewTable, ReadView, ScanRequest, Store, StoreOptions, TableId,
+    Transaction,
+};
+
+/// `id BIGINT PRIMARY KEY, name TEXT`.
+pub fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false), Field::new("name", DataType::Utf8View, true)]))
+}
+
+pub fn keyed(name: &str) -> NewTable {
+    NewTable {
+        schema_name: "public".into(),
+        name: name.into(),
+        schema: schema(),
+        primary_key: vec![0],
+        foreign_keys: vec![],
+    }
+}
+
+pub fn keyless(name: &str) -> NewTable {
+    NewTable { primary_key: vec![], ..keyed(name) }
+}
+
+pub fn rows(rows: &[(i64, &str)]) -> RecordBatch {
+    let ids = Int64Array::from_iter_values(rows.iter().map(|(id, _)| *id));
+    let names = StringViewArray::from_iter_values(rows.iter().map(|(_, name)| *name));
+    RecordBatch::try_new(schema(), vec![Arc::new(ids), Arc::new(names)]).unwrap()
+}
+
+pub fn keys(ids: &[i64]) -> RecordBatch {
+    let schema = Arc::new(schema().project(&[0]).unwrap());
+    RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(ids.to_vec()))]).unwrap()
+}
+
+pub fn options(files: &MemoryFiles) -> StoreOptions {
+    StoreOptions::at(Location::Memory(files.clone()))
+}
+
+pub async fn open(files: &MemoryFiles) -> Store {
+    Store::open(options(files)).await.unwrap()
+}
+
+/// A store with one committed, empty table.
+pub async fn store_with(table: NewTable) -> (MemoryFiles, Store, TableId) {
+    let files = MemoryFiles::new();
+    let store = open(&files).await;
+    let mut transaction = store.begin();
+    let id = transaction.create_table(table).unwrap().id;
+    transaction.commit(Durability::Sync).await.unwrap();
+    (files, store, id)
+}
+
+pub async fn insert(store: &Store, table: TableId, data: &[(i64, &str)]) -> Result<u64, Error> {
+    let mut transaction = store.begin();
+    transaction.insert(table, &rows(data)).await?;
+    transaction.commit(Durability::Sync).await
+}
+
+pub async fn delete(store: &Store, table: TableId, ids: &[i64]) -> Result<u64, Error> {
+    let mut transaction = store.begin();
+    let count = transaction.delete(table, &keys(ids)).await?;
+    transaction.commit(Durability::Sync).await?;
+    Ok(count)
+}
+
+pub async fn update(store: &Store, table: TableId, ids: &[i64], data: &[(i64, &str)]) -> Result<u64, Error> {
+    let mut transaction = store.begin();
+    let count = transaction.update(table, &keys(ids), &rows(data)).await?;
+    transaction.commit(Durability::Sync).await?;
+    Ok(count)
+}
+
+pub async fn load(transaction: &mut Transaction, table: TableId, data: &[(i64, &str)]) -> Result<u64, Error> {
+    let mut bulk = transaction.bulk_insert(table)?;
+    for chunk in data.chunks(1000) {
+        bulk.write(rows(chunk)).await?;
+    }
+    bulk.finish(transaction).await
+}
+
+/// All visible rows, read by a scan; fails if a key comes twice.
+pub async fn contents(view: &ReadView, table: TableId) -> BTreeMap<i64, String> {
+    let mut found = BTreeMap::new();
+    let request = ScanRequest { table, projection: vec![0, 1], predicates: vec![] };
+    for unit in view.scan(request).unwrap() {
+        let mut reader = unit.open();
+        while let Some(batch) = reader.next_batch().await.unwrap() {
+            let (ids, names) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_string_view());
+            for row in 0..batch.num_rows() {
+                let name = if names.is_null(row) { "NULL" } else { names.value(row) };
+                let before = found.insert(ids.value(row), name.to_string());
+                assert_eq!(before, None, "id {} was found twice", ids.value(row));
+            }
+        }
+    }
+    found
+}
+
+pub fn map(rows: &[(i64, &str)]) -> BTreeMap<i64, String> {
+    rows.iter().map(|(id, name)| (*id, name.to_string())).collect()
+}

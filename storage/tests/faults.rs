@@ -1,0 +1,204 @@
+//! Power cuts, failing disks and damaged bytes.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::*;
+use rustydb_storage::{Durability, Error, MemoryFiles, Store, TableId, check};
+
+/// A history that goes through every kind of write: rows, a bulk load, flushes, deletes and DDL. Calls `acknowledged`
+/// with the state after each commit that was reported as durable, and stops at the first error.
+async fn run_history(store: &Store, mut acknowledged: impl FnMut(TableId, BTreeMap<i64, String>)) -> Result<(), Error> {
+    let mut state = BTreeMap::new();
+    let mut transaction = store.begin();
+    let table = transaction.create_table(keyed("t"))?.id;
+    transaction.commit(Durability::Sync).await?;
+    acknowledged(table, state.clone());
+    for round in 0..4_i64 {
+        let base = round * 100;
+        insert(store, table, &[(base, "row"), (base + 1, "row")]).await?;
+        state.extend(map(&[(base, "row"), (base + 1, "row")]));
+        acknowledged(table, state.clone());
+
+        let mut transaction = store.begin();
+        load(&mut transaction, table, &[(base + 10, "load"), (base + 11, "load"), (base + 12, "load")]).await?;
+        transaction.delete(table, &keys(&[base + 11])).await?;
+        transaction.insert(table, &rows(&[(base + 20, "mixed")])).await?;
+        transaction.commit(Durability::Sync).await?;
+        state.extend(map(&[(base + 10, "load"), (base + 12, "load"), (base + 20, "mixed")]));
+        acknowledged(table, state.clone());
+
+        if round % 2 == 1 {
+            store.flush().await?;
+        }
+        update(store, table, &[base, base + 10], &[(base, "new"), (base + 50, "moved")]).await?;
+        state.insert(base, "new".into());
+        state.remove(&(base + 10));
+        state.insert(base + 50, "moved".into());
+        acknowledged(table, state.clone());
+    }
+    let mut transaction = store.begin();
+    transaction.create_table(keyed("other"))?;
+    transaction.commit(Durability::Sync).await?;
+    acknowledged(table, state.clone());
+    Ok(())
+}
+
+/// Opens what a crash left and returns what is in table `t`, if there is one.
+async fn recovered(files: &MemoryFiles) -> Option<BTreeMap<i64, String>> {
+    let report = check(options(files)).await;
+    if let Ok(report) = report {
+        assert_eq!(report.findings, [], "a crash is not damage");
+    }
+    let store = open(files).await;
+    let view = store.snapshot();
+    let table = view.catalog().find("public", "t").map(|table| table.id)?;
+    let found = contents(&view, table).await;
+    // The store must be fit for work, not just for reading.
+    insert(&store, table, &[(-1, "after the crash")]).await.unwrap();
+    store.flush().await.unwrap();
+    store.close().await.unwrap();
+    Some(found)
+}
+
+#[tokio::test]
+async fn a_power_cut_at_any_write_loses_no_acknowledged_commit_and_shows_no_half_of_one() {
+    let total = {
+        let files = MemoryFiles::new();
+        run_history(&open(&files).await, |_, _| {}).await.unwrap();
+        files.changes()
+    };
+    assert!(total > 60, "{total} changes: the walk would be short");
+    for calls in 0..total {
+        let files = MemoryFiles::new();
+        files.fail_after(Some(calls));
+        let mut states: Vec<BTreeMap<i64, String>> = Vec::new();
+        if let Ok(store) = Store::open(options(&files)).await {
+            let _ = run_history(&store, |_, state| states.push(state)).await;
+            let _ = store.close().await;
+        }
+        // Whatever the failing call had done by then may or may not have reached the disk.
+        for torn in [0, 1, 7, 40, 10_000] {
+            let left = files.after_torn_power_cut(torn);
+            let found = recovered(&left).await;
+            match (&found, states.last()) {
+                (None, None) => {}
+                (None, Some(_)) => panic!("failure at call {calls}, {torn} torn bytes: the table is gone"),
+                (Some(found), last) => {
+                    let acknowledged = last.is_some_and(|last| found == last);
+                    let one_more = !acknowledged && is_next_state(states.len(), found).await;
+                    assert!(acknowledged || one_more, "failure at call {calls}, {torn} torn bytes: {found:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Whether `found` is the state after one commit more than were acknowledged: logged, but not yet answered.
+async fn is_next_state(acknowledged: usize, found: &BTreeMap<i64, String>) -> bool {
+    let files = MemoryFiles::new();
+    let mut states = Vec::new();
+    run_history(&open(&files).await, |_, state| states.push(state)).await.unwrap();
+    states.get(acknowledged) == Some(found)
+}
+
+#[tokio::test]
+async fn a_failed_sync_stops_writes_and_not_reads() {
+    let (files, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "a")]).await.unwrap();
+    files.fail_after(Some(0));
+    assert!(matches!(insert(&store, table, &[(2, "b")]).await, Err(Error::Poisoned { .. })));
+    files.fail_after(None);
+    assert!(matches!(insert(&store, table, &[(3, "c")]).await, Err(Error::Poisoned { .. })), "until a restart");
+    assert_eq!(contents(&store.snapshot(), table).await, map(&[(1, "a")]));
+    let _ = store.close().await;
+    drop(store);
+    let store = open(&files).await;
+    insert(&store, table, &[(3, "c")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_flush_stops_writes_and_keeps_everything_readable() {
+    let (files, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "a")]).await.unwrap();
+    files.fail_after(Some(6));
+    assert!(store.flush().await.is_err());
+    files.fail_after(None);
+    assert!(matches!(insert(&store, table, &[(2, "b")]).await, Err(Error::Poisoned { .. })));
+    assert_eq!(contents(&store.snapshot(), table).await, map(&[(1, "a")]));
+    drop(store);
+    let left = files.after_power_cut();
+    assert_eq!(recovered(&left).await, Some(map(&[(1, "a")])));
+}
+
+/// A closed store with everything in it: a flushed table with deletes, a bulk load, and rows in the log.
+async fn sound_store() -> (MemoryFiles, BTreeMap<i64, String>) {
+    let (files, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "a"), (2, "b"), (3, "c")]).await.unwrap();
+    store.flush().await.unwrap();
+    delete(&store, table, &[2]).await.unwrap();
+    store.flush().await.unwrap();
+    let mut transaction = store.begin();
+    load(&mut transaction, table, &[(10, "x"), (11, "y")]).await.unwrap();
+    transaction.commit(Durability::Sync).await.unwrap();
+    insert(&store, table, &[(20, "z")]).await.unwrap();
+    let state = contents(&store.snapshot(), table).await;
+    store.close().await.unwrap();
+    (files, state)
+}
+
+#[tokio::test]
+async fn a_sound_store_passes_the_check() {
+    let (files, state) = sound_store().await;
+    let report = check(options(&files)).await.unwrap();
+    assert_eq!(report.findings, []);
+    assert_eq!((report.tables, report.segments, report.rows), (1, 2, state.len() as u64));
+    assert!(report.log_records > 0);
+}
+
+#[tokio::test]
+async fn a_flipped_byte_in_any_file_is_found_by_the_check_and_never_read_as_data() {
+    let (pristine, state) = sound_store().await;
+    for (path, bytes) in pristine.paths() {
+        // An older manifest and the lock are not read; the newest manifest is the last by name.
+        let newest_manifest =
+            pristine.paths().into_iter().filter(|(path, _)| path.starts_with("manifest/")).next_back();
+        if path.starts_with("manifest/") && Some(&path) != newest_manifest.as_ref().map(|(path, _)| path) {
+            continue;
+        }
+        for at in 0..bytes as usize {
+            let files = pristine.after_power_cut();
+            files.damage(&path, |data| data[at] ^= 0x20);
+            let found = match check(options(&files)).await {
+                Ok(report) => {
+                    report.findings.iter().any(|finding| finding.file.starts_with(path.split('/').next().unwrap()))
+                }
+                Err(Error::FutureFormat { .. } | Error::NotADatabase { .. }) => true,
+                Err(other) => panic!("{path} byte {at}: {other}"),
+            };
+            // The last bytes of a log cannot be told from a write that a crash cut short, and the four magic bytes a
+            // Parquet file begins with carry nothing.
+            let excused = path.starts_with("log/") || (path.starts_with("segments/") && at < 4);
+            assert!(found || excused, "{path} byte {at} of {bytes} changed unnoticed");
+            if !found && let Ok(store) = Store::open(options(&files)).await {
+                let view = store.snapshot();
+                let table = view.catalog().find("public", "t").unwrap().id;
+                let read = contents(&view, table).await;
+                assert!(read.iter().all(|(id, name)| state.get(id) == Some(name)), "{path} byte {at}: {read:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_file_is_named() {
+    let (pristine, _) = sound_store().await;
+    let segment =
+        pristine.paths().into_iter().map(|(path, _)| path).find(|path| path.starts_with("segments/")).unwrap();
+    let files = pristine.after_power_cut();
+    files.remove_file(&segment);
+    assert!(matches!(Store::open(options(&files)).await, Err(Error::Corruption { file, .. }) if file == segment));
+    let report = check(options(&files)).await.unwrap();
+    assert!(report.findings.iter().any(|finding| finding.file == segment && finding.detail.contains("missing")));
+}

@@ -1,0 +1,244 @@
+//! Random histories against a slow, obvious twin.
+//!
+//! Several transactions run interleaved, with flushes, bulk loads, restarts and power cuts in between. The twin keeps
+//! each committed state as a plain map. Every read must agree with the twin of its snapshot, every commit with the
+//! twin's verdict. What happened is printed when a history fails. `RUSTYDB_SEED=n` repeats one history,
+//! `RUSTYDB_SEEDS=n` runs more of them.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::*;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rustydb_storage::{Durability, Error, MemoryFiles, Store, StoreOptions, TableId, Transaction};
+
+const KEYS: i64 = 24;
+const STEPS: usize = 120;
+
+/// key → (value, number of the commit that wrote it)
+type State = BTreeMap<i64, (String, u64)>;
+
+struct Running {
+    transaction: Transaction,
+    snapshot: State,
+    own: BTreeMap<i64, Option<String>>,
+}
+
+impl Running {
+    fn visible(&self) -> BTreeMap<i64, String> {
+        let mut visible: BTreeMap<i64, String> =
+            self.snapshot.iter().map(|(key, (value, _))| (*key, value.clone())).collect();
+        for (key, value) in &self.own {
+            match value {
+                Some(value) => visible.insert(*key, value.clone()),
+                None => visible.remove(key),
+            };
+        }
+        visible
+    }
+
+    /// Whether first-committer-wins lets the transaction commit on top of `current`.
+    fn may_commit(&self, current: &State) -> bool {
+        self.own.iter().all(|(key, value)| match (self.snapshot.get(key), current.get(key)) {
+            (Some(seen), now) => now == Some(seen),
+            (None, now) => value.is_none() || now.is_none(),
+        })
+    }
+}
+
+struct World {
+    files: MemoryFiles,
+    store: Store,
+    table: TableId,
+    current: State,
+    commits: u64,
+    running: Vec<Running>,
+}
+
+impl World {
+    async fn new(random: &mut StdRng) -> World {
+        let files = MemoryFiles::new();
+        let store = Store::open(Self::options(&files, random)).await.unwrap();
+        let mut transaction = store.begin();
+        let table = transaction.create_table(keyed("t")).unwrap().id;
+        transaction.commit(Durability::Sync).await.unwrap();
+        let (current, running) = (State::new(), Vec::new());
+        World { files, store, table, current, commits: 0, running }
+    }
+
+    /// Tiny memtables and caches in some histories, so that flushes and evictions come by themselves, too.
+    fn options(files: &MemoryFiles, random: &mut StdRng) -> StoreOptions {
+        let memtable_bytes = if random.random_bool(0.5) { 2_000 } else { 1 << 20 };
+        let column_cache_bytes = if random.random_bool(0.5) { 100 } else { 1 << 20 };
+        StoreOptions { memtable_bytes, column_cache_bytes, ..options(files) }
+    }
+
+    async fn step(&mut self, random: &mut StdRng) {
+        match random.random_range(0..100) {
+            0..=14 if self.running.len() < 5 => {
+                let (transaction, snapshot) = (self.store.begin(), self.current.clone());
+                self.running.push(Running { transaction, snapshot, own: BTreeMap::new() });
+                println!("begin #{}", self.running.len() - 1);
+            }
+            15..=69 if !self.running.is_empty() => self.statement(random).await,
+            70..=84 if !self.running.is_empty() => {
+                let index = random.random_range(0..self.running.len());
+                self.commit(index, random).await;
+            }
+            85..=87 if !self.running.is_empty() => {
+                let index = random.random_range(0..self.running.len());
+                self.running.remove(index).transaction.rollback();
+                println!("rollback #{index}");
+            }
+            88..=93 => {
+                println!("flush");
+                self.store.flush().await.unwrap();
+            }
+            94..=95 => self.restart(random).await,
+            _ => {
+                let expected: BTreeMap<i64, String> =
+                    self.current.iter().map(|(key, (value, _))| (*key, value.clone())).collect();
+                assert_eq!(contents(&self.store.snapshot(), self.table).await, expected, "a fresh snapshot");
+            }
+        }
+    }
+
+    async fn statement(&mut self, random: &mut StdRng) {
+        let index = random.random_range(0..self.running.len());
+        let (table, running) = (self.table, &mut self.running[index]);
+        let visible = running.visible();
+        let some_keys: BTreeSet<i64> = (0..random.random_range(1..4)).map(|_| random.random_range(0..KEYS)).collect();
+        let value = format!("v{}", random.random_range(0..1_000_000));
+        match random.random_range(0..6) {
+            kind @ 0..=1 => {
+                let data: Vec<(i64, &str)> = some_keys.iter().map(|key| (*key, value.as_str())).collect();
+                let taken = some_keys.iter().any(|key| visible.contains_key(key));
+                let result = match kind {
+                    0 => running.transaction.insert(table, &rows(&data)).await,
+                    _ => load(&mut running.transaction, table, &data).await,
+                };
+                println!("#{index} insert({kind}) {some_keys:?}: {result:?}");
+                match result {
+                    Ok(_) => {
+                        assert!(!taken, "a duplicate was let in");
+                        running.own.extend(some_keys.iter().map(|key| (*key, Some(value.clone()))));
+                    }
+                    Err(Error::DuplicateKey { .. }) => assert!(taken, "no key was taken"),
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            2 => {
+                let ids: Vec<i64> = some_keys.iter().copied().collect();
+                let count = running.transaction.delete(table, &keys(&ids)).await.unwrap();
+                println!("#{index} delete {some_keys:?}: {count}");
+                let hit: Vec<i64> = ids.into_iter().filter(|key| visible.contains_key(key)).collect();
+                assert_eq!(count, hit.len() as u64);
+                running.own.extend(hit.into_iter().map(|key| (key, None)));
+            }
+            3 => {
+                let ids: Vec<i64> = some_keys.iter().copied().collect();
+                let shift = random.random_range(0..3);
+                let data: Vec<(i64, &str)> = ids.iter().map(|key| (key + shift, value.as_str())).collect();
+                let hit: Vec<i64> = ids.iter().copied().filter(|key| visible.contains_key(key)).collect();
+                let clash = hit.iter().any(|key| visible.contains_key(&(key + shift)) && !hit.contains(&(key + shift)));
+                let result = running.transaction.update(table, &keys(&ids), &rows(&data)).await;
+                println!("#{index} update {some_keys:?} by {shift}: {result:?}");
+                match result {
+                    Ok(count) => {
+                        assert!(!clash && count == hit.len() as u64, "{count} rows, clash {clash}");
+                        running.own.extend(hit.iter().map(|key| (*key, None)));
+                        running.own.extend(hit.iter().map(|key| (key + shift, Some(value.clone()))));
+                    }
+                    Err(Error::DuplicateKey { .. }) => assert!(clash, "no key was taken"),
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            4 => {
+                let ids: Vec<i64> = (0..KEYS).collect();
+                let found = running.transaction.view().lookup(table, &keys(&ids)).await.unwrap();
+                let expected: Vec<bool> = ids.iter().map(|key| visible.contains_key(key)).collect();
+                assert_eq!(found, expected, "look-ups of #{index}");
+            }
+            _ => assert_eq!(contents(&running.transaction.view(), table).await, visible, "scan of #{index}"),
+        }
+    }
+
+    async fn commit(&mut self, index: usize, random: &mut StdRng) {
+        let running = self.running.remove(index);
+        let expected = running.may_commit(&self.current);
+        let durability = if random.random_bool(0.8) { Durability::Sync } else { Durability::Async };
+        let result = running.transaction.commit(durability).await;
+        println!("commit #{index}: {result:?}");
+        match result {
+            Ok(_) => {
+                assert!(expected, "a lost update was let in");
+                self.commits += 1;
+                for (key, value) in running.own {
+                    match value {
+                        Some(value) => drop(self.current.insert(key, (value, self.commits))),
+                        None if running.snapshot.contains_key(&key) => drop(self.current.remove(&key)),
+                        // Inserted and deleted again: nothing, even if somebody else has inserted the key meanwhile.
+                        None => {}
+                    }
+                }
+            }
+            Err(Error::Conflict { .. } | Error::DuplicateKey { .. }) => assert!(!expected, "nothing was in the way"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    /// Ends every transaction and opens the store again, after a clean close or a power cut.
+    async fn restart(&mut self, random: &mut StdRng) {
+        self.running.clear();
+        if random.random_bool(0.5) {
+            println!("restart");
+            self.store.close().await.unwrap();
+        } else {
+            // A synchronous commit makes every asynchronous one before it durable.
+            println!("power cut");
+            let mut transaction = self.store.begin();
+            let id = transaction.create_table(keyed("marker")).unwrap().id;
+            transaction.commit(Durability::Sync).await.unwrap();
+            let mut transaction = self.store.begin();
+            transaction.drop_table(id).unwrap();
+            transaction.commit(Durability::Sync).await.unwrap();
+            let left = self.files.after_torn_power_cut(random.random_range(0..64));
+            let _ = self.store.close().await;
+            self.files = left;
+        }
+        self.store = Store::open(Self::options(&self.files, random)).await.unwrap();
+    }
+}
+
+async fn run(seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut world = World::new(&mut random).await;
+    for _ in 0..STEPS {
+        world.step(&mut random).await;
+    }
+    world.restart(&mut random).await;
+    let expected: BTreeMap<i64, String> = world.current.iter().map(|(key, (value, _))| (*key, value.clone())).collect();
+    assert_eq!(contents(&world.store.snapshot(), world.table).await, expected, "after the last restart");
+    world.store.close().await.unwrap();
+    let report = rustydb_storage::check(options(&world.files)).await.unwrap();
+    assert_eq!(report.findings, []);
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn random_histories_agree_with_the_twin() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let seeds = match from_environment("RUSTYDB_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..from_environment("RUSTYDB_SEEDS").unwrap_or(300),
+    };
+    for seed in seeds {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(run(seed))));
+        assert!(outcome.is_ok(), "history {seed} failed; RUSTYDB_SEED={seed} repeats it");
+    }
+}
