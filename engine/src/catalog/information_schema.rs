@@ -1,0 +1,397 @@
+//! The tables that describe the database: `information_schema.*` and `rustydb_memory`.
+//!
+//! Their rows are made when they are read, from the view of the running statement, so that a transaction sees its own
+//! uncommitted tables and nobody else's.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int32Builder, RecordBatch, StringBuilder, UInt64Builder};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::datasource::TableProvider;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use futures::stream;
+use rustydb_storage::{Catalog, TableDef};
+
+use crate::scan::ExecutionView;
+use crate::sql::types::{DEFAULT_KEY, LENGTH_KEY, declared_name};
+use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Result, primary_key_name};
+
+/// The schema these tables are in.
+pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
+
+/// Memory use by part; found without a schema, too.
+const MEMORY_TABLE: &str = "rustydb_memory";
+
+/// The names of all these tables.
+pub(crate) const NAMES: &[&str] = &[
+    "tables",
+    "columns",
+    "schemata",
+    "views",
+    "df_settings",
+    "table_constraints",
+    "key_column_usage",
+    "referential_constraints",
+    MEMORY_TABLE,
+];
+
+/// One of the tables that describe the database.
+#[derive(Clone)]
+pub(crate) struct VirtualTable {
+    name: &'static str,
+    schema: SchemaRef,
+}
+
+impl VirtualTable {
+    /// The provider for `schema.name`, if there is such a table.
+    pub(crate) fn find(schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
+        let name = NAMES.iter().copied().find(|known| *known == name)?;
+        if schema != INFORMATION_SCHEMA && name != MEMORY_TABLE {
+            return None;
+        }
+        let table = VirtualTable { name, schema: Arc::new(Schema::new(fields_of(name))) };
+        let table_schema = Arc::clone(&table.schema);
+        let provider = StreamingTable::try_new(table_schema, vec![Arc::new(table)]).ok()?;
+        Some(Arc::new(provider))
+    }
+
+    fn rows(&self, context: &TaskContext) -> Result<RecordBatch> {
+        let view = ExecutionView::of(context)?;
+        let catalog = view.view().catalog();
+        let mut rows = Rows::new(&self.schema);
+        match self.name {
+            "tables" => tables(catalog, &mut rows),
+            "columns" => columns(catalog, &mut rows),
+            "schemata" => schemata(catalog, &mut rows),
+            "df_settings" => settings(context, &mut rows),
+            "table_constraints" => table_constraints(catalog, &mut rows),
+            "key_column_usage" => key_column_usage(catalog, &mut rows),
+            "referential_constraints" => referential_constraints(catalog, &mut rows),
+            MEMORY_TABLE => memory(&view, context, &mut rows),
+            // There are no views yet.
+            _ => {}
+        }
+        rows.finish(&self.schema)
+    }
+}
+
+impl fmt::Debug for VirtualTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl PartitionStream for VirtualTable {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let table = self.clone();
+        let batch = async move { table.rows(&context).map_err(Into::into) };
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream::once(batch)))
+    }
+}
+
+fn text(name: &str) -> Field {
+    Field::new(name, DataType::Utf8, false)
+}
+
+fn optional_text(name: &str) -> Field {
+    Field::new(name, DataType::Utf8, true)
+}
+
+fn optional_number(name: &str) -> Field {
+    Field::new(name, DataType::Int32, true)
+}
+
+/// Columns as in PostgreSQL's information_schema, as far as they mean something here.
+fn fields_of(table: &str) -> Vec<Field> {
+    match table {
+        "tables" => vec![text("table_catalog"), text("table_schema"), text("table_name"), text("table_type")],
+        "columns" => vec![
+            text("table_catalog"),
+            text("table_schema"),
+            text("table_name"),
+            text("column_name"),
+            optional_number("ordinal_position"),
+            optional_text("column_default"),
+            text("is_nullable"),
+            text("data_type"),
+            optional_number("character_maximum_length"),
+            optional_number("numeric_precision"),
+            optional_number("numeric_precision_radix"),
+            optional_number("numeric_scale"),
+            optional_number("datetime_precision"),
+        ],
+        "schemata" => vec![text("catalog_name"), text("schema_name"), optional_text("schema_owner")],
+        "views" => {
+            vec![text("table_catalog"), text("table_schema"), text("table_name"), optional_text("view_definition")]
+        }
+        "df_settings" => vec![text("name"), optional_text("value"), optional_text("description")],
+        "table_constraints" => vec![
+            text("constraint_catalog"),
+            text("constraint_schema"),
+            text("constraint_name"),
+            text("table_catalog"),
+            text("table_schema"),
+            text("table_name"),
+            text("constraint_type"),
+            text("is_deferrable"),
+            text("initially_deferred"),
+            text("enforced"),
+        ],
+        "key_column_usage" => vec![
+            text("constraint_catalog"),
+            text("constraint_schema"),
+            text("constraint_name"),
+            text("table_catalog"),
+            text("table_schema"),
+            text("table_name"),
+            text("column_name"),
+            optional_number("ordinal_position"),
+            optional_number("position_in_unique_constraint"),
+        ],
+        "referential_constraints" => vec![
+            text("constraint_catalog"),
+            text("constraint_schema"),
+            text("constraint_name"),
+            text("unique_constraint_catalog"),
+            text("unique_constraint_schema"),
+            text("unique_constraint_name"),
+            text("match_option"),
+            text("update_rule"),
+            text("delete_rule"),
+        ],
+        _ => vec![text("part"), Field::new("bytes", DataType::UInt64, false)],
+    }
+}
+
+/// A cell of a row in the making.
+enum Cell<'a> {
+    Text(&'a str),
+    Number(i32),
+    Bytes(u64),
+    Null,
+}
+
+enum Builder {
+    Text(StringBuilder),
+    Number(Int32Builder),
+    Bytes(UInt64Builder),
+}
+
+/// Rows collected by column.
+struct Rows(Vec<Builder>);
+
+impl Rows {
+    fn new(schema: &Schema) -> Self {
+        Rows(
+            schema
+                .fields()
+                .iter()
+                .map(|field| match field.data_type() {
+                    DataType::Int32 => Builder::Number(Int32Builder::new()),
+                    DataType::UInt64 => Builder::Bytes(UInt64Builder::new()),
+                    _ => Builder::Text(StringBuilder::new()),
+                })
+                .collect(),
+        )
+    }
+
+    fn push<'a>(&mut self, cells: impl IntoIterator<Item = Cell<'a>>) {
+        for (builder, cell) in self.0.iter_mut().zip(cells) {
+            match (builder, cell) {
+                (Builder::Text(column), Cell::Text(value)) => column.append_value(value),
+                (Builder::Text(column), _) => column.append_null(),
+                (Builder::Number(column), Cell::Number(value)) => column.append_value(value),
+                (Builder::Number(column), _) => column.append_null(),
+                (Builder::Bytes(column), Cell::Bytes(value)) => column.append_value(value),
+                (Builder::Bytes(column), _) => column.append_null(),
+            }
+        }
+    }
+
+    fn finish(self, schema: &SchemaRef) -> Result<RecordBatch> {
+        let columns = self.0.into_iter().map(|builder| -> ArrayRef {
+            match builder {
+                Builder::Text(mut column) => Arc::new(column.finish()),
+                Builder::Number(mut column) => Arc::new(column.finish()),
+                Builder::Bytes(mut column) => Arc::new(column.finish()),
+            }
+        });
+        RecordBatch::try_new(Arc::clone(schema), columns.collect()).map_err(Error::from)
+    }
+}
+
+fn tables(catalog: &Catalog, rows: &mut Rows) {
+    use Cell::Text;
+    for table in catalog.tables() {
+        rows.push([Text(CATALOG_NAME), Text(&table.schema_name), Text(&table.name), Text("BASE TABLE")]);
+    }
+    for name in NAMES {
+        rows.push([Text(CATALOG_NAME), Text(INFORMATION_SCHEMA), Text(name), Text("VIEW")]);
+    }
+}
+
+fn columns(catalog: &Catalog, rows: &mut Rows) {
+    for table in catalog.tables() {
+        for (index, field) in table.schema.fields().iter().enumerate() {
+            push_column(rows, &table.schema_name, &table.name, index, field);
+        }
+    }
+    for name in NAMES {
+        for (index, field) in fields_of(name).iter().enumerate() {
+            push_column(rows, INFORMATION_SCHEMA, name, index, field);
+        }
+    }
+}
+
+fn push_column(rows: &mut Rows, schema: &str, table: &str, index: usize, field: &Field) {
+    use Cell::{Null, Number, Text};
+    let declared = declared_name(field);
+    let length = field.metadata().get(LENGTH_KEY).and_then(|length| length.parse().ok()).map_or(Null, Number);
+    let (precision, radix, scale) = match field.data_type() {
+        DataType::Decimal128(precision, scale) => {
+            (Number(i32::from(*precision)), Number(10), Number(i32::from(*scale)))
+        }
+        DataType::Int8 | DataType::UInt8 => (Number(8), Number(2), Number(0)),
+        DataType::Int16 | DataType::UInt16 => (Number(16), Number(2), Number(0)),
+        DataType::Int32 | DataType::UInt32 => (Number(32), Number(2), Number(0)),
+        DataType::Int64 | DataType::UInt64 => (Number(64), Number(2), Number(0)),
+        DataType::Float32 => (Number(24), Number(2), Null),
+        DataType::Float64 => (Number(53), Number(2), Null),
+        _ => (Null, Null, Null),
+    };
+    let digits = match field.data_type() {
+        DataType::Date32 | DataType::Timestamp(TimeUnit::Second, _) => Number(0),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => Number(3),
+        DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Time64(_) => Number(6),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => Number(9),
+        _ => Null,
+    };
+    rows.push([
+        Text(CATALOG_NAME),
+        Text(schema),
+        Text(table),
+        Text(field.name()),
+        Number(i32::try_from(index + 1).unwrap_or(i32::MAX)),
+        field.metadata().get(DEFAULT_KEY).map_or(Null, |default| Text(default)),
+        Text(if field.is_nullable() { "YES" } else { "NO" }),
+        // The precise type is in the columns that follow; this one has the bare name, as PostgreSQL has it.
+        Text(declared.split('(').next().unwrap_or(&declared)),
+        length,
+        precision,
+        radix,
+        scale,
+        digits,
+    ]);
+}
+
+fn schemata(catalog: &Catalog, rows: &mut Rows) {
+    let mut names: Vec<&str> = catalog.tables().map(|table| table.schema_name.as_str()).collect();
+    names.extend([DEFAULT_SCHEMA, INFORMATION_SCHEMA]);
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        rows.push([Cell::Text(CATALOG_NAME), Cell::Text(name), Cell::Null]);
+    }
+}
+
+fn settings(context: &TaskContext, rows: &mut Rows) {
+    let mut entries = context.session_config().options().entries();
+    entries.sort_by(|left, right| left.key.cmp(&right.key));
+    for entry in entries {
+        let value = entry.value.as_deref().map_or(Cell::Null, Cell::Text);
+        rows.push([Cell::Text(&entry.key), value, Cell::Text(entry.description)]);
+    }
+}
+
+/// Calls `visit` with name, kind, columns, and for a foreign key its parent, of every key constraint.
+fn for_each_key(catalog: &Catalog, mut visit: impl FnMut(&TableDef, &str, &[usize], Option<(&TableDef, &[usize])>)) {
+    for table in catalog.tables() {
+        if !table.primary_key.is_empty() {
+            visit(table, &primary_key_name(table), &table.primary_key, None);
+        }
+        for foreign_key in &table.foreign_keys {
+            if let Some(parent) = catalog.table(foreign_key.parent) {
+                let reference = Some((parent.as_ref(), foreign_key.parent_columns.as_slice()));
+                visit(table, &foreign_key.name, &foreign_key.columns, reference);
+            }
+        }
+    }
+}
+
+fn table_constraints(catalog: &Catalog, rows: &mut Rows) {
+    use Cell::Text;
+    for_each_key(catalog, |table, name, _, reference| {
+        let kind = if reference.is_some() { "FOREIGN KEY" } else { "PRIMARY KEY" };
+        rows.push([
+            Text(CATALOG_NAME),
+            Text(&table.schema_name),
+            Text(name),
+            Text(CATALOG_NAME),
+            Text(&table.schema_name),
+            Text(&table.name),
+            Text(kind),
+            Text("NO"),
+            Text("NO"),
+            Text("YES"),
+        ]);
+    });
+}
+
+fn key_column_usage(catalog: &Catalog, rows: &mut Rows) {
+    use Cell::{Null, Number, Text};
+    let number = |index: usize| Number(i32::try_from(index + 1).unwrap_or(i32::MAX));
+    for_each_key(catalog, |table, name, columns, reference| {
+        for (index, column) in columns.iter().enumerate() {
+            let in_parent = reference.and_then(|(parent, parent_columns)| {
+                parent.primary_key.iter().position(|key| Some(key) == parent_columns.get(index))
+            });
+            rows.push([
+                Text(CATALOG_NAME),
+                Text(&table.schema_name),
+                Text(name),
+                Text(CATALOG_NAME),
+                Text(&table.schema_name),
+                Text(&table.name),
+                Text(table.schema.field(*column).name()),
+                number(index),
+                in_parent.map_or(Null, number),
+            ]);
+        }
+    });
+}
+
+fn referential_constraints(catalog: &Catalog, rows: &mut Rows) {
+    use Cell::Text;
+    for_each_key(catalog, |table, name, _, reference| {
+        if let Some((parent, _)) = reference {
+            rows.push([
+                Text(CATALOG_NAME),
+                Text(&table.schema_name),
+                Text(name),
+                Text(CATALOG_NAME),
+                Text(&parent.schema_name),
+                Text(&primary_key_name(parent)),
+                Text("NONE"),
+                Text("NO ACTION"),
+                Text("NO ACTION"),
+            ]);
+        }
+    });
+}
+
+fn memory(view: &ExecutionView, context: &TaskContext, rows: &mut Rows) {
+    let store = view.store().memory();
+    let bytes = |count: usize| Cell::Bytes(count as u64);
+    rows.push([Cell::Text("queries"), bytes(context.memory_pool().reserved())]);
+    rows.push([Cell::Text("memtable"), bytes(store.memtable_bytes)]);
+    rows.push([Cell::Text("column cache"), bytes(store.column_cache_bytes)]);
+    rows.push([Cell::Text("key index"), bytes(store.key_index_bytes)]);
+}

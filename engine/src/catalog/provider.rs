@@ -1,0 +1,118 @@
+//! A stored table in the planner's terms: its columns, statistics and defaults, and the operator that scans it.
+//!
+//! A provider holds what is known at planning only; the rows are bound at execution ([`crate::scan::ExecutionView`]).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::{Constraint, Constraints};
+use datafusion::datasource::{TableProvider, TableType};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_plan::ExecutionPlan;
+use rustydb_storage::{ReadView, TableDef, TableStatistics};
+
+use crate::Result;
+use crate::scan::{ColumnScanExec, predicate::prunable};
+
+/// A stored table, as one statement sees it.
+#[derive(Debug)]
+pub(crate) struct ColumnTable {
+    table: Arc<TableDef>,
+    statistics: Arc<TableStatistics>,
+    /// A prefix of the table's storage schema, so that column indexes mean the same in both.
+    schema: SchemaRef,
+    constraints: Constraints,
+    defaults: HashMap<String, Expr>,
+}
+
+impl ColumnTable {
+    /// The columns a user sees.
+    pub(crate) fn new(table: &Arc<TableDef>, view: &ReadView) -> Result<Self> {
+        Self::with_columns(table, view, &table.schema)
+    }
+
+    /// The user's columns and the hidden row id, for statements that change rows.
+    pub(crate) fn with_hidden_columns(table: &Arc<TableDef>, view: &ReadView) -> Result<Self> {
+        Self::with_columns(table, view, table.storage_schema())
+    }
+
+    fn with_columns(table: &Arc<TableDef>, view: &ReadView, schema: &SchemaRef) -> Result<Self> {
+        // Declarations are kept in field metadata; results of queries do not carry them around.
+        let plain = |field: &Arc<Field>| Field::new(field.name(), field.data_type().clone(), field.is_nullable());
+        let fields: Vec<Field> = schema.fields().iter().map(plain).collect();
+        let constraints = match table.primary_key.is_empty() {
+            true => Vec::new(),
+            false => vec![Constraint::PrimaryKey(table.primary_key.clone())],
+        };
+        Ok(ColumnTable {
+            table: Arc::clone(table),
+            statistics: Arc::new(view.statistics(table.id)?),
+            schema: Arc::new(Schema::new(fields)),
+            constraints: Constraints::new_unverified(constraints),
+            defaults: HashMap::new(),
+        })
+    }
+
+    /// The same table as the target of an INSERT: with the expressions that fill columns it leaves out, and without NOT
+    /// NULL, which the planner would enforce in its own words.
+    pub(crate) fn into_insert_target(mut self, defaults: HashMap<String, Expr>) -> Self {
+        let fields = self.schema.fields().iter().map(|field| Field::clone(field).with_nullable(true));
+        self.schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        self.defaults = defaults;
+        self
+    }
+}
+
+#[async_trait]
+impl TableProvider for ColumnTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn constraints(&self) -> Option<&Constraints> {
+        Some(&self.constraints)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn get_column_default(&self, column: &str) -> Option<&Expr> {
+        self.defaults.get(column)
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let schema = Arc::new(self.schema.project(&projection)?);
+        let predicates = filters.iter().flat_map(|filter| prunable(filter, &self.schema)).collect();
+        Ok(Arc::new(ColumnScanExec::new(
+            Arc::clone(&self.table),
+            schema,
+            projection,
+            predicates,
+            Arc::clone(&self.statistics),
+            session.config_options().execution.target_partitions,
+        )))
+    }
+
+    /// The scan prunes by what it can; the filter itself stays above it.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
+        Ok(filters
+            .iter()
+            .map(|filter| match prunable(filter, &self.schema).is_empty() {
+                true => TableProviderFilterPushDown::Unsupported,
+                false => TableProviderFilterPushDown::Inexact,
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,141 @@
+//! COPY … FROM: a file's rows into a table.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Field;
+use futures::{Stream, StreamExt, stream};
+use rustydb_storage::{TableDef, Transaction};
+use tokio::sync::mpsc;
+
+use super::csv::CsvReader;
+use super::json::JsonReader;
+use super::parquet::{ParquetFile, ParquetReader};
+use super::{Format, allowed_file, file_error};
+use crate::dml::defaults::{column_index, sources_by_name};
+use crate::dml::insert::load;
+use crate::dml::rows::{Arrangement, RowCheck};
+use crate::error::sqlstate;
+use crate::session::Statement;
+use crate::sql::copy_syntax::{CopySource, CopyStatement};
+use crate::sql::parse::{fold, place, table_name};
+use crate::{Error, Result};
+
+/// Batches decoded ahead of the store.
+const BATCHES_AHEAD: usize = 4;
+/// Bytes read from a text file at once.
+const READ_BUFFER: usize = 1024 * 1024;
+
+pub(crate) async fn copy_from(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    copy: CopyStatement,
+) -> Result<u64> {
+    let CopyStatement { source, to: _, target, options } = copy;
+    let CopySource::Table { name, columns } = source else {
+        return Err(Error::syntax("COPY FROM fills a table, not a query"));
+    };
+    let context = statement.context(transaction.view());
+    let (schema, plain_name) = table_name(&name)?;
+    let table = context.table(schema.as_deref(), &plain_name);
+    let table = Arc::clone(table.map_err(|error| {
+        error.at(name.0.first().and_then(|part| part.as_ident()).and_then(|ident| place(ident.span)))
+    })?);
+    let mut named = Vec::with_capacity(columns.len());
+    for ident in &columns {
+        let column = column_index(&table, &fold(ident)).map_err(|error| error.at(place(ident.span)))?;
+        named.push(table.schema.field(column).name().clone());
+    }
+    let path: Arc<Path> = allowed_file(statement.database, target)?.into();
+    let format = Format::of(&options, &path)?;
+    let (names, reader) = open(&path, format, &table, named)?;
+    let sources = sources_by_name(&context, &table, names.iter().map(String::as_str)).map_err(|error| {
+        file_error(&path, None, error).with_hint("Name the columns to load: COPY table (columns) FROM …")
+    })?;
+    drop(context);
+    let (arrangement, check) = (Arrangement::new(sources), RowCheck::new(&table));
+    let rows = batches(reader).map(move |batch| {
+        let batch = batch?;
+        let columns = arrangement.arrange(&batch)?;
+        check.conform(&columns, batch.num_rows()).map_err(|error| file_error(&path, None, error))
+    });
+    load(statement, transaction, &table, Box::pin(rows)).await
+}
+
+/// A reader of any format.
+enum Reader {
+    Csv(CsvReader<BufReader<File>>),
+    Json(JsonReader<BufReader<File>>),
+    Parquet(Box<ParquetReader>),
+}
+
+impl Reader {
+    fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        match self {
+            Reader::Csv(reader) => reader.next_batch(),
+            Reader::Json(reader) => reader.next_batch(),
+            Reader::Parquet(reader) => reader.next_batch(),
+        }
+    }
+}
+
+/// Opens a file. Returns the table's columns its batches hold, in their order.
+fn open(path: &Arc<Path>, format: Format, table: &TableDef, named: Vec<String>) -> Result<(Vec<String>, Reader)> {
+    let failed = |error: &std::io::Error| Error::io(format!("cannot open {}", path.display()), error);
+    let file = File::open(path).map_err(|error| failed(&error))?;
+    if file.metadata().map_err(|error| failed(&error))?.is_dir() {
+        return Err(Error::new(sqlstate::IO, format!("{} is a directory; COPY reads one file", path.display())));
+    }
+    match format {
+        Format::Parquet { .. } => {
+            let file = ParquetFile::open(path, file)?;
+            let names = if named.is_empty() { file.columns() } else { named };
+            let (schema, reader) = file.read(&names)?;
+            let names = schema.fields().iter().map(|field| field.name().clone()).collect();
+            Ok((names, Reader::Parquet(Box::new(reader))))
+        }
+        Format::Csv(format) => {
+            let (names, fields) = table_fields(table, named)?;
+            let input = BufReader::with_capacity(READ_BUFFER, file);
+            Ok((names, Reader::Csv(CsvReader::new(input, Arc::clone(path), format, fields)?)))
+        }
+        Format::Json => {
+            let (names, fields) = table_fields(table, named)?;
+            let input = BufReader::with_capacity(READ_BUFFER, file);
+            Ok((names, Reader::Json(JsonReader::new(input, Arc::clone(path), fields))))
+        }
+    }
+}
+
+/// The fields of the named columns, or of all. NULL is refused later, with the table's name in the message.
+fn table_fields(table: &TableDef, named: Vec<String>) -> Result<(Vec<String>, Vec<Field>)> {
+    let names = match named.is_empty() {
+        true => table.schema.fields().iter().map(|field| field.name().clone()).collect(),
+        false => named,
+    };
+    let field = |name: &String| {
+        let field = table.schema.field(column_index(table, name)?);
+        Ok(Field::new(name, field.data_type().clone(), true))
+    };
+    let fields = names.iter().map(field).collect::<Result<Vec<_>>>()?;
+    Ok((names, fields))
+}
+
+/// Decodes on a thread of its own, a few batches ahead. The thread ends when nobody takes its batches any more.
+fn batches(mut reader: Reader) -> impl Stream<Item = Result<RecordBatch>> + Send {
+    let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let next = reader.next_batch();
+            let last = !matches!(next, Ok(Some(_)));
+            let Some(next) = next.transpose() else { return };
+            if sender.blocking_send(next).is_err() || last {
+                return;
+            }
+        }
+    });
+    stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|batch| (batch, receiver)) })
+}

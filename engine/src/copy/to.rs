@@ -1,0 +1,193 @@
+//! COPY … TO: rows into a file.
+//!
+//! The rows go to a file of another name beside the target, which takes the target's place when it is complete and on
+//! disk. A failed COPY leaves neither.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::json::{WriterBuilder, writer::LineDelimited};
+use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::parquet::file::properties::WriterProperties;
+use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use futures::StreamExt;
+
+use super::csv::{CsvWriter, printable};
+use super::{Format, allowed_file};
+use crate::dml::defaults::column_index;
+use crate::session::Statement;
+use crate::sql::context::StatementContext;
+use crate::sql::copy_syntax::{CopySource, CopyStatement};
+use crate::sql::parse::{ParsedStatement, fold, parse_statement, place, table_name};
+use crate::sql::plan::{bind, make_ready, plan_query};
+use crate::{Error, Result};
+
+/// Bytes gathered before they are written.
+const WRITE_BUFFER: usize = 1024 * 1024;
+
+pub(crate) async fn copy_to(statement: &Statement<'_>, context: &StatementContext, copy: CopyStatement) -> Result<u64> {
+    let CopyStatement { source, to: _, target, options } = copy;
+    let query = match source {
+        CopySource::Query(query) => query,
+        CopySource::Table { name, columns } => {
+            let (schema, plain_name) = table_name(&name)?;
+            let at = name.0.first().and_then(|part| part.as_ident()).and_then(|ident| place(ident.span));
+            let table = context.table(schema.as_deref(), &plain_name).map_err(|error| error.at(at))?;
+            let mut names = Vec::new();
+            for ident in &columns {
+                let column = column_index(table, &fold(ident)).map_err(|error| error.at(place(ident.span)))?;
+                names.push(quoted(table.schema.field(column).name()));
+            }
+            if names.is_empty() {
+                names.extend(table.schema.fields().iter().map(|field| quoted(field.name())));
+            }
+            table_query(&names.join(", "), &format!("{}.{}", quoted(&table.schema_name), quoted(&table.name)))?
+        }
+    };
+    let path = allowed_file(statement.database, target)?;
+    let format = Format::of(&options, &path)?;
+    let ready = make_ready(context, bind(plan_query(context, *query)?, statement.parameters)?).await?;
+    let mut rows = statement.start(ready);
+    let file = UnfinishedFile::create(&path)?;
+    let mut writer = file.writer(format, rows.schema())?;
+    let mut count = 0;
+    while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        count += batch.num_rows() as u64;
+        writer.write(&batch).map_err(|error| file.failed(error))?;
+    }
+    writer.finish().map_err(|error| file.failed(error))?;
+    file.finish()?;
+    Ok(count)
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn table_query(columns: &str, table: &str) -> Result<Box<datafusion::sql::sqlparser::ast::Query>> {
+    match parse_statement(&format!("SELECT {columns} FROM {table}"))?.statement {
+        ParsedStatement::Sql(statement) => match *statement {
+            SqlStatement::Query(query) => Ok(query),
+            _ => Err(Error::internal("a SELECT is a query")),
+        },
+        ParsedStatement::Copy(_) => Err(Error::internal("a SELECT is a query")),
+    }
+}
+
+/// What went wrong while writing: the system, or a value that has no form in this format.
+enum WriteError {
+    Io(std::io::Error),
+    Other(Error),
+}
+
+impl From<std::io::Error> for WriteError {
+    fn from(error: std::io::Error) -> Self {
+        WriteError::Io(error)
+    }
+}
+
+impl<E: Into<Error>> From<E> for WriteError {
+    fn from(error: E) -> Self {
+        WriteError::Other(error.into())
+    }
+}
+
+/// A file on its way; removed unless it is finished.
+struct UnfinishedFile {
+    file: File,
+    temporary: PathBuf,
+    path: PathBuf,
+    finished: bool,
+}
+
+impl UnfinishedFile {
+    fn create(path: &Path) -> Result<Self> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("copy");
+        let temporary = path.with_file_name(format!(".{name}.{}.tmp", uuid::Uuid::new_v4().simple()));
+        let file = File::create_new(&temporary)
+            .map_err(|error| Error::io(format!("cannot write {}", path.display()), &error))?;
+        Ok(UnfinishedFile { file, temporary, path: path.to_owned(), finished: false })
+    }
+
+    fn writer(&self, format: Format, schema: SchemaRef) -> Result<FileWriter> {
+        let file = self.file.try_clone().map_err(|error| self.failed(error.into()))?;
+        let file = BufWriter::with_capacity(WRITE_BUFFER, file);
+        Ok(match format {
+            Format::Csv(format) => {
+                FileWriter::Csv(CsvWriter::new(file, format, &schema).map_err(|error| self.failed(error.into()))?)
+            }
+            // NULL is written as null: a missing name would be a different object.
+            Format::Json => FileWriter::Json(WriterBuilder::new().with_explicit_nulls(true).build(file)),
+            Format::Parquet { compression } => {
+                let properties = WriterProperties::builder().set_compression(compression).build();
+                let writer = ArrowWriter::try_new(file, schema, Some(properties));
+                FileWriter::Parquet(Box::new(
+                    writer.map_err(|error| Error::from(datafusion::error::DataFusionError::from(error)))?,
+                ))
+            }
+        })
+    }
+
+    fn failed(&self, error: WriteError) -> Error {
+        match error {
+            WriteError::Io(error) => Error::io(format!("cannot write {}", self.path.display()), &error),
+            WriteError::Other(error) => error,
+        }
+    }
+
+    /// Gives the file its name, after its content is on disk.
+    fn finish(mut self) -> Result<()> {
+        let renamed = self.file.sync_all().and_then(|()| std::fs::rename(&self.temporary, &self.path));
+        renamed.map_err(|error| self.failed(error.into()))?;
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for UnfinishedFile {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Nothing more can be done about a file that cannot be removed.
+            let _ = std::fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+enum FileWriter {
+    Csv(CsvWriter<BufWriter<File>>),
+    Json(arrow::json::Writer<BufWriter<File>, LineDelimited>),
+    Parquet(Box<ArrowWriter<BufWriter<File>>>),
+}
+
+impl FileWriter {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), WriteError> {
+        match self {
+            FileWriter::Csv(writer) => writer.write(batch)??,
+            FileWriter::Json(writer) => {
+                let columns = batch.columns().iter().map(printable).collect::<Result<Vec<_>>>()?;
+                let columns =
+                    batch.schema().fields().iter().map(|field| field.name().clone()).zip(columns).collect::<Vec<_>>();
+                writer.write(&RecordBatch::try_from_iter(columns)?)?;
+            }
+            FileWriter::Parquet(writer) => writer.write(batch).map_err(datafusion::error::DataFusionError::from)?,
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), WriteError> {
+        let mut file = match self {
+            FileWriter::Csv(writer) => writer.finish()?,
+            FileWriter::Json(mut writer) => {
+                writer.finish()?;
+                writer.into_inner()
+            }
+            FileWriter::Parquet(writer) => writer.into_inner().map_err(datafusion::error::DataFusionError::from)?,
+        };
+        file.flush()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! An open database: its store, its threads, and what all sessions share.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::config::ConfigOptions;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::prelude::SessionConfig;
+use rustydb_storage::{CheckReport, MemoryUsage, Store};
+
+use crate::options::{DatabaseLocation, DatabaseOptions};
+use crate::runtime::Runtimes;
+use crate::session::Session;
+use crate::sql::arithmetic::SqlArithmetic;
+use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Result, functions};
+
+/// Where queries put what does not fit into memory, inside the data directory.
+const SPILL_DIRECTORY: &str = "spill";
+
+/// Rows per batch: small enough for the cache, large enough to forget the overhead.
+const BATCH_SIZE: usize = 8192;
+
+/// How many memory users an out-of-memory error names.
+const REPORTED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(3).expect("3 is not 0");
+
+/// An open database. Clones are handles of the same database; it is closed with [`close`](Self::close), or left to
+/// recover from its log when the last handle is dropped.
+#[derive(Clone, Debug)]
+pub struct Database {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    runtimes: Arc<Runtimes>,
+    state: Arc<SessionState>,
+    options: Arc<ConfigOptions>,
+    statement_timeout: Option<Duration>,
+    allow_server_files: bool,
+}
+
+impl Database {
+    /// Opens a database, creating it if its directory is new or empty, and recovers what its log holds.
+    ///
+    /// # Errors
+    /// 55006 if another process has it open, 58030 if the directory holds something else or cannot be read, 0A000 if it
+    /// was written by a newer release, XX001 if it is damaged.
+    pub async fn open(options: DatabaseOptions) -> Result<Database> {
+        let query_threads = options.query_threads();
+        let runtimes = Arc::new(Runtimes::start(query_threads)?);
+        let store_options = options.store_options();
+        let store = runtimes.run_in_background(async move { Ok(Store::open(store_options).await?) }).await?;
+        let runtime_env = runtime_env(&options)?;
+        let config = session_config(query_threads);
+        let defaults = Arc::clone(config.options());
+        let state = session_state(config, runtime_env);
+        let DatabaseOptions { statement_timeout, allow_server_files, .. } = options;
+        let shared = Shared {
+            store,
+            runtimes,
+            state: Arc::new(state),
+            options: defaults,
+            statement_timeout,
+            allow_server_files,
+        };
+        Ok(Database { shared: Arc::new(shared) })
+    }
+
+    /// A new session. Costs next to nothing.
+    pub fn connect(&self) -> Session {
+        Session::new(self.clone())
+    }
+
+    /// Waits for running commits and seals the store. Later statements fail with 57P01.
+    pub async fn close(&self) -> Result<()> {
+        let store = self.shared.store.clone();
+        self.shared.runtimes.run_in_background(async move { Ok(store.close().await?) }).await
+    }
+
+    /// Verifies the files of a database that nobody has open.
+    pub async fn check(options: DatabaseOptions) -> Result<CheckReport> {
+        let runtimes = Runtimes::start(1)?;
+        let store_options = options.store_options();
+        runtimes.run_in_background(async move { Ok(rustydb_storage::check(store_options).await?) }).await
+    }
+
+    /// Writes the rows held in memory out to segment files, now.
+    pub async fn flush(&self) -> Result<()> {
+        let store = self.shared.store.clone();
+        self.shared.runtimes.run_in_background(async move { Ok(store.flush().await?) }).await
+    }
+
+    /// What the store's parts take of memory.
+    pub fn memory(&self) -> MemoryUsage {
+        self.shared.store.memory()
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    pub(crate) fn runtimes(&self) -> &Arc<Runtimes> {
+        &self.shared.runtimes
+    }
+
+    pub(crate) fn state(&self) -> &Arc<SessionState> {
+        &self.shared.state
+    }
+
+    pub(crate) fn default_options(&self) -> &Arc<ConfigOptions> {
+        &self.shared.options
+    }
+
+    pub(crate) fn statement_timeout(&self) -> Option<Duration> {
+        self.shared.statement_timeout
+    }
+
+    pub(crate) fn allows_server_files(&self) -> bool {
+        self.shared.allow_server_files
+    }
+}
+
+fn session_config(query_threads: usize) -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_batch_size(BATCH_SIZE)
+        .with_target_partitions(query_threads)
+        .with_default_catalog_and_schema(CATALOG_NAME, DEFAULT_SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(false);
+    config.options_mut().execution.time_zone = Some("UTC".to_owned());
+    config
+}
+
+fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> SessionState {
+    let mut builder = SessionStateBuilder::new_with_default_features()
+        .with_config(config)
+        .with_runtime_env(runtime_env)
+        .with_analyzer_rule(Arc::new(SqlArithmetic::default()));
+    if let Some(all) = builder.scalar_functions().take() {
+        *builder.scalar_functions() = Some(functions::bounded(all));
+    }
+    builder.build()
+}
+
+fn runtime_env(options: &DatabaseOptions) -> Result<Arc<RuntimeEnv>> {
+    let spill = match &options.location {
+        DatabaseLocation::Directory(directory) => DiskManagerMode::Directories(vec![empty_directory(directory)?]),
+        DatabaseLocation::Memory => DiskManagerMode::OsTmpDirectory,
+    };
+    let pool = TrackConsumersPool::new(FairSpillPool::new(options.budget().queries), REPORTED_CONSUMERS);
+    Ok(RuntimeEnvBuilder::new()
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(spill))
+        .with_memory_pool(Arc::new(pool))
+        .build_arc()?)
+}
+
+/// The spill directory, without what a killed process may have left in it. The store's lock is held, so it is ours.
+fn empty_directory(data: &Path) -> Result<std::path::PathBuf> {
+    let path = data.join(SPILL_DIRECTORY);
+    let failed = |error: &std::io::Error| Error::io(format!("cannot prepare {}", path.display()), error);
+    match std::fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&error)),
+        _ => {}
+    }
+    std::fs::create_dir_all(&path).map_err(|error| failed(&error))?;
+    Ok(path)
+}

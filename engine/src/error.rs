@@ -1,0 +1,228 @@
+//! The one error type of the engine: a message for people, an SQLSTATE for programs, and, where known, a detail line, a
+//! hint, and the place in the statement.
+//!
+//! Invariant: a message never carries the inner workings of a library (its error prefixes, "caused by" chains or
+//! backtraces). Errors of DataFusion, Arrow and the store are translated once, in [`translate`].
+
+mod translate;
+
+pub(crate) use translate::position_of as translate_position;
+
+use std::fmt;
+
+/// The result of an engine call.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The SQLSTATE codes the engine uses, named as in the standard.
+pub(crate) mod sqlstate {
+    pub(crate) const PROTOCOL_VIOLATION: &str = "08P01";
+    pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    pub(crate) const DATA_EXCEPTION: &str = "22000";
+    pub(crate) const STRING_TOO_LONG: &str = "22001";
+    pub(crate) const NUMERIC_OUT_OF_RANGE: &str = "22003";
+    pub(crate) const INVALID_DATETIME: &str = "22007";
+    pub(crate) const DIVISION_BY_ZERO: &str = "22012";
+    pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
+    pub(crate) const INVALID_TEXT: &str = "22P02";
+    pub(crate) const BAD_COPY_FILE: &str = "22P04";
+    pub(crate) const NOT_NULL_VIOLATION: &str = "23502";
+    pub(crate) const FOREIGN_KEY_VIOLATION: &str = "23503";
+    pub(crate) const UNIQUE_VIOLATION: &str = "23505";
+    pub(crate) const ACTIVE_TRANSACTION: &str = "25001";
+    pub(crate) const READ_ONLY_TRANSACTION: &str = "25006";
+    pub(crate) const NO_ACTIVE_TRANSACTION: &str = "25P01";
+    pub(crate) const FAILED_TRANSACTION: &str = "25P02";
+    pub(crate) const DEPENDENT_OBJECTS: &str = "2BP01";
+    pub(crate) const INVALID_SCHEMA_NAME: &str = "3F000";
+    pub(crate) const SERIALIZATION_FAILURE: &str = "40001";
+    pub(crate) const SYNTAX_OR_ACCESS: &str = "42000";
+    pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    pub(crate) const SYNTAX: &str = "42601";
+    pub(crate) const DUPLICATE_COLUMN: &str = "42701";
+    pub(crate) const AMBIGUOUS_COLUMN: &str = "42702";
+    pub(crate) const UNDEFINED_COLUMN: &str = "42703";
+    pub(crate) const UNDEFINED_OBJECT: &str = "42704";
+    pub(crate) const DUPLICATE_OBJECT: &str = "42710";
+    pub(crate) const GROUPING: &str = "42803";
+    pub(crate) const TYPE_MISMATCH: &str = "42804";
+    pub(crate) const INVALID_FOREIGN_KEY: &str = "42830";
+    pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
+    pub(crate) const UNDEFINED_TABLE: &str = "42P01";
+    pub(crate) const DUPLICATE_TABLE: &str = "42P07";
+    pub(crate) const INVALID_TABLE_DEFINITION: &str = "42P16";
+    pub(crate) const OUT_OF_MEMORY: &str = "53200";
+    pub(crate) const LIMIT_EXCEEDED: &str = "54000";
+    pub(crate) const STATEMENT_TOO_COMPLEX: &str = "54001";
+    pub(crate) const OBJECT_IN_USE: &str = "55006";
+    pub(crate) const CANNOT_CHANGE_NOW: &str = "55P02";
+    pub(crate) const QUERY_CANCELED: &str = "57014";
+    pub(crate) const SHUTDOWN: &str = "57P01";
+    pub(crate) const IO: &str = "58030";
+    pub(crate) const INTERNAL: &str = "XX000";
+    pub(crate) const DATA_CORRUPTED: &str = "XX001";
+}
+
+/// A place in the text of a statement, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// The line.
+    pub line: u64,
+    /// The column, in characters.
+    pub column: u64,
+}
+
+/// A failed statement or call. `Display` shows the message only; the rest has accessors.
+#[derive(Clone)]
+pub struct Error(Box<Fields>);
+
+#[derive(Clone)]
+struct Fields {
+    sqlstate: &'static str,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+    position: Option<Position>,
+}
+
+impl Error {
+    pub(crate) fn new(sqlstate: &'static str, message: impl Into<String>) -> Self {
+        Error(Box::new(Fields { sqlstate, message: message.into(), detail: None, hint: None, position: None }))
+    }
+
+    /// A clause or statement this release does not have. `what` is a noun phrase that names it.
+    pub(crate) fn unsupported(what: impl fmt::Display) -> Self {
+        Self::new(sqlstate::FEATURE_NOT_SUPPORTED, format!("{what} is not supported"))
+    }
+
+    pub(crate) fn syntax(message: impl Into<String>) -> Self {
+        Self::new(sqlstate::SYNTAX, message)
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(sqlstate::INTERNAL, message)
+    }
+
+    pub(crate) fn io(context: impl fmt::Display, source: &std::io::Error) -> Self {
+        Self::new(sqlstate::IO, format!("{context}: {source}"))
+    }
+
+    pub(crate) fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Sets the position unless a more precise one is known already.
+    pub(crate) fn at(mut self, position: Option<Position>) -> Self {
+        self.0.position = self.0.position.or(position);
+        self
+    }
+
+    pub(crate) fn map_message(mut self, change: impl FnOnce(String) -> String) -> Self {
+        self.0.message = change(std::mem::take(&mut self.0.message));
+        self
+    }
+
+    /// The five-character SQLSTATE.
+    pub fn sqlstate(&self) -> &'static str {
+        self.0.sqlstate
+    }
+
+    /// What went wrong, in one sentence.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The particulars: the offending key, the transaction's state.
+    pub fn detail(&self) -> Option<&str> {
+        self.0.detail.as_deref()
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// Where in the statement, if the error belongs to a place.
+    pub fn position(&self) -> Option<Position> {
+        self.0.position
+    }
+
+    /// Whether the same transaction may succeed when it is simply run again.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.0.sqlstate, sqlstate::SERIALIZATION_FAILURE)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+/// As `Display`, with everything else that is known: this is what a failed `unwrap` in a test prints.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {}", self.0.sqlstate, self.0.message)?;
+        if let Some(Position { line, column }) = self.0.position {
+            write!(f, " (line {line}, column {column})")?;
+        }
+        if let Some(detail) = &self.0.detail {
+            write!(f, "; detail: {detail}")?;
+        }
+        if let Some(hint) = &self.0.hint {
+            write!(f, "; hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The candidate most like `name`, if one is like it at all: fewer than half of the letters differ.
+pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wanted = name.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| (edit_distance(&wanted, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| distance * 2 < wanted.chars().count().max(candidate.chars().count()).max(2))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance, one row at a time (Wagner and Fischer 1974).
+fn edit_distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in to.iter().enumerate() {
+            let substituted = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_name_is_found_when_close_and_absent_when_not() {
+        assert_eq!(nearest("custmer", ["orders", "customer", "part"]), Some("customer"));
+        assert_eq!(nearest("zebra", ["orders", "customer", "part"]), None);
+    }
+
+    #[test]
+    fn display_is_the_message_alone() {
+        let error = Error::unsupported("SAVEPOINT").with_hint("commit in smaller steps");
+        assert_eq!(error.to_string(), "SAVEPOINT is not supported");
+        assert_eq!(error.sqlstate(), "0A000");
+    }
+}

@@ -1,0 +1,438 @@
+//! From the errors of the libraries below to the engine's [`Error`].
+//!
+//! DataFusion wraps an error in layers (context, diagnostics, shared, arrow's external). The layers are peeled, the
+//! position of the outermost diagnostic that has one is kept, and the innermost error is named in PostgreSQL's terms.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use arrow::error::ArrowError;
+use datafusion::common::{DataFusionError, Diagnostic, SchemaError};
+use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion::sql::sqlparser::tokenizer::{Location, TokenizerError};
+
+use super::{Error, Position, nearest, sqlstate};
+
+impl From<DataFusionError> for Error {
+    fn from(error: DataFusionError) -> Self {
+        from_datafusion(&error)
+    }
+}
+
+impl From<ArrowError> for Error {
+    fn from(error: ArrowError) -> Self {
+        from_arrow(&error)
+    }
+}
+
+impl From<rustydb_storage::Error> for Error {
+    fn from(error: rustydb_storage::Error) -> Self {
+        from_storage(&error)
+    }
+}
+
+impl From<TokenizerError> for Error {
+    fn from(error: TokenizerError) -> Self {
+        Error::syntax(lower_first(&error.message)).at(position_of(error.location))
+    }
+}
+
+impl From<ParserError> for Error {
+    fn from(error: ParserError) -> Self {
+        from_parser(&error)
+    }
+}
+
+/// So that an engine error can pass through a running DataFusion plan and come out as itself.
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> Self {
+        DataFusionError::External(Box::new(error))
+    }
+}
+
+pub(crate) fn position_of(location: Location) -> Option<Position> {
+    // Line 0 marks "no place known" in sqlparser.
+    (location.line > 0).then_some(Position { line: location.line, column: location.column })
+}
+
+fn from_datafusion(error: &DataFusionError) -> Error {
+    match error {
+        DataFusionError::Diagnostic(diagnostic, inner) => {
+            let translated = from_datafusion(inner);
+            let hint = translated.hint().is_none().then(|| first_help(diagnostic)).flatten();
+            let translated = translated.at(span_position(diagnostic));
+            match hint {
+                Some(hint) => translated.with_hint(hint),
+                None => translated,
+            }
+        }
+        DataFusionError::Context(_, inner) => from_datafusion(inner),
+        DataFusionError::Shared(inner) => from_datafusion(inner),
+        DataFusionError::Collection(errors) => match errors.first() {
+            Some(first) => from_datafusion(first),
+            None => Error::internal("the planner reported an empty list of errors"),
+        },
+        DataFusionError::ArrowError(inner, _) => from_arrow(inner),
+        DataFusionError::External(inner) => from_any(inner.as_ref()),
+        DataFusionError::SQL(inner, _) => from_parser(inner),
+        DataFusionError::SchemaError(inner, _) => from_schema(inner),
+        DataFusionError::Plan(message) => from_plan_message(clean(message)),
+        DataFusionError::NotImplemented(message) => {
+            Error::new(sqlstate::FEATURE_NOT_SUPPORTED, lower_first(clean(message)))
+        }
+        DataFusionError::Configuration(message) => {
+            Error::new(sqlstate::INVALID_PARAMETER_VALUE, lower_first(clean(message)))
+        }
+        DataFusionError::ResourcesExhausted(message) => {
+            Error::new(sqlstate::OUT_OF_MEMORY, "the statement needs more memory than the server may use for queries")
+                .with_detail(clean(message).lines().next().unwrap_or_default())
+                .with_hint("Raise memory_limit, or let the statement touch fewer rows at a time.")
+        }
+        DataFusionError::Execution(message) => from_value_message(clean(message), sqlstate::DATA_EXCEPTION),
+        DataFusionError::IoError(inner) => Error::new(sqlstate::IO, inner.to_string()),
+        DataFusionError::ObjectStore(inner) => Error::new(sqlstate::IO, inner.to_string()),
+        DataFusionError::ParquetError(inner) => Error::new(sqlstate::BAD_COPY_FILE, inner.to_string()),
+        DataFusionError::ExecutionJoin(inner) if inner.is_cancelled() => {
+            Error::new(sqlstate::QUERY_CANCELED, "the statement was cancelled")
+        }
+        DataFusionError::ExecutionJoin(_) => Error::internal("a part of the query stopped unexpectedly"),
+        DataFusionError::Internal(message) => Error::internal(first_sentence(clean(message))),
+        DataFusionError::Substrait(message) | DataFusionError::Ffi(message) => Error::internal(clean(message)),
+    }
+}
+
+fn from_any(error: &(dyn StdError + Send + Sync + 'static)) -> Error {
+    if let Some(own) = error.downcast_ref::<Error>() {
+        own.clone()
+    } else if let Some(inner) = error.downcast_ref::<DataFusionError>() {
+        from_datafusion(inner)
+    } else if let Some(inner) = error.downcast_ref::<Arc<DataFusionError>>() {
+        from_datafusion(inner)
+    } else if let Some(inner) = error.downcast_ref::<rustydb_storage::Error>() {
+        from_storage(inner)
+    } else if let Some(inner) = error.downcast_ref::<ArrowError>() {
+        from_arrow(inner)
+    } else {
+        Error::internal(clean(&error.to_string()))
+    }
+}
+
+fn from_schema(error: &SchemaError) -> Error {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let name = match &field.relation {
+                Some(relation) => format!("{relation}.{}", field.name),
+                None => field.name.clone(),
+            };
+            let missing = Error::new(sqlstate::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist"));
+            match nearest(&field.name, valid_fields.iter().map(|valid| valid.name.as_str())) {
+                Some(near) if near == field.name => missing.with_hint(format!(
+                    "There is a column \"{near}\" in another table of this statement, which is not visible here under that qualifier."
+                )),
+                Some(near) => missing.with_hint(format!("Did you mean \"{near}\"?")),
+                None => missing,
+            }
+        }
+        SchemaError::AmbiguousReference { field } => {
+            Error::new(sqlstate::AMBIGUOUS_COLUMN, format!("column reference \"{}\" is ambiguous", field.name))
+                .with_hint("Write it with its table's name or alias in front.")
+        }
+        SchemaError::DuplicateQualifiedField { name, .. } => {
+            Error::new(sqlstate::DUPLICATE_COLUMN, format!("column \"{name}\" appears more than once"))
+                .with_hint("Give the tables different aliases.")
+        }
+        SchemaError::DuplicateUnqualifiedField { name } => {
+            Error::new(sqlstate::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"))
+                .with_hint("Give the columns different names with AS.")
+        }
+    }
+}
+
+/// Sorts the planner's prose by the words it is known to use (datafusion-sql and datafusion-expr 55.2).
+fn from_plan_message(message: &str) -> Error {
+    if let Some(rest) = message.strip_prefix("Invalid function '") {
+        let name = rest.split('\'').next().unwrap_or_default();
+        let missing = Error::new(sqlstate::UNDEFINED_FUNCTION, format!("function \"{name}\" does not exist"));
+        return match rest.split("Did you mean '").nth(1).and_then(|near| near.split('\'').next()) {
+            Some(near) => missing.with_hint(format!("Did you mean \"{near}\"?")),
+            None => missing,
+        };
+    }
+    let lower = message.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    let code = if has(&["group by clause", "in group by", "aggregate"])
+        && has(&["must appear", "must be", "could not be resolved"])
+    {
+        sqlstate::GROUPING
+    } else if has(&[
+        "coerc",
+        "common argument type",
+        "common type",
+        "cannot automatically convert",
+        "incompatible",
+        "data type",
+        "type mismatch",
+    ]) {
+        sqlstate::TYPE_MISMATCH
+    } else if has(&["not supported", "unsupported", "not implemented", "does not support"]) {
+        sqlstate::FEATURE_NOT_SUPPORTED
+    } else if has(&["projections require unique expression names"]) {
+        sqlstate::DUPLICATE_COLUMN
+    } else if has(&["no value found for placeholder", "placeholder"]) {
+        sqlstate::PROTOCOL_VIOLATION
+    } else if has(&["cannot cast", "can't cast", "error parsing", "parser error", "divide by zero"]) {
+        return from_value_message(message, sqlstate::DATA_EXCEPTION);
+    } else {
+        sqlstate::SYNTAX_OR_ACCESS
+    };
+    Error::new(code, lower_first(strip_prefixes(message)))
+}
+
+fn from_arrow(error: &ArrowError) -> Error {
+    match error {
+        ArrowError::ExternalError(inner) => from_any(inner.as_ref()),
+        ArrowError::DivideByZero => Error::new(sqlstate::DIVISION_BY_ZERO, "division by zero"),
+        ArrowError::ArithmeticOverflow(message) => {
+            Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, "the result of a calculation is out of range")
+                .with_detail(clean(message))
+        }
+        ArrowError::CastError(message)
+        | ArrowError::ParseError(message)
+        | ArrowError::InvalidArgumentError(message)
+        | ArrowError::ComputeError(message) => from_value_message(clean(message), sqlstate::DATA_EXCEPTION),
+        ArrowError::CsvError(message) | ArrowError::JsonError(message) | ArrowError::ParquetError(message) => {
+            Error::new(sqlstate::BAD_COPY_FILE, clean(message))
+        }
+        ArrowError::NotYetImplemented(message) => Error::new(sqlstate::FEATURE_NOT_SUPPORTED, clean(message)),
+        ArrowError::IoError(message, _) => Error::new(sqlstate::IO, clean(message)),
+        ArrowError::MemoryError(message) => Error::new(sqlstate::OUT_OF_MEMORY, clean(message)),
+        other => Error::internal(strip_prefixes(clean(&other.to_string()))),
+    }
+}
+
+/// Names what is wrong with a value, from the message of a cast, a parse or a calculation.
+fn from_value_message(message: &str, otherwise: &'static str) -> Error {
+    let message = strip_prefixes(message);
+    let lower = message.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    if has(&["divide by zero", "division by zero"]) {
+        return Error::new(sqlstate::DIVISION_BY_ZERO, "division by zero");
+    }
+    if let Some((value, type_name)) = bad_text(message) {
+        let (code, type_name) = match type_name {
+            name if name.starts_with("Date") || name.starts_with("Time") => {
+                (sqlstate::INVALID_DATETIME, sql_name(name))
+            }
+            name => (sqlstate::INVALID_TEXT, sql_name(name)),
+        };
+        return Error::new(code, format!("invalid input syntax for type {type_name}: \"{value}\""));
+    }
+    let code = if has(&[
+        "overflow",
+        "out of range",
+        "too large to store",
+        "too small to store",
+        "can't cast value",
+        "does not fit",
+    ]) {
+        sqlstate::NUMERIC_OUT_OF_RANGE
+    } else if has(&["timestamp", "date", "interval", "time zone", "timezone"]) && has(&["pars", "invalid"]) {
+        sqlstate::INVALID_DATETIME
+    } else if has(&["pars", "cannot cast string", "invalid value", "invalid input"]) {
+        sqlstate::INVALID_TEXT
+    } else if has(&["unsupported", "not supported", "cast"]) && has(&["casting from", "not supported", "unsupported"]) {
+        sqlstate::TYPE_MISMATCH
+    } else {
+        otherwise
+    };
+    Error::new(code, lower_first(message))
+}
+
+/// Finds value and type in arrow's "Cannot cast string 'x' to value of Int32 type" and its like.
+fn bad_text(message: &str) -> Option<(&str, &str)> {
+    let (_, rest) = message.split_once("Cannot cast string '").or_else(|| message.split_once("Cannot cast value '"))?;
+    let (value, rest) = rest.rsplit_once("' to value of ")?;
+    Some((value, rest.split(" type").next().unwrap_or(rest)))
+}
+
+/// SQL's name for the type whose arrow name appears in a message.
+fn sql_name(arrow_name: &str) -> String {
+    let name = match arrow_name.split('(').next().unwrap_or(arrow_name) {
+        "Int8" => "tinyint",
+        "Int16" => "smallint",
+        "Int32" => "integer",
+        "Int64" => "bigint",
+        "Float32" => "real",
+        "Float64" => "double precision",
+        "Boolean" | "boolean" => "boolean",
+        "Date32" | "Date64" => "date",
+        "Decimal32" | "Decimal64" | "Decimal128" | "Decimal256" => "numeric",
+        "Timestamp" => "timestamp",
+        "Time32" | "Time64" => "time",
+        "Interval" => "interval",
+        _ => arrow_name,
+    };
+    name.to_owned()
+}
+
+fn from_storage(error: &rustydb_storage::Error) -> Error {
+    use rustydb_storage::Error as Storage;
+    let message = error.to_string();
+    match error {
+        Storage::DuplicateKey { table, constraint, columns, key } => Error::new(
+            sqlstate::UNIQUE_VIOLATION,
+            format!("duplicate key value violates unique constraint \"{constraint}\" of table \"{table}\""),
+        )
+        .with_detail(format!("Key ({}) = ({}) already exists.", columns.join(", "), key.join(", "))),
+        Storage::NotNull { .. } => Error::new(sqlstate::NOT_NULL_VIOLATION, message),
+        Storage::Conflict { .. } => Error::new(sqlstate::SERIALIZATION_FAILURE, message)
+            .with_hint("Run the transaction again; nothing of it was kept."),
+        Storage::TableExists { name, .. } => {
+            Error::new(sqlstate::DUPLICATE_TABLE, format!("table \"{name}\" already exists"))
+                .with_hint("CREATE TABLE IF NOT EXISTS leaves an existing table as it is.")
+        }
+        Storage::NoSuchTable(_) => Error::new(sqlstate::UNDEFINED_TABLE, message),
+        Storage::DependentObjects { table, dependents } => Error::new(
+            sqlstate::DEPENDENT_OBJECTS,
+            format!("cannot drop table \"{table}\" because other tables refer to it"),
+        )
+        .with_detail(format!("Foreign keys of: {}.", dependents.join(", ")))
+        .with_hint("Drop those tables first."),
+        Storage::Unsupported(_) => Error::new(sqlstate::FEATURE_NOT_SUPPORTED, message),
+        Storage::Locked { .. } => Error::new(sqlstate::OBJECT_IN_USE, message)
+            .with_hint("Stop the other process, or connect to it instead of opening its directory."),
+        Storage::NotADatabase { .. } => {
+            Error::new(sqlstate::IO, message).with_hint("Name an empty or new directory, or one that holds a database.")
+        }
+        Storage::FutureFormat { .. } => Error::new(sqlstate::FEATURE_NOT_SUPPORTED, message),
+        Storage::Corruption { .. } => Error::new(sqlstate::DATA_CORRUPTED, message)
+            .with_hint("Run rustydb check on the closed database to see the extent of the damage."),
+        Storage::Poisoned { .. } => Error::new(sqlstate::CANNOT_CHANGE_NOW, message),
+        Storage::Closed => Error::new(sqlstate::SHUTDOWN, message),
+        Storage::Io { .. } => Error::new(sqlstate::IO, message),
+        Storage::TransactionTooLarge { .. } => Error::new(sqlstate::LIMIT_EXCEEDED, message),
+        Storage::Arrow(inner) => from_arrow(inner),
+        Storage::Internal(_) => Error::internal(message),
+    }
+}
+
+/// sqlparser glues the place onto the message: "Expected: an expression, found: FROM at Line: 1, Column: 8".
+fn from_parser(error: &ParserError) -> Error {
+    let message = match error {
+        ParserError::TokenizerError(message) | ParserError::ParserError(message) => message.as_str(),
+        ParserError::RecursionLimitExceeded => {
+            return Error::new(sqlstate::STATEMENT_TOO_COMPLEX, "the statement is nested too deeply")
+                .with_hint("Split it into several statements, or use common table expressions.");
+        }
+    };
+    let (text, position) = match message.rsplit_once(" at Line: ") {
+        Some((text, place)) => {
+            let mut numbers = place.split(", Column: ").map(|number| number.trim().parse::<u64>().ok());
+            match (numbers.next().flatten(), numbers.next().flatten()) {
+                (Some(line), Some(column)) => (text, position_of(Location::new(line, column))),
+                _ => (message, None),
+            }
+        }
+        None => (message, None),
+    };
+    let text = match text.strip_prefix("Expected: ").and_then(|rest| rest.split_once(", found: ")) {
+        Some((expected, "EOF")) => format!("syntax error at the end of the statement: expected {expected}"),
+        Some((expected, found)) => format!("syntax error at \"{found}\": expected {expected}"),
+        None => format!("syntax error: {}", lower_first(text)),
+    };
+    Error::syntax(text).at(position)
+}
+
+fn span_position(diagnostic: &Diagnostic) -> Option<Position> {
+    diagnostic.span.map(|span| Position { line: span.start.line, column: span.start.column })
+}
+
+fn first_help(diagnostic: &Diagnostic) -> Option<String> {
+    diagnostic.helps.first().map(|help| help.message.clone())
+}
+
+/// The message without backtrace and without what library names it carries in front.
+fn clean(message: &str) -> &str {
+    strip_prefixes(message.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or(message)).trim_end()
+}
+
+fn strip_prefixes(mut message: &str) -> &str {
+    const PREFIXES: [&str; 14] = [
+        "Error during planning: ",
+        "This feature is not implemented: ",
+        "Execution error: ",
+        "Internal error: ",
+        "External error: ",
+        "Schema error: ",
+        "Arrow error: ",
+        "Cast error: ",
+        "Parser error: ",
+        "Compute error: ",
+        "Invalid argument error: ",
+        "Optimizer rule failed: ",
+        "Invalid or Unsupported Configuration: ",
+        "Arithmetic overflow: ",
+    ];
+    'again: loop {
+        for prefix in PREFIXES {
+            if let Some(rest) = message.strip_prefix(prefix) {
+                message = rest;
+                continue 'again;
+            }
+        }
+        return message;
+    }
+}
+
+/// DataFusion ends internal errors with a request to file a bug in its own tracker: not for our users.
+fn first_sentence(message: &str) -> String {
+    let text = message.split(".\nThis issue was likely caused by a bug").next().unwrap_or(message);
+    format!("internal error in the query engine: {text}")
+}
+
+/// Lower-cases the first letter unless the first word is an acronym or a name ("JOIN", "Int64").
+fn lower_first(message: &str) -> String {
+    let mut chars = message.chars();
+    match (chars.next(), chars.next()) {
+        (Some(first), Some(second)) if first.is_uppercase() && (second.is_lowercase() || second == ' ') => {
+            let word = message.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+            if word.chars().any(|c| c.is_ascii_digit()) {
+                return message.to_owned();
+            }
+            first.to_lowercase().chain(message.chars().skip(1)).collect()
+        }
+        _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_peeled_down_to_the_cause() {
+        let cause = Error::new(sqlstate::NOT_NULL_VIOLATION, "null value");
+        let wrapped = DataFusionError::Context(
+            "while optimising".into(),
+            Box::new(DataFusionError::ArrowError(
+                Box::new(ArrowError::ExternalError(Box::new(DataFusionError::from(cause)))),
+                None,
+            )),
+        );
+        assert_eq!(format!("{:?}", Error::from(wrapped)), "[23502] null value");
+    }
+
+    #[test]
+    fn parser_errors_carry_their_position_apart() {
+        let error =
+            Error::from(ParserError::ParserError("Expected: an expression, found: FROM at Line: 2, Column: 8".into()));
+        assert_eq!(error.message(), "syntax error at \"FROM\": expected an expression");
+        assert_eq!(error.position(), Some(Position { line: 2, column: 8 }));
+    }
+
+    #[test]
+    fn unreadable_text_names_type_and_value() {
+        let error = Error::from(ArrowError::CastError("Cannot cast string 'x1' to value of Int32 type".into()));
+        assert_eq!(format!("{error:?}"), "[22P02] invalid input syntax for type integer: \"x1\"");
+    }
+}

@@ -1,0 +1,234 @@
+//! The functions of SQL: DataFusion's, with bounds on those whose result can be arbitrarily larger than their input.
+//!
+//! `SELECT range(10, 5000000011)` asks the allocator for 40 GB in one call, past every memory pool; the process would not
+//! survive it. A [`Bounded`] function works out the size of its result first and fails with 54000 beyond the limit.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, Int64Array};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, FieldRef, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::interval_arithmetic::Interval;
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::{
+    ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+};
+
+use crate::{Error, Result, error::sqlstate};
+
+/// The largest result, in bytes, of one call on one batch.
+const MAX_RESULT_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Replaces the dangerous functions of `functions` by bounded ones.
+pub(crate) fn bounded(functions: impl IntoIterator<Item = Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
+    functions
+        .into_iter()
+        .map(|function| match Growth::of(function.name()) {
+            Some(growth) => Arc::new(ScalarUDF::from(Bounded { inner: function, growth })),
+            None => function,
+        })
+        .collect()
+}
+
+/// How the size of a result follows from the arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Growth {
+    /// (text, count): the text's bytes times count.
+    RepeatText,
+    /// (text, length, …): up to 4 bytes for each of length characters.
+    PadText,
+    /// (array or element, count, …): count elements.
+    Elements,
+    /// (\[start,\] stop \[, step\]): one element per step.
+    Series,
+}
+
+impl Growth {
+    fn of(function: &str) -> Option<Growth> {
+        match function {
+            "repeat" => Some(Growth::RepeatText),
+            "lpad" | "rpad" => Some(Growth::PadText),
+            "array_repeat" | "array_resize" => Some(Growth::Elements),
+            "range" | "generate_series" => Some(Growth::Series),
+            _ => None,
+        }
+    }
+
+    /// An upper bound of the bytes a call will produce.
+    fn bytes(self, arguments: &ScalarFunctionArgs) -> Result<u64> {
+        let values = &arguments.args;
+        // A call on constants is made once, whatever the number of rows.
+        let constant = values.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
+        let rows = if constant { 1 } else { arguments.number_rows };
+        let array = |index: usize| -> Result<Option<arrow::array::ArrayRef>> {
+            values.get(index).map(|value| value.to_array(rows)).transpose().map_err(Error::from)
+        };
+        let mut total = 0u64;
+        match self {
+            Growth::RepeatText => {
+                let (Some(text), Some(count)) = (array(0)?, array(1)?) else { return Ok(0) };
+                let (text, count) = (cast_or_null(&text, &DataType::LargeUtf8)?, as_counts(&count)?);
+                let text = text.as_string::<i64>();
+                for row in 0..rows {
+                    let length = if text.is_valid(row) { text.value(row).len() as u64 } else { 0 };
+                    total = total.saturating_add(length.saturating_mul(count_at(&count, row)));
+                }
+            }
+            Growth::PadText | Growth::Elements => {
+                let Some(count) = array(1)? else { return Ok(0) };
+                let count = as_counts(&count)?;
+                let width = if self == Growth::PadText { 4 } else { 8 };
+                for row in 0..rows {
+                    total = total.saturating_add(count_at(&count, row).saturating_mul(width));
+                }
+            }
+            Growth::Series => {
+                let columns = [array(0)?, array(1)?, array(2)?];
+                for row in 0..rows {
+                    total = total.saturating_add(series_length(&columns, row)?.saturating_mul(8));
+                }
+            }
+        }
+        Ok(total)
+    }
+}
+
+fn cast_or_null(array: &dyn Array, to: &DataType) -> Result<arrow::array::ArrayRef> {
+    Ok(cast_with_options(array, to, &CastOptions { safe: true, ..CastOptions::default() })?)
+}
+
+fn as_counts(array: &dyn Array) -> Result<Int64Array> {
+    Ok(cast_or_null(array, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
+}
+
+fn count_at(counts: &Int64Array, row: usize) -> u64 {
+    if counts.is_valid(row) { u64::try_from(counts.value(row)).unwrap_or(0) } else { 0 }
+}
+
+/// Elements of `range(start, stop, step)` in one row; `range(stop)` starts at 0.
+fn series_length(columns: &[Option<arrow::array::ArrayRef>; 3], row: usize) -> Result<u64> {
+    let number = |array: &Option<arrow::array::ArrayRef>| -> Result<Option<i128>> {
+        let Some(array) = array else { return Ok(None) };
+        if array.is_null(row) {
+            return Ok(None);
+        }
+        position(&array.slice(row, 1))
+    };
+    let [first, second, third] = columns;
+    let (start, stop) = match (number(first)?, number(second)?) {
+        (Some(stop), None) if second.is_none() => (0, stop),
+        (Some(start), Some(stop)) => (start, stop),
+        _ => return Ok(0),
+    };
+    let step = match (third, number(third)?) {
+        (None, _) => 1,
+        (Some(_), Some(step)) if step != 0 => step,
+        _ => return Ok(0),
+    };
+    let length = (stop - start) / step + 1;
+    Ok(u64::try_from(length.max(0)).unwrap_or(u64::MAX))
+}
+
+/// A value as a number whose distances are comparable with those of a step: integers as they are, times in nanoseconds.
+fn position(value: &arrow::array::ArrayRef) -> Result<Option<i128>> {
+    const NANOSECONDS_PER_DAY: i128 = 86_400_000_000_000;
+    Ok(match value.data_type() {
+        DataType::Date32 | DataType::Date64 => {
+            let days = cast_or_null(&cast_or_null(value, &DataType::Date32)?, &DataType::Int32)?;
+            let days = as_counts(&days)?;
+            days.is_valid(0).then(|| i128::from(days.value(0)) * NANOSECONDS_PER_DAY)
+        }
+        DataType::Timestamp(unit, _) => {
+            let ticks = as_counts(value)?;
+            let scale = match unit {
+                TimeUnit::Second => 1_000_000_000,
+                TimeUnit::Millisecond => 1_000_000,
+                TimeUnit::Microsecond => 1_000,
+                TimeUnit::Nanosecond => 1,
+            };
+            ticks.is_valid(0).then(|| i128::from(ticks.value(0)) * scale)
+        }
+        DataType::Interval(_) => {
+            let interval = cast_or_null(value, &DataType::Interval(IntervalUnit::MonthDayNano))?;
+            let interval = interval.as_primitive::<IntervalMonthDayNanoType>();
+            interval.is_valid(0).then(|| {
+                let step = interval.value(0);
+                // The shortest month, so that the number of steps is never underestimated.
+                (i128::from(step.months) * 28 + i128::from(step.days)) * NANOSECONDS_PER_DAY
+                    + i128::from(step.nanoseconds)
+            })
+        }
+        _ => {
+            let number = as_counts(value)?;
+            number.is_valid(0).then(|| i128::from(number.value(0)))
+        }
+    })
+}
+
+/// A function that refuses to make results beyond [`MAX_RESULT_BYTES`]; otherwise it is the function it wraps.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Bounded {
+    inner: Arc<ScalarUDF>,
+    growth: Growth,
+}
+
+impl ScalarUDFImpl for Bounded {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.inner().aliases()
+    }
+
+    fn schema_name(&self, arguments: &[Expr]) -> DataFusionResult<String> {
+        self.inner.inner().schema_name(arguments)
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
+        self.inner.inner().return_type(argument_types)
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> DataFusionResult<FieldRef> {
+        self.inner.inner().return_field_from_args(arguments)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let bytes = self.growth.bytes(&arguments)?;
+        if bytes > MAX_RESULT_BYTES {
+            let message = format!("the result of {}() would be larger than {MAX_RESULT_BYTES} bytes", self.name());
+            let error = Error::new(sqlstate::LIMIT_EXCEEDED, message);
+            return Err(match self.growth {
+                Growth::Series => error.with_hint("Use it as a table: SELECT … FROM generate_series(…).").into(),
+                _ => error.into(),
+            });
+        }
+        self.inner.inner().invoke_with_args(arguments)
+    }
+
+    fn simplify(&self, arguments: Vec<Expr>, context: &SimplifyContext) -> DataFusionResult<ExprSimplifyResult> {
+        self.inner.inner().simplify(arguments, context)
+    }
+
+    fn evaluate_bounds(&self, inputs: &[&Interval]) -> DataFusionResult<Interval> {
+        self.inner.inner().evaluate_bounds(inputs)
+    }
+
+    fn output_ordering(&self, inputs: &[ExprProperties]) -> DataFusionResult<SortProperties> {
+        self.inner.inner().output_ordering(inputs)
+    }
+
+    fn coerce_types(&self, argument_types: &[DataType]) -> DataFusionResult<Vec<DataType>> {
+        self.inner.inner().coerce_types(argument_types)
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.inner.inner().documentation()
+    }
+}

@@ -1,0 +1,153 @@
+//! The threads a database works on: one runtime for statements, one for the store's background work. Neither is the
+//! caller's, so that a long query never keeps a server from answering its other clients.
+//!
+//! Work handed over is cancelled when the caller stops waiting for it, and a panic in it is an error of that statement
+//! only.
+
+use std::any::Any;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::{JoinError, JoinHandle};
+
+use crate::{Error, Result, error::sqlstate};
+
+/// Stack of a statement's threads. Planning walks expressions recursively, and a long chain of ANDs is a deep tree; the
+/// memory is only reserved, not used, until a statement needs it.
+const STATEMENT_STACK_BYTES: usize = 32 * 1024 * 1024;
+
+/// Flushes and compactions mostly wait for disks; two can overlap.
+const BACKGROUND_THREADS: usize = 2;
+
+/// The runtimes of a database. Dropping them stops what runs on them without waiting.
+#[derive(Debug)]
+pub(crate) struct Runtimes {
+    statements: Option<Runtime>,
+    background: Option<Runtime>,
+}
+
+impl Runtimes {
+    pub(crate) fn start(query_threads: usize) -> Result<Self> {
+        let build = |name: &str, threads: usize, stack: usize| {
+            Builder::new_multi_thread()
+                .worker_threads(threads)
+                .thread_name(name)
+                .thread_stack_size(stack)
+                .enable_all()
+                .build()
+                .map_err(|error| Error::io("cannot start threads", &error))
+        };
+        Ok(Runtimes {
+            statements: Some(build("rustydb-query", query_threads, STATEMENT_STACK_BYTES)?),
+            background: Some(build("rustydb-store", BACKGROUND_THREADS, 4 * 1024 * 1024)?),
+        })
+    }
+
+    /// Starts work on the statements' threads.
+    pub(crate) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Task<T> {
+        spawn_on(&self.statements, work)
+    }
+
+    /// Runs a statement's work; dropping the future cancels it.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.spawn(work).await?
+    }
+
+    /// Runs the store's own work, so that what it starts for later lives on the background threads.
+    pub(crate) async fn run_in_background<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        spawn_on(&self.background, work).await?
+    }
+
+    /// Runs work that must not stop half way: it goes on if the caller stops waiting.
+    pub(crate) async fn run_to_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let runtime = self.background.as_ref().expect("runtimes are taken only in drop");
+        runtime.spawn(work).await?
+    }
+}
+
+fn spawn_on<T: Send + 'static>(runtime: &Option<Runtime>, work: impl Future<Output = T> + Send + 'static) -> Task<T> {
+    let runtime = runtime.as_ref().expect("runtimes are taken only in drop");
+    Task(runtime.spawn(work))
+}
+
+impl Drop for Runtimes {
+    fn drop(&mut self) {
+        // A plain drop would block, which tokio forbids inside a runtime: and the last handle may be dropped anywhere.
+        for runtime in [self.statements.take(), self.background.take()].into_iter().flatten() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Running work. Dropping it cancels the work.
+#[derive(Debug)]
+pub(crate) struct Task<T>(JoinHandle<T>);
+
+impl<T> Future for Task<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map_err(Error::from)
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl From<JoinError> for Error {
+    fn from(error: JoinError) -> Self {
+        if error.is_cancelled() {
+            return Error::new(sqlstate::QUERY_CANCELED, "the statement was cancelled");
+        }
+        let reason = panic_message(error.into_panic().as_ref());
+        tracing::error!(reason, "a statement panicked");
+        Error::internal("the statement failed on an internal error; other statements are not affected")
+            .with_detail(reason)
+    }
+}
+
+fn panic_message(payload: &(dyn Any + Send)) -> String {
+    match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (_, Some(text)) => text.clone(),
+        _ => "no message".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_becomes_an_internal_error() {
+        let runtimes = Runtimes::start(1).unwrap();
+        let error = runtimes.run::<()>(async { panic!("broken invariant") }).await.unwrap_err();
+        assert_eq!((error.sqlstate(), error.detail()), ("XX000", Some("broken invariant")));
+        assert_eq!(runtimes.run(async { Ok(7) }).await.unwrap(), 7, "the runtime lives on");
+    }
+
+    #[tokio::test]
+    async fn dropping_a_task_cancels_its_work() {
+        let runtimes = Runtimes::start(1).unwrap();
+        let (alive, ended) = tokio::sync::oneshot::channel::<()>();
+        drop(runtimes.spawn(async move {
+            let _alive = alive;
+            std::future::pending::<()>().await;
+        }));
+        assert!(ended.await.is_err(), "the sender was dropped with its task");
+    }
+}

@@ -1,0 +1,392 @@
+//! One statement, from its syntax tree to its result, inside the session's transaction or one of its own.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::SchemaRef;
+use chrono::{DateTime, Utc};
+use datafusion::sql::sqlparser::ast::ObjectName;
+use rustydb_storage::{ReadView, Transaction};
+
+use super::settings::{Settings, unknown};
+use super::transaction::{OpenTransaction, TransactionState};
+use super::{Completion, Shared, StatementResult};
+use crate::error::sqlstate;
+use crate::prepared::Prepared;
+use crate::sql::context::StatementContext;
+use crate::sql::parse::{Parsed, ParsedStatement, parse_statement, table_name};
+use crate::sql::plan::{ReadyPlan, bind, check_parameter_count, explain, make_ready, plan_query, result_schema};
+use crate::sql::route::{Routed, SettingValue, Write, route};
+use crate::sql::types::{DEFAULT_KEY, declared_name};
+use crate::stream::{Deadline, RecordStream};
+use crate::{Database, Error, Result, Value, copy, ddl, dml};
+
+/// What the parts of the engine need to know about the statement they work on.
+pub(crate) struct Statement<'a> {
+    pub(crate) database: &'a Database,
+    pub(crate) settings: Settings,
+    pub(crate) parameters: &'a [Value],
+    pub(crate) deadline: Deadline,
+    now: DateTime<Utc>,
+    arrived: Instant,
+}
+
+impl Statement<'_> {
+    /// The same statement once more, with other values of its parameters.
+    pub(super) fn with_parameters<'a>(&'a self, parameters: &'a [Value]) -> Statement<'a> {
+        Statement { settings: self.settings.clone(), parameters, ..*self }
+    }
+
+    /// The planning context of this statement against `view`.
+    pub(crate) fn context(&self, view: ReadView) -> StatementContext {
+        let (state, store) = (self.database.state(), self.database.store());
+        StatementContext::new(state, &self.settings.options, store, view, self.now)
+    }
+
+    /// Starts a query.
+    pub(crate) fn start(&self, plan: ReadyPlan) -> RecordStream {
+        RecordStream::start(self.database.runtimes(), plan, self.deadline).with_planning_time(self.arrived.elapsed())
+    }
+}
+
+impl Shared {
+    pub(crate) async fn execute(
+        &self,
+        parsed: Result<Parsed>,
+        parameters: &[Value],
+        arrived: Instant,
+    ) -> Result<StatementResult> {
+        let mut transaction = self.transaction.lock().await;
+        let statement = self.statement(parameters, arrived);
+        let result = async {
+            let parsed = parsed?;
+            check_parameter_count(parsed.parameters, parameters.len())?;
+            self.dispatch(&mut transaction, &statement, route(parsed.statement)?).await
+        }
+        .await;
+        if result.is_err() {
+            transaction.fail();
+        }
+        self.publish(&transaction);
+        result
+    }
+
+    pub(super) fn statement<'a>(&'a self, parameters: &'a [Value], arrived: Instant) -> Statement<'a> {
+        let settings = self.visible.lock().settings.clone();
+        let deadline = Deadline::after(settings.statement_timeout);
+        Statement { database: &self.database, settings, parameters, deadline, now: Utc::now(), arrived }
+    }
+
+    /// Shows the outside what has become of the transaction.
+    pub(super) fn publish(&self, transaction: &TransactionState) {
+        let mut visible = self.visible.lock();
+        visible.status = transaction.status();
+        visible.catalog = match transaction {
+            TransactionState::Active(open) => Some(Arc::clone(open.transaction.view().catalog())),
+            TransactionState::Idle | TransactionState::Failed => None,
+        };
+    }
+
+    async fn dispatch(
+        &self,
+        transaction: &mut TransactionState,
+        statement: &Statement<'_>,
+        routed: Routed,
+    ) -> Result<StatementResult> {
+        if !matches!(routed, Routed::Commit | Routed::Rollback) {
+            transaction.require_not_failed()?;
+        }
+        match routed {
+            Routed::Query(_) | Routed::Explain { .. } => {
+                let context = statement.context(self.view(transaction));
+                let ready = statement.deadline.limit(plan_read(&context, routed, statement.parameters)).await?;
+                Ok(StatementResult::Rows(statement.start(ready)))
+            }
+            Routed::Describe(name) => describe_table(&statement.context(self.view(transaction)), &name).map(rows),
+            Routed::DescribeQuery(query) => {
+                let context = statement.context(self.view(transaction));
+                let plan = plan_query(&context, *query)?;
+                describe_columns(&result_schema(&context, &plan)).map(rows)
+            }
+            Routed::ShowTables => {
+                let query = "SELECT table_schema, table_name FROM information_schema.tables \
+                             WHERE table_type = 'BASE TABLE' ORDER BY 1, 2";
+                let ParsedStatement::Sql(parsed) = parse_statement(query)?.statement else {
+                    return Err(Error::internal("SHOW TABLES is a query"));
+                };
+                let context = statement.context(self.view(transaction));
+                let ready = plan_read(&context, route(ParsedStatement::Sql(parsed))?, &[]).await?;
+                Ok(StatementResult::Rows(statement.start(ready)))
+            }
+            Routed::Show(name) => {
+                let value = statement.settings.get(&name).ok_or_else(|| unknown(&name))?;
+                text_table(&[(&name, vec![value])]).map(rows)
+            }
+            Routed::ShowAll => {
+                let (mut names, mut values, mut descriptions) = (Vec::new(), Vec::new(), Vec::new());
+                for (name, value, description) in statement.settings.all() {
+                    names.push(name.to_owned());
+                    values.push(value);
+                    descriptions.push(description.to_owned());
+                }
+                text_table(&[("name", names), ("setting", values), ("description", descriptions)]).map(rows)
+            }
+            Routed::Set { name, value } => {
+                let value = match &value {
+                    SettingValue::Default => None,
+                    SettingValue::Text(text) => Some(text.as_str()),
+                };
+                self.set(&name, value)?;
+                done("SET")
+            }
+            Routed::Reset(name) => {
+                match name {
+                    Some(name) => self.set(&name, None)?,
+                    None => self.visible.lock().settings = self.defaults.clone(),
+                }
+                done("RESET")
+            }
+            Routed::Begin { read_only } => {
+                if !matches!(transaction, TransactionState::Idle) {
+                    return Err(Error::new(sqlstate::ACTIVE_TRANSACTION, "a transaction is in progress already"));
+                }
+                let read_only = read_only.unwrap_or(statement.settings.default_transaction_read_only);
+                let open = OpenTransaction { transaction: self.database.store().begin(), read_only };
+                *transaction = TransactionState::Active(open);
+                done("BEGIN")
+            }
+            Routed::SetTransaction { read_only, session } => {
+                if session {
+                    if let Some(read_only) = read_only {
+                        self.visible.lock().settings.default_transaction_read_only = read_only;
+                    }
+                } else {
+                    let TransactionState::Active(open) = transaction else {
+                        return Err(no_transaction("SET TRANSACTION"));
+                    };
+                    if read_only == Some(false) && open.read_only {
+                        return Err(Error::new(
+                            sqlstate::ACTIVE_TRANSACTION,
+                            "a read-only transaction cannot become READ WRITE",
+                        ));
+                    }
+                    open.read_only |= read_only == Some(true);
+                }
+                done("SET")
+            }
+            Routed::Commit => self.commit(transaction, statement).await.map(StatementResult::Done),
+            Routed::Rollback => rollback(transaction).map(StatementResult::Done),
+            Routed::Write(write) => self.write(transaction, statement, *write).await.map(StatementResult::Done),
+        }
+    }
+
+    /// What the next statement sees.
+    pub(super) fn view(&self, transaction: &TransactionState) -> ReadView {
+        match transaction {
+            TransactionState::Active(open) => open.transaction.view(),
+            TransactionState::Idle | TransactionState::Failed => self.database.store().snapshot(),
+        }
+    }
+
+    /// Takes the transaction a changing statement works in: the session's, or a new one that `give_back` commits.
+    ///
+    /// Until it is given back the session's is marked as failed, which is what it is if the statement is cancelled half
+    /// way.
+    pub(super) fn take(&self, state: &mut TransactionState, statement: &Statement<'_>, what: &str) -> Result<Taken> {
+        state.require_not_failed()?;
+        let taken = match std::mem::replace(state, TransactionState::Failed) {
+            TransactionState::Active(open) => Taken { open, commits: false },
+            TransactionState::Idle | TransactionState::Failed => {
+                *state = TransactionState::Idle;
+                let read_only = statement.settings.default_transaction_read_only;
+                let open = OpenTransaction { transaction: self.database.store().begin(), read_only };
+                Taken { open, commits: true }
+            }
+        };
+        self.publish(state);
+        taken.open.require_read_write(what)?;
+        Ok(taken)
+    }
+
+    /// Ends a changing statement that went well.
+    pub(super) async fn give_back(
+        &self,
+        state: &mut TransactionState,
+        statement: &Statement<'_>,
+        taken: Taken,
+    ) -> Result<()> {
+        if taken.commits {
+            return self.commit_now(taken.open.transaction, statement).await;
+        }
+        *state = TransactionState::Active(taken.open);
+        Ok(())
+    }
+
+    async fn write(&self, state: &mut TransactionState, statement: &Statement<'_>, write: Write) -> Result<Completion> {
+        if let Write::CopyTo(copy) = write {
+            // Changes no table, so a read-only transaction may do it.
+            let context = statement.context(self.view(state));
+            let rows = statement.deadline.limit(copy::to::copy_to(statement, &context, *copy)).await?;
+            return Ok(Completion::of_rows("COPY", rows));
+        }
+        let mut taken = self.take(state, statement, write_name(&write))?;
+        let completion = statement.deadline.limit(apply(statement, &mut taken.open.transaction, write)).await?;
+        self.give_back(state, statement, taken).await?;
+        Ok(completion)
+    }
+
+    async fn commit(&self, state: &mut TransactionState, statement: &Statement<'_>) -> Result<Completion> {
+        match std::mem::take(state) {
+            TransactionState::Idle => Err(no_transaction("COMMIT")),
+            TransactionState::Failed => Ok(Completion::new("ROLLBACK")),
+            TransactionState::Active(open) => {
+                self.commit_now(open.transaction, statement).await?;
+                Ok(Completion::new("COMMIT"))
+            }
+        }
+    }
+
+    /// A commit runs to its end even if nobody waits for it any more: a client that went away must not leave it in doubt.
+    async fn commit_now(&self, transaction: Transaction, statement: &Statement<'_>) -> Result<()> {
+        let durability = statement.settings.durability();
+        let commit = async move { transaction.commit(durability).await.map_err(Error::from).map(|_timestamp| ()) };
+        self.database.runtimes().run_to_end(commit).await
+    }
+
+    pub(crate) fn set(&self, name: &str, value: Option<&str>) -> Result<()> {
+        self.visible.lock().settings.set(name, value, &self.defaults)
+    }
+
+    pub(crate) async fn prepare(&self, sql: String) -> Result<Prepared> {
+        let parsed = parse_statement(&sql)?;
+        let transaction = self.transaction.lock().await;
+        transaction.require_not_failed()?;
+        let statement = self.statement(&[], Instant::now());
+        let context = statement.context(self.view(&transaction));
+        Prepared::new(sql, parsed, &context)
+    }
+}
+
+/// A transaction a statement works in.
+pub(super) struct Taken {
+    pub(super) open: OpenTransaction,
+    commits: bool,
+}
+
+async fn apply(statement: &Statement<'_>, transaction: &mut Transaction, write: Write) -> Result<Completion> {
+    match write {
+        Write::CreateTable(create) => ddl::create_table(statement, transaction, *create).await,
+        Write::DropTable { names, if_exists } => ddl::drop_tables(statement, transaction, &names, if_exists),
+        Write::Insert(insert) => {
+            Ok(Completion::of_rows("INSERT", dml::insert::insert(statement, transaction, insert).await?))
+        }
+        Write::Update(update) => {
+            Ok(Completion::of_rows("UPDATE", dml::modify::update(statement, transaction, update).await?))
+        }
+        Write::Delete(delete) => {
+            Ok(Completion::of_rows("DELETE", dml::modify::delete(statement, transaction, delete).await?))
+        }
+        Write::CopyFrom(copy) => {
+            Ok(Completion::of_rows("COPY", copy::from::copy_from(statement, transaction, *copy).await?))
+        }
+        Write::CopyTo(_) => Err(Error::internal("COPY TO does not write to tables")),
+    }
+}
+
+fn write_name(write: &Write) -> &'static str {
+    match write {
+        Write::CreateTable(_) => "CREATE TABLE",
+        Write::DropTable { .. } => "DROP TABLE",
+        Write::Insert(_) => "INSERT",
+        Write::Update(_) => "UPDATE",
+        Write::Delete(_) => "DELETE",
+        Write::CopyFrom(_) => "COPY FROM",
+        Write::CopyTo(_) => "COPY TO",
+    }
+}
+
+/// Plans a query, or the description of a statement's plan.
+pub(crate) async fn plan_read(context: &StatementContext, routed: Routed, parameters: &[Value]) -> Result<ReadyPlan> {
+    let plan = match routed {
+        Routed::Query(query) => bind(plan_query(context, *query)?, parameters)?,
+        Routed::Explain { options, statement } => {
+            // The plan of a statement that changes rows is the plan of the query that finds them.
+            let (context, plan) = match *statement {
+                Routed::Query(query) => (context.clone(), plan_query(context, *query)?),
+                Routed::Write(write) => match dml::plan_of(context, *write)? {
+                    Some(query) => query,
+                    None => return Err(Error::unsupported("EXPLAIN of this statement")),
+                },
+                _ => return Err(Error::unsupported("EXPLAIN of this statement")),
+            };
+            return make_ready(&context, explain(bind(plan, parameters)?, options)?).await;
+        }
+        _ => return Err(Error::internal("only queries are planned as such")),
+    };
+    make_ready(context, plan).await
+}
+
+fn rollback(state: &mut TransactionState) -> Result<Completion> {
+    match std::mem::take(state) {
+        TransactionState::Idle => Err(no_transaction("ROLLBACK")),
+        TransactionState::Failed => Ok(Completion::new("ROLLBACK")),
+        TransactionState::Active(open) => {
+            open.transaction.rollback();
+            Ok(Completion::new("ROLLBACK"))
+        }
+    }
+}
+
+fn no_transaction(what: &str) -> Error {
+    Error::new(sqlstate::NO_ACTIVE_TRANSACTION, format!("{what}: no transaction is in progress"))
+        .with_hint("BEGIN starts one.")
+}
+
+fn done(tag: &str) -> Result<StatementResult> {
+    Ok(StatementResult::Done(Completion::new(tag)))
+}
+
+fn rows(batch: RecordBatch) -> StatementResult {
+    StatementResult::Rows(RecordStream::ready(batch))
+}
+
+fn describe_table(context: &StatementContext, name: &ObjectName) -> Result<RecordBatch> {
+    let (schema, name) = table_name(name)?;
+    let table = context.table(schema.as_deref(), &name)?;
+    describe_columns_with(&table.schema, |index| table.primary_key.contains(&index))
+}
+
+fn describe_columns(schema: &SchemaRef) -> Result<RecordBatch> {
+    describe_columns_with(schema, |_| false)
+}
+
+/// The schema of what DESCRIBE returns, for prepared statements.
+pub(crate) fn describe_schema() -> Result<SchemaRef> {
+    let empty = describe_columns(&Arc::new(arrow::datatypes::Schema::empty()))?;
+    Ok(empty.schema())
+}
+
+fn describe_columns_with(schema: &SchemaRef, in_key: impl Fn(usize) -> bool) -> Result<RecordBatch> {
+    let fields = schema.fields();
+    let yes_no = |yes: bool| if yes { "YES" } else { "NO" }.to_owned();
+    text_table(&[
+        ("column_name", fields.iter().map(|field| field.name().clone()).collect()),
+        ("data_type", fields.iter().map(|field| declared_name(field)).collect()),
+        ("is_nullable", fields.iter().map(|field| yes_no(field.is_nullable())).collect()),
+        ("primary_key", (0..fields.len()).map(|index| yes_no(in_key(index))).collect()),
+        (
+            "column_default",
+            fields.iter().map(|field| field.metadata().get(DEFAULT_KEY).cloned().unwrap_or_default()).collect(),
+        ),
+    ])
+}
+
+/// A result made on the spot: named columns of text.
+pub(crate) fn text_table(columns: &[(&str, Vec<String>)]) -> Result<RecordBatch> {
+    let columns = columns.iter().map(|(name, values)| {
+        let array: ArrayRef = Arc::new(StringArray::from_iter_values(values));
+        (*name, array, false)
+    });
+    Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
+}

@@ -1,0 +1,192 @@
+//! Rows that come as record batches: bulk ingest, and prepared statements run over a batch of parameters.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::Schema;
+use futures::{StreamExt, stream};
+use rustydb_storage::{NewTable, TableDef, Transaction};
+
+use super::execute::Statement;
+use super::{BatchStream, IngestMode, IngestTarget, Shared};
+use crate::ddl::table_field;
+use crate::dml::defaults::{source_of, sources_by_name};
+use crate::dml::insert::{self, load, target_columns};
+use crate::dml::modify;
+use crate::dml::rows::{Arrangement, ColumnSource, RowCheck};
+use crate::error::sqlstate;
+use crate::prepared::{Prepared, plain_parameters};
+use crate::sql::parse::table_name;
+use crate::sql::plan::check_parameter_count;
+use crate::sql::route::{InsertStatement, Routed, Write, route};
+use crate::{DEFAULT_SCHEMA, Error, Result, Value};
+
+impl Shared {
+    pub(crate) async fn ingest(&self, target: IngestTarget, rows: BatchStream) -> Result<u64> {
+        let mut state = self.transaction.lock().await;
+        let statement = self.statement(&[], Instant::now());
+        let result = async {
+            let mut taken = self.take(&mut state, &statement, "ingest")?;
+            let load = ingest(&statement, &mut taken.open.transaction, target, rows);
+            let loaded = statement.deadline.limit(load).await?;
+            self.give_back(&mut state, &statement, taken).await?;
+            Ok(loaded)
+        }
+        .await;
+        self.publish(&state);
+        result
+    }
+
+    pub(crate) async fn execute_batch(&self, prepared: &Prepared, parameters: RecordBatch) -> Result<u64> {
+        let mut state = self.transaction.lock().await;
+        let statement = self.statement(&[], Instant::now());
+        let result = async {
+            let parsed = prepared.parsed();
+            check_parameter_count(parsed.parameters, parameters.num_columns())?;
+            let Routed::Write(write) = route(parsed.statement)? else {
+                return Err(Error::unsupported("a batch of parameters for a statement that changes no rows"));
+            };
+            let mut taken = self.take(&mut state, &statement, "a batch of parameters")?;
+            let changes = change_for_each(&statement, &mut taken.open.transaction, *write, parameters);
+            let changed = statement.deadline.limit(changes).await?;
+            self.give_back(&mut state, &statement, taken).await?;
+            Ok(changed)
+        }
+        .await;
+        if result.is_err() {
+            state.fail();
+        }
+        self.publish(&state);
+        result
+    }
+}
+
+async fn ingest(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    target: IngestTarget,
+    rows: BatchStream,
+) -> Result<u64> {
+    let table = target_table(statement, transaction, &target)?;
+    let arrangement = {
+        let context = statement.context(transaction.view());
+        let names = target.columns.fields().iter().map(|field| field.name().as_str());
+        Arrangement::new(sources_by_name(&context, &table, names)?)
+    };
+    let check = RowCheck::new(&table);
+    let expected = target.columns.fields().len();
+    let rows = rows.map(move |batch| {
+        let batch = batch?;
+        if batch.num_columns() != expected {
+            return Err(Error::new(sqlstate::PROTOCOL_VIOLATION, "a batch has other columns than were announced"));
+        }
+        check.conform(&arrangement.arrange(&batch)?, batch.num_rows())
+    });
+    load(statement, transaction, &table, rows).await
+}
+
+/// Finds or makes the table, as the mode says.
+fn target_table(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    target: &IngestTarget,
+) -> Result<Arc<TableDef>> {
+    let schema_name = target.schema.clone().unwrap_or_else(|| DEFAULT_SCHEMA.to_owned());
+    let existing = {
+        let view = transaction.view();
+        view.catalog().find(&schema_name, &target.table).cloned()
+    };
+    match (target.mode, existing) {
+        (IngestMode::Append | IngestMode::CreateAppend, Some(table)) => Ok(table),
+        (IngestMode::Append, None) => {
+            let context = statement.context(transaction.view());
+            context.table(Some(&schema_name), &target.table).cloned()
+        }
+        (IngestMode::Create, Some(table)) => {
+            let message = format!("table \"{}\" already exists", table.name);
+            Err(Error::new(sqlstate::DUPLICATE_TABLE, message).with_hint("Ingest in append or replace mode."))
+        }
+        (IngestMode::Replace, Some(table)) => {
+            transaction.drop_table(table.id)?;
+            create(transaction, schema_name, target)
+        }
+        (IngestMode::Create | IngestMode::Replace | IngestMode::CreateAppend, None) => {
+            create(transaction, schema_name, target)
+        }
+    }
+}
+
+fn create(transaction: &mut Transaction, schema_name: String, target: &IngestTarget) -> Result<Arc<TableDef>> {
+    if schema_name != DEFAULT_SCHEMA {
+        return Err(Error::new(sqlstate::INVALID_SCHEMA_NAME, format!("schema \"{schema_name}\" does not exist")));
+    }
+    let fields = target.columns.fields().iter().map(|field| table_field(field.name(), field.data_type()));
+    let schema = Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?));
+    let (primary_key, foreign_keys) = (Vec::new(), Vec::new());
+    Ok(transaction.create_table(NewTable {
+        schema_name,
+        name: target.table.clone(),
+        schema,
+        primary_key,
+        foreign_keys,
+    })?)
+}
+
+/// Runs a statement once for each row of parameters. Rows of plain values go in as one set.
+async fn change_for_each(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    write: Write,
+    parameters: RecordBatch,
+) -> Result<u64> {
+    if let Write::Insert(insert) = &write
+        && let Some(numbers) = plain_parameters(insert)
+    {
+        return insert_batch(statement, transaction, insert, &numbers, parameters).await;
+    }
+    let mut changed = 0;
+    for row in 0..parameters.num_rows() {
+        let values: Vec<Value> =
+            parameters.columns().iter().map(|column| Value::try_from_array(column, row)).collect::<Result<_, _>>()?;
+        let statement = statement.with_parameters(&values);
+        changed += match write.clone() {
+            Write::Insert(insert) => insert::insert(&statement, transaction, insert).await?,
+            Write::Update(update) => modify::update(&statement, transaction, update).await?,
+            Write::Delete(delete) => modify::delete(&statement, transaction, delete).await?,
+            _ => return Err(Error::unsupported("a batch of parameters for this statement")),
+        };
+    }
+    Ok(changed)
+}
+
+/// `INSERT INTO t (…) VALUES ($1, …)` over a batch: the batch is the rows.
+async fn insert_batch(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    insert: &InsertStatement,
+    numbers: &[usize],
+    parameters: RecordBatch,
+) -> Result<u64> {
+    let (table, arrangement) = {
+        let context = statement.context(transaction.view());
+        let (schema, name) = table_name(&insert.table)?;
+        let table = Arc::clone(context.table(schema.as_deref(), &name)?);
+        let targets = target_columns(&table, &insert.columns)?;
+        if targets.len() != numbers.len() {
+            return Err(Error::syntax("INSERT has a different number of columns and values"));
+        }
+        let mut sources = Vec::with_capacity(table.schema.fields().len());
+        for column in 0..table.schema.fields().len() {
+            let number = targets.iter().position(|target| *target == column).map(|place| numbers[place]);
+            sources.push(match number {
+                Some(number) => ColumnSource::Incoming(number - 1),
+                None => source_of(&context, &table, column)?,
+            });
+        }
+        (table, Arrangement::new(sources))
+    };
+    let columns: Vec<ArrayRef> = arrangement.arrange(&parameters)?;
+    let rows = RowCheck::new(&table).conform(&columns, parameters.num_rows())?;
+    load(statement, transaction, &table, stream::iter([Ok(rows)])).await
+}

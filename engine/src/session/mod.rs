@@ -1,0 +1,199 @@
+//! One connection: its settings, its transaction, and the way of each statement through the engine.
+//!
+//! Statements of a session run one after the other, on the database's own threads. A result stream holds what it needs and
+//! outlives the statement: the next one may start while it is still being read.
+
+mod execute;
+mod ingest;
+mod settings;
+mod transaction;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use futures::Stream;
+use parking_lot::Mutex;
+use rustydb_storage::Catalog;
+
+pub(crate) use execute::{Statement, describe_schema, text_table};
+use settings::Settings;
+use transaction::TransactionState;
+pub use transaction::TransactionStatus;
+
+use crate::prepared::Prepared;
+use crate::sql::parse::parse_statement;
+use crate::sql::split::split_statements;
+use crate::stream::RecordStream;
+use crate::{Database, Result, Value};
+
+/// A connection to a database. Dropping it rolls back what it has not committed.
+#[derive(Debug)]
+pub struct Session {
+    shared: Arc<Shared>,
+}
+
+/// The session itself; a running statement holds it too.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    database: Database,
+    defaults: Settings,
+    /// Held while a statement runs: this is what makes them run one after the other.
+    transaction: tokio::sync::Mutex<TransactionState>,
+    /// What can be asked at any time, also while a statement runs.
+    visible: Mutex<Visible>,
+}
+
+#[derive(Debug)]
+struct Visible {
+    status: TransactionStatus,
+    /// The tables as the open transaction sees them.
+    catalog: Option<Arc<Catalog>>,
+    settings: Settings,
+}
+
+/// The outcome of a statement.
+#[derive(Debug)]
+pub enum StatementResult {
+    /// It returns rows.
+    Rows(RecordStream),
+    /// It is done.
+    Done(Completion),
+}
+
+/// What a statement without rows did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completion {
+    /// The statement's kind: "CREATE TABLE", "INSERT", "BEGIN".
+    pub tag: String,
+    /// The number of rows it touched, where it touches rows.
+    pub rows: Option<u64>,
+}
+
+impl Completion {
+    pub(crate) fn new(tag: &str) -> Self {
+        Completion { tag: tag.to_owned(), rows: None }
+    }
+
+    pub(crate) fn of_rows(tag: &str, rows: u64) -> Self {
+        Completion { tag: tag.to_owned(), rows: Some(rows) }
+    }
+}
+
+/// Batches on their way into a table.
+pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>;
+
+/// Where [`Session::ingest`] puts rows.
+#[derive(Debug, Clone)]
+pub struct IngestTarget {
+    /// The schema; `None` is the default one.
+    pub schema: Option<String>,
+    /// The table.
+    pub table: String,
+    /// What to do if the table exists or does not.
+    pub mode: IngestMode,
+    /// The columns of the batches. They are matched by name; a table's other columns get their default.
+    pub columns: SchemaRef,
+}
+
+/// What an ingest does about the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IngestMode {
+    /// Creates it; fails if it exists.
+    Create,
+    /// Adds to it; fails if it does not exist.
+    Append,
+    /// Drops it if it exists, and creates it.
+    Replace,
+    /// Adds to it, creating it if it does not exist.
+    CreateAppend,
+}
+
+impl Session {
+    pub(crate) fn new(database: Database) -> Self {
+        let defaults = Settings::new(Arc::clone(database.default_options()), database.statement_timeout());
+        let visible = Visible { status: TransactionStatus::Idle, catalog: None, settings: defaults.clone() };
+        let shared = Shared { database, defaults, transaction: Default::default(), visible: Mutex::new(visible) };
+        Session { shared: Arc::new(shared) }
+    }
+
+    /// Runs exactly one statement with the values of its parameters (`$1` … or `?` in order).
+    pub async fn execute(&self, sql: &str, parameters: &[Value]) -> Result<StatementResult> {
+        let arrived = Instant::now();
+        let (shared, sql, parameters) = (Arc::clone(&self.shared), sql.to_owned(), parameters.to_vec());
+        let work = async move { shared.execute(parse_statement(&sql), &parameters, arrived).await };
+        self.shared.database.runtimes().run(work).await
+    }
+
+    /// Parses a statement and finds out its parameters and result.
+    pub async fn prepare(&self, sql: &str) -> Result<Prepared> {
+        let (shared, sql) = (Arc::clone(&self.shared), sql.to_owned());
+        self.shared.database.runtimes().run(async move { shared.prepare(sql).await }).await
+    }
+
+    /// Runs a prepared statement.
+    pub async fn execute_prepared(&self, prepared: &Prepared, parameters: &[Value]) -> Result<StatementResult> {
+        let arrived = Instant::now();
+        let (shared, prepared, parameters) = (Arc::clone(&self.shared), prepared.clone(), parameters.to_vec());
+        let work = async move { shared.execute(Ok(prepared.parsed()), &parameters, arrived).await };
+        self.shared.database.runtimes().run(work).await
+    }
+
+    /// Runs a prepared INSERT, UPDATE or DELETE once for each row of `parameters`, whose columns are the statement's
+    /// parameters in order. All or nothing; returns the number of rows touched.
+    pub async fn execute_batch(&self, prepared: &Prepared, parameters: &RecordBatch) -> Result<u64> {
+        let (shared, prepared, parameters) = (Arc::clone(&self.shared), prepared.clone(), parameters.clone());
+        let work = async move { shared.execute_batch(&prepared, parameters).await };
+        self.shared.database.runtimes().run(work).await
+    }
+
+    /// Puts batches into a table, all or nothing; large loads are written to segment files directly. Returns the number
+    /// of rows.
+    pub async fn ingest(&self, target: IngestTarget, rows: BatchStream) -> Result<u64> {
+        let shared = Arc::clone(&self.shared);
+        self.shared.database.runtimes().run(async move { shared.ingest(target, rows).await }).await
+    }
+
+    /// The tables as this session sees them now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        let own = self.shared.visible.lock().catalog.clone();
+        own.unwrap_or_else(|| Arc::clone(self.shared.database.store().snapshot().catalog()))
+    }
+
+    /// The database this session belongs to.
+    pub fn database(&self) -> &Database {
+        &self.shared.database
+    }
+
+    /// Whether a transaction is open, failed or not.
+    pub fn in_transaction(&self) -> bool {
+        self.transaction_status() != TransactionStatus::Idle
+    }
+
+    /// The state of the session's transaction.
+    pub fn transaction_status(&self) -> TransactionStatus {
+        self.shared.visible.lock().status
+    }
+
+    /// The value of a setting, as SHOW prints it.
+    pub fn setting(&self, name: &str) -> Option<String> {
+        self.shared.visible.lock().settings.get(&name.to_ascii_lowercase())
+    }
+
+    /// Changes a setting of this session, as SET does.
+    pub async fn set(&self, name: &str, value: &str) -> Result<()> {
+        self.shared.set(&name.to_ascii_lowercase(), Some(value))
+    }
+
+    /// Runs the statements of a script one after the other and throws their rows away; for set-up code and tests.
+    pub async fn execute_script(&self, script: &str) -> Result<()> {
+        for statement in split_statements(script)? {
+            if let StatementResult::Rows(rows) = self.execute(&statement.sql, &[]).await? {
+                rows.collect().await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! What a session can SET and SHOW.
+//!
+//! A session's settings are its own; the defaults are the database's. Options of the query planner and of EXPLAIN can be
+//! set under DataFusion's names (`datafusion.optimizer.…`, `datafusion.explain.…`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::config::{ConfigNonZeroUsize, ConfigOptions};
+use rustydb_storage::Durability;
+
+use crate::error::{nearest, sqlstate};
+use crate::sql::route::unsupported_isolation;
+use crate::{Error, Result};
+
+/// The settings of one session.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) statement_timeout: Option<Duration>,
+    pub(crate) synchronous_commit: bool,
+    pub(crate) default_transaction_read_only: bool,
+    pub(crate) application_name: String,
+    /// What the planner and the operators look at.
+    pub(crate) options: Arc<ConfigOptions>,
+}
+
+/// Name, and what SHOW ALL says about it.
+const DESCRIPTIONS: [(&str, &str); 12] = [
+    ("application_name", "A name for this session, for people who watch the server."),
+    ("batch_size", "Rows in a batch that operators pass on."),
+    ("client_encoding", "Always UTF8."),
+    ("default_transaction_isolation", "Always repeatable read (snapshot isolation)."),
+    ("default_transaction_read_only", "Whether transactions may not change anything unless they say READ WRITE."),
+    ("server_version", "The version of the database."),
+    ("standard_conforming_strings", "Always on: a backslash in '…' is a backslash."),
+    (
+        "statement_timeout",
+        "Cancels a statement that takes longer; milliseconds or a number with ms, s, min, h. 0: never.",
+    ),
+    ("synchronous_commit", "Whether a commit waits until it is durable."),
+    ("target_partitions", "Tasks a query is spread over."),
+    ("timezone", "The time zone of timestamps with time zone."),
+    ("transaction_isolation", "Always repeatable read (snapshot isolation)."),
+];
+
+/// The largest batch: beyond it memory is spent without gain.
+const MAX_BATCH_SIZE: usize = 1 << 20;
+/// The most tasks of a query.
+const MAX_PARTITIONS: usize = 1024;
+
+const OPTION_PREFIXES: [&str; 2] = ["datafusion.optimizer.", "datafusion.explain."];
+
+impl Settings {
+    pub(crate) fn new(options: Arc<ConfigOptions>, statement_timeout: Option<Duration>) -> Self {
+        Settings {
+            statement_timeout,
+            synchronous_commit: true,
+            default_transaction_read_only: false,
+            application_name: String::new(),
+            options,
+        }
+    }
+
+    pub(crate) fn durability(&self) -> Durability {
+        if self.synchronous_commit { Durability::Sync } else { Durability::Async }
+    }
+
+    /// The value as SHOW prints it.
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        let on_off = |on: bool| if on { "on" } else { "off" }.to_owned();
+        Some(match name {
+            "application_name" => self.application_name.clone(),
+            "batch_size" => self.options.execution.batch_size.get().to_string(),
+            "client_encoding" => "UTF8".to_owned(),
+            "default_transaction_isolation" | "transaction_isolation" => "repeatable read".to_owned(),
+            "default_transaction_read_only" => on_off(self.default_transaction_read_only),
+            "server_version" => env!("CARGO_PKG_VERSION").to_owned(),
+            "standard_conforming_strings" => "on".to_owned(),
+            "statement_timeout" => {
+                self.statement_timeout.map_or("0".to_owned(), |timeout| format!("{}ms", timeout.as_millis()))
+            }
+            "synchronous_commit" => on_off(self.synchronous_commit),
+            "target_partitions" => self.options.execution.target_partitions.to_string(),
+            "timezone" => self.options.execution.time_zone.clone().unwrap_or_else(|| "UTC".to_owned()),
+            _ if is_option(name) => {
+                return self
+                    .options
+                    .entries()
+                    .into_iter()
+                    .find(|entry| entry.key == name)
+                    .map(|entry| entry.value.unwrap_or_default());
+            }
+            _ => return None,
+        })
+    }
+
+    /// Sets `name`; `None` gives it the value it has in `defaults`.
+    pub(crate) fn set(&mut self, name: &str, value: Option<&str>, defaults: &Settings) -> Result<()> {
+        let Some(current) = defaults.get(name) else { return Err(unknown(name)) };
+        let value = value.unwrap_or(&current);
+        match name {
+            "application_name" => self.application_name = value.chars().take(63).collect(),
+            "batch_size" => {
+                let rows = number(name, value, 1..=MAX_BATCH_SIZE)?;
+                let rows = ConfigNonZeroUsize::try_new(rows)?;
+                Arc::make_mut(&mut self.options).execution.batch_size = rows;
+            }
+            "target_partitions" => {
+                let partitions = number(name, value, 1..=MAX_PARTITIONS)?;
+                Arc::make_mut(&mut self.options).execution.target_partitions = partitions;
+            }
+            "client_encoding" => {
+                if !matches!(value.to_ascii_lowercase().as_str(), "utf8" | "utf-8" | "unicode") {
+                    return Err(Error::unsupported(format!("the encoding {value}")).with_hint("Text is UTF8."));
+                }
+            }
+            "default_transaction_isolation" | "transaction_isolation" => {
+                if !matches!(value.to_ascii_lowercase().as_str(), "repeatable read" | "snapshot") {
+                    return Err(unsupported_isolation(value));
+                }
+            }
+            "default_transaction_read_only" => self.default_transaction_read_only = switch(name, value)?,
+            "standard_conforming_strings" => {
+                if !switch(name, value)? {
+                    return Err(
+                        Error::unsupported("standard_conforming_strings = off").with_hint("Write E'…' for escapes.")
+                    );
+                }
+            }
+            "statement_timeout" => self.statement_timeout = duration(name, value)?,
+            "synchronous_commit" => self.synchronous_commit = switch(name, value)?,
+            "timezone" => {
+                let zone = time_zone(value)?;
+                Arc::make_mut(&mut self.options).execution.time_zone = Some(zone);
+            }
+            "server_version" => {
+                return Err(Error::new(sqlstate::CANNOT_CHANGE_NOW, "\"server_version\" cannot be changed"));
+            }
+            _ => Arc::make_mut(&mut self.options).set(name, value).map_err(|error| {
+                Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("invalid value for \"{name}\": \"{value}\""))
+                    .with_detail(Error::from(error).message())
+            })?,
+        }
+        Ok(())
+    }
+
+    /// Name, value and description of every setting of ours.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, String, &'static str)> + '_ {
+        DESCRIPTIONS.iter().map(|(name, description)| (*name, self.get(name).unwrap_or_default(), *description))
+    }
+}
+
+fn is_option(name: &str) -> bool {
+    OPTION_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The error for a setting there is not.
+pub(crate) fn unknown(name: &str) -> Error {
+    let error = Error::new(sqlstate::UNDEFINED_OBJECT, format!("unrecognized setting \"{name}\""));
+    match nearest(name, DESCRIPTIONS.iter().map(|(known, _)| *known)) {
+        Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
+        None => error.with_hint("SHOW ALL lists the settings."),
+    }
+}
+
+fn invalid(name: &str, value: &str, hint: impl Into<String>) -> Error {
+    Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("invalid value for \"{name}\": \"{value}\"")).with_hint(hint)
+}
+
+fn switch(name: &str, value: &str) -> Result<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "on" | "true" | "yes" | "1" => Ok(true),
+        "off" | "false" | "no" | "0" => Ok(false),
+        _ => Err(invalid(name, value, "It is either on or off.")),
+    }
+}
+
+fn number(name: &str, value: &str, range: std::ops::RangeInclusive<usize>) -> Result<usize> {
+    match value.parse::<usize>() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => Err(invalid(name, value, format!("It is a number from {} to {}.", range.start(), range.end()))),
+    }
+}
+
+/// "1500", "1500ms", "30s", "5min", "1h"; 0 is no limit.
+fn duration(name: &str, value: &str) -> Result<Option<Duration>> {
+    let text = value.trim();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (count, unit) = text.split_at(digits);
+    let milliseconds = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "ms" => Some(1),
+        "s" => Some(1_000),
+        "min" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let total = count.parse::<u64>().ok().zip(milliseconds).and_then(|(count, unit)| count.checked_mul(unit));
+    match total {
+        Some(0) => Ok(None),
+        Some(total) => Ok(Some(Duration::from_millis(total))),
+        None => Err(invalid(name, value, "Write milliseconds, or a number with ms, s, min or h.")),
+    }
+}
+
+fn time_zone(value: &str) -> Result<String> {
+    let zone = match value.to_ascii_lowercase().as_str() {
+        "utc" | "gmt" | "z" | "local" => "UTC".to_owned(),
+        _ => value.to_owned(),
+    };
+    match zone.parse::<arrow::array::timezone::Tz>() {
+        Ok(_) => Ok(zone),
+        Err(_) => {
+            Err(invalid("timezone", value, "Write UTC, an offset such as +02:00, or a name such as Europe/Berlin."))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defaults() -> Settings {
+        Settings::new(Arc::new(ConfigOptions::new()), None)
+    }
+
+    #[test]
+    fn durations_are_read_with_and_without_units() {
+        let mut settings = defaults();
+        for (text, milliseconds) in [("1500", 1500), ("2s", 2000), ("1 min", 60_000)] {
+            settings.set("statement_timeout", Some(text), &defaults()).unwrap();
+            assert_eq!(settings.statement_timeout, Some(Duration::from_millis(milliseconds)), "{text}");
+        }
+        settings.set("statement_timeout", Some("0"), &defaults()).unwrap();
+        assert_eq!(settings.statement_timeout, None);
+        assert_eq!(settings.set("statement_timeout", Some("soon"), &defaults()).unwrap_err().sqlstate(), "22023");
+    }
+
+    #[test]
+    fn unknown_settings_are_named_with_the_nearest_known() {
+        let error = defaults().set("statment_timeout", Some("1"), &defaults()).unwrap_err();
+        assert_eq!((error.sqlstate(), error.hint()), ("42704", Some("Did you mean \"statement_timeout\"?")));
+    }
+
+    #[test]
+    fn resetting_gives_the_default_back() {
+        let mut settings = defaults();
+        settings.set("synchronous_commit", Some("off"), &defaults()).unwrap();
+        assert_eq!(settings.get("synchronous_commit").as_deref(), Some("off"));
+        settings.set("synchronous_commit", None, &defaults()).unwrap();
+        assert!(settings.synchronous_commit);
+    }
+
+    #[test]
+    fn partitions_are_bounded() {
+        assert_eq!(defaults().set("target_partitions", Some("1000000"), &defaults()).unwrap_err().sqlstate(), "22023");
+    }
+}

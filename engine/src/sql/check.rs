@@ -1,0 +1,293 @@
+//! What a query may not say: the clauses DataFusion's planner would drop without a word, refused by name.
+//!
+//! Invariant: every node of a query that reaches the planner has been looked at here, and each of its fields has been
+//! named: the structs are taken apart without `..`, so that a clause added to sqlparser does not compile until somebody
+//! decided what to do with it. FETCH FIRST is rewritten to LIMIT on the way.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    Cte, Expr, Fetch, GroupByExpr, Ident, LimitClause, Query, Select, SelectFlavor, SelectItem, SetExpr, Spanned,
+    Statement, TableAlias, TableFactor, TableFunctionArgs, VisitMut, VisitorMut, With,
+};
+use datafusion::sql::sqlparser::ast::{LockType, Value, ValueWithSpan};
+use datafusion::sql::sqlparser::tokenizer::Span;
+
+use super::parse::place;
+use crate::{Error, Result};
+
+/// Checks every query inside `node` and rewrites what has an equal form that DataFusion knows.
+pub(crate) fn check_queries<N: VisitMut>(node: &mut N) -> Result<()> {
+    match node.visit(&mut QueryCheck) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+/// Fails with 0A000 if `present`.
+pub(crate) fn refuse(present: bool, what: &str) -> Result<()> {
+    if present { Err(Error::unsupported(what)) } else { Ok(()) }
+}
+
+struct QueryCheck;
+
+impl VisitorMut for QueryCheck {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        flow(check_query(query))
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        name_repeated_columns(select);
+        flow(check_select(select))
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        let span = factor.span();
+        flow(check_table_factor(factor).map_err(|error| error.at(place(span))))
+    }
+
+    fn pre_visit_statement(&mut self, statement: &mut Statement) -> ControlFlow<Error> {
+        // A statement inside a query: WITH x AS (DELETE …) SELECT …
+        match statement {
+            Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::Merge(_) => {
+                ControlFlow::Break(Error::unsupported("a statement that changes data inside a query"))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+fn flow(result: Result<()>) -> ControlFlow<Error> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(error),
+    }
+}
+
+fn check_query(query: &mut Query) -> Result<()> {
+    let Query { with, body, order_by, limit_clause, fetch, locks, for_clause, settings, format_clause, pipe_operators } =
+        query;
+    if let Some(With { with_token: _, recursive: _, cte_tables }) = with {
+        for Cte { alias, query: _, from, materialized: _, closing_paren_token: _ } in cte_tables {
+            check_alias(Some(alias))?;
+            refuse(from.is_some(), "FROM after a common table expression")?;
+        }
+    }
+    if let Some(lock) = locks.first() {
+        let strength = match lock.lock_type {
+            LockType::Share => "SHARE",
+            LockType::Update => "UPDATE",
+        };
+        return Err(Error::unsupported(format!("SELECT … FOR {strength}")).with_hint(
+            "A transaction that changes what another one changed meanwhile fails with 40001; run it again.",
+        ));
+    }
+    refuse(for_clause.is_some(), "a FOR XML, JSON or BROWSE clause")?;
+    refuse(settings.is_some(), "a SETTINGS clause")?;
+    refuse(format_clause.is_some(), "a FORMAT clause")?;
+    refuse(!pipe_operators.is_empty(), "the pipe operator |>")?;
+    if let Some(order_by) = order_by {
+        refuse(order_by.interpolate.is_some(), "ORDER BY … INTERPOLATE")?;
+    }
+    match limit_clause {
+        Some(LimitClause::LimitOffset { limit: _, offset: _, limit_by }) => refuse(!limit_by.is_empty(), "LIMIT … BY")?,
+        Some(LimitClause::OffsetCommaLimit { offset: _, limit: _ }) | None => {}
+    }
+    if let Some(fetch) = fetch.take() {
+        *limit_clause = Some(fetch_as_limit(fetch, limit_clause.take())?);
+    }
+    match body.as_ref() {
+        SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::SetOperation { .. } | SetExpr::Values(_) => Ok(()),
+        SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+            Err(Error::unsupported("a statement that changes data inside a query"))
+        }
+        SetExpr::Table(_) => Err(Error::unsupported("TABLE as a query").with_hint("Write SELECT * FROM …")),
+    }
+}
+
+/// `FETCH FIRST n ROWS ONLY` is `LIMIT n`.
+fn fetch_as_limit(fetch: Fetch, limit_clause: Option<LimitClause>) -> Result<LimitClause> {
+    let Fetch { with_ties, percent, quantity } = fetch;
+    refuse(with_ties, "FETCH … WITH TIES")?;
+    refuse(percent, "FETCH … PERCENT")?;
+    let one = || Expr::Value(ValueWithSpan { value: Value::Number("1".to_owned(), false), span: Span::empty() });
+    let limit = Some(quantity.unwrap_or_else(one));
+    match limit_clause {
+        None => Ok(LimitClause::LimitOffset { limit, offset: None, limit_by: Vec::new() }),
+        Some(LimitClause::LimitOffset { limit: None, offset, limit_by }) => {
+            Ok(LimitClause::LimitOffset { limit, offset, limit_by })
+        }
+        Some(_) => Err(Error::syntax("a query takes either LIMIT or FETCH, not both")),
+    }
+}
+
+/// DataFusion demands that the columns of a select list have different names, and calls every scalar subquery the same.
+/// The second `n` of `SELECT n, n` becomes `n:1`.
+fn name_repeated_columns(select: &mut Select) {
+    let mut seen: Vec<String> = Vec::with_capacity(select.projection.len());
+    for item in &mut select.projection {
+        let SelectItem::UnnamedExpr(expr) = item else { continue };
+        let name = match &*expr {
+            Expr::Subquery(_) => "subquery".to_owned(),
+            other => other.to_string(),
+        };
+        let repeated = seen.iter().filter(|known| **known == name).count();
+        if repeated > 0 {
+            let alias = Ident::with_quote('"', format!("{name}:{repeated}"));
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        }
+        seen.push(name);
+    }
+}
+
+fn check_select(select: &Select) -> Result<()> {
+    let Select {
+        select_token: _,
+        // Hints are comments; ignoring them is what they are for.
+        optimizer_hints: _,
+        distinct: _,
+        select_modifiers,
+        top,
+        top_before_distinct: _,
+        projection: _,
+        exclude,
+        into,
+        from: _,
+        lateral_views,
+        prewhere,
+        selection: _,
+        connect_by,
+        group_by,
+        cluster_by,
+        distribute_by,
+        sort_by,
+        having: _,
+        named_window: _,
+        qualify: _,
+        window_before_qualify: _,
+        value_table_mode,
+        flavor,
+    } = select;
+    let at = |result: Result<()>| result.map_err(|error| error.at(place(select.select_token.0.span)));
+    at(refuse(select_modifiers.is_some(), "a modifier after SELECT"))?;
+    at(refuse(top.is_some(), "SELECT TOP"))?;
+    at(refuse(exclude.is_some(), "EXCLUDE after the select list"))?;
+    at(match into {
+        Some(_) => Err(Error::unsupported("SELECT INTO").with_hint("Use CREATE TABLE … AS SELECT.")),
+        None => Ok(()),
+    })?;
+    at(refuse(!lateral_views.is_empty(), "LATERAL VIEW"))?;
+    at(refuse(prewhere.is_some(), "PREWHERE"))?;
+    at(refuse(!connect_by.is_empty(), "CONNECT BY"))?;
+    at(refuse(!cluster_by.is_empty(), "CLUSTER BY"))?;
+    at(refuse(!distribute_by.is_empty(), "DISTRIBUTE BY"))?;
+    at(refuse(!sort_by.is_empty(), "SORT BY"))?;
+    at(refuse(value_table_mode.is_some(), "SELECT AS VALUE or STRUCT"))?;
+    at(match flavor {
+        SelectFlavor::Standard => Ok(()),
+        SelectFlavor::FromFirst | SelectFlavor::FromFirstNoSelect => Err(Error::unsupported("FROM before SELECT")),
+    })?;
+    match group_by {
+        GroupByExpr::All(modifiers) | GroupByExpr::Expressions(_, modifiers) => {
+            at(refuse(!modifiers.is_empty(), "GROUP BY … WITH ROLLUP, CUBE or TOTALS"))
+                .map_err(|error| error.with_hint("Write GROUP BY ROLLUP (…), CUBE (…) or GROUPING SETS (…)."))
+        }
+    }
+}
+
+fn check_table_factor(factor: &TableFactor) -> Result<()> {
+    match factor {
+        TableFactor::Table {
+            name: _,
+            alias,
+            args,
+            with_hints,
+            version,
+            with_ordinality,
+            partitions,
+            json_path,
+            sample,
+            index_hints,
+        } => {
+            check_alias(alias.as_ref())?;
+            if let Some(TableFunctionArgs { args: _, settings }) = args {
+                refuse(settings.is_some(), "SETTINGS of a table function")?;
+            }
+            refuse(!with_hints.is_empty(), "a table hint")?;
+            refuse(version.is_some(), "a table's version (FOR SYSTEM_TIME, AT)")?;
+            refuse(*with_ordinality, "WITH ORDINALITY")?;
+            refuse(!partitions.is_empty(), "PARTITION after a table's name")?;
+            refuse(json_path.is_some(), "a path after a table's name")?;
+            refuse(sample.is_some(), "TABLESAMPLE")?;
+            refuse(!index_hints.is_empty(), "an index hint")
+        }
+        TableFactor::Derived { lateral: _, subquery: _, alias, sample } => {
+            check_alias(alias.as_ref())?;
+            refuse(sample.is_some(), "TABLESAMPLE")
+        }
+        TableFactor::Function { lateral: _, name: _, args: _, with_ordinality, alias } => {
+            check_alias(alias.as_ref())?;
+            refuse(*with_ordinality, "WITH ORDINALITY")
+        }
+        TableFactor::UNNEST { alias, array_exprs: _, with_offset, with_offset_alias, with_ordinality } => {
+            check_alias(alias.as_ref())?;
+            refuse(*with_offset || with_offset_alias.is_some(), "UNNEST … WITH OFFSET")?;
+            refuse(*with_ordinality, "WITH ORDINALITY")
+        }
+        TableFactor::NestedJoin { table_with_joins: _, alias } => check_alias(alias.as_ref()),
+        TableFactor::TableFunction { .. } => Err(Error::unsupported("TABLE(…)")),
+        TableFactor::JsonTable { .. } | TableFactor::OpenJsonTable { .. } => Err(Error::unsupported("JSON_TABLE")),
+        TableFactor::Pivot { .. } => Err(Error::unsupported("PIVOT")),
+        TableFactor::Unpivot { .. } => Err(Error::unsupported("UNPIVOT")),
+        TableFactor::MatchRecognize { .. } => Err(Error::unsupported("MATCH_RECOGNIZE")),
+        TableFactor::XmlTable { .. } => Err(Error::unsupported("XMLTABLE")),
+        TableFactor::SemanticView { .. } => Err(Error::unsupported("SEMANTIC_VIEW")),
+    }
+}
+
+fn check_alias(alias: Option<&TableAlias>) -> Result<()> {
+    match alias {
+        Some(TableAlias { explicit: _, name: _, columns, at }) => {
+            refuse(columns.iter().any(|column| column.data_type.is_some()), "a type in a list of column aliases")?;
+            refuse(at.is_some(), "AT after a table's alias")
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::parse::{ParsedStatement, parse_statement};
+
+    fn check(sql: &str) -> Result<String> {
+        let ParsedStatement::Sql(mut statement) = parse_statement(sql)?.statement else { panic!("not a COPY") };
+        let Statement::Query(query) = statement.as_mut() else { panic!("a query") };
+        check_queries(query)?;
+        Ok(query.to_string())
+    }
+
+    #[test]
+    fn clauses_the_planner_would_drop_are_refused_by_name() {
+        for (sql, name) in [
+            ("select * from t for update", "FOR UPDATE"),
+            ("select * from (select * from t for share) s", "FOR SHARE"),
+            ("select 1 where exists (select 1 from t tablesample system (10))", "TABLESAMPLE"),
+            ("select * into s from t", "SELECT INTO"),
+            ("with d as (delete from t returning a) select * from d", "changes data"),
+            ("select a from t fetch first 5 rows with ties", "WITH TIES"),
+            ("select * from generate_series(1, 2) with ordinality", "WITH ORDINALITY"),
+        ] {
+            let error = check(sql).unwrap_err();
+            assert_eq!(error.sqlstate(), "0A000", "{sql}");
+            assert!(error.message().contains(name), "{sql}: {error}");
+        }
+    }
+
+    #[test]
+    fn fetch_first_becomes_limit() {
+        assert_eq!(check("select a from t offset 2 fetch first row only").unwrap(), "SELECT a FROM t LIMIT 1 OFFSET 2");
+    }
+}

@@ -1,0 +1,352 @@
+//! What a single statement is planned against: a view of the data, the session's options, the time it started.
+//!
+//! DataFusion's `SessionState` (functions, rules, planners) is built once per database and shared. A [`StatementContext`]
+//! is the thin layer over it that differs per statement, made of a few `Arc`s; it plays the three roles DataFusion's
+//! planner asks for: name resolution ([`ContextProvider`]), the optimiser's settings ([`OptimizerConfig`]) and the
+//! physical planner's session ([`Session`]).
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use datafusion::catalog::cte_worktable::CteWorkTable;
+use datafusion::catalog::{CatalogProviderList, Session, TableFunctionArgs};
+use datafusion::common::alias::AliasGenerator;
+use datafusion::common::{DFSchema, TableReference};
+use datafusion::config::{ConfigOptions, TableOptions};
+use datafusion::datasource::{TableProvider, provider_as_source};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{FunctionRegistry, TaskContext};
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
+use datafusion::logical_expr::registry::ExtensionTypeRegistryRef;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
+use datafusion::optimizer::OptimizerConfig;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::operator_statistics::StatisticsRegistry;
+use datafusion::prelude::SessionConfig;
+use rustydb_storage::{ReadView, Store, TableDef, TableId};
+
+use super::types::CastTypes;
+use crate::catalog::information_schema::{self, INFORMATION_SCHEMA, VirtualTable};
+use crate::catalog::provider::ColumnTable;
+use crate::error::{nearest, sqlstate};
+use crate::scan::ExecutionView;
+use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Result};
+
+/// The schema under which a statement that changes rows sees its own target, hidden key column included. No table of a
+/// user can be in it, and outside such a statement it is empty.
+pub(crate) const TARGET_SCHEMA: &str = "rustydb.target";
+
+/// Everything that is particular to planning and running one statement.
+#[derive(Clone)]
+pub(crate) struct StatementContext {
+    shared: Arc<SessionState>,
+    config: SessionConfig,
+    properties: ExecutionProps,
+    view: ReadView,
+    target: Option<Arc<TableDef>>,
+    defaults: Option<(TableId, HashMap<String, Expr>)>,
+}
+
+impl StatementContext {
+    pub(crate) fn new(
+        shared: &Arc<SessionState>,
+        options: &Arc<ConfigOptions>,
+        store: &Store,
+        view: ReadView,
+        started: DateTime<Utc>,
+    ) -> Self {
+        let execution_view = Arc::new(ExecutionView::new(view.clone(), store.clone()));
+        let config = SessionConfig::from(ConfigOptions::clone(options)).with_extension(execution_view);
+        let mut properties = ExecutionProps::new().with_query_execution_start_time(started);
+        properties.config_options = Some(Arc::clone(config.options()));
+        StatementContext { shared: Arc::clone(shared), config, properties, view, target: None, defaults: None }
+    }
+
+    /// The same, with `target` visible under [`TARGET_SCHEMA`].
+    pub(crate) fn with_target(mut self, target: &Arc<TableDef>) -> Self {
+        self.target = Some(Arc::clone(target));
+        self
+    }
+
+    /// The same, with the expressions that fill the columns an INSERT into `table` leaves out.
+    pub(crate) fn with_defaults(mut self, table: TableId, defaults: HashMap<String, Expr>) -> Self {
+        self.defaults = Some((table, defaults));
+        self
+    }
+
+    /// The same, with other options of the optimiser.
+    pub(crate) fn with_options(mut self, change: impl FnOnce(&mut ConfigOptions)) -> Self {
+        change(self.config.options_mut());
+        self
+    }
+
+    pub(crate) fn view(&self) -> &ReadView {
+        &self.view
+    }
+
+    pub(crate) fn shared(&self) -> &SessionState {
+        &self.shared
+    }
+
+    /// The table a statement names, or an error that suggests what was meant.
+    pub(crate) fn table(&self, schema: Option<&str>, name: &str) -> Result<&Arc<TableDef>> {
+        let schema = schema.unwrap_or(DEFAULT_SCHEMA);
+        self.view.catalog().find(schema, name).ok_or_else(|| self.no_such_table(schema, name))
+    }
+
+    fn no_such_table(&self, schema: &str, name: &str) -> Error {
+        let shown = if schema == DEFAULT_SCHEMA { name.to_owned() } else { format!("{schema}.{name}") };
+        let error = Error::new(sqlstate::UNDEFINED_TABLE, format!("table \"{shown}\" does not exist"));
+        let catalog = self.view.catalog();
+        let in_schema = catalog.tables().filter(|table| table.schema_name == schema).map(|table| table.name.as_str());
+        let virtual_tables = if schema == INFORMATION_SCHEMA { information_schema::NAMES } else { &[] };
+        if let Some(near) = nearest(name, in_schema.chain(virtual_tables.iter().copied())) {
+            return error.with_hint(format!("Did you mean \"{near}\"?"));
+        }
+        match catalog.tables().find(|table| table.name == name) {
+            Some(elsewhere) => error.with_hint(format!("There is a table \"{}.{name}\".", elsewhere.schema_name)),
+            None => error.with_hint("SHOW TABLES lists the tables."),
+        }
+    }
+
+    fn provider(&self, reference: &TableReference) -> Result<Arc<dyn TableProvider>> {
+        if let Some(catalog) = reference.catalog()
+            && catalog != CATALOG_NAME
+        {
+            return Err(Error::unsupported(format!("\"{reference}\": a reference to another database")));
+        }
+        let (schema, name) = (reference.schema().unwrap_or(DEFAULT_SCHEMA), reference.table());
+        if schema == TARGET_SCHEMA
+            && let Some(target) = &self.target
+        {
+            return Ok(Arc::new(ColumnTable::with_hidden_columns(target, &self.view)?));
+        }
+        match self.view.catalog().find(schema, name) {
+            Some(table) => {
+                let provider = ColumnTable::new(table, &self.view)?;
+                Ok(Arc::new(match &self.defaults {
+                    Some((target, defaults)) if *target == table.id => provider.into_insert_target(defaults.clone()),
+                    _ => provider,
+                }))
+            }
+            None if schema == INFORMATION_SCHEMA || reference.schema().is_none() => {
+                VirtualTable::find(schema, name).ok_or_else(|| self.no_such_table(schema, name))
+            }
+            None => Err(self.no_such_table(schema, name)),
+        }
+    }
+}
+
+impl ContextProvider for StatementContext {
+    fn get_table_source(&self, name: TableReference) -> DataFusionResult<Arc<dyn TableSource>> {
+        Ok(provider_as_source(self.provider(&name)?))
+    }
+
+    fn get_table_function_source(&self, name: &str, arguments: Vec<Expr>) -> DataFusionResult<Arc<dyn TableSource>> {
+        let function = self.shared.table_functions().get(name).ok_or_else(|| {
+            let error = Error::new(sqlstate::UNDEFINED_FUNCTION, format!("table function \"{name}\" does not exist"));
+            match nearest(name, self.shared.table_functions().keys().map(String::as_str)) {
+                Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
+                None => error,
+            }
+        })?;
+        let simplify = SimplifyContext::builder()
+            .with_config_options(Arc::clone(self.config.options()))
+            .with_query_execution_start_time(self.properties.query_execution_start_time)
+            .build();
+        let simplifier = ExprSimplifier::new(simplify);
+        let schema = DFSchema::empty();
+        let arguments = arguments
+            .into_iter()
+            .map(|argument| simplifier.coerce(argument, &schema).and_then(|argument| simplifier.simplify(argument)))
+            .collect::<DataFusionResult<Vec<_>>>()?;
+        let provider = function.create_table_provider_with_args(TableFunctionArgs::new(&arguments, self))?;
+        Ok(provider_as_source(provider))
+    }
+
+    fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> DataFusionResult<Arc<dyn TableSource>> {
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        self.shared.expr_planners()
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        self.shared.relation_planners()
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(CastTypes))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        let function = self.shared.scalar_functions().get(name)?;
+        // now() and its like carry the time zone of the session.
+        match function.inner().with_updated_config(self.config.options()) {
+            Some(adapted) => Some(Arc::new(adapted)),
+            None => Some(Arc::clone(function)),
+        }
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        self.shared.higher_order_functions().get(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.shared.aggregate_functions().get(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.shared.window_functions().get(name).cloned()
+    }
+
+    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        self.config.options()
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.shared.scalar_functions().keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        self.shared.higher_order_functions().keys().cloned().collect()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.shared.aggregate_functions().keys().cloned().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        self.shared.window_functions().keys().cloned().collect()
+    }
+}
+
+impl OptimizerConfig for StatementContext {
+    fn query_execution_start_time(&self) -> Option<DateTime<Utc>> {
+        self.properties.query_execution_start_time
+    }
+
+    fn alias_generator(&self) -> &Arc<AliasGenerator> {
+        &self.properties.alias_generator
+    }
+
+    fn options(&self) -> Arc<ConfigOptions> {
+        Arc::clone(self.config.options())
+    }
+
+    fn function_registry(&self) -> Option<&dyn FunctionRegistry> {
+        Some(self.shared.as_ref())
+    }
+}
+
+#[async_trait]
+impl Session for StatementContext {
+    fn session_id(&self) -> &str {
+        self.shared.session_id()
+    }
+
+    fn config(&self) -> &SessionConfig {
+        &self.config
+    }
+
+    fn catalog_list(&self) -> Arc<dyn CatalogProviderList> {
+        Arc::clone(self.shared.catalog_list())
+    }
+
+    fn query_planner(&self) -> Arc<dyn QueryPlanner + Send + Sync> {
+        Arc::clone(self.shared.query_planner())
+    }
+
+    fn optimize(&self, plan: &LogicalPlan) -> DataFusionResult<LogicalPlan> {
+        super::plan::optimize(self, plan.clone())
+    }
+
+    fn physical_optimizers(&self) -> &[Arc<dyn PhysicalOptimizerRule + Send + Sync>] {
+        self.shared.physical_optimizers()
+    }
+
+    fn statistics_registry(&self) -> Option<&StatisticsRegistry> {
+        self.shared.statistics_registry()
+    }
+
+    async fn create_physical_plan(&self, plan: &LogicalPlan) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let plan = self.optimize(plan)?;
+        self.shared.query_planner().create_physical_plan(&plan, self).await
+    }
+
+    fn create_physical_expr(&self, expr: Expr, schema: &DFSchema) -> DataFusionResult<Arc<dyn PhysicalExpr>> {
+        self.shared.create_physical_expr(expr, schema)
+    }
+
+    fn scalar_functions(&self) -> &HashMap<String, Arc<ScalarUDF>> {
+        self.shared.scalar_functions()
+    }
+
+    fn higher_order_functions(&self) -> &HashMap<String, Arc<HigherOrderUDF>> {
+        self.shared.higher_order_functions()
+    }
+
+    fn aggregate_functions(&self) -> &HashMap<String, Arc<AggregateUDF>> {
+        self.shared.aggregate_functions()
+    }
+
+    fn window_functions(&self) -> &HashMap<String, Arc<WindowUDF>> {
+        self.shared.window_functions()
+    }
+
+    fn extension_type_registry(&self) -> &ExtensionTypeRegistryRef {
+        Session::extension_type_registry(self.shared.as_ref())
+    }
+
+    fn runtime_env(&self) -> &Arc<RuntimeEnv> {
+        self.shared.runtime_env()
+    }
+
+    fn execution_props(&self) -> &ExecutionProps {
+        &self.properties
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn table_options(&self) -> &TableOptions {
+        self.shared.table_options()
+    }
+
+    fn table_options_mut(&mut self) -> &mut TableOptions {
+        Arc::make_mut(&mut self.shared).table_options_mut()
+    }
+
+    /// Functions are resolved at planning; a running plan needs the options, the view and the memory pool only, so the
+    /// registry's maps (some 300 entries) are not copied.
+    fn task_ctx(&self) -> Arc<TaskContext> {
+        Arc::new(TaskContext::new(
+            None,
+            self.shared.session_id().to_owned(),
+            self.config.clone(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            Arc::clone(self.shared.runtime_env()),
+        ))
+    }
+}

@@ -1,0 +1,290 @@
+//! One statement's text to its syntax tree.
+//!
+//! The grammar is sqlparser's PostgreSQL with a few friendly additions of the analytical systems (`* EXCLUDE`, `?`
+//! parameters). COPY has a grammar of its own ([`super::copy_syntax`]) because PostgreSQL's and DataFusion's spellings
+//! are both understood.
+//!
+//! Invariant: after parsing, parameters are always `$1 … $n`; a statement uses `?` or `$n`, never both.
+
+use std::any::TypeId;
+
+use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart, Statement};
+use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
+
+use super::copy_syntax::{CopyStatement, parse_copy};
+use crate::error::translate_position as position_of;
+use crate::{Error, Position, Result, error::sqlstate};
+
+/// How deep expressions and subqueries may nest. The parser grows its stack as needed, so that this bounds memory.
+const RECURSION_LIMIT: usize = 128;
+
+/// The largest parameter number. Bounds what `$4000000000` makes us allocate.
+const MAX_PARAMETERS: usize = 65_535;
+
+/// A statement that is syntactically right.
+#[derive(Debug, Clone)]
+pub(crate) struct Parsed {
+    pub(crate) statement: ParsedStatement,
+    /// How many parameters it takes: the largest n of its `$n`.
+    pub(crate) parameters: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum ParsedStatement {
+    Sql(Box<Statement>),
+    Copy(Box<CopyStatement>),
+}
+
+/// Parses exactly one statement; a trailing semicolon is fine.
+pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
+    let dialect = RustyDialect;
+    let mut tokens = tokenize(sql)?;
+    let parameters = number_parameters(&mut tokens)?;
+    let first = tokens.iter().find(|token| !matches!(token.token, Token::Whitespace(_) | Token::SemiColon));
+    let Some(first) = first else {
+        return Err(Error::syntax("the statement is empty"));
+    };
+    let is_copy = matches!(&first.token, Token::Word(word) if word.keyword == Keyword::COPY);
+    let mut parser = Parser::new(&dialect).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
+    while parser.consume_token(&Token::SemiColon) {}
+    let statement = if is_copy {
+        ParsedStatement::Copy(Box::new(parse_copy(&mut parser)?))
+    } else {
+        ParsedStatement::Sql(Box::new(parser.parse_statement()?))
+    };
+    let mut ended = false;
+    while parser.consume_token(&Token::SemiColon) {
+        ended = true;
+    }
+    let next = parser.peek_token();
+    match next.token {
+        Token::EOF => Ok(Parsed { statement, parameters }),
+        _ if ended => Err(Error::syntax("one statement at a time: there is text after the semicolon")
+            .with_hint("Send the statements one by one, or run a script with the shell.")
+            .at(position_of(next.span.start))),
+        token => Err(Error::syntax(format!("syntax error at \"{token}\": expected the end of the statement"))
+            .at(position_of(next.span.start))),
+    }
+}
+
+/// Parses a single expression, such as a stored column default.
+pub(crate) fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::ast::Expr> {
+    let mut parser =
+        Parser::new(&RustyDialect).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokenize(sql)?);
+    Ok(parser.parse_expr()?)
+}
+
+pub(crate) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
+    Ok(Tokenizer::new(&RustyDialect, sql).tokenize_with_location()?)
+}
+
+/// Rewrites `?` to `$1`, `$2`, … in order and returns the number of parameters.
+fn number_parameters(tokens: &mut [TokenWithSpan]) -> Result<usize> {
+    let (mut anonymous, mut numbered) = (0usize, 0usize);
+    for token in tokens {
+        let Token::Placeholder(name) = &token.token else { continue };
+        let place = position_of(token.span.start);
+        if name == "?" {
+            anonymous += 1;
+            token.token = Token::Placeholder(format!("${anonymous}"));
+        } else {
+            let number = name.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok());
+            match number {
+                Some(number @ 1..=MAX_PARAMETERS) => numbered = numbered.max(number),
+                _ => {
+                    return Err(Error::syntax(format!("\"{name}\" is not a parameter"))
+                        .with_hint(format!("Parameters are $1 to ${MAX_PARAMETERS}, or ? in order."))
+                        .at(place));
+                }
+            }
+        }
+        if anonymous > 0 && numbered > 0 {
+            return Err(Error::syntax("a statement takes either ? or $n parameters, not both").at(place));
+        }
+    }
+    if anonymous > MAX_PARAMETERS {
+        return Err(Error::new(sqlstate::STATEMENT_TOO_COMPLEX, format!("more than {MAX_PARAMETERS} parameters")));
+    }
+    Ok(anonymous.max(numbered))
+}
+
+/// The place of a syntax node, if the parser kept it.
+pub(crate) fn place(span: Span) -> Option<Position> {
+    position_of(span.start)
+}
+
+/// A table's name as written: schema, if given, and name, in the case that unquoted identifiers fold to.
+pub(crate) fn table_name(name: &ObjectName) -> Result<(Option<String>, String)> {
+    let mut parts = Vec::with_capacity(name.0.len());
+    for part in &name.0 {
+        match part {
+            ObjectNamePart::Identifier(ident) => parts.push(fold(ident)),
+            ObjectNamePart::Function(_) => return Err(Error::unsupported(format!("\"{name}\" as a table's name"))),
+        }
+    }
+    match (parts.pop(), parts.pop(), parts.pop()) {
+        (Some(table), schema, None) => Ok((schema, table)),
+        (Some(table), schema, Some(catalog)) if catalog == crate::CATALOG_NAME && parts.is_empty() => {
+            Ok((schema, table))
+        }
+        _ => Err(Error::unsupported(format!("\"{name}\": a reference to another database"))),
+    }
+}
+
+/// An identifier as stored: unquoted ones are lower case.
+pub(crate) fn fold(ident: &datafusion::sql::sqlparser::ast::Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_ascii_lowercase(),
+    }
+}
+
+/// sqlparser's PostgreSQL, plus wildcard modifiers, minus geometric operators (whose `?` would hide parameters).
+#[derive(Debug)]
+pub(crate) struct RustyDialect;
+
+const POSTGRES: PostgreSqlDialect = PostgreSqlDialect {};
+
+impl Dialect for RustyDialect {
+    fn dialect(&self) -> TypeId {
+        TypeId::of::<PostgreSqlDialect>()
+    }
+    fn identifier_quote_style(&self, identifier: &str) -> Option<char> {
+        POSTGRES.identifier_quote_style(identifier)
+    }
+    fn is_delimited_identifier_start(&self, ch: char) -> bool {
+        POSTGRES.is_delimited_identifier_start(ch)
+    }
+    fn is_identifier_start(&self, ch: char) -> bool {
+        POSTGRES.is_identifier_start(ch)
+    }
+    fn is_identifier_part(&self, ch: char) -> bool {
+        POSTGRES.is_identifier_part(ch)
+    }
+    fn is_reserved_for_identifier(&self, keyword: Keyword) -> bool {
+        POSTGRES.is_reserved_for_identifier(keyword)
+    }
+    fn is_custom_operator_part(&self, ch: char) -> bool {
+        // Not '?': "a=?" is a comparison with a parameter.
+        ch != '?' && POSTGRES.is_custom_operator_part(ch)
+    }
+    fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
+        POSTGRES.get_next_precedence(parser)
+    }
+    fn prec_value(&self, precedence: Precedence) -> u8 {
+        POSTGRES.prec_value(precedence)
+    }
+    fn supports_unicode_string_literal(&self) -> bool {
+        true
+    }
+    fn supports_filter_during_aggregation(&self) -> bool {
+        true
+    }
+    fn supports_group_by_expr(&self) -> bool {
+        true
+    }
+    fn supports_window_clause_named_window_reference(&self) -> bool {
+        true
+    }
+    fn allow_extract_custom(&self) -> bool {
+        true
+    }
+    fn allow_extract_single_quotes(&self) -> bool {
+        true
+    }
+    fn supports_create_index_with_clause(&self) -> bool {
+        true
+    }
+    fn supports_explain_with_utility_options(&self) -> bool {
+        true
+    }
+    fn supports_listen_notify(&self) -> bool {
+        true
+    }
+    fn supports_bitwise_shift_operators(&self) -> bool {
+        true
+    }
+    fn supports_comment_on(&self) -> bool {
+        true
+    }
+    fn supports_nested_comments(&self) -> bool {
+        true
+    }
+    fn supports_string_escape_constant(&self) -> bool {
+        true
+    }
+    fn supports_numeric_literal_underscores(&self) -> bool {
+        true
+    }
+    fn supports_array_typedef_with_brackets(&self) -> bool {
+        true
+    }
+    fn supports_set_names(&self) -> bool {
+        true
+    }
+    fn supports_notnull_operator(&self) -> bool {
+        true
+    }
+    fn supports_interval_options(&self) -> bool {
+        true
+    }
+    fn supports_insert_table_alias(&self) -> bool {
+        true
+    }
+    fn supports_create_table_like_parenthesized(&self) -> bool {
+        true
+    }
+    fn supports_comma_separated_trim(&self) -> bool {
+        true
+    }
+    fn supports_select_wildcard_exclude(&self) -> bool {
+        true
+    }
+    fn supports_select_wildcard_except(&self) -> bool {
+        true
+    }
+    fn supports_select_wildcard_replace(&self) -> bool {
+        true
+    }
+    fn supports_parens_around_table_factor(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn question_marks_become_numbered_parameters() {
+        let parsed = parse_statement("select * from t where a=? and b = ? -- what?").unwrap();
+        assert_eq!(parsed.parameters, 2);
+        let ParsedStatement::Sql(statement) = parsed.statement else { panic!("a query") };
+        assert_eq!(statement.to_string(), "SELECT * FROM t WHERE a = $1 AND b = $2");
+    }
+
+    #[test]
+    fn mixed_parameter_styles_are_refused() {
+        let error = parse_statement("select ?, $1").unwrap_err();
+        assert_eq!(error.sqlstate(), "42601");
+    }
+
+    #[test]
+    fn second_statement_is_refused_with_its_place() {
+        let error = parse_statement("select 1;\n  select 2").unwrap_err();
+        assert_eq!(error.position(), Some(Position { line: 2, column: 3 }));
+    }
+
+    #[test]
+    fn empty_text_is_an_error() {
+        assert_eq!(parse_statement(" -- nothing\n;").unwrap_err().sqlstate(), "42601");
+    }
+
+    #[test]
+    fn a_huge_parameter_number_is_refused() {
+        assert_eq!(parse_statement("select $4000000000").unwrap_err().sqlstate(), "42601");
+    }
+}

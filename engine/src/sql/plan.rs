@@ -1,0 +1,194 @@
+//! Syntax tree → logical plan → optimised plan → operators, for anything that reads.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::Session;
+use datafusion::common::{DataFusionError, ParamValues, ScalarValue, ToDFSchema};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::{
+    Analyze, Explain, ExplainFormat, LogicalPlan, PlanType, StringifiedPlan, ToStringifiedPlan,
+};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::sql::planner::{ParserOptions, SqlToRel};
+use datafusion::sql::sqlparser::ast::{Query, Statement};
+
+use super::check::check_queries;
+use super::context::StatementContext;
+use crate::{Error, Result, error::sqlstate};
+
+/// A query ready to run: what `RecordStream` and the writers take.
+#[derive(Debug)]
+pub(crate) struct ReadyPlan {
+    pub(crate) plan: Arc<dyn ExecutionPlan>,
+    pub(crate) context: Arc<TaskContext>,
+}
+
+impl ReadyPlan {
+    pub(crate) fn schema(&self) -> SchemaRef {
+        self.plan.schema()
+    }
+}
+
+/// What EXPLAIN was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct ExplainOptions {
+    pub(crate) analyze: bool,
+    pub(crate) verbose: bool,
+    pub(crate) format: ExplainFormat,
+}
+
+/// How SQL is read: decimal literals are exact, places in the text are kept for error messages.
+fn parser_options() -> ParserOptions {
+    ParserOptions::new().with_collect_spans(true).with_parse_float_as_decimal(true)
+}
+
+/// The planner of one statement's syntax.
+pub(crate) fn planner(context: &StatementContext) -> SqlToRel<'_, StatementContext> {
+    SqlToRel::new_with_options(context, parser_options())
+}
+
+/// Plans a query after checking it; parameters stay placeholders.
+pub(crate) fn plan_query(context: &StatementContext, mut query: Query) -> Result<LogicalPlan> {
+    check_queries(&mut query)?;
+    Ok(planner(context).sql_statement_to_plan(Statement::Query(Box::new(query)))?)
+}
+
+/// Puts `values` in the places of `$1 …`.
+pub(crate) fn bind(plan: LogicalPlan, values: &[ScalarValue]) -> Result<LogicalPlan> {
+    if values.is_empty() {
+        return Ok(plan);
+    }
+    let fields = plan.get_parameter_fields()?;
+    let mut bound = Vec::with_capacity(values.len());
+    for (index, value) in values.iter().enumerate() {
+        let expected = fields.get(&format!("${}", index + 1)).and_then(Option::as_ref);
+        let value = match expected {
+            // Text stands for a value of any type, as an untyped literal does. Numbers are left to the planner's
+            // coercion, which knows how to compare an integer column with a fraction.
+            Some(field) if is_text(value) && !field.data_type().is_string() => value
+                .cast_to(field.data_type())
+                .map_err(|error| Error::from(error).map_message(|text| format!("parameter ${}: {text}", index + 1)))?,
+            _ => value.clone(),
+        };
+        bound.push(value);
+    }
+    Ok(plan.with_param_values(ParamValues::from(bound))?)
+}
+
+fn is_text(value: &ScalarValue) -> bool {
+    matches!(value, ScalarValue::Utf8(Some(_)) | ScalarValue::LargeUtf8(Some(_)) | ScalarValue::Utf8View(Some(_)))
+}
+
+/// Runs analyser and optimiser. For EXPLAIN the steps are written into the plan, as DataFusion's own session does.
+pub(crate) fn optimize(context: &StatementContext, plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
+    let LogicalPlan::Explain(explain) = plan else {
+        return optimize_with(context, plan, |_, _| {});
+    };
+    let Explain {
+        verbose,
+        explain_format,
+        plan,
+        mut stringified_plans,
+        schema,
+        logical_optimization_succeeded: _,
+        show_statistics,
+    } = explain;
+    let result = optimize_with(context, plan.as_ref().clone(), |step, plan| {
+        stringified_plans.push(plan.to_stringified(step));
+    });
+    let (plan, logical_optimization_succeeded) = match result {
+        Ok(optimized) => (Arc::new(optimized), true),
+        Err(DataFusionError::Context(rule, error)) => {
+            let step = PlanType::OptimizedLogicalPlan { optimizer_name: rule };
+            stringified_plans.push(StringifiedPlan::new(step, Error::from(*error).message()));
+            (plan, false)
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(LogicalPlan::Explain(Explain {
+        verbose,
+        explain_format,
+        plan,
+        stringified_plans,
+        schema,
+        logical_optimization_succeeded,
+        show_statistics,
+    }))
+}
+
+fn optimize_with(
+    context: &StatementContext,
+    plan: LogicalPlan,
+    mut observe: impl FnMut(PlanType, &LogicalPlan),
+) -> DataFusionResult<LogicalPlan> {
+    use datafusion::optimizer::OptimizerConfig;
+    let options = OptimizerConfig::options(context);
+    let analyzed = context.shared().analyzer().execute_and_check(plan, &options, |plan, rule| {
+        observe(PlanType::AnalyzedLogicalPlan { analyzer_name: rule.name().to_owned() }, plan);
+    })?;
+    observe(PlanType::FinalAnalyzedLogicalPlan, &analyzed);
+    context.shared().optimizer().optimize(analyzed, context, |plan, rule| {
+        observe(PlanType::OptimizedLogicalPlan { optimizer_name: rule.name().to_owned() }, plan);
+    })
+}
+
+/// Optimises a logical plan and turns it into operators.
+pub(crate) async fn make_ready(context: &StatementContext, plan: LogicalPlan) -> Result<ReadyPlan> {
+    let plan = context.create_physical_plan(&plan).await?;
+    Ok(ReadyPlan { plan, context: context.task_ctx() })
+}
+
+/// Wraps a plan so that running it describes it.
+pub(crate) fn explain(plan: LogicalPlan, options: ExplainOptions) -> Result<LogicalPlan> {
+    let ExplainOptions { analyze, verbose, format } = options;
+    let schema = LogicalPlan::explain_schema().to_dfschema_ref()?;
+    if analyze {
+        return match format {
+            ExplainFormat::Indent | ExplainFormat::PostgresJSON => Ok(LogicalPlan::Analyze(Analyze {
+                verbose,
+                format,
+                input: Arc::new(plan),
+                schema,
+                analyze_level: None,
+                analyze_categories: None,
+            })),
+            other => Err(Error::unsupported(format!("EXPLAIN ANALYZE in format {other}"))),
+        };
+    }
+    let stringified_plans = vec![plan.to_stringified(PlanType::InitialLogicalPlan)];
+    Ok(LogicalPlan::Explain(Explain {
+        verbose,
+        explain_format: format,
+        plan: Arc::new(plan),
+        stringified_plans,
+        schema,
+        logical_optimization_succeeded: false,
+        show_statistics: None,
+    }))
+}
+
+/// The columns a query will return. Types are final only after the analyser's coercions, which may fail while
+/// parameters are unbound; the plan as written then has to do.
+pub(crate) fn result_schema(context: &StatementContext, plan: &LogicalPlan) -> SchemaRef {
+    let analyzed = optimize_with(context, plan.clone(), |_, _| {});
+    let plan = analyzed.as_ref().unwrap_or(plan);
+    Arc::new(Schema::clone(plan.schema().as_arrow()))
+}
+
+/// Checks that as many values came as the statement has parameters.
+pub(crate) fn check_parameter_count(expected: usize, given: usize) -> Result<()> {
+    if expected == given {
+        return Ok(());
+    }
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    Err(Error::new(
+        sqlstate::PROTOCOL_VIOLATION,
+        format!(
+            "the statement takes {expected} parameter{}, but {given} {} given",
+            plural(expected),
+            if given == 1 { "was" } else { "were" }
+        ),
+    ))
+}

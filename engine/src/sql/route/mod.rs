@@ -1,0 +1,297 @@
+//! Which of our statements a syntax tree is.
+//!
+//! Invariant: nothing is ignored. Every statement we take is taken apart field by field, without `..`; a clause we do not
+//! have is refused by its name with 0A000, and so is every statement not listed in [`Routed`].
+
+mod write;
+
+use datafusion::logical_expr::ExplainFormat;
+use datafusion::sql::sqlparser::ast::{
+    AnalyzeFormat, AnalyzeFormatKind, ContextModifier, DescribeAlias, Expr, Ident, ObjectName, ObjectType, Query,
+    Reset, Set, Spanned, Statement, TransactionAccessMode, TransactionIsolationLevel, TransactionMode, UtilityOption,
+    Value, ValueWithSpan,
+};
+
+pub(crate) use write::{CreateTableStatement, DeleteStatement, InsertStatement, UpdateStatement, Write};
+use write::{route_create_table, route_delete, route_insert, route_update};
+
+use super::check::refuse;
+use super::parse::{ParsedStatement, fold, place};
+use super::plan::ExplainOptions;
+use crate::{Error, Result, error::sqlstate};
+
+/// A statement of ours, with only the clauses we have.
+#[derive(Debug, Clone)]
+pub(crate) enum Routed {
+    Query(Box<Query>),
+    Explain { options: ExplainOptions, statement: Box<Routed> },
+    Describe(ObjectName),
+    DescribeQuery(Box<Query>),
+    ShowTables,
+    Show(String),
+    ShowAll,
+    Set { name: String, value: SettingValue },
+    Reset(Option<String>),
+    Begin { read_only: Option<bool> },
+    SetTransaction { read_only: Option<bool>, session: bool },
+    Commit,
+    Rollback,
+    Write(Box<Write>),
+}
+
+/// What SET gives a setting.
+#[derive(Debug, Clone)]
+pub(crate) enum SettingValue {
+    Default,
+    Text(String),
+}
+
+/// Finds out what to do with a statement, or refuses it by name.
+pub(crate) fn route(statement: ParsedStatement) -> Result<Routed> {
+    match statement {
+        ParsedStatement::Copy(copy) if copy.to => write(Write::CopyTo(copy)),
+        ParsedStatement::Copy(copy) => write(Write::CopyFrom(copy)),
+        ParsedStatement::Sql(statement) => route_sql(*statement),
+    }
+}
+
+fn write(statement: Write) -> Result<Routed> {
+    Ok(Routed::Write(Box::new(statement)))
+}
+
+fn route_sql(statement: Statement) -> Result<Routed> {
+    match statement {
+        Statement::Query(query) => Ok(Routed::Query(query)),
+        Statement::Insert(insert) => write(Write::Insert(route_insert(insert)?)),
+        Statement::Update(update) => write(Write::Update(route_update(update)?)),
+        Statement::Delete(delete) => write(Write::Delete(route_delete(delete)?)),
+        Statement::CreateTable(create) => write(Write::CreateTable(Box::new(route_create_table(create)?))),
+        Statement::Drop { object_type, if_exists, names, cascade, restrict: _, purge, temporary, table } => {
+            match object_type {
+                ObjectType::Table => {}
+                other => return Err(Error::unsupported(format!("DROP {other}"))),
+            }
+            let cascade = refuse(cascade, "DROP TABLE … CASCADE");
+            cascade.map_err(|error| error.with_hint("Drop the tables that refer to this one first."))?;
+            refuse(purge, "DROP TABLE … PURGE")?;
+            refuse(temporary, "DROP TEMPORARY TABLE")?;
+            refuse(table.is_some(), "DROP … ON")?;
+            write(Write::DropTable { names, if_exists })
+        }
+        Statement::Explain { describe_alias, analyze, verbose, query_plan, estimate, statement, format, options } => {
+            refuse(query_plan, "EXPLAIN QUERY PLAN")?;
+            refuse(estimate, "EXPLAIN ESTIMATE")?;
+            if !matches!(describe_alias, DescribeAlias::Explain) {
+                return match *statement {
+                    Statement::Query(query) => Ok(Routed::DescribeQuery(query)),
+                    _ => Err(Error::unsupported("DESCRIBE of a statement other than a query")),
+                };
+            }
+            route_explain(analyze, verbose, format, options, *statement)
+        }
+        Statement::ExplainTable { describe_alias, hive_format, has_table_keyword: _, table_name } => {
+            refuse(hive_format.is_some(), "DESCRIBE EXTENDED or FORMATTED")?;
+            match describe_alias {
+                DescribeAlias::Explain => {
+                    Err(Error::syntax(format!("syntax error: EXPLAIN takes a statement, not \"{table_name}\""))
+                        .at(place(table_name.span())))
+                }
+                DescribeAlias::Describe | DescribeAlias::Desc => Ok(Routed::Describe(table_name)),
+            }
+        }
+        Statement::ShowTables { terse, history, extended, full, external, show_options } => {
+            refuse(terse || history || extended || full || external, "a modifier of SHOW TABLES")?;
+            refuse(
+                show_options.show_in.is_some()
+                    || show_options.starts_with.is_some()
+                    || show_options.limit.is_some()
+                    || show_options.limit_from.is_some()
+                    || show_options.filter_position.is_some(),
+                "a filter of SHOW TABLES",
+            )
+            .map_err(|error| error.with_hint("Query information_schema.tables."))?;
+            Ok(Routed::ShowTables)
+        }
+        Statement::ShowVariable { variable } => {
+            let name = setting_name(&variable);
+            Ok(if name == "all" { Routed::ShowAll } else { Routed::Show(name) })
+        }
+        Statement::Set(set) => route_set(set),
+        Statement::Reset(reset) => Ok(Routed::Reset(match reset.reset {
+            Reset::ALL => None,
+            Reset::ConfigurationParameter(name) => Some(name.to_string().to_ascii_lowercase()),
+        })),
+        Statement::StartTransaction {
+            modes,
+            begin: _,
+            transaction: _,
+            modifier,
+            statements,
+            exception,
+            has_end_keyword,
+        } => {
+            refuse(modifier.is_some(), "a modifier of BEGIN")?;
+            refuse(!statements.is_empty() || exception.is_some() || has_end_keyword, "a BEGIN … END block")?;
+            Ok(Routed::Begin { read_only: transaction_modes(&modes)? })
+        }
+        Statement::Commit { chain, end: _, modifier } => {
+            refuse(chain, "COMMIT AND CHAIN")?;
+            refuse(modifier.is_some(), "a modifier of COMMIT")?;
+            Ok(Routed::Commit)
+        }
+        Statement::Rollback { chain, savepoint } => {
+            refuse(chain, "ROLLBACK AND CHAIN")?;
+            refuse(savepoint.is_some(), "ROLLBACK TO SAVEPOINT")?;
+            Ok(Routed::Rollback)
+        }
+        other => Err(Error::unsupported(statement_name(&other))),
+    }
+}
+
+/// The leading keywords of a statement: "CREATE INDEX", "SAVEPOINT".
+fn statement_name(statement: &Statement) -> String {
+    let text = statement.to_string();
+    let keyword = |word: &&str| word.len() > 1 && word.chars().all(|letter| letter.is_ascii_uppercase());
+    let words: Vec<&str> = text.split([' ', '\n', '(']).take_while(keyword).take(2).collect();
+    if words.is_empty() { "this statement".to_owned() } else { words.join(" ") }
+}
+
+fn route_explain(
+    analyze: bool,
+    verbose: bool,
+    format: Option<AnalyzeFormatKind>,
+    utility_options: Option<Vec<UtilityOption>>,
+    statement: Statement,
+) -> Result<Routed> {
+    let mut options = ExplainOptions { analyze, verbose, format: ExplainFormat::Indent };
+    match format {
+        None => {}
+        Some(AnalyzeFormatKind::Keyword(format) | AnalyzeFormatKind::Assignment(format)) => {
+            options.format = match format {
+                AnalyzeFormat::TEXT => ExplainFormat::Indent,
+                AnalyzeFormat::JSON => ExplainFormat::PostgresJSON,
+                AnalyzeFormat::TREE => ExplainFormat::Tree,
+                AnalyzeFormat::GRAPHVIZ => ExplainFormat::Graphviz,
+                AnalyzeFormat::TRADITIONAL => return Err(Error::unsupported("EXPLAIN FORMAT TRADITIONAL")),
+            };
+        }
+    }
+    for UtilityOption { name, arg } in utility_options.into_iter().flatten() {
+        let value = arg.as_ref().map(|value| value.to_string().trim_matches('\'').to_ascii_lowercase());
+        let on = match value.as_deref() {
+            None | Some("true" | "on" | "1") => true,
+            Some(_) => false,
+        };
+        match (name.value.to_ascii_lowercase().as_str(), value.as_deref()) {
+            ("analyze", _) => options.analyze = on,
+            ("verbose", _) => options.verbose = on,
+            ("format", Some("text")) => options.format = ExplainFormat::Indent,
+            ("format", Some("json")) => options.format = ExplainFormat::PostgresJSON,
+            ("format", Some("tree")) => options.format = ExplainFormat::Tree,
+            ("format", Some("graphviz")) => options.format = ExplainFormat::Graphviz,
+            (other, _) => {
+                return Err(Error::unsupported(format!("EXPLAIN option {}", other.to_ascii_uppercase()))
+                    .with_hint("Options are ANALYZE, VERBOSE and FORMAT text, json, tree or graphviz.")
+                    .at(place(name.span)));
+            }
+        }
+    }
+    let statement = route_sql(statement)?;
+    let changes_rows = match &statement {
+        Routed::Query(_) => false,
+        Routed::Write(write) => matches!(**write, Write::Insert(_) | Write::Update(_) | Write::Delete(_)),
+        _ => return Err(Error::unsupported("EXPLAIN of this statement")),
+    };
+    refuse(changes_rows && options.analyze, "EXPLAIN ANALYZE of a statement that changes rows")?;
+    refuse(!changes_rows && matches!(statement, Routed::Write(_)), "EXPLAIN of this statement")?;
+    Ok(Routed::Explain { options, statement: Box::new(statement) })
+}
+
+fn route_set(set: Set) -> Result<Routed> {
+    match set {
+        Set::SingleAssignment { scope, hivevar, variable, values } => {
+            refuse(hivevar, "SET HIVEVAR")?;
+            refuse(matches!(scope, Some(ContextModifier::Local)), "SET LOCAL")?;
+            refuse(matches!(scope, Some(ContextModifier::Global)), "SET GLOBAL")?;
+            let name = variable.to_string().to_ascii_lowercase();
+            Ok(Routed::Set { name, value: setting_value(&values)? })
+        }
+        Set::SetTimeZone { local, value } => {
+            refuse(local, "SET LOCAL TIME ZONE")?;
+            Ok(Routed::Set { name: "timezone".into(), value: setting_value(&[value])? })
+        }
+        Set::SetNames { charset_name, collation_name } => {
+            refuse(collation_name.is_some(), "SET NAMES … COLLATE")?;
+            Ok(Routed::Set { name: "client_encoding".into(), value: SettingValue::Text(charset_name.value) })
+        }
+        Set::SetNamesDefault {} => Ok(Routed::Reset(Some("client_encoding".into()))),
+        Set::SetTransaction { modes, snapshot, session } => {
+            refuse(snapshot.is_some(), "SET TRANSACTION SNAPSHOT")?;
+            Ok(Routed::SetTransaction { read_only: transaction_modes(&modes)?, session })
+        }
+        Set::ParenthesizedAssignments { .. } | Set::MultipleAssignments { .. } => {
+            Err(Error::unsupported("SET of several settings at once"))
+        }
+        Set::SetSessionAuthorization(_) => Err(Error::unsupported("SET SESSION AUTHORIZATION")),
+        Set::SetSessionParam(_) => Err(Error::unsupported("this form of SET")),
+        Set::SetRole { .. } => Err(Error::unsupported("SET ROLE")),
+    }
+}
+
+fn setting_name(words: &[Ident]) -> String {
+    let name = words.iter().map(fold).collect::<Vec<_>>().join(".");
+    match name.as_str() {
+        // SHOW TIME ZONE, SHOW TRANSACTION ISOLATION LEVEL
+        "time.zone" => "timezone".to_owned(),
+        "transaction.isolation.level" => "transaction_isolation".to_owned(),
+        _ => name,
+    }
+}
+
+fn setting_value(values: &[Expr]) -> Result<SettingValue> {
+    let [value] = values else {
+        return Err(Error::syntax("SET takes one value"));
+    };
+    let text = match value {
+        Expr::Value(ValueWithSpan { value, span: _ }) => match value {
+            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => text.clone(),
+            Value::Number(number, _) => number.clone(),
+            Value::Boolean(on) => on.to_string(),
+            other => return Err(Error::syntax(format!("\"{other}\" is no value for a setting"))),
+        },
+        Expr::Identifier(ident) => match fold(ident) {
+            word if word == "default" => return Ok(SettingValue::Default),
+            word => word,
+        },
+        Expr::UnaryOp { .. } => value.to_string(),
+        other => return Err(Error::syntax(format!("\"{other}\" is no value for a setting")).at(place(other.span()))),
+    };
+    Ok(SettingValue::Text(text))
+}
+
+/// Whether the modes ask for READ ONLY; fails for an isolation level we cannot give.
+fn transaction_modes(modes: &[TransactionMode]) -> Result<Option<bool>> {
+    let mut read_only = None;
+    for mode in modes {
+        match mode {
+            TransactionMode::AccessMode(TransactionAccessMode::ReadOnly) => read_only = Some(true),
+            TransactionMode::AccessMode(TransactionAccessMode::ReadWrite) => read_only = Some(false),
+            TransactionMode::IsolationLevel(level) => match level {
+                TransactionIsolationLevel::RepeatableRead | TransactionIsolationLevel::Snapshot => {}
+                TransactionIsolationLevel::ReadUncommitted
+                | TransactionIsolationLevel::ReadCommitted
+                | TransactionIsolationLevel::Serializable => return Err(unsupported_isolation(&level.to_string())),
+            },
+        }
+    }
+    Ok(read_only)
+}
+
+/// The refusal of an isolation level, for BEGIN and for the setting.
+pub(crate) fn unsupported_isolation(level: &str) -> Error {
+    Error::new(
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        format!("isolation level {} is not supported", level.to_ascii_uppercase()),
+    )
+    .with_hint("Transactions run at REPEATABLE READ (snapshot isolation).")
+}

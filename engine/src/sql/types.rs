@@ -1,0 +1,284 @@
+//! SQL's type names and the Arrow types that hold them, in both directions.
+//!
+//! One table serves column definitions and casts, so that `CAST(x AS t)` always gives what a column of type `t` holds.
+
+use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::sql::sqlparser::ast::{
+    BinaryLength, CharLengthUnits, CharacterLength, DataType as SqlType, ExactNumberInfo, TimezoneInfo,
+};
+
+use crate::{Error, Result, error::sqlstate};
+
+/// Field metadata: the largest number of characters of a `varchar(n)` or `char(n)` column.
+pub(crate) const LENGTH_KEY: &str = "rustydb.length";
+/// Field metadata: the type as declared, where the Arrow type does not tell it.
+pub(crate) const TYPE_KEY: &str = "rustydb.type";
+/// Field metadata: the SQL text of the column's default.
+pub(crate) const DEFAULT_KEY: &str = "rustydb.default";
+/// Schema metadata: the primary key constraint's name, if it was given one.
+pub(crate) const PRIMARY_KEY_NAME_KEY: &str = "rustydb.primary_key_name";
+
+/// Decimal128 holds 38 digits.
+const MAX_NUMERIC_PRECISION: u64 = 38;
+/// What a bare `numeric` holds: as DataFusion's default, wide enough for amounts of money with room on both sides.
+const DEFAULT_NUMERIC: DataType = DataType::Decimal128(38, 10);
+/// The time zone under which `timestamp with time zone` is stored and printed.
+const STORED_TIME_ZONE: &str = "UTC";
+/// As PostgreSQL: varchar(n) beyond this is surely a mistake.
+const MAX_VARCHAR_LENGTH: u64 = 10_485_760;
+
+/// The Arrow type of a column, with what Arrow cannot say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ColumnType {
+    pub(crate) data_type: DataType,
+    /// The n of `varchar(n)`.
+    pub(crate) length: Option<u64>,
+    /// The declared name where it differs from [`name_of`] the Arrow type.
+    pub(crate) declared: Option<String>,
+}
+
+impl From<DataType> for ColumnType {
+    fn from(data_type: DataType) -> Self {
+        ColumnType { data_type, length: None, declared: None }
+    }
+}
+
+impl ColumnType {
+    /// A field of this type, with the metadata that keeps its declaration.
+    pub(crate) fn field(&self, name: &str, nullable: bool) -> Field {
+        let mut metadata = std::collections::HashMap::new();
+        if let Some(length) = self.length {
+            metadata.insert(LENGTH_KEY.to_owned(), length.to_string());
+        }
+        if let Some(declared) = &self.declared {
+            metadata.insert(TYPE_KEY.to_owned(), declared.clone());
+        }
+        Field::new(name, self.data_type.clone(), nullable).with_metadata(metadata)
+    }
+}
+
+/// The type a column declared as `sql_type` has.
+pub(crate) fn column_type(sql_type: &SqlType) -> Result<ColumnType> {
+    Ok(match sql_type {
+        SqlType::Boolean | SqlType::Bool => DataType::Boolean.into(),
+        SqlType::TinyInt(None) => DataType::Int8.into(),
+        SqlType::SmallInt(None) | SqlType::Int2(None) | SqlType::Int16 => DataType::Int16.into(),
+        SqlType::Int(None) | SqlType::Integer(None) | SqlType::Int4(None) | SqlType::Int32 => DataType::Int32.into(),
+        SqlType::BigInt(None) | SqlType::Int8(None) | SqlType::Int64 => DataType::Int64.into(),
+        SqlType::UInt8 | SqlType::UTinyInt | SqlType::TinyIntUnsigned(None) => DataType::UInt8.into(),
+        SqlType::UInt16 | SqlType::USmallInt | SqlType::SmallIntUnsigned(None) => DataType::UInt16.into(),
+        SqlType::UInt32 | SqlType::IntUnsigned(None) | SqlType::IntegerUnsigned(None) => DataType::UInt32.into(),
+        SqlType::UInt64 | SqlType::UBigInt | SqlType::BigIntUnsigned(None) => DataType::UInt64.into(),
+        SqlType::Real | SqlType::Float4 | SqlType::Float32 => DataType::Float32.into(),
+        SqlType::DoublePrecision | SqlType::Float8 | SqlType::Float64 | SqlType::Double(ExactNumberInfo::None) => {
+            DataType::Float64.into()
+        }
+        SqlType::Float(info) => float_type(info)?.into(),
+        SqlType::Numeric(info) | SqlType::Decimal(info) | SqlType::Dec(info) => numeric_type(info)?.into(),
+        SqlType::Text | SqlType::String(None) | SqlType::Clob(None) => DataType::Utf8View.into(),
+        SqlType::Varchar(length)
+        | SqlType::CharacterVarying(length)
+        | SqlType::CharVarying(length)
+        | SqlType::Nvarchar(length) => text_type("character varying", length.as_ref(), None)?,
+        SqlType::Char(length) | SqlType::Character(length) => text_type("character", length.as_ref(), Some(1))?,
+        SqlType::Bytea
+        | SqlType::Blob(None)
+        | SqlType::Binary(None)
+        | SqlType::Varbinary(None | Some(BinaryLength::Max)) => DataType::BinaryView.into(),
+        SqlType::Date | SqlType::Date32 => DataType::Date32.into(),
+        SqlType::Time(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+            time_unit("time", *precision)?;
+            // Time64 has no unit coarser than a microsecond.
+            DataType::Time64(TimeUnit::Microsecond).into()
+        }
+        SqlType::Timestamp(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone)
+        | SqlType::Datetime(precision) => DataType::Timestamp(time_unit("timestamp", *precision)?, None).into(),
+        SqlType::Timestamp(precision, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => {
+            DataType::Timestamp(time_unit("timestamp", *precision)?, Some(STORED_TIME_ZONE.into())).into()
+        }
+        SqlType::Interval { fields: None, precision: None } => DataType::Interval(IntervalUnit::MonthDayNano).into(),
+        other => {
+            let error = Error::unsupported(format!("the type {other}"));
+            return Err(match other {
+                SqlType::Uuid | SqlType::JSON | SqlType::JSONB | SqlType::Enum(..) => error.with_hint("Use text."),
+                SqlType::Custom(name, _) if name.to_string().to_lowercase().contains("serial") => {
+                    error.with_hint("Use integer or bigint and number the rows in the application.")
+                }
+                SqlType::Custom(name, _) => {
+                    Error::new(sqlstate::UNDEFINED_OBJECT, format!("type \"{name}\" does not exist"))
+                }
+                _ => error,
+            });
+        }
+    })
+}
+
+fn float_type(info: &ExactNumberInfo) -> Result<DataType> {
+    match info {
+        ExactNumberInfo::None | ExactNumberInfo::Precision(25..=53) => Ok(DataType::Float64),
+        ExactNumberInfo::Precision(1..=24) => Ok(DataType::Float32),
+        other => {
+            Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("precision of float{other} is out of range"))
+                .with_hint("float(p) takes 1 to 53 binary digits."))
+        }
+    }
+}
+
+fn numeric_type(info: &ExactNumberInfo) -> Result<DataType> {
+    let (precision, scale) = match info {
+        ExactNumberInfo::None => return Ok(DEFAULT_NUMERIC),
+        ExactNumberInfo::Precision(precision) => (*precision, 0),
+        ExactNumberInfo::PrecisionAndScale(precision, scale) => (*precision, *scale),
+    };
+    let invalid = |message: String| Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message));
+    if !(1..=MAX_NUMERIC_PRECISION).contains(&precision) {
+        return invalid(format!("numeric precision {precision} must be between 1 and {MAX_NUMERIC_PRECISION}"));
+    }
+    match (u8::try_from(precision), i8::try_from(scale)) {
+        (Ok(digits), Ok(after_point)) if (0..=scale.max(0)).contains(&scale) && scale as u64 <= precision => {
+            Ok(DataType::Decimal128(digits, after_point))
+        }
+        _ => invalid(format!("numeric scale {scale} must be between 0 and the precision {precision}")),
+    }
+}
+
+fn text_type(name: &str, length: Option<&CharacterLength>, default: Option<u64>) -> Result<ColumnType> {
+    let length = match length {
+        None => default,
+        Some(CharacterLength::Max) => None,
+        Some(CharacterLength::IntegerLength { length, unit: None | Some(CharLengthUnits::Characters) }) => {
+            Some(*length)
+        }
+        Some(CharacterLength::IntegerLength { unit: Some(CharLengthUnits::Octets), .. }) => {
+            return Err(Error::unsupported("a text length in OCTETS").with_hint("Lengths count characters."));
+        }
+    };
+    match length {
+        None => Ok(ColumnType { data_type: DataType::Utf8View, length: None, declared: Some(name.to_owned()) }),
+        Some(length @ 1..=MAX_VARCHAR_LENGTH) => Ok(ColumnType {
+            data_type: DataType::Utf8View,
+            length: Some(length),
+            declared: Some(format!("{name}({length})")),
+        }),
+        Some(length) => Err(Error::new(
+            sqlstate::INVALID_PARAMETER_VALUE,
+            format!("length {length} of {name} must be between 1 and {MAX_VARCHAR_LENGTH}"),
+        )),
+    }
+}
+
+/// Any precision up to microseconds is kept in microseconds, PostgreSQL's resolution; 9 asks for nanoseconds.
+fn time_unit(type_name: &str, precision: Option<u64>) -> Result<TimeUnit> {
+    match precision {
+        None | Some(6) => Ok(TimeUnit::Microsecond),
+        Some(0) => Ok(TimeUnit::Second),
+        Some(3) => Ok(TimeUnit::Millisecond),
+        Some(9) if type_name == "timestamp" => Ok(TimeUnit::Nanosecond),
+        Some(other) => Err(Error::unsupported(format!("{type_name}({other})"))
+            .with_hint(format!("Write {type_name}, {type_name}(0), {type_name}(3) or {type_name}(6)."))),
+    }
+}
+
+/// The declared type of a column, as PostgreSQL would print it.
+pub(crate) fn declared_name(field: &Field) -> String {
+    match field.metadata().get(TYPE_KEY) {
+        Some(declared) => declared.clone(),
+        None => name_of(field.data_type()),
+    }
+}
+
+/// SQL's name for an Arrow type.
+pub(crate) fn name_of(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "boolean".into(),
+        DataType::Int8 => "tinyint".into(),
+        DataType::Int16 => "smallint".into(),
+        DataType::Int32 => "integer".into(),
+        DataType::Int64 => "bigint".into(),
+        DataType::UInt8 => "uint8".into(),
+        DataType::UInt16 => "uint16".into(),
+        DataType::UInt32 => "uint32".into(),
+        DataType::UInt64 => "uint64".into(),
+        DataType::Float32 => "real".into(),
+        DataType::Float64 => "double precision".into(),
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => format!("numeric({precision},{scale})"),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytea".into(),
+        DataType::FixedSizeBinary(length) => format!("bytea({length})"),
+        DataType::Date32 | DataType::Date64 => "date".into(),
+        DataType::Time32(_) | DataType::Time64(_) => "time".into(),
+        DataType::Timestamp(unit, zone) => {
+            let digits = match unit {
+                TimeUnit::Second => "(0)",
+                TimeUnit::Millisecond => "(3)",
+                TimeUnit::Microsecond => "",
+                TimeUnit::Nanosecond => "(9)",
+            };
+            let zone = if zone.is_some() { " with time zone" } else { "" };
+            format!("timestamp{digits}{zone}")
+        }
+        DataType::Interval(_) => "interval".into(),
+        DataType::Null => "unknown".into(),
+        other => other.to_string(),
+    }
+}
+
+/// Lets casts use the same type names as columns.
+#[derive(Debug)]
+pub(crate) struct CastTypes;
+
+impl TypePlanner for CastTypes {
+    fn plan_type(&self, sql_type: &SqlType) -> DataFusionResult<Option<DataType>> {
+        match column_type(sql_type) {
+            Ok(column_type) => Ok(Some(column_type.data_type)),
+            // Nested types and the like: DataFusion knows some that columns cannot have.
+            Err(error) if error.sqlstate() == sqlstate::FEATURE_NOT_SUPPORTED => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::sqlparser::parser::Parser;
+
+    use super::*;
+    use crate::sql::parse::RustyDialect;
+
+    fn parsed(text: &str) -> Result<ColumnType> {
+        let mut parser = Parser::new(&RustyDialect).try_with_sql(text).unwrap();
+        column_type(&parser.parse_data_type().unwrap())
+    }
+
+    #[test]
+    fn names_of_declared_types_read_as_in_postgres() {
+        for (written, printed) in [
+            ("varchar(25)", "character varying(25)"),
+            ("char(10)", "character(10)"),
+            ("text", "text"),
+            ("decimal(15,2)", "numeric(15,2)"),
+            ("float", "double precision"),
+            ("float(24)", "real"),
+            ("int", "integer"),
+            ("timestamptz", "timestamp with time zone"),
+            ("timestamp(3)", "timestamp(3)"),
+        ] {
+            let column = parsed(written).unwrap();
+            assert_eq!(declared_name(&column.field("c", true)), printed, "{written}");
+        }
+    }
+
+    #[test]
+    fn impossible_types_are_refused_by_name() {
+        assert_eq!(parsed("numeric(40,2)").unwrap_err().sqlstate(), "22023");
+        assert_eq!(parsed("numeric(4,6)").unwrap_err().sqlstate(), "22023");
+        assert_eq!(parsed("uuid").unwrap_err().sqlstate(), "0A000");
+        assert_eq!(parsed("strang").unwrap_err().sqlstate(), "42704");
+        assert_eq!(parsed("varchar(0)").unwrap_err().sqlstate(), "22023");
+    }
+}

@@ -1,0 +1,157 @@
+//! The rows of a query on their way to the caller.
+//!
+//! A query runs on the database's own threads and its batches pass through a short channel, so that a slow reader slows
+//! the query instead of filling memory. Dropping the stream stops the query at once.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::physical_plan::execute_stream;
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::runtime::{Runtimes, Task};
+use crate::sql::plan::ReadyPlan;
+use crate::{Error, Result, error::sqlstate};
+
+/// Batches made ahead of the reader. Two keep both sides busy; more would only hold memory.
+const BATCHES_AHEAD: usize = 2;
+
+/// The result of a query: record batches, as they are made.
+pub struct RecordStream {
+    schema: SchemaRef,
+    planning_time: Duration,
+    source: Source,
+}
+
+enum Source {
+    /// Rows made already, as for SHOW.
+    Ready(VecDeque<RecordBatch>),
+    Running {
+        batches: mpsc::Receiver<Result<RecordBatch>>,
+        task: Option<Task<()>>,
+        _runtimes: Arc<Runtimes>,
+    },
+}
+
+impl RecordStream {
+    pub(crate) fn ready(batch: RecordBatch) -> Self {
+        RecordStream {
+            schema: batch.schema(),
+            planning_time: Duration::ZERO,
+            source: Source::Ready(VecDeque::from([batch])),
+        }
+    }
+
+    /// Starts a plan. `deadline` is when the statement's time is up.
+    pub(crate) fn start(runtimes: &Arc<Runtimes>, plan: ReadyPlan, deadline: Deadline) -> Self {
+        let schema = plan.schema();
+        let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
+        let task = runtimes.spawn(async move {
+            let run = run(plan, sender.clone());
+            if let Err(error) = deadline.limit(run).await {
+                // Nobody listening means the reader is gone: fine.
+                let _ = sender.send(Err(error)).await;
+            }
+        });
+        let source = Source::Running { batches, task: Some(task), _runtimes: Arc::clone(runtimes) };
+        RecordStream { schema, planning_time: Duration::ZERO, source }
+    }
+
+    pub(crate) fn with_planning_time(mut self, planning_time: Duration) -> Self {
+        self.planning_time = planning_time;
+        self
+    }
+
+    /// The columns of every batch.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    /// The time from the statement's arrival until it began to run.
+    pub fn planning_time(&self) -> Duration {
+        self.planning_time
+    }
+
+    /// All batches at once.
+    pub async fn collect(mut self) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        while let Some(batch) = self.next().await {
+            batches.push(batch?);
+        }
+        Ok(batches)
+    }
+}
+
+async fn run(plan: ReadyPlan, sender: mpsc::Sender<Result<RecordBatch>>) -> Result<()> {
+    let mut rows = execute_stream(plan.plan, plan.context)?;
+    while let Some(batch) = rows.next().await {
+        if sender.send(Ok(batch?)).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+impl Stream for RecordStream {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match &mut self.source {
+            Source::Ready(batches) => Poll::Ready(batches.pop_front().map(Ok)),
+            Source::Running { batches, task, .. } => match batches.poll_recv(context) {
+                Poll::Ready(Some(batch)) => Poll::Ready(Some(batch)),
+                Poll::Pending => Poll::Pending,
+                // The channel closes at the end of the rows, and when the task panicked.
+                Poll::Ready(None) => match task.as_mut().map(|task| Pin::new(task).poll(context)) {
+                    None => Poll::Ready(None),
+                    Some(Poll::Pending) => Poll::Pending,
+                    Some(Poll::Ready(ended)) => {
+                        *task = None;
+                        Poll::Ready(ended.err().map(Err))
+                    }
+                },
+            },
+        }
+    }
+}
+
+impl std::fmt::Debug for RecordStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecordStream").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+/// When a statement's time is up, if ever.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    at: Option<Instant>,
+}
+
+impl Deadline {
+    pub(crate) fn after(timeout: Option<Duration>) -> Self {
+        // A timeout too long for the clock is none.
+        Deadline { at: timeout.and_then(|timeout| Instant::now().checked_add(timeout)) }
+    }
+
+    /// Waits for `work` until the deadline, then fails with 57014.
+    pub(crate) async fn limit<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match self.at {
+            None => work.await,
+            Some(at) => tokio::time::timeout_at(at, work).await.unwrap_or_else(|_| {
+                Err(Error::new(
+                    sqlstate::QUERY_CANCELED,
+                    "the statement was cancelled: it took longer than statement_timeout",
+                )
+                .with_hint("SET statement_timeout = 0 turns the limit off."))
+            }),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Rows that come as record batches.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, LargeStringArray, RecordBatch};
+use futures::stream;
+use rustydb_engine::{IngestMode, IngestTarget, Session};
+
+use crate::helpers::*;
+
+fn batch(ids: std::ops::Range<i64>) -> RecordBatch {
+    let texts: ArrayRef = Arc::new(LargeStringArray::from_iter_values(ids.clone().map(|id| format!("t{id}"))));
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(ids));
+    RecordBatch::try_from_iter([("s", texts), ("id", ids)]).unwrap()
+}
+
+async fn ingest(
+    session: &Session,
+    table: &str,
+    mode: IngestMode,
+    batches: Vec<RecordBatch>,
+) -> rustydb_engine::Result<u64> {
+    let columns = batches[0].schema();
+    let target = IngestTarget { schema: None, table: table.to_owned(), mode, columns };
+    session.ingest(target, Box::pin(stream::iter(batches.into_iter().map(Ok)))).await
+}
+
+#[tokio::test]
+async fn modes_decide_about_the_table() {
+    let session = memory().await;
+    assert_eq!(ingest(&session, "t", IngestMode::Append, vec![batch(0..3)]).await.unwrap_err().sqlstate(), "42P01");
+    assert_eq!(ingest(&session, "t", IngestMode::Create, vec![batch(0..3)]).await.unwrap(), 3);
+    assert_eq!(ingest(&session, "t", IngestMode::Create, vec![batch(0..3)]).await.unwrap_err().sqlstate(), "42P07");
+    assert_eq!(ingest(&session, "t", IngestMode::Append, vec![batch(3..5), batch(5..6)]).await.unwrap(), 3);
+    assert_eq!(query(&session, "SELECT count(*), max(id), max(s) FROM t").await, ["6|5|t5"]);
+    assert_eq!(ingest(&session, "t", IngestMode::Replace, vec![batch(0..2)]).await.unwrap(), 2);
+    assert_eq!(ingest(&session, "u", IngestMode::CreateAppend, vec![batch(0..2)]).await.unwrap(), 2);
+    assert_eq!(ingest(&session, "u", IngestMode::CreateAppend, vec![batch(0..2)]).await.unwrap(), 2);
+    assert_eq!(query(&session, "SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM u)").await, ["2|4"]);
+}
+
+#[tokio::test]
+async fn columns_are_matched_by_name_and_checked() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (id smallint PRIMARY KEY, extra text DEFAULT 'x', s varchar(4))").await;
+    assert_eq!(ingest(&session, "t", IngestMode::Append, vec![batch(1..3)]).await.unwrap(), 2);
+    assert_eq!(query(&session, "SELECT * FROM t ORDER BY id").await, ["1|x|t1", "2|x|t2"]);
+    for (ids, sqlstate) in [(2..4, "23505"), (40_000..40_001, "22003"), (1000..1001, "22001")] {
+        assert_eq!(ingest(&session, "t", IngestMode::Append, vec![batch(ids)]).await.unwrap_err().sqlstate(), sqlstate);
+    }
+    run(&session, "CREATE TABLE other (id int)").await;
+    assert_eq!(ingest(&session, "other", IngestMode::Append, vec![batch(1..3)]).await.unwrap_err().sqlstate(), "42703");
+    assert_eq!(query(&session, "SELECT count(*) FROM t").await, ["2"]);
+}
+
+#[tokio::test]
+async fn a_large_load_that_fails_leaves_nothing() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (id bigint PRIMARY KEY, s text)").await;
+    let batches: Vec<_> = (0..20).map(|piece| batch(piece * 8192..(piece + 1) * 8192)).collect();
+    let target =
+        IngestTarget { schema: None, table: "t".into(), mode: IngestMode::Append, columns: batches[0].schema() };
+    let failure = run_failure(&session, "SELECT nope").await;
+    let broken = batches.clone().into_iter().map(Ok).chain([Err(failure)]);
+    let error = session.ingest(target, Box::pin(stream::iter(broken.collect::<Vec<_>>()))).await.unwrap_err();
+    assert_eq!(error.sqlstate(), "42703", "the source's own error comes through");
+    assert_eq!(query(&session, "SELECT count(*) FROM t").await, ["0"]);
+    assert_eq!(ingest(&session, "t", IngestMode::Append, batches).await.unwrap(), 20 * 8192);
+    assert_eq!(query(&session, "SELECT count(*), sum(id) FROM t").await, ["163840|13421690880"]);
+}
+
+async fn run_failure(session: &Session, sql: &str) -> rustydb_engine::Error {
+    error(session, sql).await
+}
+
+#[tokio::test]
+async fn ingest_takes_part_in_the_transaction() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (id bigint PRIMARY KEY, s text)").await;
+    run(&session, "BEGIN").await;
+    ingest(&session, "t", IngestMode::Append, vec![batch(0..5)]).await.unwrap();
+    assert_eq!(query(&session, "SELECT count(*) FROM t").await, ["5"]);
+    run(&session, "ROLLBACK").await;
+    assert_eq!(query(&session, "SELECT count(*) FROM t").await, ["0"]);
+}

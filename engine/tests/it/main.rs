@@ -1,0 +1,17 @@
+//! The engine from the outside: an embedded database, SQL in, rows and errors out. One binary, because each costs a link
+//! against all of DataFusion.
+
+mod copy;
+mod ddl;
+mod dml;
+mod errors;
+mod explain;
+mod foreign_keys;
+mod helpers;
+mod information_schema;
+mod ingest;
+mod prepared;
+mod queries;
+mod session;
+mod storage;
+mod transactions;

@@ -1,0 +1,101 @@
+//! Settings, SHOW, and the session's own calls.
+
+use rustydb_engine::{Database, DatabaseOptions};
+
+use crate::helpers::*;
+
+#[tokio::test]
+async fn settings_are_set_shown_and_reset() {
+    let session = memory().await;
+    for (statement, name, value) in [
+        ("SET statement_timeout = '2s'", "statement_timeout", "2000ms"),
+        ("SET application_name TO 'shop'", "application_name", "shop"),
+        ("SET synchronous_commit = off", "synchronous_commit", "off"),
+        ("SET TIME ZONE 'Europe/Berlin'", "timezone", "Europe/Berlin"),
+        ("SET batch_size = 1000", "batch_size", "1000"),
+        ("SET target_partitions = 3", "target_partitions", "3"),
+        ("SET datafusion.optimizer.prefer_hash_join = false", "datafusion.optimizer.prefer_hash_join", "false"),
+    ] {
+        assert_eq!(run(&session, statement).await.tag, "SET");
+        assert_eq!(query(&session, &format!("SHOW {name}")).await, [value], "{statement}");
+        assert_eq!(session.setting(name).as_deref(), Some(value));
+    }
+    assert_eq!(
+        query(&session.database().connect(), "SHOW application_name").await,
+        [""],
+        "settings are the session's own"
+    );
+    run(&session, "RESET ALL").await;
+    assert_eq!(query(&session, "SHOW statement_timeout").await, ["0"]);
+    assert_eq!(query(&session, "SHOW datafusion.optimizer.prefer_hash_join").await, ["true"]);
+    assert!(query(&session, "SHOW ALL").await.len() > 5);
+    session.set("Application_Name", "x").await.unwrap();
+    assert_eq!(session.setting("application_name").as_deref(), Some("x"));
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_are_refused() {
+    let session = memory().await;
+    assert_errors(
+        &session,
+        &[
+            ("SET nonsense = 1", "42704"),
+            ("SHOW nonsense", "42704"),
+            ("RESET nonsense", "42704"),
+            ("SET batch_size = 0", "22023"),
+            ("SET target_partitions = 100000", "22023"),
+            ("SET timezone = 'Mars/Olympus'", "22023"),
+            ("SET synchronous_commit = maybe", "22023"),
+            ("SET client_encoding = 'LATIN1'", "0A000"),
+            ("SET default_transaction_isolation = 'serializable'", "0A000"),
+            ("SET datafusion.execution.target_partitions = 100000", "42704"),
+            ("SET datafusion.optimizer.nonsense = 1", "42704"),
+            ("SET server_version = '1'", "55P02"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_time_zone_governs_what_now_shows() {
+    let session = memory().await;
+    run(&session, "SET TIME ZONE '+02:00'").await;
+    assert_eq!(query(&session, "SELECT arrow_typeof(now())").await, ["Timestamp(ns, \"+02:00\")"]);
+}
+
+#[tokio::test]
+async fn the_database_gives_its_sessions_their_timeout() {
+    let options = DatabaseOptions {
+        statement_timeout: Some(std::time::Duration::from_millis(40)),
+        query_threads: Some(1),
+        ..DatabaseOptions::memory()
+    };
+    let session = Database::open(options).await.unwrap().connect();
+    assert_eq!(query(&session, "SHOW statement_timeout").await, ["40ms"]);
+    assert_eq!(error(&session, "SELECT count(*) FROM generate_series(1, 1000000000000)").await.sqlstate(), "57014");
+}
+
+#[tokio::test]
+async fn statements_of_one_session_run_one_after_the_other() {
+    let session = std::sync::Arc::new(memory().await);
+    run(&session, "CREATE TABLE t (id int PRIMARY KEY, v int)").await;
+    run(&session, "INSERT INTO t VALUES (1, 0)").await;
+    let additions = (0..20).map(|_| {
+        let session = std::sync::Arc::clone(&session);
+        tokio::spawn(async move { affected(&session, "UPDATE t SET v = v + 1").await })
+    });
+    for addition in additions.collect::<Vec<_>>() {
+        assert_eq!(addition.await.unwrap(), 1);
+    }
+    assert_eq!(query(&session, "SELECT v FROM t").await, ["20"]);
+}
+
+#[tokio::test]
+async fn a_script_runs_statement_by_statement() {
+    let session = memory().await;
+    session
+        .execute_script("CREATE TABLE t (a int); -- one; two\nINSERT INTO t VALUES (1);\nSELECT ';' FROM t;")
+        .await
+        .unwrap();
+    assert_eq!(query(&session, "SELECT a FROM t").await, ["1"]);
+}
