@@ -1,0 +1,56 @@
+//! Everything a client speaks to. Today that is Arrow Flight SQL; other protocols will stand beside it, over the same
+//! sessions.
+//!
+//! # A query's way through this crate
+//!
+//! ```text
+//!            TCP, TLS, HTTP/2        who is it?           which command?
+//! client ──> listen ── server ──> wrapper ── auth ──> service::dispatch
+//!                                                          │
+//!   GetFlightInfo(SQL) ─────────────────────────────> statement ── sessions: where does it run?
+//!                                                          │ plans it, keeps the plan in handles
+//!   <── schema + ticket ───────────────────────────────────┘
+//!   DoGet(ticket) ──────────────────────────────────> execution ── running: so that it can be cancelled
+//!                                                          │ engine::Session::execute_prepared
+//!   <── Arrow batches ──────────────────────────────── stream: engine types become wire types, one batch at a time
+//! ```
+//!
+//! Flight SQL has no connections: each request stands alone, and what belongs together is held together by opaque
+//! handles. Hence three modules carry the crate. `handles` is the bounded, expiring table that everything a client
+//! holds lives in. `sessions` decides in which engine session a statement runs: that of a transaction id, of a login
+//! token, or one of its own. `service` has one module per topic of the protocol.
+//!
+//! # What holds everywhere
+//!
+//! - A statement runs exactly once per request to run it, and a request that is cancelled, by the client's leaving or
+//!   by CancelQuery, stops its work.
+//! - A request whose client breaks off fails; it is never taken for complete.
+//! - Nothing a client sends can panic the server or grow it without bound; every limit is in [`Limits`].
+//! - Every error carries an SQLSTATE, and says what to do; `status` has the table.
+//! - What is not supported is refused by name.
+//! - Beyond loopback the server wants authentication and TLS, or to be told that it may go without.
+//!
+//! [`RemoteClient`] is the other end of the wire, as the SQL shell uses it.
+
+// A request handler's future contains the engine's, which contains DataFusion's and the store's: more layers than the
+// compiler looks through by default.
+#![recursion_limit = "256"]
+
+mod auth;
+mod client;
+mod handles;
+mod intact;
+mod listen;
+mod options;
+mod running;
+mod server;
+mod service;
+mod sessions;
+mod status;
+mod stream;
+mod upload;
+mod wrapper;
+
+pub use client::{RemoteClient, RemoteError, RemoteOptions, RemoteResult, RemoteStream, RemoteTable};
+pub use options::{FlightOptions, Limits, TlsFiles};
+pub use server::{FlightServer, ServerError};

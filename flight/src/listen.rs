@@ -1,0 +1,189 @@
+//! The listening socket: where it may be, how many connections it takes, and how they are cut at the end.
+//!
+//! Invariants: beyond loopback the server listens only with authentication and TLS, or when told that it may not need
+//! them. A connection holds one of a fixed number of slots; when there is none, further clients wait in the operating
+//! system's backlog and cost nothing here.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::options::FlightOptions;
+use crate::server::ServerError;
+
+/// Pause after a failed accept. The usual reason is that the process has no file descriptor left: trying again at once
+/// would only burn a core until one is closed.
+const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Opens the socket the options ask for, if they may have it.
+pub(crate) async fn listen(options: &FlightOptions) -> Result<TcpListener, ServerError> {
+    let unresolved = |reason: String| ServerError::Address { address: options.address.clone(), reason };
+    let mut addresses =
+        tokio::net::lookup_host(&options.address).await.map_err(|error| unresolved(error.to_string()))?;
+    let address = addresses.next().ok_or_else(|| unresolved("the name has no address".to_owned()))?;
+    refuse_exposure(options, address)?;
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => ServerError::AddressInUse { address },
+        _ => ServerError::Bind { address, source },
+    })
+}
+
+fn refuse_exposure(options: &FlightOptions, address: SocketAddr) -> Result<(), ServerError> {
+    let missing = match (options.token_file.is_some(), options.tls.is_some()) {
+        _ if address.ip().is_loopback() || options.insecure => return Ok(()),
+        (true, true) => return Ok(()),
+        (false, false) => "authentication and TLS",
+        (false, true) => "authentication",
+        (true, false) => "TLS",
+    };
+    Err(ServerError::Exposed { address, missing })
+}
+
+/// Accepts connections as long as there are slots for them.
+pub(crate) fn accept(
+    listener: TcpListener,
+    connections_max: usize,
+    cut: watch::Receiver<bool>,
+) -> impl Stream<Item = io::Result<Connection>> {
+    let slots = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+    futures::stream::unfold((listener, slots, cut), |(listener, slots, cut)| async move {
+        // The semaphore is never closed; should that change, ending the stream is the right answer.
+        let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
+        let accepted = match listener.accept().await {
+            Ok((socket, _)) => Ok(Connection::new(socket, slot, cut.clone())),
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
+                Err(error)
+            }
+        };
+        Some((accepted, (listener, slots, cut)))
+    })
+}
+
+/// An accepted connection, which ends when it is cut.
+pub(crate) struct Connection {
+    socket: TcpStream,
+    cut: Pin<Box<dyn Future<Output = ()> + Send>>,
+    is_cut: bool,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn new(socket: TcpStream, slot: OwnedSemaphorePermit, mut cut: watch::Receiver<bool>) -> Self {
+        // Small messages (the answers to most requests) must not wait for each other. Failing to say so is harmless.
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!("TCP_NODELAY: {error}");
+        }
+        let cut = Box::pin(async move {
+            // An error means that the server is gone without having cut us, which it does not want then.
+            if cut.wait_for(|cut| *cut).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        });
+        Self { socket, cut, is_cut: false, _slot: slot }
+    }
+}
+
+impl AsyncRead for Connection {
+    // HTTP/2 always has a read pending, so this is where a connection notices that it has been cut.
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.is_cut {
+            self.is_cut = self.cut.as_mut().poll(context).is_ready();
+        }
+        if self.is_cut {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server is shutting down")));
+        }
+        Pin::new(&mut self.socket).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.socket.connect_info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::TlsFiles;
+
+    fn options(token: bool, tls: bool, insecure: bool) -> FlightOptions {
+        let mut options = FlightOptions::new("unused");
+        options.token_file = token.then(|| "tokens".into());
+        options.tls = tls.then(|| TlsFiles { certificate: "c".into(), key: "k".into() });
+        options.insecure = insecure;
+        options
+    }
+
+    #[test]
+    fn beyond_loopback_needs_both_protections_or_consent() {
+        let public: SocketAddr = "0.0.0.0:1".parse().expect("address");
+        for (token, tls, insecure, missing) in [
+            (false, false, false, Some("authentication and TLS")),
+            (true, false, false, Some("TLS")),
+            (false, true, false, Some("authentication")),
+            (true, true, false, None),
+            (false, false, true, None),
+        ] {
+            let outcome = refuse_exposure(&options(token, tls, insecure), public);
+            match (outcome, missing) {
+                (Ok(()), None) => {}
+                (Err(error @ ServerError::Exposed { .. }), Some(missing)) => {
+                    let text = error.to_string();
+                    assert!(text.contains(missing) && text.contains("--insecure"), "{text}");
+                }
+                (outcome, _) => panic!("{token} {tls} {insecure}: {outcome:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn loopback_needs_nothing() {
+        for address in ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1"] {
+            assert!(refuse_exposure(&options(false, false, false), address.parse().expect("address")).is_ok());
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! The protocol's table of contents: every command, and the one place that answers it.
+//!
+//! Invariant: nothing here does any work. A command that is not supported says so by name and says what to do instead;
+//! there is no method that pretends.
+
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::sql::server::{DoPutError, FlightSqlService, PeekableFlightDataStream};
+use arrow_flight::sql::{
+    ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest,
+    ActionBeginTransactionResult, ActionCancelQueryRequest, ActionCancelQueryResult,
+    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
+    ActionCreatePreparedSubstraitPlanRequest, ActionEndSavepointRequest, ActionEndTransactionRequest, Any, Command,
+    CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys,
+    CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo,
+    CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery,
+    CommandStatementSubstraitPlan, CommandStatementUpdate, DoPutPreparedStatementResult, SqlInfo, TicketStatementQuery,
+};
+use arrow_flight::{Action, FlightDescriptor, FlightInfo, Ticket};
+use futures::StreamExt;
+use tonic::{Request, Response, Status};
+
+use super::SqlService;
+use crate::status::refuse;
+use crate::wrapper::caller;
+
+type Described = Result<Response<FlightInfo>, Status>;
+type Fetched = Result<Response<<SqlService as FlightService>::DoGetStream>, Status>;
+type Put = Result<Response<<SqlService as FlightService>::DoPutStream>, Status>;
+type Acted = Result<Response<<SqlService as FlightService>::DoActionStream>, Status>;
+
+#[tonic::async_trait]
+impl FlightSqlService for SqlService {
+    type FlightService = Self;
+
+    // Statements
+
+    async fn get_flight_info_statement(
+        &self,
+        command: CommandStatementQuery,
+        request: Request<FlightDescriptor>,
+    ) -> Described {
+        let job = self.plan_statement(caller(&request)?, &command.query, command.transaction_id.as_deref()).await?;
+        self.hand_out_ticket(job, &request)
+    }
+
+    async fn do_get_statement(&self, ticket: TicketStatementQuery, request: Request<Ticket>) -> Fetched {
+        self.redeem_ticket(caller(&request)?, &ticket.statement_handle).await.map(Response::new)
+    }
+
+    async fn do_put_statement_update(
+        &self,
+        command: CommandStatementUpdate,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        let caller = caller(&request)?;
+        let job = self.plan_statement(caller, &command.query, command.transaction_id.as_deref()).await?;
+        self.update(caller, &job).await
+    }
+
+    async fn do_put_statement_ingest(
+        &self,
+        command: CommandStatementIngest,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        let caller = caller(&request)?.clone();
+        self.ingest(&caller, command, request.into_inner()).await
+    }
+
+    // Prepared statements
+
+    async fn do_action_create_prepared_statement(
+        &self,
+        command: ActionCreatePreparedStatementRequest,
+        request: Request<Action>,
+    ) -> Result<ActionCreatePreparedStatementResult, Status> {
+        self.prepare(caller(&request)?, &command.query, command.transaction_id.as_deref()).await
+    }
+
+    async fn do_action_close_prepared_statement(
+        &self,
+        command: ActionClosePreparedStatementRequest,
+        request: Request<Action>,
+    ) -> Result<(), Status> {
+        self.close_prepared(caller(&request)?, &command.prepared_statement_handle)
+    }
+
+    async fn do_put_prepared_statement_query(
+        &self,
+        command: CommandPreparedStatementQuery,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<DoPutPreparedStatementResult, Status> {
+        let caller = caller(&request)?.clone();
+        self.bind_parameters(&caller, command.prepared_statement_handle, request.into_inner()).await
+    }
+
+    async fn get_flight_info_prepared_statement(
+        &self,
+        command: CommandPreparedStatementQuery,
+        request: Request<FlightDescriptor>,
+    ) -> Described {
+        let job = self.prepared_job(caller(&request)?, &command.prepared_statement_handle)?;
+        self.hand_out_ticket(job, &request)
+    }
+
+    async fn do_get_prepared_statement(
+        &self,
+        command: CommandPreparedStatementQuery,
+        request: Request<Ticket>,
+    ) -> Fetched {
+        self.fetch_prepared(caller(&request)?, &command.prepared_statement_handle).await.map(Response::new)
+    }
+
+    async fn do_put_prepared_statement_update(
+        &self,
+        command: CommandPreparedStatementUpdate,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        let caller = caller(&request)?.clone();
+        self.update_prepared(&caller, &command.prepared_statement_handle, request.into_inner()).await
+    }
+
+    // Transactions
+
+    async fn do_action_begin_transaction(
+        &self,
+        _command: ActionBeginTransactionRequest,
+        request: Request<Action>,
+    ) -> Result<ActionBeginTransactionResult, Status> {
+        self.begin_transaction(caller(&request)?)
+    }
+
+    async fn do_action_end_transaction(
+        &self,
+        command: ActionEndTransactionRequest,
+        request: Request<Action>,
+    ) -> Result<(), Status> {
+        self.end_transaction(caller(&request)?, &command).await
+    }
+
+    async fn do_action_begin_savepoint(
+        &self,
+        _command: ActionBeginSavepointRequest,
+        _request: Request<Action>,
+    ) -> Result<ActionBeginSavepointResult, Status> {
+        Err(no_savepoints())
+    }
+
+    async fn do_action_end_savepoint(
+        &self,
+        _command: ActionEndSavepointRequest,
+        _request: Request<Action>,
+    ) -> Result<(), Status> {
+        Err(no_savepoints())
+    }
+
+    // Stopping
+
+    async fn do_action_cancel_query(
+        &self,
+        command: ActionCancelQueryRequest,
+        request: Request<Action>,
+    ) -> Result<ActionCancelQueryResult, Status> {
+        self.cancel_query(caller(&request)?, &command.info)
+    }
+
+    async fn do_action_fallback(&self, request: Request<Action>) -> Acted {
+        // Flight's own actions: their messages are not wrapped in Any.
+        let result = match request.get_ref().r#type.as_str() {
+            "CancelFlightInfo" => self.cancel_flight_info(caller(&request)?, &request.get_ref().body)?,
+            "CloseSession" => self.close_session(caller(&request)?),
+            other => return Err(self.unknown_action(other)),
+        };
+        Ok(Response::new(futures::stream::iter([Ok(result)]).boxed()))
+    }
+
+    // Metadata
+
+    async fn get_flight_info_catalogs(
+        &self,
+        command: CommandGetCatalogs,
+        request: Request<FlightDescriptor>,
+    ) -> Described {
+        self.announce_metadata(&command, request)
+    }
+
+    async fn do_get_catalogs(&self, command: CommandGetCatalogs, request: Request<Ticket>) -> Fetched {
+        self.fetch_metadata(command, caller(&request)?)
+    }
+
+    async fn get_flight_info_schemas(
+        &self,
+        command: CommandGetDbSchemas,
+        request: Request<FlightDescriptor>,
+    ) -> Described {
+        self.announce_metadata(&command, request)
+    }
+
+    async fn do_get_schemas(&self, command: CommandGetDbSchemas, request: Request<Ticket>) -> Fetched {
+        self.fetch_metadata(command, caller(&request)?)
+    }
+
+    async fn get_flight_info_tables(&self, command: CommandGetTables, request: Request<FlightDescriptor>) -> Described {
+        self.announce_metadata(&command, request)
+    }
+
+    async fn do_get_tables(&self, command: CommandGetTables, request: Request<Ticket>) -> Fetched {
+        self.fetch_metadata(command, caller(&request)?)
+    }
+
+    async fn get_flight_info_table_types(
+        &self,
+        command: CommandGetTableTypes,
+        request: Request<FlightDescriptor>,
+    ) -> Described {
+        self.announce_metadata(&command, request)
+    }
+
+    async fn do_get_table_types(&self, command: CommandGetTableTypes, request: Request<Ticket>) -> Fetched {
+        self.fetch_metadata(command, caller(&request)?)
+    }
+
+    async fn get_flight_info_primary_keys(
+        &self,
+        command: CommandGetPrimaryKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Described {
+        self.announce_metadata(&command, request)
+    }
+
+    async fn do_get_primary_keys(&self, command: CommandGetPrimaryKeys, request: Request<Ticket>) -> Fetched {
+        self.fetch_metadata(command, caller(&request)?)
+    }
+
+    async fn get_flight_info_exported_keys(
+        &self,
+        command: CommandGetExportedKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Described {
+        self.announce_metadata(&command, request)
+    }
+
+    async fn do_get_exported_keys(&self, command: CommandGetExportedKeys, request: Request<Ticket>) -> Fetched {
+        self.fetch_metadata(command, caller(&request)?)
+    }
+
+    async fn get_flight_info_imported_keys(
+        &self,
+        command: CommandGetImportedKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Described {
+        self.announce_metadata(&command, request)
+    }
+
+    async fn do_get_imported_keys(&self, command: CommandGetImportedKeys, request: Request<Ticket>) -> Fetched {
+        self.fetch_metadata(command, caller(&request)?)
+    }
+
+    async fn get_flight_info_cross_reference(
+        &self,
+        command: CommandGetCrossReference,
+        request: Request<FlightDescriptor>,
+    ) -> Described {
+        self.announce_metadata(&command, request)
+    }
+
+    async fn do_get_cross_reference(&self, command: CommandGetCrossReference, request: Request<Ticket>) -> Fetched {
+        self.fetch_metadata(command, caller(&request)?)
+    }
+
+    async fn get_flight_info_sql_info(
+        &self,
+        command: CommandGetSqlInfo,
+        request: Request<FlightDescriptor>,
+    ) -> Described {
+        self.announce_metadata(&command, request)
+    }
+
+    async fn do_get_sql_info(&self, command: CommandGetSqlInfo, request: Request<Ticket>) -> Fetched {
+        self.fetch_metadata(command, caller(&request)?)
+    }
+
+    async fn get_flight_info_xdbc_type_info(
+        &self,
+        command: CommandGetXdbcTypeInfo,
+        request: Request<FlightDescriptor>,
+    ) -> Described {
+        self.announce_metadata(&command, request)
+    }
+
+    async fn do_get_xdbc_type_info(&self, command: CommandGetXdbcTypeInfo, request: Request<Ticket>) -> Fetched {
+        self.fetch_metadata(command, caller(&request)?)
+    }
+
+    // What is not supported
+
+    async fn get_flight_info_substrait_plan(
+        &self,
+        _command: CommandStatementSubstraitPlan,
+        _request: Request<FlightDescriptor>,
+    ) -> Described {
+        Err(no_substrait())
+    }
+
+    async fn do_put_substrait_plan(
+        &self,
+        _command: CommandStatementSubstraitPlan,
+        _request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        Err(no_substrait())
+    }
+
+    async fn do_action_create_prepared_substrait_plan(
+        &self,
+        _command: ActionCreatePreparedSubstraitPlanRequest,
+        _request: Request<Action>,
+    ) -> Result<ActionCreatePreparedStatementResult, Status> {
+        Err(no_substrait())
+    }
+
+    async fn get_flight_info_fallback(&self, command: Command, _request: Request<FlightDescriptor>) -> Described {
+        Err(not_supported("GetFlightInfo", command.type_url()))
+    }
+
+    async fn do_get_fallback(&self, _request: Request<Ticket>, message: Any) -> Fetched {
+        Err(not_supported("DoGet", &message.type_url))
+    }
+
+    async fn do_put_fallback(&self, _request: Request<PeekableFlightDataStream>, message: Any) -> Put {
+        Err(not_supported("DoPut", &message.type_url))
+    }
+
+    async fn do_put_error_callback(&self, _request: Request<PeekableFlightDataStream>, error: DoPutError) -> Put {
+        Err(refuse("08P01", format!("malformed DoPut: {error}")).into())
+    }
+
+    /// The values are the server's own; no one else can add any.
+    async fn register_sql_info(&self, _id: i32, _result: &SqlInfo) {}
+}
+
+/// A refusal that names the command, which may be any text.
+pub(super) fn not_supported(call: &str, type_url: &str) -> Status {
+    let name = type_url.rsplit(['.', '/']).next().unwrap_or(type_url);
+    let name: String = name.chars().take(80).collect();
+    refuse("0A000", format!("{call} does not support the command \"{name}\"")).into()
+}
+
+fn no_substrait() -> Status {
+    refuse("0A000", "Substrait plans are not supported").hint("send the query as SQL").into()
+}
+
+fn no_savepoints() -> Status {
+    refuse("0A000", "savepoints are not supported").hint("use one transaction per unit of work").into()
+}

@@ -1,0 +1,240 @@
+//! Where statements and prepared statements end: executed once, as a stream of rows or as a count.
+//!
+//! A planned statement is a [`Job`]. GetFlightInfo puts it into the ticket table and tells the client the schema of its
+//! result. A statement that has none (INSERT, CREATE TABLE …) is announced *without* a schema, not with an empty one:
+//! clients then wait for the schema that DoGet sends when the statement is done, so that ADBC's
+//! `cursor.execute("INSERT …")` returns after the insert and raises its error.
+//!
+//! Invariant: whatever a job's execution holds (session, permit, bound parameters, entry among the running
+//! statements) lives exactly as long as its result stream.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
+use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
+use futures::{StreamExt, TryStreamExt, stream};
+use prost::Message;
+use rustydb_engine::{Completion, Prepared, RecordStream, StatementResult, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::{Request, Response, Status};
+
+use super::SqlService;
+use crate::auth::Caller;
+use crate::running::{Batches, RunningGuard};
+use crate::sessions::{Home, Scope};
+use crate::status::{from_engine, refuse};
+use crate::stream::{FlightStream, encode, encode_nothing, schema_message, wire_schema};
+use crate::wrapper::caller;
+
+/// A parsed and planned statement takes about this many times the memory of its text.
+const STATEMENT_MEMORY_FACTOR: usize = 8;
+
+/// A statement ready to be executed.
+pub(super) struct Job {
+    pub(super) home: Home,
+    pub(super) plan: Arc<Plan>,
+    pub(super) parameters: Option<Arc<Parameters>>,
+}
+
+/// A planned statement, and what its client was told.
+pub(super) struct Plan {
+    prepared: Prepared,
+    /// The schema of its result as announced; `None`: no result set.
+    pub(super) schema: Option<SchemaRef>,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl Plan {
+    pub(super) fn new(prepared: Prepared, budget_kib: &Arc<Semaphore>) -> Result<Self, Status> {
+        let memory = reserve(budget_kib, prepared.sql().len().saturating_mul(STATEMENT_MEMORY_FACTOR))?;
+        let schema = prepared.result_schema().map(|schema| wire_schema(&schema));
+        Ok(Self { prepared, schema, _memory: memory })
+    }
+
+    /// The parameters it takes, as clients see them.
+    pub(super) fn parameter_schema(&self) -> SchemaRef {
+        wire_schema(&self.prepared.parameter_schema())
+    }
+}
+
+/// Bound parameters, a row per execution.
+pub(super) struct Parameters {
+    rows: RecordBatch,
+    _memory: OwnedSemaphorePermit,
+}
+
+/// Accounts for memory that is kept until a client comes back.
+fn reserve(budget_kib: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
+    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+    Arc::clone(budget_kib).try_acquire_many_owned(kib).map_err(|_| {
+        refuse("53200", "the statements and parameters that clients have waiting take too much memory")
+            .hint("close prepared statements that are no longer needed, bind fewer rows at a time, or try again later")
+            .into()
+    })
+}
+
+impl Parameters {
+    pub(super) fn new(rows: RecordBatch, budget_kib: &Arc<Semaphore>) -> Result<Self, Status> {
+        let memory = reserve(budget_kib, rows.get_array_memory_size())?;
+        Ok(Self { rows, _memory: memory })
+    }
+
+    fn row(&self, row: usize) -> Result<Vec<Value>, Status> {
+        let values = self.rows.columns().iter().map(|column| Value::try_from_array(column, row));
+        values.collect::<Result<_, _>>().map_err(|error| {
+            refuse("0A000", format!("a parameter has a type that is not supported: {}", error.strip_backtrace())).into()
+        })
+    }
+}
+
+impl SqlService {
+    /// Answers GetFlightInfo: keeps the job for the DoGet that fetches it.
+    pub(super) fn hand_out_ticket(
+        &self,
+        job: Job,
+        request: &Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        check_parameters(&job)?;
+        let schema = job.plan.schema.as_ref().map(|schema| schema_message(schema)).transpose()?;
+        let handle = self.tickets.insert(&caller(request)?.principal, job)?;
+        let ticket = TicketStatementQuery { statement_handle: handle.to_bytes() };
+        let mut info = flight_info(request.get_ref(), &ticket);
+        info.schema = schema.unwrap_or_default();
+        Ok(Response::new(info))
+    }
+
+    /// Executes the job of a ticket, and forgets the ticket.
+    pub(super) async fn redeem_ticket(&self, caller: &Caller, handle: &[u8]) -> Result<FlightStream, Status> {
+        let handle = self.tickets.parse(handle)?;
+        // Among the running ones first, so that a cancellation finds it in one place or the other at any moment.
+        let running = self.running.register(&caller.principal, handle).ok_or_else(|| self.tickets.unknown())?;
+        let job = self.tickets.take(&caller.principal, handle)?;
+        self.fetch(caller, running, &job).await
+    }
+
+    /// Executes a job and streams its rows; a statement without result set is done when this returns.
+    pub(super) async fn fetch(
+        &self,
+        caller: &Caller,
+        running: RunningGuard,
+        job: &Job,
+    ) -> Result<FlightStream, Status> {
+        check_parameters(job)?;
+        let permit = Arc::clone(&self.result_streams).try_acquire_owned().map_err(|_| {
+            refuse("53300", format!("{} results are being sent already", self.limits.result_streams))
+                .hint("read or close results that are open, then try again")
+        })?;
+        let scope = self.sessions.enter(&caller.principal, &job.home)?;
+        match &job.plan.schema {
+            None => {
+                running.unless_cancelled(self.change(caller, &scope, job)).await?;
+                Ok(encode_nothing())
+            }
+            Some(schema) => {
+                let batches = running.unless_cancelled(query(scope, job)).await?;
+                let batches = batches.map(move |batch| {
+                    let _while_streaming = &permit;
+                    batch
+                });
+                Ok(encode(Arc::clone(schema), running.stream(batches.boxed())))
+            }
+        }
+    }
+
+    /// Executes a job for the number of rows it changes.
+    pub(super) async fn update(&self, caller: &Caller, job: &Job) -> Result<i64, Status> {
+        if job.plan.schema.is_some() {
+            return Err(refuse("07003", "this statement returns rows, and was sent as an update")
+                .hint("execute it as a query (executeQuery, CommandStatementQuery)")
+                .into());
+        }
+        check_parameters(job)?;
+        let scope = self.sessions.enter(&caller.principal, &job.home)?;
+        let rows = self.change(caller, &scope, job).await?;
+        Ok(i64::try_from(rows).unwrap_or(i64::MAX))
+    }
+
+    async fn change(&self, caller: &Caller, scope: &Scope, job: &Job) -> Result<u64, Status> {
+        let session = scope.turn().await?;
+        let completion = match &job.parameters {
+            Some(parameters) if parameters.rows.num_rows() != 1 => {
+                let rows = session.execute_batch(&job.plan.prepared, &parameters.rows).await;
+                Completion { tag: String::new(), rows: Some(rows.map_err(|error| from_engine(&error))?) }
+            }
+            parameters => {
+                let values = parameters.as_ref().map(|parameters| parameters.row(0)).transpose()?.unwrap_or_default();
+                let result = session.execute_prepared(&job.plan.prepared, &values).await;
+                match result.map_err(|error| from_engine(&error))? {
+                    StatementResult::Done(completion) => completion,
+                    StatementResult::Rows(_) => {
+                        return Err(refuse("0A000", "the statement returned rows that were not announced")
+                            .hint("prepare it again: a table it names has changed")
+                            .into());
+                    }
+                }
+            }
+        };
+        self.sessions.after(&caller.principal, scope, &completion).await?;
+        Ok(completion.rows.unwrap_or(0))
+    }
+}
+
+/// One execution per row of parameters, their results one after the other. The first starts now, so that its errors
+/// are the answer to the request; each further one starts when the client has read so far.
+async fn query(scope: Scope, job: &Job) -> Result<Batches, Status> {
+    let Some(parameters) = &job.parameters else {
+        let rows = query_once(&scope, &job.plan.prepared, &[]).await?;
+        return Ok(rows.map(move |batch| keeping(&scope, batch)).boxed());
+    };
+    let row_count = parameters.rows.num_rows();
+    if row_count == 0 {
+        return Ok(stream::empty().boxed());
+    }
+    let first = query_once(&scope, &job.plan.prepared, &parameters.row(0)?).await?;
+    let further = (scope.clone(), Arc::clone(&job.plan), Arc::clone(parameters));
+    let rest = stream::iter((1..row_count).map(Ok::<usize, Status>)).and_then(move |row| {
+        let (scope, plan, parameters) = further.clone();
+        async move {
+            let values = parameters.row(row)?;
+            let rows = query_once(&scope, &plan.prepared, &values).await?;
+            Ok(rows.map(move |batch| keeping(&scope, batch)))
+        }
+    });
+    Ok(first.map(move |batch| keeping(&scope, batch)).chain(rest.try_flatten()).boxed())
+}
+
+/// Ties the session to the stream, so that it counts as in use until the last batch.
+fn keeping(_scope: &Scope, batch: rustydb_engine::Result<RecordBatch>) -> Result<RecordBatch, Status> {
+    batch.map_err(|error| from_engine(&error))
+}
+
+async fn query_once(scope: &Scope, prepared: &Prepared, values: &[Value]) -> Result<RecordStream, Status> {
+    let session = scope.turn().await?;
+    match session.execute_prepared(prepared, values).await.map_err(|error| from_engine(&error))? {
+        StatementResult::Rows(rows) => Ok(rows),
+        StatementResult::Done(_) => {
+            Err(refuse("0A000", "the statement returned no rows, although some were announced")
+                .hint("prepare it again: a table it names has changed")
+                .into())
+        }
+    }
+}
+
+fn check_parameters(job: &Job) -> Result<(), Status> {
+    let wanted = job.plan.prepared.parameter_schema().fields().len();
+    let bound = job.parameters.as_ref().map_or(0, |parameters| parameters.rows.num_columns());
+    match wanted == bound {
+        true => Ok(()),
+        false => Err(refuse("07001", format!("the statement has {wanted} parameters, and {bound} are bound"))
+            .hint("bind one column per parameter, in the order $1, $2, …")
+            .into()),
+    }
+}
+
+/// A FlightInfo with one endpoint: this server, and a ticket.
+pub(super) fn flight_info(descriptor: &FlightDescriptor, ticket: &impl ProstMessageExt) -> FlightInfo {
+    let ticket = Ticket::new(ticket.as_any().encode_to_vec());
+    FlightInfo::new().with_descriptor(descriptor.clone()).with_endpoint(FlightEndpoint::new().with_ticket(ticket))
+}

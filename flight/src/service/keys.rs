@@ -1,0 +1,235 @@
+//! Primary and foreign keys, in the exact schemas and orders of the specification; arrow-flight has no builders for
+//! them.
+//!
+//! A table that does not exist has no keys: the answer is empty, as JDBC's `DatabaseMetaData` wants it.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{ArrayRef, Int32Array, StringArray, UInt8Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use arrow_flight::sql::{
+    CommandGetCrossReference, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys, UpdateDeleteRules,
+};
+use rustydb_engine::{CATALOG_NAME, Catalog, TableDef};
+use tonic::Status;
+
+use super::SqlService;
+use super::metadata::MetadataCommand;
+use crate::auth::Caller;
+use crate::status::internal;
+
+/// Where the engine notes the name of a primary key that was given one.
+const PRIMARY_KEY_NAME_KEY: &str = "rustydb.primary_key_name";
+
+static PRIMARY_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("catalog_name", DataType::Utf8, true),
+        Field::new("db_schema_name", DataType::Utf8, true),
+        Field::new("table_name", DataType::Utf8, false),
+        Field::new("column_name", DataType::Utf8, false),
+        Field::new("key_name", DataType::Utf8, true),
+        Field::new("key_sequence", DataType::Int32, false),
+    ]))
+});
+
+static FOREIGN_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("pk_catalog_name", DataType::Utf8, true),
+        Field::new("pk_db_schema_name", DataType::Utf8, true),
+        Field::new("pk_table_name", DataType::Utf8, false),
+        Field::new("pk_column_name", DataType::Utf8, false),
+        Field::new("fk_catalog_name", DataType::Utf8, true),
+        Field::new("fk_db_schema_name", DataType::Utf8, true),
+        Field::new("fk_table_name", DataType::Utf8, false),
+        Field::new("fk_column_name", DataType::Utf8, false),
+        Field::new("key_sequence", DataType::Int32, false),
+        Field::new("fk_key_name", DataType::Utf8, true),
+        Field::new("pk_key_name", DataType::Utf8, true),
+        Field::new("update_rule", DataType::UInt8, false),
+        Field::new("delete_rule", DataType::UInt8, false),
+    ]))
+});
+
+/// Which tables a command is about: an absent part matches everything, an empty one nothing, since every table here
+/// has a catalog and a schema.
+struct Filter<'a> {
+    catalog: Option<&'a str>,
+    schema: Option<&'a str>,
+    table: &'a str,
+}
+
+impl Filter<'_> {
+    fn matches(&self, table: &TableDef) -> bool {
+        self.catalog.is_none_or(|catalog| catalog == CATALOG_NAME)
+            && self.schema.is_none_or(|schema| schema == table.schema_name)
+            && self.table == table.name
+    }
+}
+
+impl MetadataCommand for CommandGetPrimaryKeys {
+    fn schema(&self, _service: &SqlService) -> SchemaRef {
+        Arc::clone(&PRIMARY_KEYS)
+    }
+
+    fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
+        let filter = Filter { catalog: self.catalog.as_deref(), schema: self.db_schema.as_deref(), table: &self.table };
+        let catalog = service.sessions.catalog(caller)?;
+        let mut tables: Vec<_> = catalog.tables().filter(|table| filter.matches(table)).collect();
+        tables.sort_by_key(|table| (&table.schema_name, &table.name));
+        let columns: Vec<(&TableDef, usize, usize)> = tables
+            .iter()
+            .flat_map(|table| table.primary_key.iter().enumerate().map(|(at, column)| (&***table, at, *column)))
+            .collect();
+
+        let text = |of: &dyn Fn(&TableDef, usize) -> String| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(columns.iter().map(|(table, _, column)| of(table, *column))))
+        };
+        batch(
+            &PRIMARY_KEYS,
+            vec![
+                text(&|_, _| CATALOG_NAME.to_owned()),
+                text(&|table, _| table.schema_name.clone()),
+                text(&|table, _| table.name.clone()),
+                text(&column_name),
+                text(&|table, _| primary_key_name(table)),
+                Arc::new(Int32Array::from_iter_values(columns.iter().map(|(_, at, _)| sequence(*at)))),
+            ],
+        )
+    }
+}
+
+impl MetadataCommand for CommandGetExportedKeys {
+    fn schema(&self, _service: &SqlService) -> SchemaRef {
+        Arc::clone(&FOREIGN_KEYS)
+    }
+
+    fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
+        let parent = Filter { catalog: self.catalog.as_deref(), schema: self.db_schema.as_deref(), table: &self.table };
+        let catalog = service.sessions.catalog(caller)?;
+        let mut references = references(&catalog);
+        references.retain(|reference| parent.matches(reference.parent));
+        references.sort_by_key(Reference::child_order);
+        foreign_keys(&references)
+    }
+}
+
+impl MetadataCommand for CommandGetImportedKeys {
+    fn schema(&self, _service: &SqlService) -> SchemaRef {
+        Arc::clone(&FOREIGN_KEYS)
+    }
+
+    fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
+        let child = Filter { catalog: self.catalog.as_deref(), schema: self.db_schema.as_deref(), table: &self.table };
+        let catalog = service.sessions.catalog(caller)?;
+        let mut references = references(&catalog);
+        references.retain(|reference| child.matches(reference.child));
+        references.sort_by_key(Reference::parent_order);
+        foreign_keys(&references)
+    }
+}
+
+impl MetadataCommand for CommandGetCrossReference {
+    fn schema(&self, _service: &SqlService) -> SchemaRef {
+        Arc::clone(&FOREIGN_KEYS)
+    }
+
+    fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
+        let parent =
+            Filter { catalog: self.pk_catalog.as_deref(), schema: self.pk_db_schema.as_deref(), table: &self.pk_table };
+        let child =
+            Filter { catalog: self.fk_catalog.as_deref(), schema: self.fk_db_schema.as_deref(), table: &self.fk_table };
+        let catalog = service.sessions.catalog(caller)?;
+        let mut references = references(&catalog);
+        references.retain(|reference| parent.matches(reference.parent) && child.matches(reference.child));
+        references.sort_by_key(Reference::parent_order);
+        foreign_keys(&references)
+    }
+}
+
+/// One column of one foreign key.
+struct Reference<'a> {
+    parent: &'a TableDef,
+    parent_column: usize,
+    child: &'a TableDef,
+    child_column: usize,
+    /// Position in the key, from 1.
+    sequence: i32,
+    name: &'a str,
+}
+
+impl<'a> Reference<'a> {
+    // Every table is in the same catalog, so the catalog names do not order anything.
+    fn parent_order(&self) -> (&'a str, &'a str, &'a str, &'a str, i32) {
+        // Two children may reference one parent by the same key; their own names keep their columns together.
+        (&self.parent.schema_name, &self.parent.name, &self.child.name, self.name, self.sequence)
+    }
+
+    fn child_order(&self) -> (&'a str, &'a str, &'a str, i32) {
+        (&self.child.schema_name, &self.child.name, self.name, self.sequence)
+    }
+}
+
+fn references(catalog: &Catalog) -> Vec<Reference<'_>> {
+    let mut references = Vec::new();
+    for child in catalog.tables() {
+        for key in &child.foreign_keys {
+            // A foreign key without its parent cannot be: dropping the parent is refused.
+            let Some(parent) = catalog.table(key.parent) else { continue };
+            for (at, (child_column, parent_column)) in key.columns.iter().zip(&key.parent_columns).enumerate() {
+                references.push(Reference {
+                    parent,
+                    parent_column: *parent_column,
+                    child,
+                    child_column: *child_column,
+                    sequence: sequence(at),
+                    name: &key.name,
+                });
+            }
+        }
+    }
+    references
+}
+
+fn foreign_keys(references: &[Reference<'_>]) -> Result<RecordBatch, Status> {
+    let text = |of: &dyn Fn(&Reference<'_>) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(references.iter().map(of)))
+    };
+    // The only actions there are: NO ACTION and RESTRICT, which differ in nothing as long as no check is deferred.
+    let rule: ArrayRef = Arc::new(UInt8Array::from(vec![UpdateDeleteRules::NoAction as u8; references.len()]));
+    batch(
+        &FOREIGN_KEYS,
+        vec![
+            text(&|_| CATALOG_NAME.to_owned()),
+            text(&|reference| reference.parent.schema_name.clone()),
+            text(&|reference| reference.parent.name.clone()),
+            text(&|reference| column_name(reference.parent, reference.parent_column)),
+            text(&|_| CATALOG_NAME.to_owned()),
+            text(&|reference| reference.child.schema_name.clone()),
+            text(&|reference| reference.child.name.clone()),
+            text(&|reference| column_name(reference.child, reference.child_column)),
+            Arc::new(Int32Array::from_iter_values(references.iter().map(|reference| reference.sequence))),
+            text(&|reference| reference.name.to_owned()),
+            text(&|reference| primary_key_name(reference.parent)),
+            Arc::clone(&rule),
+            rule,
+        ],
+    )
+}
+
+fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch, Status> {
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(internal)
+}
+
+fn column_name(table: &TableDef, column: usize) -> String {
+    table.schema.field(column).name().clone()
+}
+
+/// The name the constraint was given, or got by default.
+fn primary_key_name(table: &TableDef) -> String {
+    table.schema.metadata().get(PRIMARY_KEY_NAME_KEY).cloned().unwrap_or_else(|| table.primary_key_name())
+}
+
+fn sequence(index: usize) -> i32 {
+    i32::try_from(index + 1).unwrap_or(i32::MAX)
+}

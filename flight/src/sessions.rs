@@ -1,0 +1,253 @@
+//! Where a statement runs.
+//!
+//! | the call has | it runs in | which ends |
+//! |---|---|---|
+//! | a transaction id | the session made by BeginTransaction | with EndTransaction, or its idle time |
+//! | a session token | the session of that token, so SQL `BEGIN` and `SET` last | with CloseSession, or its idle time |
+//! | neither | a session of its own, in autocommit | with the call, or with the prepared statement |
+//!
+//! A [`Home`] is what tickets and prepared statements remember; it keeps nothing alive that can expire. Entering it
+//! gives a [`Scope`], which does, for as long as the statement and its result stream last.
+//!
+//! A transaction begins in the engine with its first statement, not with BeginTransaction: ADBC keeps one open all the
+//! time when autocommit is off, and an idle connection must neither hold a snapshot nor, when it is used at last, see a
+//! database as old as itself.
+//!
+//! Invariants: no statement runs in a transaction that has ended. A statement whose effect would end with the call is refused rather than silently forgotten: SQL `BEGIN`
+//! or `SET` without a session to keep it is an error that says how to get one.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use rustydb_engine::{Catalog, Completion, Database, Session, TransactionStatus};
+use tokio::sync::{RwLock, RwLockReadGuard};
+use tonic::Status;
+
+use crate::auth::{Caller, Principal};
+use crate::handles::{Handle, HandleTable, Lease, SESSION, TRANSACTION};
+use crate::options::Limits;
+use crate::status::{from_engine, refuse};
+
+/// The sessions clients hold by token, and those behind transaction ids.
+pub(crate) struct Sessions {
+    database: Database,
+    by_token: HandleTable<Session>,
+    transactions: HandleTable<OpenTransaction>,
+}
+
+/// A session whose only purpose is one transaction.
+pub(crate) struct OpenTransaction {
+    session: Session,
+    /// Read by statements while they are executed, written by what begins and ends the transaction.
+    phase: RwLock<Phase>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// No statement yet.
+    Waiting,
+    Begun,
+    Over,
+}
+
+/// Where a statement belongs, remembered without holding on to it.
+#[derive(Clone)]
+pub(crate) enum Home {
+    Token(Handle),
+    Transaction(Handle),
+    Own(Arc<Session>),
+}
+
+/// A session in use.
+#[derive(Clone)]
+pub(crate) enum Scope {
+    Token(Lease<Session>),
+    Transaction(Handle, Lease<OpenTransaction>),
+    Own(Arc<Session>),
+}
+
+/// The session of a scope for one call of the engine. A transaction does not end meanwhile.
+pub(crate) struct Turn<'a> {
+    session: &'a Session,
+    _phase: Option<RwLockReadGuard<'a, Phase>>,
+}
+
+impl Deref for Turn<'_> {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        self.session
+    }
+}
+
+impl Scope {
+    /// Takes the session for one call. Results may be read after the turn is over.
+    pub(crate) async fn turn(&self) -> Result<Turn<'_>, Status> {
+        match self {
+            Self::Token(session) => Ok(Turn { session, _phase: None }),
+            Self::Own(session) => Ok(Turn { session, _phase: None }),
+            Self::Transaction(_, transaction) => transaction.turn().await,
+        }
+    }
+}
+
+impl OpenTransaction {
+    async fn turn(&self) -> Result<Turn<'_>, Status> {
+        loop {
+            let phase = self.phase.read().await;
+            match *phase {
+                Phase::Begun => return Ok(Turn { session: &self.session, _phase: Some(phase) }),
+                Phase::Over => {
+                    let hint = "begin a new transaction and repeat its statements";
+                    return Err(refuse("25P01", "the transaction has ended").hint(hint).into());
+                }
+                Phase::Waiting => drop(phase),
+            }
+            let mut phase = self.phase.write().await;
+            if *phase == Phase::Waiting {
+                self.session.execute("BEGIN", &[]).await.map_err(|error| from_engine(&error))?;
+                *phase = Phase::Begun;
+            }
+        }
+    }
+
+    /// Ends the transaction when no statement is being executed in it. Committing one that failed is an error.
+    pub(crate) async fn end(&self, commit: bool) -> Result<(), Status> {
+        let mut phase = self.phase.write().await;
+        if std::mem::replace(&mut *phase, Phase::Over) != Phase::Begun {
+            return Ok(());
+        }
+        let had_failed = self.session.transaction_status() == TransactionStatus::Failed;
+        let statement = if commit && !had_failed { "COMMIT" } else { "ROLLBACK" };
+        self.session.execute(statement, &[]).await.map_err(|error| from_engine(&error))?;
+        match commit && had_failed {
+            true => Err(refuse("25P02", "an earlier statement failed, so the transaction was rolled back")
+                .hint("repeat the transaction from its beginning")
+                .into()),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Sessions {
+    pub(crate) fn new(database: Database, limits: &Limits) -> Self {
+        Self {
+            database,
+            by_token: HandleTable::new(&SESSION, limits.sessions, limits.session_idle),
+            transactions: HandleTable::new(&TRANSACTION, limits.transactions, limits.transaction_idle),
+        }
+    }
+
+    /// A new session for whoever logged in.
+    pub(crate) fn log_in(&self, principal: &Principal) -> Result<Handle, Status> {
+        self.by_token.insert(principal, self.database.connect())
+    }
+
+    /// Ends a session. Statements that run in it go on; nothing new can.
+    pub(crate) fn log_out(&self, principal: &Principal, session: Handle) {
+        drop(self.by_token.take(principal, session));
+    }
+
+    /// Who logged in as this session.
+    pub(crate) fn principal(&self, session: Handle) -> Result<Principal, Status> {
+        self.by_token.owner(session).ok_or_else(|| {
+            refuse("28000", "the session has expired or never existed").hint("log in again (Handshake)").into()
+        })
+    }
+
+    /// Where a call belongs.
+    pub(crate) fn home(&self, caller: &Caller, transaction_id: Option<&[u8]>) -> Result<Home, Status> {
+        match transaction_id {
+            // Some clients write "no transaction" as an empty id.
+            Some(id) if !id.is_empty() => Ok(Home::Transaction(self.transactions.parse(id)?)),
+            _ => Ok(match caller.session {
+                Some(session) => Home::Token(session),
+                None => Home::Own(Arc::new(self.database.connect())),
+            }),
+        }
+    }
+
+    /// Takes the session of a home into use.
+    pub(crate) fn enter(&self, principal: &Principal, home: &Home) -> Result<Scope, Status> {
+        Ok(match home {
+            Home::Token(handle) => Scope::Token(self.by_token.get(principal, *handle)?),
+            Home::Transaction(handle) => Scope::Transaction(*handle, self.transactions.get(principal, *handle)?),
+            Home::Own(session) => Scope::Own(Arc::clone(session)),
+        })
+    }
+
+    /// The home and the scope of a call in one step.
+    pub(crate) fn enter_call(&self, caller: &Caller, transaction_id: Option<&[u8]>) -> Result<(Home, Scope), Status> {
+        let home = self.home(caller, transaction_id)?;
+        let scope = self.enter(&caller.principal, &home)?;
+        Ok((home, scope))
+    }
+
+    /// To be called when a statement without result set is done: looks after what it did to its session.
+    pub(crate) async fn after(
+        &self,
+        principal: &Principal,
+        scope: &Scope,
+        completion: &Completion,
+    ) -> Result<(), Status> {
+        match scope {
+            Scope::Token(_) => Ok(()),
+            Scope::Transaction(handle, transaction) => {
+                if !transaction.session.in_transaction() {
+                    // SQL COMMIT or ROLLBACK: from here on the id would mean autocommit, which nobody asked for.
+                    drop(self.transactions.take(principal, *handle));
+                }
+                Ok(())
+            }
+            Scope::Own(session) => {
+                if session.in_transaction() {
+                    session.execute("ROLLBACK", &[]).await.map_err(|error| from_engine(&error))?;
+                    return Err(without_session("BEGIN", "use the BeginTransaction action (autocommit off)"));
+                }
+                match completion.tag.as_str() {
+                    tag @ ("SET" | "RESET") => Err(without_session(tag, "run it inside a transaction")),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Opens a transaction with a session of its own.
+    pub(crate) fn begin(&self, principal: &Principal) -> Result<Handle, Status> {
+        let session = self.database.connect();
+        self.transactions.insert(principal, OpenTransaction { session, phase: RwLock::new(Phase::Waiting) })
+    }
+
+    /// Reads a transaction id and ends its being known: whoever takes it must end the transaction.
+    pub(crate) fn take_transaction(&self, principal: &Principal, id: &[u8]) -> Result<Lease<OpenTransaction>, Status> {
+        self.transactions.take(principal, self.transactions.parse(id)?)
+    }
+
+    /// The tables as a call without transaction sees them.
+    pub(crate) fn catalog(&self, caller: &Caller) -> Result<Arc<Catalog>, Status> {
+        Ok(match caller.session {
+            Some(session) => self.by_token.get(&caller.principal, session)?.catalog(),
+            None => self.database.connect().catalog(),
+        })
+    }
+
+    /// Forgets what has been idle for too long; open transactions are rolled back.
+    pub(crate) fn sweep(&self) {
+        self.by_token.sweep();
+        self.transactions.sweep();
+    }
+
+    /// Forgets everything, at shutdown.
+    pub(crate) fn clear(&self) {
+        self.by_token.clear();
+        self.transactions.clear();
+    }
+}
+
+fn without_session(statement: &str, alternative: &str) -> Status {
+    refuse("0A000", format!("{statement} has no effect here: this call has no session that would outlast it"))
+        .hint(format!(
+            "connect with a user name and password (any, when authentication is off) to get a session, or {alternative}"
+        ))
+        .into()
+}

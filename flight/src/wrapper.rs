@@ -1,0 +1,175 @@
+//! The one gate every request passes: a newtype around the Flight SQL service that implements what arrow-flight's
+//! blanket implementation leaves out or does not let us change.
+//!
+//! - Authentication: no request but Handshake reaches the service without a [`Caller`].
+//! - Containment: a panic in a handler becomes an internal error of that request; without this it would take down the
+//!   connection, and with it the client's other requests.
+//! - Blame: the blanket implementation answers undecodable messages with `Internal`; they are `InvalidArgument`.
+//! - GetSchema and PollFlightInfo, which the blanket implementation refuses; ListActions, which would claim actions
+//!   that are not there.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::sql::{Any, Command};
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
+    PollInfo, PutResult, SchemaAsIpc, SchemaResult, Ticket,
+};
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, stream};
+use prost::Message;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::auth::{Caller, Credentials};
+use crate::service::SqlService;
+use crate::status::{SQLSTATE, internal, refuse};
+use crate::stream::panic_text;
+
+pub(crate) struct GuardedService {
+    service: Arc<SqlService>,
+}
+
+impl GuardedService {
+    pub(crate) fn new(service: Arc<SqlService>) -> Self {
+        Self { service }
+    }
+
+    /// Finds out who is calling and notes it in the request.
+    fn admit<T>(&self, mut request: Request<T>) -> Result<Request<T>, Status> {
+        let credentials = Credentials::from_metadata(request.metadata())?;
+        let caller = self.service.identify(&credentials)?;
+        request.extensions_mut().insert(caller);
+        Ok(request)
+    }
+
+    /// Awaits a handler, and makes sure that whatever it does ends as one response.
+    async fn guard<T>(
+        &self,
+        call: &'static str,
+        handler: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let outcome = match AssertUnwindSafe(handler).catch_unwind().await {
+            Ok(outcome) => outcome.map_err(blame),
+            Err(panic) => Err(internal(panic_text(panic.as_ref()))),
+        };
+        if let Err(status) = &outcome {
+            tracing::debug!(call, code = ?status.code(), "{}", status.message());
+        }
+        outcome
+    }
+}
+
+/// Statuses of ours carry an SQLSTATE. One without comes from arrow-flight's dispatch or from the transport: `Internal`
+/// then means a message that cannot be decoded, `OutOfRange` one that is too long.
+fn blame(status: Status) -> Status {
+    if status.metadata().get(SQLSTATE).is_some() {
+        return status;
+    }
+    match status.code() {
+        Code::Internal | Code::InvalidArgument => {
+            refuse("08P01", format!("malformed message: {}", status.message())).into()
+        }
+        Code::OutOfRange => refuse("54000", status.message()).hint("send smaller batches").into(),
+        _ => status,
+    }
+}
+
+fn not_offered(call: &str, instead: &str) -> Status {
+    refuse("0A000", format!("{call} is not supported")).hint(instead).into()
+}
+
+#[tonic::async_trait]
+impl FlightService for GuardedService {
+    type HandshakeStream = BoxStream<'static, Result<HandshakeResponse, Status>>;
+    type ListFlightsStream = BoxStream<'static, Result<FlightInfo, Status>>;
+    type DoGetStream = BoxStream<'static, Result<FlightData, Status>>;
+    type DoPutStream = BoxStream<'static, Result<PutResult, Status>>;
+    type DoActionStream = BoxStream<'static, Result<arrow_flight::Result, Status>>;
+    type ListActionsStream = BoxStream<'static, Result<ActionType, Status>>;
+    type DoExchangeStream = BoxStream<'static, Result<FlightData, Status>>;
+
+    async fn handshake(
+        &self,
+        request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        self.guard("Handshake", self.service.handshake(request)).await
+    }
+
+    async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        self.admit(request)?;
+        Err(not_offered("ListFlights", "list the tables with the Flight SQL command CommandGetTables"))
+    }
+
+    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        let request = self.admit(request)?;
+        self.guard("GetFlightInfo", FlightService::get_flight_info(&*self.service, request)).await
+    }
+
+    /// GetFlightInfo only plans, and answers at once: the poll is complete with its first answer.
+    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        let request = self.admit(request)?;
+        let info = self.guard("PollFlightInfo", FlightService::get_flight_info(&*self.service, request)).await?;
+        Ok(info.map(|info| PollInfo {
+            info: Some(info),
+            flight_descriptor: None,
+            progress: None,
+            expiration_time: None,
+        }))
+    }
+
+    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        let request = self.admit(request)?;
+        let describe = async {
+            let caller = caller(&request)?;
+            let schema = self.service.describe(caller, decode_command(&request.get_ref().cmd)?).await?;
+            SchemaAsIpc::new(&schema, &Default::default())
+                .try_into()
+                .map(Response::new)
+                .map_err(|error: arrow::error::ArrowError| internal(error))
+        };
+        self.guard("GetSchema", describe).await
+    }
+
+    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        let request = self.admit(request)?;
+        self.guard("DoGet", FlightService::do_get(&*self.service, request)).await
+    }
+
+    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        let request = self.admit(request)?;
+        self.guard("DoPut", FlightService::do_put(&*self.service, request)).await
+    }
+
+    async fn do_exchange(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+        self.admit(request)?;
+        Err(not_offered("DoExchange", "Flight SQL does without it: use DoGet and DoPut"))
+    }
+
+    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        let request = self.admit(request)?;
+        self.guard("DoAction", FlightService::do_action(&*self.service, request)).await
+    }
+
+    async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+        self.admit(request)?;
+        let actions = SqlService::ACTIONS
+            .map(|(name, description)| Ok(ActionType { r#type: name.to_owned(), description: description.to_owned() }));
+        Ok(Response::new(stream::iter(actions).boxed()))
+    }
+}
+
+/// Who sent a request that has been admitted.
+pub(crate) fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
+    request.extensions().get::<Caller>().ok_or_else(|| internal("a request got past the gate"))
+}
+
+fn decode_command(bytes: &[u8]) -> Result<Command, Status> {
+    let malformed = |reason: String| Status::from(refuse("08P01", format!("malformed command: {reason}")));
+    let any = Any::decode(bytes).map_err(|error| malformed(error.to_string()))?;
+    Command::try_from(any).map_err(|error| malformed(error.to_string()))
+}

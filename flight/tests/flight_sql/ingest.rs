@@ -1,0 +1,133 @@
+//! Bulk ingest.
+
+use arrow::record_batch::RecordBatch;
+use arrow_flight::error::FlightError;
+use arrow_flight::sql::{
+    CommandStatementIngest, EndTransaction, TableDefinitionOptions, TableExistsOption, TableNotExistOption,
+};
+use futures::stream;
+use rustydb_flight::FlightOptions;
+use tonic::Code;
+
+use crate::support::{Client, TestServer, assert_refused, number, people, query, update};
+
+type Mode = (TableNotExistOption, TableExistsOption);
+const CREATE: Mode = (TableNotExistOption::Create, TableExistsOption::Fail);
+const APPEND: Mode = (TableNotExistOption::Fail, TableExistsOption::Append);
+const REPLACE: Mode = (TableNotExistOption::Create, TableExistsOption::Replace);
+const CREATE_APPEND: Mode = (TableNotExistOption::Create, TableExistsOption::Append);
+
+fn command((if_not_exist, if_exists): Mode) -> CommandStatementIngest {
+    CommandStatementIngest {
+        table_definition_options: Some(TableDefinitionOptions {
+            if_not_exist: if_not_exist.into(),
+            if_exists: if_exists.into(),
+        }),
+        table: "people".to_owned(),
+        ..Default::default()
+    }
+}
+
+async fn ingest(
+    client: &mut Client,
+    command: CommandStatementIngest,
+    batches: Vec<RecordBatch>,
+) -> Result<i64, FlightError> {
+    client.execute_ingest(command, stream::iter(batches.into_iter().map(Ok))).await
+}
+
+async fn count(client: &mut Client) -> i64 {
+    number(client, "SELECT count(*) FROM people").await
+}
+
+#[tokio::test]
+async fn each_mode_does_what_its_name_says() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let rows = || vec![people(0..60), people(60..100)];
+    assert_refused(ingest(&mut client, command(APPEND), rows()).await, Code::NotFound, "42P01");
+    assert_eq!(ingest(&mut client, command(CREATE), rows()).await.unwrap(), 100);
+    assert_refused(ingest(&mut client, command(CREATE), rows()).await, Code::AlreadyExists, "42P07");
+    assert_eq!(count(&mut client).await, 100);
+    assert_eq!(ingest(&mut client, command(APPEND), vec![people(100..110)]).await.unwrap(), 10);
+    assert_eq!(ingest(&mut client, command(CREATE_APPEND), vec![people(110..115)]).await.unwrap(), 5);
+    assert_eq!(count(&mut client).await, 115);
+    assert_eq!(ingest(&mut client, command(REPLACE), vec![people(0..7)]).await.unwrap(), 7);
+    assert_eq!(count(&mut client).await, 7);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM people WHERE name = 'person 3'").await, 1);
+}
+
+#[tokio::test]
+async fn an_ingest_belongs_to_its_transaction() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    ingest(&mut client, command(CREATE), vec![people(0..5)]).await.unwrap();
+    let transaction = client.begin_transaction().await.unwrap();
+    let in_transaction = CommandStatementIngest { transaction_id: Some(transaction.clone()), ..command(APPEND) };
+    assert_eq!(ingest(&mut client, in_transaction, vec![people(5..10)]).await.unwrap(), 5);
+    assert_eq!(count(&mut client).await, 5);
+    client.end_transaction(transaction, EndTransaction::Rollback).await.unwrap();
+    assert_eq!(count(&mut client).await, 5);
+}
+
+#[tokio::test]
+async fn a_duplicate_key_leaves_nothing_behind() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    update(&mut client, "CREATE TABLE people (id BIGINT PRIMARY KEY, name VARCHAR)").await.unwrap();
+    let rows = vec![people(0..50), people(49..60)];
+    assert_refused(ingest(&mut client, command(APPEND), rows).await, Code::AlreadyExists, "23505");
+    assert_eq!(count(&mut client).await, 0);
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_leaves_nothing_behind() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    update(&mut client, "CREATE TABLE people (id BIGINT PRIMARY KEY, name VARCHAR)").await.unwrap();
+    // Several times, because it depends on timing how much of it the server has seen.
+    for _ in 0..10 {
+        let (sender, receiver) = futures::channel::mpsc::unbounded();
+        sender.unbounded_send(Ok(people(0..1_000))).unwrap();
+        let mut sending = server.client().await;
+        let unfinished = tokio::spawn(async move { sending.execute_ingest(command(APPEND), receiver).await });
+        assert_eq!(count(&mut client).await, 0);
+        unfinished.abort();
+        assert!(unfinished.await.unwrap_err().is_cancelled());
+        assert_eq!(count(&mut client).await, 0);
+        // Ending the stream is what a client does that is done; this one must not look like it.
+        drop(sender);
+    }
+    assert_eq!(ingest(&mut client, command(APPEND), vec![people(0..3)]).await.unwrap(), 3, "no key is taken");
+    assert_eq!(count(&mut client).await, 3);
+}
+
+#[tokio::test]
+async fn batches_beyond_the_message_limit_are_refused() {
+    let mut options = FlightOptions::new("127.0.0.1:0");
+    options.limits.message_bytes = 100_000;
+    let server = TestServer::with(options).await;
+    let mut client = server.client().await;
+    let outcome = ingest(&mut client, command(CREATE), vec![people(0..10), people(10..50_000)]).await;
+    assert_refused(outcome, Code::ResourceExhausted, "54000");
+    assert_refused(query(&mut client, "SELECT * FROM people").await, Code::NotFound, "42P01");
+}
+
+#[tokio::test]
+async fn an_unknown_column_is_named() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    update(&mut client, "CREATE TABLE people (id BIGINT PRIMARY KEY)").await.unwrap();
+    let outcome = ingest(&mut client, command(APPEND), vec![people(0..3)]).await;
+    let status = assert_refused(outcome, Code::NotFound, "42703");
+    assert!(status.message().contains("name"), "{status:?}");
+}
+
+#[tokio::test]
+async fn temporary_tables_are_refused_by_name() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let temporary = CommandStatementIngest { temporary: true, ..command(CREATE) };
+    let status = assert_refused(ingest(&mut client, temporary, vec![people(0..1)]).await, Code::Unimplemented, "0A000");
+    assert!(status.message().contains("temporary"), "{status:?}");
+}

@@ -1,0 +1,17 @@
+//! The server as a client sees it: arrow-flight's own Flight SQL client against a server in this process, over a real
+//! socket. One binary, because each links the whole database.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is a failed test")]
+
+mod auth;
+mod cancel;
+mod ingest;
+mod metadata;
+mod prepared;
+mod remote_client;
+mod robustness;
+mod server;
+mod statements;
+mod support;
+mod transactions;
+mod types;
