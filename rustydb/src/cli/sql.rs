@@ -1,0 +1,193 @@
+//! `rustydb sql`: arguments, the connection, and the choice between prompt and script.
+
+use super::{CommandError, Exit, runtime};
+use crate::shell::Shell;
+use crate::shell::backend::Backend;
+use crate::shell::render::Format;
+use crate::shell::repl;
+use crate::shell::script::{self, Lines, Stop};
+use clap::Args;
+use rustydb::{Database, DatabaseOptions};
+use rustydb_flight::{RemoteClient, RemoteOptions};
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use tokio::runtime::Runtime;
+
+/// The name of a database that lives and dies with the process.
+const IN_MEMORY: &str = ":memory:";
+
+/// Run SQL: a prompt, or a script from -c, -f or standard input
+///
+/// Opens a database directory itself (created if it does not exist), or speaks to a server with --url. Without -c and
+/// -f it is a prompt when standard input is a terminal, and a script otherwise.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  rustydb sql                                      a prompt; \\? lists its commands
+  rustydb sql --data shop -f schema.sql
+  rustydb sql -c 'CREATE TABLE t (id BIGINT PRIMARY KEY)' -c 'INSERT INTO t VALUES (1)'
+  rustydb sql -c 'SELECT * FROM t' --format csv > t.csv
+  rustydb sql -c \"COPY t TO 't.parquet'\"
+  echo 'SELECT 42 AS answer' | rustydb sql --data :memory: --format json
+  rustydb sql --url grpc://db.example.com:50051 --token-file ~/.rustydb-token
+
+Scripts run statement by statement, each as soon as its semicolon is read, and stop at the first
+error, which is shown on standard error with its line:
+  ERROR 42703: column \"nam\" does not exist
+  LINE 3: SELECT nam FROM person
+                 ^
+Results stream; csv and json need constant memory, and with them (and markdown) nothing but results
+is written to standard output.
+
+Exit status:
+  0  every statement succeeded
+  1  a statement failed; those before it stand (unless a transaction was open)
+  2  the command line is not valid
+  3  the database could not be opened, or the server not reached
+  130, 141  ended by Ctrl-C; by whoever read the output closing it
+
+Environment:
+  RUSTYDB_TOKEN    the token for --url, if there is no --token-file
+  RUSTYDB_HISTORY  history file of the prompt [default: ~/.rustydb_history]")]
+pub(crate) struct Arguments {
+    /// Directory of the database, or :memory: for one that is forgotten at the end
+    #[arg(long, value_name = "DIR", default_value = "./rustydb-data", conflicts_with = "url")]
+    data: PathBuf,
+
+    /// Server to speak to instead: grpc://HOST:PORT, or grpc+tls://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+
+    /// File whose first line is the token for the server
+    #[arg(long, value_name = "FILE", requires = "url")]
+    token_file: Option<PathBuf>,
+
+    /// PEM file with the server's certificate, or its authority's; needed for grpc+tls
+    #[arg(long, value_name = "FILE", requires = "url")]
+    ca_certificate: Option<PathBuf>,
+
+    /// Statements to run; may be given several times, and come before -f
+    #[arg(short = 'c', long = "command", value_name = "SQL")]
+    commands: Vec<String>,
+
+    /// Script to run; - is standard input
+    #[arg(short = 'f', long, value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    /// How results are written
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+
+    /// Memory the database may use, such as 4GiB or 70% [default: 70%]
+    #[arg(long, value_name = "SIZE", conflicts_with = "url")]
+    memory_limit: Option<String>,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<Exit, CommandError> {
+    let memory_limit = super::memory_limit(arguments.memory_limit.as_deref())?;
+    // Opened before the database, so that a wrong name changes nothing.
+    let scripts = scripts(&arguments)?;
+    let runtime = runtime()?;
+    let (backend, database) = match &arguments.url {
+        Some(url) => (connect(&runtime, url, &arguments)?, None),
+        None => {
+            let is_in_memory = arguments.data.as_os_str() == IN_MEMORY;
+            let mut options =
+                if is_in_memory { DatabaseOptions::memory() } else { DatabaseOptions::directory(&arguments.data) };
+            options.memory_limit = memory_limit;
+            let database =
+                runtime.block_on(Database::open(options)).map_err(|error| CommandError::cannot_open(&error))?;
+            (Backend::Embedded(Box::new(database.connect())), Some(database))
+        }
+    };
+    let mut shell = {
+        let _entered = runtime.enter();
+        Shell::new(backend, arguments.format).map_err(CommandError::failed)?
+    };
+    let outcome = if scripts.is_empty() {
+        super::print(&greeting(&arguments))?;
+        repl::run(&mut shell, &runtime)
+    } else {
+        runtime.block_on(async {
+            for lines in scripts {
+                script::run(&mut shell, lines).await?;
+            }
+            Ok(())
+        })
+    };
+    // The session goes first: its open transaction is rolled back.
+    drop(shell);
+    if let Some(database) = database {
+        runtime.block_on(database.close()).map_err(|error| CommandError::failed(super::describe(&error)))?;
+    }
+    // A thread may still wait for standard input; it must not hold up the end.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) | Err(Stop::Quit) => Ok(Exit::Success),
+        Err(Stop::Failed) => Ok(Exit::Failure),
+        Err(Stop::Interrupted) => Ok(Exit::Interrupted),
+        Err(Stop::OutputClosed) => Ok(Exit::OutputClosed),
+        Err(Stop::Output(error)) => Err(CommandError::Failed(format!("cannot write the output: {error}"))),
+    }
+}
+
+/// The scripts to run, in order; none means the prompt.
+fn scripts(arguments: &Arguments) -> Result<Vec<Lines>, CommandError> {
+    let mut scripts: Vec<Lines> = arguments.commands.iter().map(|text| Lines::of_text(text.clone())).collect();
+    match &arguments.file {
+        Some(path) if path.as_os_str() == "-" => scripts.push(Lines::of_stdin()),
+        Some(path) => {
+            let unreadable = |error| CommandError::Usage(format!("cannot read {}: {error}", path.display()));
+            scripts.push(Lines::of_file(path).map_err(unreadable)?);
+        }
+        None if scripts.is_empty() && !io::stdin().is_terminal() => scripts.push(Lines::of_stdin()),
+        None => {}
+    }
+    Ok(scripts)
+}
+
+fn connect(runtime: &Runtime, url: &str, arguments: &Arguments) -> Result<Backend, CommandError> {
+    let token = match &arguments.token_file {
+        Some(path) => Some(read_token(path)?),
+        None => std::env::var("RUSTYDB_TOKEN").ok().filter(|token| !token.is_empty()),
+    };
+    let options = RemoteOptions { url: url.to_owned(), token, ca_certificate: arguments.ca_certificate.clone() };
+    let client = runtime.block_on(RemoteClient::connect(options)).map_err(|error| {
+        let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+        CommandError::Unavailable(format!("{} ({}){hint}", error.message(), error.sqlstate()))
+    })?;
+    Ok(Backend::Remote(Box::new(client)))
+}
+
+/// The first line that is neither empty nor a comment, as in the server's token file.
+fn read_token(path: &Path) -> Result<String, CommandError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| CommandError::Usage(format!("cannot read the token file {}: {error}", path.display())))?;
+    let token = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    let none = || CommandError::Usage(format!("the token file {} holds no token", path.display()));
+    token.map(str::to_owned).ok_or_else(none)
+}
+
+fn greeting(arguments: &Arguments) -> String {
+    let place = match &arguments.url {
+        Some(url) => format!("server {url}"),
+        None if arguments.data.as_os_str() == IN_MEMORY => "database in memory".to_owned(),
+        None => format!("database {}", arguments.data.display()),
+    };
+    format!("RustyDB {}, {place}. \\? for help, \\q to quit.\n", env!("CARGO_PKG_VERSION"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read_token;
+
+    #[test]
+    fn the_token_is_the_first_line_that_says_something() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        std::fs::write(&path, "# for the laptop\n\n  secret-token-1234  \nanother\n").unwrap();
+        assert_eq!(read_token(&path).ok().as_deref(), Some("secret-token-1234"));
+        std::fs::write(&path, "# nothing\n").unwrap();
+        assert!(read_token(&path).is_err());
+    }
+}

@@ -1,0 +1,17 @@
+//! The `rustydb` binary: everything is in [`cli`]; this file only turns its answer into an exit status.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`cli`] | the command line: arguments, help, exit statuses, one file per subcommand |
+//! | [`config`] | the settings of `serve`: flags, environment, file, defaults |
+//! | [`shell`] | the SQL shell under `rustydb sql`: prompt, script runner, result formats |
+
+mod cli;
+mod config;
+mod shell;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}
