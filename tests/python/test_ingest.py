@@ -1,0 +1,117 @@
+"""Bulk ingest: Arrow tables become tables, in each mode, all or nothing."""
+
+import decimal
+
+import adbc_driver_manager
+import pyarrow
+import pytest
+
+
+@pytest.fixture
+def rows():
+    return pyarrow.table(
+        {
+            "id": pyarrow.array([1, 2, 3], pyarrow.int64()),
+            "name": ["pen", None, "ink"],
+            "price": pyarrow.array([decimal.Decimal("1.50"), None, decimal.Decimal("20.00")], pyarrow.decimal128(10, 2)),
+        }
+    )
+
+
+def read(cursor, table):
+    cursor.execute(f"SELECT id, name, price FROM {table} ORDER BY id")
+    return cursor.fetchall()
+
+
+EXPECTED = [(1, "pen", decimal.Decimal("1.50")), (2, None, None), (3, "ink", decimal.Decimal("20.00"))]
+
+
+def test_create_makes_the_table(cursor, table, rows):
+    assert cursor.adbc_ingest(table, rows, mode="create") == 3
+    assert read(cursor, table) == EXPECTED
+
+
+def test_create_refuses_a_table_that_exists(cursor, table, rows):
+    cursor.adbc_ingest(table, rows, mode="create")
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match="42P07"):
+        cursor.adbc_ingest(table, rows, mode="create")
+    assert read(cursor, table) == EXPECTED
+
+
+def test_append_adds_rows(cursor, table, rows):
+    cursor.execute(f"CREATE TABLE {table} (id BIGINT PRIMARY KEY, name TEXT, price DECIMAL(10, 2))")
+    assert cursor.adbc_ingest(table, rows, mode="append") == 3
+    assert read(cursor, table) == EXPECTED
+
+
+def test_append_needs_the_table(cursor, table, rows):
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match="42P01"):
+        cursor.adbc_ingest(table, rows, mode="append")
+
+
+def test_append_goes_by_name_and_fills_what_is_missing(cursor, table):
+    cursor.execute(f"CREATE TABLE {table} (id BIGINT PRIMARY KEY, name TEXT DEFAULT 'nobody', price DECIMAL(10, 2))")
+    cursor.adbc_ingest(table, pyarrow.table({"price": [None], "id": [1]}), mode="append")
+    assert read(cursor, table) == [(1, "nobody", None)]
+
+
+def test_append_of_an_unknown_column_is_refused(cursor, table):
+    cursor.execute(f"CREATE TABLE {table} (id BIGINT PRIMARY KEY)")
+    with pytest.raises(adbc_driver_manager.Error, match="42703"):
+        cursor.adbc_ingest(table, pyarrow.table({"id": [1], "nmae": ["x"]}), mode="append")
+
+
+def test_create_append_does_either(cursor, table, rows):
+    assert cursor.adbc_ingest(table, rows.slice(0, 1), mode="create_append") == 1
+    assert cursor.adbc_ingest(table, rows.slice(1), mode="create_append") == 2
+    assert read(cursor, table) == EXPECTED
+
+
+def test_replace_forgets_the_old_rows_and_columns(cursor, table, rows):
+    cursor.adbc_ingest(table, pyarrow.table({"other": [1.5]}), mode="create")
+    assert cursor.adbc_ingest(table, rows, mode="replace") == 3
+    assert read(cursor, table) == EXPECTED
+
+
+def test_a_duplicate_key_refuses_the_whole_batch(cursor, table, rows):
+    cursor.execute(f"CREATE TABLE {table} (id BIGINT PRIMARY KEY, name TEXT, price DECIMAL(10, 2))")
+    cursor.execute(f"INSERT INTO {table} (id) VALUES (3)")
+    with pytest.raises(adbc_driver_manager.Error, match="23505"):
+        cursor.adbc_ingest(table, rows, mode="append")
+    assert read(cursor, table) == [(3, None, None)]
+
+
+def test_a_stream_of_many_batches(cursor, table):
+    schema = pyarrow.schema([("id", pyarrow.int64()), ("text", pyarrow.string())])
+
+    def batches():
+        for start in range(0, 100_000, 8_000):
+            identifiers = range(start, min(start + 8_000, 100_000))
+            yield pyarrow.record_batch([pyarrow.array(identifiers), [f"row {i}" for i in identifiers]], schema=schema)
+
+    reader = pyarrow.RecordBatchReader.from_batches(schema, batches())
+    assert cursor.adbc_ingest(table, reader, mode="create") == 100_000
+    cursor.execute(f"SELECT count(*), count(DISTINCT id), min(text), max(id) FROM {table}")
+    assert cursor.fetchone() == (100_000, 100_000, "row 0", 99_999)
+
+
+def test_every_string_and_integer_type_is_taken(cursor, table):
+    sent = pyarrow.table(
+        {
+            "i8": pyarrow.array([-1], pyarrow.int8()),
+            "u64": pyarrow.array([2**64 - 1], pyarrow.uint64()),
+            "large": pyarrow.array(["a"], pyarrow.large_string()),
+            "view": pyarrow.array(["b"], pyarrow.string_view()),
+            "dictionary": pyarrow.array(["c"]).dictionary_encode(),
+            "date": pyarrow.array([0], pyarrow.date32()),
+            "seconds": pyarrow.array([0], pyarrow.timestamp("s")),
+            "nanoseconds": pyarrow.array([1_000], pyarrow.timestamp("ns", tz="UTC")),
+            "binary": pyarrow.array([b"\x00\xff"], pyarrow.binary()),
+            "float32": pyarrow.array([0.5], pyarrow.float32()),
+        }
+    )
+    cursor.adbc_ingest(table, sent, mode="create")
+    cursor.execute(f"SELECT * FROM {table}")
+    received = cursor.fetch_arrow_table()
+    assert received.schema.names == sent.schema.names
+    assert received.to_pylist() == sent.to_pylist()

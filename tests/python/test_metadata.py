@@ -1,0 +1,76 @@
+"""What tools ask about a database: catalogs, schemas, tables, columns, keys, server information."""
+
+import adbc_driver_manager
+import pyarrow
+import pytest
+
+
+@pytest.fixture
+def described(cursor, table):
+    cursor.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, name TEXT NOT NULL, price DECIMAL(10, 2))")
+    return table
+
+
+def objects(connection, **filters):
+    return connection.adbc_get_objects(**filters).read_all().to_pylist()
+
+
+def test_catalogs(connection):
+    assert [catalog["catalog_name"] for catalog in objects(connection, depth="catalogs")] == ["rustydb"]
+
+
+def test_schemas(connection):
+    (catalog,) = objects(connection, depth="db_schemas")
+    assert "public" in [schema["db_schema_name"] for schema in catalog["catalog_db_schemas"]]
+
+
+def test_tables_with_their_columns(connection, described):
+    (catalog,) = objects(connection, depth="all", table_name_filter=described)
+    (schema,) = [schema for schema in catalog["catalog_db_schemas"] if schema["db_schema_tables"]]
+    assert schema["db_schema_name"] == "public"
+    (found,) = schema["db_schema_tables"]
+    assert (found["table_name"], found["table_type"]) == (described, "TABLE")
+    assert [column["column_name"] for column in found["table_columns"]] == ["id", "name", "price"]
+    assert [column["ordinal_position"] for column in found["table_columns"]] == [1, 2, 3]
+
+
+def test_a_name_filter_is_a_like_pattern(connection, described):
+    (catalog,) = objects(connection, depth="tables", table_name_filter=described[:-1] + "_")
+    names = [found["table_name"] for schema in catalog["catalog_db_schemas"] for found in schema["db_schema_tables"]]
+    assert described in names
+    (catalog,) = objects(connection, depth="tables", table_name_filter="no such%")
+    assert not any(schema["db_schema_tables"] for schema in catalog["catalog_db_schemas"])
+
+
+def test_the_schema_of_a_table(connection, described):
+    schema = connection.adbc_get_table_schema(described)
+    assert schema.names == ["id", "name", "price"]
+    assert schema.types == [pyarrow.int32(), pyarrow.string(), pyarrow.decimal128(10, 2)]
+    assert [field.nullable for field in schema] == [False, False, True]
+
+
+def test_the_schema_of_a_table_that_is_not_there(connection):
+    with pytest.raises(adbc_driver_manager.Error):
+        connection.adbc_get_table_schema("no_such_table")
+
+
+def test_table_types(connection):
+    assert "TABLE" in connection.adbc_get_table_types()
+
+
+def test_information_about_the_server(connection):
+    information = connection.adbc_get_info()
+    assert information["vendor_name"] == "RustyDB"
+    assert information["vendor_version"]
+    assert information["vendor_arrow_version"]
+
+
+def test_the_catalog_answers_in_sql_too(cursor, described):
+    cursor.execute("SELECT column_name FROM information_schema.columns WHERE table_name = ? ORDER BY 1", (described,))
+    assert cursor.fetchall() == [("id",), ("name",), ("price",)]
+
+
+def test_a_dropped_table_is_gone_from_the_metadata(connection, cursor, described):
+    cursor.execute(f"DROP TABLE {described}")
+    (catalog,) = objects(connection, depth="tables", table_name_filter=described)
+    assert not any(schema["db_schema_tables"] for schema in catalog["catalog_db_schemas"])

@@ -1,0 +1,21 @@
+//! Tests that see RustyDB as its users do: through SQL, through the wire, through a process that is killed.
+//!
+//! What tests one crate lies in that crate. Here is what needs several of them, or a client from outside:
+//!
+//! - `slt/**.slt`: the SQL corpus. Readable scripts of statements and their answers, run by `tests/sql.rs` on an embedded
+//!   database, once per [`Configuration`]: a script that passes with everything in the memtable and fails when everything
+//!   is flushed has found a bug in storage.
+//! - `sqlite/`: the differences we know of to SQLite's public corpus, which the same runner executes where it is present.
+//! - `python/`: pytest with the real binary and real clients (ADBC, pyarrow.flight), kill -9 included, and the test that
+//!   runs every code block of the documentation. `cargo xtask python` starts it.
+//!
+//! This library is the harness of the first two: [`Connection`] lets the `sqllogictest` runner speak to an embedded
+//! database, and renders values the way the scripts write them.
+
+mod connection;
+mod corpus;
+mod sqlite;
+
+pub use connection::{ColumnKind, Connection, ScriptError};
+pub use corpus::{Configuration, run_script};
+pub use sqlite::{Differences, Tally, run_sqlite_file};

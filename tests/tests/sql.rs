@@ -1,0 +1,81 @@
+//! Runs the SQL corpus: each script of `slt/` under each configuration is one test, `default::query/joins`.
+//!
+//! `cargo test -p rustydb-tests --test sql -- joins` runs those whose names contain `joins`. With `SLT_COMPLETE=1` the
+//! scripts chosen are rewritten with the answers of the database, under the first configuration only: a way to write
+//! new ones, whose result is read before it is committed.
+//!
+//! With `RUSTYDB_SQLITE_CORPUS`, the folder of SQLite's corpus, its files are the tests instead: `sqlite::select1`. That
+//! is what `cargo xtask sqlite` does.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use rustydb_tests::{Configuration, Differences, run_script, run_sqlite_file};
+use sqllogictest::harness::{Arguments, Failed, Trial, run};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if let Some(corpus) = std::env::var_os("RUSTYDB_SQLITE_CORPUS") {
+        return run(&arguments, sqlite_trials(Path::new(&corpus))).exit_code();
+    }
+    let complete = std::env::var_os("SLT_COMPLETE").is_some();
+    let configurations = if complete { &Configuration::ALL[..1] } else { &Configuration::ALL[..] };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("slt");
+    let scripts = files_below(&root, "slt");
+    assert!(!scripts.is_empty(), "no scripts below {}", root.display());
+    let mut trials = Vec::new();
+    for configuration in configurations.iter().copied() {
+        for script in &scripts {
+            let name = script.strip_prefix(&root).unwrap_or(script).with_extension("");
+            let script = script.clone();
+            trials.push(Trial::test(format!("{}::{}", configuration.name(), name.display()), move || {
+                block_on(run_script(&script, configuration, complete))
+            }));
+        }
+    }
+    run(&arguments, trials).exit_code()
+}
+
+/// One test per file of SQLite's corpus.
+fn sqlite_trials(corpus: &Path) -> Vec<Trial> {
+    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("sqlite/differences.txt");
+    let list = std::fs::read_to_string(list).expect("the list is in the source tree");
+    let differences = Arc::new(Differences::parse(&list).unwrap_or_else(|error| panic!("differences.txt: {error}")));
+    let mut trials = Vec::new();
+    for file in files_below(corpus, "test") {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let differences = Arc::clone(&differences);
+        trials.push(Trial::test(format!("sqlite::{name}"), move || {
+            block_on(async {
+                let tally = run_sqlite_file(&file, &differences).await?;
+                println!("sqlite::{name}: {} as SQLite, {} known differences", tally.same, tally.different);
+                Ok(())
+            })
+        }));
+    }
+    trials
+}
+
+fn block_on(test: impl Future<Output = Result<(), String>>) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(test).map_err(Failed::from)
+}
+
+/// All files with an extension, in a stable order.
+fn files_below(root: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("the corpus can be read") {
+            let path = entry.expect("the corpus can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
