@@ -1,6 +1,8 @@
 //! The engine from the outside: an embedded database, SQL in, rows and errors out. One binary, because each costs a link
 //! against all of DataFusion.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test, with the error in its message")]
+
 mod copy;
 mod ddl;
 mod dml;

@@ -125,9 +125,9 @@ mod tests {
         assert!(matches!(of(Missing::Fail, Exists::Append), Ok(IngestMode::Append)));
         assert!(matches!(of(Missing::Create, Exists::Replace), Ok(IngestMode::Replace)));
         assert!(matches!(of(Missing::Create, Exists::Append), Ok(IngestMode::CreateAppend)));
-        assert_eq!(of(Missing::Fail, Exists::Fail).err().expect("refused").code(), Code::Unimplemented);
-        assert_eq!(of(Missing::Unspecified, Exists::Fail).err().expect("refused").code(), Code::InvalidArgument);
-        assert_eq!(mode(None).err().expect("refused").code(), Code::InvalidArgument);
+        assert_eq!(of(Missing::Fail, Exists::Fail).expect_err("refused").code(), Code::Unimplemented);
+        assert_eq!(of(Missing::Unspecified, Exists::Fail).expect_err("refused").code(), Code::InvalidArgument);
+        assert_eq!(mode(None).expect_err("refused").code(), Code::InvalidArgument);
     }
 
     #[test]
@@ -139,11 +139,11 @@ mod tests {
         };
         assert!(check(&command).is_ok());
         let temporary = CommandStatementIngest { temporary: true, ..command.clone() };
-        assert!(check(&temporary).err().expect("refused").message().contains("temporary"));
+        assert!(check(&temporary).expect_err("refused").message().contains("temporary"));
         let catalog = CommandStatementIngest { catalog: Some("elsewhere".to_owned()), ..command.clone() };
-        assert_eq!(check(&catalog).err().expect("refused").code(), Code::NotFound);
+        assert_eq!(check(&catalog).expect_err("refused").code(), Code::NotFound);
         let option = [("sharding".to_owned(), "on".to_owned())].into();
         let option = CommandStatementIngest { options: option, ..command };
-        assert!(check(&option).err().expect("refused").message().contains("sharding"));
+        assert!(check(&option).expect_err("refused").message().contains("sharding"));
     }
 }
