@@ -1,5 +1,7 @@
 //! What each call of the store promises, one at a time.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Power cuts, failing disks and damaged bytes.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,8 @@
 //! twin's verdict. What happened is printed when a history fails. `RUSTYDB_SEED=n` repeats one history,
 //! `RUSTYDB_SEEDS=n` runs more of them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,7 @@
 //! What the storage tests share: a small table and short ways to write and read it.
 
 #![allow(dead_code, unreachable_pub, reason = "compiled into each test file, which uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
