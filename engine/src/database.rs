@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::config::ConfigOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -40,7 +39,7 @@ struct Shared {
     store: Store,
     runtimes: Arc<Runtimes>,
     state: Arc<SessionState>,
-    options: Arc<ConfigOptions>,
+    config: SessionConfig,
     statement_timeout: Option<Duration>,
     allow_server_files: bool,
 }
@@ -58,17 +57,10 @@ impl Database {
         let store = runtimes.run_in_background(async move { Ok(Store::open(store_options).await?) }).await?;
         let runtime_env = runtime_env(&options)?;
         let config = session_config(query_threads);
-        let defaults = Arc::clone(config.options());
-        let state = session_state(config, runtime_env);
+        let state = session_state(config.clone(), runtime_env);
         let DatabaseOptions { statement_timeout, allow_server_files, .. } = options;
-        let shared = Shared {
-            store,
-            runtimes,
-            state: Arc::new(state),
-            options: defaults,
-            statement_timeout,
-            allow_server_files,
-        };
+        let state = Arc::new(state);
+        let shared = Shared { store, runtimes, state, config, statement_timeout, allow_server_files };
         Ok(Database { shared: Arc::new(shared) })
     }
 
@@ -113,8 +105,8 @@ impl Database {
         &self.shared.state
     }
 
-    pub(crate) fn default_options(&self) -> &Arc<ConfigOptions> {
-        &self.shared.options
+    pub(crate) fn default_config(&self) -> &SessionConfig {
+        &self.shared.config
     }
 
     pub(crate) fn statement_timeout(&self) -> Option<Duration> {

@@ -58,7 +58,7 @@ pub(crate) async fn create_table(
                 .map_err(|error| error.with_hint("Name the columns in the query, with AS."))?;
             let ready = make_ready(&context, bind(plan_query(&context, *query)?, statement.parameters)?).await?;
             drop(context);
-            let schema = Arc::new(schema_of_query(&ready.schema())?);
+            let schema = Arc::new(schema_of_rows(&ready.schema())?);
             let (primary_key, foreign_keys) = (Vec::new(), Vec::new());
             let new_table = NewTable { schema_name, name: table_name, schema, primary_key, foreign_keys };
             let table = transaction.create_table(new_table)?;
@@ -106,8 +106,8 @@ fn check_schema(catalog: &Catalog, schema: &str) -> Result<()> {
         .with_hint("Tables are created in the schema \"public\"."))
 }
 
-/// The columns of CREATE TABLE … AS: the query's, all nullable.
-fn schema_of_query(schema: &Schema) -> Result<Schema> {
+/// The columns of a table made of rows, from a query or a client: those of the rows, all nullable.
+pub(crate) fn schema_of_rows(schema: &Schema) -> Result<Schema> {
     let mut fields: Vec<Field> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         let name = field.name();
@@ -123,7 +123,7 @@ fn schema_of_query(schema: &Schema) -> Result<Schema> {
 }
 
 /// A nullable column for values of any type a query can have.
-pub(crate) fn table_field(name: &str, data_type: &DataType) -> Result<Field> {
+fn table_field(name: &str, data_type: &DataType) -> Result<Field> {
     let stored = match data_type {
         // SELECT NULL has no type; text can hold whatever comes.
         DataType::Null => Some(DataType::Utf8View),

@@ -41,7 +41,7 @@ impl Statement<'_> {
     /// The planning context of this statement against `view`.
     pub(crate) fn context(&self, view: ReadView) -> StatementContext {
         let (state, store) = (self.database.state(), self.database.store());
-        StatementContext::new(state, &self.settings.options, store, view, self.now)
+        StatementContext::new(state, &self.settings.config, store, view, self.now)
     }
 
     /// Starts a query.

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::Schema;
 use futures::{StreamExt, stream};
 use rustydb_storage::{NewTable, TableDef, Transaction};
 
 use super::execute::Statement;
 use super::{BatchStream, IngestMode, IngestTarget, Shared};
-use crate::ddl::table_field;
+use crate::ddl::schema_of_rows;
 use crate::dml::defaults::{source_of, sources_by_name};
 use crate::dml::insert::{self, load, target_columns};
 use crate::dml::modify;
@@ -121,8 +120,7 @@ fn create(transaction: &mut Transaction, schema_name: String, target: &IngestTar
     if schema_name != DEFAULT_SCHEMA {
         return Err(Error::new(sqlstate::INVALID_SCHEMA_NAME, format!("schema \"{schema_name}\" does not exist")));
     }
-    let fields = target.columns.fields().iter().map(|field| table_field(field.name(), field.data_type()));
-    let schema = Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?));
+    let schema = Arc::new(schema_of_rows(&target.columns)?);
     let (primary_key, foreign_keys) = (Vec::new(), Vec::new());
     Ok(transaction.create_table(NewTable {
         schema_name,

@@ -113,7 +113,7 @@ pub enum IngestMode {
 
 impl Session {
     pub(crate) fn new(database: Database) -> Self {
-        let defaults = Settings::new(Arc::clone(database.default_options()), database.statement_timeout());
+        let defaults = Settings::new(database.default_config().clone(), database.statement_timeout());
         let visible = Visible { status: TransactionStatus::Idle, catalog: None, settings: defaults.clone() };
         let shared = Shared { database, defaults, transaction: Default::default(), visible: Mutex::new(visible) };
         Session { shared: Arc::new(shared) }

@@ -3,10 +3,10 @@
 //! A session's settings are its own; the defaults are the database's. Options of the query planner and of EXPLAIN can be
 //! set under DataFusion's names (`datafusion.optimizer.…`, `datafusion.explain.…`).
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::config::{ConfigNonZeroUsize, ConfigOptions};
+use datafusion::config::ConfigNonZeroUsize;
+use datafusion::prelude::SessionConfig;
 use rustydb_storage::Durability;
 
 use crate::error::{nearest, sqlstate};
@@ -20,8 +20,8 @@ pub(crate) struct Settings {
     pub(crate) synchronous_commit: bool,
     pub(crate) default_transaction_read_only: bool,
     pub(crate) application_name: String,
-    /// What the planner and the operators look at.
-    pub(crate) options: Arc<ConfigOptions>,
+    /// What the planner and the operators look at; cheap to clone until it is changed.
+    pub(crate) config: SessionConfig,
 }
 
 /// Name, and what SHOW ALL says about it.
@@ -51,13 +51,13 @@ const MAX_PARTITIONS: usize = 1024;
 const OPTION_PREFIXES: [&str; 2] = ["datafusion.optimizer.", "datafusion.explain."];
 
 impl Settings {
-    pub(crate) fn new(options: Arc<ConfigOptions>, statement_timeout: Option<Duration>) -> Self {
+    pub(crate) fn new(config: SessionConfig, statement_timeout: Option<Duration>) -> Self {
         Settings {
             statement_timeout,
             synchronous_commit: true,
             default_transaction_read_only: false,
             application_name: String::new(),
-            options,
+            config,
         }
     }
 
@@ -70,7 +70,7 @@ impl Settings {
         let on_off = |on: bool| if on { "on" } else { "off" }.to_owned();
         Some(match name {
             "application_name" => self.application_name.clone(),
-            "batch_size" => self.options.execution.batch_size.get().to_string(),
+            "batch_size" => self.config.options().execution.batch_size.get().to_string(),
             "client_encoding" => "UTF8".to_owned(),
             "default_transaction_isolation" | "transaction_isolation" => "repeatable read".to_owned(),
             "default_transaction_read_only" => on_off(self.default_transaction_read_only),
@@ -80,11 +80,12 @@ impl Settings {
                 self.statement_timeout.map_or("0".to_owned(), |timeout| format!("{}ms", timeout.as_millis()))
             }
             "synchronous_commit" => on_off(self.synchronous_commit),
-            "target_partitions" => self.options.execution.target_partitions.to_string(),
-            "timezone" => self.options.execution.time_zone.clone().unwrap_or_else(|| "UTC".to_owned()),
+            "target_partitions" => self.config.options().execution.target_partitions.to_string(),
+            "timezone" => self.config.options().execution.time_zone.clone().unwrap_or_else(|| "UTC".to_owned()),
             _ if is_option(name) => {
                 return self
-                    .options
+                    .config
+                    .options()
                     .entries()
                     .into_iter()
                     .find(|entry| entry.key == name)
@@ -103,11 +104,11 @@ impl Settings {
             "batch_size" => {
                 let rows = number(name, value, 1..=MAX_BATCH_SIZE)?;
                 let rows = ConfigNonZeroUsize::try_new(rows)?;
-                Arc::make_mut(&mut self.options).execution.batch_size = rows;
+                self.config.options_mut().execution.batch_size = rows;
             }
             "target_partitions" => {
                 let partitions = number(name, value, 1..=MAX_PARTITIONS)?;
-                Arc::make_mut(&mut self.options).execution.target_partitions = partitions;
+                self.config.options_mut().execution.target_partitions = partitions;
             }
             "client_encoding" => {
                 if !matches!(value.to_ascii_lowercase().as_str(), "utf8" | "utf-8" | "unicode") {
@@ -131,12 +132,12 @@ impl Settings {
             "synchronous_commit" => self.synchronous_commit = switch(name, value)?,
             "timezone" => {
                 let zone = time_zone(value)?;
-                Arc::make_mut(&mut self.options).execution.time_zone = Some(zone);
+                self.config.options_mut().execution.time_zone = Some(zone);
             }
             "server_version" => {
                 return Err(Error::new(sqlstate::CANNOT_CHANGE_NOW, "\"server_version\" cannot be changed"));
             }
-            _ => Arc::make_mut(&mut self.options).set(name, value).map_err(|error| {
+            _ => self.config.options_mut().set(name, value).map_err(|error| {
                 Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("invalid value for \"{name}\": \"{value}\""))
                     .with_detail(Error::from(error).message())
             })?,
@@ -220,7 +221,7 @@ mod tests {
     use super::*;
 
     fn defaults() -> Settings {
-        Settings::new(Arc::new(ConfigOptions::new()), None)
+        Settings::new(SessionConfig::new(), None)
     }
 
     #[test]

@@ -62,13 +62,13 @@ pub(crate) struct StatementContext {
 impl StatementContext {
     pub(crate) fn new(
         shared: &Arc<SessionState>,
-        options: &Arc<ConfigOptions>,
+        config: &SessionConfig,
         store: &Store,
         view: ReadView,
         started: DateTime<Utc>,
     ) -> Self {
         let execution_view = Arc::new(ExecutionView::new(view.clone(), store.clone()));
-        let config = SessionConfig::from(ConfigOptions::clone(options)).with_extension(execution_view);
+        let config = config.clone().with_extension(execution_view);
         let mut properties = ExecutionProps::new().with_query_execution_start_time(started);
         properties.config_options = Some(Arc::clone(config.options()));
         StatementContext { shared: Arc::clone(shared), config, properties, view, target: None, defaults: None }

@@ -21,6 +21,10 @@ use crate::{Error, Position, Result, error::sqlstate};
 /// How deep expressions and subqueries may nest. The parser grows its stack as needed, so that this bounds memory.
 const RECURSION_LIMIT: usize = 128;
 
+/// How many operators may stand in a row. A tree of this depth is planned in reasonable time and can be dropped on any
+/// thread's stack.
+const MAX_CHAIN: usize = 2_000;
+
 /// The largest parameter number. Bounds what `$4000000000` makes us allocate.
 const MAX_PARAMETERS: usize = 65_535;
 
@@ -43,6 +47,7 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     let dialect = RustyDialect;
     let mut tokens = tokenize(sql)?;
     let parameters = number_parameters(&mut tokens)?;
+    check_chains(&tokens)?;
     let first = tokens.iter().find(|token| !matches!(token.token, Token::Whitespace(_) | Token::SemiColon));
     let Some(first) = first else {
         return Err(Error::syntax("the statement is empty"));
@@ -79,6 +84,50 @@ pub(crate) fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::
 
 pub(crate) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
     Ok(Tokenizer::new(&RustyDialect, sql).tokenize_with_location()?)
+}
+
+/// Fails for chains like `a OR b OR c …` beyond [`MAX_CHAIN`]: they parse into trees as deep as they are long, which the
+/// parser's own limit does not see.
+fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
+    // Links since the last comma, for each level of parentheses that is open.
+    let mut chains = vec![0usize];
+    for token in tokens {
+        let links = match &token.token {
+            Token::LParen => {
+                chains.push(0);
+                continue;
+            }
+            Token::RParen => {
+                // A surplus one is the parser's to complain about.
+                if chains.len() > 1 {
+                    chains.pop();
+                }
+                continue;
+            }
+            Token::Comma | Token::SemiColon => {
+                if let Some(chain) = chains.last_mut() {
+                    *chain = 0;
+                }
+                continue;
+            }
+            Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod | Token::StringConcat => 1,
+            Token::Word(word) => match word.keyword {
+                Keyword::AND | Keyword::OR | Keyword::JOIN | Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT => 1,
+                _ => 0,
+            },
+            _ => 0,
+        };
+        if let Some(chain) = chains.last_mut() {
+            *chain += links;
+            if *chain > MAX_CHAIN {
+                let message = format!("an expression or query with more than {MAX_CHAIN} links (AND, OR, +, UNION, …)");
+                return Err(Error::new(sqlstate::STATEMENT_TOO_COMPLEX, message)
+                    .with_hint("Use IN (…), a table of values, or several statements.")
+                    .at(position_of(token.span.start)));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Rewrites `?` to `$1`, `$2`, … in order and returns the number of parameters.
@@ -281,6 +330,14 @@ mod tests {
     #[test]
     fn empty_text_is_an_error() {
         assert_eq!(parse_statement(" -- nothing\n;").unwrap_err().sqlstate(), "42601");
+    }
+
+    #[test]
+    fn chains_are_limited_but_lists_are_not() {
+        let chain = format!("select 1 where {}", vec!["a = 1"; 3000].join(" or "));
+        assert_eq!(parse_statement(&chain).unwrap_err().sqlstate(), "54001");
+        assert!(parse_statement(&format!("select {}", vec!["a + 1"; 3000].join(", "))).is_ok());
+        assert!(parse_statement(&format!("insert into t values {}", vec!["(-1, 2 * 3)"; 3000].join(", "))).is_ok());
     }
 
     #[test]

@@ -60,7 +60,8 @@ pub(crate) fn bind(plan: LogicalPlan, values: &[ScalarValue]) -> Result<LogicalP
     if values.is_empty() {
         return Ok(plan);
     }
-    let fields = plan.get_parameter_fields()?;
+    // A parameter that is compared with columns of two types has none of its own; the planner coerces its value.
+    let fields = plan.get_parameter_fields().unwrap_or_default();
     let mut bound = Vec::with_capacity(values.len());
     for (index, value) in values.iter().enumerate() {
         let expected = fields.get(&format!("${}", index + 1)).and_then(Option::as_ref);

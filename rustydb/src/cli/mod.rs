@@ -12,7 +12,7 @@ mod tpch;
 use crate::config::units;
 use clap::{Parser, Subcommand};
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::LazyLock;
 use tokio::runtime::{Builder, Runtime};
@@ -151,7 +151,9 @@ pub(crate) fn run() -> ExitCode {
 fn start_logging(filter: &str) -> Result<(), CommandError> {
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| CommandError::Usage(format!("\"{filter}\" is not a log filter: {error}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    // Colours are for people; a log file is for tools.
+    let has_colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(has_colours).init();
     Ok(())
 }
 
