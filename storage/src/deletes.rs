@@ -3,6 +3,7 @@
 //! A base bitmap of the rows that every open snapshot sees as deleted, and a short list of younger deletes with their
 //! commit timestamps. A scan asks once for the bitmap of its snapshot; a segment without deletes costs it nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,6 +19,8 @@ struct State {
     base: Arc<RoaringBitmap>,
     /// In order of their timestamps.
     recent: Vec<(Timestamp, u32)>,
+    /// The same by row, for look-ups.
+    recent_rows: HashMap<u32, Timestamp>,
 }
 
 /// The versioned delete set of one segment.
@@ -31,7 +34,7 @@ impl DeleteSet {
     /// A set whose `rows` were deleted before any snapshot that can be open.
     pub(crate) fn with_base(rows: RoaringBitmap) -> Self {
         let any = AtomicBool::new(!rows.is_empty());
-        DeleteSet { state: RwLock::new(State { base: Arc::new(rows), recent: Vec::new() }), any }
+        DeleteSet { state: RwLock::new(State { base: Arc::new(rows), ..State::default() }), any }
     }
 
     /// Records the delete of a row. Called under the commit lock, with growing timestamps.
@@ -39,10 +42,12 @@ impl DeleteSet {
         let mut state = self.state.write();
         assert!(state.recent.last().is_none_or(|(last, _)| *last <= timestamp), "deletes come in commit order");
         state.recent.push((timestamp, row));
+        state.recent_rows.insert(row, timestamp);
         self.any.store(true, Ordering::Release);
         if state.recent.len().is_multiple_of(FOLD_THRESHOLD) {
             let settled = state.recent.partition_point(|(timestamp, _)| *timestamp <= watermark);
             let rows: Vec<u32> = state.recent.drain(..settled).map(|(_, row)| row).collect();
+            state.recent_rows.retain(|_, deleted| *deleted > watermark);
             Arc::make_mut(&mut state.base).extend(rows);
         }
     }
@@ -53,8 +58,7 @@ impl DeleteSet {
             return false;
         }
         let state = self.state.read();
-        state.base.contains(row)
-            || state.recent.iter().take_while(|(deleted, _)| *deleted <= timestamp).any(|(_, other)| *other == row)
+        state.base.contains(row) || state.recent_rows.get(&row).is_some_and(|deleted| *deleted <= timestamp)
     }
 
     /// The rows deleted for a reader at `timestamp`; `None` if there are none.
@@ -73,7 +77,7 @@ impl DeleteSet {
 
     pub(crate) fn memory_bytes(&self) -> usize {
         let state = self.state.read();
-        state.base.serialized_size() + state.recent.capacity() * size_of::<(Timestamp, u32)>()
+        state.base.serialized_size() + state.recent.capacity() * 2 * size_of::<(Timestamp, u32)>()
     }
 }
 
