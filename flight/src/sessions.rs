@@ -121,9 +121,7 @@ impl OpenTransaction {
         let statement = if commit && !had_failed { "COMMIT" } else { "ROLLBACK" };
         self.session.execute(statement, &[]).await.map_err(|error| from_engine(&error))?;
         match commit && had_failed {
-            true => Err(refuse("25P02", "an earlier statement failed, so the transaction was rolled back")
-                .hint("repeat the transaction from its beginning")
-                .into()),
+            true => Err(rolled_back()),
             false => Ok(()),
         }
     }
@@ -247,6 +245,13 @@ impl Sessions {
         self.by_token.clear();
         self.transactions.clear();
     }
+}
+
+/// The answer to a commit that found a failed transaction.
+pub(crate) fn rolled_back() -> Status {
+    refuse("25P02", "an earlier statement failed, so the transaction was rolled back")
+        .hint("repeat the transaction from its beginning")
+        .into()
 }
 
 fn without_session(statement: &str, alternative: &str) -> Status {

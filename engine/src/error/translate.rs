@@ -172,6 +172,7 @@ fn from_plan_message(message: &str) -> Error {
         "incompatible",
         "data type",
         "type mismatch",
+        "non-boolean",
     ]) {
         sqlstate::TYPE_MISMATCH
     } else if has(&["not supported", "unsupported", "not implemented", "does not support"]) {
@@ -240,7 +241,9 @@ fn from_value_message(message: &str, otherwise: &'static str) -> Error {
         sqlstate::INVALID_DATETIME
     } else if has(&["pars", "cannot cast string", "invalid value", "invalid input"]) {
         sqlstate::INVALID_TEXT
-    } else if has(&["unsupported", "not supported", "cast"]) && has(&["casting from", "not supported", "unsupported"]) {
+    } else if has(&["unsupported", "not supported", "cast"])
+        && has(&["casting from", "no valid cast", "not supported", "unsupported"])
+    {
         sqlstate::TYPE_MISMATCH
     } else {
         otherwise

@@ -47,6 +47,7 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     let dialect = RustyDialect;
     let mut tokens = tokenize(sql)?;
     let parameters = number_parameters(&mut tokens)?;
+    let tokens = doubles_from_exponents(tokens);
     check_chains(&tokens)?;
     let first = tokens.iter().find(|token| !matches!(token.token, Token::Whitespace(_) | Token::SemiColon));
     let Some(first) = first else {
@@ -128,6 +129,25 @@ fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Rewrites `1.5e300` to `CAST('1.5e300' AS DOUBLE PRECISION)`. Literals are exact decimals, and those with an exponent
+/// mostly have no place among them.
+fn doubles_from_exponents(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut rewritten = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        match &token.token {
+            Token::Number(digits, _) if digits.contains(['e', 'E']) => {
+                let keyword = Token::make_keyword;
+                let text = Token::SingleQuotedString(digits.clone());
+                let type_name = [keyword("DOUBLE"), keyword("PRECISION"), Token::RParen];
+                let cast = [keyword("CAST"), Token::LParen, text, keyword("AS")].into_iter().chain(type_name);
+                rewritten.extend(cast.map(|part| TokenWithSpan::new(part, token.span)));
+            }
+            _ => rewritten.push(token),
+        }
+    }
+    rewritten
 }
 
 /// Rewrites `?` to `$1`, `$2`, … in order and returns the number of parameters.

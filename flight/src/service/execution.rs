@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status};
 use super::SqlService;
 use crate::auth::Caller;
 use crate::running::{Batches, RunningGuard};
-use crate::sessions::{Home, Scope};
+use crate::sessions::{Home, Scope, rolled_back};
 use crate::status::{from_engine, refuse};
 use crate::stream::{FlightStream, encode, encode_nothing, schema_message, wire_schema};
 use crate::wrapper::caller;
@@ -177,6 +177,9 @@ impl SqlService {
             }
         };
         self.sessions.after(&caller.principal, scope, &completion).await?;
+        if completion.tag == "ROLLBACK" && asks_to_commit(job.plan.prepared.sql()) {
+            return Err(rolled_back());
+        }
         Ok(completion.rows.unwrap_or(0))
     }
 }
@@ -220,6 +223,13 @@ async fn query_once(scope: &Scope, prepared: &Prepared, values: &[Value]) -> Res
                 .into())
         }
     }
+}
+
+/// The engine answers COMMIT of a failed transaction as PostgreSQL does, with success and the tag ROLLBACK. Flight SQL
+/// has no tags, so the client would take it for committed.
+fn asks_to_commit(sql: &str) -> bool {
+    let first = sql.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty()).unwrap_or_default();
+    first.eq_ignore_ascii_case("COMMIT") || first.eq_ignore_ascii_case("END")
 }
 
 fn check_parameters(job: &Job) -> Result<(), Status> {
