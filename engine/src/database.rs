@@ -12,6 +12,7 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use rustydb_storage::{CheckReport, MemoryUsage, Store};
 
+use crate::opaque::Opaque;
 use crate::options::{DatabaseLocation, DatabaseOptions};
 use crate::runtime::Runtimes;
 use crate::session::Session;
@@ -31,7 +32,7 @@ const REPORTED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(3).expect("3 is not 0
 /// recover from its log when the last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct Database {
-    shared: Arc<Shared>,
+    shared: Opaque<Shared>,
 }
 
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl Database {
         let DatabaseOptions { statement_timeout, allow_server_files, .. } = options;
         let state = Arc::new(state);
         let shared = Shared { store, runtimes, state, config, statement_timeout, allow_server_files };
-        Ok(Database { shared: Arc::new(shared) })
+        Ok(Database { shared: Opaque::new(shared) })
     }
 
     /// A new session. Costs next to nothing.

@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::ast;
 
 use crate::Result;
 use crate::dml;
+use crate::opaque::Opaque;
 use crate::session::{describe_schema, text_table};
 use crate::sql::context::StatementContext;
 use crate::sql::parse::Parsed;
@@ -22,7 +23,7 @@ use crate::sql::route::{InsertStatement, Routed, route};
 
 /// A statement ready to be executed many times. Cloning is cheap.
 #[derive(Debug, Clone)]
-pub struct Prepared(Arc<Inner>);
+pub struct Prepared(Opaque<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -46,7 +47,7 @@ impl Prepared {
             Field::new(name, data_type, true)
         });
         let parameter_schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Ok(Prepared(Arc::new(Inner { sql, parsed, parameter_schema, result_schema })))
+        Ok(Prepared(Opaque::new(Inner { sql, parsed, parameter_schema, result_schema })))
     }
 
     /// The statement as it was written.

@@ -50,29 +50,48 @@ impl Runtimes {
         spawn_on(&self.statements, work)
     }
 
+    // The three below answer with a type that does not name the work: the compiler then proves once, here, that a
+    // statement may move between threads, and not again for every caller, which took the flight crate minutes.
+
     /// Runs a statement's work; dropping the future cancels it.
-    pub(crate) async fn run<T: Send + 'static>(
+    pub(crate) fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        self.spawn(work).await?
+    ) -> Outcome<Task<Result<T>>> {
+        Outcome(self.spawn(work))
     }
 
     /// Runs the store's own work, so that what it starts for later lives on the background threads.
-    pub(crate) async fn run_in_background<T: Send + 'static>(
+    pub(crate) fn run_in_background<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        spawn_on(&self.background, work).await?
+    ) -> Outcome<Task<Result<T>>> {
+        Outcome(spawn_on(&self.background, work))
     }
 
     /// Runs work that must not stop half way: it goes on if the caller stops waiting.
-    pub(crate) async fn run_to_end<T: Send + 'static>(
+    pub(crate) fn run_to_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
+    ) -> Outcome<JoinHandle<Result<T>>> {
         let runtime = self.background.as_ref().expect("runtimes are taken only in drop");
-        runtime.spawn(work).await?
+        Outcome(runtime.spawn(work))
+    }
+}
+
+/// Waits for work that can fail by itself and by not running to its end; either is its error.
+#[derive(Debug)]
+pub(crate) struct Outcome<H>(H);
+
+impl<H, T, E> Future for Outcome<H>
+where
+    H: Future<Output = Result<Result<T>, E>> + Unpin,
+    Error: From<E>,
+{
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|ended| ended?)
     }
 }
 

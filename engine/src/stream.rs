@@ -17,6 +17,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::opaque::Opaque;
 use crate::runtime::{Runtimes, Task};
 use crate::sql::plan::ReadyPlan;
 use crate::{Error, Result, error::sqlstate};
@@ -37,7 +38,7 @@ enum Source {
     Running {
         batches: mpsc::Receiver<Result<RecordBatch>>,
         task: Option<Task<()>>,
-        _runtimes: Arc<Runtimes>,
+        _runtimes: Opaque<Runtimes>,
     },
 }
 
@@ -61,7 +62,7 @@ impl RecordStream {
                 let _ = sender.send(Err(error)).await;
             }
         });
-        let source = Source::Running { batches, task: Some(task), _runtimes: Arc::clone(runtimes) };
+        let source = Source::Running { batches, task: Some(task), _runtimes: Arc::clone(runtimes).into() };
         RecordStream { schema, planning_time: Duration::ZERO, source }
     }
 

@@ -23,6 +23,7 @@ use settings::Settings;
 use transaction::TransactionState;
 pub use transaction::TransactionStatus;
 
+use crate::opaque::Opaque;
 use crate::prepared::Prepared;
 use crate::sql::parse::parse_statement;
 use crate::sql::split::split_statements;
@@ -32,7 +33,7 @@ use crate::{Database, Result, Value};
 /// A connection to a database. Dropping it rolls back what it has not committed.
 #[derive(Debug)]
 pub struct Session {
-    shared: Arc<Shared>,
+    shared: Opaque<Shared>,
 }
 
 /// The session itself; a running statement holds it too.
@@ -116,27 +117,27 @@ impl Session {
         let defaults = Settings::new(database.default_config().clone(), database.statement_timeout());
         let visible = Visible { status: TransactionStatus::Idle, catalog: None, settings: defaults.clone() };
         let shared = Shared { database, defaults, transaction: Default::default(), visible: Mutex::new(visible) };
-        Session { shared: Arc::new(shared) }
+        Session { shared: Opaque::new(shared) }
     }
 
     /// Runs exactly one statement with the values of its parameters (`$1` … or `?` in order).
     pub async fn execute(&self, sql: &str, parameters: &[Value]) -> Result<StatementResult> {
         let arrived = Instant::now();
-        let (shared, sql, parameters) = (Arc::clone(&self.shared), sql.to_owned(), parameters.to_vec());
+        let (shared, sql, parameters) = (self.shared.clone(), sql.to_owned(), parameters.to_vec());
         let work = async move { shared.execute(parse_statement(&sql), &parameters, arrived).await };
         self.shared.database.runtimes().run(work).await
     }
 
     /// Parses a statement and finds out its parameters and result.
     pub async fn prepare(&self, sql: &str) -> Result<Prepared> {
-        let (shared, sql) = (Arc::clone(&self.shared), sql.to_owned());
+        let (shared, sql) = (self.shared.clone(), sql.to_owned());
         self.shared.database.runtimes().run(async move { shared.prepare(sql).await }).await
     }
 
     /// Runs a prepared statement.
     pub async fn execute_prepared(&self, prepared: &Prepared, parameters: &[Value]) -> Result<StatementResult> {
         let arrived = Instant::now();
-        let (shared, prepared, parameters) = (Arc::clone(&self.shared), prepared.clone(), parameters.to_vec());
+        let (shared, prepared, parameters) = (self.shared.clone(), prepared.clone(), parameters.to_vec());
         let work = async move { shared.execute(Ok(prepared.parsed()), &parameters, arrived).await };
         self.shared.database.runtimes().run(work).await
     }
@@ -144,7 +145,7 @@ impl Session {
     /// Runs a prepared INSERT, UPDATE or DELETE once for each row of `parameters`, whose columns are the statement's
     /// parameters in order. All or nothing; returns the number of rows touched.
     pub async fn execute_batch(&self, prepared: &Prepared, parameters: &RecordBatch) -> Result<u64> {
-        let (shared, prepared, parameters) = (Arc::clone(&self.shared), prepared.clone(), parameters.clone());
+        let (shared, prepared, parameters) = (self.shared.clone(), prepared.clone(), parameters.clone());
         let work = async move { shared.execute_batch(&prepared, parameters).await };
         self.shared.database.runtimes().run(work).await
     }
@@ -152,7 +153,7 @@ impl Session {
     /// Puts batches into a table, all or nothing; large loads are written to segment files directly. Returns the number
     /// of rows.
     pub async fn ingest(&self, target: IngestTarget, rows: BatchStream) -> Result<u64> {
-        let shared = Arc::clone(&self.shared);
+        let shared = self.shared.clone();
         self.shared.database.runtimes().run(async move { shared.ingest(target, rows).await }).await
     }
 
