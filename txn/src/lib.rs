@@ -11,6 +11,10 @@
 //! * A commit is **allocated** a timestamp, logged, and **published** once the log is durable. Timestamps are
 //!   published in order, so a published timestamp stands for a complete prefix of history.
 //! * Of two concurrent transactions that write one key, the first to commit wins ([`judge_write`]).
+//! * Writers **lock** the rows they write, in PostgreSQL's modes, so that they wait for each other instead of losing at
+//!   their commit; circles of waiting transactions are found ([`LockTable`], [`find_cycle`]).
+//! * Serializable transactions remember what they read; a commit that could make history unserializable fails
+//!   ([`Serializability`]).
 //! * The **watermark** ([`Timeline::watermark`]) is the oldest timestamp that anybody may still read at; versions that
 //!   are hidden from it are garbage.
 //!
@@ -22,7 +26,13 @@
 //! ```
 
 mod conflict;
+mod isolation;
+mod locks;
+mod serializable;
 mod timeline;
 
 pub use conflict::{Expectation, Verdict, VersionState, judge_write};
+pub use isolation::Isolation;
+pub use locks::{Answer, LockMode, LockTable, Owner, Patience, Resource, find_cycle};
+pub use serializable::{Candidate, Failure, KeyRange, ReadSet, Serializability, Ticket, WriteSet};
 pub use timeline::{SnapshotToken, Timeline, Timestamp};
