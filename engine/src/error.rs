@@ -33,6 +33,7 @@ pub(crate) mod sqlstate {
     pub(crate) const NO_ACTIVE_TRANSACTION: &str = "25P01";
     pub(crate) const FAILED_TRANSACTION: &str = "25P02";
     pub(crate) const DEPENDENT_OBJECTS: &str = "2BP01";
+    pub(crate) const NO_SUCH_SAVEPOINT: &str = "3B001";
     pub(crate) const INVALID_SCHEMA_NAME: &str = "3F000";
     pub(crate) const SERIALIZATION_FAILURE: &str = "40001";
     pub(crate) const SYNTAX_OR_ACCESS: &str = "42000";

@@ -19,7 +19,7 @@ use crate::session::{describe_schema, text_table};
 use crate::sql::context::StatementContext;
 use crate::sql::parse::Parsed;
 use crate::sql::plan::{plan_query, result_schema};
-use crate::sql::route::{InsertStatement, Routed, route};
+use crate::sql::route::{InsertStatement, Routed};
 
 /// A statement ready to be executed many times. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -34,8 +34,8 @@ struct Inner {
 }
 
 impl Prepared {
-    pub(crate) fn new(sql: String, parsed: Parsed, context: &StatementContext) -> Result<Self> {
-        let (plan, result_schema) = analyse(context, route(parsed.statement.clone())?)?;
+    pub(crate) fn new(sql: String, parsed: Parsed, routed: Routed, context: &StatementContext) -> Result<Self> {
+        let (plan, result_schema) = analyse(context, routed)?;
         let types = match &plan {
             Some(plan) => parameter_types(plan)?,
             None => HashMap::new(),
@@ -91,12 +91,7 @@ fn analyse(context: &StatementContext, routed: Routed) -> Result<(Option<Logical
         Routed::Show(name) => (None, text_columns(&[&name])?),
         Routed::ShowAll => (None, text_columns(&["name", "setting", "description"])?),
         Routed::Write(write) => (dml::plan_of(context, *write)?.map(|(_, plan)| plan), None),
-        Routed::Set { .. }
-        | Routed::Reset(_)
-        | Routed::Begin { .. }
-        | Routed::SetTransaction { .. }
-        | Routed::Commit
-        | Routed::Rollback => (None, None),
+        Routed::Set { .. } | Routed::Reset(_) | Routed::Transaction(_) => (None, None),
     })
 }
 

@@ -221,11 +221,6 @@ impl Sessions {
         self.transactions.take(principal, self.transactions.parse(id)?)
     }
 
-    /// A session that nothing has happened in.
-    pub(crate) fn outside(&self) -> Session {
-        self.database.connect()
-    }
-
     /// The tables as a call without transaction sees them.
     pub(crate) fn catalog(&self, caller: &Caller) -> Result<Arc<Catalog>, Status> {
         Ok(match caller.session {

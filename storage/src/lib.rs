@@ -48,10 +48,11 @@ pub use encoding::canonical_type;
 pub use error::{Error, Result};
 pub use files::MemoryFiles;
 pub use options::{Location, StoreOptions};
+pub use rustydb_txn::Isolation;
 pub use scan::{ColumnPredicate, CompareOp, ScanRequest, ScanUnit, UnitReader};
 pub use statistics::{ColumnStatistics, TableStatistics};
 pub use store::{MemoryUsage, Store};
-pub use transaction::{Durability, Transaction};
+pub use transaction::{Durability, Savepoint, Transaction};
 pub use view::ReadView;
 
 /// Rows of a block: the unit of Parquet pages, cached columns and scan batches.

@@ -74,7 +74,7 @@ fn table_query(columns: &str, table: &str) -> Result<Box<datafusion::sql::sqlpar
             SqlStatement::Query(query) => Ok(query),
             _ => Err(Error::internal("a SELECT is a query")),
         },
-        ParsedStatement::Copy(_) => Err(Error::internal("a SELECT is a query")),
+        ParsedStatement::Copy(_) | ParsedStatement::Transaction(_) => Err(Error::internal("a SELECT is a query")),
     }
 }
 

@@ -10,9 +10,8 @@ use datafusion::sql::sqlparser::ast::ObjectName;
 use rustydb_storage::{ReadView, Transaction};
 
 use super::settings::{Settings, unknown};
-use super::transaction::{OpenTransaction, TransactionState};
+use super::transaction::{Frame, Taken, TransactionState};
 use super::{Completion, Shared, StatementResult};
-use crate::error::sqlstate;
 use crate::prepared::Prepared;
 use crate::sql::context::StatementContext;
 use crate::sql::parse::{Parsed, ParsedStatement, parse_statement, table_name};
@@ -82,9 +81,12 @@ impl Shared {
     pub(super) fn publish(&self, transaction: &TransactionState) {
         let mut visible = self.visible.lock();
         visible.status = transaction.status();
+        visible.settings.current_modes = transaction.modes();
         visible.catalog = match transaction {
-            TransactionState::Active(open) => Some(Arc::clone(open.transaction.view().catalog())),
-            TransactionState::Idle | TransactionState::Failed => None,
+            TransactionState::Active(open) => {
+                open.transaction().map(|transaction| Arc::clone(transaction.view().catalog()))
+            }
+            TransactionState::Idle | TransactionState::Failed(_) => None,
         };
     }
 
@@ -94,7 +96,7 @@ impl Shared {
         statement: &Statement<'_>,
         routed: Routed,
     ) -> Result<StatementResult> {
-        if !matches!(routed, Routed::Commit | Routed::Rollback) {
+        if !routed.ends_failure() {
             transaction.require_not_failed()?;
         }
         match routed {
@@ -147,45 +149,26 @@ impl Shared {
                 }
                 done("RESET")
             }
-            Routed::Begin { read_only } => {
-                if !matches!(transaction, TransactionState::Idle) {
-                    return Err(Error::new(sqlstate::ACTIVE_TRANSACTION, "a transaction is in progress already"));
-                }
-                let read_only = read_only.unwrap_or(statement.settings.default_transaction_read_only);
-                let open = OpenTransaction { transaction: self.database.store().begin(), read_only };
-                *transaction = TransactionState::Active(open);
-                done("BEGIN")
+            Routed::Transaction(control) => {
+                self.control(transaction, statement, control).await.map(StatementResult::Done)
             }
-            Routed::SetTransaction { read_only, session } => {
-                if session {
-                    if let Some(read_only) = read_only {
-                        self.visible.lock().settings.default_transaction_read_only = read_only;
-                    }
-                } else {
-                    let TransactionState::Active(open) = transaction else {
-                        return Err(no_transaction("SET TRANSACTION"));
-                    };
-                    if read_only == Some(false) && open.read_only {
-                        return Err(Error::new(
-                            sqlstate::ACTIVE_TRANSACTION,
-                            "a read-only transaction cannot become READ WRITE",
-                        ));
-                    }
-                    open.read_only |= read_only == Some(true);
-                }
-                done("SET")
-            }
-            Routed::Commit => self.commit(transaction, statement).await.map(StatementResult::Done),
-            Routed::Rollback => rollback(transaction).map(StatementResult::Done),
             Routed::Write(write) => self.write(transaction, statement, *write).await.map(StatementResult::Done),
         }
     }
 
-    /// What the next statement sees.
-    pub(super) fn view(&self, transaction: &TransactionState) -> ReadView {
-        match transaction {
-            TransactionState::Active(open) => open.transaction.view(),
-            TransactionState::Idle | TransactionState::Failed => self.database.store().snapshot(),
+    /// What the next statement sees. The open transaction begins with it, if it has not yet.
+    fn view(&self, transaction: &mut TransactionState) -> ReadView {
+        match transaction.open() {
+            Some(open) => open.begin(self.database.store()).view(),
+            None => self.database.store().snapshot(),
+        }
+    }
+
+    /// What a statement that is only prepared is planned against.
+    fn planning_view(&self, transaction: &mut TransactionState) -> ReadView {
+        match transaction.open().and_then(|open| open.transaction()) {
+            Some(transaction) => transaction.view(),
+            None => self.database.store().snapshot(),
         }
     }
 
@@ -195,17 +178,16 @@ impl Shared {
     /// way.
     pub(super) fn take(&self, state: &mut TransactionState, statement: &Statement<'_>, what: &str) -> Result<Taken> {
         state.require_not_failed()?;
-        let taken = match std::mem::replace(state, TransactionState::Failed) {
-            TransactionState::Active(open) => Taken { open, commits: false },
-            TransactionState::Idle | TransactionState::Failed => {
-                *state = TransactionState::Idle;
-                let read_only = statement.settings.default_transaction_read_only;
-                let open = OpenTransaction { transaction: self.database.store().begin(), read_only };
-                Taken { open, commits: true }
+        let store = self.database.store();
+        state.modes().unwrap_or(statement.settings.default_modes).require_read_write(what)?;
+        let taken = match state.take(store) {
+            Some(taken) => taken,
+            None => {
+                let frame = Frame::new(statement.settings.default_modes);
+                Taken { transaction: store.begin(), frame, commits: true }
             }
         };
         self.publish(state);
-        taken.open.require_read_write(what)?;
         Ok(taken)
     }
 
@@ -217,9 +199,9 @@ impl Shared {
         taken: Taken,
     ) -> Result<()> {
         if taken.commits {
-            return self.commit_now(taken.open.transaction, statement).await;
+            return self.commit_now(taken.transaction, statement).await;
         }
-        *state = TransactionState::Active(taken.open);
+        state.give_back(taken);
         Ok(())
     }
 
@@ -231,24 +213,13 @@ impl Shared {
             return Ok(Completion::of_rows("COPY", rows));
         }
         let mut taken = self.take(state, statement, write_name(&write))?;
-        let completion = statement.deadline.limit(apply(statement, &mut taken.open.transaction, write)).await?;
+        let completion = statement.deadline.limit(apply(statement, &mut taken.transaction, write)).await?;
         self.give_back(state, statement, taken).await?;
         Ok(completion)
     }
 
-    async fn commit(&self, state: &mut TransactionState, statement: &Statement<'_>) -> Result<Completion> {
-        match std::mem::take(state) {
-            TransactionState::Idle => Err(no_transaction("COMMIT")),
-            TransactionState::Failed => Ok(Completion::new("ROLLBACK")),
-            TransactionState::Active(open) => {
-                self.commit_now(open.transaction, statement).await?;
-                Ok(Completion::new("COMMIT"))
-            }
-        }
-    }
-
     /// A commit runs to its end even if nobody waits for it any more: a client that went away must not leave it in doubt.
-    async fn commit_now(&self, transaction: Transaction, statement: &Statement<'_>) -> Result<()> {
+    pub(super) async fn commit_now(&self, transaction: Transaction, statement: &Statement<'_>) -> Result<()> {
         let durability = statement.settings.durability();
         let commit = async move { transaction.commit(durability).await.map_err(Error::from).map(|_timestamp| ()) };
         self.database.runtimes().run_to_end(commit).await
@@ -260,18 +231,15 @@ impl Shared {
 
     pub(crate) async fn prepare(&self, sql: String) -> Result<Prepared> {
         let parsed = parse_statement(&sql)?;
-        let transaction = self.transaction.lock().await;
-        transaction.require_not_failed()?;
+        let routed = route(parsed.statement.clone())?;
+        let mut transaction = self.transaction.lock().await;
+        if !routed.ends_failure() {
+            transaction.require_not_failed()?;
+        }
         let statement = self.statement(&[], Instant::now());
-        let context = statement.context(self.view(&transaction));
-        Prepared::new(sql, parsed, &context)
+        let context = statement.context(self.planning_view(&mut transaction));
+        Prepared::new(sql, parsed, routed, &context)
     }
-}
-
-/// A transaction a statement works in.
-pub(super) struct Taken {
-    pub(super) open: OpenTransaction,
-    commits: bool,
 }
 
 async fn apply(statement: &Statement<'_>, transaction: &mut Transaction, write: Write) -> Result<Completion> {
@@ -325,22 +293,6 @@ pub(crate) async fn plan_read(context: &StatementContext, routed: Routed, parame
         _ => return Err(Error::internal("only queries are planned as such")),
     };
     make_ready(context, plan).await
-}
-
-fn rollback(state: &mut TransactionState) -> Result<Completion> {
-    match std::mem::take(state) {
-        TransactionState::Idle => Err(no_transaction("ROLLBACK")),
-        TransactionState::Failed => Ok(Completion::new("ROLLBACK")),
-        TransactionState::Active(open) => {
-            open.transaction.rollback();
-            Ok(Completion::new("ROLLBACK"))
-        }
-    }
-}
-
-fn no_transaction(what: &str) -> Error {
-    Error::new(sqlstate::NO_ACTIVE_TRANSACTION, format!("{what}: no transaction is in progress"))
-        .with_hint("BEGIN starts one.")
 }
 
 fn done(tag: &str) -> Result<StatementResult> {

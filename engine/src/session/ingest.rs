@@ -27,7 +27,7 @@ impl Shared {
         let statement = self.statement(&[], Instant::now());
         let result = async {
             let mut taken = self.take(&mut state, &statement, "ingest")?;
-            let load = ingest(&statement, &mut taken.open.transaction, target, rows);
+            let load = ingest(&statement, &mut taken.transaction, target, rows);
             let loaded = statement.deadline.limit(load).await?;
             self.give_back(&mut state, &statement, taken).await?;
             Ok(loaded)
@@ -47,7 +47,7 @@ impl Shared {
                 return Err(Error::unsupported("a batch of parameters for a statement that changes no rows"));
             };
             let mut taken = self.take(&mut state, &statement, "a batch of parameters")?;
-            let changes = change_for_each(&statement, &mut taken.open.transaction, *write, parameters);
+            let changes = change_for_each(&statement, &mut taken.transaction, *write, parameters);
             let changed = statement.deadline.limit(changes).await?;
             self.give_back(&mut state, &statement, taken).await?;
             Ok(changed)

@@ -3,6 +3,7 @@
 //! Statements of a session run one after the other, on the database's own threads. A result stream holds what it needs and
 //! outlives the statement: the next one may start while it is still being read.
 
+mod control;
 mod execute;
 mod ingest;
 mod settings;

@@ -10,7 +10,8 @@ use datafusion::prelude::SessionConfig;
 use rustydb_storage::Durability;
 
 use crate::error::{nearest, sqlstate};
-use crate::sql::route::unsupported_isolation;
+use crate::session::transaction::Modes;
+use crate::sql::transaction_syntax::{ModeList, isolation_named};
 use crate::{Error, Result};
 
 /// The settings of one session.
@@ -18,18 +19,25 @@ use crate::{Error, Result};
 pub(crate) struct Settings {
     pub(crate) statement_timeout: Option<Duration>,
     pub(crate) synchronous_commit: bool,
-    pub(crate) default_transaction_read_only: bool,
+    /// The modes of transactions that do not say otherwise.
+    pub(crate) default_modes: Modes,
+    /// Those of the open transaction.
+    pub(crate) current_modes: Option<Modes>,
     pub(crate) application_name: String,
     /// What the planner and the operators look at; cheap to clone until it is changed.
     pub(crate) config: SessionConfig,
 }
 
 /// Name, and what SHOW ALL says about it.
-const DESCRIPTIONS: [(&str, &str); 12] = [
+const DESCRIPTIONS: [(&str, &str); 15] = [
     ("application_name", "A name for this session, for people who watch the server."),
     ("batch_size", "Rows in a batch that operators pass on."),
     ("client_encoding", "Always UTF8."),
-    ("default_transaction_isolation", "Always repeatable read (snapshot isolation)."),
+    ("default_transaction_deferrable", "Whether serializable read-only transactions wait for a safe snapshot."),
+    (
+        "default_transaction_isolation",
+        "The isolation level of transactions that do not name one: read committed, repeatable read or serializable.",
+    ),
     ("default_transaction_read_only", "Whether transactions may not change anything unless they say READ WRITE."),
     ("server_version", "The version of the database."),
     ("standard_conforming_strings", "Always on: a backslash in '…' is a backslash."),
@@ -40,7 +48,9 @@ const DESCRIPTIONS: [(&str, &str); 12] = [
     ("synchronous_commit", "Whether a commit waits until it is durable."),
     ("target_partitions", "Tasks a query is spread over."),
     ("timezone", "The time zone of timestamps with time zone."),
-    ("transaction_isolation", "Always repeatable read (snapshot isolation)."),
+    ("transaction_deferrable", "Whether the transaction waits for a safe snapshot; SET TRANSACTION changes it."),
+    ("transaction_isolation", "The isolation level of the transaction; SET TRANSACTION changes it."),
+    ("transaction_read_only", "Whether the transaction may change nothing; SET TRANSACTION changes it."),
 ];
 
 /// The largest batch: beyond it memory is spent without gain.
@@ -55,10 +65,16 @@ impl Settings {
         Settings {
             statement_timeout,
             synchronous_commit: true,
-            default_transaction_read_only: false,
+            default_modes: Modes::default(),
+            current_modes: None,
             application_name: String::new(),
             config,
         }
+    }
+
+    /// The modes of the open transaction, or of the next.
+    fn modes(&self) -> Modes {
+        self.current_modes.unwrap_or(self.default_modes)
     }
 
     pub(crate) fn durability(&self) -> Durability {
@@ -72,8 +88,12 @@ impl Settings {
             "application_name" => self.application_name.clone(),
             "batch_size" => self.config.options().execution.batch_size.get().to_string(),
             "client_encoding" => "UTF8".to_owned(),
-            "default_transaction_isolation" | "transaction_isolation" => "repeatable read".to_owned(),
-            "default_transaction_read_only" => on_off(self.default_transaction_read_only),
+            "default_transaction_deferrable" => on_off(self.default_modes.deferrable),
+            "default_transaction_isolation" => self.default_modes.isolation.to_string(),
+            "default_transaction_read_only" => on_off(self.default_modes.read_only),
+            "transaction_deferrable" => on_off(self.modes().deferrable),
+            "transaction_isolation" => self.modes().isolation.to_string(),
+            "transaction_read_only" => on_off(self.modes().read_only),
             "server_version" => env!("CARGO_PKG_VERSION").to_owned(),
             "standard_conforming_strings" => "on".to_owned(),
             "statement_timeout" => {
@@ -115,12 +135,18 @@ impl Settings {
                     return Err(Error::unsupported(format!("the encoding {value}")).with_hint("Text is UTF8."));
                 }
             }
-            "default_transaction_isolation" | "transaction_isolation" => {
-                if !matches!(value.to_ascii_lowercase().as_str(), "repeatable read" | "snapshot") {
-                    return Err(unsupported_isolation(value));
-                }
+            "default_transaction_deferrable" => self.default_modes.deferrable = switch(name, value)?,
+            "default_transaction_isolation" => {
+                let levels = "It is read committed, repeatable read, serializable, or one of their synonyms.";
+                let isolation = isolation_named(value).ok_or_else(|| invalid(name, value, levels))?;
+                self.default_modes =
+                    self.default_modes.with(ModeList { isolation: Some(isolation), ..ModeList::default() })?;
             }
-            "default_transaction_read_only" => self.default_transaction_read_only = switch(name, value)?,
+            "default_transaction_read_only" => self.default_modes.read_only = switch(name, value)?,
+            "transaction_deferrable" | "transaction_isolation" | "transaction_read_only" => {
+                return Err(Error::new(sqlstate::CANNOT_CHANGE_NOW, format!("\"{name}\" cannot be set as a setting"))
+                    .with_hint("SET TRANSACTION changes the open transaction, SET default_… those to come."));
+            }
             "standard_conforming_strings" => {
                 if !switch(name, value)? {
                     return Err(

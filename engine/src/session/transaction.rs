@@ -3,17 +3,24 @@
 //! ```text
 //!            BEGIN                     a statement fails, or is cancelled while it writes
 //!   Idle ───────────► Active ────────────────────────────────────────────► Failed
-//!    ▲                  │ COMMIT, ROLLBACK                                    │ COMMIT (= ROLLBACK), ROLLBACK
-//!    └──────────────────┴─────────────────────────────────────────────────────┘
+//!    ▲                  │ ▲  ROLLBACK TO savepoint                           │ │
+//!    │                  │ └──────────────────────────────────────────────────┘ │
+//!    │                  │ COMMIT, ROLLBACK                                     │ COMMIT (= ROLLBACK), ROLLBACK
+//!    └──────────────────┴──────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A failed transaction holds nothing any more: its changes were dropped when it failed. Outside a transaction each
-//! statement is one of its own.
+//! The store's transaction, and with it the snapshot, begins with the first statement that reads or writes. A failed
+//! transaction holds nothing but its savepoints: what came after them was dropped when it failed. Outside a transaction
+//! each statement is one of its own.
 
-use rustydb_storage::Transaction;
+use rustydb_storage::{Isolation, Savepoint, Store, Transaction};
 
 use crate::error::sqlstate;
+use crate::sql::transaction_syntax::ModeList;
 use crate::{Error, Result};
+
+/// Savepoints of one transaction: each costs memory, and nobody needs many.
+const SAVEPOINTS_MAX: usize = 10_000;
 
 /// What a client may want to know about a session's transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,29 +29,34 @@ pub enum TransactionStatus {
     Idle,
     /// One is open.
     Active,
-    /// One is open, and everything but COMMIT and ROLLBACK fails in it.
+    /// One is open, and everything but COMMIT, ROLLBACK and ROLLBACK TO fails in it.
     Failed,
 }
 
-/// The session's transaction with what belongs to it.
-#[derive(Debug, Default)]
-pub(crate) enum TransactionState {
-    #[default]
-    Idle,
-    Active(OpenTransaction),
-    Failed,
-}
-
-/// An open transaction.
-#[derive(Debug)]
-pub(crate) struct OpenTransaction {
-    pub(crate) transaction: Transaction,
+/// What a transaction is allowed and promised.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Modes {
+    pub(crate) isolation: Isolation,
     pub(crate) read_only: bool,
+    pub(crate) deferrable: bool,
 }
 
-impl OpenTransaction {
+impl Modes {
+    /// These modes, with those that a statement names instead.
+    pub(crate) fn with(self, list: ModeList) -> Result<Modes> {
+        let isolation = list.isolation.unwrap_or(self.isolation);
+        if isolation != Isolation::Snapshot {
+            return Err(Error::unsupported(format!("isolation level {}", isolation.to_string().to_uppercase())));
+        }
+        Ok(Modes {
+            isolation,
+            read_only: list.read_only.unwrap_or(self.read_only),
+            deferrable: list.deferrable.unwrap_or(self.deferrable),
+        })
+    }
+
     /// Fails with 25006 if the transaction may not change anything.
-    pub(crate) fn require_read_write(&self, what: &str) -> Result<()> {
+    pub(crate) fn require_read_write(self, what: &str) -> Result<()> {
         match self.read_only {
             false => Ok(()),
             true => Err(Error::new(
@@ -55,31 +67,214 @@ impl OpenTransaction {
     }
 }
 
+/// The session's transaction with what belongs to it.
+#[derive(Debug, Default)]
+pub(crate) enum TransactionState {
+    #[default]
+    Idle,
+    Active(Box<OpenTransaction>),
+    Failed(Box<Frame>),
+}
+
+/// An open transaction.
+#[derive(Debug)]
+pub(crate) struct OpenTransaction {
+    /// `None` before its first statement.
+    transaction: Option<Transaction>,
+    pub(crate) frame: Frame,
+}
+
+/// What a transaction has beside its data, and keeps when it fails.
+#[derive(Debug, Clone)]
+pub(crate) struct Frame {
+    pub(crate) modes: Modes,
+    savepoints: Vec<NamedSavepoint>,
+}
+
+#[derive(Debug, Clone)]
+struct NamedSavepoint {
+    name: String,
+    modes: Modes,
+    /// `None` before the transaction's first statement.
+    state: Option<Savepoint>,
+}
+
+impl OpenTransaction {
+    pub(crate) fn new(modes: Modes) -> Self {
+        OpenTransaction { transaction: None, frame: Frame::new(modes) }
+    }
+
+    /// Whether it has read or written anything.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    pub(crate) fn transaction(&self) -> Option<&Transaction> {
+        self.transaction.as_ref()
+    }
+
+    pub(crate) fn into_transaction(self) -> Option<Transaction> {
+        self.transaction
+    }
+
+    /// The store's transaction, which begins now if it has not yet.
+    pub(crate) fn begin(&mut self, store: &Store) -> &mut Transaction {
+        let Frame { savepoints, .. } = &mut self.frame;
+        self.transaction.get_or_insert_with(|| {
+            let transaction = store.begin();
+            // Going back to a savepoint does not move the snapshot.
+            savepoints.iter_mut().for_each(|savepoint| savepoint.state = Some(transaction.savepoint()));
+            transaction
+        })
+    }
+
+    /// Changes the modes. The snapshot must not have been taken if that changes what it promises.
+    pub(crate) fn set_modes(&mut self, list: ModeList) -> Result<()> {
+        let modes = self.frame.modes.with(list)?;
+        let late = |what: &str| {
+            Err(Error::new(sqlstate::ACTIVE_TRANSACTION, format!("{what} must be set before the first statement")))
+        };
+        if self.has_begun() {
+            if modes.isolation != self.frame.modes.isolation {
+                return late("the isolation level");
+            }
+            if self.frame.modes.read_only && !modes.read_only {
+                return late("READ WRITE");
+            }
+            if modes.deferrable != self.frame.modes.deferrable {
+                return late("[NOT] DEFERRABLE");
+            }
+        }
+        self.frame.modes = modes;
+        Ok(())
+    }
+
+    pub(crate) fn add_savepoint(&mut self, name: String) -> Result<()> {
+        if self.frame.savepoints.len() >= SAVEPOINTS_MAX {
+            let message = format!("a transaction can have {SAVEPOINTS_MAX} savepoints");
+            return Err(Error::new(sqlstate::LIMIT_EXCEEDED, message).with_hint("RELEASE those that are done with."));
+        }
+        let state = self.transaction.as_ref().map(Transaction::savepoint);
+        self.frame.savepoints.push(NamedSavepoint { name, modes: self.frame.modes, state });
+        Ok(())
+    }
+
+    /// Forgets a savepoint and those after it; what was done since stays.
+    pub(crate) fn release(&mut self, name: &str) -> Result<()> {
+        let place = self.frame.find(name)?;
+        self.frame.savepoints.truncate(place);
+        Ok(())
+    }
+}
+
+impl Frame {
+    pub(crate) fn new(modes: Modes) -> Self {
+        Frame { modes, savepoints: Vec::new() }
+    }
+
+    /// The newest savepoint of this name.
+    fn find(&self, name: &str) -> Result<usize> {
+        self.savepoints
+            .iter()
+            .rposition(|savepoint| savepoint.name == name)
+            .ok_or_else(|| Error::new(sqlstate::NO_SUCH_SAVEPOINT, format!("savepoint \"{name}\" does not exist")))
+    }
+}
+
+/// The transaction a changing statement works in: the session's, or one that is committed when the statement is done.
+pub(crate) struct Taken {
+    pub(crate) transaction: Transaction,
+    pub(crate) frame: Frame,
+    /// Whether it ends with the statement.
+    pub(crate) commits: bool,
+}
+
 impl TransactionState {
     pub(crate) fn status(&self) -> TransactionStatus {
         match self {
             TransactionState::Idle => TransactionStatus::Idle,
             TransactionState::Active(_) => TransactionStatus::Active,
-            TransactionState::Failed => TransactionStatus::Failed,
+            TransactionState::Failed(_) => TransactionStatus::Failed,
+        }
+    }
+
+    /// The modes of the open transaction.
+    pub(crate) fn modes(&self) -> Option<Modes> {
+        match self {
+            TransactionState::Idle => None,
+            TransactionState::Active(open) => Some(open.frame.modes),
+            TransactionState::Failed(frame) => Some(frame.modes),
+        }
+    }
+
+    /// The open transaction, if statements can run in it.
+    pub(crate) fn open(&mut self) -> Option<&mut OpenTransaction> {
+        match self {
+            TransactionState::Active(open) => Some(open),
+            TransactionState::Idle | TransactionState::Failed(_) => None,
         }
     }
 
     /// Fails with 25P02 in a failed transaction.
     pub(crate) fn require_not_failed(&self) -> Result<()> {
         match self {
-            TransactionState::Failed => Err(Error::new(
-                sqlstate::FAILED_TRANSACTION,
-                "the transaction failed: statements are ignored until its end",
-            )
-            .with_hint("ROLLBACK ends it.")),
+            TransactionState::Failed(frame) => {
+                let error = Error::new(
+                    sqlstate::FAILED_TRANSACTION,
+                    "the transaction failed: statements are ignored until its end",
+                );
+                Err(match frame.savepoints.is_empty() {
+                    true => error.with_hint("ROLLBACK ends it."),
+                    false => error.with_hint("ROLLBACK ends it; ROLLBACK TO goes back to a savepoint."),
+                })
+            }
             TransactionState::Idle | TransactionState::Active(_) => Ok(()),
         }
     }
 
-    /// After a failed statement: an open transaction is lost.
+    /// After a failed statement: an open transaction is lost, as far as its last savepoint.
     pub(crate) fn fail(&mut self) {
-        if let TransactionState::Active(_) = self {
-            *self = TransactionState::Failed;
+        if let TransactionState::Active(open) = self {
+            *self = TransactionState::Failed(Box::new(open.frame.clone()));
         }
     }
+
+    /// Takes the open transaction for a statement that changes it. Until [`give_back`](Self::give_back) the state is
+    /// `Failed`, which is what it is if the statement is cancelled half way. `None` if no transaction is open.
+    pub(crate) fn take(&mut self, store: &Store) -> Option<Taken> {
+        let TransactionState::Active(open) = self else { return None };
+        open.begin(store);
+        let frame = open.frame.clone();
+        let TransactionState::Active(open) = std::mem::replace(self, TransactionState::Failed(Box::new(frame))) else {
+            return None;
+        };
+        let OpenTransaction { transaction, frame } = *open;
+        Some(Taken { transaction: transaction?, frame, commits: false })
+    }
+
+    pub(crate) fn give_back(&mut self, taken: Taken) {
+        let Taken { transaction, frame, commits: _ } = taken;
+        *self = TransactionState::Active(Box::new(OpenTransaction { transaction: Some(transaction), frame }));
+    }
+
+    /// Goes back to a savepoint, which stays. A failed transaction goes on from there.
+    pub(crate) fn rollback_to(&mut self, name: &str) -> Result<()> {
+        let frame = match self {
+            TransactionState::Idle => return Err(no_transaction("ROLLBACK TO SAVEPOINT")),
+            TransactionState::Active(open) => &mut open.frame,
+            TransactionState::Failed(frame) => frame,
+        };
+        let place = frame.find(name)?;
+        frame.savepoints.truncate(place + 1);
+        let NamedSavepoint { modes, state, .. } = frame.savepoints[place].clone();
+        let frame = Frame { modes, savepoints: std::mem::take(&mut frame.savepoints) };
+        let transaction = state.map(Savepoint::resume);
+        *self = TransactionState::Active(Box::new(OpenTransaction { transaction, frame }));
+        Ok(())
+    }
+}
+
+pub(crate) fn no_transaction(what: &str) -> Error {
+    Error::new(sqlstate::NO_ACTIVE_TRANSACTION, format!("{what}: no transaction is in progress"))
+        .with_hint("BEGIN starts one.")
 }

@@ -10,4 +10,5 @@ pub(crate) mod parse;
 pub(crate) mod plan;
 pub(crate) mod route;
 pub(crate) mod split;
+pub(crate) mod transaction_syntax;
 pub(crate) mod types;

@@ -2,7 +2,7 @@
 //!
 //! The grammar is sqlparser's PostgreSQL with a few friendly additions of the analytical systems (`* EXCLUDE`, `?`
 //! parameters). COPY has a grammar of its own ([`super::copy_syntax`]) because PostgreSQL's and DataFusion's spellings
-//! are both understood.
+//! are both understood, and so have transactions ([`super::transaction_syntax`]).
 //!
 //! Invariant: after parsing, parameters are always `$1 … $n`; a statement uses `?` or `$n`, never both.
 
@@ -15,6 +15,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 
 use super::copy_syntax::{CopyStatement, parse_copy};
+use super::transaction_syntax::{TransactionStatement, parse_transaction};
 use crate::error::translate_position as position_of;
 use crate::{Error, Position, Result, error::sqlstate};
 
@@ -40,6 +41,7 @@ pub(crate) struct Parsed {
 pub(crate) enum ParsedStatement {
     Sql(Box<Statement>),
     Copy(Box<CopyStatement>),
+    Transaction(TransactionStatement),
 }
 
 /// Parses exactly one statement; a trailing semicolon is fine.
@@ -58,6 +60,8 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     while parser.consume_token(&Token::SemiColon) {}
     let statement = if is_copy {
         ParsedStatement::Copy(Box::new(parse_copy(&mut parser)?))
+    } else if let Some(transaction) = parse_transaction(&mut parser)? {
+        ParsedStatement::Transaction(transaction)
     } else {
         ParsedStatement::Sql(Box::new(parser.parse_statement()?))
     };

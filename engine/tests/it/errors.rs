@@ -140,9 +140,6 @@ async fn messages_do_not_show_the_machinery() {
 async fn unsupported_statements_are_refused_by_name() {
     let session = with_table().await;
     for (sql, name) in [
-        ("SAVEPOINT s", "SAVEPOINT"),
-        ("RELEASE SAVEPOINT s", "RELEASE"),
-        ("ROLLBACK TO SAVEPOINT s", "SAVEPOINT"),
         ("SELECT * FROM customer FOR UPDATE", "FOR UPDATE"),
         ("SELECT * FROM customer FOR SHARE", "FOR SHARE"),
         ("MERGE INTO customer c USING customer d ON c.id = d.id WHEN MATCHED THEN DELETE", "MERGE"),

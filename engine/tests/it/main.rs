@@ -14,6 +14,7 @@ mod information_schema;
 mod ingest;
 mod prepared;
 mod queries;
+mod savepoints;
 mod session;
 mod storage;
 mod transactions;

@@ -23,13 +23,7 @@ impl SqlService {
             return Err(refuse("54000", message).hint("send data as parameters or by bulk ingest").into());
         }
         let (home, scope) = self.sessions.enter_call(caller, transaction_id)?;
-        let planned = match scope.turn().await?.prepare(sql).await {
-            // A failed transaction plans nothing, but COMMIT and ROLLBACK must end it. Planned in another session and
-            // executed in this one, they do; anything else gets this very error when it is executed.
-            Err(error) if error.sqlstate() == "25P02" => self.sessions.outside().prepare(sql).await,
-            planned => planned,
-        };
-        let prepared = planned.map_err(|error| from_engine(&error))?;
+        let prepared = scope.turn().await?.prepare(sql).await.map_err(|error| from_engine(&error))?;
         Ok(Job { home, plan: Arc::new(Plan::new(prepared, &self.waiting_kib)?), parameters: None })
     }
 }

@@ -28,7 +28,7 @@ use crate::transaction::{Durability, TableWrites, Writes, duplicate_key, key_col
 use crate::view::Snapshot;
 
 /// Tables created and dropped by a transaction.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Structure {
     pub(crate) created: Vec<Arc<TableDef>>,
     pub(crate) dropped: Vec<Arc<TableDef>>,

@@ -4,6 +4,7 @@
 //! key. Nothing is locked; [`Transaction::commit`] decides against what others have committed meanwhile (first
 //! committer wins, see `rustydb_txn::judge_write`). A statement that fails leaves the transaction as it was.
 
+mod savepoint;
 mod writes;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -13,6 +14,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::take_record_batch;
 use rustydb_txn::Expectation;
 
+pub use savepoint::Savepoint;
 pub(crate) use writes::{TableWrites, Writes};
 
 use crate::bulk::BulkWriter;

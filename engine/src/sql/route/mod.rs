@@ -8,8 +8,7 @@ mod write;
 use datafusion::logical_expr::ExplainFormat;
 use datafusion::sql::sqlparser::ast::{
     AnalyzeFormat, AnalyzeFormatKind, ContextModifier, DescribeAlias, Expr, Ident, ObjectName, ObjectType, Query,
-    Reset, Set, Spanned, Statement, TransactionAccessMode, TransactionIsolationLevel, TransactionMode, UtilityOption,
-    Value, ValueWithSpan,
+    Reset, Set, Spanned, Statement, UtilityOption, Value, ValueWithSpan,
 };
 
 pub(crate) use write::{CreateTableStatement, DeleteStatement, InsertStatement, UpdateStatement, Write};
@@ -18,7 +17,8 @@ use write::{route_create_table, route_delete, route_insert, route_update};
 use super::check::refuse;
 use super::parse::{ParsedStatement, fold, place};
 use super::plan::ExplainOptions;
-use crate::{Error, Result, error::sqlstate};
+use super::transaction_syntax::TransactionStatement;
+use crate::{Error, Result};
 
 /// A statement of ours, with only the clauses we have.
 #[derive(Debug, Clone)]
@@ -32,11 +32,15 @@ pub(crate) enum Routed {
     ShowAll,
     Set { name: String, value: SettingValue },
     Reset(Option<String>),
-    Begin { read_only: Option<bool> },
-    SetTransaction { read_only: Option<bool>, session: bool },
-    Commit,
-    Rollback,
+    Transaction(TransactionStatement),
     Write(Box<Write>),
+}
+
+impl Routed {
+    /// Whether it is allowed in a failed transaction.
+    pub(crate) fn ends_failure(&self) -> bool {
+        matches!(self, Routed::Transaction(statement) if statement.ends_failure())
+    }
 }
 
 /// What SET gives a setting.
@@ -51,6 +55,7 @@ pub(crate) fn route(statement: ParsedStatement) -> Result<Routed> {
     match statement {
         ParsedStatement::Copy(copy) if copy.to => write(Write::CopyTo(copy)),
         ParsedStatement::Copy(copy) => write(Write::CopyFrom(copy)),
+        ParsedStatement::Transaction(transaction) => Ok(Routed::Transaction(transaction)),
         ParsedStatement::Sql(statement) => route_sql(*statement),
     }
 }
@@ -121,29 +126,6 @@ fn route_sql(statement: Statement) -> Result<Routed> {
             Reset::ALL => None,
             Reset::ConfigurationParameter(name) => Some(name.to_string().to_ascii_lowercase()),
         })),
-        Statement::StartTransaction {
-            modes,
-            begin: _,
-            transaction: _,
-            modifier,
-            statements,
-            exception,
-            has_end_keyword,
-        } => {
-            refuse(modifier.is_some(), "a modifier of BEGIN")?;
-            refuse(!statements.is_empty() || exception.is_some() || has_end_keyword, "a BEGIN … END block")?;
-            Ok(Routed::Begin { read_only: transaction_modes(&modes)? })
-        }
-        Statement::Commit { chain, end: _, modifier } => {
-            refuse(chain, "COMMIT AND CHAIN")?;
-            refuse(modifier.is_some(), "a modifier of COMMIT")?;
-            Ok(Routed::Commit)
-        }
-        Statement::Rollback { chain, savepoint } => {
-            refuse(chain, "ROLLBACK AND CHAIN")?;
-            refuse(savepoint.is_some(), "ROLLBACK TO SAVEPOINT")?;
-            Ok(Routed::Rollback)
-        }
         other => Err(Error::unsupported(statement_name(&other))),
     }
 }
@@ -225,10 +207,7 @@ fn route_set(set: Set) -> Result<Routed> {
             Ok(Routed::Set { name: "client_encoding".into(), value: SettingValue::Text(charset_name.value) })
         }
         Set::SetNamesDefault {} => Ok(Routed::Reset(Some("client_encoding".into()))),
-        Set::SetTransaction { modes, snapshot, session } => {
-            refuse(snapshot.is_some(), "SET TRANSACTION SNAPSHOT")?;
-            Ok(Routed::SetTransaction { read_only: transaction_modes(&modes)?, session })
-        }
+        Set::SetTransaction { .. } => Err(Error::unsupported("this form of SET TRANSACTION")),
         Set::ParenthesizedAssignments { .. } | Set::MultipleAssignments { .. } => {
             Err(Error::unsupported("SET of several settings at once"))
         }
@@ -267,31 +246,4 @@ fn setting_value(values: &[Expr]) -> Result<SettingValue> {
         other => return Err(Error::syntax(format!("\"{other}\" is no value for a setting")).at(place(other.span()))),
     };
     Ok(SettingValue::Text(text))
-}
-
-/// Whether the modes ask for READ ONLY; fails for an isolation level we cannot give.
-fn transaction_modes(modes: &[TransactionMode]) -> Result<Option<bool>> {
-    let mut read_only = None;
-    for mode in modes {
-        match mode {
-            TransactionMode::AccessMode(TransactionAccessMode::ReadOnly) => read_only = Some(true),
-            TransactionMode::AccessMode(TransactionAccessMode::ReadWrite) => read_only = Some(false),
-            TransactionMode::IsolationLevel(level) => match level {
-                TransactionIsolationLevel::RepeatableRead | TransactionIsolationLevel::Snapshot => {}
-                TransactionIsolationLevel::ReadUncommitted
-                | TransactionIsolationLevel::ReadCommitted
-                | TransactionIsolationLevel::Serializable => return Err(unsupported_isolation(&level.to_string())),
-            },
-        }
-    }
-    Ok(read_only)
-}
-
-/// The refusal of an isolation level, for BEGIN and for the setting.
-pub(crate) fn unsupported_isolation(level: &str) -> Error {
-    Error::new(
-        sqlstate::FEATURE_NOT_SUPPORTED,
-        format!("isolation level {} is not supported", level.to_ascii_uppercase()),
-    )
-    .with_hint("Transactions run at REPEATABLE READ (snapshot isolation).")
 }
