@@ -17,6 +17,7 @@ use crate::options::{DatabaseLocation, DatabaseOptions};
 use crate::runtime::Runtimes;
 use crate::session::Session;
 use crate::sql::arithmetic::SqlArithmetic;
+use crate::sql::single_row::SingleRow;
 use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Result, functions};
 
 /// Where queries put what does not fit into memory, inside the data directory.
@@ -134,7 +135,8 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
     let mut builder = SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_runtime_env(runtime_env)
-        .with_analyzer_rule(Arc::new(SqlArithmetic::default()));
+        .with_analyzer_rule(Arc::new(SqlArithmetic::default()))
+        .with_analyzer_rule(Arc::new(SingleRow::default()));
     if let Some(all) = builder.scalar_functions().take() {
         *builder.scalar_functions() = Some(functions::bounded(all));
     }

@@ -25,6 +25,7 @@ pub(crate) mod sqlstate {
     pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
     pub(crate) const INVALID_TEXT: &str = "22P02";
     pub(crate) const BAD_COPY_FILE: &str = "22P04";
+    pub(crate) const CARDINALITY_VIOLATION: &str = "21000";
     pub(crate) const NOT_NULL_VIOLATION: &str = "23502";
     pub(crate) const FOREIGN_KEY_VIOLATION: &str = "23503";
     pub(crate) const UNIQUE_VIOLATION: &str = "23505";
@@ -44,12 +45,14 @@ pub(crate) mod sqlstate {
     pub(crate) const UNDEFINED_COLUMN: &str = "42703";
     pub(crate) const UNDEFINED_OBJECT: &str = "42704";
     pub(crate) const DUPLICATE_OBJECT: &str = "42710";
+    pub(crate) const DUPLICATE_ALIAS: &str = "42712";
     pub(crate) const GROUPING: &str = "42803";
     pub(crate) const TYPE_MISMATCH: &str = "42804";
     pub(crate) const INVALID_FOREIGN_KEY: &str = "42830";
     pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
     pub(crate) const UNDEFINED_TABLE: &str = "42P01";
     pub(crate) const DUPLICATE_TABLE: &str = "42P07";
+    pub(crate) const INVALID_COLUMN_REFERENCE: &str = "42P10";
     pub(crate) const INVALID_TABLE_DEFINITION: &str = "42P16";
     pub(crate) const OUT_OF_MEMORY: &str = "53200";
     pub(crate) const LIMIT_EXCEEDED: &str = "54000";

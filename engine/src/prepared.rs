@@ -17,6 +17,7 @@ use crate::dml;
 use crate::opaque::Opaque;
 use crate::session::{describe_schema, text_table};
 use crate::sql::context::StatementContext;
+use crate::sql::names::shown;
 use crate::sql::parse::Parsed;
 use crate::sql::plan::{plan_query, result_schema};
 use crate::sql::route::{InsertStatement, Routed};
@@ -35,11 +36,13 @@ struct Inner {
 
 impl Prepared {
     pub(crate) fn new(sql: String, parsed: Parsed, routed: Routed, context: &StatementContext) -> Result<Self> {
-        let (plan, result_schema) = analyse(context, routed)?;
-        let types = match &plan {
-            Some(plan) => parameter_types(plan)?,
-            None => HashMap::new(),
-        };
+        let (plans, result_schema) = analyse(context, routed)?;
+        let mut types = HashMap::new();
+        for plan in &plans {
+            for (name, data_type) in parameter_types(plan)? {
+                types.entry(name).or_insert(data_type);
+            }
+        }
         let fields = (1..=parsed.parameters).map(|number| {
             let name = format!("${number}");
             // A parameter about which nothing is known takes text, as PostgreSQL's unknown literals do.
@@ -47,7 +50,12 @@ impl Prepared {
             Field::new(name, data_type, true)
         });
         let parameter_schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Ok(Prepared(Opaque::new(Inner { sql, parsed, parameter_schema, result_schema })))
+        Ok(Prepared(Opaque::new(Inner {
+            sql,
+            parsed,
+            parameter_schema,
+            result_schema: result_schema.map(|schema| shown(&schema)),
+        })))
     }
 
     /// The statement as it was written.
@@ -70,8 +78,8 @@ impl Prepared {
     }
 }
 
-/// The plan that tells the parameters' types, and the result's columns.
-fn analyse(context: &StatementContext, routed: Routed) -> Result<(Option<LogicalPlan>, Option<SchemaRef>)> {
+/// The plans that tell the parameters' types, and the result's columns.
+fn analyse(context: &StatementContext, routed: Routed) -> Result<(Vec<LogicalPlan>, Option<SchemaRef>)> {
     let text_columns = |names: &[&str]| -> Result<Option<SchemaRef>> {
         let columns: Vec<(&str, Vec<String>)> = names.iter().map(|name| (*name, Vec::new())).collect();
         Ok(Some(text_table(&columns)?.schema()))
@@ -80,18 +88,21 @@ fn analyse(context: &StatementContext, routed: Routed) -> Result<(Option<Logical
         Routed::Query(query) => {
             let plan = plan_query(context, *query)?;
             let schema = result_schema(context, &plan);
-            (Some(plan), Some(schema))
+            (vec![plan], Some(schema))
         }
         Routed::Explain { options: _, statement } => {
-            let (plan, _) = analyse(context, *statement)?;
-            (plan, Some(LogicalPlan::explain_schema()))
+            let (plans, _) = analyse(context, *statement)?;
+            (plans, Some(LogicalPlan::explain_schema()))
         }
-        Routed::Describe(_) | Routed::DescribeQuery(_) => (None, Some(describe_schema()?)),
-        Routed::ShowTables => (None, text_columns(&["table_schema", "table_name"])?),
-        Routed::Show(name) => (None, text_columns(&[&name])?),
-        Routed::ShowAll => (None, text_columns(&["name", "setting", "description"])?),
-        Routed::Write(write) => (dml::plan_of(context, *write)?.map(|(_, plan)| plan), None),
-        Routed::Set { .. } | Routed::Reset(_) | Routed::Transaction(_) => (None, None),
+        Routed::Describe(_) | Routed::DescribeQuery(_) => (Vec::new(), Some(describe_schema()?)),
+        Routed::ShowTables => (Vec::new(), text_columns(&["table_schema", "table_name"])?),
+        Routed::Show(name) => (Vec::new(), text_columns(&[&name])?),
+        Routed::ShowAll => (Vec::new(), text_columns(&["name", "setting", "description"])?),
+        Routed::Write(write) => {
+            let dml::Description { plans, result } = dml::describe(context, *write)?;
+            (plans, result)
+        }
+        Routed::Set { .. } | Routed::Reset(_) | Routed::Transaction(_) => (Vec::new(), None),
     })
 }
 

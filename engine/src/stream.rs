@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use arrow::record_batch::RecordBatch;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::physical_plan::execute_stream;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::opaque::Opaque;
 use crate::runtime::{Runtimes, Task};
+use crate::sql::names::shown;
 use crate::sql::plan::ReadyPlan;
 use crate::{Error, Result, error::sqlstate};
 
@@ -49,6 +50,13 @@ impl RecordStream {
             planning_time: Duration::ZERO,
             source: Source::Ready(VecDeque::from([batch])),
         }
+    }
+
+    /// Rows made already, in as many batches as there are.
+    pub(crate) fn made(schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<Self> {
+        let schema = shown(schema);
+        let batches = batches.into_iter().map(|batch| renamed(batch, &schema)).collect::<Result<_>>()?;
+        Ok(RecordStream { schema, planning_time: Duration::ZERO, source: Source::Ready(batches) })
     }
 
     /// Starts a plan. `deadline` is when the statement's time is up.
@@ -89,6 +97,12 @@ impl RecordStream {
         }
         Ok(batches)
     }
+}
+
+/// The same rows under the columns' names as clients see them.
+fn renamed(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)?)
 }
 
 async fn run(plan: ReadyPlan, sender: mpsc::Sender<Result<RecordBatch>>) -> Result<()> {

@@ -9,19 +9,18 @@
 //! Against races: the transaction demands that the table it looked at is unchanged when it commits. MATCH SIMPLE: a key
 //! with a NULL in it refers to nothing and is always right. Parents are referred to by their primary key.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, take_record_batch};
 use arrow::datatypes::{Field, Schema};
-use arrow::row::{RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::MemTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder, col};
 use rustydb_storage::{ForeignKey, ReadView, TableDef, Transaction};
 
+use super::apply::first_of_each;
 use crate::catalog::provider::ColumnTable;
 use crate::error::sqlstate;
 use crate::session::Statement;
@@ -76,7 +75,7 @@ fn referring_keys(foreign_key: &ForeignKey, parent: &TableDef, rows: &RecordBatc
     }
     let keys = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
     let keys = filter_record_batch(&keys, &BooleanArray::from(refers))?;
-    distinct(&keys)
+    Ok(take_record_batch(&keys, &first_of_each(keys.columns())?)?)
 }
 
 /// The child's column that refers to a key column of the parent.
@@ -85,15 +84,6 @@ fn child_column(foreign_key: &ForeignKey, parent_column: usize) -> Result<usize>
     place
         .and_then(|place| foreign_key.columns.get(place).copied())
         .ok_or_else(|| Error::internal(format!("foreign key \"{}\" does not cover its parent's key", foreign_key.name)))
-}
-
-fn distinct(keys: &RecordBatch) -> Result<RecordBatch> {
-    let sort_fields = keys.columns().iter().map(|column| SortField::new(column.data_type().clone())).collect();
-    let encoded = RowConverter::new(sort_fields)?.convert_columns(keys.columns())?;
-    let mut seen = HashSet::with_capacity(keys.num_rows());
-    let first = |(index, row)| if seen.insert(row) { u32::try_from(index).ok() } else { None };
-    let chosen = UInt32Array::from_iter_values(encoded.iter().enumerate().filter_map(first));
-    Ok(take_record_batch(keys, &chosen)?)
 }
 
 /// Checks all rows of a child after a bulk load: one pass over its referring columns for each foreign key.

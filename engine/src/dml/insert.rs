@@ -5,19 +5,27 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use datafusion::catalog::Session;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::logical_expr::{DmlStatement, LogicalPlan};
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, Insert, ObjectName, ObjectNamePart, Parens, Query, SetExpr, Spanned, Statement as SqlStatement,
-    TableObject, Value, ValueWithSpan, Values,
+    Expr, Ident, Insert, ObjectName, ObjectNamePart, Parens, Query, SelectItem, SetExpr, Spanned,
+    Statement as SqlStatement, TableObject, Values,
 };
-use datafusion::sql::sqlparser::tokenizer::Span;
 use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
 use rustydb_storage::{TableDef, Transaction};
 
+use super::apply::insert_rows;
+use super::conflict::{self, OnConflict};
 use super::defaults::{column_index, plan_defaults, syntax_of};
-use super::foreign_key;
+use super::modify::kept_for;
+use super::returning::{self, Changed};
 use super::rows::RowCheck;
+use super::scope::RowScope;
+use super::syntax::{null, prepend, query_of, quoted};
+use super::{Reading, foreign_key};
 use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::check::check_queries;
@@ -44,16 +52,84 @@ pub(crate) struct InsertPlan {
 pub(crate) async fn insert(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
-    insert: InsertStatement,
-) -> Result<u64> {
-    let (table, rows) = {
-        let InsertPlan { table, plan, context } = plan(&statement.context(transaction.view()), insert)?;
+    reading: &Reading,
+    mut insert: InsertStatement,
+) -> Result<Changed> {
+    let (alias, returning, on_conflict) = (insert.alias.take(), insert.returning.take(), insert.on_conflict.take());
+    let context = reading.context(statement, transaction);
+    let before = kept_for(&returning, &context);
+    let (table, conflict, rows) = {
+        let InsertPlan { table, plan, context } = plan(&context, insert)?;
+        let conflict =
+            on_conflict.map(|clause| OnConflict::new(&context, &table, alias.as_ref(), clause)).transpose()?;
         let ready = make_ready(&context, bind(plan, statement.parameters)?).await?;
-        (table, statement.start(ready))
+        (table, conflict, statement.start(ready))
     };
     let check = RowCheck::new(&table);
     let rows = rows.map(move |batch| batch.and_then(|batch| check.conform(batch.columns(), batch.num_rows())));
-    load(statement, transaction, &table, rows).await
+    let (changed, rows) = match (conflict, &returning) {
+        (None, None) => {
+            drop(context);
+            return Ok(Changed::rows(load(statement, transaction, &table, rows).await?));
+        }
+        (None, Some(_)) => {
+            let pool = context.task_ctx();
+            drop(context);
+            let mut copies = Copies::new(pool.memory_pool());
+            let kept = copies.keep(rows);
+            let changed = load(statement, transaction, &table, kept).await?;
+            (changed, copies.into_batches())
+        }
+        (Some(conflict), _) => {
+            let pool = context.task_ctx();
+            let mut copies = Copies::new(pool.memory_pool());
+            let mut kept = copies.keep(rows);
+            while let Some(batch) = kept.next().await {
+                batch?;
+            }
+            drop(kept);
+            let rows = concat_batches(&table.schema, &copies.into_batches())?;
+            let subject = conflict::Subject { statement, transaction, context, table: &table };
+            let (changed, rows) = conflict.insert(subject, rows).await?;
+            (changed, vec![rows])
+        }
+    };
+    let Some(items) = returning else { return Ok(Changed::rows(changed)) };
+    let relation = alias.as_ref().map_or_else(|| table.name.clone(), fold);
+    let scope = RowScope::default().with(&relation, table.schema.fields());
+    let context = before.unwrap_or_else(|| reading.context(statement, transaction));
+    let columns = rows.iter().map(|batch| batch.columns().to_vec()).collect();
+    let returned = returning::run(statement, &context, &scope, &items, columns).await?;
+    Ok(Changed { rows: changed, returned: Some(returned) })
+}
+
+/// Keeps what passes by, accounted in the memory pool.
+struct Copies {
+    reservation: MemoryReservation,
+    batches: Arc<Mutex<Vec<RecordBatch>>>,
+}
+
+impl Copies {
+    fn new(pool: &Arc<dyn MemoryPool>) -> Self {
+        Copies { reservation: MemoryConsumer::new("rows to return").register(pool), batches: Arc::default() }
+    }
+
+    fn keep(
+        &mut self,
+        rows: impl Stream<Item = Result<RecordBatch>> + Unpin + Send,
+    ) -> impl Stream<Item = Result<RecordBatch>> + Unpin + Send {
+        let (batches, reservation) = (Arc::clone(&self.batches), &self.reservation);
+        rows.map(move |batch| {
+            let batch = batch?;
+            reservation.try_grow(batch.get_array_memory_size())?;
+            batches.lock().push(batch.clone());
+            Ok(batch)
+        })
+    }
+
+    fn into_batches(self) -> Vec<RecordBatch> {
+        std::mem::take(&mut *self.batches.lock())
+    }
 }
 
 /// Puts rows of the table's exact shape into it, and checks its foreign keys.
@@ -75,12 +151,7 @@ pub(crate) async fn load(
     }
     drop(rows);
     let rows = concat_batches(&table.schema, &pending)?;
-    if rows.num_rows() == 0 {
-        return Ok(0);
-    }
-    let inserted = transaction.insert(table.id, &rows).await?;
-    foreign_key::check_new_rows(transaction, table, &rows, |_| true).await?;
-    Ok(inserted)
+    insert_rows(transaction, table, &rows).await
 }
 
 async fn load_in_bulk(
@@ -105,16 +176,27 @@ async fn load_in_bulk(
 
 /// Plans an INSERT with DataFusion, after checking its columns and putting defaults in the places of DEFAULT.
 pub(crate) fn plan(context: &StatementContext, insert: InsertStatement) -> Result<InsertPlan> {
-    let InsertStatement { table: name, columns, source } = insert;
+    let InsertStatement { with, table: name, alias: _, columns, source, on_conflict: _, returning: _ } = insert;
     let (schema, plain_name) = table_name(&name)?;
     let table = context.table(schema.as_deref(), &plain_name).map_err(|error| error.at(place(name.span())))?;
     let table = Arc::clone(table);
-    let targets = target_columns(&table, &columns)?;
+    let mut targets = target_columns(&table, &columns)?;
     let mut source = match source {
         Some(source) => source,
         None => Box::new(default_values(&table)),
     };
+    let mut columns = columns;
+    if columns.is_empty()
+        && let Some(width) = width_of(&source)
+        && width < targets.len()
+    {
+        // Without a list of columns the values are for the first ones.
+        targets.truncate(width);
+        let name = |column: &usize| ObjectName::from(vec![quoted(table.schema.field(*column).name())]);
+        columns = targets.iter().map(name).collect();
+    }
     fill_in_defaults(&mut source, &table, &targets)?;
+    prepend(with, &mut source);
     check_queries(&mut source)?;
     let context = context.clone().with_defaults(table.id, plan_defaults(context, &table)?);
     let plan = planner(&context).sql_statement_to_plan(SqlStatement::Insert(plain_insert(name, columns, source)))?;
@@ -175,8 +257,17 @@ pub(crate) fn is_default(value: &Expr) -> bool {
     matches!(value, Expr::Identifier(Ident { value, quote_style: None, .. }) if value.eq_ignore_ascii_case("default"))
 }
 
-pub(crate) fn null() -> Expr {
-    Expr::Value(ValueWithSpan { value: Value::Null, span: Span::empty() })
+/// How many columns a source has, if its text alone tells.
+fn width_of(source: &Query) -> Option<usize> {
+    match source.body.as_ref() {
+        SetExpr::Values(values) => values.rows.first().map(|row| row.content.len()),
+        SetExpr::Select(select) => {
+            let plain =
+                |item: &SelectItem| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. });
+            select.projection.iter().all(plain).then_some(select.projection.len())
+        }
+        _ => None,
+    }
 }
 
 /// `VALUES (DEFAULT, …)`
@@ -187,19 +278,7 @@ fn default_values(table: &TableDef) -> Query {
         content: table.schema.fields().iter().map(|_| default()).collect(),
         closing_token: AttachedToken::empty(),
     };
-    let body = SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows: vec![row] });
-    Query {
-        with: None,
-        body: Box::new(body),
-        order_by: None,
-        limit_clause: None,
-        fetch: None,
-        locks: Vec::new(),
-        for_clause: None,
-        settings: None,
-        format_clause: None,
-        pipe_operators: Vec::new(),
-    }
+    query_of(None, SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows: vec![row] }))
 }
 
 fn plain_insert(table: ObjectName, columns: Vec<ObjectName>, source: Box<Query>) -> Insert {

@@ -1,100 +1,136 @@
 //! UPDATE and DELETE: a query for the keys of the rows, and for an UPDATE the rows as they shall be.
 //!
 //! ```text
-//! UPDATE t SET a = a + 1 WHERE b IN (SELECT …)
-//!    ⇒  SELECT t.key, CAST(t.a + 1 AS …), t.b, … FROM "rustydb.target".t AS t WHERE t.b IN (SELECT …)
+//! UPDATE t SET a = a + s.x FROM s WHERE s.id = t.b RETURNING t.a, s.x
+//!    ⇒  SELECT t.key, CAST(t.a + s.x AS …), t.b, …, * FROM "rustydb.target".t AS t, s WHERE s.id = t.b
 //! ```
 //!
 //! The rewrite is on the syntax tree, so that places in error messages stay those of the user's text. The target is read
-//! under a schema of its own, where it shows its hidden row id too.
+//! under a schema of its own, where it shows its hidden row id too. The `*` is there only if RETURNING needs it. A row
+//! that is joined with several others is changed once, by the first of them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::Field;
+use datafusion::common::TableReference;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    Assignment, AssignmentTarget, CastKind, Expr, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select,
-    SelectFlavor, SelectItem, SetExpr, Spanned, TableAlias, TableFactor, TableWithJoins,
+    Assignment, AssignmentTarget, Expr, Ident, ObjectName, ObjectNamePart, Query, SelectItem, SetExpr, Spanned,
+    TableWithJoins, With,
 };
-use datafusion::sql::sqlparser::parser::Parser;
 use futures::StreamExt;
 use rustydb_storage::{TableDef, Transaction};
 
+use super::Reading;
+use super::apply::{delete_rows, first_of_each, key_batch, update_rows};
 use super::defaults::{column_index, syntax_of};
-use super::foreign_key;
-use super::insert::{is_default, null};
+use super::insert::is_default;
+use super::returning::{self, Changed};
 use super::rows::RowCheck;
+use super::scope::RowScope;
+use super::syntax::{alone, cast, column, derived, everything, named, null, quoted, select, table_factor};
 use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::context::{StatementContext, TARGET_SCHEMA};
-use crate::sql::parse::{RustyDialect, fold, place, table_name};
+use crate::sql::parse::{fold, place, table_name};
 use crate::sql::plan::{bind, make_ready, plan_query};
 use crate::sql::route::{DeleteStatement, UpdateStatement};
 use crate::sql::types::name_of;
 use crate::{Error, Result};
 
-/// The query of a statement that changes rows: the key columns first, for an UPDATE then all columns of the table.
+/// The query of a statement that changes rows: the key columns first, for an UPDATE then all columns of the table, and if
+/// RETURNING needs them the columns of the target as they were and of everything it is joined with.
 pub(crate) struct ModifyPlan {
     pub(crate) table: Arc<TableDef>,
     pub(crate) plan: LogicalPlan,
     /// In which the plan's target is visible.
     pub(crate) context: StatementContext,
+    /// What RETURNING sees.
+    pub(crate) scope: RowScope,
     /// The columns an UPDATE assigns.
     assigned: Vec<usize>,
-}
-
-impl ModifyPlan {
-    pub(crate) fn into_query(self) -> (StatementContext, LogicalPlan) {
-        (self.context, self.plan)
-    }
+    /// Whether a row may be found more than once.
+    joined: bool,
 }
 
 pub(crate) async fn update(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
+    reading: &Reading,
     update: UpdateStatement,
-) -> Result<u64> {
-    let ModifyPlan { table, plan, context, assigned } = plan_update(&statement.context(transaction.view()), update)?;
+) -> Result<Changed> {
+    let returning = update.returning.clone();
+    let context = reading.context(statement, transaction);
+    let before = kept_for(&returning, &context);
+    let ModifyPlan { table, plan, context, scope, assigned, joined } = plan_update(&context, update)?;
+    let check = RowCheck::new(&table);
     let found = run(statement, context, plan).await?;
-    if found.num_rows() == 0 {
-        return Ok(0);
-    }
-    let keys = key_batch(&table, &found)?;
-    let rows = RowCheck::new(&table).conform(&found.columns()[keys.num_columns()..], found.num_rows())?;
+    let found = if joined { once_each(&table, found)? } else { found };
+    let keys = key_batch(&table, found.columns())?;
+    let (first_new, first_other) = (keys.num_columns(), keys.num_columns() + table.schema.fields().len());
+    let rows = check.conform(&found.columns()[first_new..first_other], found.num_rows())?;
+    let others = others(&table, &found, first_other);
     drop(found);
-    let changed = transaction.update(table.id, &keys, &rows).await?;
-    let assigns = |column: &usize| assigned.contains(column);
-    foreign_key::check_new_rows(transaction, &table, &rows, |foreign_key| foreign_key.columns.iter().any(assigns))
-        .await?;
-    if table.primary_key.iter().any(assigns) {
-        foreign_key::check_removed_keys(statement, transaction, &table, &keys).await?;
-    }
-    Ok(changed)
+    let changed = update_rows(statement, transaction, &table, &keys, &rows, &assigned).await?;
+    let Some(items) = returning else { return Ok(Changed::rows(changed)) };
+    let columns = rows.columns().iter().cloned().chain(others).collect();
+    let context = before.unwrap_or_else(|| reading.context(statement, transaction));
+    let returned = returning::run(statement, &context, &scope, &items, vec![columns]).await?;
+    Ok(Changed { rows: changed, returned: Some(returned) })
 }
 
 pub(crate) async fn delete(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
+    reading: &Reading,
     delete: DeleteStatement,
-) -> Result<u64> {
-    let ModifyPlan { table, plan, context, assigned: _ } = plan_delete(&statement.context(transaction.view()), delete)?;
+) -> Result<Changed> {
+    let returning = delete.returning.clone();
+    let context = reading.context(statement, transaction);
+    let before = kept_for(&returning, &context);
+    let ModifyPlan { table, plan, context, scope, assigned: _, joined } = plan_delete(&context, delete)?;
     let found = run(statement, context, plan).await?;
-    if found.num_rows() == 0 {
-        return Ok(0);
-    }
-    let keys = key_batch(&table, &found)?;
-    let deleted = transaction.delete(table.id, &keys).await?;
-    foreign_key::check_removed_keys(statement, transaction, &table, &keys).await?;
-    Ok(deleted)
+    let found = if joined { once_each(&table, found)? } else { found };
+    let keys = key_batch(&table, found.columns())?;
+    let first_old = keys.num_columns();
+    let deleted = delete_rows(statement, transaction, &table, &keys).await?;
+    let Some(items) = returning else { return Ok(Changed::rows(deleted)) };
+    let old = found.columns()[first_old..first_old + table.schema.fields().len()].iter().cloned();
+    let columns = old.chain(others(&table, &found, first_old)).collect();
+    let context = before.unwrap_or_else(|| reading.context(statement, transaction));
+    let returned = returning::run(statement, &context, &scope, &items, vec![columns]).await?;
+    Ok(Changed { rows: deleted, returned: Some(returned) })
+}
+
+/// The state before the change, if a RETURNING list asks for it. Otherwise it is let go: while somebody sees it, each
+/// change of the transaction's pending rows copies them.
+pub(super) fn kept_for(returning: &Option<Vec<SelectItem>>, context: &StatementContext) -> Option<StatementContext> {
+    returning.as_deref().is_some_and(returning::has_subquery).then(|| context.clone())
+}
+
+/// What the target was joined with: the columns behind those of the target itself, which start at `first`.
+fn others(table: &TableDef, found: &RecordBatch, first: usize) -> Vec<ArrayRef> {
+    let start = first + table.storage_schema().fields().len();
+    found.columns().get(start..).unwrap_or_default().to_vec()
+}
+
+/// The first match of each row.
+fn once_each(table: &TableDef, found: RecordBatch) -> Result<RecordBatch> {
+    let first = first_of_each(&found.columns()[..table.key_columns().len()])?;
+    Ok(take_record_batch(&found, &first)?)
 }
 
 /// Runs the query and keeps its whole result, accounted in the memory pool: the change is made as one set, after the
 /// query has seen everything.
-async fn run(statement: &Statement<'_>, context: StatementContext, plan: LogicalPlan) -> Result<RecordBatch> {
+pub(super) async fn run(
+    statement: &Statement<'_>,
+    context: StatementContext,
+    plan: LogicalPlan,
+) -> Result<RecordBatch> {
     let ready = make_ready(&context, bind(plan, statement.parameters)?).await?;
     let reservation = MemoryConsumer::new("rows to change").register(ready.context.memory_pool());
     drop(context);
@@ -109,58 +145,62 @@ async fn run(statement: &Statement<'_>, context: StatementContext, plan: Logical
     Ok(concat_batches(&schema, &batches)?)
 }
 
-/// The leading columns of a result as the table's key.
-fn key_batch(table: &TableDef, found: &RecordBatch) -> Result<RecordBatch> {
-    let fields = table.key_columns().iter().map(|column| table.storage_schema().field(*column).clone());
-    let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let columns = found.columns()[..schema.fields().len()].to_vec();
-    Ok(RecordBatch::try_new(schema, columns)?)
-}
-
 pub(crate) fn plan_update(context: &StatementContext, update: UpdateStatement) -> Result<ModifyPlan> {
-    let UpdateStatement { table: name, alias, assignments, selection } = update;
+    let UpdateStatement { with, table: name, alias, assignments, from, selection, returning } = update;
     let table = find_target(context, &name)?;
     let alias = alias.unwrap_or_else(|| quoted(&table.name));
-    let mut values: Vec<Option<Expr>> = vec![None; table.schema.fields().len()];
-    for assignment in assignments {
-        for (column, value) in single_assignments(&table, assignment)? {
-            if values[column].replace(value).is_some() {
-                let message = format!("column \"{}\" is assigned more than once", table.schema.field(column).name());
-                return Err(Error::syntax(message));
-            }
-        }
-    }
+    let values = assigned_values(&table, assignments)?;
     let assigned = values.iter().enumerate().filter(|(_, value)| value.is_some()).map(|(column, _)| column).collect();
     let mut projection = key_items(&table, &alias);
-    for (column, value) in values.into_iter().enumerate() {
-        let field = table.schema.field(column);
+    for (index, value) in values.into_iter().enumerate() {
+        let field = table.schema.field(index);
         let value = match value {
-            None => Expr::CompoundIdentifier(vec![alias.clone(), quoted(field.name())]),
-            Some(value) if is_default(&value) => syntax_of(&table, column)?.unwrap_or_else(null),
-            Some(value) => value,
+            None => column(&alias, field.name()),
+            Some(value) => cast(value, &name_of(field.data_type()))?,
         };
-        projection.push(SelectItem::ExprWithAlias {
-            expr: cast(value, &name_of(field.data_type()))?,
-            alias: quoted(&format!("new {column}")),
-        });
+        projection.push(named(value, &format!("new {index}")));
     }
-    plan_target_query(context, table, alias, projection, selection, assigned)
+    let joined = !from.is_empty();
+    let query = TargetQuery { with, alias, projection, joined: from, selection, whole: returning.is_some() };
+    let (plan, context, scope) = query.plan(context, &table)?;
+    Ok(ModifyPlan { table, plan, context, scope, assigned, joined })
 }
 
 pub(crate) fn plan_delete(context: &StatementContext, delete: DeleteStatement) -> Result<ModifyPlan> {
-    let DeleteStatement { table: name, alias, selection } = delete;
+    let DeleteStatement { with, table: name, alias, using, selection, returning } = delete;
     let table = find_target(context, &name)?;
     let alias = alias.unwrap_or_else(|| quoted(&table.name));
     let projection = key_items(&table, &alias);
-    plan_target_query(context, table, alias, projection, selection, Vec::new())
+    let joined = !using.is_empty();
+    let query = TargetQuery { with, alias, projection, joined: using, selection, whole: returning.is_some() };
+    let (plan, context, scope) = query.plan(context, &table)?;
+    Ok(ModifyPlan { table, plan, context, scope, assigned: Vec::new(), joined })
 }
 
-fn find_target(context: &StatementContext, name: &ObjectName) -> Result<Arc<TableDef>> {
+pub(super) fn find_target(context: &StatementContext, name: &ObjectName) -> Result<Arc<TableDef>> {
     let (schema, plain_name) = table_name(name)?;
     context.table(schema.as_deref(), &plain_name).cloned().map_err(|error| error.at(place(name.span())))
 }
 
-/// `SET a = x` and `SET (a, b) = (x, y)` as columns and values.
+/// For each column of the table, what a SET list gives it.
+pub(super) fn assigned_values(table: &TableDef, assignments: Vec<Assignment>) -> Result<Vec<Option<Expr>>> {
+    let mut values: Vec<Option<Expr>> = vec![None; table.schema.fields().len()];
+    for assignment in assignments {
+        for (column, value) in single_assignments(table, assignment)? {
+            let value = match is_default(&value) {
+                true => syntax_of(table, column)?.unwrap_or_else(null),
+                false => value,
+            };
+            if values[column].replace(value).is_some() {
+                let message = format!("multiple assignments to same column \"{}\"", table.schema.field(column).name());
+                return Err(Error::syntax(message));
+            }
+        }
+    }
+    Ok(values)
+}
+
+/// `SET a = x`, `SET (a, b) = (x, y)` and `SET (a, b) = (SELECT …)` as columns and values.
 fn single_assignments(table: &TableDef, assignment: Assignment) -> Result<Vec<(usize, Expr)>> {
     let Assignment { target, value } = assignment;
     let column = |name: &ObjectName| {
@@ -170,102 +210,119 @@ fn single_assignments(table: &TableDef, assignment: Assignment) -> Result<Vec<(u
             _ => Err(Error::syntax(format!("\"{name}\" cannot be assigned to: write the column's name alone")).at(at)),
         }
     };
-    match target {
-        AssignmentTarget::ColumnName(name) => Ok(vec![(column(&name)?, value)]),
-        AssignmentTarget::Tuple(names) => match value {
-            Expr::Tuple(values) if values.len() == names.len() => {
-                names.iter().zip(values).map(|(name, value)| Ok((column(name)?, value))).collect()
-            }
-            Expr::Subquery(_) => Err(Error::unsupported("assignment of a subquery to several columns")),
-            other => {
-                let error = Error::syntax("the lists of columns and values differ in length");
-                Err(error.at(place(other.span())))
-            }
-        },
+    let names = match target {
+        AssignmentTarget::ColumnName(name) => return Ok(vec![(column(&name)?, value)]),
+        AssignmentTarget::Tuple(names) => names,
+    };
+    let differ = || Error::syntax("number of columns does not match number of values");
+    let values = match value {
+        Expr::Tuple(values) => values,
+        Expr::Nested(value) if names.len() == 1 => vec![*value],
+        Expr::Subquery(query) => {
+            (0..names.len()).map(|index| nth_column(&query, index, names.len())).collect::<Result<_>>()?
+        }
+        Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("row") => row_values(function)?,
+        other => return Err(differ().at(place(other.span()))),
+    };
+    if values.len() != names.len() {
+        return Err(differ().at(values.first().and_then(|value| place(value.span()))));
     }
+    names.iter().zip(values).map(|(name, value)| Ok((column(name)?, value))).collect()
 }
 
-fn quoted(name: &str) -> Ident {
-    Ident::with_quote('"', name)
+/// The values of `ROW(a, b)`.
+fn row_values(function: datafusion::sql::sqlparser::ast::Function) -> Result<Vec<Expr>> {
+    use datafusion::sql::sqlparser::ast::{FunctionArg, FunctionArgExpr, FunctionArguments};
+    let FunctionArguments::List(list) = function.args else { return Ok(Vec::new()) };
+    let value = |argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => Ok(value),
+        other => Err(Error::syntax(format!("\"{other}\" is not a value"))),
+    };
+    list.args.into_iter().map(value).collect()
 }
 
-fn key_items(table: &TableDef, alias: &Ident) -> Vec<SelectItem> {
-    let item = |(place, column): (usize, &usize)| SelectItem::ExprWithAlias {
-        expr: Expr::CompoundIdentifier(vec![alias.clone(), quoted(table.storage_schema().field(*column).name())]),
-        alias: quoted(&format!("key {place}")),
+/// A query for several columns as a subquery for one of them.
+fn nth_column(query: &Query, index: usize, columns: usize) -> Result<Expr> {
+    let mut single = query.clone();
+    if let SetExpr::Select(select) = single.body.as_mut()
+        && select.distinct.is_none()
+        && select
+            .projection
+            .iter()
+            .all(|item| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }))
+    {
+        if select.projection.len() != columns {
+            return Err(Error::syntax("number of columns does not match number of values"));
+        }
+        select.projection = vec![select.projection.swap_remove(index)];
+        return Ok(Expr::Subquery(Box::new(single)));
+    }
+    let alias = quoted("row");
+    let mut relation = derived(single, alias.clone());
+    if let datafusion::sql::sqlparser::ast::TableFactor::Derived { alias: Some(alias), .. } = &mut relation {
+        use datafusion::sql::sqlparser::ast::TableAliasColumnDef;
+        alias.columns = (0..columns).map(|column| TableAliasColumnDef::from_name(format!("c{column}"))).collect();
+    }
+    let item = SelectItem::UnnamedExpr(column(&alias, &format!("c{index}")));
+    Ok(Expr::Subquery(Box::new(select(None, vec![item], vec![alone(relation)], None))))
+}
+
+pub(super) fn key_items(table: &TableDef, alias: &Ident) -> Vec<SelectItem> {
+    let item = |(place, key): (usize, &usize)| {
+        named(column(alias, table.storage_schema().field(*key).name()), &format!("key {place}"))
     };
     table.key_columns().iter().enumerate().map(item).collect()
 }
 
-/// `CAST(value AS type)`, by the type's name.
-fn cast(value: Expr, type_name: &str) -> Result<Expr> {
-    let data_type = Parser::new(&RustyDialect).try_with_sql(type_name)?.parse_data_type()?;
-    Ok(Expr::Cast { kind: CastKind::Cast, expr: Box::new(value), data_type, array: false, format: None })
+/// The target as a statement that changes rows reads it.
+pub(super) fn target_factor(table: &TableDef, alias: &Ident) -> datafusion::sql::sqlparser::ast::TableFactor {
+    table_factor(vec![quoted(TARGET_SCHEMA), quoted(&table.name)], Some(alias.clone()))
 }
 
-fn plan_target_query(
-    context: &StatementContext,
-    table: Arc<TableDef>,
+/// The query behind an UPDATE or DELETE.
+struct TargetQuery {
+    with: Option<With>,
     alias: Ident,
     projection: Vec<SelectItem>,
+    joined: Vec<TableWithJoins>,
     selection: Option<Expr>,
-    assigned: Vec<usize>,
-) -> Result<ModifyPlan> {
-    let target = TableFactor::Table {
-        name: ObjectName::from(vec![quoted(TARGET_SCHEMA), quoted(&table.name)]),
-        alias: Some(TableAlias { explicit: true, name: alias, columns: Vec::new(), at: None }),
-        args: None,
-        with_hints: Vec::new(),
-        version: None,
-        with_ordinality: false,
-        partitions: Vec::new(),
-        json_path: None,
-        sample: None,
-        index_hints: Vec::new(),
-    };
-    let select = Select {
-        select_token: AttachedToken::empty(),
-        optimizer_hints: Vec::new(),
-        distinct: None,
-        select_modifiers: None,
-        top: None,
-        top_before_distinct: false,
-        projection,
-        exclude: None,
-        into: None,
-        from: vec![TableWithJoins { relation: target, joins: Vec::new() }],
-        lateral_views: Vec::new(),
-        prewhere: None,
-        selection,
-        connect_by: Vec::new(),
-        group_by: GroupByExpr::Expressions(Vec::new(), Vec::new()),
-        cluster_by: Vec::new(),
-        distribute_by: Vec::new(),
-        sort_by: Vec::new(),
-        having: None,
-        named_window: Vec::new(),
-        qualify: None,
-        window_before_qualify: false,
-        value_table_mode: None,
-        flavor: SelectFlavor::Standard,
-    };
-    let query = Query {
-        with: None,
-        body: Box::new(SetExpr::Select(Box::new(select))),
-        order_by: None,
-        limit_clause: None,
-        fetch: None,
-        locks: Vec::new(),
-        for_clause: None,
-        settings: None,
-        format_clause: None,
-        pipe_operators: Vec::new(),
-    };
-    let context = context.clone().with_target(&table);
-    let plan = plan_query(&context, query).map_err(|error| match error.sqlstate() {
-        // The planner speaks of the query we made of the statement.
+    /// Whether RETURNING wants whole rows.
+    whole: bool,
+}
+
+impl TargetQuery {
+    fn plan(
+        self,
+        context: &StatementContext,
+        table: &Arc<TableDef>,
+    ) -> Result<(LogicalPlan, StatementContext, RowScope)> {
+        let TargetQuery { with, alias, mut projection, joined, selection, whole } = self;
+        let explicit = projection.len();
+        if whole {
+            projection.push(everything());
+        }
+        let mut from = vec![alone(target_factor(table, &alias))];
+        from.extend(joined);
+        let context = context.clone().with_target(table);
+        let plan = plan_query(&context, select(with, projection, from, selection)).map_err(own_terms)?;
+        let mut scope = RowScope::default().with(&fold(&alias), table.schema.fields());
+        add_others(&mut scope, &plan, explicit + table.storage_schema().fields().len()..plan.schema().fields().len());
+        Ok((plan, context, scope))
+    }
+}
+
+/// Adds some columns of a plan to a scope.
+pub(super) fn add_others(scope: &mut RowScope, plan: &LogicalPlan, columns: Range<usize>) {
+    for (relation, field) in plan.schema().iter().take(columns.end).skip(columns.start) {
+        let (relation, field): (Option<&TableReference>, &Arc<Field>) = (relation, field);
+        scope.push(relation.cloned(), field.name(), field.data_type());
+    }
+}
+
+/// The planner speaks of the query we made of the statement.
+pub(super) fn own_terms(error: Error) -> Error {
+    match error.sqlstate() {
         sqlstate::GROUPING => Error::new(sqlstate::GROUPING, "aggregate functions are not allowed here"),
         _ => error,
-    })?;
-    Ok(ModifyPlan { table, plan, context, assigned })
+    }
 }

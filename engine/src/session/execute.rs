@@ -12,11 +12,12 @@ use rustydb_storage::{ReadView, Transaction};
 use super::settings::{Settings, unknown};
 use super::transaction::{Frame, Taken, TransactionState};
 use super::{Completion, Shared, StatementResult};
+use crate::dml::returning::{Changed, Returned};
 use crate::prepared::Prepared;
 use crate::sql::context::StatementContext;
 use crate::sql::parse::{Parsed, ParsedStatement, parse_statement, table_name};
 use crate::sql::plan::{ReadyPlan, bind, check_parameter_count, explain, make_ready, plan_query, result_schema};
-use crate::sql::route::{Routed, SettingValue, Write, route};
+use crate::sql::route::{MainStatement, Routed, SettingValue, Write, route};
 use crate::sql::types::{DEFAULT_KEY, declared_name};
 use crate::stream::{Deadline, RecordStream};
 use crate::{Database, Error, Result, Value, copy, ddl, dml};
@@ -152,7 +153,7 @@ impl Shared {
             Routed::Transaction(control) => {
                 self.control(transaction, statement, control).await.map(StatementResult::Done)
             }
-            Routed::Write(write) => self.write(transaction, statement, *write).await.map(StatementResult::Done),
+            Routed::Write(write) => self.write(transaction, statement, *write).await,
         }
     }
 
@@ -205,17 +206,22 @@ impl Shared {
         Ok(())
     }
 
-    async fn write(&self, state: &mut TransactionState, statement: &Statement<'_>, write: Write) -> Result<Completion> {
+    async fn write(
+        &self,
+        state: &mut TransactionState,
+        statement: &Statement<'_>,
+        write: Write,
+    ) -> Result<StatementResult> {
         if let Write::CopyTo(copy) = write {
             // Changes no table, so a read-only transaction may do it.
             let context = statement.context(self.view(state));
             let rows = statement.deadline.limit(copy::to::copy_to(statement, &context, *copy)).await?;
-            return Ok(Completion::of_rows("COPY", rows));
+            return Ok(StatementResult::Done(Completion::of_rows("COPY", rows)));
         }
         let mut taken = self.take(state, statement, write_name(&write))?;
-        let completion = statement.deadline.limit(apply(statement, &mut taken.transaction, write)).await?;
+        let result = statement.deadline.limit(apply(statement, &mut taken.transaction, write)).await?;
         self.give_back(state, statement, taken).await?;
-        Ok(completion)
+        Ok(result)
     }
 
     /// A commit runs to its end even if nobody waits for it any more: a client that went away must not leave it in doubt.
@@ -242,24 +248,24 @@ impl Shared {
     }
 }
 
-async fn apply(statement: &Statement<'_>, transaction: &mut Transaction, write: Write) -> Result<Completion> {
-    match write {
-        Write::CreateTable(create) => ddl::create_table(statement, transaction, *create).await,
-        Write::DropTable { names, if_exists } => ddl::drop_tables(statement, transaction, &names, if_exists),
-        Write::Insert(insert) => {
-            Ok(Completion::of_rows("INSERT", dml::insert::insert(statement, transaction, insert).await?))
-        }
-        Write::Update(update) => {
-            Ok(Completion::of_rows("UPDATE", dml::modify::update(statement, transaction, update).await?))
-        }
-        Write::Delete(delete) => {
-            Ok(Completion::of_rows("DELETE", dml::modify::delete(statement, transaction, delete).await?))
-        }
+async fn apply(statement: &Statement<'_>, transaction: &mut Transaction, write: Write) -> Result<StatementResult> {
+    let completion = match write {
+        Write::CreateTable(create) => ddl::create_table(statement, transaction, *create).await?,
+        Write::DropTable { names, if_exists } => ddl::drop_tables(statement, transaction, &names, if_exists)?,
         Write::CopyFrom(copy) => {
-            Ok(Completion::of_rows("COPY", copy::from::copy_from(statement, transaction, *copy).await?))
+            Completion::of_rows("COPY", copy::from::copy_from(statement, transaction, *copy).await?)
         }
-        Write::CopyTo(_) => Err(Error::internal("COPY TO does not write to tables")),
-    }
+        Write::CopyTo(_) => return Err(Error::internal("COPY TO does not write to tables")),
+        Write::Insert(_) | Write::Update(_) | Write::Delete(_) | Write::Merge(_) | Write::With(_) => {
+            let tag = write_name(&write);
+            let Changed { rows, returned } = dml::change(statement, transaction, &Default::default(), write).await?;
+            if let Some(Returned { schema, batches }) = returned {
+                return Ok(StatementResult::Rows(RecordStream::made(&schema, batches)?));
+            }
+            Completion::of_rows(tag, rows)
+        }
+    };
+    Ok(StatementResult::Done(completion))
 }
 
 fn write_name(write: &Write) -> &'static str {
@@ -269,6 +275,11 @@ fn write_name(write: &Write) -> &'static str {
         Write::Insert(_) => "INSERT",
         Write::Update(_) => "UPDATE",
         Write::Delete(_) => "DELETE",
+        Write::Merge(_) => "MERGE",
+        Write::With(with) => match &with.main {
+            MainStatement::Query(_) => "SELECT",
+            MainStatement::Write(write) => write_name(write),
+        },
         Write::CopyFrom(_) => "COPY FROM",
         Write::CopyTo(_) => "COPY TO",
     }

@@ -11,15 +11,14 @@ use super::execute::Statement;
 use super::{BatchStream, IngestMode, IngestTarget, Shared};
 use crate::ddl::schema_of_rows;
 use crate::dml::defaults::{source_of, sources_by_name};
-use crate::dml::insert::{self, load, target_columns};
-use crate::dml::modify;
+use crate::dml::insert::{load, target_columns};
 use crate::dml::rows::{Arrangement, ColumnSource, RowCheck};
 use crate::error::sqlstate;
 use crate::prepared::{Prepared, plain_parameters};
 use crate::sql::parse::table_name;
 use crate::sql::plan::check_parameter_count;
 use crate::sql::route::{InsertStatement, Routed, Write, route};
-use crate::{DEFAULT_SCHEMA, Error, Result, Value};
+use crate::{DEFAULT_SCHEMA, Error, Result, Value, dml};
 
 impl Shared {
     pub(crate) async fn ingest(&self, target: IngestTarget, rows: BatchStream) -> Result<u64> {
@@ -139,6 +138,8 @@ async fn change_for_each(
     parameters: RecordBatch,
 ) -> Result<u64> {
     if let Write::Insert(insert) = &write
+        && insert.on_conflict.is_none()
+        && insert.with.is_none()
         && let Some(numbers) = plain_parameters(insert)
     {
         return insert_batch(statement, transaction, insert, &numbers, parameters).await;
@@ -149,9 +150,9 @@ async fn change_for_each(
             parameters.columns().iter().map(|column| Value::try_from_array(column, row)).collect::<Result<_, _>>()?;
         let statement = statement.with_parameters(&values);
         changed += match write.clone() {
-            Write::Insert(insert) => insert::insert(&statement, transaction, insert).await?,
-            Write::Update(update) => modify::update(&statement, transaction, update).await?,
-            Write::Delete(delete) => modify::delete(&statement, transaction, delete).await?,
+            write @ (Write::Insert(_) | Write::Update(_) | Write::Delete(_) | Write::Merge(_) | Write::With(_)) => {
+                dml::change(&statement, transaction, &Default::default(), write).await?.rows
+            }
             _ => return Err(Error::unsupported("a batch of parameters for this statement")),
         };
     }

@@ -57,6 +57,7 @@ pub(crate) struct StatementContext {
     view: ReadView,
     target: Option<Arc<TableDef>>,
     defaults: Option<(TableId, HashMap<String, Expr>)>,
+    named: HashMap<String, Arc<dyn TableProvider>>,
 }
 
 impl StatementContext {
@@ -71,7 +72,15 @@ impl StatementContext {
         let config = config.clone().with_extension(execution_view);
         let mut properties = ExecutionProps::new().with_query_execution_start_time(started);
         properties.config_options = Some(Arc::clone(config.options()));
-        StatementContext { shared: Arc::clone(shared), config, properties, view, target: None, defaults: None }
+        StatementContext {
+            shared: Arc::clone(shared),
+            config,
+            properties,
+            view,
+            target: None,
+            defaults: None,
+            named: HashMap::new(),
+        }
     }
 
     /// The same, with `target` visible under [`TARGET_SCHEMA`].
@@ -83,6 +92,12 @@ impl StatementContext {
     /// The same, with the expressions that fill the columns an INSERT into `table` leaves out.
     pub(crate) fn with_defaults(mut self, table: TableId, defaults: HashMap<String, Expr>) -> Self {
         self.defaults = Some((table, defaults));
+        self
+    }
+
+    /// The same, with rows at hand that go by a name without a schema.
+    pub(crate) fn with_named(mut self, named: HashMap<String, Arc<dyn TableProvider>>) -> Self {
+        self.named.extend(named);
         self
     }
 
@@ -126,6 +141,11 @@ impl StatementContext {
             && catalog != CATALOG_NAME
         {
             return Err(Error::unsupported(format!("\"{reference}\": a reference to another database")));
+        }
+        if reference.schema().is_none()
+            && let Some(rows) = self.named.get(reference.table())
+        {
+            return Ok(Arc::clone(rows));
         }
         let (schema, name) = (reference.schema().unwrap_or(DEFAULT_SCHEMA), reference.table());
         if schema == TARGET_SCHEMA

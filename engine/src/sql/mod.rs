@@ -1,14 +1,18 @@
 //! From the text of a statement to a plan: tokens and syntax ([`parse`]), the split of scripts ([`split`]), which of our
-//! statements it is ([`route`]), what is refused before planning ([`check`]), name resolution and planning ([`context`], [`plan`]), and arithmetic as SQL has it
+//! statements it is ([`route`]), what is refused before planning ([`check`]), name resolution and planning ([`context`], [`plan`]), what the
+//! columns of results are called ([`names`]), subqueries that must
+//! give one row ([`single_row`]), and arithmetic as SQL has it
 //! ([`arithmetic`]).
 
 pub(crate) mod arithmetic;
 pub(crate) mod check;
 pub(crate) mod context;
 pub(crate) mod copy_syntax;
+pub(crate) mod names;
 pub(crate) mod parse;
 pub(crate) mod plan;
 pub(crate) mod route;
+pub(crate) mod single_row;
 pub(crate) mod split;
 pub(crate) mod transaction_syntax;
 pub(crate) mod types;

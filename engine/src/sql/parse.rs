@@ -49,7 +49,7 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     let dialect = RustyDialect;
     let mut tokens = tokenize(sql)?;
     let parameters = number_parameters(&mut tokens)?;
-    let tokens = doubles_from_exponents(tokens);
+    let tokens = merge_nothing(doubles_from_exponents(tokens));
     check_chains(&tokens)?;
     let first = tokens.iter().find(|token| !matches!(token.token, Token::Whitespace(_) | Token::SemiColon));
     let Some(first) = first else {
@@ -147,6 +147,74 @@ fn doubles_from_exponents(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                 let type_name = [keyword("DOUBLE"), keyword("PRECISION"), Token::RParen];
                 let cast = [keyword("CAST"), Token::LParen, text, keyword("AS")].into_iter().chain(type_name);
                 rewritten.extend(cast.map(|part| TokenWithSpan::new(part, token.span)));
+            }
+            _ => rewritten.push(token),
+        }
+    }
+    rewritten
+}
+
+/// What stands for DO NOTHING in a MERGE.
+pub(crate) const MERGE_NOTHING: &str = "rustydb.do_nothing";
+
+/// Rewrites `THEN DO NOTHING`, which the parser does not know, to an action that names [`MERGE_NOTHING`]: an INSERT for
+/// rows that are not matched by the target, an UPDATE for all others.
+fn merge_nothing(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let words: Vec<(usize, Keyword)> = tokens
+        .iter()
+        .enumerate()
+        .filter_map(|(index, token)| match &token.token {
+            Token::Whitespace(_) => None,
+            Token::Word(word) if word.quote_style.is_none() => Some((index, word.keyword)),
+            _ => Some((index, Keyword::NoKeyword)),
+        })
+        .collect();
+    if !words.iter().any(|(_, keyword)| *keyword == Keyword::MERGE) {
+        return tokens;
+    }
+    let keyword = |place: usize| words.get(place).map(|(_, keyword)| *keyword);
+    let mut inserts = false;
+    let mut replaced: Vec<(usize, usize, bool)> = Vec::new();
+    for place in 0..words.len() {
+        match keyword(place) {
+            Some(Keyword::MATCHED) => {
+                let negated = place > 0 && keyword(place - 1) == Some(Keyword::NOT);
+                let by_source = keyword(place + 1) == Some(Keyword::BY) && keyword(place + 2) == Some(Keyword::SOURCE);
+                inserts = negated && !by_source;
+            }
+            Some(Keyword::THEN)
+                if keyword(place + 1) == Some(Keyword::DO) && keyword(place + 2) == Some(Keyword::NOTHING) =>
+            {
+                replaced.push((words[place + 1].0, words[place + 2].0, inserts));
+            }
+            _ => {}
+        }
+    }
+    let name = || Token::make_word(MERGE_NOTHING, Some('"'));
+    let zero = || Token::Number("0".to_owned(), false);
+    let mut rewritten = Vec::with_capacity(tokens.len());
+    let mut rest = replaced.into_iter().peekable();
+    for (index, token) in tokens.into_iter().enumerate() {
+        match rest.peek() {
+            Some((first, last, inserts)) if (*first..=*last).contains(&index) => {
+                if index == *last {
+                    let word = Token::make_keyword;
+                    let action = match inserts {
+                        true => vec![
+                            word("INSERT"),
+                            Token::LParen,
+                            name(),
+                            Token::RParen,
+                            word("VALUES"),
+                            Token::LParen,
+                            zero(),
+                            Token::RParen,
+                        ],
+                        false => vec![word("UPDATE"), word("SET"), name(), Token::Eq, zero()],
+                    };
+                    rewritten.extend(action.into_iter().map(|part| TokenWithSpan::new(part, token.span)));
+                    rest.next();
+                }
             }
             _ => rewritten.push(token),
         }

@@ -143,3 +143,30 @@ async fn bad_statements_fail_when_they_are_prepared() {
         assert_eq!(session.prepare(sql).await.unwrap_err().sqlstate(), sqlstate, "{sql}");
     }
 }
+
+#[tokio::test]
+async fn returning_has_a_schema_and_parameters_everywhere() {
+    let session = with_table().await;
+    for (sql, columns, parameters) in [
+        ("INSERT INTO t (id, v) VALUES ($1, $2) RETURNING id, v * $3 AS w", vec!["id", "w"], 3),
+        ("UPDATE t SET v = $2 WHERE id = $1 RETURNING *", vec!["id", "v", "s"], 2),
+        ("DELETE FROM t WHERE id = $1 RETURNING upper(s)", vec!["upper"], 1),
+        (
+            "INSERT INTO t (id) VALUES ($1) ON CONFLICT (id) DO UPDATE SET v = $2 WHERE t.id = $3 RETURNING v",
+            vec!["v"],
+            3,
+        ),
+        ("WITH d AS (DELETE FROM t WHERE id = $1 RETURNING id AS gone) SELECT * FROM d", vec!["gone"], 1),
+    ] {
+        let prepared = session.prepare(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        let schema = prepared.result_schema().unwrap_or_else(|| panic!("{sql}: no rows"));
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        assert_eq!(names, columns, "{sql}");
+        assert_eq!(prepared.parameter_schema().fields().len(), parameters, "{sql}");
+        let values: Vec<Value> = (0..parameters).map(|_| Value::Int32(Some(7))).collect();
+        match session.execute_prepared(&prepared, &values).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")) {
+            StatementResult::Rows(rows) => assert_eq!(rows.schema().fields().len(), columns.len(), "{sql}"),
+            StatementResult::Done(completion) => panic!("{sql}: {completion:?}"),
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! Invariant: nothing is ignored. Every statement we take is taken apart field by field, without `..`; a clause we do not
 //! have is refused by its name with 0A000, and so is every statement not listed in [`Routed`].
 
+mod dml;
 mod write;
 
 use datafusion::logical_expr::ExplainFormat;
@@ -11,8 +12,13 @@ use datafusion::sql::sqlparser::ast::{
     Reset, Set, Spanned, Statement, UtilityOption, Value, ValueWithSpan,
 };
 
-pub(crate) use write::{CreateTableStatement, DeleteStatement, InsertStatement, UpdateStatement, Write};
-use write::{route_create_table, route_delete, route_insert, route_update};
+pub(crate) use dml::{
+    ChangeStep, ConflictClause, DeleteStatement, InsertStatement, MainStatement, MergeStatement, UpdateStatement,
+    WithStatement,
+};
+use dml::{RoutedQuery, route_delete, route_insert, route_merge, route_query, route_update};
+use write::route_create_table;
+pub(crate) use write::{CreateTableStatement, Write};
 
 use super::check::refuse;
 use super::parse::{ParsedStatement, fold, place};
@@ -66,10 +72,14 @@ fn write(statement: Write) -> Result<Routed> {
 
 fn route_sql(statement: Statement) -> Result<Routed> {
     match statement {
-        Statement::Query(query) => Ok(Routed::Query(query)),
+        Statement::Query(query) => match route_query(query)? {
+            RoutedQuery::Query(query) => Ok(Routed::Query(query)),
+            RoutedQuery::Write(statement) => write(statement),
+        },
         Statement::Insert(insert) => write(Write::Insert(route_insert(insert)?)),
         Statement::Update(update) => write(Write::Update(route_update(update)?)),
         Statement::Delete(delete) => write(Write::Delete(route_delete(delete)?)),
+        Statement::Merge(merge) => write(Write::Merge(Box::new(route_merge(merge)?))),
         Statement::CreateTable(create) => write(Write::CreateTable(Box::new(route_create_table(create)?))),
         Statement::Drop { object_type, if_exists, names, cascade, restrict: _, purge, temporary, table } => {
             match object_type {
@@ -181,7 +191,9 @@ fn route_explain(
     let statement = route_sql(statement)?;
     let changes_rows = match &statement {
         Routed::Query(_) => false,
-        Routed::Write(write) => matches!(**write, Write::Insert(_) | Write::Update(_) | Write::Delete(_)),
+        Routed::Write(write) => {
+            matches!(**write, Write::Insert(_) | Write::Update(_) | Write::Delete(_) | Write::Merge(_))
+        }
         _ => return Err(Error::unsupported("EXPLAIN of this statement")),
     };
     refuse(changes_rows && options.analyze, "EXPLAIN ANALYZE of a statement that changes rows")?;

@@ -1,13 +1,14 @@
 //! The statements that change the database, with only the clauses we have.
 
 use datafusion::sql::sqlparser::ast::{
-    Assignment, ColumnDef, CreateTable, CreateTableOptions, Delete, Expr, FromTable, HiveDistributionStyle, Ident,
-    Insert, ObjectName, Query, TableAlias, TableConstraint, TableFactor, TableObject, TableWithJoins, Update,
+    ColumnDef, CreateTable, CreateTableOptions, HiveDistributionStyle, ObjectName, Query, TableConstraint,
 };
 
+use super::dml::{DeleteStatement, InsertStatement, MergeStatement, UpdateStatement, WithStatement};
+
+use crate::Result;
 use crate::sql::check::refuse;
 use crate::sql::copy_syntax::CopyStatement;
-use crate::{Error, Result};
 
 /// A statement that changes the database.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub(crate) enum Write {
     Insert(InsertStatement),
     Update(UpdateStatement),
     Delete(DeleteStatement),
+    Merge(Box<MergeStatement>),
+    With(Box<WithStatement>),
     CopyFrom(Box<CopyStatement>),
     /// Changes files, not tables; routed here because it is checked and counted like a load.
     CopyTo(Box<CopyStatement>),
@@ -32,179 +35,6 @@ pub(crate) struct CreateTableStatement {
     pub(crate) columns: Vec<ColumnDef>,
     pub(crate) constraints: Vec<TableConstraint>,
     pub(crate) query: Option<Box<Query>>,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct InsertStatement {
-    pub(crate) table: ObjectName,
-    pub(crate) columns: Vec<ObjectName>,
-    /// Absent for DEFAULT VALUES.
-    pub(crate) source: Option<Box<Query>>,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct UpdateStatement {
-    pub(crate) table: ObjectName,
-    pub(crate) alias: Option<Ident>,
-    pub(crate) assignments: Vec<Assignment>,
-    pub(crate) selection: Option<Expr>,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct DeleteStatement {
-    pub(crate) table: ObjectName,
-    pub(crate) alias: Option<Ident>,
-    pub(crate) selection: Option<Expr>,
-}
-
-pub(super) fn route_insert(insert: Insert) -> Result<InsertStatement> {
-    let Insert {
-        insert_token: _,
-        optimizer_hints: _,
-        or,
-        ignore,
-        into: _,
-        table,
-        table_alias,
-        columns,
-        overwrite,
-        source,
-        assignments,
-        partitioned,
-        after_columns,
-        has_table_keyword,
-        on,
-        returning,
-        output,
-        replace_into,
-        priority,
-        insert_alias,
-        settings,
-        format_clause,
-        multi_table_insert_type,
-        multi_table_into_clauses,
-        multi_table_when_clauses,
-        multi_table_else_clause,
-    } = insert;
-    refuse(on.is_some(), "INSERT … ON CONFLICT")?;
-    refuse(returning.is_some(), "INSERT … RETURNING")?;
-    refuse(output.is_some(), "INSERT … OUTPUT")?;
-    refuse(or.is_some() || ignore || replace_into, "INSERT OR …, INSERT IGNORE or REPLACE")?;
-    refuse(overwrite, "INSERT OVERWRITE")?;
-    refuse(!assignments.is_empty(), "INSERT … SET")?;
-    refuse(partitioned.is_some() || !after_columns.is_empty(), "INSERT … PARTITION")?;
-    refuse(has_table_keyword, "INSERT INTO TABLE")?;
-    refuse(priority.is_some(), "a priority of INSERT")?;
-    refuse(table_alias.is_some() || insert_alias.is_some(), "an alias in INSERT")?;
-    refuse(settings.is_some() || format_clause.is_some(), "SETTINGS or FORMAT in INSERT")?;
-    refuse(
-        multi_table_insert_type.is_some()
-            || !multi_table_into_clauses.is_empty()
-            || !multi_table_when_clauses.is_empty()
-            || multi_table_else_clause.is_some(),
-        "INSERT into several tables",
-    )?;
-    let table = match table {
-        TableObject::TableName(name) => name,
-        TableObject::TableFunction(_) | TableObject::TableQuery(_) => {
-            return Err(Error::unsupported("INSERT into anything but a table"));
-        }
-    };
-    Ok(InsertStatement { table, columns, source })
-}
-
-pub(super) fn route_update(update: Update) -> Result<UpdateStatement> {
-    let Update {
-        update_token: _,
-        optimizer_hints: _,
-        table,
-        assignments,
-        from,
-        selection,
-        returning,
-        output,
-        or,
-        order_by,
-        limit,
-    } = update;
-    refuse(from.is_some(), "UPDATE … FROM").map_err(|error| error.with_hint("Use a subquery in SET and WHERE."))?;
-    refuse(returning.is_some(), "UPDATE … RETURNING")?;
-    refuse(output.is_some(), "UPDATE … OUTPUT")?;
-    refuse(or.is_some(), "UPDATE OR …")?;
-    refuse(!order_by.is_empty(), "UPDATE … ORDER BY")?;
-    refuse(limit.is_some(), "UPDATE … LIMIT")?;
-    let (table, alias) = target_table(table, "UPDATE")?;
-    Ok(UpdateStatement { table, alias, assignments, selection })
-}
-
-pub(super) fn route_delete(delete: Delete) -> Result<DeleteStatement> {
-    let Delete {
-        delete_token: _,
-        optimizer_hints: _,
-        tables,
-        from,
-        using,
-        selection,
-        returning,
-        output,
-        order_by,
-        limit,
-    } = delete;
-    refuse(!tables.is_empty(), "DELETE from several tables")?;
-    refuse(using.is_some(), "DELETE … USING").map_err(|error| error.with_hint("Use a subquery in WHERE."))?;
-    refuse(returning.is_some(), "DELETE … RETURNING")?;
-    refuse(output.is_some(), "DELETE … OUTPUT")?;
-    refuse(!order_by.is_empty(), "DELETE … ORDER BY")?;
-    refuse(limit.is_some(), "DELETE … LIMIT")?;
-    let (FromTable::WithFromKeyword(tables) | FromTable::WithoutKeyword(tables)) = from;
-    let mut tables = tables.into_iter();
-    match (tables.next(), tables.next()) {
-        (Some(table), None) => {
-            let (table, alias) = target_table(table, "DELETE")?;
-            Ok(DeleteStatement { table, alias, selection })
-        }
-        _ => Err(Error::unsupported("DELETE from several tables")),
-    }
-}
-
-/// The one table a statement changes.
-fn target_table(table: TableWithJoins, statement: &str) -> Result<(ObjectName, Option<Ident>)> {
-    let TableWithJoins { relation, joins } = table;
-    refuse(!joins.is_empty(), &format!("{statement} of a join"))?;
-    let TableFactor::Table {
-        name,
-        alias,
-        args,
-        with_hints,
-        version,
-        with_ordinality,
-        partitions,
-        json_path,
-        sample,
-        index_hints,
-    } = relation
-    else {
-        return Err(Error::unsupported(format!("{statement} of anything but a table")));
-    };
-    refuse(args.is_some(), &format!("{statement} of a table function"))?;
-    refuse(
-        !with_hints.is_empty()
-            || version.is_some()
-            || with_ordinality
-            || !partitions.is_empty()
-            || json_path.is_some()
-            || sample.is_some()
-            || !index_hints.is_empty(),
-        &format!("a clause after the table of {statement}"),
-    )?;
-    let alias = match alias {
-        None => None,
-        Some(TableAlias { explicit: _, name, columns, at }) => {
-            refuse(!columns.is_empty() || at.is_some(), "a list of columns after the alias of a changed table")?;
-            Some(name)
-        }
-    };
-    Ok((name, alias))
 }
 
 pub(super) fn route_create_table(create: CreateTable) -> Result<CreateTableStatement> {

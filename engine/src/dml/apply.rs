@@ -1,0 +1,78 @@
+//! The last step of every change: rows that are ready go into the storage transaction, and what depends on them is
+//! checked.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::row::{RowConverter, SortField};
+use rustydb_storage::{TableDef, Transaction};
+
+use super::foreign_key;
+use crate::Result;
+use crate::session::Statement;
+
+/// Puts new rows of the table's exact shape into it.
+pub(crate) async fn insert_rows(transaction: &mut Transaction, table: &TableDef, rows: &RecordBatch) -> Result<u64> {
+    if rows.num_rows() == 0 {
+        return Ok(0);
+    }
+    let inserted = transaction.insert(table.id, rows).await?;
+    foreign_key::check_new_rows(transaction, table, rows, |_| true).await?;
+    Ok(inserted)
+}
+
+/// Replaces the rows with these keys. `assigned` are the columns that may differ.
+pub(crate) async fn update_rows(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    table: &TableDef,
+    keys: &RecordBatch,
+    rows: &RecordBatch,
+    assigned: &[usize],
+) -> Result<u64> {
+    if rows.num_rows() == 0 {
+        return Ok(0);
+    }
+    let changed = transaction.update(table.id, keys, rows).await?;
+    let assigns = |column: &usize| assigned.contains(column);
+    foreign_key::check_new_rows(transaction, table, rows, |foreign_key| foreign_key.columns.iter().any(assigns))
+        .await?;
+    if table.primary_key.iter().any(assigns) {
+        foreign_key::check_removed_keys(statement, transaction, table, keys).await?;
+    }
+    Ok(changed)
+}
+
+/// Deletes the rows with these keys.
+pub(crate) async fn delete_rows(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    table: &TableDef,
+    keys: &RecordBatch,
+) -> Result<u64> {
+    if keys.num_rows() == 0 {
+        return Ok(0);
+    }
+    let deleted = transaction.delete(table.id, keys).await?;
+    foreign_key::check_removed_keys(statement, transaction, table, keys).await?;
+    Ok(deleted)
+}
+
+/// The leading columns of a result as the table's key.
+pub(crate) fn key_batch(table: &TableDef, columns: &[ArrayRef]) -> Result<RecordBatch> {
+    let fields = table.key_columns().iter().map(|column| table.storage_schema().field(*column).clone());
+    let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let columns = columns[..schema.fields().len()].to_vec();
+    Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+/// The first row of each group of equal rows, in order. NULLs are equal here.
+pub(crate) fn first_of_each(columns: &[ArrayRef]) -> Result<UInt32Array> {
+    let sort_fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
+    let encoded = RowConverter::new(sort_fields)?.convert_columns(columns)?;
+    let mut seen = HashSet::with_capacity(encoded.num_rows());
+    let first = |(index, row)| if seen.insert(row) { u32::try_from(index).ok() } else { None };
+    Ok(UInt32Array::from_iter_values(encoded.iter().enumerate().filter_map(first)))
+}

@@ -1,0 +1,266 @@
+//! INSERT … ON CONFLICT: rows whose key is taken are left out, or change the row that has it.
+//!
+//! ```text
+//!  rows ─► look the keys up ─┬─ free  ─► insert
+//!                            └─ taken ─► DO NOTHING, or (old row AS t, new row AS excluded) ─► WHERE, SET ─► update
+//! ```
+//!
+//! The rows of one command are a set: a second row for a key is dropped by DO NOTHING and an error of DO UPDATE (21000).
+//! Keys that another transaction takes meanwhile are found at commit.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
+use arrow::datatypes::{DataType, UInt32Type};
+use arrow::row::{OwnedRow, RowConverter, SortField};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::sql::sqlparser::ast::{self, ConflictTarget, DoUpdate, Ident, Spanned};
+use rustydb_storage::{TableDef, Transaction};
+
+use super::apply::{first_of_each, insert_rows, key_batch, update_rows};
+use super::defaults::column_index;
+use super::modify::{assigned_values, run};
+use super::rows::RowCheck;
+use super::scope::RowScope;
+use super::syntax::{cast, column, quoted};
+use crate::error::sqlstate;
+use crate::session::Statement;
+use crate::sql::context::StatementContext;
+use crate::sql::parse::{fold, place, table_name};
+use crate::sql::route::ConflictClause;
+use crate::sql::types::name_of;
+use crate::{Error, Result, primary_key_name};
+
+/// The relation by which DO UPDATE refers to the row that was to be inserted.
+const EXCLUDED: &str = "excluded";
+/// The column that tells which of the new rows a changed row comes from.
+const ORIGIN: &str = "row to insert";
+
+/// What to do with rows whose key is taken.
+pub(crate) struct OnConflict {
+    update: Option<ConflictUpdate>,
+}
+
+/// DO UPDATE, with its expressions over `target.*, excluded.*, origin`.
+struct ConflictUpdate {
+    scope: RowScope,
+    selection: Option<Expr>,
+    /// A value for each column of the table.
+    values: Vec<Expr>,
+    assigned: Vec<usize>,
+}
+
+/// What the rows go into.
+pub(crate) struct Subject<'a, 'b> {
+    pub(crate) statement: &'a Statement<'b>,
+    pub(crate) transaction: &'a mut Transaction,
+    pub(crate) context: StatementContext,
+    pub(crate) table: &'a Arc<TableDef>,
+}
+
+impl OnConflict {
+    pub(crate) fn new(
+        context: &StatementContext,
+        table: &Arc<TableDef>,
+        alias: Option<&Ident>,
+        clause: ConflictClause,
+    ) -> Result<Self> {
+        let ConflictClause { target, update } = clause;
+        if let Some(target) = target {
+            check_target(table, target)?;
+        }
+        let update = update.map(|update| ConflictUpdate::new(context, table, alias, update)).transpose()?;
+        Ok(OnConflict { update })
+    }
+
+    /// The plan of DO UPDATE over no rows, which tells the types of its parameters.
+    pub(crate) fn plan(&self, table: &TableDef) -> Result<Option<LogicalPlan>> {
+        self.update.as_ref().map(|update| update.plan(table, Vec::new())).transpose()
+    }
+
+    /// Inserts what has no conflict and does the clause's bidding with the rest. Returns how many rows were inserted or
+    /// changed, and what they are now, in the order of `rows`.
+    pub(crate) async fn insert(self, subject: Subject<'_, '_>, rows: RecordBatch) -> Result<(u64, RecordBatch)> {
+        let Subject { statement, transaction, context, table } = subject;
+        if table.primary_key.is_empty() || rows.num_rows() == 0 {
+            drop(context);
+            return Ok((insert_rows(transaction, table, &rows).await?, rows));
+        }
+        let key_columns = table.key_columns().iter().map(|column| Arc::clone(rows.column(*column)));
+        let keys = key_batch(table, &key_columns.collect::<Vec<_>>())?;
+        let taken = transaction.view().lookup(table.id, &keys).await?;
+        let first: HashSet<u32> = first_of_each(keys.columns())?.values().iter().copied().collect();
+        let is_first = |row: usize| u32::try_from(row).is_ok_and(|row| first.contains(&row));
+        if let (Some(_), Some(_)) = (&self.update, (0..taken.len()).find(|row| !taken[*row] && !is_first(*row))) {
+            return Err(second_time());
+        }
+        let free: Vec<u32> =
+            (0u32..).zip(&taken).filter(|(row, taken)| !**taken && first.contains(row)).map(|(row, _)| row).collect();
+        let free = UInt32Array::from(free);
+        let new_rows = take_record_batch(&rows, &free)?;
+        let Some(update) = self.update else {
+            drop(context);
+            return Ok((insert_rows(transaction, table, &new_rows).await?, new_rows));
+        };
+        let taken = BooleanArray::from(taken);
+        let (proposed, proposed_keys) = (filter_record_batch(&rows, &taken)?, filter_record_batch(&keys, &taken)?);
+        let origins: ArrayRef = Arc::new(UInt32Array::from_iter_values(
+            (0u32..).zip(taken.values()).filter(|(_, taken)| *taken).map(|(row, _)| row),
+        ));
+        let (changed, changed_origins, mut touched) = if proposed.num_rows() == 0 {
+            drop(context);
+            (RecordBatch::new_empty(Arc::clone(&table.schema)), UInt32Array::from(Vec::<u32>::new()), 0)
+        } else {
+            let old = existing_rows(transaction, table, &proposed_keys).await?;
+            let columns = old.columns().iter().chain(proposed.columns()).cloned().chain([origins]).collect();
+            let found = run(statement, context, update.plan(table, vec![columns])?).await?;
+            let keys = key_batch(table, found.columns())?;
+            if first_of_each(keys.columns())?.len() != keys.num_rows() {
+                return Err(second_time());
+            }
+            let width = keys.num_columns();
+            let changed = RowCheck::new(table)
+                .conform(&found.columns()[width..width + table.schema.fields().len()], found.num_rows())?;
+            let origins = found.column(width + table.schema.fields().len()).as_primitive::<UInt32Type>().clone();
+            let touched = update_rows(statement, transaction, table, &keys, &changed, &update.assigned).await?;
+            (changed, origins, touched)
+        };
+        touched += insert_rows(transaction, table, &new_rows).await?;
+        // In the order of the rows that came.
+        let mut order: Vec<(u32, u32)> =
+            free.values().iter().chain(changed_origins.values()).copied().zip(0u32..).collect();
+        order.sort_unstable();
+        let order = UInt32Array::from_iter_values(order.into_iter().map(|(_, place)| place));
+        let all = concat_batches(&table.schema, [&new_rows, &changed])?;
+        Ok((touched, take_record_batch(&all, &order)?))
+    }
+}
+
+/// The visible rows with these keys, one for each, in the same order.
+async fn existing_rows(transaction: &Transaction, table: &TableDef, keys: &RecordBatch) -> Result<RecordBatch> {
+    let sort_fields = keys.columns().iter().map(|column| SortField::new(column.data_type().clone())).collect();
+    let converter = RowConverter::new(sort_fields)?;
+    let distinct = take_record_batch(keys, &first_of_each(keys.columns())?)?;
+    let all: Vec<usize> = (0..table.schema.fields().len()).collect();
+    let found = transaction.view().get(table.id, &distinct, &all).await?;
+    let found_keys: Vec<ArrayRef> =
+        table.key_columns().iter().map(|column| Arc::clone(found.column(*column))).collect();
+    let places: HashMap<OwnedRow, u32> =
+        converter.convert_columns(&found_keys)?.iter().map(|row| row.owned()).zip(0u32..).collect();
+    let wanted = converter.convert_columns(keys.columns())?;
+    let places = wanted.iter().map(|row| {
+        let place = places.get(&row.owned()).copied();
+        place.ok_or_else(|| Error::internal("a row that was there for ON CONFLICT is gone"))
+    });
+    let places = UInt32Array::from(places.collect::<Result<Vec<u32>>>()?);
+    Ok(take_record_batch(&found, &places)?)
+}
+
+impl ConflictUpdate {
+    fn new(context: &StatementContext, table: &Arc<TableDef>, alias: Option<&Ident>, update: DoUpdate) -> Result<Self> {
+        let DoUpdate { assignments, selection } = update;
+        let alias = alias.cloned().unwrap_or_else(|| quoted(&table.name));
+        let mut scope =
+            RowScope::default().with(&fold(&alias), table.schema.fields()).with(EXCLUDED, table.schema.fields());
+        scope.push_hidden(ORIGIN, &DataType::UInt32);
+        // A column by its name alone is the target's.
+        let target = |expr: ast::Expr| scope.resolve(context, of_target(expr, table, &alias));
+        let assigned_exprs = assigned_values(table, assignments)?;
+        let assigned = (0..assigned_exprs.len()).filter(|column| assigned_exprs[*column].is_some()).collect();
+        let mut values = Vec::with_capacity(assigned_exprs.len());
+        for (value, field) in assigned_exprs.into_iter().zip(table.schema.fields()) {
+            values.push(match value {
+                None => scope.resolve(context, column(&alias, field.name()))?,
+                Some(value) => target(cast(value, &name_of(field.data_type()))?)?,
+            });
+        }
+        let selection = selection.map(target).transpose()?;
+        Ok(ConflictUpdate { scope, selection, values, assigned })
+    }
+
+    fn plan(&self, table: &TableDef, rows: Vec<Vec<ArrayRef>>) -> Result<LogicalPlan> {
+        let mut plan = self.scope.rows(rows)?;
+        if let Some(selection) = &self.selection {
+            plan = plan.filter(selection.clone())?;
+        }
+        let mut list = Vec::new();
+        for (place, key) in table.key_columns().iter().enumerate() {
+            list.push(self.scope.column(*key)?.alias(format!("key {place}")));
+        }
+        let values = self.values.iter().enumerate();
+        list.extend(values.map(|(column, value)| value.clone().alias(format!("new {column}"))));
+        list.push(self.scope.column(2 * table.schema.fields().len())?);
+        Ok(plan.project(list)?.build()?)
+    }
+}
+
+/// Qualifies the bare names of the target's columns, which `excluded` has too.
+fn of_target(mut expr: ast::Expr, table: &TableDef, alias: &Ident) -> ast::Expr {
+    struct Qualify<'a> {
+        table: &'a TableDef,
+        alias: &'a Ident,
+        depth: usize,
+    }
+    impl ast::VisitorMut for Qualify<'_> {
+        type Break = ();
+        fn pre_visit_query(&mut self, _query: &mut ast::Query) -> std::ops::ControlFlow<()> {
+            self.depth += 1;
+            std::ops::ControlFlow::Continue(())
+        }
+        fn post_visit_query(&mut self, _query: &mut ast::Query) -> std::ops::ControlFlow<()> {
+            self.depth -= 1;
+            std::ops::ControlFlow::Continue(())
+        }
+        fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> std::ops::ControlFlow<()> {
+            if self.depth == 0
+                && let ast::Expr::Identifier(ident) = expr
+                && self.table.schema.field_with_name(&fold(ident)).is_ok()
+            {
+                *expr = ast::Expr::CompoundIdentifier(vec![self.alias.clone(), ident.clone()]);
+            }
+            std::ops::ControlFlow::Continue(())
+        }
+    }
+    let _ = ast::VisitMut::visit(&mut expr, &mut Qualify { table, alias, depth: 0 });
+    expr
+}
+
+/// The target must name a constraint that makes rows unique: here, the primary key.
+fn check_target(table: &TableDef, target: ConflictTarget) -> Result<()> {
+    match target {
+        ConflictTarget::Columns(names) => {
+            let mut columns = Vec::with_capacity(names.len());
+            for name in &names {
+                columns.push(column_index(table, &fold(name)).map_err(|error| error.at(place(name.span)))?);
+            }
+            columns.sort_unstable();
+            columns.dedup();
+            let mut key = table.primary_key.clone();
+            key.sort_unstable();
+            if columns == key {
+                return Ok(());
+            }
+            Err(Error::new(
+                sqlstate::INVALID_COLUMN_REFERENCE,
+                "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+            ))
+        }
+        ConflictTarget::OnConstraint(name) => {
+            let (_, constraint) = table_name(&name)?;
+            if !table.primary_key.is_empty() && constraint == primary_key_name(table) {
+                return Ok(());
+            }
+            let message = format!("constraint \"{constraint}\" for table \"{}\" does not exist", table.name);
+            Err(Error::new(sqlstate::UNDEFINED_OBJECT, message).at(place(name.span())))
+        }
+    }
+}
+
+fn second_time() -> Error {
+    Error::new(sqlstate::CARDINALITY_VIOLATION, "ON CONFLICT DO UPDATE command cannot affect row a second time")
+        .with_hint(
+            "Ensure that no rows proposed for insertion within the same command have duplicate constrained values.",
+        )
+}

@@ -1,0 +1,170 @@
+//! RETURNING: a select list over the rows a statement has changed, as they are afterwards (before, for DELETE), beside
+//! the columns of the tables the statement was joined with.
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::sql::sqlparser::ast::{
+    SelectItem, SelectItemQualifiedWildcardKind, Spanned, Visit, Visitor, WildcardAdditionalOptions,
+};
+use futures::StreamExt;
+use std::ops::ControlFlow;
+
+use super::scope::RowScope;
+use crate::error::sqlstate;
+use crate::session::Statement;
+use crate::sql::check::refuse;
+use crate::sql::context::StatementContext;
+use crate::sql::names::{output_name, unique_name};
+use crate::sql::parse::{fold, place, table_name};
+use crate::sql::plan::{bind, make_ready, result_schema};
+use crate::{Error, Result};
+
+/// Rows that a statement returns.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    pub(crate) schema: SchemaRef,
+    pub(crate) batches: Vec<RecordBatch>,
+}
+
+/// What a statement did.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub(crate) rows: u64,
+    /// For RETURNING.
+    pub(crate) returned: Option<Returned>,
+}
+
+impl Changed {
+    pub(crate) fn rows(rows: u64) -> Self {
+        Changed { rows, returned: None }
+    }
+}
+
+/// The plan of a RETURNING list over `rows`, each with the scope's columns.
+pub(crate) fn plan(
+    context: &StatementContext,
+    scope: &RowScope,
+    items: &[SelectItem],
+    rows: Vec<Vec<ArrayRef>>,
+) -> Result<LogicalPlan> {
+    let mut list: Vec<(Expr, String)> = Vec::with_capacity(items.len());
+    for item in items {
+        match item {
+            SelectItem::UnnamedExpr(expr) => {
+                list.push((resolve(context, scope, expr)?, output_name(expr)));
+            }
+            SelectItem::ExprWithAlias { expr, alias } => {
+                list.push((resolve(context, scope, expr)?, fold(alias)));
+            }
+            SelectItem::Wildcard(options) => {
+                check_wildcard(options)?;
+                list.extend(scope.columns(None).into_iter().map(with_own_name));
+            }
+            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
+                check_wildcard(options)?;
+                let (_, relation) = table_name(name)?;
+                let columns = scope.columns(Some(&relation));
+                if columns.is_empty() {
+                    let message = format!("missing FROM-clause entry for table \"{relation}\"");
+                    return Err(Error::new(sqlstate::UNDEFINED_TABLE, message).at(place(name.span())));
+                }
+                list.extend(columns.into_iter().map(with_own_name));
+            }
+            other => return Err(Error::unsupported(format!("\"{other}\" in RETURNING"))),
+        }
+    }
+    let mut seen = Vec::with_capacity(list.len());
+    let list = list.into_iter().map(|(expr, name)| expr.alias(unique_name(&mut seen, name)));
+    Ok(scope.rows(rows)?.project(list.collect::<Vec<_>>())?.build()?)
+}
+
+fn with_own_name(column: Expr) -> (Expr, String) {
+    let name = column.schema_name().to_string();
+    let name = match &column {
+        Expr::Column(column) => column.name.clone(),
+        _ => name,
+    };
+    (column, name)
+}
+
+fn check_wildcard(options: &WildcardAdditionalOptions) -> Result<()> {
+    let WildcardAdditionalOptions {
+        wildcard_token: _,
+        opt_ilike,
+        opt_exclude,
+        opt_except,
+        opt_replace,
+        opt_rename,
+        opt_alias,
+    } = options;
+    refuse(
+        opt_ilike.is_some()
+            || opt_exclude.is_some()
+            || opt_except.is_some()
+            || opt_replace.is_some()
+            || opt_rename.is_some()
+            || opt_alias.is_some(),
+        "an option of * in RETURNING",
+    )
+}
+
+fn resolve(context: &StatementContext, scope: &RowScope, expr: &datafusion::sql::sqlparser::ast::Expr) -> Result<Expr> {
+    let at = place(expr.span());
+    let resolved = scope.resolve(context, expr.clone()).map_err(|error| error.at(at))?;
+    let mut forbidden = None;
+    resolved.apply(|part| {
+        forbidden = match part {
+            Expr::AggregateFunction(_) => Some("aggregate"),
+            Expr::WindowFunction(_) => Some("window"),
+            _ => return Ok(TreeNodeRecursion::Continue),
+        };
+        Ok(TreeNodeRecursion::Stop)
+    })?;
+    match forbidden {
+        None => Ok(resolved),
+        Some(what) => {
+            Err(Error::new(sqlstate::GROUPING, format!("{what} functions are not allowed in RETURNING")).at(at))
+        }
+    }
+}
+
+/// The columns a RETURNING list has.
+pub(crate) fn schema(context: &StatementContext, plan: &LogicalPlan) -> SchemaRef {
+    result_schema(context, plan)
+}
+
+/// Whether a list asks other tables: their state before the change must be kept for it then.
+pub(crate) fn has_subquery(items: &[SelectItem]) -> bool {
+    struct Finder;
+    impl Visitor for Finder {
+        type Break = ();
+        fn pre_visit_query(&mut self, _query: &datafusion::sql::sqlparser::ast::Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+    }
+    items.iter().any(|item| item.visit(&mut Finder).is_break())
+}
+
+/// Runs a RETURNING list over the rows of a change.
+pub(crate) async fn run(
+    statement: &Statement<'_>,
+    context: &StatementContext,
+    scope: &RowScope,
+    items: &[SelectItem],
+    rows: Vec<Vec<ArrayRef>>,
+) -> Result<Returned> {
+    let ready = make_ready(context, bind(plan(context, scope, items, rows)?, statement.parameters)?).await?;
+    let reservation = MemoryConsumer::new("rows to return").register(ready.context.memory_pool());
+    let mut stream = statement.start(ready);
+    let schema = stream.schema();
+    let mut batches = Vec::new();
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        reservation.try_grow(batch.get_array_memory_size())?;
+        batches.push(batch);
+    }
+    Ok(Returned { schema, batches })
+}

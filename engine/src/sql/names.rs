@@ -1,0 +1,102 @@
+//! What the columns of a result are called, as in PostgreSQL: a column by its name, a function by its own, a cast by what
+//! it casts, all else `?column?`.
+//!
+//! DataFusion demands different names for the columns of a select list, PostgreSQL does not. A repeated name is made
+//! unique by a mark and a number behind it while the query is planned, and [`shown`] takes them off the result.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::sql::sqlparser::ast::{Expr, SelectItem, SetExpr};
+
+use super::parse::fold;
+use super::types::{column_type, name_of};
+
+/// Stands between a name and the number that makes it unique; no name typed by anybody has it.
+const MARK: char = '\u{1}';
+
+/// The name PostgreSQL gives to an unnamed item of a select list (`FigureColname` in its sources).
+pub(crate) fn output_name(expr: &Expr) -> String {
+    name_in(expr).unwrap_or_else(|| "?column?".to_owned())
+}
+
+fn name_in(expr: &Expr) -> Option<String> {
+    let fixed = |name: &str| Some(name.to_owned());
+    match expr {
+        Expr::Identifier(ident) => Some(fold(ident)),
+        Expr::CompoundIdentifier(parts) => parts.last().map(fold),
+        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => name_in(inner),
+        Expr::Function(function) => function.name.0.last().and_then(|part| part.as_ident()).map(fold),
+        Expr::Cast { expr: inner, data_type, .. } => name_in(inner).or_else(|| {
+            let named = column_type(data_type).map(|known| name_of(&known.data_type));
+            let full = named.unwrap_or_else(|_| data_type.to_string().to_lowercase());
+            Some(short_type_name(&full).to_owned())
+        }),
+        Expr::TypedString(typed) => {
+            let full = column_type(&typed.data_type).map(|known| name_of(&known.data_type)).ok()?;
+            Some(short_type_name(&full).to_owned())
+        }
+        Expr::Case { else_result, .. } => {
+            else_result.as_deref().and_then(name_in).filter(|name| name != "case").or_else(|| fixed("case"))
+        }
+        Expr::Exists { .. } => fixed("exists"),
+        Expr::Extract { .. } => fixed("extract"),
+        Expr::Position { .. } => fixed("position"),
+        Expr::Substring { .. } => fixed("substring"),
+        Expr::Trim { .. } => fixed("btrim"),
+        Expr::Overlay { .. } => fixed("overlay"),
+        Expr::Ceil { .. } => fixed("ceil"),
+        Expr::Floor { .. } => fixed("floor"),
+        Expr::Interval(_) => fixed("interval"),
+        Expr::AtTimeZone { .. } => fixed("timezone"),
+        Expr::Array(_) => fixed("array"),
+        Expr::Tuple(_) => fixed("row"),
+        Expr::Subquery(query) => match query.body.as_ref() {
+            SetExpr::Select(select) => match select.projection.as_slice() {
+                [SelectItem::UnnamedExpr(inner)] => name_in(inner),
+                [SelectItem::ExprWithAlias { alias, .. }] => Some(fold(alias)),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The names types have inside PostgreSQL, which it uses for unnamed casts.
+fn short_type_name(name: &str) -> &str {
+    match name.split('(').next().unwrap_or(name) {
+        "integer" => "int4",
+        "bigint" => "int8",
+        "smallint" => "int2",
+        "real" => "float4",
+        "double precision" => "float8",
+        "boolean" => "bool",
+        "timestamp" if name.ends_with("with time zone") => "timestamptz",
+        "character varying" => "varchar",
+        "character" => "bpchar",
+        plain => plain,
+    }
+}
+
+/// `name`, marked if it is among `seen`, which then has it.
+pub(crate) fn unique_name(seen: &mut Vec<String>, name: String) -> String {
+    let repeated = seen.iter().filter(|known| **known == name).count();
+    seen.push(name.clone());
+    match repeated {
+        0 => name,
+        _ => format!("{name}{MARK}{repeated}"),
+    }
+}
+
+/// A result's columns under the names the client sees.
+pub(crate) fn shown(schema: &SchemaRef) -> SchemaRef {
+    if schema.fields().iter().all(|field| !field.name().contains(MARK)) {
+        return Arc::clone(schema);
+    }
+    let fields = schema.fields().iter().map(|field| match field.name().split_once(MARK) {
+        Some((name, _)) => Arc::new(field.as_ref().clone().with_name(name)),
+        None => Arc::clone(field),
+    });
+    Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))
+}
