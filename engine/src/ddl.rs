@@ -13,7 +13,9 @@ use datafusion::sql::sqlparser::ast::{
     PrimaryKeyConstraint, ReferentialAction, Spanned, TableConstraint,
 };
 use futures::StreamExt;
-use rustydb_storage::{Catalog, ForeignKey, NewTable, TableDef, Transaction, canonical_type};
+use rustydb_storage::{
+    Catalog, ForeignKey, NewTable, PRIMARY_KEY_NAME, ReferenceAction, TableDef, Transaction, canonical_type,
+};
 
 use crate::dml::{defaults, insert::load, rows::RowCheck};
 use crate::error::{nearest, sqlstate};
@@ -23,7 +25,7 @@ use crate::sql::context::StatementContext;
 use crate::sql::parse::{fold, place, table_name};
 use crate::sql::plan::{bind, make_ready, plan_query};
 use crate::sql::route::CreateTableStatement;
-use crate::sql::types::{DEFAULT_KEY, PRIMARY_KEY_NAME_KEY, column_type, name_of};
+use crate::sql::types::{DEFAULT_KEY, column_type, name_of};
 use crate::{DEFAULT_SCHEMA, Error, Result};
 
 pub(crate) async fn create_table(
@@ -197,7 +199,7 @@ impl Declaration {
                 for column in &columns {
                     fields[*column] = fields[*column].clone().with_nullable(false);
                 }
-                schema.metadata.extend(name.map(|name| (PRIMARY_KEY_NAME_KEY.to_owned(), name)));
+                schema.metadata.extend(name.map(|name| (PRIMARY_KEY_NAME.to_owned(), name)));
                 columns
             }
         };
@@ -339,7 +341,17 @@ impl Declaration {
             )
             .with_hint("Name one of them with CONSTRAINT."));
         }
-        Ok(ForeignKey { name, columns, parent: parent.id, parent_columns })
+        Ok(ForeignKey {
+            name,
+            columns,
+            parent: parent.id,
+            parent_columns,
+            on_delete: ReferenceAction::NoAction,
+            on_update: ReferenceAction::NoAction,
+            deferrable: false,
+            initially_deferred: false,
+            not_validated: false,
+        })
     }
 
     /// The parent's columns for each referring column; they must be its primary key.

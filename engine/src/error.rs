@@ -23,6 +23,7 @@ pub(crate) mod sqlstate {
     pub(crate) const INVALID_DATETIME: &str = "22007";
     pub(crate) const DIVISION_BY_ZERO: &str = "22012";
     pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
+    pub(crate) const SEQUENCE_LIMIT: &str = "2200H";
     pub(crate) const INVALID_TEXT: &str = "22P02";
     pub(crate) const BAD_COPY_FILE: &str = "22P04";
     pub(crate) const CARDINALITY_VIOLATION: &str = "21000";

@@ -49,11 +49,3 @@ pub const CATALOG_NAME: &str = "rustydb";
 
 /// The schema of tables named without one.
 pub const DEFAULT_SCHEMA: &str = "public";
-
-/// The name of a table's primary key constraint: as declared, or `<table>_pkey`.
-pub fn primary_key_name(table: &TableDef) -> String {
-    match table.schema.metadata().get(sql::types::PRIMARY_KEY_NAME_KEY) {
-        Some(name) => name.clone(),
-        None => table.primary_key_name(),
-    }
-}

@@ -11,9 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::encoding::{KeyEncoder, RowLayout};
 use crate::error::{Error, Result};
+use crate::objects::{ObjectDef, ObjectId, ObjectKind, Objects};
 
 /// Name of the hidden column (UInt64) that keys the rows of a table without a primary key.
 pub const ROW_ID_COLUMN: &str = "__row_id";
+
+/// Schema metadata: the name of the primary key constraint, if it was given one.
+pub const PRIMARY_KEY_NAME: &str = "rustydb.primary_key_name";
 
 /// Names a table for ever, whatever it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -29,8 +33,40 @@ pub struct ForeignKey {
     pub columns: Vec<usize>,
     /// The table referred to.
     pub parent: TableId,
-    /// Its primary key columns, in the order of `columns`.
+    /// Its columns referred to, in the order of `columns`: those of its primary key or of a unique index.
     pub parent_columns: Vec<usize>,
+    /// What becomes of this table's rows when the row they refer to is deleted.
+    #[serde(default)]
+    pub on_delete: ReferenceAction,
+    /// What becomes of them when its key changes.
+    #[serde(default)]
+    pub on_update: ReferenceAction,
+    /// Whether the check may be put off to the end of the transaction.
+    #[serde(default)]
+    pub deferrable: bool,
+    /// Whether it is put off unless the transaction says otherwise.
+    #[serde(default)]
+    pub initially_deferred: bool,
+    /// Whether rows older than the constraint have not been checked (`NOT VALID`).
+    #[serde(default)]
+    pub not_validated: bool,
+}
+
+/// What a foreign key does when its parent's key goes. The store keeps it and leaves the doing to its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReferenceAction {
+    /// Fail if the reference is still there at the end of the statement, or of the transaction.
+    #[default]
+    NoAction,
+    /// Fail at once.
+    Restrict,
+    /// Delete or change the referring rows, too.
+    Cascade,
+    /// Set their columns to NULL.
+    SetNull,
+    /// Set their columns to their defaults.
+    SetDefault,
 }
 
 /// A table to be created.
@@ -121,9 +157,12 @@ impl TableDef {
         self.primary_key.is_empty()
     }
 
-    /// The primary key constraint's name.
+    /// The primary key constraint's name: as declared ([`PRIMARY_KEY_NAME`]), or `<table>_pkey`.
     pub fn primary_key_name(&self) -> String {
-        format!("{}_pkey", self.name)
+        match self.schema.metadata().get(PRIMARY_KEY_NAME) {
+            Some(declared) => declared.clone(),
+            None => format!("{}_pkey", self.name),
+        }
     }
 
     pub(crate) fn codec(&self) -> Result<&TableCodec> {
@@ -202,6 +241,7 @@ pub struct Catalog {
     version: u64,
     tables: BTreeMap<TableId, Arc<TableDef>>,
     names: BTreeMap<(String, String), TableId>,
+    objects: Objects,
 }
 
 impl Catalog {
@@ -224,6 +264,40 @@ impl Catalog {
     /// A table by name.
     pub fn find(&self, schema: &str, name: &str) -> Option<&Arc<TableDef>> {
         self.names.get(&(schema.to_string(), name.to_string())).and_then(|id| self.tables.get(id))
+    }
+
+    /// All objects that are no tables, in order of creation.
+    pub fn objects(&self) -> impl Iterator<Item = &Arc<ObjectDef>> {
+        self.objects.all()
+    }
+
+    /// An object by identity.
+    pub fn object(&self, id: ObjectId) -> Option<&Arc<ObjectDef>> {
+        self.objects.get(id)
+    }
+
+    /// An object by name; schemas have no schema of their own.
+    pub fn find_object(&self, kind: ObjectKind, schema: &str, name: &str) -> Option<&Arc<ObjectDef>> {
+        self.objects.find(kind, schema, name)
+    }
+
+    /// Whether something else has the name an object wants.
+    pub(crate) fn name_taken(&self, object: &ObjectDef) -> bool {
+        let (schema, name) = (&object.schema_name, &object.name);
+        let kinds = [ObjectKind::View, ObjectKind::Sequence];
+        let kinds = if object.kind.is_relation() { kinds } else { [object.kind; 2] };
+        let taken = |kind| self.find_object(kind, schema, name).is_some_and(|other| other.id != object.id);
+        kinds.into_iter().any(taken) || (object.kind.is_relation() && self.find(schema, name).is_some())
+    }
+
+    pub(crate) fn put_object(&mut self, object: Arc<ObjectDef>) {
+        self.version += 1;
+        self.objects.put(object);
+    }
+
+    pub(crate) fn remove_object(&mut self, id: ObjectId) {
+        self.version += 1;
+        self.objects.remove(id);
     }
 
     /// The tables that refer to `parent` by a foreign key, other than itself.

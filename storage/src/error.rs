@@ -46,6 +46,21 @@ pub enum Error {
         /// The table's name.
         name: String,
     },
+    /// A view, sequence or schema of that name exists.
+    #[error("\"{name}\" already exists")]
+    ObjectExists {
+        /// Its name.
+        name: String,
+    },
+    /// The view, sequence or schema is gone or never was.
+    #[error("the object does not exist")]
+    NoSuchObject,
+    /// A sequence has no more values.
+    #[error("the sequence has reached its {} value", if *upwards { "highest" } else { "lowest" })]
+    SequenceExhausted {
+        /// Whether it counts up.
+        upwards: bool,
+    },
     /// The table is gone or never was.
     #[error("table {0} does not exist")]
     NoSuchTable(String),

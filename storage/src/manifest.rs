@@ -14,6 +14,8 @@ use rustydb_txn::Timestamp;
 use crate::catalog::TableRecord;
 use crate::error::{Error, Result};
 use crate::log::AddedSegment;
+use crate::objects::ObjectDef;
+use crate::sequence::SequenceRecord;
 
 /// Folder of the manifests.
 pub(crate) const MANIFEST_DIRECTORY: &str = "manifest";
@@ -46,6 +48,11 @@ pub(crate) struct Manifest {
     pub(crate) next_segment: u64,
     pub(crate) next_row_id: u64,
     pub(crate) tables: Vec<TableManifest>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) objects: Vec<ObjectDef>,
+    /// Also of sequences that a transaction has used and not committed yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sequences: Vec<SequenceRecord>,
 }
 
 impl Manifest {
@@ -61,6 +68,8 @@ impl Manifest {
             next_segment: 1,
             next_row_id: 1,
             tables: Vec::new(),
+            objects: Vec::new(),
+            sequences: Vec::new(),
         }
     }
 

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, Int64Array};
 use arrow::datatypes::Int64Type;
 use common::*;
-use rustydb_storage::{ColumnPredicate, CompareOp, Durability, Error, ForeignKey, NewTable, ScanRequest, Store};
+use rustydb_storage::{
+    ColumnPredicate, CompareOp, Durability, Error, ForeignKey, NewTable, ReferenceAction, ScanRequest, Store,
+};
 
 #[tokio::test]
 async fn committed_rows_are_read_back_from_the_memtable_and_from_segments() {
@@ -228,7 +230,17 @@ async fn a_table_without_a_primary_key_holds_equal_rows() {
 #[tokio::test]
 async fn tables_are_created_and_dropped_atomically() {
     let (files, store, parent) = store_with(keyed("parent")).await;
-    let foreign_key = ForeignKey { name: "fk".into(), columns: vec![0], parent, parent_columns: vec![0] };
+    let foreign_key = ForeignKey {
+        name: "fk".into(),
+        columns: vec![0],
+        parent,
+        parent_columns: vec![0],
+        on_delete: ReferenceAction::NoAction,
+        on_update: ReferenceAction::NoAction,
+        deferrable: false,
+        initially_deferred: false,
+        not_validated: false,
+    };
     let child = NewTable { foreign_keys: vec![foreign_key], ..keyed("child") };
     let mut transaction = store.begin();
     let child = transaction.create_table(child).unwrap().id;

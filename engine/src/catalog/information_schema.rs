@@ -18,7 +18,7 @@ use rustydb_storage::{Catalog, TableDef};
 
 use crate::scan::ExecutionView;
 use crate::sql::types::{DEFAULT_KEY, LENGTH_KEY, declared_name};
-use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Result, primary_key_name};
+use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Result};
 
 /// The schema these tables are in.
 pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
@@ -315,7 +315,7 @@ fn settings(context: &TaskContext, rows: &mut Rows) {
 fn for_each_key(catalog: &Catalog, mut visit: impl FnMut(&TableDef, &str, &[usize], Option<(&TableDef, &[usize])>)) {
     for table in catalog.tables() {
         if !table.primary_key.is_empty() {
-            visit(table, &primary_key_name(table), &table.primary_key, None);
+            visit(table, &table.primary_key_name(), &table.primary_key, None);
         }
         for foreign_key in &table.foreign_keys {
             if let Some(parent) = catalog.table(foreign_key.parent) {
@@ -378,7 +378,7 @@ fn referential_constraints(catalog: &Catalog, rows: &mut Rows) {
                 Text(name),
                 Text(CATALOG_NAME),
                 Text(&parent.schema_name),
-                Text(&primary_key_name(parent)),
+                Text(&parent.primary_key_name()),
                 Text("NONE"),
                 Text("NO ACTION"),
                 Text("NO ACTION"),

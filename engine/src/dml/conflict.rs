@@ -31,7 +31,7 @@ use crate::sql::context::StatementContext;
 use crate::sql::parse::{fold, place, table_name};
 use crate::sql::route::ConflictClause;
 use crate::sql::types::name_of;
-use crate::{Error, Result, primary_key_name};
+use crate::{Error, Result};
 
 /// The relation by which DO UPDATE refers to the row that was to be inserted.
 const EXCLUDED: &str = "excluded";
@@ -249,7 +249,7 @@ fn check_target(table: &TableDef, target: ConflictTarget) -> Result<()> {
         }
         ConflictTarget::OnConstraint(name) => {
             let (_, constraint) = table_name(&name)?;
-            if !table.primary_key.is_empty() && constraint == primary_key_name(table) {
+            if !table.primary_key.is_empty() && constraint == table.primary_key_name() {
                 return Ok(());
             }
             let message = format!("constraint \"{constraint}\" for table \"{}\" does not exist", table.name);

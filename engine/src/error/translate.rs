@@ -294,6 +294,9 @@ fn from_storage(error: &rustydb_storage::Error) -> Error {
             Error::new(sqlstate::DUPLICATE_TABLE, format!("table \"{name}\" already exists"))
                 .with_hint("CREATE TABLE IF NOT EXISTS leaves an existing table as it is.")
         }
+        Storage::ObjectExists { .. } => Error::new(sqlstate::DUPLICATE_TABLE, message),
+        Storage::NoSuchObject => Error::new(sqlstate::UNDEFINED_OBJECT, message),
+        Storage::SequenceExhausted { .. } => Error::new(sqlstate::SEQUENCE_LIMIT, message),
         Storage::NoSuchTable(_) => Error::new(sqlstate::UNDEFINED_TABLE, message),
         Storage::DependentObjects { table, dependents } => Error::new(
             sqlstate::DEPENDENT_OBJECTS,

@@ -17,8 +17,6 @@ pub(crate) const LENGTH_KEY: &str = "rustydb.length";
 pub(crate) const TYPE_KEY: &str = "rustydb.type";
 /// Field metadata: the SQL text of the column's default.
 pub(crate) const DEFAULT_KEY: &str = "rustydb.default";
-/// Schema metadata: the primary key constraint's name, if it was given one.
-pub(crate) const PRIMARY_KEY_NAME_KEY: &str = "rustydb.primary_key_name";
 
 /// Decimal128 holds 38 digits.
 const MAX_NUMERIC_PRECISION: u64 = 38;

@@ -8,6 +8,9 @@
 //!    3 create table length:u32 json
 //!    4 drop table   table:u64
 //!    5 add segment  length:u32 json
+//!    8 put object   length:u32 json
+//!    9 drop object  object:u64
+//!   10 sequence     length:u32 json                    (no part of a commit: the record's timestamp is 0)
 //!    6 seal                                            (the store was closed in order)
 //! ```
 //! Logical redo: replaying puts and deletes finds the old versions by key, so records never name places that a flush or
@@ -18,7 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{TableId, TableRecord};
 use crate::error::{Error, Result};
+use crate::objects::{ObjectDef, ObjectId};
 use crate::segment::{Base64, SegmentMeta};
+use crate::sequence::SequenceRecord;
 
 const TAG_PUT: u8 = 1;
 const TAG_DELETE: u8 = 2;
@@ -26,6 +31,9 @@ const TAG_CREATE_TABLE: u8 = 3;
 const TAG_DROP_TABLE: u8 = 4;
 const TAG_ADD_SEGMENT: u8 = 5;
 const TAG_SEAL: u8 = 6;
+const TAG_PUT_OBJECT: u8 = 8;
+const TAG_DROP_OBJECT: u8 = 9;
+const TAG_SEQUENCE: u8 = 10;
 
 /// A segment that a bulk load brought, with the rows the same transaction deleted again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +51,9 @@ pub(crate) enum Operation<'a> {
     CreateTable(Box<TableRecord>),
     DropTable(TableId),
     AddSegment(Box<AddedSegment>),
+    PutObject(Box<ObjectDef>),
+    DropObject(ObjectId),
+    Sequence(SequenceRecord),
     Seal,
 }
 
@@ -67,6 +78,12 @@ impl<'a> Record<'a> {
                     out.extend_from_slice(&table.0.to_le_bytes());
                 }
                 Operation::AddSegment(segment) => write_bytes(out, TAG_ADD_SEGMENT, None, &json(segment)?)?,
+                Operation::PutObject(object) => write_bytes(out, TAG_PUT_OBJECT, None, &json(object)?)?,
+                Operation::DropObject(object) => {
+                    out.push(TAG_DROP_OBJECT);
+                    out.extend_from_slice(&object.0.to_le_bytes());
+                }
+                Operation::Sequence(sequence) => write_bytes(out, TAG_SEQUENCE, None, &json(sequence)?)?,
                 Operation::Seal => out.push(TAG_SEAL),
             }
         }
@@ -86,6 +103,9 @@ impl<'a> Record<'a> {
                 TAG_CREATE_TABLE => Operation::CreateTable(Box::new(input.json()?)),
                 TAG_DROP_TABLE => Operation::DropTable(TableId(input.u64()?)),
                 TAG_ADD_SEGMENT => Operation::AddSegment(Box::new(input.json()?)),
+                TAG_PUT_OBJECT => Operation::PutObject(Box::new(input.json()?)),
+                TAG_DROP_OBJECT => Operation::DropObject(ObjectId(input.u64()?)),
+                TAG_SEQUENCE => Operation::Sequence(input.json()?),
                 TAG_SEAL => Operation::Seal,
                 other => return Err(format!("unknown operation {other}")),
             });

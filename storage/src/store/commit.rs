@@ -18,11 +18,12 @@ use roaring::RoaringBitmap;
 use rustydb_txn::{Expectation, Timestamp, Verdict, VersionState, judge_write};
 
 use super::{Inner, Place, Version};
-use crate::catalog::{TableDef, TableId, TableRecord};
+use crate::catalog::{Catalog, TableDef, TableId, TableRecord};
 use crate::encoding::Keys;
 use crate::error::{Error, Result};
 use crate::log::{AddedSegment, Lsn, Operation, Record};
 use crate::manifest::Manifest;
+use crate::objects::{ObjectChanges, ObjectKind};
 use crate::segment::Base64;
 use crate::transaction::{Durability, TableWrites, Writes, duplicate_key, key_columns};
 use crate::view::Snapshot;
@@ -32,11 +33,13 @@ use crate::view::Snapshot;
 pub(crate) struct Structure {
     pub(crate) created: Vec<Arc<TableDef>>,
     pub(crate) dropped: Vec<Arc<TableDef>>,
+    /// Views, sequences and the like.
+    pub(crate) objects: ObjectChanges,
 }
 
 impl Structure {
     pub(crate) fn is_empty(&self) -> bool {
-        self.created.is_empty() && self.dropped.is_empty()
+        self.created.is_empty() && self.dropped.is_empty() && self.objects.is_empty()
     }
 }
 
@@ -104,6 +107,10 @@ impl Commit {
         for table in &self.structure.created {
             operations.push(Operation::CreateTable(Box::new(TableRecord::from(table.as_ref()))));
         }
+        let gone = self.structure.objects.iter().filter(|(_, object)| object.is_none());
+        operations.extend(gone.map(|(id, _)| Operation::DropObject(*id)));
+        let put = self.structure.objects.values().flatten();
+        operations.extend(put.map(|object| Operation::PutObject(Box::new(object.as_ref().clone()))));
         for (table, writes) in self.writes.tables() {
             for (key, pending) in &writes.rows {
                 match (&pending.row, pending.expectation) {
@@ -206,6 +213,7 @@ impl Inner {
         commit.load_keys(&version).await?;
         self.validate(&commit, &version, &committer)?;
         self.validate_structure(&commit, &version)?;
+        self.validate_objects(&commit, &version)?;
         self.validate_staged(&commit, &version, &committer).await?;
         let (timestamp, watermark) = {
             let mut timeline = self.timeline.lock();
@@ -222,6 +230,7 @@ impl Inner {
             segments.iter().flat_map(|segments| segments.iter()).for_each(|segment| segment.mark_obsolete());
         }
         commit.structure.created.iter().for_each(|table| catalog.add(Arc::clone(table)));
+        change_objects(catalog, &commit.structure.objects);
         for (table, writes) in commit.writes.tables() {
             for segment in &writes.staged {
                 let removed = writes.removed.get(&segment.meta.id);
@@ -286,7 +295,7 @@ impl Inner {
     }
 
     fn validate_structure(&self, commit: &Commit, version: &Version) -> Result<()> {
-        let Structure { created, dropped } = &commit.structure;
+        let Structure { created, dropped, objects: _ } = &commit.structure;
         let is_dropped = |id: TableId| dropped.iter().any(|table| table.id == id);
         for table in dropped {
             if version.catalog.table(table.id).is_none() {
@@ -308,6 +317,55 @@ impl Inner {
                 if !own && (version.catalog.table(foreign_key.parent).is_none() || is_dropped(foreign_key.parent)) {
                     return Err(Error::Conflict { table: table.name.clone() });
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Of two transactions that change one object the first wins, and no name may have two owners. A schema must stay as
+    /// long as something is in it.
+    fn validate_objects(&self, commit: &Commit, version: &Version) -> Result<()> {
+        let Structure { created, objects, .. } = &commit.structure;
+        if objects.is_empty() && version.catalog.objects().next().is_none() {
+            return Ok(());
+        }
+        let before = &commit.snapshot.version.catalog;
+        let conflict = |name: &str| Error::Conflict { table: name.to_owned() };
+        for (id, object) in objects {
+            let (then, now) = (before.object(*id), version.catalog.object(*id));
+            let same = match (then, now) {
+                (None, None) => true,
+                (Some(then), Some(now)) => Arc::ptr_eq(then, now),
+                _ => false,
+            };
+            if !same {
+                let name = object.as_ref().or(then).map(|object| object.name.as_str());
+                return Err(conflict(name.unwrap_or_default()));
+            }
+        }
+        let mut after = Catalog::clone(&version.catalog);
+        commit.structure.dropped.iter().for_each(|table| after.remove(table.id));
+        objects.iter().filter(|(_, object)| object.is_none()).for_each(|(id, _)| after.remove_object(*id));
+        for object in objects.values().flatten() {
+            if after.name_taken(object) {
+                return Err(Error::ObjectExists { name: object.name.clone() });
+            }
+            after.put_object(Arc::clone(object));
+        }
+        for table in created {
+            let taken = [ObjectKind::View, ObjectKind::Sequence]
+                .map(|kind| after.find_object(kind, &table.schema_name, &table.name).is_some());
+            if taken.contains(&true) {
+                return Err(Error::TableExists { schema: table.schema_name.clone(), name: table.name.clone() });
+            }
+            after.add(Arc::clone(table));
+        }
+        let had_schema = |name: &str| before.find_object(ObjectKind::Schema, "", name).is_some();
+        let names = after.tables().map(|table| table.schema_name.as_str());
+        let names = names.chain(after.objects().map(|object| object.schema_name.as_str()));
+        for name in names {
+            if had_schema(name) && after.find_object(ObjectKind::Schema, "", name).is_none() {
+                return Err(conflict(name));
             }
         }
         Ok(())
@@ -366,6 +424,11 @@ impl Inner {
             flushed.await;
         }
     }
+}
+
+fn change_objects(catalog: &mut Catalog, changes: &ObjectChanges) {
+    changes.iter().filter(|(_, object)| object.is_none()).for_each(|(id, _)| catalog.remove_object(*id));
+    changes.values().flatten().for_each(|object| catalog.put_object(Arc::clone(object)));
 }
 
 fn name_of(commit: &Commit, table: TableId) -> String {

@@ -166,6 +166,8 @@ impl Inner {
         }
         Ok(Manifest {
             tables,
+            objects: frozen.version.catalog.objects().map(|object| object.as_ref().clone()).collect(),
+            sequences: self.sequences.records(),
             catalog_version: frozen.version.catalog.version(),
             next_table: self.next_table.load(Ordering::Relaxed),
             next_segment: self.next_segment.load(Ordering::Relaxed),

@@ -33,7 +33,9 @@ use crate::column_cache::{ColumnCache, ColumnSource};
 use crate::error::{Error, Result};
 use crate::files::{DirectoryLock, FileObjects, Files, LocalFiles};
 use crate::log::{Log, Operation, Record};
+use crate::objects::ObjectId;
 use crate::options::{Location, StoreOptions};
+use crate::sequence::{SequenceSpec, SequenceState, Sequences};
 use crate::transaction::{Transaction, row_id_array};
 use crate::view::{ReadView, Snapshot};
 use commit::Committer;
@@ -64,6 +66,7 @@ pub(crate) struct Inner {
     next_table: AtomicU64,
     next_segment: AtomicU64,
     next_row_id: AtomicU64,
+    sequences: Sequences,
     jobs: UnboundedSender<Job>,
     flush_requested: AtomicBool,
     flushed: Notify,
@@ -134,6 +137,7 @@ impl Store {
             next_table: AtomicU64::new(recovered.next_table),
             next_segment: AtomicU64::new(recovered.next_segment),
             next_row_id: AtomicU64::new(recovered.next_row_id),
+            sequences: Sequences::restore(recovered.sequences),
             jobs,
             flush_requested: AtomicBool::new(false),
             flushed: Notify::new(),
@@ -194,7 +198,9 @@ impl Store {
         let sealed = {
             let _committer = inner.committer.lock().await;
             let timestamp = inner.timeline.lock().allocated();
-            let lsn = inner.log.append(&Record { timestamp, operations: vec![Operation::Seal] });
+            let mut operations: Vec<_> = inner.sequences.unused().into_iter().map(Operation::Sequence).collect();
+            operations.push(Operation::Seal);
+            let lsn = inner.log.append(&Record { timestamp, operations });
             match lsn {
                 Ok(lsn) => inner.log.wait_durable(lsn).await,
                 Err(error) => Err(error),
@@ -235,6 +241,27 @@ impl Store {
             column_cache_hits,
             column_cache_misses,
         }
+    }
+
+    /// The next `count` values of a sequence. Not part of any transaction: they are gone for good, durably so when this
+    /// returns. Blocks for the log now and then.
+    ///
+    /// # Errors
+    /// `SequenceExhausted` if there are not so many; none is taken then.
+    pub fn sequence_next(&self, id: ObjectId, spec: &SequenceSpec, count: usize) -> Result<Vec<i64>> {
+        self.inner.check_open()?;
+        self.inner.sequences.next(&self.inner.log, id, spec, count)
+    }
+
+    /// Puts a sequence somewhere else, durably and outside of any transaction. Blocks for the log.
+    pub fn sequence_set(&self, id: ObjectId, state: SequenceState) -> Result<()> {
+        self.inner.check_open()?;
+        self.inner.sequences.set(&self.inner.log, id, state)
+    }
+
+    /// Where a sequence stands.
+    pub fn sequence_state(&self, id: ObjectId, spec: &SequenceSpec) -> SequenceState {
+        self.inner.sequences.state(id, spec)
     }
 
     /// Fails with the reason if the store accepts no writes.

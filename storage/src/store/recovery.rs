@@ -21,8 +21,10 @@ use crate::error::{Error, Result};
 use crate::files::{DirectoryLock, Files, LOCK_FILE, TEMPORARY_SUFFIX, publish_file};
 use crate::log::{AddedSegment, LOG_DIRECTORY, Operation, Record, log_number, log_path, read_log};
 use crate::manifest::{self, Manifest};
+use crate::objects::ObjectId;
 use crate::options::Location;
 use crate::segment::{SEGMENT_DIRECTORY, Segment};
+use crate::sequence::{SequenceRecord, SequenceState};
 
 const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_WORD: &str = "rustydb";
@@ -49,6 +51,7 @@ pub(crate) struct Recovered {
     pub(crate) next_table: u64,
     pub(crate) next_segment: u64,
     pub(crate) next_row_id: u64,
+    pub(crate) sequences: Vec<SequenceRecord>,
 }
 
 fn path_of(location: &Location) -> std::path::PathBuf {
@@ -134,6 +137,7 @@ pub(crate) async fn recover(
         next_table: replay.next_table,
         next_segment: replay.next_segment,
         next_row_id: replay.next_row_id,
+        sequences: replay.known_sequences(),
         version: replay.version,
         manifest,
         log_files,
@@ -168,6 +172,7 @@ struct Replay<'a> {
     next_table: u64,
     next_segment: u64,
     next_row_id: u64,
+    sequences: HashMap<ObjectId, SequenceState>,
 }
 
 impl<'a> Replay<'a> {
@@ -183,9 +188,12 @@ impl<'a> Replay<'a> {
             segments.insert(table.id, own.into());
             tables.push(table);
         }
+        let mut catalog = Catalog::with_version(manifest.catalog_version, tables);
+        manifest.objects.iter().for_each(|object| catalog.put_object(Arc::new(object.clone())));
         Ok(Replay {
             columns,
-            version: Version::new(Catalog::with_version(manifest.catalog_version, tables), segments),
+            version: Version::new(catalog, segments),
+            sequences: manifest.sequences.iter().map(|sequence| (sequence.id, sequence.state)).collect(),
             timestamp: manifest.timestamp,
             records: 0,
             next_table: manifest.next_table,
@@ -204,16 +212,18 @@ impl<'a> Replay<'a> {
         for payload in log.payloads() {
             let damaged = |detail: String| Error::corruption(&path, format!("record {}: {detail}", self.records));
             let record = Record::decode(payload).map_err(damaged)?;
-            if record.timestamp < self.timestamp {
-                return Err(damaged(format!("timestamp {} after {}", record.timestamp, self.timestamp)));
+            // A record of a sequence is no commit and may stand anywhere.
+            let timestamp = if record.timestamp == 0 { self.timestamp } else { record.timestamp };
+            if timestamp < self.timestamp {
+                return Err(damaged(format!("timestamp {timestamp} after {}", self.timestamp)));
             }
             for operation in record.operations {
-                self.apply(operation, record.timestamp).await.map_err(|error| match error {
+                self.apply(operation, timestamp).await.map_err(|error| match error {
                     Error::Internal(detail) => Error::corruption(&path, format!("record {}: {detail}", self.records)),
                     other => other,
                 })?;
             }
-            self.timestamp = record.timestamp;
+            self.timestamp = timestamp;
             self.records += 1;
         }
         Ok(())
@@ -257,9 +267,28 @@ impl<'a> Replay<'a> {
                 }
                 self.version.add_segments(table.id, [Arc::new(segment)]);
             }
+            Operation::PutObject(object) => {
+                self.next_table = self.next_table.max(object.id.0 + 1);
+                Arc::make_mut(&mut self.version.catalog).put_object(Arc::from(object));
+            }
+            Operation::DropObject(object) => {
+                Arc::make_mut(&mut self.version.catalog).remove_object(object);
+                self.sequences.remove(&object);
+            }
+            Operation::Sequence(SequenceRecord { id, state }) => {
+                // Its transaction may have been lost; its number must not come again nevertheless.
+                self.next_table = self.next_table.max(id.0 + 1);
+                self.sequences.insert(id, state);
+            }
             Operation::Seal => {}
         }
         Ok(())
+    }
+
+    /// The states of the sequences there are.
+    fn known_sequences(&self) -> Vec<SequenceRecord> {
+        let known = self.sequences.iter().filter(|(id, _)| self.version.catalog.object(**id).is_some());
+        known.map(|(id, state)| SequenceRecord { id: *id, state: *state }).collect()
     }
 
     fn table(&self, table: TableId) -> Result<&Arc<TableDef>> {

@@ -4,6 +4,7 @@
 //! key. Nothing is locked; [`Transaction::commit`] decides against what others have committed meanwhile (first
 //! committer wins, see `rustydb_txn::judge_write`). A statement that fails leaves the transaction as it was.
 
+mod objects;
 mod savepoint;
 mod writes;
 
