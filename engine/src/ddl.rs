@@ -62,7 +62,8 @@ pub(crate) async fn create_table(
             drop(context);
             let schema = Arc::new(schema_of_rows(&ready.schema())?);
             let (primary_key, foreign_keys) = (Vec::new(), Vec::new());
-            let new_table = NewTable { schema_name, name: table_name, schema, primary_key, foreign_keys };
+            let new_table =
+                NewTable { schema_name, name: table_name, schema, primary_key, foreign_keys, indexes: Vec::new() };
             let table = transaction.create_table(new_table)?;
             let check = RowCheck::new(&table);
             let rows = statement
@@ -204,7 +205,14 @@ impl Declaration {
             }
         };
         schema.fields = fields.into();
-        NewTable { schema_name, name, schema: Arc::new(schema), primary_key: columns, foreign_keys }
+        NewTable {
+            schema_name,
+            name,
+            schema: Arc::new(schema),
+            primary_key: columns,
+            foreign_keys,
+            indexes: Vec::new(),
+        }
     }
 
     fn read_column(

@@ -17,7 +17,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
 use tokio::task::JoinSet;
 
-use crate::catalog::TableDef;
+use crate::catalog::{IndexDef, TableDef};
 use crate::deletes::DeleteSet;
 use crate::encoding::Keys;
 use crate::error::{Error, Result};
@@ -117,10 +117,34 @@ impl BulkWriter {
                 common = common.or(keys.first_match(other.load_keys().await?, |_, _| true));
             }
             if let Some(row) = common {
-                return Err(segment_duplicate(&segment, row).await?);
+                return Err(segment_duplicate(&segment, None, row).await?);
             }
         }
+        self.check_unique(&segment).await?;
         self.staged.push(segment);
+        Ok(())
+    }
+
+    /// The same for the values of unique indexes. Building the others' postings, too, shows that they can be built.
+    async fn check_unique(&self, segment: &Segment) -> Result<()> {
+        for (position, index) in self.table.indexes.iter().enumerate() {
+            let encoder = &self.table.codec()?.indexes[position];
+            let postings = segment.load_postings(index.id, encoder).await?;
+            if !index.unique {
+                continue;
+            }
+            let mut common = postings.first_double(index, |_| true);
+            for other in &self.staged {
+                let others = other.load_postings(index.id, encoder).await?;
+                common = common.or_else(|| postings.first_common(index, &others, |_| true, |_| true));
+            }
+            if common.is_none() {
+                common = self.view.first_common_value(&self.table, position, &postings).await?;
+            }
+            if let Some(row) = common {
+                return Err(segment_duplicate(segment, Some(index), row as usize).await?);
+            }
+        }
         Ok(())
     }
 }
@@ -140,7 +164,7 @@ fn encode(table: &TableDef, id: u64, rows: Vec<RecordBatch>) -> Result<(EncodedS
     let keys = keys.take(&order);
     let sorted = take_record_batch(&all, &UInt32Array::from(order))?;
     if let Some(row) = keys.first_disorder() {
-        return Err(duplicate_key(table, &key_columns(table, &sorted), row));
+        return Err(duplicate_key(table, None, &sorted, row));
     }
     Ok((encode_segment(table, id, &[sorted], &keys)?, keys))
 }
@@ -157,12 +181,13 @@ pub(crate) async fn put_segment(store: &Inner, table: Arc<TableDef>, encoded: En
     Ok(Arc::new(segment))
 }
 
-/// The error for a row of a segment whose key is taken.
-pub(crate) async fn segment_duplicate(segment: &Segment, row: usize) -> Result<Error> {
+/// The error for a row of a segment whose key, or whose value in a unique index, is taken.
+pub(crate) async fn segment_duplicate(segment: &Segment, index: Option<&IndexDef>, row: usize) -> Result<Error> {
     let mut columns = Vec::new();
-    for column in segment.table.key_columns() {
-        let cached = segment.column(*column).await?;
+    for column in 0..segment.table.storage_schema().fields().len() {
+        let cached = segment.column(column).await?;
         columns.push(cached.blocks[row / crate::BLOCK_ROWS].slice(row % crate::BLOCK_ROWS, 1));
     }
-    Ok(duplicate_key(&segment.table, &columns, 0))
+    let row = RecordBatch::try_new(Arc::clone(segment.table.storage_schema()), columns)?;
+    Ok(duplicate_key(&segment.table, index, &row, 0))
 }

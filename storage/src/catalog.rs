@@ -69,6 +69,39 @@ pub enum ReferenceAction {
     SetDefault,
 }
 
+/// Names an index for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IndexId(pub u64);
+
+/// An ordered secondary index to be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewIndex {
+    /// Its name; a violated unique index is reported by it.
+    pub name: String,
+    /// Indexes of its columns in the table's schema, in index order.
+    pub columns: Vec<usize>,
+    /// Whether no two rows may have equal columns.
+    pub unique: bool,
+    /// Whether a NULL in a unique index equals no other NULL (SQL's default, `NULLS DISTINCT`).
+    pub nulls_distinct: bool,
+}
+
+/// An ordered secondary index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexDef {
+    /// Its identity.
+    pub id: IndexId,
+    /// Its name.
+    pub name: String,
+    /// Indexes of its columns in the table's schema, in index order.
+    pub columns: Vec<usize>,
+    /// Whether no two rows may have equal columns.
+    pub unique: bool,
+    /// Whether a NULL in a unique index equals no other NULL.
+    pub nulls_distinct: bool,
+}
+
 /// A table to be created.
 #[derive(Debug, Clone)]
 pub struct NewTable {
@@ -82,6 +115,8 @@ pub struct NewTable {
     pub primary_key: Vec<usize>,
     /// Its foreign keys.
     pub foreign_keys: Vec<ForeignKey>,
+    /// Its secondary indexes, of which the unique ones are its UNIQUE constraints.
+    pub indexes: Vec<NewIndex>,
 }
 
 /// A table as the catalog knows it.
@@ -99,6 +134,8 @@ pub struct TableDef {
     pub primary_key: Vec<usize>,
     /// Its foreign keys.
     pub foreign_keys: Vec<ForeignKey>,
+    /// Its secondary indexes.
+    pub indexes: Vec<IndexDef>,
     storage_schema: SchemaRef,
     key_columns: Vec<usize>,
     codec: OnceLock<TableCodec>,
@@ -109,11 +146,21 @@ pub struct TableDef {
 pub(crate) struct TableCodec {
     pub(crate) rows: RowLayout,
     pub(crate) keys: KeyEncoder,
+    /// One for each of the table's secondary indexes.
+    pub(crate) indexes: Vec<KeyEncoder>,
 }
 
 impl TableDef {
-    pub(crate) fn new(id: TableId, table: NewTable) -> Result<Self> {
-        let NewTable { schema_name, name, schema, primary_key, foreign_keys } = table;
+    /// Makes a table; its indexes get consecutive ids from `first_index` on.
+    pub(crate) fn new(id: TableId, first_index: IndexId, table: NewTable) -> Result<Self> {
+        let numbered = table.indexes.iter().zip(first_index.0..).map(|(new, id)| IndexDef::new(IndexId(id), new));
+        let indexes = numbered.collect();
+        Self::with_indexes(id, table, indexes)
+    }
+
+    /// Makes a table whose indexes have their ids already; those of `table` are not looked at.
+    fn with_indexes(id: TableId, table: NewTable, indexes: Vec<IndexDef>) -> Result<Self> {
+        let NewTable { schema_name, name, schema, primary_key, foreign_keys, indexes: _ } = table;
         if let Some(field) = schema.fields().iter().find(|field| field.name() == ROW_ID_COLUMN) {
             return Err(Error::Unsupported(format!("the column name \"{}\" is reserved", field.name())));
         }
@@ -126,6 +173,11 @@ impl TableDef {
         if key_columns.iter().any(|column| *column >= fields.len() || fields[*column].is_nullable()) {
             return Err(Error::Internal(format!("table \"{name}\": key columns must exist and forbid NULL")));
         }
+        let indexed = indexes.iter().flat_map(|index| &index.columns);
+        if indexed.clone().any(|column| *column >= fields.len()) || indexes.iter().any(|index| index.columns.is_empty())
+        {
+            return Err(Error::Internal(format!("table \"{name}\": indexed columns must exist")));
+        }
         let storage_schema = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
         let table = TableDef {
             id,
@@ -134,6 +186,7 @@ impl TableDef {
             schema,
             primary_key,
             foreign_keys,
+            indexes,
             storage_schema,
             key_columns,
             codec: OnceLock::new(),
@@ -165,13 +218,65 @@ impl TableDef {
         }
     }
 
+    /// An index by identity.
+    pub fn index(&self, id: IndexId) -> Option<&IndexDef> {
+        self.indexes.iter().find(|index| index.id == id)
+    }
+
+    /// What creating this table anew would take.
+    pub fn to_new(&self) -> NewTable {
+        NewTable {
+            schema_name: self.schema_name.clone(),
+            name: self.name.clone(),
+            schema: Arc::clone(&self.schema),
+            primary_key: self.primary_key.clone(),
+            foreign_keys: self.foreign_keys.clone(),
+            indexes: self.indexes.iter().map(IndexDef::to_new).collect(),
+        }
+    }
+
+    /// The same table with something about it changed: its name, column names, metadata, foreign keys or indexes. Not
+    /// what the stored rows rely on: the columns' number, order, types, and the primary key.
+    pub(crate) fn altered(&self, table: NewTable, indexes: Vec<IndexDef>) -> Result<Self> {
+        let altered = Self::with_indexes(self.id, table, indexes)?;
+        let types = |table: &TableDef| -> Vec<DataType> {
+            table.schema.fields().iter().map(|field| field.data_type().clone()).collect()
+        };
+        if altered.key_columns != self.key_columns || types(&altered) != types(self) {
+            return Err(Error::Internal(format!(
+                "altering table \"{}\" would change how its rows are stored",
+                self.name
+            )));
+        }
+        Ok(altered)
+    }
+
+    /// Whether rows that were checked against this definition are good for the other one, too: everything but names of
+    /// tables and indexes is the same.
+    pub(crate) fn accepts_the_same_rows(&self, other: &TableDef) -> bool {
+        self.schema == other.schema && self.foreign_keys == other.foreign_keys
+    }
+
     pub(crate) fn codec(&self) -> Result<&TableCodec> {
         if let Some(codec) = self.codec.get() {
             return Ok(codec);
         }
         let rows = RowLayout::new(&self.storage_schema)?;
         let keys = KeyEncoder::new(&rows, &self.key_columns)?;
-        Ok(self.codec.get_or_init(|| TableCodec { rows, keys }))
+        let indexes = self.indexes.iter().map(|index| KeyEncoder::new(&rows, &index.columns)).collect::<Result<_>>()?;
+        Ok(self.codec.get_or_init(|| TableCodec { rows, keys, indexes }))
+    }
+}
+
+impl IndexDef {
+    pub(crate) fn new(id: IndexId, new: &NewIndex) -> Self {
+        let NewIndex { name, columns, unique, nulls_distinct } = new.clone();
+        IndexDef { id, name, columns, unique, nulls_distinct }
+    }
+
+    fn to_new(&self) -> NewIndex {
+        let IndexDef { id: _, name, columns, unique, nulls_distinct } = self.clone();
+        NewIndex { name, columns, unique, nulls_distinct }
     }
 }
 
@@ -185,6 +290,8 @@ pub(crate) struct TableRecord {
     metadata: BTreeMap<String, String>,
     primary_key: Vec<usize>,
     foreign_keys: Vec<ForeignKey>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    indexes: Vec<IndexDef>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -213,11 +320,16 @@ impl From<&TableDef> for TableRecord {
             metadata: table.schema.metadata().clone().into_iter().collect(),
             primary_key: table.primary_key.clone(),
             foreign_keys: table.foreign_keys.clone(),
+            indexes: table.indexes.clone(),
         }
     }
 }
 
 impl TableRecord {
+    pub(crate) fn id(&self) -> TableId {
+        self.id
+    }
+
     /// Rebuilds the table; the message says what is wrong with a record that cannot be one.
     pub(crate) fn restore(self) -> std::result::Result<TableDef, String> {
         let mut fields = Vec::with_capacity(self.columns.len());
@@ -229,9 +341,9 @@ impl TableRecord {
         }
         let schema = Arc::new(Schema::new_with_metadata(fields, self.metadata.into_iter().collect()));
         let (schema_name, name) = (self.schema_name, self.name);
-        let table =
-            NewTable { schema_name, name, schema, primary_key: self.primary_key, foreign_keys: self.foreign_keys };
-        TableDef::new(self.id, table).map_err(|error| error.to_string())
+        let (primary_key, foreign_keys, indexes) = (self.primary_key, self.foreign_keys, Vec::new());
+        let table = NewTable { schema_name, name, schema, primary_key, foreign_keys, indexes };
+        TableDef::with_indexes(self.id, table, self.indexes).map_err(|error| error.to_string())
     }
 }
 
@@ -323,6 +435,12 @@ impl Catalog {
         self.version += 1;
         self.names.insert((table.schema_name.clone(), table.name.clone()), table.id);
         self.tables.insert(table.id, table);
+    }
+
+    /// Puts another definition in the place of the one with the same id.
+    pub(crate) fn replace(&mut self, table: Arc<TableDef>) {
+        self.remove(table.id);
+        self.add(table);
     }
 
     pub(crate) fn remove(&mut self, id: TableId) {

@@ -75,6 +75,14 @@ impl DeleteSet {
         (!rows.is_empty()).then_some(rows)
     }
 
+    /// The deletes that are not in `known`, in order of their timestamps; those that every snapshot sees have `settled`.
+    pub(crate) fn since(&self, known: &RoaringBitmap, settled: Timestamp) -> Vec<(Timestamp, u32)> {
+        let state = self.state.read();
+        let base = (&*state.base - known).into_iter().map(|row| (settled, row));
+        let recent = state.recent.iter().filter(|(_, row)| !known.contains(*row)).copied();
+        base.chain(recent).collect()
+    }
+
     pub(crate) fn memory_bytes(&self) -> usize {
         let state = self.state.read();
         state.base.serialized_size() + state.recent.capacity() * 2 * size_of::<(Timestamp, u32)>()
@@ -95,6 +103,17 @@ mod tests {
         let rows: Vec<u32> = deletes.at(11).unwrap().iter().collect();
         assert_eq!(rows, [3, 7]);
         assert!(DeleteSet::default().at(u64::MAX).is_none());
+    }
+
+    #[test]
+    fn deletes_since_a_moment_are_listed_in_commit_order() {
+        let deletes = DeleteSet::with_base([3, 5].into_iter().collect());
+        deletes.add(7, 10, 0);
+        let known = deletes.at(10).unwrap();
+        deletes.add(9, 12, 0);
+        deletes.add(8, 12, 0);
+        assert_eq!(deletes.since(&known, 10), [(12, 9), (12, 8)]);
+        assert_eq!(deletes.since(&[5].into_iter().collect(), 10), [(10, 3), (10, 7), (12, 9), (12, 8)]);
     }
 
     #[test]

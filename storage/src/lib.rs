@@ -26,15 +26,18 @@ mod bulk;
 mod catalog;
 mod check;
 mod column_cache;
+mod compaction;
 mod deletes;
 mod encoding;
 mod error;
 mod files;
+mod index;
 mod log;
 mod manifest;
 mod memtable;
 mod objects;
 mod options;
+mod range;
 mod scan;
 mod segment;
 mod sequence;
@@ -44,13 +47,17 @@ mod transaction;
 mod view;
 
 pub use bulk::BulkWriter;
-pub use catalog::{Catalog, ForeignKey, NewTable, PRIMARY_KEY_NAME, ROW_ID_COLUMN, ReferenceAction, TableDef, TableId};
+pub use catalog::{
+    Catalog, ForeignKey, IndexDef, IndexId, NewIndex, NewTable, PRIMARY_KEY_NAME, ROW_ID_COLUMN, ReferenceAction,
+    TableDef, TableId,
+};
 pub use check::{CheckReport, Finding, check};
 pub use encoding::canonical_type;
 pub use error::{Error, Result};
 pub use files::MemoryFiles;
 pub use objects::{ObjectDef, ObjectId, ObjectKind};
 pub use options::{Location, StoreOptions};
+pub use range::{RangeBound, RangeRequest};
 pub use rustydb_txn::Isolation;
 pub use scan::{ColumnPredicate, CompareOp, ScanRequest, ScanUnit, UnitReader};
 pub use sequence::{SequenceSpec, SequenceState};

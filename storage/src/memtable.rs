@@ -11,22 +11,32 @@
 //! the frozen chain gets a `removed` mark, so that a scan can take the union of both without comparing keys. The marks
 //! are also noted in [`TableMemtable::superseded`]: a flush that is writing the old rows out re-maps them to the
 //! segment's delete set before anybody sees the segment.
+//!
+//! Entries of secondary indexes lie beside the rows, `value‖key` in byte order. They are only added: an entry whose row
+//! has another value by now, or none, is told by looking at the row (see [`crate::index`]).
 
 use std::collections::HashMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use crossbeam_skiplist::SkipMap;
+use crossbeam_skiplist::map::Entry;
 use parking_lot::{Mutex, RwLock};
 use rustydb_txn::Timestamp;
 
-use crate::catalog::TableId;
+use crate::catalog::{IndexId, TableDef, TableId};
+use crate::encoding::KeyEncoder;
+use crate::error::Result;
+use crate::index::Interval;
 
 /// Memory one version costs beside its key and row: skip-list node, chain head, version and their counters.
 const VERSION_OVERHEAD_BYTES: usize = 160;
+
+/// Memory an index entry costs beside its bytes: a skip-list node and the box.
+const ENTRY_OVERHEAD_BYTES: usize = 64;
 
 #[derive(Debug)]
 struct Version {
@@ -120,6 +130,18 @@ pub(crate) struct TableMemtable {
     versions: AtomicUsize,
     /// Keys whose row here was replaced or removed while the memtable was frozen, and when.
     superseded: Mutex<Vec<(Box<[u8]>, Timestamp)>>,
+    indexes: RwLock<HashMap<IndexId, Arc<IndexEntries>>>,
+}
+
+/// `value‖key` → length of the value.
+type IndexEntries = SkipMap<Box<[u8]>, u32>;
+
+/// A row an index look-up found.
+#[derive(Debug)]
+pub(crate) struct IndexedRow<'a> {
+    pub(crate) value: &'a [u8],
+    pub(crate) key: &'a [u8],
+    pub(crate) row: Bytes,
 }
 
 impl TableMemtable {
@@ -167,6 +189,71 @@ impl TableMemtable {
             .any(|entry| matches!(entry.value().at(timestamp), ChainState::Row(..)) && visit(entry.key()))
     }
 
+    /// Visits the rows visible at `timestamp` whose keys lie in `interval`, in key order or against it, until `visit`
+    /// says stop.
+    pub(crate) fn walk(
+        &self,
+        interval: &Interval,
+        descending: bool,
+        timestamp: Timestamp,
+        mut visit: impl FnMut(&[u8], Bytes) -> ControlFlow<()>,
+    ) {
+        let range = self.chains.range::<[u8], _>(interval.bounds());
+        let mut each = |entry: Entry<'_, Box<[u8]>, Chain>| match entry.value().at(timestamp) {
+            ChainState::Row(row, _) => visit(entry.key(), row),
+            ChainState::Removed | ChainState::Unknown => ControlFlow::Continue(()),
+        };
+        let _ =
+            if descending { range.rev().try_for_each(&mut each) } else { range.into_iter().try_for_each(&mut each) };
+    }
+
+    /// The same in the order of an index, for the rows whose index value lies in `interval`. `encoder` makes the
+    /// index's values from rows of the table.
+    pub(crate) fn walk_index(
+        &self,
+        (index, encoder): (IndexId, &KeyEncoder),
+        table: &TableDef,
+        interval: &Interval,
+        descending: bool,
+        timestamp: Timestamp,
+        mut visit: impl FnMut(IndexedRow<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let Some(entries) = self.indexes.read().get(&index).cloned() else { return Ok(()) };
+        let layout = &table.codec()?.rows;
+        let mut current = Vec::new();
+        let mut failed = Ok(());
+        let mut each = |entry: Entry<'_, Box<[u8]>, u32>| {
+            let (value, key) = entry.key().split_at(*entry.value() as usize);
+            let ChainState::Row(row, _) = self.get(key, timestamp) else { return ControlFlow::Continue(()) };
+            if let Err(error) = encoder.encode_row(layout, &row, &mut current) {
+                failed = Err(error);
+                return ControlFlow::Break(());
+            }
+            if current == value { visit(IndexedRow { value, key, row }) } else { ControlFlow::Continue(()) }
+        };
+        let range = entries.range::<[u8], _>(interval.bounds());
+        let _ =
+            if descending { range.rev().try_for_each(&mut each) } else { range.into_iter().try_for_each(&mut each) };
+        failed
+    }
+
+    /// Adds the entries of one row to the table's secondary indexes; returns the memory they take.
+    fn add_entries(&self, table: &TableDef, key: &[u8], row: &[u8]) -> Result<usize> {
+        let mut bytes = 0;
+        let codec = table.codec()?;
+        for (index, encoder) in table.indexes.iter().zip(&codec.indexes) {
+            let entries = self.indexes.read().get(&index.id).cloned();
+            let entries = entries.unwrap_or_else(|| Arc::clone(self.indexes.write().entry(index.id).or_default()));
+            let mut entry = Vec::new();
+            encoder.encode_row(&codec.rows, row, &mut entry)?;
+            let length = entry.len() as u32;
+            entry.extend_from_slice(key);
+            bytes += entry.len() + ENTRY_OVERHEAD_BYTES;
+            entries.get_or_insert(entry.into_boxed_slice(), length);
+        }
+        Ok(bytes)
+    }
+
     /// Upper bound of the rows a scan can find.
     pub(crate) fn versions(&self) -> usize {
         self.versions.load(Ordering::Relaxed)
@@ -191,6 +278,21 @@ impl Memtable {
         self.tables.read().get(&table).cloned()
     }
 
+    /// Adds entries for the rows that are here already to indexes that the table did not have before.
+    pub(crate) fn index_all(&self, table: &TableDef) -> Result<()> {
+        let Some(part) = self.table(table.id) else { return Ok(()) };
+        for entry in part.chains.iter() {
+            let mut next = entry.value().newest.load_full();
+            while let Some(version) = next {
+                if let Some(row) = &version.row {
+                    self.bytes.fetch_add(part.add_entries(table, entry.key(), row)?, Ordering::Relaxed);
+                }
+                next = version.older.load_full();
+            }
+        }
+        Ok(())
+    }
+
     /// All parts.
     pub(crate) fn tables(&self) -> Vec<(TableId, Arc<TableMemtable>)> {
         self.tables.read().iter().map(|(id, table)| (*id, Arc::clone(table))).collect()
@@ -199,13 +301,16 @@ impl Memtable {
     /// Adds the newest version of a key. Called under the commit lock with growing timestamps.
     pub(crate) fn put(
         &self,
-        table: TableId,
+        table: &TableDef,
         key: &[u8],
         row: Option<Bytes>,
         timestamp: Timestamp,
         watermark: Timestamp,
-    ) {
-        let part = self.table(table).unwrap_or_else(|| Arc::clone(self.tables.write().entry(table).or_default()));
+    ) -> Result<()> {
+        let part = self.table(table.id).unwrap_or_else(|| Arc::clone(self.tables.write().entry(table.id).or_default()));
+        if let Some(row) = row.as_deref().filter(|_| !table.indexes.is_empty()) {
+            self.bytes.fetch_add(part.add_entries(table, key, row)?, Ordering::Relaxed);
+        }
         self.bytes
             .fetch_add(key.len() + row.as_ref().map_or(0, Bytes::len) + VERSION_OVERHEAD_BYTES, Ordering::Relaxed);
         part.versions.fetch_add(1, Ordering::Relaxed);
@@ -217,6 +322,7 @@ impl Memtable {
                 part.chains.insert(key.into(), chain);
             }
         }
+        Ok(())
     }
 
     /// Marks a key of this frozen memtable as replaced or removed.
@@ -238,9 +344,19 @@ impl Memtable {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::{DataType, Field, Schema};
+
     use super::*;
+    use crate::catalog::NewTable;
 
     const TABLE: TableId = TableId(1);
+
+    fn table() -> TableDef {
+        let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
+        let (schema_name, name) = ("public".to_string(), "t".to_string());
+        let table = NewTable { schema_name, name, schema, primary_key: vec![0], foreign_keys: vec![], indexes: vec![] };
+        TableDef::new(TABLE, IndexId(2), table).unwrap()
+    }
 
     fn row(text: &'static str) -> Option<Bytes> {
         Some(Bytes::from_static(text.as_bytes()))
@@ -256,9 +372,9 @@ mod tests {
     #[test]
     fn each_snapshot_sees_its_own_version() {
         let memtable = Memtable::default();
-        memtable.put(TABLE, b"k", row("one"), 1, 0);
-        memtable.put(TABLE, b"k", None, 3, 0);
-        memtable.put(TABLE, b"k", row("two"), 5, 0);
+        memtable.put(&table(), b"k", row("one"), 1, 0).unwrap();
+        memtable.put(&table(), b"k", None, 3, 0).unwrap();
+        memtable.put(&table(), b"k", row("two"), 5, 0).unwrap();
         let table = memtable.table(TABLE).unwrap();
         assert_eq!(table.get(b"k", 0), ChainState::Unknown);
         assert_eq!(table.get(b"k", 2), ChainState::Row(row("one").unwrap(), 1));
@@ -271,7 +387,7 @@ mod tests {
     fn a_chain_stays_short_and_keeps_what_the_watermark_needs() {
         let memtable = Memtable::default();
         for timestamp in 1..=1000_u64 {
-            memtable.put(TABLE, b"k", row("x"), timestamp, timestamp.saturating_sub(3));
+            memtable.put(&table(), b"k", row("x"), timestamp, timestamp.saturating_sub(3)).unwrap();
         }
         let table = memtable.table(TABLE).unwrap();
         let kept = (1..=1000).filter(|at| matches!(table.get(b"k", *at), ChainState::Row(_, _))).count();
@@ -285,7 +401,7 @@ mod tests {
     fn a_scan_goes_on_where_it_stopped() {
         let memtable = Memtable::default();
         for key in [b"a", b"b", b"c", b"d"] {
-            memtable.put(TABLE, key, row("x"), 1, 0);
+            memtable.put(&table(), key, row("x"), 1, 0).unwrap();
         }
         let table = memtable.table(TABLE).unwrap();
         let mut keys = Vec::new();
@@ -304,7 +420,7 @@ mod tests {
     #[test]
     fn a_superseded_row_is_hidden_from_newer_snapshots_only() {
         let memtable = Memtable::default();
-        memtable.put(TABLE, b"k", row("old"), 1, 0);
+        memtable.put(&table(), b"k", row("old"), 1, 0).unwrap();
         memtable.supersede(TABLE, b"k", 4);
         assert_eq!(visible(&memtable, 3).len(), 1);
         assert_eq!(visible(&memtable, 4).len(), 0);
@@ -315,7 +431,7 @@ mod tests {
     fn a_very_long_chain_is_dropped_without_recursion() {
         let memtable = Memtable::default();
         for timestamp in 1..=200_000 {
-            memtable.put(TABLE, b"k", None, timestamp, 0);
+            memtable.put(&table(), b"k", None, timestamp, 0).unwrap();
         }
         drop(memtable);
     }

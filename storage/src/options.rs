@@ -22,6 +22,8 @@ pub struct StoreOptions {
     pub memtable_bytes: usize,
     /// Decoded columns kept in memory.
     pub column_cache_bytes: usize,
+    /// Compaction writes at most this much; 0 for as fast as it can.
+    pub background_bytes_per_second: u64,
     /// Uncommitted row changes one transaction may hold; bulk loads do not count.
     pub transaction_bytes: usize,
 }
@@ -45,6 +47,7 @@ impl StoreOptions {
             location,
             memtable_bytes: 64 * MIB,
             column_cache_bytes: 1024 * MIB,
+            background_bytes_per_second: 0,
             transaction_bytes: 256 * MIB,
         }
     }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::compute::{concat_batches, interleave};
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::compute::interleave_record_batch;
 use bytes::Bytes;
 use roaring::RoaringBitmap;
 use rustydb_txn::{SnapshotToken, Timestamp};
@@ -12,6 +12,8 @@ use crate::BLOCK_ROWS;
 use crate::catalog::{Catalog, TableDef, TableId};
 use crate::encoding::Keys;
 use crate::error::{Error, Result};
+use crate::index::{Interval, Postings};
+use crate::range::RowPlace;
 use crate::scan::{ScanRequest, ScanUnit, UNIT_ROWS, UnitBuilder, may_match};
 use crate::segment::Segment;
 use crate::statistics::{TableStatistics, merge_columns};
@@ -121,33 +123,65 @@ impl ReadView {
         (0..keys.len()).map(|row| Ok(self.find(table, keys.get(row))?.is_some())).collect()
     }
 
-    /// The visible rows among `keys`, in no order, with the chosen columns of the storage schema.
+    /// The visible rows among `keys`, in the order of the keys, with the chosen columns of the storage schema.
     pub async fn get(&self, table: TableId, keys: &RecordBatch, projection: &[usize]) -> Result<RecordBatch> {
         let keys = self.encode_keys(table, keys)?;
         self.load_keys(table, &keys).await?;
         let definition = self.table(table)?;
-        let (mut in_memory, mut in_segments) = (Vec::new(), Vec::new());
+        let mut places = Vec::new();
         for row in 0..keys.len() {
             match self.find(table, keys.get(row))? {
-                Some(Found::Pending(row) | Found::Committed(_, Some(row))) => in_memory.push(row),
+                Some(Found::Pending(row) | Found::Committed(_, Some(row))) => places.push(RowPlace::Memory(row)),
                 Some(Found::Staged(segment, row) | Found::Committed(Place::Segment(segment, row), None)) => {
-                    in_segments.push((segment, row as usize));
+                    places.push(RowPlace::Segment(segment, row));
                 }
                 Some(Found::Committed(_, None)) | None => {}
             }
         }
-        let rows: Vec<&[u8]> = in_memory.iter().map(Bytes::as_ref).collect();
-        let mut batches = vec![definition.codec()?.rows.decode(&rows, projection)?];
-        for (segment, row) in in_segments {
-            let mut columns = Vec::with_capacity(projection.len());
-            for column in projection {
-                let cached = segment.column(*column).await?;
-                let block = &cached.blocks[row / BLOCK_ROWS];
-                columns.push(interleave(&[block.as_ref()], &[(0, row % BLOCK_ROWS)])?);
-            }
-            batches.push(RecordBatch::try_new(batches[0].schema(), columns)?);
+        self.rows_at(definition, places, projection).await
+    }
+
+    /// The rows at these places, in this order, with the chosen columns of the storage schema.
+    pub(crate) async fn rows_at(
+        &self,
+        table: &TableDef,
+        places: Vec<RowPlace>,
+        projection: &[usize],
+    ) -> Result<RecordBatch> {
+        let in_memory = places.iter().filter_map(|place| match place {
+            RowPlace::Memory(row) => Some(row.as_ref()),
+            RowPlace::Segment(..) => None,
+        });
+        let mut batches = vec![table.codec()?.rows.decode(&in_memory.collect::<Vec<&[u8]>>(), projection)?];
+        if batches[0].num_rows() == places.len() {
+            return Ok(batches.remove(0));
         }
-        Ok(concat_batches(&batches[0].schema(), &batches)?)
+        if projection.is_empty() {
+            let options = RecordBatchOptions::new().with_row_count(Some(places.len()));
+            return Ok(RecordBatch::try_new_with_options(batches[0].schema(), Vec::new(), &options)?);
+        }
+        let (mut order, mut next_in_memory) = (Vec::with_capacity(places.len()), 0);
+        for place in &places {
+            match place {
+                RowPlace::Memory(_) => {
+                    order.push((0, next_in_memory));
+                    next_in_memory += 1;
+                }
+                RowPlace::Segment(segment, row) => {
+                    let row = *row as usize;
+                    let mut columns = Vec::with_capacity(projection.len());
+                    for column in projection {
+                        let cached = segment.column(*column).await?;
+                        columns.push(cached.blocks[row / BLOCK_ROWS].slice(row % BLOCK_ROWS, 1));
+                    }
+                    order.push((batches.len(), 0));
+                    let options = RecordBatchOptions::new().with_row_count(Some(1));
+                    batches.push(RecordBatch::try_new_with_options(batches[0].schema(), columns, &options)?);
+                }
+            }
+        }
+        let batches: Vec<&RecordBatch> = batches.iter().collect();
+        Ok(interleave_record_batch(&batches, &order)?)
     }
 
     /// What is known about a table without reading it.
@@ -193,6 +227,36 @@ impl ReadView {
             }
         }
         definition.codec()?.keys.encode(keys.columns())
+    }
+
+    /// The segments whose rows it may see.
+    pub(crate) fn visible_segments(&self, table: TableId) -> Vec<Arc<Segment>> {
+        let timestamp = self.snapshot.timestamp;
+        let committed = self.snapshot.version.segments(table).iter().filter(|segment| segment.created() <= timestamp);
+        let staged = self.writes.table(table).into_iter().flat_map(|writes| &writes.staged);
+        committed.chain(staged).cloned().collect()
+    }
+
+    /// Whether it sees a row of one of those.
+    pub(crate) fn shows(&self, segment: &Segment, row: u32) -> bool {
+        let hidden = self.writes.table(segment.table.id).is_some_and(|writes| writes.is_removed(segment.meta.id, row));
+        !hidden && !segment.deletes.contains(row, self.snapshot.timestamp)
+    }
+
+    /// The visible rows that are in no segment.
+    pub(crate) fn rows_in_memory(&self, table: TableId) -> Vec<Bytes> {
+        let mut rows = Vec::new();
+        let writes = self.writes.table(table);
+        let overwritten = |key: &[u8]| writes.is_some_and(|writes| writes.rows.contains_key(key));
+        for (memtable, _) in self.snapshot.version.memtables() {
+            if let Some(part) = memtable.table(table) {
+                part.collect_visible(None, self.snapshot.timestamp, usize::MAX, overwritten, |_, row, _| {
+                    rows.push(row)
+                });
+            }
+        }
+        rows.extend(writes.into_iter().flat_map(|writes| writes.rows.values()).filter_map(|row| row.row.clone()));
+        rows
     }
 
     /// Makes [`find`](Self::find) possible for these keys.
@@ -252,5 +316,76 @@ impl ReadView {
         let (version, timestamp) = (&self.snapshot.version, self.snapshot.timestamp);
         let removed = |key: &[u8]| writes.is_some_and(|writes| writes.rows.contains_key(key));
         version.first_common_key(table, keys, timestamp, |_| true, removed).await
+    }
+
+    /// A row of new `postings` whose value in a unique index a visible row has already.
+    pub(crate) async fn first_common_value(
+        &self,
+        table: &TableDef,
+        position: usize,
+        postings: &Postings,
+    ) -> Result<Option<u32>> {
+        let (index, encoder) = (&table.indexes[position], &table.codec()?.indexes[position]);
+        let writes = self.writes.table(table.id);
+        if let Some(writes) = writes {
+            for segment in &writes.staged {
+                let others = segment.load_postings(index.id, encoder).await?;
+                let live = |row| !writes.is_removed(segment.meta.id, row);
+                if let Some(row) = postings.first_common(index, &others, |_| true, live) {
+                    return Ok(Some(row));
+                }
+            }
+            let entries = writes.entries.get(&index.id).into_iter().flatten();
+            let values = entries.map(|(entry, length)| &entry[..*length as usize]);
+            if let Some(row) = values.into_iter().find_map(|value| postings.find(index, value, |_| true)) {
+                return Ok(Some(row));
+            }
+        }
+        let (version, timestamp) = (&self.snapshot.version, self.snapshot.timestamp);
+        let removed = |key: &[u8]| writes.is_some_and(|writes| writes.rows.contains_key(key));
+        version.first_common_value(table, position, postings, timestamp, |_| true, removed).await
+    }
+
+    /// Makes [`holder`](Self::holder) possible for these values.
+    pub(crate) async fn load_postings(&self, table: &TableDef, position: usize, values: &[Vec<u8>]) -> Result<()> {
+        let (index, encoder) = (&table.indexes[position], &table.codec()?.indexes[position]);
+        for segment in self.writes.table(table.id).iter().flat_map(|writes| &writes.staged) {
+            segment.load_postings(index.id, encoder).await?;
+            segment.load_keys().await?;
+        }
+        self.snapshot.version.load_postings(table, position, values).await
+    }
+
+    /// The key of a visible row that has this very value in an index, leaving out rows whose key is `replaced`.
+    pub(crate) fn holder(
+        &self,
+        table: &TableDef,
+        position: usize,
+        value: &[u8],
+        replaced: impl Fn(&[u8]) -> bool,
+    ) -> Result<Option<Box<[u8]>>> {
+        let index = &table.indexes[position];
+        let writes = self.writes.table(table.id);
+        if let Some(writes) = writes {
+            let interval = Interval::of_prefix(value);
+            let entries = writes.entries.get(&index.id).into_iter();
+            let own = entries.flat_map(|entries| entries.range::<[u8], _>(interval.bounds()));
+            let keys =
+                own.filter(|(_, length)| **length as usize == value.len()).map(|(entry, _)| &entry[value.len()..]);
+            if let Some(key) = keys.into_iter().find(|key| !replaced(key)) {
+                return Ok(Some(key.into()));
+            }
+            for segment in &writes.staged {
+                let (Some(postings), Some(keys)) = (segment.loaded_postings(index.id), segment.loaded_keys()) else {
+                    return Err(Error::Internal("a staged index is not loaded".into()));
+                };
+                let live = |row: u32| !writes.is_removed(segment.meta.id, row) && !replaced(keys.get(row as usize));
+                if let Some(row) = postings.find(index, value, live) {
+                    return Ok(Some(keys.get(row as usize).into()));
+                }
+            }
+        }
+        let gone = |key: &[u8]| replaced(key) || writes.is_some_and(|writes| writes.rows.contains_key(key));
+        self.snapshot.version.holder(table, position, value, self.snapshot.timestamp, gone)
     }
 }

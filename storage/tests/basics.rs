@@ -395,3 +395,15 @@ async fn null_is_refused_where_it_is_forbidden_and_kept_where_it_is_not() {
     let refused = store.begin().insert(table, &batch).await;
     assert!(matches!(refused, Err(Error::NotNull { column, .. }) if column == "id"));
 }
+
+#[tokio::test]
+async fn a_row_inserted_and_deleted_again_does_not_excuse_a_loaded_one_with_its_key() {
+    let (_, store, table) = store_with(keyed("t")).await;
+    let mut transaction = store.begin();
+    transaction.insert(table, &rows(&[(1, "mine")])).await.unwrap();
+    transaction.delete(table, &keys(&[1])).await.unwrap();
+    load(&mut transaction, table, &[(1, "loaded")]).await.unwrap();
+    insert(&store, table, &[(1, "theirs")]).await.unwrap();
+    assert!(matches!(transaction.commit(Durability::Sync).await, Err(Error::DuplicateKey { .. })));
+    assert_eq!(contents(&store.snapshot(), table).await, map(&[(1, "theirs")]));
+}

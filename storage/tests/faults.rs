@@ -33,6 +33,7 @@ async fn run_history(store: &Store, mut acknowledged: impl FnMut(TableId, BTreeM
 
         if round % 2 == 1 {
             store.flush().await?;
+            store.compact().await?;
         }
         update(store, table, &[base, base + 10], &[(base, "new"), (base + 50, "moved")]).await?;
         state.insert(base, "new".into());

@@ -98,7 +98,11 @@ impl World {
                 println!("flush");
                 self.store.flush().await.unwrap();
             }
-            94..=95 => self.restart(random).await,
+            94 => self.restart(random).await,
+            95..=96 => {
+                println!("compact");
+                self.store.compact().await.unwrap();
+            }
             _ => {
                 let expected: BTreeMap<i64, String> =
                     self.current.iter().map(|(key, (value, _))| (*key, value.clone())).collect();
@@ -226,10 +230,6 @@ async fn run(seed: u64) {
     world.store.close().await.unwrap();
     let report = rustydb_storage::check(options(&world.files)).await.unwrap();
     assert_eq!(report.findings, []);
-}
-
-fn from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
 #[test]

@@ -393,5 +393,5 @@ fn memory(view: &ExecutionView, context: &TaskContext, rows: &mut Rows) {
     rows.push([Cell::Text("queries"), bytes(context.memory_pool().reserved())]);
     rows.push([Cell::Text("memtable"), bytes(store.memtable_bytes)]);
     rows.push([Cell::Text("column cache"), bytes(store.column_cache_bytes)]);
-    rows.push([Cell::Text("key index"), bytes(store.key_index_bytes)]);
+    rows.push([Cell::Text("indexes"), bytes(store.index_bytes)]);
 }

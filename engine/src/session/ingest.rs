@@ -127,6 +127,7 @@ fn create(transaction: &mut Transaction, schema_name: String, target: &IngestTar
         schema,
         primary_key,
         foreign_keys,
+        indexes: Vec::new(),
     })?)
 }
 

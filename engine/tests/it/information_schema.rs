@@ -60,7 +60,7 @@ async fn memory_use_is_listed_by_part() {
     let session = memory().await;
     assert_eq!(
         query(&session, "SELECT part FROM rustydb_memory ORDER BY part").await,
-        ["column cache", "key index", "memtable", "queries"]
+        ["column cache", "indexes", "memtable", "queries"]
     );
     run(&session, "CREATE TABLE t (a int)").await;
     run(&session, "INSERT INTO t VALUES (1), (2)").await;

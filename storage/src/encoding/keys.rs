@@ -2,7 +2,8 @@
 //!
 //! Column by column, in key order: integers big-endian with the sign bit flipped, floats in total order (with one zero
 //! and one NaN), booleans as a byte, text and binaries escaped (`00` → `00 FF`) and ended with `00 00`, so that a
-//! prefix sorts first. Key columns are never NULL.
+//! prefix sorts first. Columns that may be NULL (primary keys have none, secondary indexes may) are preceded by a byte
+//! that says whether they are; NULLs sort last, as in PostgreSQL.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -24,6 +25,11 @@ use crate::error::{Error, Result};
 /// Longest key, in encoded bytes: keys are kept in memory, by the memtable and the key indexes.
 const KEY_BYTES_MAX: usize = 4096;
 
+/// Precedes a value of a column that may be NULL.
+const PRESENT: u8 = 0x01;
+/// Stands for a NULL.
+const NULL: u8 = 0x02;
+
 const ESCAPE: u8 = 0x00;
 const ESCAPED_ZERO: u8 = 0xFF;
 const TERMINATOR: u8 = 0x00;
@@ -34,7 +40,9 @@ pub(crate) struct KeyEncoder {
     /// Row columns the key is made of, in key order.
     columns: Vec<usize>,
     physicals: Vec<Physical>,
-    /// Length of every key if no column is variable.
+    /// Which columns may be NULL.
+    nullable: Vec<bool>,
+    /// Length of every key if no column is variable or may be NULL.
     stride: Option<usize>,
 }
 
@@ -49,14 +57,36 @@ impl KeyEncoder {
                 field.name()
             )));
         }
-        let widths = physicals.iter().map(|physical| match physical {
+        let nullable: Vec<bool> = columns.iter().map(|column| layout.schema().field(*column).is_nullable()).collect();
+        let widths = physicals.iter().zip(&nullable).map(|(physical, nullable)| match physical {
             Physical::Variable => None,
-            fixed => Some(fixed.width()),
+            fixed => (!nullable).then(|| fixed.width()),
         });
-        Ok(KeyEncoder { columns: columns.to_vec(), stride: widths.sum(), physicals })
+        Ok(KeyEncoder { columns: columns.to_vec(), stride: widths.sum(), physicals, nullable })
     }
 
-    /// Encodes the keys of all rows; `columns` are the key columns in key order, without NULLs.
+    /// The columns of the row that the key is made of, in key order.
+    pub(crate) fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
+    /// The encoder for the first `count` key columns; its keys are prefixes of this one's.
+    pub(crate) fn prefix(&self, count: usize) -> KeyEncoder {
+        let (columns, physicals) = (self.columns[..count].to_vec(), self.physicals[..count].to_vec());
+        KeyEncoder { columns, physicals, nullable: self.nullable[..count].to_vec(), stride: None }
+    }
+
+    /// Whether the key column at this position may be NULL.
+    pub(crate) fn is_nullable(&self, position: usize) -> bool {
+        self.nullable[position]
+    }
+
+    /// The byte that precedes the values of a column that may be NULL, and the one that stands for a NULL.
+    pub(crate) const fn markers() -> (u8, u8) {
+        (PRESENT, NULL)
+    }
+
+    /// Encodes the keys of all rows; `columns` are the key columns in key order, with NULLs only where they are allowed.
     pub(crate) fn encode(&self, columns: &[ArrayRef]) -> Result<Keys> {
         let rows = columns.first().map_or(0, |column| column.len());
         if let Some(stride) = self.stride {
@@ -81,6 +111,13 @@ impl KeyEncoder {
         for row in 0..rows {
             let start = keys.bytes.len();
             for (index, physical) in self.physicals.iter().enumerate() {
+                if self.nullable[index] {
+                    let is_null = columns[index].is_null(row);
+                    keys.bytes.push(if is_null { NULL } else { PRESENT });
+                    if is_null {
+                        continue;
+                    }
+                }
                 match physical {
                     Physical::Variable => escape(variable_value(&columns[index], row)?, &mut keys.bytes),
                     fixed_width => {
@@ -97,9 +134,17 @@ impl KeyEncoder {
     /// Encodes the key of an encoded row into `key`, which is cleared first.
     pub(crate) fn encode_row(&self, layout: &RowLayout, row: &[u8], key: &mut Vec<u8>) -> Result<()> {
         key.clear();
-        for (column, physical) in self.columns.iter().zip(&self.physicals) {
-            let value =
-                layout.value(row, *column).ok_or_else(|| Error::Internal(format!("NULL in key column {column}")))?;
+        for ((column, physical), nullable) in self.columns.iter().zip(&self.physicals).zip(&self.nullable) {
+            let value = layout.value(row, *column);
+            if *nullable {
+                key.push(if value.is_some() { PRESENT } else { NULL });
+            }
+            let Some(value) = value else {
+                if *nullable {
+                    continue;
+                }
+                return Err(Error::Internal(format!("NULL in key column {column}")));
+            };
             let start = key.len();
             match physical {
                 Physical::Variable => escape(value, key),
@@ -120,7 +165,12 @@ impl KeyEncoder {
                 Physical::Interval => return Err(Error::Internal("an interval in a key".into())),
             }
         }
-        Ok(())
+        check_length(key.len())
+    }
+
+    /// Whether any column of an encoded row's key is NULL.
+    pub(crate) fn has_null(&self, layout: &RowLayout, row: &[u8]) -> bool {
+        self.columns.iter().any(|column| layout.value(row, *column).is_none())
     }
 }
 
@@ -227,6 +277,21 @@ impl Keys {
         Keys { bytes, rows: order.len(), bounds }
     }
 
+    /// These keys, which are of the same kind as `self`, in one sequence.
+    pub(crate) fn gather<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Result<Keys> {
+        let bounds = match &self.bounds {
+            Bounds::Stride(stride) => Bounds::Stride(*stride),
+            Bounds::Ends(_) => Bounds::Ends(Vec::new()),
+        };
+        let mut gathered = Keys { bytes: Vec::new(), rows: 0, bounds };
+        for key in keys {
+            let start = gathered.bytes.len();
+            gathered.bytes.extend_from_slice(key);
+            gathered.end_row(start)?;
+        }
+        Ok(gathered)
+    }
+
     /// The row of `key` among ascending keys.
     pub(crate) fn find(&self, key: &[u8]) -> Option<usize> {
         let at = self.lower_bound(key, 0..self.rows);
@@ -287,18 +352,20 @@ impl Keys {
 
     fn end_row(&mut self, start: usize) -> Result<()> {
         let end = self.bytes.len();
-        if end - start > KEY_BYTES_MAX {
-            return Err(Error::Unsupported(format!(
-                "a key of {} bytes; keys have at most {KEY_BYTES_MAX}",
-                end - start
-            )));
-        }
+        check_length(end - start)?;
         self.rows += 1;
         if let Bounds::Ends(ends) = &mut self.bounds {
             ends.push(key_end(end)?);
         }
         Ok(())
     }
+}
+
+fn check_length(bytes: usize) -> Result<()> {
+    if bytes > KEY_BYTES_MAX {
+        return Err(Error::Unsupported(format!("a key of {bytes} bytes; keys have at most {KEY_BYTES_MAX}")));
+    }
+    Ok(())
 }
 
 fn key_end(end: usize) -> Result<u32> {

@@ -30,7 +30,7 @@ pub(crate) use record::{AddedSegment, Operation, Record};
 use crate::error::{Error, Result};
 use crate::files::{AppendFile, Files};
 
-/// Position after a record in the sequence of all records since the log was opened.
+/// Position after a record (or the beginning of a file) in the sequence of all since the log was opened.
 pub(crate) type Lsn = u64;
 
 /// Pending bytes at which appends are refused until the disk catches up; far above what a healthy disk lets pile up,
@@ -114,13 +114,15 @@ impl Log {
         Ok(lsn + 1)
     }
 
-    /// Directs everything appended from now on to a new file.
-    pub(crate) fn rotate(&self, number: u64) -> Result<()> {
+    /// Directs everything appended from now on to a new file. Returns the position at which the file exists durably:
+    /// a manifest that says the log begins there must wait for it.
+    pub(crate) fn rotate(&self, number: u64) -> Result<Lsn> {
         let mut pending = self.shared.pending.lock();
         pending.check()?;
         pending.batches.push(Batch { new_file: Some(number), frames: Vec::new() });
+        pending.next += 1;
         self.shared.arrived.notify_one();
-        Ok(())
+        Ok(pending.next)
     }
 
     /// The position of the newest record.
@@ -244,4 +246,22 @@ fn write_loop(shared: &Shared, files: &dyn Files, mut current: Current) {
         }
     }
     shared.durable.send_modify(|state| state.stopped = true);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::MemoryFiles;
+
+    #[tokio::test]
+    async fn a_new_file_exists_when_its_position_is_durable() {
+        for _ in 0..50 {
+            let files = MemoryFiles::new();
+            let log = Log::start(Arc::new(files.clone()), 1).unwrap();
+            let position = log.rotate(2).unwrap();
+            log.wait_durable(position).await.unwrap();
+            let left = files.after_power_cut();
+            assert!(left.paths().iter().any(|(path, _)| *path == log_path(2)), "{:?}", left.paths());
+        }
+    }
 }

@@ -12,6 +12,7 @@
 //!    9 drop object  object:u64
 //!   10 sequence     length:u32 json                    (no part of a commit: the record's timestamp is 0)
 //!    6 seal                                            (the store was closed in order)
+//!    7 alter table  length:u32 json                    (the whole new definition)
 //! ```
 //! Logical redo: replaying puts and deletes finds the old versions by key, so records never name places that a flush or
 //! a compaction may have changed.
@@ -34,6 +35,7 @@ const TAG_SEAL: u8 = 6;
 const TAG_PUT_OBJECT: u8 = 8;
 const TAG_DROP_OBJECT: u8 = 9;
 const TAG_SEQUENCE: u8 = 10;
+const TAG_ALTER_TABLE: u8 = 7;
 
 /// A segment that a bulk load brought, with the rows the same transaction deleted again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +57,7 @@ pub(crate) enum Operation<'a> {
     DropObject(ObjectId),
     Sequence(SequenceRecord),
     Seal,
+    AlterTable(Box<TableRecord>),
 }
 
 /// All changes of one commit.
@@ -85,6 +88,7 @@ impl<'a> Record<'a> {
                 }
                 Operation::Sequence(sequence) => write_bytes(out, TAG_SEQUENCE, None, &json(sequence)?)?,
                 Operation::Seal => out.push(TAG_SEAL),
+                Operation::AlterTable(table) => write_bytes(out, TAG_ALTER_TABLE, None, &json(table)?)?,
             }
         }
         Ok(())
@@ -107,6 +111,7 @@ impl<'a> Record<'a> {
                 TAG_DROP_OBJECT => Operation::DropObject(ObjectId(input.u64()?)),
                 TAG_SEQUENCE => Operation::Sequence(input.json()?),
                 TAG_SEAL => Operation::Seal,
+                TAG_ALTER_TABLE => Operation::AlterTable(Box::new(input.json()?)),
                 other => return Err(format!("unknown operation {other}")),
             });
         }

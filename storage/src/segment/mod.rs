@@ -6,7 +6,8 @@
 //!  │ rows in key order,       │   │ SegmentMeta  (from manifest)│  statistics, checksums, key range
 //!  │ one row group,           │   │ DeleteSet    (versioned)    │  which rows are gone since when
 //!  │ pages of 8192 rows       │   │ Keys         (on demand)    │  key → row, by binary search
-//!  └──────────────────────────┘   │ columns      (column cache) │  decoded blocks
+//!  └──────────────────────────┘   │ Postings     (on demand)    │  value → row, for each secondary index
+//!                                 │ columns      (column cache) │  decoded blocks
 //!                                 └─────────────────────────────┘
 //! ```
 //! Rows never move and are never rewritten; a change marks the old row in the delete set. The commit timestamps of the
@@ -16,23 +17,28 @@ mod meta;
 mod reader;
 mod writer;
 
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::concat;
+use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use rustydb_txn::Timestamp;
 use tokio::sync::OnceCell;
 
 pub(crate) use meta::{Base64, SEGMENT_DIRECTORY, SegmentMeta};
-pub(crate) use writer::{EncodedSegment, SEGMENT_ROWS_MAX, encode_segment};
+pub(crate) use writer::{EncodedSegment, SEGMENT_ROWS_MAX, SegmentEncoder, encode_segment};
 
-use crate::catalog::TableDef;
+use crate::catalog::{IndexId, TableDef};
 use crate::column_cache::{CachedColumn, ColumnSource};
 use crate::deletes::DeleteSet;
-use crate::encoding::Keys;
+use crate::encoding::{KeyEncoder, Keys};
 use crate::error::{Error, Result};
+use crate::index::{Interval, Postings};
 
 /// [`Segment::created`] of a segment that only its own transaction sees.
 pub(crate) const STAGED: Timestamp = Timestamp::MAX;
@@ -45,11 +51,12 @@ pub(crate) struct Segment {
     pub(crate) deletes: DeleteSet,
     /// The commit that brought the segment; snapshots before it do not see it. [`STAGED`] until it commits.
     created: AtomicU64,
-    /// When each row was committed, if that is not `created`.
-    row_timestamps: OnceLock<Box<[Timestamp]>>,
+    /// When each row was committed, as long as somebody may have a snapshot older than `created`.
+    row_timestamps: ArcSwapOption<Box<[Timestamp]>>,
     source: Arc<ColumnSource>,
     footer: OnceCell<ArrowReaderMetadata>,
     keys: OnceCell<Arc<Keys>>,
+    postings: Mutex<HashMap<IndexId, Arc<OnceCell<Arc<Postings>>>>>,
     /// Set when nothing durable refers to the file any more; the last reader's drop removes it.
     obsolete: AtomicBool,
 }
@@ -67,10 +74,11 @@ impl Segment {
             table,
             deletes,
             created: AtomicU64::new(created),
-            row_timestamps: OnceLock::new(),
+            row_timestamps: ArcSwapOption::empty(),
             source,
             footer: OnceCell::new(),
             keys: OnceCell::new(),
+            postings: Mutex::default(),
             obsolete: AtomicBool::new(false),
         }
     }
@@ -78,8 +86,15 @@ impl Segment {
     /// Adds what a flush knows and a recovery would have to find out: the keys and when each row was committed.
     pub(crate) fn complete(&self, keys: Keys, written: Box<[Timestamp]>) {
         assert_eq!(written.len(), self.meta.rows as usize, "one timestamp for each row");
-        let first = self.row_timestamps.set(written).is_ok() && self.keys.set(Arc::new(keys)).is_ok();
-        assert!(first, "a segment is completed once, before anybody reads it");
+        self.row_timestamps.store(Some(Arc::new(written)));
+        assert!(self.keys.set(Arc::new(keys)).is_ok(), "a segment is completed once, before anybody reads it");
+    }
+
+    /// Forgets when each row was committed, once no snapshot is old enough to care.
+    pub(crate) fn settle(&self, watermark: Timestamp) {
+        if self.created() <= watermark {
+            self.row_timestamps.store(None);
+        }
     }
 
     /// The commit that brought the segment.
@@ -95,18 +110,21 @@ impl Segment {
 
     /// When a row was committed.
     pub(crate) fn written(&self, row: u32) -> Timestamp {
-        self.row_timestamps.get().map_or_else(|| self.created(), |timestamps| timestamps[row as usize])
+        self.row_timestamps.load().as_ref().map_or_else(|| self.created(), |timestamps| timestamps[row as usize])
     }
 
     /// One column, from the cache or the file.
     pub(crate) async fn column(&self, column: usize) -> Result<Arc<CachedColumn>> {
         self.source
             .cache
-            .get_or_load((self.meta.id, column), async {
-                let footer = self.footer().await?;
-                reader::read_column(self.source.objects.as_ref(), &self.table, &self.meta, footer, column).await
-            })
+            .get_or_load((self.meta.id, column), async { self.read_rows(column, 0..self.meta.rows as usize).await })
             .await
+    }
+
+    /// A range of rows of one column, from the file, leaving the cache alone.
+    pub(crate) async fn read_rows(&self, column: usize, rows: Range<usize>) -> Result<Vec<ArrayRef>> {
+        let footer = self.footer().await?;
+        reader::read_column(self.source.objects.as_ref(), &self.table, &self.meta, footer, column, rows).await
     }
 
     async fn footer(&self) -> Result<&ArrowReaderMetadata> {
@@ -137,6 +155,38 @@ impl Segment {
         self.keys.get()
     }
 
+    /// The rows in the order of an index, sorted at first use.
+    pub(crate) async fn load_postings(&self, index: IndexId, encoder: &KeyEncoder) -> Result<Arc<Postings>> {
+        let slot = Arc::clone(self.postings.lock().entry(index).or_default());
+        let postings = slot.get_or_try_init(|| async { Postings::build(self, encoder).await.map(Arc::new) });
+        postings.await.cloned()
+    }
+
+    /// The rows in the order of an index, if that is in memory already.
+    pub(crate) fn loaded_postings(&self, index: IndexId) -> Option<Arc<Postings>> {
+        self.postings.lock().get(&index).and_then(|slot| slot.get().cloned())
+    }
+
+    /// Whether an index (made by `encoder`) may have a value in an interval here, going by the bounds of its first
+    /// column.
+    pub(crate) fn may_have_value(&self, encoder: &KeyEncoder, interval: &Interval) -> Result<bool> {
+        let column = encoder.columns()[0];
+        let data_type = self.table.storage_schema().field(column).data_type();
+        if self.meta.columns[column].null_count > 0 || data_type.is_floating() {
+            // NULLs and NaNs lie outside the bounds.
+            return Ok(true);
+        }
+        let bounds = self.bounds()?;
+        let bounds = bounds.column(column);
+        if bounds.null_count() > 0 {
+            return Ok(true);
+        }
+        let keys = encoder.prefix(1).encode(std::slice::from_ref(bounds))?;
+        let beyond = crate::index::successor(keys.get(1));
+        let starts_before_end = beyond.as_ref().is_none_or(|beyond| &interval.low < beyond);
+        Ok(starts_before_end && interval.high.as_deref().is_none_or(|high| keys.get(0) < high))
+    }
+
     /// Bounds of every column as a batch of two rows, minimum and maximum; NULL where unknown.
     pub(crate) fn bounds(&self) -> Result<RecordBatch> {
         let layout = writer::bounds_layout(self.table.storage_schema())?;
@@ -148,9 +198,11 @@ impl Segment {
         layout.decode(&rows, &all)
     }
 
-    /// Memory held for the keys.
-    pub(crate) fn key_bytes(&self) -> usize {
-        self.keys.get().map_or(0, |keys| keys.memory_bytes())
+    /// Memory held for the keys and the secondary indexes.
+    pub(crate) fn index_bytes(&self) -> usize {
+        let postings = self.postings.lock();
+        let postings: usize = postings.values().filter_map(|slot| slot.get()).map(|made| made.memory_bytes()).sum();
+        self.keys.get().map_or(0, |keys| keys.memory_bytes()) + postings
     }
 
     /// Lets the file go when the last reader does. Call it only when no manifest or log that a recovery would start

@@ -85,13 +85,14 @@ pub(crate) async fn read_footer(objects: &dyn ObjectStore, meta: &SegmentMeta) -
     parse().map_err(|error| Error::corruption(path, format!("the footer cannot be read: {error}")))
 }
 
-/// Reads one column, in blocks of [`BLOCK_ROWS`] rows.
+/// Reads a range of rows of one column, in blocks of [`BLOCK_ROWS`] rows from the first one on.
 pub(crate) async fn read_column(
     objects: &dyn ObjectStore,
     table: &TableDef,
     meta: &SegmentMeta,
     footer: &ArrowReaderMetadata,
     column: usize,
+    wanted: Range<usize>,
 ) -> Result<Vec<ArrayRef>> {
     let path = meta.path();
     let field = table.storage_schema().field(column);
@@ -101,16 +102,21 @@ pub(crate) async fn read_column(
     let decode = || {
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(parts, footer.clone());
         let mask = ProjectionMask::roots(builder.parquet_schema(), [column]);
-        let reader = builder.with_projection(mask).with_batch_size(BLOCK_ROWS).build()?;
+        let builder = builder.with_projection(mask).with_batch_size(BLOCK_ROWS);
+        let builder = match wanted.len() == meta.rows as usize {
+            true => builder,
+            false => builder.with_offset(wanted.start).with_limit(wanted.len()),
+        };
+        let reader = builder.build()?;
         reader.map(|batch| Ok(Arc::clone(batch?.column(0)))).collect::<ParquetResult<Vec<ArrayRef>>>()
     };
     let blocks = decode().map_err(|error| Error::corruption(&path, format!("column \"{}\": {error}", field.name())))?;
     let rows: usize = blocks.iter().map(|block| block.len()).sum();
-    let fits = rows == meta.rows as usize && blocks.iter().all(|block| block.data_type() == field.data_type());
+    let fits = rows == wanted.len() && blocks.iter().all(|block| block.data_type() == field.data_type());
     if !fits {
         return Err(Error::corruption(
             &path,
-            format!("column \"{}\" has {rows} rows, not {}", field.name(), meta.rows),
+            format!("column \"{}\" has {rows} rows at {}, not {}", field.name(), wanted.start, wanted.len()),
         ));
     }
     Ok(blocks)

@@ -10,9 +10,11 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, compute_leaves};
 use parquet::basic::{Compression, Encoding};
 use parquet::file::metadata::{ParquetMetaData, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 
 use super::meta::{Base64, ChunkRef, ColumnMeta, SegmentMeta};
@@ -65,17 +67,68 @@ fn properties(table: &TableDef) -> WriterProperties {
 
 /// Encodes rows that are in key order. `keys` are their keys, `id` becomes the segment's.
 pub(crate) fn encode_segment(table: &TableDef, id: u64, rows: &[RecordBatch], keys: &Keys) -> Result<EncodedSegment> {
-    let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
-    assert!(count == keys.len() && count > 0 && count <= SEGMENT_ROWS_MAX, "{count} rows, {} keys", keys.len());
-    let schema = table.storage_schema();
-    let mut file = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut file, Arc::clone(schema), Some(properties(table))).map_err(internal)?;
-    for batch in rows {
-        writer.write(batch).map_err(internal)?;
+    let mut encoder = SegmentEncoder::new(table)?;
+    for column in 0..table.storage_schema().fields().len() {
+        encoder.add_column(rows.iter().map(|batch| batch.column(column)))?;
     }
-    let parquet = writer.close().map_err(internal)?;
-    let file = Bytes::from(file);
+    encoder.finish(id, keys)
+}
 
+/// Encodes a segment column by column, so that only one column has to be in memory unencoded.
+pub(crate) struct SegmentEncoder<'a> {
+    table: &'a TableDef,
+    writer: SerializedFileWriter<Vec<u8>>,
+    columns: std::vec::IntoIter<ArrowColumnWriter>,
+    chunks: Vec<ArrowColumnChunk>,
+}
+
+impl<'a> SegmentEncoder<'a> {
+    pub(crate) fn new(table: &'a TableDef) -> Result<Self> {
+        let schema = Arc::clone(table.storage_schema());
+        let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties(table))).map_err(internal)?;
+        let (writer, factory) = writer.into_serialized_writer().map_err(internal)?;
+        let columns = factory.create_column_writers(0).map_err(internal)?.into_iter();
+        Ok(SegmentEncoder { table, writer, columns, chunks: Vec::new() })
+    }
+
+    /// Encodes the next column of the storage schema, given in pieces.
+    pub(crate) fn add_column<'b>(&mut self, pieces: impl IntoIterator<Item = &'b ArrayRef>) -> Result<()> {
+        let field = self.table.storage_schema().field(self.chunks.len());
+        let mut column = self.columns.next().ok_or_else(|| internal("more columns than the table has"))?;
+        for piece in pieces {
+            for leaf in compute_leaves(field, piece).map_err(internal)? {
+                column.write(&leaf).map_err(internal)?;
+            }
+        }
+        self.chunks.push(column.close().map_err(internal)?);
+        Ok(())
+    }
+
+    /// Encoded bytes so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.close().bytes_written).sum()
+    }
+
+    /// Ends the file. `keys` are the keys of its rows, which ascend.
+    pub(crate) fn finish(mut self, id: u64, keys: &Keys) -> Result<EncodedSegment> {
+        let mut group = self.writer.next_row_group().map_err(internal)?;
+        for chunk in self.chunks {
+            chunk.append_to_row_group(&mut group).map_err(internal)?;
+        }
+        group.close().map_err(internal)?;
+        let parquet = self.writer.finish().map_err(internal)?;
+        // `finish` has written everything behind its buffer, and `into_inner` would write it again.
+        let file = Bytes::from(std::mem::take(self.writer.inner_mut()));
+        describe(self.table, id, &parquet, file, keys)
+    }
+}
+
+/// What the manifest has to know about an encoded file.
+fn describe(table: &TableDef, id: u64, parquet: &ParquetMetaData, file: Bytes, keys: &Keys) -> Result<EncodedSegment> {
+    let schema = table.storage_schema();
+    let count = keys.len();
+    let rows = parquet.file_metadata().num_rows();
+    assert!(rows == count as i64 && count > 0 && count <= SEGMENT_ROWS_MAX, "{rows} rows, {count} keys");
     let [group] = parquet.row_groups() else {
         return Err(internal(format!("{} row groups", parquet.num_row_groups())));
     };
@@ -83,7 +136,7 @@ pub(crate) fn encode_segment(table: &TableDef, id: u64, rows: &[RecordBatch], ke
         let data = &file[offset as usize..(offset + bytes) as usize];
         ChunkRef { offset, bytes, crc32c: crc32c::crc32c(data) }
     };
-    let bounds = Bounds::read(schema, &parquet)?;
+    let bounds = Bounds::read(schema, parquet)?;
     let mut columns = Vec::with_capacity(group.num_columns());
     let mut tail_start = 0;
     for (index, column) in group.columns().iter().enumerate() {

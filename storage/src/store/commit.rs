@@ -18,28 +18,32 @@ use roaring::RoaringBitmap;
 use rustydb_txn::{Expectation, Timestamp, Verdict, VersionState, judge_write};
 
 use super::{Inner, Place, Version};
+use crate::bulk::segment_duplicate;
 use crate::catalog::{Catalog, TableDef, TableId, TableRecord};
 use crate::encoding::Keys;
 use crate::error::{Error, Result};
+use crate::index::unique_value;
 use crate::log::{AddedSegment, Lsn, Operation, Record};
 use crate::manifest::Manifest;
 use crate::objects::{ObjectChanges, ObjectKind};
 use crate::segment::Base64;
-use crate::transaction::{Durability, TableWrites, Writes, duplicate_key, key_columns};
+use crate::transaction::{Durability, TableWrites, Writes, duplicate_key};
 use crate::view::Snapshot;
 
-/// Tables created and dropped by a transaction.
+/// Tables created, dropped and altered by a transaction.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Structure {
     pub(crate) created: Vec<Arc<TableDef>>,
     pub(crate) dropped: Vec<Arc<TableDef>>,
     /// Views, sequences and the like.
     pub(crate) objects: ObjectChanges,
+    /// New definitions of tables that stay.
+    pub(crate) altered: Vec<Arc<TableDef>>,
 }
 
 impl Structure {
     pub(crate) fn is_empty(&self) -> bool {
-        self.created.is_empty() && self.dropped.is_empty() && self.objects.is_empty()
+        self.created.is_empty() && self.dropped.is_empty() && self.altered.is_empty() && self.objects.is_empty()
     }
 }
 
@@ -87,15 +91,27 @@ impl Commit {
         writes.rows.keys().map(|key| key.as_ref())
     }
 
-    /// Tables whose pending keys must be compared with what is there; hidden keys are new by construction, and the
-    /// rows of a table that does not exist yet meet nobody's.
-    fn keys_ready(&self, version: &Version) -> bool {
-        self.writes.tables().all(|(table, writes)| version.keys_loaded(table, Self::row_keys(writes)))
+    /// Whether everything is in memory that deciding and applying the commit will look at.
+    fn keys_ready(&self, version: &Version) -> Result<bool> {
+        for (table, writes) in self.writes.tables() {
+            if !version.keys_loaded(table, Self::row_keys(writes)) {
+                return Ok(false);
+            }
+            for (definition, position, values) in unique_values(version, table, writes)? {
+                if !version.postings_loaded(definition, position, &values)? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     async fn load_keys(&self, version: &Version) -> Result<()> {
         for (table, writes) in self.writes.tables() {
             version.load_keys(table, Self::row_keys(writes)).await?;
+            for (definition, position, values) in unique_values(version, table, writes)? {
+                version.load_postings(definition, position, &values).await?;
+            }
         }
         Ok(())
     }
@@ -111,6 +127,9 @@ impl Commit {
         operations.extend(gone.map(|(id, _)| Operation::DropObject(*id)));
         let put = self.structure.objects.values().flatten();
         operations.extend(put.map(|object| Operation::PutObject(Box::new(object.as_ref().clone()))));
+        for table in &self.structure.altered {
+            operations.push(Operation::AlterTable(Box::new(TableRecord::from(table.as_ref()))));
+        }
         for (table, writes) in self.writes.tables() {
             for (key, pending) in &writes.rows {
                 match (&pending.row, pending.expectation) {
@@ -129,6 +148,23 @@ impl Commit {
     }
 }
 
+/// A table, the position of one of its unique indexes, and values in it.
+type UniqueValues<'a> = (&'a TableDef, usize, Vec<Vec<u8>>);
+
+/// The values of pending rows in each unique index of their table, as the store defines it now. None if the table is
+/// gone or does not exist yet.
+fn unique_values<'a>(version: &'a Version, table: TableId, writes: &TableWrites) -> Result<Vec<UniqueValues<'a>>> {
+    let Some(definition) = version.catalog.table(table) else { return Ok(Vec::new()) };
+    let mut all = Vec::new();
+    for (position, index) in definition.indexes.iter().enumerate().filter(|(_, index)| index.unique) {
+        let codec = definition.codec()?;
+        let rows = writes.rows.values().filter_map(|pending| pending.row.as_deref());
+        let values = rows.map(|row| unique_value(index, &codec.indexes[position], &codec.rows, row));
+        all.push((definition.as_ref(), position, values.filter_map(Result::transpose).collect::<Result<_>>()?));
+    }
+    Ok(all)
+}
+
 /// A bitmap as bytes; empty for none.
 pub(super) fn serialize(rows: Option<&RoaringBitmap>) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -138,28 +174,28 @@ pub(super) fn serialize(rows: Option<&RoaringBitmap>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Installs the newest version of a key wherever the old one is.
+/// Installs the newest version of a key wherever the old one is. The table may be newer than the version.
 pub(crate) fn apply_row(
     version: &Version,
-    table: TableId,
+    table: &TableDef,
     key: &[u8],
     row: Option<Bytes>,
     timestamp: Timestamp,
     watermark: Timestamp,
 ) -> Result<()> {
-    let old = version.locate(table, key, Timestamp::MAX)?;
+    let old = version.locate(table.id, key, Timestamp::MAX)?;
     match old.map(|old| old.place) {
         Some(Place::Segment(segment, old_row)) => segment.deletes.add(old_row, timestamp, watermark),
         Some(Place::Frozen) => {
             if let Some(frozen) = &version.frozen {
-                frozen.supersede(table, key, timestamp);
+                frozen.supersede(table.id, key, timestamp);
             }
         }
-        Some(Place::Active) if row.is_none() => version.active.put(table, key, None, timestamp, watermark),
+        Some(Place::Active) if row.is_none() => version.active.put(table, key, None, timestamp, watermark)?,
         Some(Place::Active) | None => {}
     }
     if row.is_some() {
-        version.active.put(table, key, row, timestamp, watermark);
+        version.active.put(table, key, row, timestamp, watermark)?;
     }
     Ok(())
 }
@@ -189,7 +225,7 @@ impl Inner {
             commit.load_keys(&self.current.load_full()).await?;
             let mut committer = self.committer.lock().await;
             let version = self.current.load_full();
-            if !commit.keys_ready(&version) {
+            if !commit.keys_ready(&version)? {
                 continue;
             }
             self.validate(commit, &version, &committer)?;
@@ -198,7 +234,7 @@ impl Inner {
                 (timeline.allocate(), timeline.watermark())
             };
             let lsn = self.log.append(&commit.record(timestamp)?)?;
-            self.apply_rows(commit, &version, &mut committer, timestamp, watermark);
+            self.apply_rows(commit, &version, &version.catalog, &mut committer, timestamp, watermark);
             if durability == Durability::Sync {
                 committer.last_sync = lsn;
             }
@@ -215,6 +251,10 @@ impl Inner {
         self.validate_structure(&commit, &version)?;
         self.validate_objects(&commit, &version)?;
         self.validate_staged(&commit, &version, &committer).await?;
+        for table in &commit.structure.altered {
+            // Entries of an index that does not come to be are never looked at.
+            version.memtables().try_for_each(|(memtable, _)| memtable.index_all(table))?;
+        }
         let (timestamp, watermark) = {
             let mut timeline = self.timeline.lock();
             (timeline.allocate(), timeline.watermark())
@@ -229,6 +269,7 @@ impl Inner {
             let segments = next.segments.remove(&table.id);
             segments.iter().flat_map(|segments| segments.iter()).for_each(|segment| segment.mark_obsolete());
         }
+        commit.structure.altered.iter().for_each(|table| catalog.replace(Arc::clone(table)));
         commit.structure.created.iter().for_each(|table| catalog.add(Arc::clone(table)));
         change_objects(catalog, &commit.structure.objects);
         for (table, writes) in commit.writes.tables() {
@@ -243,7 +284,10 @@ impl Inner {
             next.add_segments(table, writes.staged.iter().cloned());
             committer.last_change.insert(table, timestamp);
         }
-        self.apply_rows(&commit, &version, &mut committer, timestamp, watermark);
+        self.apply_rows(&commit, &version, &next.catalog, &mut committer, timestamp, watermark);
+        for table in &commit.structure.altered {
+            committer.last_change.insert(table.id, timestamp);
+        }
         committer.structure_changed = true;
         committer.last_sync = lsn;
         self.current.store(Arc::new(next));
@@ -267,6 +311,10 @@ impl Inner {
             let Some(definition) = version.catalog.table(table) else {
                 return Err(Error::Conflict { table: name_of(commit, table) });
             };
+            let checked = commit.snapshot.version.catalog.table(table);
+            if checked.is_none_or(|checked| !checked.accepts_the_same_rows(definition)) {
+                return Err(Error::Conflict { table: definition.name.clone() });
+            }
             if !committer.changed_since(table, snapshot) {
                 // The statements checked against the snapshot, and nothing has happened since.
                 continue;
@@ -286,8 +334,31 @@ impl Inner {
                         let row = pending.row.as_deref().unwrap_or_default();
                         let all: Vec<usize> = (0..definition.storage_schema().fields().len()).collect();
                         let row = definition.codec()?.rows.decode(&[row], &all)?;
-                        return Err(duplicate_key(definition, &key_columns(definition, &row), 0));
+                        return Err(duplicate_key(definition, None, &row, 0));
                     }
+                }
+            }
+            self.validate_indexes(definition, writes, version)?;
+        }
+        Ok(())
+    }
+
+    /// Compares pending rows with what is in the table's unique indexes now, apart from rows the transaction replaces.
+    /// An index may be younger than the rows, so that they have to prove that it can hold them.
+    fn validate_indexes(&self, table: &TableDef, writes: &TableWrites, version: &Version) -> Result<()> {
+        let codec = table.codec()?;
+        let replaced = |key: &[u8]| writes.replaces(key);
+        let mut entry = Vec::new();
+        for (position, index) in table.indexes.iter().enumerate() {
+            for row in writes.rows.values().filter_map(|pending| pending.row.as_deref()) {
+                codec.indexes[position].encode_row(&codec.rows, row, &mut entry)?;
+                if !index.unique {
+                    continue;
+                }
+                let Some(value) = unique_value(index, &codec.indexes[position], &codec.rows, row)? else { continue };
+                if version.holder(table, position, &value, Timestamp::MAX, replaced)?.is_some() {
+                    let all: Vec<usize> = (0..table.storage_schema().fields().len()).collect();
+                    return Err(duplicate_key(table, Some(index), &codec.rows.decode(&[row], &all)?, 0));
                 }
             }
         }
@@ -295,7 +366,13 @@ impl Inner {
     }
 
     fn validate_structure(&self, commit: &Commit, version: &Version) -> Result<()> {
-        let Structure { created, dropped, objects: _ } = &commit.structure;
+        let Structure { created, dropped, altered, objects: _ } = &commit.structure;
+        for table in altered {
+            let (then, now) = (commit.snapshot.version.catalog.table(table.id), version.catalog.table(table.id));
+            if !then.zip(now).is_some_and(|(then, now)| Arc::ptr_eq(then, now)) {
+                return Err(Error::Conflict { table: table.name.clone() });
+            }
+        }
         let is_dropped = |id: TableId| dropped.iter().any(|table| table.id == id);
         for table in dropped {
             if version.catalog.table(table.id).is_none() {
@@ -307,9 +384,10 @@ impl Inner {
                 return Err(Error::DependentObjects { table: table.name.clone(), dependents });
             }
         }
-        for table in created {
+        for table in created.iter().chain(altered) {
             let taken = version.catalog.find(&table.schema_name, &table.name);
-            if taken.is_some_and(|taken| !is_dropped(taken.id)) {
+            let renamed = |id: TableId| altered.iter().any(|other| other.id == id);
+            if taken.is_some_and(|taken| !is_dropped(taken.id) && !renamed(taken.id)) {
                 return Err(Error::TableExists { schema: table.schema_name.clone(), name: table.name.clone() });
             }
             for foreign_key in &table.foreign_keys {
@@ -377,14 +455,28 @@ impl Inner {
             if !committer.changed_since(table, commit.snapshot.timestamp) {
                 continue;
             }
-            for segment in writes.staged.iter().filter(|segment| !segment.table.has_hidden_key()) {
-                let keys: &Arc<Keys> = segment.load_keys().await?;
-                let removed = |key: &[u8]| writes.rows.contains_key(key);
+            let now = Timestamp::MAX - 1;
+            let removed = |key: &[u8]| writes.replaces(key);
+            for segment in &writes.staged {
                 let counts = |row| !writes.is_removed(segment.meta.id, row);
-                let now = Timestamp::MAX - 1;
-                let common = version.first_common_key(table, keys, now, counts, removed).await?;
-                if let Some(row) = common {
-                    return Err(crate::bulk::segment_duplicate(segment, row).await?);
+                if !segment.table.has_hidden_key() {
+                    let keys: &Arc<Keys> = segment.load_keys().await?;
+                    let common = version.first_common_key(table, keys, now, counts, removed).await?;
+                    if let Some(row) = common {
+                        return Err(segment_duplicate(segment, None, row).await?);
+                    }
+                }
+                let Some(definition) = version.catalog.table(table) else { continue };
+                for (position, index) in definition.indexes.iter().enumerate() {
+                    // Building them also finds values that are too long for an index made meanwhile.
+                    let postings = segment.load_postings(index.id, &definition.codec()?.indexes[position]).await?;
+                    if index.unique {
+                        let common =
+                            version.first_common_value(definition, position, &postings, now, counts, removed).await?;
+                        if let Some(row) = common {
+                            return Err(segment_duplicate(segment, Some(index), row as usize).await?);
+                        }
+                    }
                 }
             }
         }
@@ -395,15 +487,17 @@ impl Inner {
         &self,
         commit: &Commit,
         version: &Version,
+        catalog: &Catalog,
         committer: &mut Committer,
         timestamp: Timestamp,
         watermark: Timestamp,
     ) {
         for (table, writes) in commit.writes.tables() {
+            let definition = catalog.table(table).expect("validation found the table or the commit creates it");
             for (key, pending) in &writes.rows {
                 if pending.row.is_some() || pending.expectation == Expectation::Present {
-                    // Validation has just located the same key in the same version.
-                    apply_row(version, table, key, pending.row.clone(), timestamp, watermark)
+                    // Validation has just located the same key in the same version, and encoded the same row.
+                    apply_row(version, definition, key, pending.row.clone(), timestamp, watermark)
                         .expect("the key's segments are loaded, which validation made sure of");
                 }
             }

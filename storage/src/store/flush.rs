@@ -57,6 +57,7 @@ impl Inner {
             self.log.poison(&format!("writing the memtable out: {error}"));
         }
         self.flushed.notify_waiters();
+        self.compaction_wanted.notify_one();
         if let Some(reply) = reply {
             // Nobody may be waiting any more; the store's state tells the same.
             let _ = reply.send(result);
@@ -64,6 +65,8 @@ impl Inner {
     }
 
     async fn flush(&self) -> Result<()> {
+        // A compaction must not change the segments between the freeze and the manifest that lists them.
+        let _checkpoint = self.checkpoint.lock().await;
         let Some(frozen) = self.freeze().await? else { return Ok(()) };
         self.log.wait_durable(frozen.lsn).await?;
         self.timeline.lock().publish(frozen.timestamp);
@@ -92,7 +95,7 @@ impl Inner {
         if version.active.memory_bytes() == 0 && !committer.structure_changed {
             return Ok(None);
         }
-        self.log.rotate(committer.log_number + 1)?;
+        let lsn = self.log.rotate(committer.log_number + 1)?;
         committer.log_number += 1;
         committer.structure_changed = false;
         let mut next = version.successor();
@@ -106,7 +109,7 @@ impl Inner {
             timestamp,
             ..committer.manifest.clone()
         };
-        Ok(Some(Frozen { version: next, timestamp, lsn: self.log.position(), manifest }))
+        Ok(Some(Frozen { version: next, timestamp, lsn, manifest }))
     }
 
     /// Step 2 for one table: its rows, in key order, in as many segments as they need.
@@ -201,6 +204,7 @@ impl Inner {
                 next.add_segments(table, [segment]);
             }
         }
+        next.segments.values().flat_map(|segments| segments.iter()).for_each(|segment| segment.settle(watermark));
         committer.manifest = manifest;
         self.current.store(Arc::new(next));
     }

@@ -9,8 +9,10 @@
 //!   └──────────────────────────┘                 └──────────────────────────────────┘
 //!                   both change `current` under the commit lock only
 //! ```
+//! A second background thread, of low priority, compacts (compact.rs). It and the flush take turns with the manifest.
 
 mod commit;
+mod compact;
 mod flush;
 pub(crate) mod recovery;
 mod version;
@@ -28,7 +30,7 @@ use tokio::sync::{Notify, oneshot};
 pub(crate) use commit::{Commit, Structure, apply_row};
 pub(crate) use version::{Place, Segments, Version};
 
-use crate::catalog::TableId;
+use crate::catalog::{IndexId, TableId};
 use crate::column_cache::{ColumnCache, ColumnSource};
 use crate::error::{Error, Result};
 use crate::files::{DirectoryLock, FileObjects, Files, LocalFiles};
@@ -70,6 +72,12 @@ pub(crate) struct Inner {
     jobs: UnboundedSender<Job>,
     flush_requested: AtomicBool,
     flushed: Notify,
+    /// Held by whoever writes a manifest, from choosing what it lists until the store is as it says.
+    checkpoint: tokio::sync::Mutex<()>,
+    /// Held while a compaction runs: two would choose the same segments.
+    compacting: tokio::sync::Mutex<()>,
+    compaction_wanted: Arc<Notify>,
+    compacted_bytes: AtomicU64,
     closed: AtomicBool,
     lock: LockSlot,
 }
@@ -90,8 +98,8 @@ pub struct MemoryUsage {
     pub memtable_bytes: usize,
     /// Decoded columns.
     pub column_cache_bytes: usize,
-    /// Keys of segments.
-    pub key_index_bytes: usize,
+    /// Keys and secondary indexes of segments.
+    pub index_bytes: usize,
     /// Delete sets.
     pub delete_set_bytes: usize,
     /// Column requests served from memory since the store was opened.
@@ -104,7 +112,7 @@ pub struct MemoryUsage {
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<Inner>,
-    background: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
+    background: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
 }
 
 pub(crate) fn files_of(location: &Location) -> Arc<dyn Files> {
@@ -141,6 +149,10 @@ impl Store {
             jobs,
             flush_requested: AtomicBool::new(false),
             flushed: Notify::new(),
+            checkpoint: tokio::sync::Mutex::new(()),
+            compacting: tokio::sync::Mutex::new(()),
+            compaction_wanted: Arc::default(),
+            compacted_bytes: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             lock: LockSlot(Mutex::new(Some(lock))),
             options,
@@ -164,15 +176,15 @@ impl Store {
                 }
             }
         };
-        let background = std::thread::Builder::new()
-            .name("rustydb-flush".into())
-            .spawn(move || runtime.block_on(work))
-            .map_err(|error| Error::io("starting the background thread", error))?;
+        let flushing = background_thread("rustydb-flush", move || runtime.block_on(work))?;
+        let (store, wanted) = (Arc::downgrade(&inner), Arc::clone(&inner.compaction_wanted));
+        let compacting = background_thread("rustydb-compact", move || compact::run(&store, &wanted))?;
         if replayed_files > LOG_FILES_MAX {
             inner.request_flush();
         }
         inner.request_flush_if_full();
-        Ok(Store { inner, background: Arc::new(Mutex::new(Some(background))) })
+        inner.compaction_wanted.notify_one();
+        Ok(Store { inner, background: Arc::new(Mutex::new(vec![flushing, compacting])) })
     }
 
     /// Ends the store in order. What was committed is durable already; later calls fail with `Closed`.
@@ -185,13 +197,14 @@ impl Store {
         }
         // The background thread may be waiting for a reply or holding the last reference but one: let it end first.
         let _ = self.inner.jobs.send(Job::Stop);
-        let background = self.background.lock().take();
+        self.inner.compaction_wanted.notify_one();
+        let background = std::mem::take(&mut *self.background.lock());
         let inner = Arc::clone(&self.inner);
         let ended = tokio::task::spawn_blocking(move || {
-            if let Some(background) = background
-                && background.join().is_err()
-            {
-                tracing::error!("the background thread panicked");
+            for thread in background {
+                if thread.join().is_err() {
+                    tracing::error!("a background thread panicked");
+                }
             }
         });
         ended.await.map_err(|error| Error::Internal(error.to_string()))?;
@@ -228,6 +241,12 @@ impl Store {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// Merges segments until none are worth merging. The background does the same by itself; this waits for it.
+    pub async fn compact(&self) -> Result<()> {
+        while self.inner.compact_once().await? {}
+        Ok(())
+    }
+
     /// Memory in use.
     pub fn memory(&self) -> MemoryUsage {
         let version = self.inner.current.load();
@@ -236,7 +255,7 @@ impl Store {
         MemoryUsage {
             memtable_bytes: version.memtables().map(|(memtable, _)| memtable.memory_bytes()).sum(),
             column_cache_bytes: self.inner.columns.cache.memory_bytes(),
-            key_index_bytes: segments().map(|segment| segment.key_bytes()).sum(),
+            index_bytes: segments().map(|segment| segment.index_bytes()).sum(),
             delete_set_bytes: segments().map(|segment| segment.deletes.memory_bytes()).sum(),
             column_cache_hits,
             column_cache_misses,
@@ -270,6 +289,17 @@ impl Store {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.compaction_wanted.notify_one();
+    }
+}
+
+fn background_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name(name.into()).spawn(work);
+    thread.map_err(|error| Error::io("starting a background thread", error))
+}
+
 impl Inner {
     /// Pins the newest published state. Timestamp and version belong together: every commit up to the timestamp was
     /// applied to this version or an earlier one, because the version did not change while the timestamp was read.
@@ -298,6 +328,11 @@ impl Inner {
 
     pub(crate) fn new_table_id(&self) -> TableId {
         TableId(self.next_table.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The first of `count` new index ids; they are drawn from the same sequence as the tables'.
+    pub(crate) fn new_index_ids(&self, count: usize) -> IndexId {
+        IndexId(self.next_table.fetch_add(count as u64, Ordering::Relaxed))
     }
 
     pub(crate) fn new_segment_id(&self) -> u64 {

@@ -240,15 +240,15 @@ impl<'a> Replay<'a> {
                 if definition.has_hidden_key() {
                     self.note_row_id(&definition, row);
                 }
-                self.change(table, &key, Some(Bytes::copy_from_slice(row)), timestamp).await?;
+                self.change(&definition, &key, Some(Bytes::copy_from_slice(row)), timestamp).await?;
             }
             Operation::Delete { table, key } => {
-                self.table(table)?;
-                self.change(table, key, None, timestamp).await?;
+                let definition = Arc::clone(self.table(table)?);
+                self.change(&definition, key, None, timestamp).await?;
             }
             Operation::CreateTable(record) => {
                 let table = record.restore().map_err(Error::Internal)?;
-                self.next_table = self.next_table.max(table.id.0 + 1);
+                self.note_ids(&table);
                 Arc::make_mut(&mut self.version.catalog).add(Arc::new(table));
             }
             Operation::DropTable(table) => {
@@ -280,6 +280,13 @@ impl<'a> Replay<'a> {
                 self.next_table = self.next_table.max(id.0 + 1);
                 self.sequences.insert(id, state);
             }
+            Operation::AlterTable(record) => {
+                let table = record.restore().map_err(Error::Internal)?;
+                self.table(table.id)?;
+                self.note_ids(&table);
+                self.version.memtables().try_for_each(|(memtable, _)| memtable.index_all(&table))?;
+                Arc::make_mut(&mut self.version.catalog).replace(Arc::new(table));
+            }
             Operation::Seal => {}
         }
         Ok(())
@@ -295,6 +302,11 @@ impl<'a> Replay<'a> {
         self.version.catalog.table(table).ok_or_else(|| Error::Internal(format!("table {} does not exist", table.0)))
     }
 
+    fn note_ids(&mut self, table: &TableDef) {
+        let indexes = table.indexes.iter().map(|index| index.id.0);
+        self.next_table = indexes.chain([table.id.0]).fold(self.next_table, |next, used| next.max(used + 1));
+    }
+
     fn note_row_id(&mut self, table: &TableDef, row: &[u8]) {
         let column = table.key_columns()[0];
         debug_assert_eq!(table.storage_schema().field(column).name(), ROW_ID_COLUMN);
@@ -304,8 +316,8 @@ impl<'a> Replay<'a> {
         }
     }
 
-    async fn change(&self, table: TableId, key: &[u8], row: Option<Bytes>, timestamp: Timestamp) -> Result<()> {
-        self.version.load_keys(table, std::iter::once(key)).await?;
+    async fn change(&self, table: &TableDef, key: &[u8], row: Option<Bytes>, timestamp: Timestamp) -> Result<()> {
+        self.version.load_keys(table.id, std::iter::once(key)).await?;
         // Nobody has a snapshot of the past yet: older versions may go at once.
         apply_row(&self.version, table, key, row, timestamp, timestamp)
     }

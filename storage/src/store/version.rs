@@ -14,19 +14,21 @@
 //! Every row version lives in exactly one of these places, and every place that holds an older version of a row knows
 //! when it ended. So a scan is a union, and a look-up may stop at the first place that has a visible row of the key.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rustydb_txn::Timestamp;
 
-use crate::catalog::{Catalog, TableId};
+use crate::catalog::{Catalog, TableDef, TableId};
 use crate::encoding::Keys;
 use crate::error::{Error, Result};
+use crate::index::{Interval, Postings, successor};
 use crate::memtable::{ChainState, Memtable};
 use crate::segment::Segment;
 
-/// Segments of one table, oldest first.
+/// Segments of one table.
 pub(crate) type Segments = Arc<[Arc<Segment>]>;
 
 /// One state of the store.
@@ -75,6 +77,13 @@ impl Version {
     pub(crate) fn add_segments(&mut self, table: TableId, added: impl IntoIterator<Item = Arc<Segment>>) {
         let present = self.segments.get(&table).map(|segments| segments.to_vec()).unwrap_or_default();
         self.segments.insert(table, present.into_iter().chain(added).collect());
+    }
+
+    /// Takes some segments of a table out and puts others in.
+    pub(crate) fn replace_segments(&mut self, table: TableId, gone: &HashSet<u64>, added: &[Arc<Segment>]) {
+        let kept = self.segments(table).iter().filter(|segment| !gone.contains(&segment.meta.id));
+        let segments: Segments = kept.chain(added).cloned().collect();
+        self.segments.insert(table, segments);
     }
 
     /// A table's segments.
@@ -143,6 +152,129 @@ impl Version {
         self.segments(table).iter().filter(move |segment| {
             segment.loaded_keys().is_none() && keys.clone().any(|key| segment.meta.may_contain(key))
         })
+    }
+
+    /// Brings into memory what [`holder`](Self::holder) needs to answer for these values of an index of the table: the
+    /// postings and keys of all segments that may have one of them.
+    pub(crate) async fn load_postings(&self, table: &TableDef, position: usize, values: &[Vec<u8>]) -> Result<()> {
+        let (index, encoder) = (&table.indexes[position], &table.codec()?.indexes[position]);
+        for segment in self.segments(table.id) {
+            if segment.loaded_postings(index.id).is_none() || segment.loaded_keys().is_none() {
+                for value in values {
+                    if segment.may_have_value(encoder, &Interval::of_prefix(value))? {
+                        segment.load_postings(index.id, encoder).await?;
+                        segment.load_keys().await?;
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether [`holder`](Self::holder) can answer for all of `values`.
+    pub(crate) fn postings_loaded(&self, table: &TableDef, position: usize, values: &[Vec<u8>]) -> Result<bool> {
+        let (index, encoder) = (&table.indexes[position], &table.codec()?.indexes[position]);
+        for segment in self.segments(table.id) {
+            if segment.loaded_postings(index.id).is_some() && segment.loaded_keys().is_some() {
+                continue;
+            }
+            for value in values {
+                if segment.may_have_value(encoder, &Interval::of_prefix(value))? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The key of a row that a reader at `timestamp` sees and that has this very value in an index, leaving out rows
+    /// whose key the caller has `removed`. The postings must be loaded.
+    pub(crate) fn holder(
+        &self,
+        table: &TableDef,
+        position: usize,
+        value: &[u8],
+        timestamp: Timestamp,
+        removed: impl Fn(&[u8]) -> bool,
+    ) -> Result<Option<Box<[u8]>>> {
+        let (index, encoder) = (&table.indexes[position], &table.codec()?.indexes[position]);
+        let interval = Interval::of_prefix(value);
+        let mut holder = None;
+        for (memtable, _) in self.memtables() {
+            let Some(part) = memtable.table(table.id) else { continue };
+            part.walk_index((index.id, encoder), table, &interval, false, timestamp, |found| {
+                if found.value == value && !removed(found.key) {
+                    holder = Some(found.key.into());
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            })?;
+            if holder.is_some() {
+                return Ok(holder);
+            }
+        }
+        for segment in self.segments(table.id).iter().filter(|segment| segment.created() <= timestamp) {
+            if !segment.may_have_value(encoder, &interval)? {
+                continue;
+            }
+            let (Some(postings), Some(keys)) = (segment.loaded_postings(index.id), segment.loaded_keys()) else {
+                return Err(Error::Internal(format!(
+                    "index {} of segment {} is not loaded",
+                    index.name, segment.meta.id
+                )));
+            };
+            for at in postings.positions(&interval).filter(|at| postings.values().get(*at) == value) {
+                let row = postings.row(at);
+                let key = keys.get(row as usize);
+                if !segment.deletes.contains(row, timestamp) && !removed(key) {
+                    return Ok(Some(key.into()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// A row of `postings`, made by an index of the table, whose value a row visible at `timestamp` has, too; except
+    /// rows that do not count there, and rows here whose key the caller has `removed`.
+    pub(crate) async fn first_common_value(
+        &self,
+        table: &TableDef,
+        position: usize,
+        postings: &Postings,
+        timestamp: Timestamp,
+        counts: impl Fn(u32) -> bool,
+        removed: impl Fn(&[u8]) -> bool,
+    ) -> Result<Option<u32>> {
+        let (index, encoder) = (&table.indexes[position], &table.codec()?.indexes[position]);
+        let values = postings.values();
+        let (Some(first), Some(last)) = (values.first(), values.last()) else { return Ok(None) };
+        let interval = Interval { low: first.to_vec(), high: successor(last) };
+        let mut common = None;
+        for (memtable, _) in self.memtables() {
+            let Some(part) = memtable.table(table.id) else { continue };
+            part.walk_index((index.id, encoder), table, &interval, false, timestamp, |found| {
+                if !removed(found.key) {
+                    common = postings.find(index, found.value, &counts);
+                }
+                if common.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if common.is_some() {
+                return Ok(common);
+            }
+        }
+        for segment in self.segments(table.id).iter().filter(|segment| segment.created() <= timestamp) {
+            if segment.may_have_value(encoder, &interval)? {
+                let others = segment.load_postings(index.id, encoder).await?;
+                let keys = segment.load_keys().await?;
+                let live = |row: u32| !segment.deletes.contains(row, timestamp) && !removed(keys.get(row as usize));
+                common = postings.first_common(index, &others, &counts, live);
+                if common.is_some() {
+                    return Ok(common);
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Finds a key that ascending `keys`, as far as their rows `count`, have in common with the rows visible at

@@ -8,7 +8,7 @@ mod objects;
 mod savepoint;
 mod writes;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
@@ -18,10 +18,12 @@ use rustydb_txn::Expectation;
 pub use savepoint::Savepoint;
 pub(crate) use writes::{TableWrites, Writes};
 
-use crate::bulk::BulkWriter;
-use crate::catalog::{Catalog, NewTable, TableDef, TableId};
+use crate::bulk::{BulkWriter, segment_duplicate};
+use crate::catalog::{Catalog, IndexDef, IndexId, NewIndex, NewTable, TableDef, TableId};
 use crate::encoding::{Keys, format_key};
 use crate::error::{Error, Result};
+use crate::index::unique_value;
+use crate::segment::Segment;
 use crate::store::{Commit, Place, Structure};
 use crate::view::{Found, ReadView, Snapshot};
 
@@ -71,7 +73,9 @@ impl Transaction {
         if self.catalog.find(&table.schema_name, &table.name).is_some() {
             return Err(Error::TableExists { schema: table.schema_name, name: table.name });
         }
-        let definition = Arc::new(TableDef::new(self.snapshot.store.new_table_id(), table)?);
+        let store = &self.snapshot.store;
+        let first_index = store.new_index_ids(table.indexes.len());
+        let definition = Arc::new(TableDef::new(store.new_table_id(), first_index, table)?);
         Arc::make_mut(&mut self.catalog).add(Arc::clone(&definition));
         self.structure.created.push(Arc::clone(&definition));
         Ok(definition)
@@ -87,10 +91,104 @@ impl Transaction {
         }
         Arc::make_mut(&mut self.catalog).remove(table);
         Arc::make_mut(&mut self.writes).forget_table(table);
+        self.structure.altered.retain(|altered| altered.id != table);
         let own = self.structure.created.iter().position(|created| created.id == table);
         match own {
             Some(index) => drop(self.structure.created.remove(index)),
             None => self.structure.dropped.push(definition),
+        }
+        Ok(())
+    }
+
+    /// Changes what the catalog says of a table and not how its rows are stored: its name, column names, nullability,
+    /// metadata and foreign keys. The columns' number, order and types, and the primary key stay; the indexes of
+    /// `table` are not looked at. Rows that others are about to commit were checked against the old definition, so
+    /// unless only a name changes, they will have to try again; for a new rule about existing rows call
+    /// [`require_unchanged`](Self::require_unchanged), too.
+    pub fn alter_table(&mut self, id: TableId, table: NewTable) -> Result<Arc<TableDef>> {
+        let current = self.catalog.require(id)?;
+        if self.catalog.find(&table.schema_name, &table.name).is_some_and(|taken| taken.id != id) {
+            return Err(Error::TableExists { schema: table.schema_name, name: table.name });
+        }
+        let altered = current.altered(table, current.indexes.clone())?;
+        Ok(self.replace_definition(altered))
+    }
+
+    /// Creates an index of the table's rows. Writers are not kept waiting; but when others change the table before the
+    /// transaction that creates a *unique* index commits, that commit fails with `Conflict`.
+    ///
+    /// # Errors
+    /// `DuplicateKey` if the visible rows are not unique.
+    pub async fn create_index(&mut self, table: TableId, index: NewIndex) -> Result<IndexDef> {
+        let current = Arc::clone(self.catalog.require(table)?);
+        let index = IndexDef::new(self.snapshot.store.new_index_ids(1), &index);
+        let indexes = current.indexes.iter().cloned().chain([index.clone()]).collect();
+        let altered = current.altered(current.to_new(), indexes)?;
+        self.check_index(&altered).await?;
+        if index.unique {
+            self.require_unchanged(table);
+        }
+        Arc::make_mut(&mut self.writes).table_mut(table).index_all(&altered)?;
+        self.replace_definition(altered);
+        Ok(index)
+    }
+
+    /// Drops an index.
+    pub fn drop_index(&mut self, table: TableId, index: IndexId) -> Result<()> {
+        let current = self.catalog.require(table)?;
+        let indexes = current.indexes.iter().filter(|other| other.id != index).cloned().collect();
+        let altered = current.altered(current.to_new(), indexes)?;
+        self.replace_definition(altered);
+        Ok(())
+    }
+
+    fn replace_definition(&mut self, altered: TableDef) -> Arc<TableDef> {
+        let altered = Arc::new(altered);
+        Arc::make_mut(&mut self.catalog).replace(Arc::clone(&altered));
+        let Structure { created, altered: others, .. } = &mut self.structure;
+        match created.iter_mut().chain(others.iter_mut()).find(|other| other.id == altered.id) {
+            Some(other) => *other = Arc::clone(&altered),
+            None => others.push(Arc::clone(&altered)),
+        }
+        altered
+    }
+
+    /// Whether the newest index of a table can hold all visible rows, and is unique if it has to be.
+    async fn check_index(&self, table: &TableDef) -> Result<()> {
+        let Some((position, index)) = table.indexes.iter().enumerate().next_back() else { return Ok(()) };
+        let encoder = &table.codec()?.indexes[position];
+        let view = self.view();
+        let mut earlier: Vec<Arc<Segment>> = Vec::new();
+        for segment in view.visible_segments(table.id) {
+            let postings = segment.load_postings(index.id, encoder).await?;
+            let live = |row| view.shows(&segment, row);
+            let mut double = postings.first_double(index, live).filter(|_| index.unique);
+            for other in earlier.iter().filter(|_| index.unique) {
+                let others = other.load_postings(index.id, encoder).await?;
+                double = double.or_else(|| postings.first_common(index, &others, live, |row| view.shows(other, row)));
+            }
+            if let Some(row) = double {
+                return Err(segment_duplicate(&segment, Some(index), row as usize).await?);
+            }
+            earlier.push(segment);
+        }
+        let codec = table.codec()?;
+        let all: Vec<usize> = (0..table.storage_schema().fields().len()).collect();
+        let mut seen = HashSet::new();
+        for row in view.rows_in_memory(table.id) {
+            let mut entry = Vec::new();
+            encoder.encode_row(&codec.rows, &row, &mut entry)?;
+            let Some(value) = unique_value(index, encoder, &codec.rows, &row)?.filter(|_| index.unique) else {
+                continue;
+            };
+            let mut taken = false;
+            for segment in &earlier {
+                let postings = segment.load_postings(index.id, encoder).await?;
+                taken |= postings.find(index, &value, |row| view.shows(segment, row)).is_some();
+            }
+            if taken || !seen.insert(value) {
+                return Err(duplicate_key(table, Some(index), &codec.rows.decode(&[&row], &all)?, 0));
+            }
         }
         Ok(())
     }
@@ -103,9 +201,7 @@ impl Transaction {
         let definition = Arc::clone(self.catalog.require(table)?);
         let rows = storage_rows(&definition, rows, || self.snapshot.store.new_row_ids(rows.num_rows()))?;
         let keys = self.keys_of(&definition, &rows)?;
-        if !definition.has_hidden_key() {
-            self.check_duplicates(&definition, &rows, &keys, &HashSet::new()).await?;
-        }
+        self.check_duplicates(&definition, &rows, &keys, &HashSet::new()).await?;
         self.put(&definition, &rows, &keys)?;
         Ok(rows.num_rows() as u64)
     }
@@ -116,7 +212,7 @@ impl Transaction {
         let keys = view.encode_keys(table, keys)?;
         let visible = self.visible_rows(&view, table, &keys).await?;
         drop(view);
-        self.hide(table, &keys, &visible);
+        self.hide(table, &keys, &visible)?;
         let limit_bytes = self.snapshot.store.transaction_bytes();
         if self.writes.bytes() > limit_bytes {
             return Err(Error::TransactionTooLarge { limit_bytes });
@@ -140,7 +236,7 @@ impl Transaction {
         let new_keys = self.keys_of(&definition, &rows)?;
         let replaced: HashSet<&[u8]> = visible.iter().map(|(row, _)| old_keys.get(*row)).collect();
         self.check_duplicates(&definition, &rows, &new_keys, &replaced).await?;
-        self.hide(table, &old_keys, &visible);
+        self.hide(table, &old_keys, &visible)?;
         self.put(&definition, &rows, &new_keys)?;
         Ok(rows.num_rows() as u64)
     }
@@ -150,12 +246,7 @@ impl Transaction {
         BulkWriter::new(self.view(), Arc::clone(self.catalog.require(table)?))
     }
 
-    pub(crate) fn attach(
-        &mut self,
-        view: &ReadView,
-        table: TableId,
-        segments: Vec<Arc<crate::segment::Segment>>,
-    ) -> Result<()> {
+    pub(crate) fn attach(&mut self, view: &ReadView, table: TableId, segments: Vec<Arc<Segment>>) -> Result<()> {
         if !Arc::ptr_eq(&view.snapshot, &self.snapshot) {
             return Err(Error::Internal("a bulk load was finished in another transaction".into()));
         }
@@ -206,7 +297,8 @@ impl Transaction {
         Ok(visible)
     }
 
-    /// Fails if new rows share a key with each other or with a visible row that is not `replaced`.
+    /// Fails if new rows share a key, or a value of a unique index, with each other or with a visible row that is not
+    /// `replaced`.
     async fn check_duplicates(
         &self,
         table: &TableDef,
@@ -215,36 +307,55 @@ impl Transaction {
         replaced: &HashSet<&[u8]>,
     ) -> Result<()> {
         let view = self.view();
-        view.load_keys(table.id, keys).await?;
-        let mut seen = HashMap::with_capacity(keys.len());
-        for row in 0..keys.len() {
-            let key = keys.get(row);
-            let taken = !replaced.contains(key) && view.find(table.id, key)?.is_some();
-            if taken || seen.insert(key, row).is_some() {
-                return Err(duplicate_key(table, &key_columns(table, rows), row));
+        if !table.has_hidden_key() {
+            view.load_keys(table.id, keys).await?;
+            let mut seen = HashSet::with_capacity(keys.len());
+            for row in 0..keys.len() {
+                let key = keys.get(row);
+                let taken = !replaced.contains(key) && view.find(table.id, key)?.is_some();
+                if taken || !seen.insert(key) {
+                    return Err(duplicate_key(table, None, rows, row));
+                }
+            }
+        }
+        for (position, index) in table.indexes.iter().enumerate().filter(|(_, index)| index.unique) {
+            let columns: Vec<ArrayRef> = index.columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
+            let values = table.codec()?.indexes[position].encode(&columns)?;
+            let distinct = |row: usize| index.nulls_distinct && columns.iter().any(|column| column.is_null(row));
+            let candidates: Vec<usize> = (0..values.len()).filter(|row| !distinct(*row)).collect();
+            let wanted: Vec<Vec<u8>> = candidates.iter().map(|row| values.get(*row).to_vec()).collect();
+            view.load_postings(table, position, &wanted).await?;
+            let mut seen = HashSet::with_capacity(candidates.len());
+            for row in candidates {
+                let holder = view.holder(table, position, values.get(row), |key| replaced.contains(key))?;
+                if holder.is_some() || !seen.insert(values.get(row)) {
+                    return Err(duplicate_key(table, Some(index), rows, row));
+                }
             }
         }
         Ok(())
     }
 
     /// Marks visible rows as deleted by this transaction.
-    fn hide(&mut self, table: TableId, keys: &Keys, visible: &[(usize, Found)]) {
+    fn hide(&mut self, table: TableId, keys: &Keys, visible: &[(usize, Found)]) -> Result<()> {
+        let definition = Arc::clone(self.catalog.require(table)?);
         let writes = Arc::make_mut(&mut self.writes);
         for (row, found) in visible {
             let key = keys.get(*row);
             match found {
-                Found::Pending(_) => writes.set(table, key, Expectation::Absent, None),
+                Found::Pending(_) => writes.set(&definition, key, Expectation::Absent, None)?,
                 Found::Staged(segment, row) => {
                     writes.table_mut(table).removed.entry(segment.meta.id).or_default().insert(*row);
                 }
                 Found::Committed(place, _) => {
-                    writes.set(table, key, Expectation::Present, None);
+                    writes.set(&definition, key, Expectation::Present, None)?;
                     if let Place::Segment(segment, row) = place {
                         writes.table_mut(table).removed.entry(segment.meta.id).or_default().insert(*row);
                     }
                 }
             }
         }
+        Ok(())
     }
 
     /// Records new rows. Where a row replaces a committed one, [`hide`](Self::hide) has noted that already.
@@ -257,7 +368,7 @@ impl Transaction {
         }
         let writes = Arc::make_mut(&mut self.writes);
         for (row, bytes) in encoded.into_iter().enumerate() {
-            writes.set(table.id, keys.get(row), Expectation::Absent, Some(bytes));
+            writes.set(table, keys.get(row), Expectation::Absent, Some(bytes))?;
         }
         Ok(())
     }
@@ -267,13 +378,19 @@ pub(crate) fn key_columns(table: &TableDef, rows: &RecordBatch) -> Vec<ArrayRef>
     table.key_columns().iter().map(|column| Arc::clone(rows.column(*column))).collect()
 }
 
-pub(crate) fn duplicate_key(table: &TableDef, key_columns: &[ArrayRef], row: usize) -> Error {
+/// The error for a row (of the storage schema) whose key, or whose value in a unique index, is taken.
+pub(crate) fn duplicate_key(table: &TableDef, index: Option<&IndexDef>, rows: &RecordBatch, row: usize) -> Error {
+    let (constraint, columns) = match index {
+        Some(index) => (index.name.clone(), index.columns.as_slice()),
+        None => (table.primary_key_name(), table.key_columns()),
+    };
     let name = |column: &usize| table.storage_schema().field(*column).name().clone();
+    let values: Vec<ArrayRef> = columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
     Error::DuplicateKey {
         table: table.name.clone(),
-        constraint: table.primary_key_name(),
-        columns: table.key_columns().iter().map(name).collect(),
-        key: format_key(key_columns, row),
+        constraint,
+        columns: columns.iter().map(name).collect(),
+        key: format_key(&values, row),
     }
 }
 

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use roaring::RoaringBitmap;
 use rustydb_txn::Expectation;
 
-use crate::catalog::TableId;
+use crate::catalog::{IndexId, TableDef, TableId};
+use crate::error::Result;
 use crate::segment::Segment;
 
 /// Memory a pending change costs beside its key and row.
@@ -33,11 +34,45 @@ pub(crate) struct TableWrites {
     pub(crate) removed: HashMap<u64, RoaringBitmap>,
     /// Segments a bulk load of this transaction wrote.
     pub(crate) staged: Vec<Arc<Segment>>,
+    /// The pending rows in the order of each index: `value‖key` and the length of the value.
+    pub(crate) entries: HashMap<IndexId, BTreeMap<Box<[u8]>, u32>>,
 }
 
 impl TableWrites {
     pub(crate) fn is_removed(&self, segment: u64, row: u32) -> bool {
         self.removed.get(&segment).is_some_and(|rows| rows.contains(row))
+    }
+
+    /// Whether a commit takes away the row that has this key: it writes the key, and not just a row of its own that it
+    /// has deleted again, beside which others may have inserted theirs.
+    pub(crate) fn replaces(&self, key: &[u8]) -> bool {
+        let writes = |pending: &PendingRow| pending.row.is_some() || pending.expectation == Expectation::Present;
+        self.rows.get(key).is_some_and(writes)
+    }
+
+    /// Adds entries for all pending rows, of which there may be some before there is the index.
+    pub(crate) fn index_all(&mut self, table: &TableDef) -> Result<()> {
+        let rows: Vec<_> =
+            self.rows.iter().filter_map(|(key, pending)| Some((key.clone(), pending.row.clone()?))).collect();
+        rows.iter().try_for_each(|(key, row)| self.change_entries(table, key, row, true))
+    }
+
+    /// Adds or removes the index entries of a pending row.
+    fn change_entries(&mut self, table: &TableDef, key: &[u8], row: &[u8], add: bool) -> Result<()> {
+        let codec = table.codec()?;
+        for (index, encoder) in table.indexes.iter().zip(&codec.indexes) {
+            let mut entry = Vec::new();
+            encoder.encode_row(&codec.rows, row, &mut entry)?;
+            let length = entry.len() as u32;
+            entry.extend_from_slice(key);
+            let entries = self.entries.entry(index.id).or_default();
+            if add {
+                entries.insert(entry.into(), length);
+            } else {
+                entries.remove(entry.as_slice());
+            }
+        }
+        Ok(())
     }
 
     fn is_empty(&self) -> bool {
@@ -79,14 +114,30 @@ impl Writes {
     }
 
     /// Sets the pending state of a key. The expectation of its first change stays.
-    pub(crate) fn set(&mut self, table: TableId, key: &[u8], expectation: Expectation, row: Option<Bytes>) {
+    pub(crate) fn set(
+        &mut self,
+        table: &TableDef,
+        key: &[u8],
+        expectation: Expectation,
+        row: Option<Bytes>,
+    ) -> Result<()> {
         self.bytes += row.as_ref().map_or(0, Bytes::len);
-        let rows = &mut self.table_mut(table).rows;
-        if let Some(pending) = rows.get_mut(key) {
-            pending.row = row;
-            return;
+        let writes = self.table_mut(table.id);
+        if !table.indexes.is_empty() {
+            let before = writes.rows.get(key).and_then(|pending| pending.row.clone());
+            if let Some(before) = before {
+                writes.change_entries(table, key, &before, false)?;
+            }
+            if let Some(row) = &row {
+                writes.change_entries(table, key, row, true)?;
+            }
         }
-        rows.insert(key.into(), PendingRow { expectation, row });
-        self.bytes += key.len() + WRITE_OVERHEAD_BYTES;
+        if let Some(pending) = writes.rows.get_mut(key) {
+            pending.row = row;
+            return Ok(());
+        }
+        writes.rows.insert(key.into(), PendingRow { expectation, row });
+        self.bytes += key.len() + WRITE_OVERHEAD_BYTES * (1 + table.indexes.len());
+        Ok(())
     }
 }

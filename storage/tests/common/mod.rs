@@ -25,6 +25,7 @@ pub fn keyed(name: &str) -> NewTable {
         schema: schema(),
         primary_key: vec![0],
         foreign_keys: vec![],
+        indexes: vec![],
     }
 }
 
@@ -109,4 +110,9 @@ pub async fn contents(view: &ReadView, table: TableId) -> BTreeMap<i64, String> 
 
 pub fn map(rows: &[(i64, &str)]) -> BTreeMap<i64, String> {
     rows.iter().map(|(id, name)| (*id, name.to_string())).collect()
+}
+
+/// A number in an environment variable, by which a failed random test is repeated.
+pub fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }

@@ -1,0 +1,229 @@
+//! Puts a compaction into the store: what to merge, and the swap. The story is in [`crate::compaction`].
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use roaring::RoaringBitmap;
+use rustydb_txn::Timestamp;
+use tokio::sync::Notify;
+
+use super::commit::serialize;
+use super::{Inner, Version};
+use crate::bulk::put_segment;
+use crate::catalog::TableDef;
+use crate::compaction::{Merged, Shape, choose, merge};
+use crate::error::{Error, Result};
+use crate::log::{AddedSegment, Lsn};
+use crate::manifest::{self, Manifest};
+use crate::segment::{Base64, Segment};
+
+/// Segments to be merged, and the moment as of which their rows are live.
+struct Task {
+    table: Arc<TableDef>,
+    inputs: Vec<Arc<Segment>>,
+    dead: Vec<RoaringBitmap>,
+    timestamp: Timestamp,
+    /// What must be durable before rows that are dead by then may be forgotten.
+    lsn: Lsn,
+}
+
+/// After a failure, compaction rests; what failed may be a full disk or a damaged file, and reads and writes go on.
+const REST_AFTER_FAILURE: Duration = Duration::from_secs(30);
+
+/// The background thread: compacts whenever something was flushed, until the store is gone or closed.
+pub(super) fn run(store: &Weak<Inner>, wanted: &Notify) {
+    // Reads and commits go first. If the priority cannot be lowered, they share.
+    let _ = rustix::process::nice(10);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "no compaction: its runtime could not be started"),
+    };
+    runtime.block_on(async {
+        let mut rest_until: Option<Instant> = None;
+        loop {
+            let Some(inner) = store.upgrade() else { return };
+            if inner.closed.load(Ordering::Acquire) {
+                return;
+            }
+            let work = async {
+                if rest_until.is_none_or(|until| until <= Instant::now()) {
+                    while inner.compact_once().await? {}
+                }
+                Ok(())
+            };
+            rest_until = match work.await {
+                Ok(()) => None,
+                Err(Error::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "a compaction failed; nothing is lost, it will be tried again");
+                    Some(Instant::now() + REST_AFTER_FAILURE)
+                }
+            };
+            // While nothing is to be done, the store may go.
+            drop(inner);
+            wanted.notified().await;
+        }
+    });
+}
+
+impl Inner {
+    /// Merges what is most worth it. Returns whether there was anything.
+    pub(super) async fn compact_once(&self) -> Result<bool> {
+        let _compacting = self.compacting.lock().await;
+        let Some(task) = self.choose_compaction().await else { return Ok(false) };
+        let started = Instant::now();
+        let mut outputs: Vec<Arc<Segment>> = Vec::new();
+        let merged = merge(
+            &task.table,
+            &task.inputs,
+            &task.dead,
+            || self.new_segment_id(),
+            async |bytes| self.pause_background(bytes).await,
+            async |output| {
+                let segment = put_segment(self, Arc::clone(&task.table), output.encoded).await?;
+                segment.complete(output.keys, output.written);
+                outputs.push(segment);
+                Ok(())
+            },
+        );
+        let merged = merged.await?;
+        self.log.wait_durable(task.lsn).await?;
+        self.timeline.lock().publish(task.timestamp);
+        self.swap(&task, &outputs, &merged).await?;
+        let bytes = |segments: &[Arc<Segment>]| segments.iter().map(|segment| segment.meta.file_bytes).sum::<u64>();
+        self.compacted_bytes.fetch_add(bytes(&outputs), Ordering::Relaxed);
+        tracing::debug!(
+            table = task.table.name,
+            inputs = task.inputs.len(),
+            outputs = outputs.len(),
+            bytes_before = bytes(&task.inputs),
+            bytes_after = bytes(&outputs),
+            elapsed = ?started.elapsed(),
+            "compacted"
+        );
+        Ok(true)
+    }
+
+    /// The most worthwhile merge of segments which the newest manifest lists.
+    async fn choose_compaction(&self) -> Option<Task> {
+        let committer = self.committer.lock().await;
+        let version = self.current.load_full();
+        let listed: HashSet<u64> = {
+            let segments = committer.manifest.tables.iter().flat_map(|table| &table.segments);
+            segments.map(|segment| segment.meta.id).collect()
+        };
+        let timestamp = self.timeline.lock().allocated();
+        for table in version.catalog.tables() {
+            let segments: Vec<&Arc<Segment>> =
+                version.segments(table.id).iter().filter(|segment| listed.contains(&segment.meta.id)).collect();
+            let dead: Vec<RoaringBitmap> = segments
+                .iter()
+                .map(|segment| segment.deletes.at(timestamp).map(|rows| rows.as_ref().clone()).unwrap_or_default())
+                .collect();
+            let shapes: Vec<Shape<'_>> =
+                segments.iter().zip(&dead).map(|(segment, dead)| shape(segment, dead)).collect();
+            let chosen = choose(&shapes);
+            if !chosen.is_empty() {
+                return Some(Task {
+                    table: Arc::clone(table),
+                    inputs: chosen.iter().map(|index| Arc::clone(segments[*index])).collect(),
+                    dead: chosen.iter().map(|index| dead[*index].clone()).collect(),
+                    timestamp,
+                    lsn: self.log.position(),
+                });
+            }
+        }
+        None
+    }
+
+    /// Steps 3 and 4.
+    async fn swap(&self, task: &Task, outputs: &[Arc<Segment>], merged: &Merged) -> Result<()> {
+        let _checkpoint = self.checkpoint.lock().await;
+        let manifest = {
+            let committer = self.committer.lock().await;
+            if self.current.load().catalog.table(task.table.id).is_none() {
+                // Dropped meanwhile; the outputs go with their last reference.
+                return Ok(());
+            }
+            replace(&committer.manifest, task, outputs, merged)?
+        };
+        manifest::store(self.columns.objects.as_ref(), &manifest).await?;
+        {
+            let mut committer = self.committer.lock().await;
+            let mut next = self.current.load().successor();
+            if next.catalog.table(task.table.id).is_some() {
+                self.install_merged(&mut next, task, outputs, merged);
+            }
+            committer.manifest = manifest;
+            self.current.store(Arc::new(next));
+        }
+        task.inputs.iter().for_each(|input| input.mark_obsolete());
+        manifest::remove_old(self.columns.objects.as_ref()).await
+    }
+
+    /// Carries the deletes since the merge's moment over to the outputs and puts these in the place of the inputs.
+    fn install_merged(&self, next: &mut Version, task: &Task, outputs: &[Arc<Segment>], merged: &Merged) {
+        let watermark = self.timeline.lock().watermark();
+        let mut moved: Vec<(Timestamp, usize, u32)> = Vec::new();
+        for (index, (input, dead)) in task.inputs.iter().zip(&task.dead).enumerate() {
+            for (timestamp, row) in input.deletes.since(dead, task.timestamp) {
+                let (output, row) = merged.new_place(index, row).expect("a row that was live is in an output");
+                moved.push((timestamp, output, row));
+            }
+        }
+        moved.sort_unstable();
+        for (timestamp, output, row) in moved {
+            outputs[output].deletes.add(row, timestamp, watermark);
+        }
+        outputs.iter().for_each(|output| output.commit(task.timestamp));
+        let gone: HashSet<u64> = task.inputs.iter().map(|input| input.meta.id).collect();
+        next.replace_segments(task.table.id, &gone, outputs);
+    }
+
+    /// Keeps background writes to the configured rate, and ends them when the store closes.
+    async fn pause_background(&self, bytes: u64) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        match self.options.background_bytes_per_second {
+            0 => tokio::task::yield_now().await,
+            rate => tokio::time::sleep(Duration::from_secs_f64(bytes as f64 / rate as f64)).await,
+        }
+        Ok(())
+    }
+}
+
+fn shape<'a>(segment: &'a Segment, dead: &RoaringBitmap) -> Shape<'a> {
+    let rows = u64::from(segment.meta.rows);
+    let (first_key, last_key) = (&segment.meta.first_key.0, &segment.meta.last_key.0);
+    Shape { rows, live: rows - dead.len(), first_key, last_key }
+}
+
+/// The manifest with the outputs in the place of the inputs. It stays at its moment, so the outputs' delete sets are
+/// those of that moment; what came later is in the log.
+fn replace(manifest: &Manifest, task: &Task, outputs: &[Arc<Segment>], merged: &Merged) -> Result<Manifest> {
+    let mut deleted = vec![RoaringBitmap::new(); outputs.len()];
+    for (index, (input, dead)) in task.inputs.iter().zip(&task.dead).enumerate() {
+        let then = input.deletes.at(manifest.timestamp);
+        for row in then.iter().flat_map(|rows| rows.iter()).filter(|row| !dead.contains(*row)) {
+            if let Some((output, row)) = merged.new_place(index, row) {
+                deleted[output].insert(row);
+            }
+        }
+    }
+    let mut next = Manifest { number: manifest.number + 1, ..manifest.clone() };
+    for entry in next.tables.iter_mut().filter(|entry| entry.table.id() == task.table.id) {
+        let gone: HashSet<u64> = task.inputs.iter().map(|input| input.meta.id).collect();
+        entry.segments.retain(|segment| !gone.contains(&segment.meta.id));
+        for (output, deleted) in outputs.iter().zip(&deleted) {
+            let deleted = Base64(serialize(Some(deleted))?);
+            entry.segments.push(AddedSegment { meta: output.meta.clone(), deleted });
+        }
+    }
+    // Ids that were given out must not be given out again: the outputs' are younger than the manifest's counter.
+    let newest = outputs.iter().map(|output| output.meta.id + 1);
+    next.next_segment = newest.fold(next.next_segment, u64::max);
+    Ok(next)
+}
