@@ -10,7 +10,7 @@ use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
-use rustydb_storage::{CheckReport, MemoryUsage, Store};
+use rustydb_storage::{CheckReport, Finding, MemoryUsage, Store};
 
 use crate::opaque::Opaque;
 use crate::options::{DatabaseLocation, DatabaseOptions};
@@ -18,7 +18,8 @@ use crate::runtime::Runtimes;
 use crate::session::Session;
 use crate::sql::arithmetic::SqlArithmetic;
 use crate::sql::single_row::SingleRow;
-use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Result, functions};
+use crate::users::{self, Users};
+use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Identity, Result, functions};
 
 /// Where queries put what does not fit into memory, inside the data directory.
 const SPILL_DIRECTORY: &str = "spill";
@@ -39,6 +40,7 @@ pub struct Database {
 #[derive(Debug)]
 struct Shared {
     store: Store,
+    users: Users,
     runtimes: Arc<Runtimes>,
     state: Arc<SessionState>,
     config: SessionConfig,
@@ -57,18 +59,28 @@ impl Database {
         let runtimes = Arc::new(Runtimes::start(query_threads)?);
         let store_options = options.store_options();
         let store = runtimes.run_in_background(async move { Ok(Store::open(store_options).await?) }).await?;
+        let directory = match &options.location {
+            DatabaseLocation::Directory(path) => Some(path.as_path()),
+            DatabaseLocation::Memory => None,
+        };
+        let users = Users::open(directory)?;
         let runtime_env = runtime_env(&options)?;
         let config = session_config(query_threads);
         let state = session_state(config.clone(), runtime_env);
         let DatabaseOptions { statement_timeout, allow_server_files, .. } = options;
         let state = Arc::new(state);
-        let shared = Shared { store, runtimes, state, config, statement_timeout, allow_server_files };
+        let shared = Shared { store, users, runtimes, state, config, statement_timeout, allow_server_files };
         Ok(Database { shared: Opaque::new(shared) })
     }
 
     /// A new session. Costs next to nothing.
     pub fn connect(&self) -> Session {
-        Session::new(self.clone())
+        Session::new(self.clone(), None)
+    }
+
+    /// A new session of a user who has logged in ([`authenticate`](Self::authenticate)), with that user's rights.
+    pub fn connect_as(&self, identity: Identity) -> Session {
+        Session::new(self.clone(), Some(identity))
     }
 
     /// Waits for running commits and seals the store. Later statements fail with 57P01.
@@ -81,7 +93,15 @@ impl Database {
     pub async fn check(options: DatabaseOptions) -> Result<CheckReport> {
         let runtimes = Runtimes::start(1)?;
         let store_options = options.store_options();
-        runtimes.run_in_background(async move { Ok(rustydb_storage::check(store_options).await?) }).await
+        let checked = runtimes.run_in_background(async move { Ok(rustydb_storage::check(store_options).await?) });
+        let mut report = checked.await?;
+        if let DatabaseLocation::Directory(path) = &options.location
+            && let Err(error) = users::read_file(path)
+        {
+            let file = users::FILE_NAME.to_owned();
+            report.findings.push(Finding { file, detail: error.message().to_owned() });
+        }
+        Ok(report)
     }
 
     /// Writes the rows held in memory out to segment files, now.
@@ -97,6 +117,10 @@ impl Database {
 
     pub(crate) fn store(&self) -> &Store {
         &self.shared.store
+    }
+
+    pub(crate) fn users(&self) -> &Users {
+        &self.shared.users
     }
 
     pub(crate) fn runtimes(&self) -> &Arc<Runtimes> {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, Schema};
 use datafusion::sql::sqlparser::ast::{
     ColumnDef, ColumnOption, ColumnOptionDef, ConstraintCharacteristics, ConstraintReferenceMatchKind,
     DeferrableInitial, Expr, ForeignKeyConstraint, Ident, IndexColumn, ObjectName, OrderByExpr, OrderByOptions,
@@ -25,7 +25,7 @@ use crate::sql::context::StatementContext;
 use crate::sql::parse::{fold, place, table_name};
 use crate::sql::plan::{bind, make_ready, plan_query};
 use crate::sql::route::CreateTableStatement;
-use crate::sql::types::{DEFAULT_KEY, column_type, name_of};
+use crate::sql::types::{DEFAULT_KEY, column_type, extension_type, name_of};
 use crate::{DEFAULT_SCHEMA, Error, Result};
 
 pub(crate) async fn create_table(
@@ -117,7 +117,7 @@ pub(crate) fn schema_of_rows(schema: &Schema) -> Result<Schema> {
         if fields.iter().any(|known| known.name() == name) {
             return Err(duplicate_column(name).with_hint("Give the columns different names with AS."));
         }
-        fields.push(table_field(name, field.data_type())?);
+        fields.push(table_field(name, field.data_type())?.with_metadata(extension_type(field)));
     }
     if fields.is_empty() {
         return Err(Error::unsupported("a table without columns"));
@@ -130,6 +130,10 @@ fn table_field(name: &str, data_type: &DataType) -> Result<Field> {
     let stored = match data_type {
         // SELECT NULL has no type; text can hold whatever comes.
         DataType::Null => Some(DataType::Utf8View),
+        // Digits are what counts, not the width they travel in.
+        DataType::Decimal256(precision, scale) if *precision <= DECIMAL128_MAX_PRECISION => {
+            Some(DataType::Decimal128(*precision, *scale))
+        }
         other => canonical_type(other),
     };
     match stored {

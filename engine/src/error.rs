@@ -41,6 +41,7 @@ pub(crate) mod sqlstate {
     pub(crate) const SYNTAX_OR_ACCESS: &str = "42000";
     pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
     pub(crate) const SYNTAX: &str = "42601";
+    pub(crate) const INVALID_NAME: &str = "42602";
     pub(crate) const DUPLICATE_COLUMN: &str = "42701";
     pub(crate) const AMBIGUOUS_COLUMN: &str = "42702";
     pub(crate) const UNDEFINED_COLUMN: &str = "42703";

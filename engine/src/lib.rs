@@ -33,6 +33,7 @@ mod scan;
 mod session;
 mod sql;
 mod stream;
+mod users;
 
 pub use database::Database;
 pub use datafusion::scalar::ScalarValue as Value;
@@ -42,7 +43,8 @@ pub use prepared::Prepared;
 pub use rustydb_storage::{Catalog, CheckReport, Durability, Finding, ForeignKey, MemoryUsage, TableDef, TableId};
 pub use session::{BatchStream, Completion, IngestMode, IngestTarget, Session, StatementResult, TransactionStatus};
 pub use sql::split::{ScriptStatement, split_statements, statement_is_complete};
-pub use stream::RecordStream;
+pub use stream::{Progress, RecordStream};
+pub use users::{Identity, random_password};
 
 /// The name of the one database a server has, as catalogs show it.
 pub const CATALOG_NAME: &str = "rustydb";

@@ -12,15 +12,17 @@ use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::sqlparser::ast;
 
-use crate::Result;
 use crate::dml;
 use crate::opaque::Opaque;
 use crate::session::{describe_schema, text_table};
 use crate::sql::context::StatementContext;
 use crate::sql::names::shown;
 use crate::sql::parse::Parsed;
-use crate::sql::plan::{plan_query, result_schema};
-use crate::sql::route::{InsertStatement, Routed};
+use crate::sql::plan::{bind, check_parameter_count, plan_query, result_schema};
+use crate::sql::route::{InsertStatement, Routed, route};
+use crate::sql::user_syntax::UserStatement;
+use crate::users::SHOW_USERS_COLUMNS;
+use crate::{Result, Value};
 
 /// A statement ready to be executed many times. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -36,7 +38,7 @@ struct Inner {
 
 impl Prepared {
     pub(crate) fn new(sql: String, parsed: Parsed, routed: Routed, context: &StatementContext) -> Result<Self> {
-        let (plans, result_schema) = analyse(context, routed)?;
+        let (plans, answer) = analyse(context, routed)?;
         let mut types = HashMap::new();
         for plan in &plans {
             for (name, data_type) in parameter_types(plan)? {
@@ -50,6 +52,14 @@ impl Prepared {
             Field::new(name, data_type, true)
         });
         let parameter_schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let result_schema = match answer {
+            Answer::Nothing => None,
+            Answer::Columns(schema) => Some(schema),
+            Answer::OfPlan => {
+                let types = parameter_schema.fields().iter().map(|field| field.data_type());
+                plans.into_iter().next().map(|plan| schema_with(context, plan, types)).transpose()?
+            }
+        };
         Ok(Prepared(Opaque::new(Inner {
             sql,
             parsed,
@@ -68,9 +78,26 @@ impl Prepared {
         Arc::clone(&self.0.parameter_schema)
     }
 
-    /// The columns of the result, or `None` if the statement returns no rows.
+    /// The columns of the result, or `None` if the statement returns no rows. Where a column's type depends on a
+    /// parameter's, it is the one that follows from [`parameter_schema`](Self::parameter_schema).
     pub fn result_schema(&self) -> Option<SchemaRef> {
         self.0.result_schema.clone()
+    }
+
+    /// The columns of the result when the parameters have these types instead.
+    pub(crate) fn result_schema_for(
+        &self,
+        context: &StatementContext,
+        types: &[DataType],
+    ) -> Result<Option<SchemaRef>> {
+        check_parameter_count(self.0.parsed.parameters, types.len())?;
+        match route(self.0.parsed.statement.clone())? {
+            Routed::Query(query) => {
+                let schema = schema_with(context, plan_query(context, *query)?, types)?;
+                Ok(Some(shown(&schema)))
+            }
+            _ => Ok(self.result_schema()),
+        }
     }
 
     pub(crate) fn parsed(&self) -> Parsed {
@@ -78,31 +105,50 @@ impl Prepared {
     }
 }
 
+/// The columns of a query whose parameters have the given types.
+fn schema_with<'a>(
+    context: &StatementContext,
+    plan: LogicalPlan,
+    types: impl IntoIterator<Item = &'a DataType>,
+) -> Result<SchemaRef> {
+    let nulls = types.into_iter().map(Value::try_new_null).collect::<Result<Vec<_>, _>>()?;
+    // Where a NULL cannot stand (LIMIT $1), the plan with its placeholders has to do.
+    let typed = bind(plan.clone(), &nulls).unwrap_or(plan);
+    Ok(result_schema(context, &typed))
+}
+
+/// What a statement answers with.
+enum Answer {
+    Nothing,
+    /// The columns of its plan, which is the only one.
+    OfPlan,
+    Columns(SchemaRef),
+}
+
 /// The plans that tell the parameters' types, and the result's columns.
-fn analyse(context: &StatementContext, routed: Routed) -> Result<(Vec<LogicalPlan>, Option<SchemaRef>)> {
-    let text_columns = |names: &[&str]| -> Result<Option<SchemaRef>> {
+fn analyse(context: &StatementContext, routed: Routed) -> Result<(Vec<LogicalPlan>, Answer)> {
+    let text_columns = |names: &[&str]| -> Result<Answer> {
         let columns: Vec<(&str, Vec<String>)> = names.iter().map(|name| (*name, Vec::new())).collect();
-        Ok(Some(text_table(&columns)?.schema()))
+        Ok(Answer::Columns(text_table(&columns)?.schema()))
     };
     Ok(match routed {
-        Routed::Query(query) => {
-            let plan = plan_query(context, *query)?;
-            let schema = result_schema(context, &plan);
-            (vec![plan], Some(schema))
-        }
+        Routed::Query(query) => (vec![plan_query(context, *query)?], Answer::OfPlan),
         Routed::Explain { options: _, statement } => {
             let (plans, _) = analyse(context, *statement)?;
-            (plans, Some(LogicalPlan::explain_schema()))
+            (plans, Answer::Columns(LogicalPlan::explain_schema()))
         }
-        Routed::Describe(_) | Routed::DescribeQuery(_) => (Vec::new(), Some(describe_schema()?)),
+        Routed::Describe(_) | Routed::DescribeQuery(_) => (Vec::new(), Answer::Columns(describe_schema()?)),
         Routed::ShowTables => (Vec::new(), text_columns(&["table_schema", "table_name"])?),
         Routed::Show(name) => (Vec::new(), text_columns(&[&name])?),
         Routed::ShowAll => (Vec::new(), text_columns(&["name", "setting", "description"])?),
         Routed::Write(write) => {
             let dml::Description { plans, result } = dml::describe(context, *write)?;
-            (plans, result)
+            (plans, result.map_or(Answer::Nothing, Answer::Columns))
         }
-        Routed::Set { .. } | Routed::Reset(_) | Routed::Transaction(_) => (Vec::new(), None),
+        Routed::User(UserStatement::Show) => (Vec::new(), text_columns(&SHOW_USERS_COLUMNS)?),
+        Routed::Set { .. } | Routed::Reset(_) | Routed::Transaction(_) | Routed::User(_) => {
+            (Vec::new(), Answer::Nothing)
+        }
     })
 }
 

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -30,7 +31,48 @@ const BATCHES_AHEAD: usize = 2;
 pub struct RecordStream {
     schema: SchemaRef,
     planning_time: Duration,
+    progress: Progress,
     source: Source,
+}
+
+/// How far a query is, as far as its operators tell. Cloning is cheap, and it can be asked while the rows are read.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// `None`: there is nothing to wait for.
+    plan: Option<Arc<dyn ExecutionPlan>>,
+}
+
+impl Progress {
+    /// The share of the rows that has been read from where they lie, from 0 to 1; `None` if nobody knows how many there
+    /// are. An estimate: the rows that a filter keeps from being read at all are counted as still to come.
+    pub fn fraction(&self) -> Option<f64> {
+        let mut rows = Rows::default();
+        rows.count(self.plan.as_ref()?);
+        (rows.expected > 0).then(|| (rows.read as f64 / rows.expected as f64).min(1.0))
+    }
+}
+
+/// Rows at the leaves of a plan.
+#[derive(Default)]
+struct Rows {
+    read: usize,
+    expected: usize,
+}
+
+impl Rows {
+    fn count(&mut self, plan: &Arc<dyn ExecutionPlan>) {
+        let inputs = plan.children();
+        if !inputs.is_empty() {
+            inputs.into_iter().for_each(|input| self.count(input));
+            return;
+        }
+        let known = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new()).ok();
+        let expected = known.and_then(|known| known.num_rows.get_value().copied());
+        if let Some(expected) = expected {
+            self.expected += expected;
+            self.read += plan.metrics().and_then(|metrics| metrics.output_rows()).unwrap_or(0).min(expected);
+        }
+    }
 }
 
 enum Source {
@@ -48,6 +90,7 @@ impl RecordStream {
         RecordStream {
             schema: batch.schema(),
             planning_time: Duration::ZERO,
+            progress: Progress::default(),
             source: Source::Ready(VecDeque::from([batch])),
         }
     }
@@ -56,12 +99,14 @@ impl RecordStream {
     pub(crate) fn made(schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<Self> {
         let schema = shown(schema);
         let batches = batches.into_iter().map(|batch| renamed(batch, &schema)).collect::<Result<_>>()?;
-        Ok(RecordStream { schema, planning_time: Duration::ZERO, source: Source::Ready(batches) })
+        let progress = Progress::default();
+        Ok(RecordStream { schema, planning_time: Duration::ZERO, progress, source: Source::Ready(batches) })
     }
 
     /// Starts a plan. `deadline` is when the statement's time is up.
     pub(crate) fn start(runtimes: &Arc<Runtimes>, plan: ReadyPlan, deadline: Deadline) -> Self {
         let schema = plan.schema();
+        let progress = Progress { plan: Some(Arc::clone(&plan.plan)) };
         let (sender, batches) = mpsc::channel(BATCHES_AHEAD);
         let task = runtimes.spawn(async move {
             let run = run(plan, sender.clone());
@@ -71,7 +116,7 @@ impl RecordStream {
             }
         });
         let source = Source::Running { batches, task: Some(task), _runtimes: Arc::clone(runtimes).into() };
-        RecordStream { schema, planning_time: Duration::ZERO, source }
+        RecordStream { schema, planning_time: Duration::ZERO, progress, source }
     }
 
     pub(crate) fn with_planning_time(mut self, planning_time: Duration) -> Self {
@@ -87,6 +132,11 @@ impl RecordStream {
     /// The time from the statement's arrival until it began to run.
     pub fn planning_time(&self) -> Duration {
         self.planning_time
+    }
+
+    /// How far the query is.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     /// All batches at once.

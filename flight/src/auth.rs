@@ -1,24 +1,25 @@
-//! Who is calling: credentials as they travel in headers, and the check against the static tokens.
+//! Who is calling: credentials as they travel in headers, and what becomes of them when they are good. Whether they are
+//! is for the [`authenticator`](crate::authenticator) to say.
 //!
-//! Invariants: no credential is ever logged or echoed in an error; comparing a token takes the same time whether and
-//! wherever it differs; with authentication on, a request without valid credentials learns nothing but that.
-
-use std::path::Path;
+//! Invariant: no credential is ever logged or echoed in an error.
 
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use rustydb_engine::Identity;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use crate::handles::Handle;
-use crate::server::ServerError;
 use crate::status::refuse;
 
 /// What a session token starts with, so that an expired one is recognised instead of being taken for something else.
 const SESSION_PREFIX: &str = "rustydb-session-";
 
-/// Shorter tokens can be guessed.
-const TOKEN_BYTES_MIN: usize = 16;
+/// With or without padding: Go's Flight client, and with it ADBC, sends none.
+const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Whose rights a request has, and whose handles it may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub(crate) enum Principal {
     Anyone,
     /// The holder of the n-th token of the token file.
     Token(usize),
+    /// A user of the database.
+    User(Identity),
 }
 
 /// Who sent a request: put into its extensions by the wrapper, read by the service.
@@ -42,7 +45,7 @@ pub(crate) struct Caller {
 pub(crate) enum Credentials {
     Absent,
     Bearer(String),
-    Basic { password: String },
+    Basic { user: String, password: String },
 }
 
 impl Credentials {
@@ -55,10 +58,10 @@ impl Credentials {
             return match scheme.to_ascii_lowercase().as_str() {
                 "bearer" => Ok(Self::Bearer(value.to_owned())),
                 "basic" => {
-                    let decoded = BASE64_STANDARD.decode(value).map_err(|_| malformed())?;
+                    let decoded = LENIENT_BASE64.decode(value).map_err(|_| malformed())?;
                     let decoded = String::from_utf8(decoded).map_err(|_| malformed())?;
-                    let (_user, password) = decoded.split_once(':').ok_or_else(malformed)?;
-                    Ok(Self::Basic { password: password.to_owned() })
+                    let (user, password) = decoded.split_once(':').ok_or_else(malformed)?;
+                    Ok(Self::Basic { user: user.to_owned(), password: password.to_owned() })
                 }
                 _ => Err(malformed()),
             };
@@ -79,6 +82,11 @@ impl Credentials {
     }
 }
 
+/// Whether a token has the form of a session's.
+pub(crate) fn is_session_token(token: &str) -> bool {
+    token.starts_with(SESSION_PREFIX)
+}
+
 /// The bearer token that stands for a session.
 pub(crate) fn session_token(session: Handle) -> String {
     format!("{SESSION_PREFIX}{}", session.to_text())
@@ -86,96 +94,15 @@ pub(crate) fn session_token(session: Handle) -> String {
 
 fn malformed() -> Status {
     refuse("28000", "malformed authorization header")
-        .hint("send \"Bearer TOKEN\" or \"Basic BASE64(user:token)\"")
+        .hint("send \"Bearer TOKEN\" or \"Basic BASE64(user:password)\"")
         .into()
-}
-
-/// Checks credentials.
-pub(crate) struct Authenticator {
-    /// `None`: authentication is off.
-    tokens: Option<Vec<String>>,
-}
-
-impl Authenticator {
-    /// Reads the token file, or turns authentication off when there is none.
-    pub(crate) fn open(token_file: Option<&Path>) -> Result<Self, ServerError> {
-        let Some(path) = token_file else { return Ok(Self { tokens: None }) };
-        let refused = |reason: String| ServerError::TokenFile { path: path.to_owned(), reason };
-        let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
-        let tokens = parse_tokens(&text).map_err(refused)?;
-        Ok(Self { tokens: Some(tokens) })
-    }
-
-    pub(crate) fn is_on(&self) -> bool {
-        self.tokens.is_some()
-    }
-
-    /// Whose credentials these are. With authentication off, everybody's are good.
-    pub(crate) fn identify(&self, credentials: &Credentials) -> Result<Principal, Status> {
-        let Some(tokens) = &self.tokens else { return Ok(Principal::Anyone) };
-        let secret = match credentials {
-            Credentials::Bearer(token) => token,
-            // Clients that only know user and password send the token as the password, under any user name.
-            Credentials::Basic { password, .. } => password,
-            Credentials::Absent => {
-                return Err(refuse("28000", "this server asks for a token")
-                    .hint("send it as \"authorization: Bearer TOKEN\", or as the password of any user name")
-                    .into());
-            }
-        };
-        // No early exit: every token is compared, so that the time taken does not tell which one matched.
-        let mut found = None;
-        for (index, token) in tokens.iter().enumerate() {
-            if constant_time_eq(token.as_bytes(), secret.as_bytes()) {
-                found = Some(Principal::Token(index));
-            }
-        }
-        found.ok_or_else(|| refuse("28P01", "wrong token").into())
-    }
-}
-
-fn parse_tokens(text: &str) -> Result<Vec<String>, String> {
-    let mut tokens = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let token = line.trim();
-        if token.is_empty() || token.starts_with('#') {
-            continue;
-        }
-        let line = index + 1;
-        if token.len() < TOKEN_BYTES_MIN {
-            return Err(format!("the token on line {line} is shorter than {TOKEN_BYTES_MIN} characters"));
-        }
-        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(format!("the token on line {line} has characters that cannot travel in a header"));
-        }
-        if token.starts_with(SESSION_PREFIX) {
-            return Err(format!("the token on line {line} starts with {SESSION_PREFIX}, which is reserved"));
-        }
-        tokens.push(token.to_owned());
-    }
-    match tokens.is_empty() {
-        true => Err("there is no token in it; write one per line".to_owned()),
-        false => Ok(tokens),
-    }
-}
-
-/// Equality in a time that depends on the length of `secret` only, which is the caller's own.
-fn constant_time_eq(token: &[u8], secret: &[u8]) -> bool {
-    let mut difference = token.len() ^ secret.len();
-    for (index, byte) in secret.iter().enumerate() {
-        let other = token.get(index).copied().unwrap_or_default();
-        difference |= usize::from(byte ^ other);
-    }
-    // Keeps the optimiser from leaving the loop at the first difference.
-    std::hint::black_box(difference) == 0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
     use tonic::Code;
-
-    const TOKEN: &str = "0123456789abcdef";
 
     fn header(value: &str) -> MetadataMap {
         let mut metadata = MetadataMap::new();
@@ -187,9 +114,13 @@ mod tests {
     fn both_header_schemes_and_no_header_are_understood() {
         let bearer = Credentials::from_metadata(&header("bearer abc")).expect("scheme in any case");
         assert!(bearer == Credentials::Bearer("abc".to_owned()));
-        let basic = format!("Basic {}", BASE64_STANDARD.encode("ann:se:cret"));
-        let basic = Credentials::from_metadata(&header(&basic)).expect("valid");
-        assert!(basic == Credentials::Basic { password: "se:cret".to_owned() });
+        for password in ["se:cret", "se:cre", "se:cr"] {
+            for encoding in [BASE64_STANDARD, BASE64_STANDARD_NO_PAD] {
+                let basic = format!("Basic {}", encoding.encode(format!("ann:{password}")));
+                let basic = Credentials::from_metadata(&header(&basic)).expect("valid");
+                assert!(basic == Credentials::Basic { user: "ann".to_owned(), password: password.to_owned() });
+            }
+        }
         assert!(Credentials::from_metadata(&MetadataMap::new()).expect("valid") == Credentials::Absent);
     }
 
@@ -203,34 +134,11 @@ mod tests {
     }
 
     #[test]
-    fn a_token_matches_only_itself() {
-        let authenticator = Authenticator { tokens: Some(vec!["f".repeat(20), TOKEN.to_owned()]) };
-        let by = |token: &str| authenticator.identify(&Credentials::Bearer(token.to_owned()));
-        assert_eq!(by(TOKEN).expect("known"), Principal::Token(1));
-        for wrong in ["", "0123456789abcde", "0123456789abcdeF", "0123456789abcdef0"] {
-            assert_eq!(by(wrong).expect_err("refused").code(), Code::Unauthenticated);
-        }
-        let basic = Credentials::Basic { password: TOKEN.to_owned() };
-        assert_eq!(authenticator.identify(&basic).expect("known"), Principal::Token(1));
-        assert!(authenticator.identify(&Credentials::Absent).is_err());
-    }
-
-    #[test]
-    fn token_files_are_checked_when_they_are_read() {
-        assert_eq!(parse_tokens(&format!("# mine\n\n  {TOKEN}  \n")).expect("valid"), [TOKEN]);
-        for (text, reason) in
-            [("", "no token"), ("short", "shorter"), ("with space in the middle", "header"), ("# only", "no token")]
-        {
-            assert!(parse_tokens(text).expect_err(text).contains(reason));
-        }
-    }
-
-    #[test]
     fn session_tokens_are_told_from_others() {
         let handle = Handle::random();
         let ours = Credentials::Bearer(session_token(handle));
         assert_eq!(ours.session().expect("ours").expect("valid"), handle);
         assert!(Credentials::Bearer(format!("{SESSION_PREFIX}nonsense")).session().expect("ours").is_err());
-        assert!(Credentials::Bearer(TOKEN.to_owned()).session().is_none());
+        assert!(Credentials::Bearer("0123456789abcdef".to_owned()).session().is_none());
     }
 }

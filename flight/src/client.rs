@@ -4,6 +4,7 @@
 //! engine's own, so that the shell shows both alike. One client is one session on the server: `BEGIN`, `SET` and the
 //! like last from one `execute` to the next.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use base64::prelude::BASE64_STANDARD;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use rustydb_engine::Position;
 use tonic::metadata::{MetadataMap, MetadataValue};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 
 use crate::status::{DETAIL, HINT, POSITION, SQLSTATE, detail_suffix, hint_suffix, position_suffix};
@@ -39,14 +40,27 @@ const RESULT_WINDOW_BYTES: u32 = 4 << 20;
 type Result<T> = std::result::Result<T, RemoteError>;
 
 /// Where and as whom to connect.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct RemoteOptions {
     /// `grpc://HOST:PORT`, `grpc+tcp://HOST:PORT` or `grpc+tls://HOST:PORT`.
     pub url: String,
-    /// The token, if the server asks for one.
+    /// The user to log in as, if the server has users.
+    pub user: Option<String>,
+    /// That user's password.
+    pub password: Option<String>,
+    /// A static token instead, if the server has those.
     pub token: Option<String>,
     /// PEM file with the server's certificate or its authority's; needed for `grpc+tls`.
     pub ca_certificate: Option<PathBuf>,
+    /// PEM files with a certificate and its key, for servers that ask clients for one.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// Without the secrets.
+impl fmt::Debug for RemoteOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteOptions").field("url", &self.url).field("user", &self.user).finish_non_exhaustive()
+    }
 }
 
 /// A session on a server.
@@ -85,7 +99,7 @@ impl RemoteClient {
     pub async fn connect(options: RemoteOptions) -> Result<Self> {
         let channel = open_channel(&options).await?;
         let mut inner = FlightServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let session = log_in(&mut inner, options.token.as_deref()).await?;
+        let session = log_in(&mut inner, &options).await?;
         let mut client = FlightSqlServiceClient::new_from_inner(inner);
         client.set_token(session);
         Ok(Self { client })
@@ -161,19 +175,27 @@ async fn open_channel(options: &RemoteOptions) -> Result<Channel> {
 }
 
 fn client_tls(options: &RemoteOptions) -> Result<ClientTlsConfig> {
-    let path = options.ca_certificate.as_ref().ok_or_else(|| {
+    let read = |path: &PathBuf| {
+        std::fs::read(path)
+            .map_err(|error| RemoteError::local("08001", format!("cannot read {}: {error}", path.display())))
+    };
+    let authority = options.ca_certificate.as_ref().ok_or_else(|| {
         RemoteError::local("08001", "grpc+tls:// needs the server's certificate, or its authority's, as a PEM file")
     })?;
-    let pem = std::fs::read(path)
-        .map_err(|error| RemoteError::local("08001", format!("cannot read {}: {error}", path.display())))?;
-    Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
+    let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(authority)?));
+    Ok(match &options.client_certificate {
+        Some((certificate, key)) => config.identity(Identity::from_pem(read(certificate)?, read(key)?)),
+        None => config,
+    })
 }
 
-/// Trades the token, or nothing, for a session token.
-async fn log_in(client: &mut FlightServiceClient<Channel>, token: Option<&str>) -> Result<String> {
+/// Trades a password, a token or nothing for a session token.
+async fn log_in(client: &mut FlightServiceClient<Channel>, options: &RemoteOptions) -> Result<String> {
     let mut request = Request::new(stream::iter([HandshakeRequest::default()]));
-    // As user and password, because that is the form every Flight SQL server understands in a handshake.
-    let credentials = BASE64_STANDARD.encode(format!("token:{}", token.unwrap_or_default()));
+    // A token as user and password, too, because that is the form every Flight SQL server understands in a handshake.
+    let user = options.user.as_deref().unwrap_or("token");
+    let secret = options.password.as_deref().or(options.token.as_deref()).unwrap_or_default();
+    let credentials = BASE64_STANDARD.encode(format!("{user}:{secret}"));
     let header = MetadataValue::try_from(format!("Basic {credentials}"))
         .map_err(|_| RemoteError::local("28000", "the token cannot be sent in a header"))?;
     request.metadata_mut().insert("authorization", header);

@@ -3,7 +3,7 @@
 //! A handle is 122 random bits, so it cannot be guessed; it belongs to the principal it was given to, and for anyone
 //! else it does not exist. A table is bounded, and forgets what nobody used for its idle time.
 //!
-//! Invariant: an entry with a [`Lease`] out is in use and never expires; its idle time starts anew when the last lease
+//! Invariant: an entry with a [`Lease`] out is in use and never expires for being idle; its idle time starts anew when the last lease
 //! is dropped, however long the statement ran. Removing an entry from the table does not take it away from a lease
 //! holder: the value is dropped with the last one.
 
@@ -65,6 +65,8 @@ pub(crate) const TICKET: Kind =
     Kind { name: "ticket", unknown: "34000", remedy: "a ticket can be fetched once: execute the statement again" };
 pub(crate) const PREPARED: Kind =
     Kind { name: "prepared statement", unknown: "26000", remedy: "prepare the statement again" };
+pub(crate) const SAVEPOINT: Kind =
+    Kind { name: "savepoint", unknown: "3B001", remedy: "it ends with its transaction: begin a new one" };
 pub(crate) const TRANSACTION: Kind =
     Kind { name: "transaction", unknown: "25P01", remedy: "begin a new transaction and repeat its statements" };
 
@@ -73,23 +75,35 @@ pub(crate) struct HandleTable<T> {
     kind: &'static Kind,
     entries_max: usize,
     idle_max: Duration,
+    lifetime_max: Option<Duration>,
     entries: Mutex<HashMap<Handle, Arc<Entry<T>>>>,
 }
 
 struct Entry<T> {
     value: T,
     owner: Principal,
+    created: Instant,
     leases: AtomicUsize,
     last_used: Mutex<Instant>,
 }
 
 impl<T> HandleTable<T> {
     pub(crate) fn new(kind: &'static Kind, entries_max: usize, idle_max: Duration) -> Self {
-        Self { kind, entries_max, idle_max, entries: Mutex::default() }
+        Self { kind, entries_max, idle_max, lifetime_max: None, entries: Mutex::default() }
+    }
+
+    /// Entries end after this time even if they are used.
+    pub(crate) fn with_lifetime(self, lifetime_max: Duration) -> Self {
+        Self { lifetime_max: Some(lifetime_max), ..self }
     }
 
     /// Keeps `value` for `owner`.
     pub(crate) fn insert(&self, owner: &Principal, value: T) -> Result<Handle, Status> {
+        self.insert_as(owner, Handle::random(), value)
+    }
+
+    /// Keeps `value` for `owner` under a handle that was made before.
+    pub(crate) fn insert_as(&self, owner: &Principal, handle: Handle, value: T) -> Result<Handle, Status> {
         if self.entries.lock().len() >= self.entries_max {
             self.sweep();
         }
@@ -100,9 +114,14 @@ impl<T> HandleTable<T> {
                 .hint(format!("close {name}s that are no longer needed, or raise the server's limit"))
                 .into());
         }
-        let handle = Handle::random();
-        let entry =
-            Entry { value, owner: owner.clone(), leases: AtomicUsize::new(0), last_used: Mutex::new(Instant::now()) };
+        let now = Instant::now();
+        let entry = Entry {
+            value,
+            owner: owner.clone(),
+            created: now,
+            leases: AtomicUsize::new(0),
+            last_used: Mutex::new(now),
+        };
         entries.insert(handle, Arc::new(entry));
         Ok(handle)
     }
@@ -118,7 +137,9 @@ impl<T> HandleTable<T> {
     pub(crate) fn get(&self, owner: &Principal, handle: Handle) -> Result<Lease<T>, Status> {
         let entries = self.entries.lock();
         match entries.get(&handle) {
-            Some(entry) if entry.owner == *owner => Ok(Lease::of(entry)),
+            Some(entry) if entry.owner == *owner && !entry.is_old(Instant::now(), self.lifetime_max) => {
+                Ok(Lease::of(entry))
+            }
             _ => Err(self.unknown()),
         }
     }
@@ -138,9 +159,9 @@ impl<T> HandleTable<T> {
 
     /// Whose the entry is; also counts as a use.
     pub(crate) fn owner(&self, handle: Handle) -> Option<Principal> {
-        let entries = self.entries.lock();
-        entries.get(&handle).map(|entry| {
-            *entry.last_used.lock() = Instant::now();
+        let (entries, now) = (self.entries.lock(), Instant::now());
+        entries.get(&handle).filter(|entry| !entry.is_old(now, self.lifetime_max)).map(|entry| {
+            *entry.last_used.lock() = now;
             entry.owner.clone()
         })
     }
@@ -154,7 +175,8 @@ impl<T> HandleTable<T> {
     fn sweep_at(&self, now: Instant) {
         let expired: Vec<_> = {
             let mut entries = self.entries.lock();
-            entries.extract_if(|_, entry| entry.is_idle(now, self.idle_max)).collect()
+            let is_over = |entry: &Entry<T>| entry.is_idle(now, self.idle_max) || entry.is_old(now, self.lifetime_max);
+            entries.extract_if(|_, entry| is_over(entry)).collect()
         };
         if !expired.is_empty() {
             tracing::debug!(count = expired.len(), "{}s expired", self.kind.name);
@@ -175,6 +197,10 @@ impl<T> HandleTable<T> {
 }
 
 impl<T> Entry<T> {
+    fn is_old(&self, now: Instant, lifetime_max: Option<Duration>) -> bool {
+        lifetime_max.is_some_and(|lifetime_max| now.saturating_duration_since(self.created) > lifetime_max)
+    }
+
     fn is_idle(&self, now: Instant, idle_max: Duration) -> bool {
         self.leases.load(Ordering::Acquire) == 0 && now.saturating_duration_since(*self.last_used.lock()) > idle_max
     }
@@ -260,6 +286,18 @@ mod tests {
         assert!(table.get(&OWNER, busy).is_ok(), "idle time starts when the lease ends");
         table.sweep_at(later + IDLE);
         assert!(table.get(&OWNER, busy).is_err());
+    }
+
+    #[test]
+    fn a_lifetime_ends_also_what_is_in_use() {
+        let table = table(8).with_lifetime(IDLE * 3);
+        let handle = table.insert(&OWNER, "session").expect("room");
+        let lease = table.get(&OWNER, handle).expect("there");
+        table.sweep_at(Instant::now() + IDLE * 2);
+        assert!(table.owner(handle).is_some());
+        table.sweep_at(Instant::now() + IDLE * 4);
+        assert!(table.owner(handle).is_none() && table.get(&OWNER, handle).is_err());
+        assert_eq!(*lease, "session", "what runs goes on");
     }
 
     #[test]

@@ -32,11 +32,8 @@
 //!
 //! [`RemoteClient`] is the other end of the wire, as the SQL shell uses it.
 
-// A request handler's future contains the engine's, which contains DataFusion's and the store's: more layers than the
-// compiler looks through by default.
-#![recursion_limit = "256"]
-
 mod auth;
+mod authenticator;
 mod client;
 mod handles;
 mod intact;
@@ -48,6 +45,7 @@ mod service;
 mod sessions;
 mod status;
 mod stream;
+mod throttle;
 mod upload;
 mod wrapper;
 

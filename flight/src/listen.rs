@@ -25,20 +25,20 @@ use crate::server::ServerError;
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens the socket the options ask for, if they may have it.
-pub(crate) async fn listen(options: &FlightOptions) -> Result<TcpListener, ServerError> {
+pub(crate) async fn listen(options: &FlightOptions, is_authenticated: bool) -> Result<TcpListener, ServerError> {
     let unresolved = |reason: String| ServerError::Address { address: options.address.clone(), reason };
     let mut addresses =
         tokio::net::lookup_host(&options.address).await.map_err(|error| unresolved(error.to_string()))?;
     let address = addresses.next().ok_or_else(|| unresolved("the name has no address".to_owned()))?;
-    refuse_exposure(options, address)?;
+    refuse_exposure(options, is_authenticated, address)?;
     TcpListener::bind(address).await.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => ServerError::AddressInUse { address },
         _ => ServerError::Bind { address, source },
     })
 }
 
-fn refuse_exposure(options: &FlightOptions, address: SocketAddr) -> Result<(), ServerError> {
-    let missing = match (options.token_file.is_some(), options.tls.is_some()) {
+fn refuse_exposure(options: &FlightOptions, is_authenticated: bool, address: SocketAddr) -> Result<(), ServerError> {
+    let missing = match (is_authenticated, options.tls.is_some()) {
         _ if address.ip().is_loopback() || options.insecure => return Ok(()),
         (true, true) => return Ok(()),
         (false, false) => "authentication and TLS",
@@ -150,10 +150,9 @@ mod tests {
     use super::*;
     use crate::options::TlsFiles;
 
-    fn options(token: bool, tls: bool, insecure: bool) -> FlightOptions {
+    fn options(tls: bool, insecure: bool) -> FlightOptions {
         let mut options = FlightOptions::new("unused");
-        options.token_file = token.then(|| "tokens".into());
-        options.tls = tls.then(|| TlsFiles { certificate: "c".into(), key: "k".into() });
+        options.tls = tls.then(|| TlsFiles { certificate: "c".into(), key: "k".into(), client_ca: None });
         options.insecure = insecure;
         options
     }
@@ -161,21 +160,21 @@ mod tests {
     #[test]
     fn beyond_loopback_needs_both_protections_or_consent() {
         let public: SocketAddr = "0.0.0.0:1".parse().expect("address");
-        for (token, tls, insecure, missing) in [
+        for (authenticated, tls, insecure, missing) in [
             (false, false, false, Some("authentication and TLS")),
             (true, false, false, Some("TLS")),
             (false, true, false, Some("authentication")),
             (true, true, false, None),
             (false, false, true, None),
         ] {
-            let outcome = refuse_exposure(&options(token, tls, insecure), public);
+            let outcome = refuse_exposure(&options(tls, insecure), authenticated, public);
             match (outcome, missing) {
                 (Ok(()), None) => {}
                 (Err(error @ ServerError::Exposed { .. }), Some(missing)) => {
                     let text = error.to_string();
                     assert!(text.contains(missing) && text.contains("--insecure"), "{text}");
                 }
-                (outcome, _) => panic!("{token} {tls} {insecure}: {outcome:?}"),
+                (outcome, _) => panic!("{authenticated} {tls} {insecure}: {outcome:?}"),
             }
         }
     }
@@ -183,7 +182,7 @@ mod tests {
     #[test]
     fn loopback_needs_nothing() {
         for address in ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1"] {
-            assert!(refuse_exposure(&options(false, false, false), address.parse().expect("address")).is_ok());
+            assert!(refuse_exposure(&options(false, false), false, address.parse().expect("address")).is_ok());
         }
     }
 }

@@ -14,7 +14,8 @@ pub struct FlightOptions {
     pub address: String,
     /// Certificate and key; `None` speaks plain text.
     pub tls: Option<TlsFiles>,
-    /// Static bearer tokens, one per line (`#` starts a comment); `None` turns authentication off.
+    /// Static bearer tokens, one per line (`#` starts a comment). Without it, and as long as the database has no users,
+    /// authentication is off.
     pub token_file: Option<PathBuf>,
     /// Listen beyond loopback even without authentication and encryption.
     pub insecure: bool,
@@ -45,6 +46,8 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// The private key of the certificate.
     pub key: PathBuf,
+    /// Certificates of the authorities that clients' certificates must come from; `None` asks clients for none.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Bounds on what clients can make the server keep, and for how long.
@@ -73,8 +76,12 @@ pub struct Limits {
     pub prepared_statements: usize,
     /// Most transactions opened by BeginTransaction at one time.
     pub transactions: usize,
+    /// Most savepoints set by BeginSavepoint at one time, in all transactions together.
+    pub savepoints: usize,
     /// A session unused for this long is forgotten, its open transaction rolled back.
     pub session_idle: Duration,
+    /// A session ends after this time even if it is used: whoever logged in must do so again.
+    pub session_lifetime: Duration,
     /// A ticket not fetched for this long is forgotten.
     pub ticket_idle: Duration,
     /// A prepared statement unused for this long is forgotten.
@@ -104,7 +111,9 @@ impl Default for Limits {
             tickets: 10_000,
             prepared_statements: 50_000,
             transactions: 2_000,
+            savepoints: 20_000,
             session_idle: 8 * 60 * MINUTE,
+            session_lifetime: 7 * 24 * 60 * MINUTE,
             ticket_idle: 10 * MINUTE,
             prepared_statement_idle: 4 * 60 * MINUTE,
             transaction_idle: 30 * MINUTE,
@@ -118,8 +127,12 @@ impl Limits {
     /// How often to look for idle handles: often enough that the shortest idle time is kept within a quarter, and
     /// never so often that looking costs anything.
     pub(crate) fn sweep_interval(&self) -> Duration {
-        let shortest =
-            self.session_idle.min(self.ticket_idle).min(self.prepared_statement_idle).min(self.transaction_idle);
+        let shortest = self
+            .session_idle
+            .min(self.session_lifetime)
+            .min(self.ticket_idle)
+            .min(self.prepared_statement_idle)
+            .min(self.transaction_idle);
         (shortest / 4).clamp(Duration::from_millis(50), Duration::from_secs(30))
     }
 }

@@ -17,9 +17,9 @@ use arrow_flight::flight_service_server::FlightServiceServer;
 use rustydb_engine::Database;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
-use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
-use crate::auth::Authenticator;
+use crate::authenticator::Authenticator;
 use crate::intact::IntactRequests;
 use crate::listen::{accept, listen};
 use crate::options::{FlightOptions, TlsFiles};
@@ -50,8 +50,8 @@ pub enum ServerError {
     },
     /// Listening there would let anyone on the network in.
     #[error(
-        "refusing to listen on {address}, which other machines can reach, without {missing}: configure a token file \
-         and a TLS certificate, listen on 127.0.0.1, or pass --insecure if the network is trusted"
+        "refusing to listen on {address}, which other machines can reach, without {missing}: make users and \
+         certificates with `rustydb init`, listen on 127.0.0.1, or pass --insecure if the network is trusted"
     )]
     Exposed {
         /// The address.
@@ -106,9 +106,9 @@ pub struct FlightServer {
 impl FlightServer {
     /// Checks the options and opens the socket. Clients that connect from now on wait until [`serve`](Self::serve).
     pub async fn bind(options: FlightOptions, database: Database) -> Result<Self, ServerError> {
-        let authenticator = Authenticator::open(options.token_file.as_deref())?;
+        let authenticator = Authenticator::open(options.token_file.as_deref(), database.clone())?;
         let tls = options.tls.as_ref().map(tls_config).transpose()?;
-        let listener = listen(&options).await?;
+        let listener = listen(&options, authenticator.is_on()).await?;
         let address = listener
             .local_addr()
             .map_err(|error| ServerError::Address { address: options.address.clone(), reason: error.to_string() })?;
@@ -180,7 +180,10 @@ fn tls_config(files: &TlsFiles) -> Result<ServerTlsConfig, ServerError> {
     };
     let certificate = read(&files.certificate, "-----BEGIN CERTIFICATE-----")?;
     let key = read(&files.key, "PRIVATE KEY-----")?;
-    let config = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key)).timeout(TLS_HANDSHAKE_MAX);
+    let mut config = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key)).timeout(TLS_HANDSHAKE_MAX);
+    if let Some(path) = &files.client_ca {
+        config = config.client_ca_root(Certificate::from_pem(read(path, "-----BEGIN CERTIFICATE-----")?));
+    }
     // The builder is what checks that the two belong together: better now than at the first connection.
     Server::builder().tls_config(config.clone()).map_err(|error| {
         let source = std::error::Error::source(&error).map(ToString::to_string);

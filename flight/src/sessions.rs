@@ -24,7 +24,7 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 use tonic::Status;
 
 use crate::auth::{Caller, Principal};
-use crate::handles::{Handle, HandleTable, Lease, SESSION, TRANSACTION};
+use crate::handles::{Handle, HandleTable, Lease, SAVEPOINT, SESSION, TRANSACTION};
 use crate::options::Limits;
 use crate::status::{from_engine, refuse};
 
@@ -33,6 +33,14 @@ pub(crate) struct Sessions {
     database: Database,
     by_token: HandleTable<Session>,
     transactions: HandleTable<OpenTransaction>,
+    savepoints: HandleTable<Savepoint>,
+}
+
+/// A savepoint of a transaction.
+pub(crate) struct Savepoint {
+    transaction: Handle,
+    /// Its name in the engine.
+    name: String,
 }
 
 /// A session whose only purpose is one transaction.
@@ -131,14 +139,24 @@ impl Sessions {
     pub(crate) fn new(database: Database, limits: &Limits) -> Self {
         Self {
             database,
-            by_token: HandleTable::new(&SESSION, limits.sessions, limits.session_idle),
+            by_token: HandleTable::new(&SESSION, limits.sessions, limits.session_idle)
+                .with_lifetime(limits.session_lifetime),
             transactions: HandleTable::new(&TRANSACTION, limits.transactions, limits.transaction_idle),
+            savepoints: HandleTable::new(&SAVEPOINT, limits.savepoints, limits.transaction_idle),
+        }
+    }
+
+    /// A session with the rights of whoever calls.
+    fn connect(&self, principal: &Principal) -> Session {
+        match principal {
+            Principal::User(identity) => self.database.connect_as(identity.clone()),
+            Principal::Anyone | Principal::Token(_) => self.database.connect(),
         }
     }
 
     /// A new session for whoever logged in.
     pub(crate) fn log_in(&self, principal: &Principal) -> Result<Handle, Status> {
-        self.by_token.insert(principal, self.database.connect())
+        self.by_token.insert(principal, self.connect(principal))
     }
 
     /// Ends a session. Statements that run in it go on; nothing new can.
@@ -153,6 +171,12 @@ impl Sessions {
         })
     }
 
+    /// The session of the caller's token; `None` if the call stands alone.
+    pub(crate) fn of_token(&self, caller: &Caller) -> Result<Option<Scope>, Status> {
+        let session = caller.session.map(|session| self.by_token.get(&caller.principal, session)).transpose()?;
+        Ok(session.map(Scope::Token))
+    }
+
     /// Where a call belongs.
     pub(crate) fn home(&self, caller: &Caller, transaction_id: Option<&[u8]>) -> Result<Home, Status> {
         match transaction_id {
@@ -160,7 +184,7 @@ impl Sessions {
             Some(id) if !id.is_empty() => Ok(Home::Transaction(self.transactions.parse(id)?)),
             _ => Ok(match caller.session {
                 Some(session) => Home::Token(session),
-                None => Home::Own(Arc::new(self.database.connect())),
+                None => Home::Own(Arc::new(self.connect(&caller.principal))),
             }),
         }
     }
@@ -212,13 +236,47 @@ impl Sessions {
 
     /// Opens a transaction with a session of its own.
     pub(crate) fn begin(&self, principal: &Principal) -> Result<Handle, Status> {
-        let session = self.database.connect();
+        let session = self.connect(principal);
         self.transactions.insert(principal, OpenTransaction { session, phase: RwLock::new(Phase::Waiting) })
     }
 
     /// Reads a transaction id and ends its being known: whoever takes it must end the transaction.
     pub(crate) fn take_transaction(&self, principal: &Principal, id: &[u8]) -> Result<Lease<OpenTransaction>, Status> {
         self.transactions.take(principal, self.transactions.parse(id)?)
+    }
+
+    /// Sets a savepoint in the transaction with that id.
+    pub(crate) async fn begin_savepoint(&self, principal: &Principal, transaction: &[u8]) -> Result<Handle, Status> {
+        let transaction = self.transactions.parse(transaction)?;
+        let open = self.transactions.get(principal, transaction)?;
+        let handle = Handle::random();
+        let name = handle.to_text();
+        let turn = open.turn().await?;
+        turn.execute(&format!("SAVEPOINT \"{name}\""), &[]).await.map_err(|error| from_engine(&error))?;
+        self.savepoints.insert_as(principal, handle, Savepoint { transaction, name })
+    }
+
+    /// Releases a savepoint, or rolls back to it, in which case it stays.
+    pub(crate) async fn end_savepoint(&self, principal: &Principal, id: &[u8], roll_back: bool) -> Result<(), Status> {
+        let handle = self.savepoints.parse(id)?;
+        let savepoint = self.savepoints.get(principal, handle)?;
+        // Gone with its transaction: then it is the savepoint that does not exist.
+        let open = self.transactions.get(principal, savepoint.transaction).map_err(|_| self.savepoints.unknown())?;
+        let turn = open.turn().await?;
+        let sql = match roll_back {
+            true => format!("ROLLBACK TO SAVEPOINT \"{}\"", savepoint.name),
+            false => format!("RELEASE SAVEPOINT \"{}\"", savepoint.name),
+        };
+        turn.execute(&sql, &[]).await.map_err(|error| from_engine(&error))?;
+        if !roll_back {
+            drop(self.savepoints.take(principal, handle));
+        }
+        Ok(())
+    }
+
+    /// A session that nothing has happened in.
+    pub(crate) fn outside(&self) -> Session {
+        self.database.connect()
     }
 
     /// The tables as a call without transaction sees them.
@@ -233,12 +291,14 @@ impl Sessions {
     pub(crate) fn sweep(&self) {
         self.by_token.sweep();
         self.transactions.sweep();
+        self.savepoints.sweep();
     }
 
     /// Forgets everything, at shutdown.
     pub(crate) fn clear(&self) {
         self.by_token.clear();
         self.transactions.clear();
+        self.savepoints.clear();
     }
 }
 

@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | `07…` `08P01` `22…` `42…` | InvalidArgument | correct the statement, its parameters or the message |
 //! | `3D000` `3F000` `42P01` `42703` `42704` `42883` | NotFound | name something that exists |
-//! | `26000` `34000` `25P01` | NotFound | prepare, execute or begin again: the handle is unknown, ended or expired |
+//! | `26000` `34000` `25P01` `3B001` | NotFound | prepare, execute or begin again: the handle is unknown, ended or expired |
 //! | `42P07` `42P06` `42710` `23505` | AlreadyExists | use another name or key |
 //! | `23…` `25…` `2B…` `55…` | FailedPrecondition | change the data or the transaction's state first |
 //! | `0A000` | Unimplemented | do without |
@@ -137,7 +137,7 @@ fn shorten(text: &str, bytes_max: usize) -> &str {
 fn code(sqlstate: &str, message: &str) -> Code {
     match sqlstate {
         "3D000" | "3F000" | "42P01" | "42703" | "42704" | "42883" => Code::NotFound,
-        "26000" | "34000" | "25P01" => Code::NotFound,
+        "26000" | "34000" | "25P01" | "3B001" => Code::NotFound,
         "42P06" | "42P07" | "42710" | "23505" => Code::AlreadyExists,
         "0A000" => Code::Unimplemented,
         "42501" => Code::PermissionDenied,

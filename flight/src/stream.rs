@@ -4,7 +4,8 @@
 //! edge, and only here, they are exchanged:
 //!
 //! ```text
-//! Utf8View -> Utf8      BinaryView -> Binary      Dictionary(_, V) -> V      LargeList -> List     (at any depth)
+//! Utf8View -> Utf8           Dictionary(_, V) -> V         LargeList, ListView, LargeListView -> List
+//! BinaryView -> Binary       RunEndEncoded(_, V) -> V                                   (at any depth)
 //! ```
 //!
 //! Invariants: [`wire_schema`] is announced, and exactly that schema is sent. A batch is pulled from the engine only
@@ -17,7 +18,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::compute::cast;
+use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow_flight::encode::FlightDataEncoderBuilder;
@@ -61,8 +62,11 @@ fn wire_type(data_type: &DataType) -> DataType {
         DataType::Utf8View => DataType::Utf8,
         DataType::BinaryView => DataType::Binary,
         DataType::Dictionary(_, values) => wire_type(values),
+        DataType::RunEndEncoded(_, values) => wire_type(values.data_type()),
         // The encoder announces large lists as lists; so do we.
-        DataType::List(item) | DataType::LargeList(item) => DataType::List(wire_field(item)),
+        DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) | DataType::LargeListView(item) => {
+            DataType::List(wire_field(item))
+        }
         DataType::FixedSizeList(item, length) => DataType::FixedSizeList(wire_field(item), *length),
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(wire_field).collect()),
         DataType::Map(entries, sorted) => DataType::Map(wire_field(entries), *sorted),
@@ -172,8 +176,8 @@ fn slice_bytes(column: &ArrayRef) -> usize {
     match column.data_type() {
         DataType::Utf8View => column.as_string_view().lengths().map(|length| length as usize + 4).sum(),
         DataType::BinaryView => column.as_binary_view().lengths().map(|length| length as usize + 4).sum(),
-        // A dictionary is written out; its keys say nothing about that size, its values at least something.
-        DataType::Dictionary(_, _) => column.get_array_memory_size(),
+        // These are written out; their keys say nothing about that size, their values at least something.
+        DataType::Dictionary(_, _) | DataType::RunEndEncoded(_, _) => column.get_array_memory_size(),
         _ => column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()),
     }
 }
@@ -186,14 +190,26 @@ fn convert(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Statu
     for (column, field) in batch.columns().iter().zip(schema.fields()) {
         columns.push(match column.data_type() == field.data_type() {
             true => Arc::clone(column),
-            false => cast(column, field.data_type()).map_err(|error| {
-                refuse("0A000", format!("column \"{}\" cannot be sent to this client: {error}", field.name()))
-            })?,
+            false => exchange(column, field)?,
         });
     }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
         .map_err(|error| internal(format!("a result does not fit its announced schema: {error}")))
+}
+
+/// The column in the type that was announced. A value that has no place there is an error, never a NULL.
+fn exchange(column: &ArrayRef, field: &Field) -> Result<ArrayRef, Status> {
+    let (from, to) = (column.data_type(), field.data_type());
+    // No type but NULL itself fits a column announced as nothing but NULL, although some casts pretend to.
+    if *to == DataType::Null || !can_cast_types(from, to) {
+        let message = format!("column \"{}\" of type {from} was announced as {to}", field.name());
+        return Err(refuse("0A000", message).hint("say the type in the statement: CAST(… AS …)").into());
+    }
+    cast_with_options(column, to, &CastOptions { safe: false, ..CastOptions::default() }).map_err(|error| {
+        let message = format!("a value of column \"{}\" does not fit the announced type {to}: {error}", field.name());
+        refuse("22003", message).hint("say the type in the statement: CAST(… AS …)").into()
+    })
 }
 
 #[cfg(test)]
@@ -242,6 +258,21 @@ mod tests {
         assert_eq!(batches[0].num_rows(), 3);
         assert_eq!(batches[0].column(0).as_string::<i32>().value(2), "a text longer than twelve");
         assert_eq!(batches[0].column(2).as_string::<i32>().value(1), "b");
+    }
+
+    #[tokio::test]
+    async fn a_value_that_does_not_fit_is_an_error_and_never_null() {
+        let batch = |column: ArrayRef| RecordBatch::try_from_iter([("a", column)]).expect("ok");
+        for (announced, sent, sqlstate) in [
+            (DataType::Int8, Arc::new(Int64Array::from(vec![1, 300])) as ArrayRef, "22003"),
+            (DataType::Null, Arc::new(Int64Array::from(vec![1])), "0A000"),
+            (DataType::Boolean, Arc::new(BinaryViewArray::from(vec![Some(b"x".as_slice())])), "0A000"),
+        ] {
+            let schema = Arc::new(Schema::new(vec![Field::new("a", announced, true)]));
+            let messages: Vec<_> = encode(schema, stream::iter([Ok(batch(sent))])).collect().await;
+            let status = messages[1].as_ref().expect_err("refused");
+            assert!(status.message().starts_with(&format!("[{sqlstate}]")), "{status:?}");
+        }
     }
 
     #[tokio::test]

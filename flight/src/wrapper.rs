@@ -5,25 +5,23 @@
 //! - Containment: a panic in a handler becomes an internal error of that request; without this it would take down the
 //!   connection, and with it the client's other requests.
 //! - Blame: the blanket implementation answers undecodable messages with `Internal`; they are `InvalidArgument`.
-//! - GetSchema and PollFlightInfo, which the blanket implementation refuses; ListActions, which would claim actions
-//!   that are not there.
+//! - GetSchema, PollFlightInfo and ListFlights, which the blanket implementation refuses; ListActions, which would claim
+//!   actions that are not there.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow_flight::flight_service_server::FlightService;
-use arrow_flight::sql::{Any, Command};
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
     PollInfo, PutResult, SchemaAsIpc, SchemaResult, Ticket,
 };
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
-use prost::Message;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::auth::{Caller, Credentials};
-use crate::service::SqlService;
+use crate::service::{SqlService, as_command, decode_command};
 use crate::status::{SQLSTATE, internal, refuse};
 use crate::stream::panic_text;
 
@@ -37,9 +35,9 @@ impl GuardedService {
     }
 
     /// Finds out who is calling and notes it in the request.
-    fn admit<T>(&self, mut request: Request<T>) -> Result<Request<T>, Status> {
+    async fn admit<T>(&self, mut request: Request<T>) -> Result<Request<T>, Status> {
         let credentials = Credentials::from_metadata(request.metadata())?;
-        let caller = self.service.identify(&credentials)?;
+        let caller = self.service.identify(credentials, request.remote_addr()).await?;
         request.extensions_mut().insert(caller);
         Ok(request)
     }
@@ -98,29 +96,34 @@ impl FlightService for GuardedService {
     }
 
     async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
-        self.admit(request)?;
-        Err(not_offered("ListFlights", "list the tables with the Flight SQL command CommandGetTables"))
+        let request = self.admit(request).await?;
+        let list = async { self.service.flights(caller(&request)?, &request.get_ref().expression) };
+        self.guard("ListFlights", list).await.map(Response::new)
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        let request = self.admit(request)?;
+        let request = as_command_request(self.admit(request).await?)?;
         self.guard("GetFlightInfo", FlightService::get_flight_info(&*self.service, request)).await
     }
 
-    /// GetFlightInfo only plans, and answers at once: the poll is complete with its first answer.
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        let request = self.admit(request)?;
+        let request = as_command_request(self.admit(request).await?)?;
+        let poll = async { self.service.poll(&request, decode_command(&request.get_ref().cmd)?).await };
+        if let Some(polled) = self.guard("PollFlightInfo", poll).await? {
+            return Ok(polled);
+        }
+        // Metadata is there at once: the poll is complete with its first answer.
         let info = self.guard("PollFlightInfo", FlightService::get_flight_info(&*self.service, request)).await?;
         Ok(info.map(|info| PollInfo {
             info: Some(info),
             flight_descriptor: None,
-            progress: None,
+            progress: Some(1.0),
             expiration_time: None,
         }))
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        let request = self.admit(request)?;
+        let request = as_command_request(self.admit(request).await?)?;
         let describe = async {
             let caller = caller(&request)?;
             let schema = self.service.describe(caller, decode_command(&request.get_ref().cmd)?).await?;
@@ -133,12 +136,12 @@ impl FlightService for GuardedService {
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        let request = self.admit(request)?;
+        let request = self.admit(request).await?;
         self.guard("DoGet", FlightService::do_get(&*self.service, request)).await
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        let request = self.admit(request)?;
+        let request = self.admit(request).await?;
         self.guard("DoPut", FlightService::do_put(&*self.service, request)).await
     }
 
@@ -146,17 +149,17 @@ impl FlightService for GuardedService {
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
-        self.admit(request)?;
+        self.admit(request).await?;
         Err(not_offered("DoExchange", "Flight SQL does without it: use DoGet and DoPut"))
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        let request = self.admit(request)?;
+        let request = self.admit(request).await?;
         self.guard("DoAction", FlightService::do_action(&*self.service, request)).await
     }
 
     async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        self.admit(request)?;
+        self.admit(request).await?;
         let actions = SqlService::ACTIONS
             .map(|(name, description)| Ok(ActionType { r#type: name.to_owned(), description: description.to_owned() }));
         Ok(Response::new(stream::iter(actions).boxed()))
@@ -168,8 +171,8 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
     request.extensions().get::<Caller>().ok_or_else(|| internal("a request got past the gate"))
 }
 
-fn decode_command(bytes: &[u8]) -> Result<Command, Status> {
-    let malformed = |reason: String| Status::from(refuse("08P01", format!("malformed command: {reason}")));
-    let any = Any::decode(bytes).map_err(|error| malformed(error.to_string()))?;
-    Command::try_from(any).map_err(|error| malformed(error.to_string()))
+/// The same request with a descriptor that is a command, whatever it was.
+fn as_command_request(request: Request<FlightDescriptor>) -> Result<Request<FlightDescriptor>, Status> {
+    let (metadata, extensions, descriptor) = request.into_parts();
+    Ok(Request::from_parts(metadata, extensions, as_command(descriptor)?))
 }

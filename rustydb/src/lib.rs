@@ -55,6 +55,6 @@
 pub use rustydb_engine::{
     BatchStream, Catalog, CheckReport, Completion, Database, DatabaseLocation, DatabaseOptions, Durability, Error,
     Finding, ForeignKey, IngestMode, IngestTarget, MemoryUsage, Position, Prepared, RecordStream, Result,
-    ScriptStatement, Session, StatementResult, TableDef, TableId, TransactionStatus, Value, split_statements,
-    statement_is_complete,
+    ScriptStatement, Session, StatementResult, TableDef, TableId, TransactionStatus, Value, random_password,
+    split_statements, statement_is_complete,
 };

@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -99,9 +100,19 @@ class Server:
     def is_running(self):
         return self._process.poll() is None
 
+    def send(self, number):
+        self._process.send_signal(number)
+
+    def wait_for(self, text):
+        """Waits until the server has printed this."""
+        deadline = time.monotonic() + STOP_SECONDS_MAX
+        while text not in self.output:
+            assert time.monotonic() < deadline and self.is_running(), f"no {text!r} in\n{self.output}"
+            time.sleep(0.02)
+
     def stop(self, with_signal=signal.SIGTERM):
         """Asks the server to end and returns its exit status."""
-        self._process.send_signal(with_signal)
+        self.send(with_signal)
         return self._end()
 
     def kill(self):

@@ -17,6 +17,7 @@ use rustydb_storage::{ReadView, TableDef, TableStatistics};
 
 use crate::Result;
 use crate::scan::{ColumnScanExec, predicate::prunable};
+use crate::sql::types::extension_type;
 
 /// A stored table, as one statement sees it.
 #[derive(Debug)]
@@ -41,8 +42,11 @@ impl ColumnTable {
     }
 
     fn with_columns(table: &Arc<TableDef>, view: &ReadView, schema: &SchemaRef) -> Result<Self> {
-        // Declarations are kept in field metadata; results of queries do not carry them around.
-        let plain = |field: &Arc<Field>| Field::new(field.name(), field.data_type().clone(), field.is_nullable());
+        // Declarations are kept in field metadata; of these, results of queries carry only the extension type around.
+        let plain = |field: &Arc<Field>| {
+            let plain = Field::new(field.name(), field.data_type().clone(), field.is_nullable());
+            plain.with_metadata(extension_type(field))
+        };
         let fields: Vec<Field> = schema.fields().iter().map(plain).collect();
         let constraints = match table.primary_key.is_empty() {
             true => Vec::new(),

@@ -74,7 +74,9 @@ fn table_query(columns: &str, table: &str) -> Result<Box<datafusion::sql::sqlpar
             SqlStatement::Query(query) => Ok(query),
             _ => Err(Error::internal("a SELECT is a query")),
         },
-        ParsedStatement::Copy(_) | ParsedStatement::Transaction(_) => Err(Error::internal("a SELECT is a query")),
+        ParsedStatement::Copy(_) | ParsedStatement::Transaction(_) | ParsedStatement::User(_) => {
+            Err(Error::internal("a SELECT is a query"))
+        }
     }
 }
 

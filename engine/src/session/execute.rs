@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use chrono::{DateTime, Utc};
 use datafusion::sql::sqlparser::ast::ObjectName;
 use rustydb_storage::{ReadView, Transaction};
@@ -13,13 +13,16 @@ use super::settings::{Settings, unknown};
 use super::transaction::{Frame, Taken, TransactionState};
 use super::{Completion, Shared, StatementResult};
 use crate::dml::returning::{Changed, Returned};
+use crate::error::sqlstate;
 use crate::prepared::Prepared;
 use crate::sql::context::StatementContext;
 use crate::sql::parse::{Parsed, ParsedStatement, parse_statement, table_name};
 use crate::sql::plan::{ReadyPlan, bind, check_parameter_count, explain, make_ready, plan_query, result_schema};
 use crate::sql::route::{MainStatement, Routed, SettingValue, Write, route};
 use crate::sql::types::{DEFAULT_KEY, declared_name};
+use crate::sql::user_syntax::UserStatement;
 use crate::stream::{Deadline, RecordStream};
+use crate::users::{self, SHOW_USERS_COLUMNS, UserOutcome};
 use crate::{Database, Error, Result, Value, copy, ddl, dml};
 
 /// What the parts of the engine need to know about the statement they work on.
@@ -153,7 +156,41 @@ impl Shared {
             Routed::Transaction(control) => {
                 self.control(transaction, statement, control).await.map(StatementResult::Done)
             }
+            Routed::User(user) => self.change_user(transaction, statement, user).await,
             Routed::Write(write) => self.write(transaction, statement, *write).await,
+        }
+    }
+
+    /// Hashing a password takes a while, and a file is synced: not on the threads of queries.
+    async fn change_user(
+        &self,
+        transaction: &TransactionState,
+        statement: &Statement<'_>,
+        user: UserStatement,
+    ) -> Result<StatementResult> {
+        if !matches!(user, UserStatement::Show) {
+            if !matches!(transaction, TransactionState::Idle) {
+                return Err(Error::new(
+                    sqlstate::ACTIVE_TRANSACTION,
+                    "users cannot be changed inside a transaction: they belong to no snapshot",
+                )
+                .with_hint("COMMIT or ROLLBACK first."));
+            }
+            if statement.settings.default_modes.read_only {
+                return Err(Error::new(
+                    sqlstate::READ_ONLY_TRANSACTION,
+                    "users cannot be changed in a read-only session",
+                ));
+            }
+        }
+        let (database, identity) = (self.database.clone(), self.identity.clone());
+        let work = async move { users::execute(&database, identity.as_ref(), user) };
+        match self.database.runtimes().run_to_end(work).await? {
+            UserOutcome::Done(tag) => done(tag),
+            UserOutcome::Users(columns) => {
+                let columns: Vec<_> = SHOW_USERS_COLUMNS.into_iter().zip(columns).collect();
+                text_table(&columns).map(rows)
+            }
         }
     }
 
@@ -245,6 +282,12 @@ impl Shared {
         let statement = self.statement(&[], Instant::now());
         let context = statement.context(self.planning_view(&mut transaction));
         Prepared::new(sql, parsed, routed, &context)
+    }
+
+    pub(super) async fn result_schema_for(&self, prepared: &Prepared, types: &[DataType]) -> Result<Option<SchemaRef>> {
+        let mut transaction = self.transaction.lock().await;
+        let statement = self.statement(&[], Instant::now());
+        prepared.result_schema_for(&statement.context(self.planning_view(&mut transaction)), types)
     }
 }
 

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use futures::Stream;
 use parking_lot::Mutex;
@@ -29,7 +29,7 @@ use crate::prepared::Prepared;
 use crate::sql::parse::parse_statement;
 use crate::sql::split::split_statements;
 use crate::stream::RecordStream;
-use crate::{Database, Result, Value};
+use crate::{Database, Identity, Result, Value};
 
 /// A connection to a database. Dropping it rolls back what it has not committed.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub struct Session {
 #[derive(Debug)]
 pub(crate) struct Shared {
     database: Database,
+    /// `None`: the program that embeds the database, or somebody nobody asked for a name.
+    identity: Option<Identity>,
     defaults: Settings,
     /// Held while a statement runs: this is what makes them run one after the other.
     transaction: tokio::sync::Mutex<TransactionState>,
@@ -114,10 +116,11 @@ pub enum IngestMode {
 }
 
 impl Session {
-    pub(crate) fn new(database: Database) -> Self {
+    pub(crate) fn new(database: Database, identity: Option<Identity>) -> Self {
         let defaults = Settings::new(database.default_config().clone(), database.statement_timeout());
         let visible = Visible { status: TransactionStatus::Idle, catalog: None, settings: defaults.clone() };
-        let shared = Shared { database, defaults, transaction: Default::default(), visible: Mutex::new(visible) };
+        let shared =
+            Shared { database, identity, defaults, transaction: Default::default(), visible: Mutex::new(visible) };
         Session { shared: Opaque::new(shared) }
     }
 
@@ -133,6 +136,14 @@ impl Session {
     pub async fn prepare(&self, sql: &str) -> Result<Prepared> {
         let (shared, sql) = (self.shared.clone(), sql.to_owned());
         self.shared.database.runtimes().run(async move { shared.prepare(sql).await }).await
+    }
+
+    /// The columns a prepared statement returns when its parameters have these types, or `None` if it returns no rows.
+    /// [`Prepared::result_schema`] answers for the types the statement asks for; a client may bind others.
+    pub async fn result_schema_for(&self, prepared: &Prepared, types: Vec<DataType>) -> Result<Option<SchemaRef>> {
+        let (shared, prepared) = (self.shared.clone(), prepared.clone());
+        let work = async move { shared.result_schema_for(&prepared, &types).await };
+        self.shared.database.runtimes().run(work).await
     }
 
     /// Runs a prepared statement.
@@ -187,6 +198,17 @@ impl Session {
     /// Changes a setting of this session, as SET does.
     pub async fn set(&self, name: &str, value: &str) -> Result<()> {
         self.shared.set(&name.to_ascii_lowercase(), Some(value))
+    }
+
+    /// Gives a setting of this session back its default, as RESET does.
+    pub async fn reset(&self, name: &str) -> Result<()> {
+        self.shared.set(&name.to_ascii_lowercase(), None)
+    }
+
+    /// The settings of this session by name, as SHOW ALL lists them.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        let visible = self.shared.visible.lock();
+        visible.settings.all().map(|(name, value, _)| (name.to_owned(), value)).collect()
     }
 
     /// Runs the statements of a script one after the other and throws their rows away; for set-up code and tests.

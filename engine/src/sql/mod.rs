@@ -16,3 +16,4 @@ pub(crate) mod single_row;
 pub(crate) mod split;
 pub(crate) mod transaction_syntax;
 pub(crate) mod types;
+pub(crate) mod user_syntax;

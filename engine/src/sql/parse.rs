@@ -2,7 +2,8 @@
 //!
 //! The grammar is sqlparser's PostgreSQL with a few friendly additions of the analytical systems (`* EXCLUDE`, `?`
 //! parameters). COPY has a grammar of its own ([`super::copy_syntax`]) because PostgreSQL's and DataFusion's spellings
-//! are both understood, and so have transactions ([`super::transaction_syntax`]).
+//! are both understood, and so have transactions ([`super::transaction_syntax`])
+//! and users ([`super::user_syntax`]).
 //!
 //! Invariant: after parsing, parameters are always `$1 … $n`; a statement uses `?` or `$n`, never both.
 
@@ -16,6 +17,7 @@ use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenize
 
 use super::copy_syntax::{CopyStatement, parse_copy};
 use super::transaction_syntax::{TransactionStatement, parse_transaction};
+use super::user_syntax::{UserStatement, parse_user_statement};
 use crate::error::translate_position as position_of;
 use crate::{Error, Position, Result, error::sqlstate};
 
@@ -42,6 +44,7 @@ pub(crate) enum ParsedStatement {
     Sql(Box<Statement>),
     Copy(Box<CopyStatement>),
     Transaction(TransactionStatement),
+    User(UserStatement),
 }
 
 /// Parses exactly one statement; a trailing semicolon is fine.
@@ -62,6 +65,8 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
         ParsedStatement::Copy(Box::new(parse_copy(&mut parser)?))
     } else if let Some(transaction) = parse_transaction(&mut parser)? {
         ParsedStatement::Transaction(transaction)
+    } else if let Some(user) = parse_user_statement(&mut parser)? {
+        ParsedStatement::User(user)
     } else {
         ParsedStatement::Sql(Box::new(parser.parse_statement()?))
     };

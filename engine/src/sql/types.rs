@@ -2,6 +2,8 @@
 //!
 //! One table serves column definitions and casts, so that `CAST(x AS t)` always gives what a column of type `t` holds.
 
+use std::collections::HashMap;
+
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::planner::TypePlanner;
@@ -46,7 +48,7 @@ impl From<DataType> for ColumnType {
 impl ColumnType {
     /// A field of this type, with the metadata that keeps its declaration.
     pub(crate) fn field(&self, name: &str, nullable: bool) -> Field {
-        let mut metadata = std::collections::HashMap::new();
+        let mut metadata = HashMap::new();
         if let Some(length) = self.length {
             metadata.insert(LENGTH_KEY.to_owned(), length.to_string());
         }
@@ -223,6 +225,18 @@ pub(crate) fn name_of(data_type: &DataType) -> String {
         DataType::Interval(_) => "interval".into(),
         DataType::Null => "unknown".into(),
         other => other.to_string(),
+    }
+}
+
+/// The extension type of a column, as Arrow notes it, if it is one that any storage type of its family can carry: a
+/// UUID stays a UUID, and JSON stays JSON.
+pub(crate) fn extension_type(field: &Field) -> HashMap<String, String> {
+    match field.extension_type_name() {
+        Some("arrow.uuid" | "arrow.json") => {
+            let notes = field.metadata().iter().filter(|(key, _)| key.starts_with("ARROW:extension:"));
+            notes.map(|(key, value)| (key.clone(), value.clone())).collect()
+        }
+        _ => HashMap::new(),
     }
 }
 

@@ -139,18 +139,18 @@ impl FlightSqlService for SqlService {
 
     async fn do_action_begin_savepoint(
         &self,
-        _command: ActionBeginSavepointRequest,
-        _request: Request<Action>,
+        command: ActionBeginSavepointRequest,
+        request: Request<Action>,
     ) -> Result<ActionBeginSavepointResult, Status> {
-        Err(no_savepoints())
+        self.begin_savepoint(caller(&request)?, &command).await
     }
 
     async fn do_action_end_savepoint(
         &self,
-        _command: ActionEndSavepointRequest,
-        _request: Request<Action>,
+        command: ActionEndSavepointRequest,
+        request: Request<Action>,
     ) -> Result<(), Status> {
-        Err(no_savepoints())
+        self.end_savepoint(caller(&request)?, &command).await
     }
 
     // Stopping
@@ -165,9 +165,13 @@ impl FlightSqlService for SqlService {
 
     async fn do_action_fallback(&self, request: Request<Action>) -> Acted {
         // Flight's own actions: their messages are not wrapped in Any.
+        let (caller, body) = (caller(&request)?, &request.get_ref().body);
         let result = match request.get_ref().r#type.as_str() {
-            "CancelFlightInfo" => self.cancel_flight_info(caller(&request)?, &request.get_ref().body)?,
-            "CloseSession" => self.close_session(caller(&request)?),
+            "CancelFlightInfo" => self.cancel_flight_info(caller, body)?,
+            "RenewFlightEndpoint" => self.renew_endpoint(caller, body)?,
+            "SetSessionOptions" => self.set_session_options(caller, body).await?,
+            "GetSessionOptions" => self.session_options(caller).await?,
+            "CloseSession" => self.close_session(caller),
             other => return Err(self.unknown_action(other)),
         };
         Ok(Response::new(futures::stream::iter([Ok(result)]).boxed()))
@@ -321,8 +325,14 @@ impl FlightSqlService for SqlService {
         Err(not_supported("GetFlightInfo", command.type_url()))
     }
 
-    async fn do_get_fallback(&self, _request: Request<Ticket>, message: Any) -> Fetched {
-        Err(not_supported("DoGet", &message.type_url))
+    /// A query may be its own ticket, which saves the round trip of GetFlightInfo.
+    async fn do_get_fallback(&self, request: Request<Ticket>, message: Any) -> Fetched {
+        match Command::try_from(message.clone()) {
+            Ok(Command::CommandStatementQuery(command)) => {
+                self.fetch_statement(caller(&request)?, command).await.map(Response::new)
+            }
+            _ => Err(not_supported("DoGet", &message.type_url)),
+        }
     }
 
     async fn do_put_fallback(&self, _request: Request<PeekableFlightDataStream>, message: Any) -> Put {
@@ -344,10 +354,8 @@ pub(super) fn not_supported(call: &str, type_url: &str) -> Status {
     refuse("0A000", format!("{call} does not support the command \"{name}\"")).into()
 }
 
+/// A plan names functions and types by Substrait's catalogue, whose meaning (overflow, decimals, NULLs) is not that of
+/// the SQL here: the same query would answer differently by how it was sent.
 fn no_substrait() -> Status {
     refuse("0A000", "Substrait plans are not supported").hint("send the query as SQL").into()
-}
-
-fn no_savepoints() -> Status {
-    refuse("0A000", "savepoints are not supported").hint("use one transaction per unit of work").into()
 }

@@ -10,38 +10,69 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
-use rustydb_engine::{Completion, Prepared, RecordStream, StatementResult, Value};
+use rustydb_engine::{Completion, Prepared, Progress, RecordStream, StatementResult, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
 use super::SqlService;
+use super::poll::Started;
 use crate::auth::Caller;
+use crate::handles::Handle;
 use crate::running::{Batches, RunningGuard};
 use crate::sessions::{Home, Scope, rolled_back};
-use crate::status::{from_engine, refuse};
+use crate::status::{from_engine, internal, refuse};
 use crate::stream::{FlightStream, encode, encode_nothing, schema_message, wire_schema};
 use crate::wrapper::caller;
 
 /// A parsed and planned statement takes about this many times the memory of its text.
 const STATEMENT_MEMORY_FACTOR: usize = 8;
 
-/// A statement ready to be executed.
+/// A statement ready to be executed, or being executed already because its client polls for it.
 pub(super) struct Job {
     pub(super) home: Home,
     pub(super) plan: Arc<Plan>,
     pub(super) parameters: Option<Arc<Parameters>>,
+    /// The schema of its result as announced; `None`: no result set. The plan's, unless the parameters' types give
+    /// another.
+    pub(super) schema: Option<SchemaRef>,
+    pub(super) started: Option<Arc<Started>>,
+}
+
+impl Job {
+    pub(super) fn new(home: Home, plan: Arc<Plan>) -> Self {
+        let schema = plan.schema.clone();
+        Self { home, plan, parameters: None, schema, started: None }
+    }
+}
+
+/// A job that has begun.
+pub(super) enum Begun {
+    /// It has no result set, and is done.
+    Done,
+    /// Its rows are on their way.
+    Rows(Batches),
+}
+
+impl Begun {
+    /// What DoGet sends; `schema` is what was announced.
+    pub(super) fn encode(self, schema: Option<&SchemaRef>) -> FlightStream {
+        match (self, schema) {
+            (Self::Rows(batches), Some(schema)) => encode(Arc::clone(schema), batches),
+            _ => encode_nothing(),
+        }
+    }
 }
 
 /// A planned statement, and what its client was told.
 pub(super) struct Plan {
-    prepared: Prepared,
-    /// The schema of its result as announced; `None`: no result set.
+    pub(super) prepared: Prepared,
+    /// The schema of its result for parameters of the types it asks for; `None`: no result set.
     pub(super) schema: Option<SchemaRef>,
     _memory: OwnedSemaphorePermit,
 }
@@ -81,6 +112,11 @@ impl Parameters {
         Ok(Self { rows, _memory: memory })
     }
 
+    /// The types the client sent, which need not be those the statement asks for.
+    pub(super) fn types(&self) -> Vec<DataType> {
+        self.rows.schema().fields().iter().map(|field| field.data_type().clone()).collect()
+    }
+
     fn row(&self, row: usize) -> Result<Vec<Value>, Status> {
         let values = self.rows.columns().iter().map(|column| Value::try_from_array(column, row));
         values.collect::<Result<_, _>>().map_err(|error| {
@@ -97,21 +133,29 @@ impl SqlService {
         request: &Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         check_parameters(&job)?;
-        let schema = job.plan.schema.as_ref().map(|schema| schema_message(schema)).transpose()?;
+        let schema = job.schema.clone();
         let handle = self.tickets.insert(&caller(request)?.principal, job)?;
-        let ticket = TicketStatementQuery { statement_handle: handle.to_bytes() };
-        let mut info = flight_info(request.get_ref(), &ticket);
-        info.schema = schema.unwrap_or_default();
-        Ok(Response::new(info))
+        ticket_info(request.get_ref(), handle, schema.as_ref()).map(Response::new)
     }
 
     /// Executes the job of a ticket, and forgets the ticket.
     pub(super) async fn redeem_ticket(&self, caller: &Caller, handle: &[u8]) -> Result<FlightStream, Status> {
         let handle = self.tickets.parse(handle)?;
+        if let Some(started) = self.tickets.get(&caller.principal, handle)?.started.clone() {
+            let job = self.tickets.take(&caller.principal, handle)?;
+            return Ok(started.finish().await?.encode(job.schema.as_ref()));
+        }
         // Among the running ones first, so that a cancellation finds it in one place or the other at any moment.
         let running = self.running.register(&caller.principal, handle).ok_or_else(|| self.tickets.unknown())?;
         let job = self.tickets.take(&caller.principal, handle)?;
         self.fetch(caller, running, &job).await
+    }
+
+    /// Executes a job that no ticket stands for.
+    pub(super) async fn fetch_now(&self, caller: &Caller, job: &Job) -> Result<FlightStream, Status> {
+        let running = self.running.register(&caller.principal, Handle::random());
+        let running = running.ok_or_else(|| internal("a random handle was not unique"))?;
+        self.fetch(caller, running, job).await
     }
 
     /// Executes a job and streams its rows; a statement without result set is done when this returns.
@@ -121,31 +165,39 @@ impl SqlService {
         running: RunningGuard,
         job: &Job,
     ) -> Result<FlightStream, Status> {
+        let begun = self.begin(caller, running, job, |_| {}).await?;
+        Ok(begun.encode(job.schema.as_ref()))
+    }
+
+    /// Begins to execute a job. `observe` is told how to ask how far it is.
+    pub(super) async fn begin(
+        &self,
+        caller: &Caller,
+        running: RunningGuard,
+        job: &Job,
+        observe: impl FnOnce(Progress) + Send,
+    ) -> Result<Begun, Status> {
         check_parameters(job)?;
         let permit = Arc::clone(&self.result_streams).try_acquire_owned().map_err(|_| {
             refuse("53300", format!("{} results are being sent already", self.limits.result_streams))
                 .hint("read or close results that are open, then try again")
         })?;
         let scope = self.sessions.enter(&caller.principal, &job.home)?;
-        match &job.plan.schema {
-            None => {
-                running.unless_cancelled(self.change(caller, &scope, job)).await?;
-                Ok(encode_nothing())
-            }
-            Some(schema) => {
-                let batches = running.unless_cancelled(query(scope, job)).await?;
-                let batches = batches.map(move |batch| {
-                    let _while_streaming = &permit;
-                    batch
-                });
-                Ok(encode(Arc::clone(schema), running.stream(batches.boxed())))
-            }
+        if job.schema.is_none() {
+            running.unless_cancelled(self.change(caller, &scope, job)).await?;
+            return Ok(Begun::Done);
         }
+        let batches = running.unless_cancelled(query(scope, job, observe)).await?;
+        let batches = batches.map(move |batch| {
+            let _while_streaming = &permit;
+            batch
+        });
+        Ok(Begun::Rows(running.stream(batches.boxed()).boxed()))
     }
 
     /// Executes a job for the number of rows it changes.
     pub(super) async fn update(&self, caller: &Caller, job: &Job) -> Result<i64, Status> {
-        if job.plan.schema.is_some() {
+        if job.schema.is_some() {
             return Err(refuse("07003", "this statement returns rows, and was sent as an update")
                 .hint("execute it as a query (executeQuery, CommandStatementQuery)")
                 .into());
@@ -186,9 +238,10 @@ impl SqlService {
 
 /// One execution per row of parameters, their results one after the other. The first starts now, so that its errors
 /// are the answer to the request; each further one starts when the client has read so far.
-async fn query(scope: Scope, job: &Job) -> Result<Batches, Status> {
+async fn query(scope: Scope, job: &Job, observe: impl FnOnce(Progress)) -> Result<Batches, Status> {
     let Some(parameters) = &job.parameters else {
         let rows = query_once(&scope, &job.plan.prepared, &[]).await?;
+        observe(rows.progress());
         return Ok(rows.map(move |batch| keeping(&scope, batch)).boxed());
     };
     let row_count = parameters.rows.num_rows();
@@ -232,7 +285,7 @@ fn asks_to_commit(sql: &str) -> bool {
     first.eq_ignore_ascii_case("COMMIT") || first.eq_ignore_ascii_case("END")
 }
 
-fn check_parameters(job: &Job) -> Result<(), Status> {
+pub(super) fn check_parameters(job: &Job) -> Result<(), Status> {
     let wanted = job.plan.prepared.parameter_schema().fields().len();
     let bound = job.parameters.as_ref().map_or(0, |parameters| parameters.rows.num_columns());
     match wanted == bound {
@@ -241,6 +294,18 @@ fn check_parameters(job: &Job) -> Result<(), Status> {
             .hint("bind one column per parameter, in the order $1, $2, …")
             .into()),
     }
+}
+
+/// The FlightInfo of a statement that waits under `handle`.
+pub(super) fn ticket_info(
+    descriptor: &FlightDescriptor,
+    handle: Handle,
+    schema: Option<&SchemaRef>,
+) -> Result<FlightInfo, Status> {
+    let ticket = TicketStatementQuery { statement_handle: handle.to_bytes() };
+    let mut info = flight_info(descriptor, &ticket);
+    info.schema = schema.map(|schema| schema_message(schema)).transpose()?.unwrap_or_default();
+    Ok(info)
 }
 
 /// A FlightInfo with one endpoint: this server, and a ticket.

@@ -19,9 +19,6 @@ use super::metadata::MetadataCommand;
 use crate::auth::Caller;
 use crate::status::internal;
 
-/// Where the engine notes the name of a primary key that was given one.
-const PRIMARY_KEY_NAME_KEY: &str = "rustydb.primary_key_name";
-
 static PRIMARY_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
         Field::new("catalog_name", DataType::Utf8, true),
@@ -92,7 +89,7 @@ impl MetadataCommand for CommandGetPrimaryKeys {
                 text(&|table, _| table.schema_name.clone()),
                 text(&|table, _| table.name.clone()),
                 text(&column_name),
-                text(&|table, _| primary_key_name(table)),
+                text(&|table, _| table.primary_key_name()),
                 Arc::new(Int32Array::from_iter_values(columns.iter().map(|(_, at, _)| sequence(*at)))),
             ],
         )
@@ -210,7 +207,7 @@ fn foreign_keys(references: &[Reference<'_>]) -> Result<RecordBatch, Status> {
             text(&|reference| column_name(reference.child, reference.child_column)),
             Arc::new(Int32Array::from_iter_values(references.iter().map(|reference| reference.sequence))),
             text(&|reference| reference.name.to_owned()),
-            text(&|reference| primary_key_name(reference.parent)),
+            text(&|reference| reference.parent.primary_key_name()),
             Arc::clone(&rule),
             rule,
         ],
@@ -223,11 +220,6 @@ fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch, Stat
 
 fn column_name(table: &TableDef, column: usize) -> String {
     table.schema.field(column).name().clone()
-}
-
-/// The name the constraint was given, or got by default.
-fn primary_key_name(table: &TableDef) -> String {
-    table.schema.metadata().get(PRIMARY_KEY_NAME_KEY).cloned().unwrap_or_else(|| table.primary_key_name())
 }
 
 fn sequence(index: usize) -> i32 {

@@ -1,9 +1,10 @@
 //! Handshake: credentials become a session and the token that stands for it; CloseSession ends it.
 //!
-//! With authentication off, anyone gets a session; with it on, whoever shows a token of the token file. The session
-//! token goes back in the `authorization` header, where ADBC, JDBC and pyarrow look for it, and as the payload, where
+//! With authentication off, anyone gets a session; with it on, whoever gives the name and password of a user, or a token of
+//! the token file. The session token goes back in the `authorization` header, where ADBC, JDBC and pyarrow look for it, and as the payload, where
 //! older Flight clients do.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use arrow_flight::{BasicAuth, HandshakeRequest, HandshakeResponse};
@@ -24,14 +25,24 @@ type Responses = BoxStream<'static, Result<HandshakeResponse, Status>>;
 
 impl SqlService {
     /// Who is calling, by the headers of any request but Handshake.
-    pub(crate) fn identify(&self, credentials: &Credentials) -> Result<Caller, Status> {
-        match credentials.session() {
-            Some(session) => {
-                let session = session?;
-                Ok(Caller { principal: self.sessions.principal(session)?, session: Some(session) })
-            }
-            None => Ok(Caller { principal: self.authenticator.identify(credentials)?, session: None }),
+    pub(crate) async fn identify(
+        &self,
+        credentials: Credentials,
+        address: Option<SocketAddr>,
+    ) -> Result<Caller, Status> {
+        let Some(session) = credentials.session() else {
+            let principal = self.authenticator.identify(credentials, address.map(|address| address.ip())).await?;
+            return Ok(Caller { principal, session: None });
+        };
+        let session = session?;
+        let principal = self.sessions.principal(session)?;
+        if !self.authenticator.is_current(&principal) {
+            self.sessions.log_out(&principal, session);
+            return Err(refuse("28000", "who may connect has changed since this session began")
+                .hint("log in again (Handshake)")
+                .into());
         }
+        Ok(Caller { principal, session: Some(session) })
     }
 
     pub(crate) async fn handshake(
@@ -39,6 +50,7 @@ impl SqlService {
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Responses>, Status> {
         let mut credentials = Credentials::from_metadata(request.metadata())?;
+        let address = request.remote_addr();
         let mut protocol_version = 0;
         if credentials == Credentials::Absent && self.authenticator.is_on() {
             let mut messages = request.into_inner();
@@ -49,7 +61,7 @@ impl SqlService {
                 credentials = from_payload(&first.payload)?;
             }
         }
-        let caller = self.identify(&credentials)?;
+        let caller = self.identify(credentials, address).await?;
         let session = match caller.session {
             // A client that logs in again with its session token keeps its session.
             Some(session) => session,
@@ -94,7 +106,7 @@ fn from_payload(payload: &[u8]) -> Result<Credentials, Status> {
         return Ok(Credentials::Absent);
     }
     match BasicAuth::decode(payload) {
-        Ok(BasicAuth { password, .. }) => Ok(Credentials::Basic { password }),
+        Ok(BasicAuth { username: user, password }) => Ok(Credentials::Basic { user, password }),
         Err(_) => Err(refuse("28000", "the handshake's payload is not BasicAuth").into()),
     }
 }

@@ -6,8 +6,9 @@
 //! ├─ statement    SQL text: plan, hand out a ticket         ├─ metadata   catalogs, schemas, tables
 //! ├─ prepared     the same with a handle and parameters     ├─ keys       primary and foreign keys
 //! ├─ execution    where both end: once, as rows or count    ├─ sql_info   what the server can do
-//! ├─ transaction  begin, end                                └─ type_info  the types it has
-//! └─ ingest       bulk load
+//! ├─ poll         the same, started before it is fetched    ├─ type_info  the types it has
+//! ├─ transaction  begin, end, savepoints                    ├─ flights    tables and tickets as plain Flight sees them
+//! └─ ingest       bulk load                                 └─ session_options  settings without SQL
 //! ```
 //!
 //! Invariant: a statement runs once per request to run it. GetFlightInfo plans only; its ticket works for one DoGet.
@@ -15,11 +16,14 @@
 mod cancel;
 mod dispatch;
 mod execution;
+mod flights;
 mod ingest;
 mod keys;
 mod login;
 mod metadata;
+mod poll;
 mod prepared;
+mod session_options;
 mod sql_info;
 mod statement;
 mod transaction;
@@ -34,14 +38,17 @@ use rustydb_engine::Database;
 use tokio::sync::Semaphore;
 use tonic::Status;
 
-use crate::auth::{Authenticator, Caller};
+use crate::auth::Caller;
+use crate::authenticator::Authenticator;
 use crate::handles::{HandleTable, PREPARED, TICKET};
 use crate::options::Limits;
 use crate::running::RunningQueries;
 use crate::sessions::Sessions;
 use dispatch::not_supported;
 use execution::Job;
+pub(crate) use flights::as_command;
 use metadata::MetadataCommand;
+pub(crate) use poll::decode_command;
 use prepared::PreparedStatement;
 
 /// What all requests share.
@@ -62,13 +69,18 @@ pub(crate) struct SqlService {
 
 impl SqlService {
     /// The actions there are, with what they do.
-    pub(crate) const ACTIONS: [(&str, &str); 7] = [
+    pub(crate) const ACTIONS: [(&str, &str); 12] = [
         ("CreatePreparedStatement", "Prepares a statement (ActionCreatePreparedStatementRequest)"),
         ("ClosePreparedStatement", "Forgets a prepared statement (ActionClosePreparedStatementRequest)"),
         ("BeginTransaction", "Begins a transaction (ActionBeginTransactionRequest)"),
         ("EndTransaction", "Commits or rolls back a transaction (ActionEndTransactionRequest)"),
+        ("BeginSavepoint", "Sets a savepoint in a transaction (ActionBeginSavepointRequest)"),
+        ("EndSavepoint", "Releases a savepoint or rolls back to it (ActionEndSavepointRequest)"),
         ("CancelQuery", "Stops a statement (ActionCancelQueryRequest)"),
         ("CancelFlightInfo", "Stops a statement (CancelFlightInfoRequest)"),
+        ("RenewFlightEndpoint", "Keeps a ticket from expiring (RenewFlightEndpointRequest)"),
+        ("SetSessionOptions", "Changes settings of the session (SetSessionOptionsRequest)"),
+        ("GetSessionOptions", "Lists the settings of the session (GetSessionOptionsRequest)"),
         ("CloseSession", "Ends the session of the token this is sent with (CloseSessionRequest)"),
     ];
 
@@ -107,7 +119,7 @@ impl SqlService {
             Command::CommandStatementQuery(query) => {
                 let job = self.plan_statement(caller, &query.query, query.transaction_id.as_deref()).await?;
                 // A statement without result set has no columns.
-                job.plan.schema.clone().unwrap_or_else(|| Arc::new(Schema::empty()))
+                job.schema.unwrap_or_else(|| Arc::new(Schema::empty()))
             }
             Command::CommandPreparedStatementQuery(query) => {
                 self.prepared_schema(caller, &query.prepared_statement_handle)?

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow_flight::sql::server::PeekableFlightDataStream;
 use arrow_flight::sql::{ActionCreatePreparedStatementResult, DoPutPreparedStatementResult};
 use bytes::Bytes;
@@ -16,22 +16,36 @@ use tonic::Status;
 use super::SqlService;
 use super::execution::{Job, Parameters, Plan};
 use crate::auth::Caller;
-use crate::handles::{Handle, Lease};
+use crate::handles::Lease;
 use crate::sessions::Home;
-use crate::status::internal;
-use crate::stream::{FlightStream, schema_message};
+use crate::status::from_engine;
+use crate::stream::{FlightStream, schema_message, wire_schema};
 use crate::upload::Upload;
 
 /// A statement kept by its handle.
 pub(super) struct PreparedStatement {
     home: Home,
     plan: Arc<Plan>,
-    bound: Mutex<Option<Arc<Parameters>>>,
+    bound: Mutex<Option<Bound>>,
+    /// The result's schema for the types that were bound last, if they are not those the statement asks for.
+    described: Mutex<Option<(Vec<DataType>, Option<SchemaRef>)>>,
+}
+
+/// Parameters, and the schema of the result they lead to.
+#[derive(Clone)]
+struct Bound {
+    parameters: Arc<Parameters>,
+    schema: Option<SchemaRef>,
 }
 
 impl PreparedStatement {
     fn job(&self) -> Job {
-        Job { home: self.home.clone(), plan: Arc::clone(&self.plan), parameters: self.bound.lock().clone() }
+        let mut job = Job::new(self.home.clone(), Arc::clone(&self.plan));
+        if let Some(bound) = self.bound.lock().clone() {
+            job.schema = bound.schema;
+            job.parameters = Some(bound.parameters);
+        }
+        job
     }
 }
 
@@ -42,11 +56,11 @@ impl SqlService {
         sql: &str,
         transaction_id: Option<&[u8]>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        let Job { home, plan, .. } = self.plan_statement(caller, sql, transaction_id).await?;
+        let Job { home, plan, schema, .. } = self.plan_statement(caller, sql, transaction_id).await?;
         // No schema at all, rather than one without fields, is how drivers are told that this is an update.
-        let dataset_schema = plan.schema.as_ref().map(|schema| schema_message(schema)).transpose()?;
+        let dataset_schema = schema.as_ref().map(|schema| schema_message(schema)).transpose()?;
         let parameter_schema = schema_message(&plan.parameter_schema())?;
-        let statement = PreparedStatement { home, plan, bound: Mutex::new(None) };
+        let statement = PreparedStatement { home, plan, bound: Mutex::new(None), described: Mutex::new(None) };
         let handle = self.prepared.insert(&caller.principal, statement)?;
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: handle.to_bytes(),
@@ -69,8 +83,14 @@ impl SqlService {
         messages: PeekableFlightDataStream,
     ) -> Result<DoPutPreparedStatementResult, Status> {
         let statement = self.prepared_statement(caller, &handle)?;
-        let parameters = self.read_parameters(messages).await?;
-        *statement.bound.lock() = parameters;
+        let bound = match self.read_parameters(messages).await? {
+            None => None,
+            Some(parameters) => {
+                let schema = self.schema_for(caller, &statement, &parameters).await?;
+                Some(Bound { parameters, schema })
+            }
+        };
+        *statement.bound.lock() = bound;
         // The state is here, so the handle stays the same.
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
     }
@@ -82,16 +102,38 @@ impl SqlService {
 
     /// The schema of its result.
     pub(super) fn prepared_schema(&self, caller: &Caller, handle: &[u8]) -> Result<SchemaRef, Status> {
-        let statement = self.prepared_statement(caller, handle)?;
-        Ok(statement.plan.schema.clone().unwrap_or_else(|| Arc::new(Schema::empty())))
+        let job = self.prepared_job(caller, handle)?;
+        Ok(job.schema.unwrap_or_else(|| Arc::new(Schema::empty())))
+    }
+
+    /// The schema of the result for these parameters: `SELECT $1` returns what it is given.
+    async fn schema_for(
+        &self,
+        caller: &Caller,
+        statement: &PreparedStatement,
+        parameters: &Parameters,
+    ) -> Result<Option<SchemaRef>, Status> {
+        let (plan, types) = (&statement.plan, parameters.types());
+        let wanted = plan.parameter_schema();
+        let as_wanted = wanted.fields().iter().map(|field| field.data_type()).eq(types.iter());
+        // A wrong number of them is for the execution to complain about.
+        if plan.schema.is_none() || as_wanted || wanted.fields().len() != types.len() {
+            return Ok(plan.schema.clone());
+        }
+        if let Some((_, schema)) = statement.described.lock().as_ref().filter(|(known, _)| *known == types) {
+            return Ok(schema.clone());
+        }
+        let scope = self.sessions.enter(&caller.principal, &statement.home)?;
+        let schema = scope.turn().await?.result_schema_for(&plan.prepared, types.clone()).await;
+        let schema = schema.map_err(|error| from_engine(&error))?.map(|schema| wire_schema(&schema));
+        *statement.described.lock() = Some((types, schema.clone()));
+        Ok(schema)
     }
 
     /// Executes without a ticket: the protocol lets the command itself be one.
     pub(super) async fn fetch_prepared(&self, caller: &Caller, handle: &[u8]) -> Result<FlightStream, Status> {
-        let statement = self.prepared_statement(caller, handle)?;
-        let running = self.running.register(&caller.principal, Handle::random());
-        let running = running.ok_or_else(|| internal("a random handle was not unique"))?;
-        self.fetch(caller, running, &statement.job()).await
+        let job = self.prepared_job(caller, handle)?;
+        self.fetch_now(caller, &job).await
     }
 
     /// Executes as an update, with the parameters sent along or those bound before.

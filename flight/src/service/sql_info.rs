@@ -51,7 +51,7 @@ fn server(info: &mut SqlInfoDataBuilder, limits: &Limits) {
     info.append(SqlInfo::FlightSqlServerReadOnly, false);
     info.append(SqlInfo::FlightSqlServerSql, true);
     info.append(SqlInfo::FlightSqlServerSubstrait, false);
-    info.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::Transaction as i32);
+    info.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::Savepoint as i32);
     info.append(SqlInfo::FlightSqlServerCancel, true);
     info.append(SqlInfo::FlightSqlServerBulkIngestion, true);
     info.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, true);
@@ -113,7 +113,7 @@ fn transactions(info: &mut SqlInfoDataBuilder) {
     info.append(SqlInfo::SqlDataDefinitionCausesTransactionCommit, false);
     info.append(SqlInfo::SqlDataDefinitionsInTransactionsIgnored, false);
     info.append(SqlInfo::SqlBatchUpdatesSupported, true);
-    info.append(SqlInfo::SqlSavepointsSupported, false);
+    info.append(SqlInfo::SqlSavepointsSupported, true);
 }
 
 fn result_sets(info: &mut SqlInfoDataBuilder) {

@@ -24,6 +24,6 @@ impl SqlService {
         }
         let (home, scope) = self.sessions.enter_call(caller, transaction_id)?;
         let prepared = scope.turn().await?.prepare(sql).await.map_err(|error| from_engine(&error))?;
-        Ok(Job { home, plan: Arc::new(Plan::new(prepared, &self.waiting_kib)?), parameters: None })
+        Ok(Job::new(home, Arc::new(Plan::new(prepared, &self.waiting_kib)?)))
     }
 }

@@ -120,3 +120,125 @@ async fn close_session(client: &mut Client) -> Vec<u8> {
     let mut results = client.do_action(Action::new("CloseSession", "")).await.unwrap();
     results.message().await.unwrap().unwrap().body.to_vec()
 }
+
+const PASSWORD: &str = "correct horse battery";
+
+/// A server with the administrator `ann` and the user `bob`, both with [`PASSWORD`].
+async fn with_users() -> TestServer {
+    let server = TestServer::start().await;
+    let mut anyone = server.client().await;
+    update(&mut anyone, &format!("CREATE USER ann PASSWORD '{PASSWORD}' SUPERUSER")).await.unwrap();
+    let mut ann = server.client().await;
+    ann.handshake("ann", PASSWORD).await.unwrap();
+    update(&mut ann, &format!("CREATE USER bob PASSWORD '{PASSWORD}'")).await.unwrap();
+    server
+}
+
+async fn logged_in(server: &TestServer, user: &str) -> Client {
+    let mut client = server.client().await;
+    client.handshake(user, PASSWORD).await.unwrap();
+    client
+}
+
+#[tokio::test]
+async fn users_log_in_with_their_password_and_with_nothing_else() {
+    let server = with_users().await;
+    let mut client = server.client().await;
+    assert_refused(query(&mut client, "SELECT 1").await, Code::Unauthenticated, "28000");
+    for (user, password) in [("ann", "wrong password"), ("ann", ""), ("nobody", PASSWORD), ("", PASSWORD)] {
+        assert!(client.handshake(user, password).await.is_err(), "{user}");
+    }
+    client.handshake("ann", PASSWORD).await.unwrap();
+    assert_eq!(number(&mut client, "SELECT 1").await, 1);
+    // As a header of each request, for clients that cannot log in.
+    let mut client = server.client().await;
+    client.set_header("authorization", format!("Basic {}", BASE64_STANDARD.encode(format!("bob:{PASSWORD}"))));
+    assert_eq!(number(&mut client, "SELECT 1").await, 1);
+}
+
+#[tokio::test]
+async fn only_administrators_manage_users_and_everybody_their_own_password() {
+    let server = with_users().await;
+    let (mut ann, mut bob) = (logged_in(&server, "ann").await, logged_in(&server, "bob").await);
+    for sql in [
+        "CREATE USER eve PASSWORD 'long enough'",
+        "ALTER USER ann PASSWORD 'long enough'",
+        "ALTER USER bob SUPERUSER",
+        "DROP USER ann",
+        "ALTER USER ann RENAME TO eve",
+    ] {
+        assert_refused(update(&mut bob, sql).await, Code::PermissionDenied, "42501");
+    }
+    let users = query(&mut bob, "SHOW USERS").await.unwrap();
+    assert_eq!(crate::support::texts(&users, "name"), ["bob"], "their own");
+    let users = query(&mut ann, "SHOW USERS").await.unwrap();
+    assert_eq!(crate::support::texts(&users, "administrator"), ["YES", "NO"]);
+
+    update(&mut bob, "ALTER USER CURRENT_USER PASSWORD 'another password'").await.unwrap();
+    let over = assert_refused(query(&mut bob, "SELECT 1").await, Code::Unauthenticated, "28000");
+    assert!(over.message().contains("log in again"), "{over:?}");
+    assert!(server.client().await.handshake("bob", PASSWORD).await.is_err());
+    server.client().await.handshake("bob", "another password").await.unwrap();
+    let last = update(&mut ann, "ALTER USER ann NOSUPERUSER").await;
+    assert_refused(last, Code::FailedPrecondition, "2BP01");
+}
+
+#[tokio::test]
+async fn a_user_who_is_dropped_is_out_at_once() {
+    let server = with_users().await;
+    let (mut ann, mut bob) = (logged_in(&server, "ann").await, logged_in(&server, "bob").await);
+    update(&mut bob, "CREATE TABLE t (id BIGINT PRIMARY KEY)").await.unwrap();
+    update(&mut bob, "BEGIN").await.unwrap();
+    update(&mut bob, "INSERT INTO t VALUES (1)").await.unwrap();
+    update(&mut ann, "DROP USER bob").await.unwrap();
+    assert_refused(update(&mut bob, "COMMIT").await, Code::Unauthenticated, "28000");
+    assert_eq!(number(&mut ann, "SELECT count(*) FROM t").await, 0, "rolled back");
+    assert_refused(update(&mut ann, "DROP USER bob").await, Code::NotFound, "42704");
+    assert_refused(update(&mut ann, "DROP USER ann").await, Code::FailedPrecondition, "55006");
+}
+
+#[tokio::test]
+async fn the_first_user_must_be_able_to_let_others_in() {
+    let server = TestServer::start().await;
+    let mut client = server.session().await;
+    for sql in ["CREATE USER ann", "CREATE USER ann PASSWORD 'long enough'", "CREATE USER ann SUPERUSER"] {
+        assert_refused(update(&mut client, sql).await, Code::FailedPrecondition, "2BP01");
+    }
+    assert_refused(update(&mut client, "CREATE USER a PASSWORD 'x' SUPERUSER").await, Code::InvalidArgument, "22023");
+    update(&mut client, "BEGIN").await.unwrap();
+    let inside = update(&mut client, "CREATE USER ann PASSWORD 'long enough' SUPERUSER").await;
+    assert_refused(inside, Code::FailedPrecondition, "25001");
+    update(&mut client, "ROLLBACK").await.unwrap();
+    update(&mut client, "CREATE USER ann PASSWORD 'long enough' SUPERUSER").await.unwrap();
+    assert_refused(query(&mut client, "SELECT 1").await, Code::Unauthenticated, "28000");
+}
+
+#[tokio::test]
+async fn guessing_passwords_is_slowed_down() {
+    let server = with_users().await;
+    let header = async |user: &str, password: &str| {
+        let mut client = server.client().await;
+        client.set_header("authorization", format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))));
+        query(&mut client, "SELECT 1").await
+    };
+    for _ in 0..6 {
+        assert_refused(header("bob", "a wrong password").await, Code::Unauthenticated, "28P01");
+    }
+    let slowed = assert_refused(header("bob", PASSWORD).await, Code::ResourceExhausted, "53300");
+    assert!(slowed.message().contains("try again in"), "even with the right one: {slowed:?}");
+    header("ann", PASSWORD).await.expect("others are not affected");
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_lifetime() {
+    let mut options = FlightOptions::new("127.0.0.1:0");
+    options.limits.session_lifetime = std::time::Duration::from_millis(300);
+    let server = TestServer::with(options).await;
+    let mut client = server.session().await;
+    let ended = async {
+        // Using it does not help.
+        while query(&mut client, "SELECT 1").await.is_ok() {}
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), ended).await.expect("it ends");
+    assert_refused(query(&mut client, "SELECT 1").await, Code::Unauthenticated, "28000");
+}

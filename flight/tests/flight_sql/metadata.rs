@@ -153,7 +153,7 @@ async fn transaction_support_is_where_adbc_looks_for_it() {
     assert_eq!(batches[0].column(0).as_primitive::<UInt32Type>().value(0), 8);
     let union = batches[0].column(1).as_union();
     assert_eq!(union.type_id(0), 3, "the int32 member");
-    assert_eq!(union.value(0).as_primitive::<Int32Type>().value(0), 1, "transactions, no savepoints");
+    assert_eq!(union.value(0).as_primitive::<Int32Type>().value(0), 2, "transactions with savepoints");
 
     let info = client.get_sql_info(vec![]).await.unwrap();
     assert!(row_count(&rows(&mut client, info).await) > 40, "all of them");

@@ -88,7 +88,7 @@ async fn tls_and_a_token_protect_the_way() {
     std::fs::write(&token_file, "a-token-for-this-test-only\n").unwrap();
     let certificate = data.join("test-only-certificate.pem");
     let server = TestServer::with(FlightOptions {
-        tls: Some(TlsFiles { certificate: certificate.clone(), key: data.join("test-only-key.pem") }),
+        tls: Some(TlsFiles { certificate: certificate.clone(), key: data.join("test-only-key.pem"), client_ca: None }),
         token_file: Some(token_file),
         ..FlightOptions::new("127.0.0.1:0")
     })
@@ -98,6 +98,7 @@ async fn tls_and_a_token_protect_the_way() {
         url: format!("grpc+tls://localhost:{}", server.address.port()),
         token: Some("a-token-for-this-test-only".to_owned()),
         ca_certificate: Some(certificate),
+        ..Default::default()
     };
     let client = RemoteClient::connect(secure.clone()).await.unwrap();
     assert_eq!(rows(&client, "SELECT 1").await.unwrap(), 1);

@@ -38,7 +38,7 @@ async fn files_that_cannot_be_used_are_named() {
     assert!(error.to_string().contains("missing"), "{error}");
 
     std::fs::write(&path, "not a certificate").unwrap();
-    let tls = TlsFiles { certificate: path.clone(), key: path };
+    let tls = TlsFiles { certificate: path.clone(), key: path, client_ca: None };
     let error = refusal(FlightOptions { tls: Some(tls), ..FlightOptions::new("127.0.0.1:0") }).await;
     assert!(matches!(error, ServerError::Tls { .. }), "{error}");
 

@@ -2,9 +2,15 @@
 
 use std::time::Duration;
 
-use arrow_flight::sql::EndTransaction;
+use arrow_flight::Action;
+use arrow_flight::error::FlightError;
+use arrow_flight::sql::{
+    ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionEndSavepointRequest, Any, EndTransaction,
+    ProstMessageExt,
+};
 use bytes::Bytes;
 use futures::StreamExt;
+use prost::Message;
 use rustydb_flight::FlightOptions;
 use tonic::Code;
 
@@ -192,4 +198,51 @@ async fn a_failed_sql_transaction_can_be_ended() {
         }
         assert_eq!(number(&mut client, "SELECT count(*) FROM t").await, 0);
     }
+}
+
+/// Does a savepoint action and returns the savepoint's id, if it gives one.
+async fn savepoint(client: &mut Client, name: &str, request: impl ProstMessageExt) -> Result<Bytes, FlightError> {
+    let action = Action::new(name, request.as_any().encode_to_vec());
+    let Some(result) = client.do_action(action).await?.message().await? else { return Ok(Bytes::new()) };
+    let result: ActionBeginSavepointResult = Any::decode(result.body).unwrap().unpack().unwrap().unwrap();
+    Ok(result.savepoint_id)
+}
+
+const RELEASE: i32 = 1;
+const ROLL_BACK: i32 = 2;
+
+#[tokio::test]
+async fn savepoints_undo_a_part_of_a_transaction() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    update(&mut client, "CREATE TABLE t (id BIGINT PRIMARY KEY)").await.unwrap();
+    let transaction = client.begin_transaction().await.unwrap();
+    let begin = || ActionBeginSavepointRequest { transaction_id: transaction.clone(), name: "the same".to_owned() };
+    let end = |id: &Bytes, action| ActionEndSavepointRequest { savepoint_id: id.clone(), action };
+    update_in(&mut client, &transaction, "INSERT INTO t VALUES (1)").await;
+    let first = savepoint(&mut client, "BeginSavepoint", begin()).await.unwrap();
+    update_in(&mut client, &transaction, "INSERT INTO t VALUES (2)").await;
+    let second = savepoint(&mut client, "BeginSavepoint", begin()).await.unwrap();
+    update_in(&mut client, &transaction, "INSERT INTO t VALUES (3)").await;
+
+    // A failed statement is undone with what came after the savepoint.
+    let failed = client.execute_update("INSERT INTO t VALUES (3)".to_owned(), Some(transaction.clone())).await;
+    assert_refused(failed, Code::AlreadyExists, "23505");
+    savepoint(&mut client, "EndSavepoint", end(&second, ROLL_BACK)).await.unwrap();
+    assert_eq!(count_in(&mut client, &transaction).await, 2);
+    savepoint(&mut client, "EndSavepoint", end(&first, ROLL_BACK)).await.unwrap();
+    savepoint(&mut client, "EndSavepoint", end(&first, ROLL_BACK)).await.expect("rolling back keeps it");
+    assert_eq!(count_in(&mut client, &transaction).await, 1);
+    savepoint(&mut client, "EndSavepoint", end(&first, RELEASE)).await.unwrap();
+    let released = savepoint(&mut client, "EndSavepoint", end(&first, RELEASE)).await;
+    assert_refused(released, Code::NotFound, "3B001");
+
+    let unspecified = savepoint(&mut client, "EndSavepoint", end(&first, 0)).await;
+    assert_refused(unspecified, Code::InvalidArgument, "08P01");
+    let third = savepoint(&mut client, "BeginSavepoint", begin()).await.unwrap();
+    client.end_transaction(transaction.clone(), EndTransaction::Commit).await.unwrap();
+    let late = savepoint(&mut client, "EndSavepoint", end(&third, ROLL_BACK)).await;
+    assert_refused(late, Code::NotFound, "3B001");
+    assert_refused(savepoint(&mut client, "BeginSavepoint", begin()).await, Code::NotFound, "25P01");
+    assert_eq!(number(&mut client, "SELECT count(*) FROM t").await, 1);
 }

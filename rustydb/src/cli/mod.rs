@@ -4,7 +4,9 @@
 //! [`CommandError`] that is printed here, once, as `error: …`. Results go to standard output, everything else to
 //! standard error, so that output can always be piped.
 
+mod certificates;
 mod check;
+mod init;
 mod serve;
 mod sql;
 mod tpch;
@@ -13,6 +15,7 @@ use crate::config::units;
 use clap::{Parser, Subcommand};
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 use tokio::runtime::{Builder, Runtime};
@@ -29,6 +32,7 @@ Examples:
   rustydb sql                                    a prompt on the database in ./rustydb-data
   rustydb sql -c 'SELECT 1 AS one' --format json one statement, for programs
   rustydb serve                                  a Flight SQL server on 127.0.0.1:50051
+  rustydb init                                   an administrator and certificates for a server
   rustydb sql --url grpc://127.0.0.1:50051       a prompt on that server
   rustydb tpch --scale 1                         generate, load, run and verify TPC-H
   rustydb check --data ./rustydb-data            look for damage in a closed database
@@ -62,6 +66,7 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
+    Init(init::Arguments),
     Serve(serve::Arguments),
     Sql(sql::Arguments),
     Tpch(tpch::Arguments),
@@ -122,6 +127,7 @@ pub(crate) fn run() -> ExitCode {
     let arguments = CommandLine::parse();
     let log = arguments.log.or_else(|| std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty()));
     let result = match arguments.command {
+        Command::Init(arguments) => start_logging(log.as_deref().unwrap_or("warn")).and_then(|()| init::run(arguments)),
         Command::Serve(arguments) => serve::run(arguments, log),
         Command::Sql(arguments) => start_logging(log.as_deref().unwrap_or("warn")).and_then(|()| sql::run(arguments)),
         Command::Tpch(arguments) => start_logging(log.as_deref().unwrap_or("warn")).and_then(|()| tpch::run(arguments)),
@@ -177,6 +183,15 @@ fn memory_limit(text: Option<&str>) -> Result<Option<u64>, CommandError> {
     }
 }
 
+/// The first line of a file that is neither empty nor a comment: a secret that should not be in a command line.
+fn first_line(path: &Path, what: &str) -> Result<String, CommandError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| CommandError::Usage(format!("cannot read the {what} file {}: {error}", path.display())))?;
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    let none = || CommandError::Usage(format!("the {what} file {} holds no {what}", path.display()));
+    line.map(str::to_owned).ok_or_else(none)
+}
+
 /// The runtime of a command.
 fn runtime() -> Result<Runtime, CommandError> {
     let runtime = Builder::new_multi_thread().enable_all().thread_stack_size(WORKER_STACK_BYTES).build();
@@ -185,11 +200,21 @@ fn runtime() -> Result<Runtime, CommandError> {
 
 #[cfg(test)]
 mod tests {
-    use super::CommandLine;
+    use super::{CommandLine, first_line};
     use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn a_secret_is_the_first_line_that_says_something() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        std::fs::write(&path, "# for the laptop\n\n  secret-token-1234  \nanother\n").unwrap();
+        assert_eq!(first_line(&path, "token").ok().as_deref(), Some("secret-token-1234"));
+        std::fs::write(&path, "# nothing\n").unwrap();
+        assert!(first_line(&path, "token").is_err());
     }
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use rustydb::{Database, DatabaseOptions};
 use rustydb_flight::{RemoteClient, RemoteOptions};
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tokio::runtime::Runtime;
 
 /// The name of a database that lives and dies with the process.
@@ -29,7 +29,7 @@ Examples:
   rustydb sql -c 'SELECT * FROM t' --format csv > t.csv
   rustydb sql -c \"COPY t TO 't.parquet'\"
   echo 'SELECT 42 AS answer' | rustydb sql --data :memory: --format json
-  rustydb sql --url grpc://db.example.com:50051 --token-file ~/.rustydb-token
+  rustydb sql --url grpc+tls://db.example.com:50051 --ca-certificate ca.pem --user ann
 
 Scripts run statement by statement, each as soon as its semicolon is read, and stop at the first
 error, which is shown on standard error with its line:
@@ -47,6 +47,7 @@ Exit status:
   130, 141  ended by Ctrl-C; by whoever read the output closing it
 
 Environment:
+  RUSTYDB_PASSWORD the password of --user, if there is no --password-file
   RUSTYDB_TOKEN    the token for --url, if there is no --token-file
   RUSTYDB_HISTORY  history file of the prompt [default: ~/.rustydb_history]")]
 pub(crate) struct Arguments {
@@ -58,6 +59,14 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 
+    /// User to log in as
+    #[arg(long, value_name = "NAME", requires = "url", conflicts_with = "token_file")]
+    user: Option<String>,
+
+    /// File whose first line is the user's password
+    #[arg(long, value_name = "FILE", requires = "user")]
+    password_file: Option<PathBuf>,
+
     /// File whose first line is the token for the server
     #[arg(long, value_name = "FILE", requires = "url")]
     token_file: Option<PathBuf>,
@@ -65,6 +74,14 @@ pub(crate) struct Arguments {
     /// PEM file with the server's certificate, or its authority's; needed for grpc+tls
     #[arg(long, value_name = "FILE", requires = "url")]
     ca_certificate: Option<PathBuf>,
+
+    /// PEM file with a certificate of your own, for servers that ask for one
+    #[arg(long, value_name = "FILE", requires = "url", requires = "client_key")]
+    client_certificate: Option<PathBuf>,
+
+    /// PEM file with that certificate's private key
+    #[arg(long, value_name = "FILE", requires = "client_certificate")]
+    client_key: Option<PathBuf>,
 
     /// Statements to run; may be given several times, and come before -f
     #[arg(short = 'c', long = "command", value_name = "SQL")]
@@ -116,7 +133,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, CommandError> {
         })
     };
     // The session goes first: its open transaction is rolled back.
-    drop(shell);
+    runtime.block_on(shell.close());
     if let Some(database) = database {
         runtime.block_on(database.close()).map_err(|error| CommandError::failed(super::describe(&error)))?;
     }
@@ -147,25 +164,29 @@ fn scripts(arguments: &Arguments) -> Result<Vec<Lines>, CommandError> {
 }
 
 fn connect(runtime: &Runtime, url: &str, arguments: &Arguments) -> Result<Backend, CommandError> {
-    let token = match &arguments.token_file {
-        Some(path) => Some(read_token(path)?),
-        None => std::env::var("RUSTYDB_TOKEN").ok().filter(|token| !token.is_empty()),
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let (password, token) = match (&arguments.user, &arguments.password_file, &arguments.token_file) {
+        (Some(_), Some(path), _) => (Some(super::first_line(path, "password")?), None),
+        (Some(user), None, _) => {
+            let missing = || CommandError::Usage(format!("set RUSTYDB_PASSWORD to the password of \"{user}\""));
+            (Some(variable("RUSTYDB_PASSWORD").ok_or_else(missing)?), None)
+        }
+        (None, _, Some(path)) => (None, Some(super::first_line(path, "token")?)),
+        (None, _, None) => (None, variable("RUSTYDB_TOKEN")),
     };
-    let options = RemoteOptions { url: url.to_owned(), token, ca_certificate: arguments.ca_certificate.clone() };
+    let options = RemoteOptions {
+        url: url.to_owned(),
+        user: arguments.user.clone(),
+        password,
+        token,
+        ca_certificate: arguments.ca_certificate.clone(),
+        client_certificate: arguments.client_certificate.clone().zip(arguments.client_key.clone()),
+    };
     let client = runtime.block_on(RemoteClient::connect(options)).map_err(|error| {
         let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
         CommandError::Unavailable(format!("{} ({}){hint}", error.message(), error.sqlstate()))
     })?;
     Ok(Backend::Remote(Box::new(client)))
-}
-
-/// The first line that is neither empty nor a comment, as in the server's token file.
-fn read_token(path: &Path) -> Result<String, CommandError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| CommandError::Usage(format!("cannot read the token file {}: {error}", path.display())))?;
-    let token = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
-    let none = || CommandError::Usage(format!("the token file {} holds no token", path.display()));
-    token.map(str::to_owned).ok_or_else(none)
 }
 
 fn greeting(arguments: &Arguments) -> String {
@@ -175,19 +196,4 @@ fn greeting(arguments: &Arguments) -> String {
         None => format!("database {}", arguments.data.display()),
     };
     format!("RustyDB {}, {place}. \\? for help, \\q to quit.\n", env!("CARGO_PKG_VERSION"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::read_token;
-
-    #[test]
-    fn the_token_is_the_first_line_that_says_something() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("token");
-        std::fs::write(&path, "# for the laptop\n\n  secret-token-1234  \nanother\n").unwrap();
-        assert_eq!(read_token(&path).ok().as_deref(), Some("secret-token-1234"));
-        std::fs::write(&path, "# nothing\n").unwrap();
-        assert!(read_token(&path).is_err());
-    }
 }

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Variables of ours that are no settings.
-const OTHER_VARIABLES: [&str; 3] = ["RUSTYDB_CONFIG", "RUSTYDB_HISTORY", "RUSTYDB_TOKEN"];
+const OTHER_VARIABLES: [&str; 4] = ["RUSTYDB_CONFIG", "RUSTYDB_HISTORY", "RUSTYDB_PASSWORD", "RUSTYDB_TOKEN"];
 
 /// What "never" becomes where a limit in time must be given: longer than any process runs.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
@@ -125,6 +125,10 @@ impl Config {
         if is_set("flight.tls_certificate") != is_set("flight.tls_key") {
             return Err(ConfigError("flight.tls_certificate and flight.tls_key must be set together".to_owned()));
         }
+        if is_set("flight.tls_client_ca") && !is_set("flight.tls_certificate") {
+            let problem = "flight.tls_client_ca needs flight.tls_certificate: clients show certificates over TLS only";
+            return Err(ConfigError(problem.to_owned()));
+        }
         Ok(())
     }
 
@@ -158,7 +162,7 @@ impl Config {
         options.tls = self
             .path("flight.tls_certificate")
             .zip(self.path("flight.tls_key"))
-            .map(|(certificate, key)| TlsFiles { certificate, key });
+            .map(|(certificate, key)| TlsFiles { certificate, key, client_ca: self.path("flight.tls_client_ca") });
         options.shutdown_grace = self.duration("flight.shutdown_grace").unwrap_or(Duration::ZERO);
         options.limits = Limits {
             message_bytes: self.size("flight.message_size"),
@@ -172,7 +176,9 @@ impl Config {
             tickets: self.count("flight.tickets"),
             prepared_statements: self.count("flight.prepared_statements"),
             transactions: self.count("flight.transactions"),
+            savepoints: self.count("flight.savepoints"),
             session_idle: idle("flight.session_idle"),
+            session_lifetime: idle("flight.session_lifetime"),
             ticket_idle: idle("flight.ticket_idle"),
             prepared_statement_idle: idle("flight.prepared_statement_idle"),
             transaction_idle: idle("flight.transaction_idle"),

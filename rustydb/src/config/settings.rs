@@ -17,6 +17,7 @@
 //! | `flight.token_file` | `""` | file of bearer tokens, one per line, that clients must send; empty: none asked |
 //! | `flight.tls_certificate` | `""` | PEM file of the server's certificate, intermediates behind it; empty: plain text |
 //! | `flight.tls_key` | `""` | PEM file of the certificate's private key |
+//! | `flight.tls_client_ca` | `""` | PEM file of the authorities whose certificates clients must show (mutual TLS); empty: none asked |
 //! | `flight.shutdown_grace` | `"10s"` | how long an orderly end waits for running requests |
 //! | `flight.message_size` | `"64MiB"` | the largest gRPC message accepted |
 //! | `flight.statement_size` | `"16MiB"` | the longest SQL text accepted |
@@ -29,7 +30,9 @@
 //! | `flight.tickets` | `10000` | planned statements waiting to be fetched |
 //! | `flight.prepared_statements` | `50000` | prepared statements at one time |
 //! | `flight.transactions` | `2000` | transactions opened by clients at one time |
+//! | `flight.savepoints` | `20000` | savepoints set by clients at one time |
 //! | `flight.session_idle` | `"8h"` | a session unused for this long is forgotten, its transaction rolled back |
+//! | `flight.session_lifetime` | `"168h"` | a session ends after this time even if it is used |
 //! | `flight.ticket_idle` | `"10min"` | a planned statement not fetched for this long is forgotten |
 //! | `flight.prepared_statement_idle` | `"4h"` | a prepared statement unused for this long is forgotten |
 //! | `flight.transaction_idle` | `"30min"` | a transaction unused for this long is rolled back |
@@ -110,6 +113,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "PEM file of the server's certificate, intermediates behind it; empty: plain text",
     ),
     setting("flight.tls_key", "", Kind::Text, "PEM file of the certificate's private key"),
+    setting(
+        "flight.tls_client_ca",
+        "",
+        Kind::Text,
+        "PEM file of the authorities whose certificates clients must show (mutual TLS); empty: none asked",
+    ),
     setting("flight.shutdown_grace", "10s", Kind::Duration, "how long an orderly end waits for running requests"),
     setting("flight.message_size", "64MiB", Kind::Size, "the largest gRPC message accepted"),
     setting("flight.statement_size", "16MiB", Kind::Size, "the longest SQL text accepted"),
@@ -127,12 +136,14 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("flight.tickets", "10000", Kind::Count, "planned statements waiting to be fetched"),
     setting("flight.prepared_statements", "50000", Kind::Count, "prepared statements at one time"),
     setting("flight.transactions", "2000", Kind::Count, "transactions opened by clients at one time"),
+    setting("flight.savepoints", "20000", Kind::Count, "savepoints set by clients at one time"),
     setting(
         "flight.session_idle",
         "8h",
         Kind::Duration,
         "a session unused for this long is forgotten, its transaction rolled back",
     ),
+    setting("flight.session_lifetime", "168h", Kind::Duration, "a session ends after this time even if it is used"),
     setting(
         "flight.ticket_idle",
         "10min",

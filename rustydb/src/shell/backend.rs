@@ -10,6 +10,7 @@ use arrow::datatypes::SchemaRef;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use rustydb::{Session, StatementResult, TransactionStatus};
 use rustydb_flight::{RemoteClient, RemoteResult};
+use std::time::Duration;
 
 /// A connection.
 pub(crate) enum Backend {
@@ -53,7 +54,19 @@ pub(crate) struct TableNames {
 /// Columns fetched for completion at most; who has more completes the first ones.
 const COMPLETION_COLUMNS_MAX: usize = 20_000;
 
+/// How long to wait for a server to end a session that it would end by itself sooner or later.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
+
 impl Backend {
+    /// Ends the session, so that a server need not keep it until it has been idle for long.
+    pub(crate) async fn close(self) {
+        if let Backend::Remote(client) = self
+            && let Ok(Err(error)) = tokio::time::timeout(CLOSE_TIME_MAX, client.close()).await
+        {
+            tracing::debug!("closing the session: {error}");
+        }
+    }
+
     /// Executes one statement.
     pub(crate) async fn execute(&self, sql: &str) -> Result<Outcome, Failure> {
         match self {

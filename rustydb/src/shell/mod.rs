@@ -72,6 +72,11 @@ impl Shell {
         })
     }
 
+    /// Ends the connection in order.
+    pub(crate) async fn close(self) {
+        self.backend.close().await;
+    }
+
     pub(crate) fn backend(&self) -> &Backend {
         &self.backend
     }

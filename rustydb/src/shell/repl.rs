@@ -77,7 +77,9 @@ fn read_and_run(
         if entry.trim().is_empty() {
             continue;
         }
-        editor.add_history_entry(entry.as_str()).map_err(terminal_failed)?;
+        if !has_password(&entry) {
+            editor.add_history_entry(entry.as_str()).map_err(terminal_failed)?;
+        }
         names_are_stale |= changes_names(&entry);
         match runtime.block_on(run_entry(shell, &entry)) {
             Ok(()) | Err(Stop::Failed | Stop::Interrupted) => {}
@@ -85,6 +87,11 @@ fn read_and_run(
             Err(stop) => return Err(stop),
         }
     }
+}
+
+/// Whether an entry may hold a password, which has no place in a file of history.
+fn has_password(entry: &str) -> bool {
+    entry.to_ascii_lowercase().contains("password")
 }
 
 async fn run_entry(shell: &mut Shell, entry: &str) -> Result<(), Stop> {

@@ -24,6 +24,7 @@ use super::check::refuse;
 use super::parse::{ParsedStatement, fold, place};
 use super::plan::ExplainOptions;
 use super::transaction_syntax::TransactionStatement;
+use super::user_syntax::UserStatement;
 use crate::{Error, Result};
 
 /// A statement of ours, with only the clauses we have.
@@ -39,6 +40,7 @@ pub(crate) enum Routed {
     Set { name: String, value: SettingValue },
     Reset(Option<String>),
     Transaction(TransactionStatement),
+    User(UserStatement),
     Write(Box<Write>),
 }
 
@@ -62,6 +64,7 @@ pub(crate) fn route(statement: ParsedStatement) -> Result<Routed> {
         ParsedStatement::Copy(copy) if copy.to => write(Write::CopyTo(copy)),
         ParsedStatement::Copy(copy) => write(Write::CopyFrom(copy)),
         ParsedStatement::Transaction(transaction) => Ok(Routed::Transaction(transaction)),
+        ParsedStatement::User(statement) => Ok(Routed::User(statement)),
         ParsedStatement::Sql(statement) => route_sql(*statement),
     }
 }

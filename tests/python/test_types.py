@@ -1,0 +1,127 @@
+"""Every Arrow type a client can send: through a parameter, and through a table."""
+
+import datetime
+import decimal
+import uuid
+
+import adbc_driver_manager
+import pyarrow as pa
+import pytest
+
+D = decimal.Decimal
+UNITS = ["s", "ms", "us", "ns"]
+
+# What tables hold: the array as sent, and the type it comes back in if that is another one.
+STORED = {
+    "int8": (pa.array([1, None, -128], pa.int8()), None),
+    "int16": (pa.array([1, None, -2], pa.int16()), None),
+    "int32": (pa.array([1, None, 2], pa.int32()), None),
+    "int64": (pa.array([1, None, 2**63 - 1], pa.int64()), None),
+    "uint8": (pa.array([1, None, 255], pa.uint8()), None),
+    "uint16": (pa.array([1, None, 65535], pa.uint16()), None),
+    "uint32": (pa.array([1, None, 2**32 - 1], pa.uint32()), None),
+    "uint64": (pa.array([1, None, 2**64 - 1], pa.uint64()), None),
+    "float16": (pa.array([1.5, None, 2.5], pa.float16()), pa.float32()),
+    "float32": (pa.array([1.5, None, 2.5], pa.float32()), None),
+    "float64": (pa.array([1.5, None, 2.5], pa.float64()), None),
+    "boolean": (pa.array([True, None, False]), None),
+    "decimal32": (pa.array([D("1.50"), None, D("-2.25")], pa.decimal32(7, 2)), pa.decimal128(7, 2)),
+    "decimal64": (pa.array([D("1.50"), None, D("-2.25")], pa.decimal64(15, 2)), pa.decimal128(15, 2)),
+    "decimal128": (pa.array([D("1.50"), None, D("-2.25")], pa.decimal128(38, 2)), None),
+    "decimal256": (pa.array([D("1.50"), None, D("-2.25")], pa.decimal256(30, 2)), pa.decimal128(30, 2)),
+    "string": (pa.array(["a", None, "ü"]), None),
+    "large_string": (pa.array(["a", None, "ü"], pa.large_string()), pa.string()),
+    "string_view": (pa.array(["a", None, "a text longer than twelve"], pa.string_view()), pa.string()),
+    "binary": (pa.array([b"a", None, b"\0"], pa.binary()), None),
+    "large_binary": (pa.array([b"a", None, b"\0"], pa.large_binary()), pa.binary()),
+    "binary_view": (pa.array([b"a", None, b"\0" * 20], pa.binary_view()), pa.binary()),
+    "fixed_binary": (pa.array([b"abcd", None, b"efgh"], pa.binary(4)), None),
+    "date32": (pa.array([datetime.date(2020, 1, 1), None, datetime.date(1960, 1, 1)], pa.date32()), None),
+    "date64": (pa.array([datetime.date(2020, 1, 1), None, datetime.date(1960, 1, 1)], pa.date64()), pa.date32()),
+    "time32_s": (pa.array([1, None, 3], pa.time32("s")), pa.time64("us")),
+    "time32_ms": (pa.array([1, None, 3], pa.time32("ms")), pa.time64("us")),
+    "time64_us": (pa.array([1, None, 3], pa.time64("us")), None),
+    "time64_ns": (pa.array([1000, None, 3000], pa.time64("ns")), pa.time64("us")),
+    **{f"timestamp_{unit}": (pa.array([1, None, -1], pa.timestamp(unit)), None) for unit in UNITS},
+    **{f"timestamp_zone_{unit}": (pa.array([1, None, -1], pa.timestamp(unit, "Europe/Berlin")), None) for unit in UNITS},
+    "interval": (pa.array([pa.MonthDayNano([1, 2, 3]), None, pa.MonthDayNano([0, 0, 1])]), None),
+    "dictionary": (pa.array(["a", None, "b"]).dictionary_encode(), pa.string()),
+    "run_end": (
+        pa.RunEndEncodedArray.from_arrays(pa.array([1, 2, 3], pa.int32()), pa.array(["a", None, "b"])),
+        pa.string(),
+    ),
+    "null": (pa.nulls(3), pa.string()),
+    "uuid": (pa.array([uuid.UUID(int=1).bytes, None, uuid.UUID(int=2).bytes], pa.uuid()), None),
+    "json": (pa.ExtensionArray.from_storage(pa.json_(pa.string()), pa.array(["{}", None, "[1]"])), None),
+}
+
+# What they do not hold, and what the refusal must name.
+REFUSED = {
+    "decimal256_wide": (pa.array([D("1.50"), None], pa.decimal256(50, 2)), "numeric\\(50,2\\)"),
+    **{f"duration_{unit}": (pa.array([1, None, -1], pa.duration(unit)), "Duration") for unit in UNITS},
+    "list": (pa.array([[1, 2], None, []], pa.list_(pa.int32())), "List"),
+    "large_list": (pa.array([[1, 2], None, []], pa.large_list(pa.int32())), "LargeList"),
+    "fixed_list": (pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int32(), 2)), "FixedSizeList"),
+    "list_view": (pa.array([[1, 2], None, []], pa.list_view(pa.int32())), "ListView"),
+    "struct": (pa.array([{"a": 1, "b": "x"}, None, {"a": 2, "b": None}]), "Struct"),
+    "map": (pa.array([[("a", 1)], None, []], pa.map_(pa.string(), pa.int32())), "Map"),
+}
+
+# Clients without views, run ends and the like get the plain form.
+PARAMETER_TYPES = {
+    "string_view": pa.string(),
+    "binary_view": pa.binary(),
+    "dictionary": pa.string(),
+    "run_end": pa.string(),
+    "large_list": pa.list_(pa.int32()),
+    "list_view": pa.list_(pa.int32()),
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_a_table_returns_what_was_ingested(cursor, table, name):
+    sent, returned_as = STORED[name]
+    assert cursor.adbc_ingest(table, pa.table({"v": sent}), mode="create") == len(sent)
+    cursor.execute(f"SELECT v FROM {table}")
+    received = cursor.fetch_arrow_table()
+    assert received.schema.field(0).type == (returned_as or sent.type)
+    assert received.column(0).to_pylist() == sent.to_pylist()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_table_cannot_hold_is_refused_by_name(cursor, table, name):
+    sent, named = REFUSED[name]
+    with pytest.raises(adbc_driver_manager.NotSupportedError, match=named):
+        cursor.adbc_ingest(table, pa.table({"v": sent}), mode="create")
+    with pytest.raises(adbc_driver_manager.Error, match="42P01"):
+        cursor.execute(f"SELECT * FROM {table}")
+
+
+@pytest.mark.parametrize("name", [*STORED, *REFUSED])
+def test_a_parameter_is_returned_as_it_was_sent(cursor, name):
+    sent = (STORED.get(name) or REFUSED.get(name))[0]
+    if isinstance(sent, pa.ExtensionArray):
+        sent = sent.storage
+    cursor.execute("SELECT $1 AS v", pa.record_batch({"p": sent}))
+    received = cursor.fetch_arrow_table()
+    assert received.schema.field(0).type == PARAMETER_TYPES.get(name, sent.type)
+    assert received.column(0).to_pylist() == sent.to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("column", "sent"),
+    [
+        ("SMALLINT", pa.array([2**40])),
+        ("DECIMAL(4, 2)", pa.array([D("123.45")])),
+        ("VARCHAR(3)", pa.array(["four"])),
+        ("DATE", pa.array(["no date"])),
+    ],
+)
+def test_a_value_that_does_not_fit_its_column_is_an_error_and_nothing_is_kept(cursor, table, column, sent):
+    cursor.execute(f"CREATE TABLE {table} (v {column})")
+    with pytest.raises(adbc_driver_manager.Error, match=r"\[22"):
+        cursor.adbc_ingest(table, pa.table({"v": sent}), mode="append")
+    with pytest.raises(adbc_driver_manager.Error, match=r"\[22"):
+        cursor.execute(f"INSERT INTO {table} VALUES ($1)", pa.record_batch({"p": sent}))
+    cursor.execute(f"SELECT count(*) FROM {table}")
+    assert cursor.fetchone() == (0,)
