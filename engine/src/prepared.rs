@@ -146,7 +146,7 @@ fn analyse(context: &StatementContext, routed: Routed) -> Result<(Vec<LogicalPla
             (plans, result.map_or(Answer::Nothing, Answer::Columns))
         }
         Routed::User(UserStatement::Show) => (Vec::new(), text_columns(&SHOW_USERS_COLUMNS)?),
-        Routed::Set { .. } | Routed::Reset(_) | Routed::Transaction(_) | Routed::User(_) => {
+        Routed::Set { .. } | Routed::Reset(_) | Routed::Transaction(_) | Routed::User(_) | Routed::Maintenance(_) => {
             (Vec::new(), Answer::Nothing)
         }
     })

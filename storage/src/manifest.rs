@@ -1,8 +1,10 @@
 //! The durable list of everything a store consists of.
 //!
 //! A manifest is an immutable object `manifest/<number>.json`: one header line with format version and checksum, then
-//! JSON. A new state is a new number, created conditionally: if another writer took the number first, the put fails
-//! and that writer's epoch wins. Opening a store reads the newest manifest and then the log files it does not cover.
+//! JSON. A new state is a new number, created conditionally: if another writer took the number first, the put fails.
+//! Opening a store reads the newest manifest, takes the next number for its own *epoch*, and then reads the log files
+//! that the manifest does not cover. From that moment on an earlier writer that lost its lock and does not know it (a
+//! file system whose lease ran out, a machine that slept) finds its next number taken: it is fenced off and stops.
 
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -141,11 +143,19 @@ pub(crate) async fn store(objects: &dyn ObjectStore, manifest: &Manifest) -> Res
     let payload = PutPayload::from(manifest.encode()?);
     objects.put_opts(&Path::from(path.as_str()), payload, options).await.map_err(|error| match error {
         object_store::Error::AlreadyExists { .. } => {
-            Error::Poisoned { reason: format!("another writer has written {path}") }
+            Error::Poisoned { reason: format!("another process has opened the database since and written {path}") }
         }
         other => failed(&format!("writing {path}"), other),
     })?;
     Ok(())
+}
+
+/// Makes the caller the only writer: the same state under the next number, in a new epoch.
+pub(crate) async fn begin_epoch(objects: &dyn ObjectStore, newest: Manifest) -> Result<Manifest> {
+    let manifest = Manifest { number: newest.number + 1, epoch: newest.epoch + 1, ..newest };
+    store(objects, &manifest).await?;
+    remove_old(objects).await?;
+    Ok(manifest)
 }
 
 /// Removes manifests that newer ones have replaced.

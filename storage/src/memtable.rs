@@ -64,7 +64,7 @@ impl Drop for Version {
 }
 
 /// The versions of one key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Chain {
     newest: ArcSwapOption<Version>,
 }
@@ -81,6 +81,12 @@ pub(crate) enum ChainState {
 }
 
 impl Chain {
+    /// A chain of one version.
+    fn of(timestamp: Timestamp, row: Option<Bytes>) -> Chain {
+        let version = Version { timestamp, row, older: ArcSwapOption::empty(), length: 1, cut_at: CUT_LENGTH_MIN };
+        Chain { newest: ArcSwapOption::from_pointee(version) }
+    }
+
     fn at(&self, timestamp: Timestamp) -> ChainState {
         let mut next = self.newest.load_full();
         while let Some(version) = next {
@@ -314,13 +320,11 @@ impl Memtable {
         self.bytes
             .fetch_add(key.len() + row.as_ref().map_or(0, Bytes::len) + VERSION_OVERHEAD_BYTES, Ordering::Relaxed);
         part.versions.fetch_add(1, Ordering::Relaxed);
-        match part.chains.get(key) {
-            Some(entry) => entry.value().push(timestamp, row, watermark),
-            None => {
-                let chain = Chain::default();
-                chain.push(timestamp, row, watermark);
-                part.chains.insert(key.into(), chain);
-            }
+        let mut version = Some(row);
+        let first = || Chain::of(timestamp, version.take().flatten());
+        let entry = part.chains.get_or_insert_with(key.into(), first);
+        if let Some(row) = version {
+            entry.value().push(timestamp, row, watermark);
         }
         Ok(())
     }

@@ -204,3 +204,18 @@ async fn a_missing_file_is_named() {
     let report = check(options(&files)).await.unwrap();
     assert!(report.findings.iter().any(|finding| finding.file == segment && finding.detail.contains("missing")));
 }
+
+#[tokio::test]
+async fn a_writer_that_lost_its_lock_is_fenced_off() {
+    let (files, stale, table) = store_with(keyed("t")).await;
+    insert(&stale, table, &[(1, "a")]).await.unwrap();
+    files.break_lock();
+    let store = open(&files).await;
+    insert(&store, table, &[(2, "b")]).await.unwrap();
+    assert!(matches!(stale.flush().await, Err(Error::Poisoned { .. })), "its manifest's number is taken");
+    assert!(matches!(insert(&stale, table, &[(3, "c")]).await, Err(Error::Poisoned { .. })));
+    store.flush().await.unwrap();
+    assert_eq!(contents(&store.snapshot(), table).await, map(&[(1, "a"), (2, "b")]));
+    store.close().await.unwrap();
+    assert_eq!(check(options(&files)).await.unwrap().findings, []);
+}

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, SchemaRef};
 use chrono::{DateTime, Utc};
 use datafusion::sql::sqlparser::ast::ObjectName;
-use rustydb_storage::{ReadView, Transaction};
+use rustydb_storage::{ReadView, Store, Transaction};
 
 use super::settings::{Settings, unknown};
 use super::transaction::{Frame, Taken, TransactionState};
@@ -16,6 +16,7 @@ use crate::dml::returning::{Changed, Returned};
 use crate::error::sqlstate;
 use crate::prepared::Prepared;
 use crate::sql::context::StatementContext;
+use crate::sql::maintenance_syntax::MaintenanceStatement;
 use crate::sql::parse::{Parsed, ParsedStatement, parse_statement, table_name};
 use crate::sql::plan::{ReadyPlan, bind, check_parameter_count, explain, make_ready, plan_query, result_schema};
 use crate::sql::route::{MainStatement, Routed, SettingValue, Write, route};
@@ -157,6 +158,14 @@ impl Shared {
                 self.control(transaction, statement, control).await.map(StatementResult::Done)
             }
             Routed::User(user) => self.change_user(transaction, statement, user).await,
+            Routed::Maintenance(maintenance) => {
+                if !matches!(transaction, TransactionState::Idle) {
+                    let message = format!("{} cannot run inside a transaction block", maintenance.name());
+                    return Err(Error::new(sqlstate::ACTIVE_TRANSACTION, message));
+                }
+                statement.deadline.limit(maintain(self.database.store(), maintenance)).await?;
+                done(maintenance.name())
+            }
             Routed::Write(write) => self.write(transaction, statement, *write).await,
         }
     }
@@ -289,6 +298,18 @@ impl Shared {
         let statement = self.statement(&[], Instant::now());
         prepared.result_schema_for(&statement.context(self.planning_view(&mut transaction)), types)
     }
+}
+
+async fn maintain(store: &Store, maintenance: MaintenanceStatement) -> Result<()> {
+    match maintenance {
+        MaintenanceStatement::Checkpoint => store.flush().await?,
+        MaintenanceStatement::Vacuum => {
+            store.flush().await?;
+            store.compact().await?;
+        }
+        MaintenanceStatement::Analyze => {}
+    }
+    Ok(())
 }
 
 async fn apply(statement: &Statement<'_>, transaction: &mut Transaction, write: Write) -> Result<StatementResult> {

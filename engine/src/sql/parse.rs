@@ -2,8 +2,8 @@
 //!
 //! The grammar is sqlparser's PostgreSQL with a few friendly additions of the analytical systems (`* EXCLUDE`, `?`
 //! parameters). COPY has a grammar of its own ([`super::copy_syntax`]) because PostgreSQL's and DataFusion's spellings
-//! are both understood, and so have transactions ([`super::transaction_syntax`])
-//! and users ([`super::user_syntax`]).
+//! are both understood, and so have transactions ([`super::transaction_syntax`]), users ([`super::user_syntax`]) and
+//! what looks after the store ([`super::maintenance_syntax`]).
 //!
 //! Invariant: after parsing, parameters are always `$1 … $n`; a statement uses `?` or `$n`, never both.
 
@@ -16,6 +16,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 
 use super::copy_syntax::{CopyStatement, parse_copy};
+use super::maintenance_syntax::{MaintenanceStatement, parse_maintenance};
 use super::transaction_syntax::{TransactionStatement, parse_transaction};
 use super::user_syntax::{UserStatement, parse_user_statement};
 use crate::error::translate_position as position_of;
@@ -45,6 +46,7 @@ pub(crate) enum ParsedStatement {
     Copy(Box<CopyStatement>),
     Transaction(TransactionStatement),
     User(UserStatement),
+    Maintenance(MaintenanceStatement),
 }
 
 /// Parses exactly one statement; a trailing semicolon is fine.
@@ -67,6 +69,8 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
         ParsedStatement::Transaction(transaction)
     } else if let Some(user) = parse_user_statement(&mut parser)? {
         ParsedStatement::User(user)
+    } else if let Some(maintenance) = parse_maintenance(&mut parser)? {
+        ParsedStatement::Maintenance(maintenance)
     } else {
         ParsedStatement::Sql(Box::new(parser.parse_statement()?))
     };

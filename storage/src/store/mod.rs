@@ -35,6 +35,7 @@ use crate::column_cache::{ColumnCache, ColumnSource};
 use crate::error::{Error, Result};
 use crate::files::{DirectoryLock, FileObjects, Files, LocalFiles};
 use crate::log::{Log, Operation, Record};
+use crate::manifest;
 use crate::objects::ObjectId;
 use crate::options::{Location, StoreOptions};
 use crate::sequence::{SequenceSpec, SequenceState, Sequences};
@@ -132,6 +133,7 @@ impl Store {
         let columns = Arc::new(ColumnSource::new(objects, ColumnCache::new(options.column_cache_bytes), discarded));
         let recovered = recovery::recover(&options.location, &files, &columns, recovery::Mode::Open).await?;
         let log_number = recovered.log_files.last().map_or(recovered.manifest.log_start, |last| last + 1);
+        let manifest = manifest::begin_epoch(columns.objects.as_ref(), recovered.manifest).await?;
         let log = Log::start(Arc::clone(&files), log_number)?;
         let (jobs, mut queue) = unbounded_channel();
         let replayed_files = recovered.log_files.len();
@@ -141,7 +143,7 @@ impl Store {
             current: ArcSwap::from_pointee(recovered.version),
             timeline: Mutex::new(Timeline::resume(recovered.timestamp)),
             log,
-            committer: tokio::sync::Mutex::new(Committer::new(recovered.manifest, log_number)),
+            committer: tokio::sync::Mutex::new(Committer::new(manifest, log_number)),
             next_table: AtomicU64::new(recovered.next_table),
             next_segment: AtomicU64::new(recovered.next_segment),
             next_row_id: AtomicU64::new(recovered.next_row_id),

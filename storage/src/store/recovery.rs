@@ -317,7 +317,9 @@ impl<'a> Replay<'a> {
     }
 
     async fn change(&self, table: &TableDef, key: &[u8], row: Option<Bytes>, timestamp: Timestamp) -> Result<()> {
-        self.version.load_keys(table.id, std::iter::once(key)).await?;
+        if !self.version.keys_loaded(table.id, std::iter::once(key)) {
+            self.version.load_keys(table.id, std::iter::once(key)).await?;
+        }
         // Nobody has a snapshot of the past yet: older versions may go at once.
         apply_row(&self.version, table, key, row, timestamp, timestamp)
     }

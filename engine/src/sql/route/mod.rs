@@ -21,6 +21,7 @@ use write::route_create_table;
 pub(crate) use write::{CreateTableStatement, Write};
 
 use super::check::refuse;
+use super::maintenance_syntax::MaintenanceStatement;
 use super::parse::{ParsedStatement, fold, place};
 use super::plan::ExplainOptions;
 use super::transaction_syntax::TransactionStatement;
@@ -41,6 +42,7 @@ pub(crate) enum Routed {
     Reset(Option<String>),
     Transaction(TransactionStatement),
     User(UserStatement),
+    Maintenance(MaintenanceStatement),
     Write(Box<Write>),
 }
 
@@ -65,6 +67,7 @@ pub(crate) fn route(statement: ParsedStatement) -> Result<Routed> {
         ParsedStatement::Copy(copy) => write(Write::CopyFrom(copy)),
         ParsedStatement::Transaction(transaction) => Ok(Routed::Transaction(transaction)),
         ParsedStatement::User(statement) => Ok(Routed::User(statement)),
+        ParsedStatement::Maintenance(maintenance) => Ok(Routed::Maintenance(maintenance)),
         ParsedStatement::Sql(statement) => route_sql(*statement),
     }
 }
