@@ -69,15 +69,13 @@ fn quoted(name: &str) -> String {
 }
 
 fn table_query(columns: &str, table: &str) -> Result<Box<datafusion::sql::sqlparser::ast::Query>> {
-    match parse_statement(&format!("SELECT {columns} FROM {table}"))?.statement {
-        ParsedStatement::Sql(statement) => match *statement {
-            SqlStatement::Query(query) => Ok(query),
-            _ => Err(Error::internal("a SELECT is a query")),
-        },
-        ParsedStatement::Copy(_) | ParsedStatement::Transaction(_) | ParsedStatement::User(_) => {
-            Err(Error::internal("a SELECT is a query"))
-        }
+    let parsed = parse_statement(&format!("SELECT {columns} FROM {table}"))?;
+    if let ParsedStatement::Sql(statement) = parsed.statement
+        && let SqlStatement::Query(query) = *statement
+    {
+        return Ok(query);
     }
+    Err(Error::internal("a SELECT is a query"))
 }
 
 /// What went wrong while writing: the system, or a value that has no form in this format.

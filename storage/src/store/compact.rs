@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use roaring::RoaringBitmap;
 use rustydb_txn::Timestamp;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::commit::serialize;
 use super::{Inner, Version};
@@ -47,20 +47,23 @@ pub(super) fn run(store: &Weak<Inner>, wanted: &Notify) {
             if inner.closed.load(Ordering::Acquire) {
                 return;
             }
-            let work = async {
-                if rest_until.is_none_or(|until| until <= Instant::now()) {
+            let requests = std::mem::take(&mut *inner.compaction_requests.lock());
+            if !requests.is_empty() || rest_until.is_none_or(|until| until <= Instant::now()) {
+                let result = async {
                     while inner.compact_once().await? {}
+                    Ok(())
+                };
+                let result = result.await;
+                rest_until = result.is_err().then(|| Instant::now() + REST_AFTER_FAILURE);
+                match &result {
+                    Err(Error::Closed) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, "a compaction failed; nothing is lost, it will be tried again")
+                    }
+                    Ok(()) => {}
                 }
-                Ok(())
-            };
-            rest_until = match work.await {
-                Ok(()) => None,
-                Err(Error::Closed) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "a compaction failed; nothing is lost, it will be tried again");
-                    Some(Instant::now() + REST_AFTER_FAILURE)
-                }
-            };
+                answer(requests, result);
+            }
             // While nothing is to be done, the store may go.
             drop(inner);
             wanted.notified().await;
@@ -68,10 +71,22 @@ pub(super) fn run(store: &Weak<Inner>, wanted: &Notify) {
     });
 }
 
+/// Tells everybody who waits how it went; whoever does not wait any more does not mind.
+fn answer(mut requests: Vec<oneshot::Sender<Result<()>>>, result: Result<()>) {
+    let Some(first) = requests.pop() else { return };
+    for request in requests {
+        let result = match &result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Error::io("compacting", std::io::Error::other(error.to_string()))),
+        };
+        let _ = request.send(result);
+    }
+    let _ = first.send(result);
+}
+
 impl Inner {
-    /// Merges what is most worth it. Returns whether there was anything.
+    /// Merges what is most worth it. Only the background thread may: two would choose the same segments. Returns whether there was anything.
     pub(super) async fn compact_once(&self) -> Result<bool> {
-        let _compacting = self.compacting.lock().await;
         let Some(task) = self.choose_compaction().await else { return Ok(false) };
         let started = Instant::now();
         let mut outputs: Vec<Arc<Segment>> = Vec::new();

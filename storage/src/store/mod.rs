@@ -75,8 +75,8 @@ pub(crate) struct Inner {
     flushed: Notify,
     /// Held by whoever writes a manifest, from choosing what it lists until the store is as it says.
     checkpoint: tokio::sync::Mutex<()>,
-    /// Held while a compaction runs: two would choose the same segments.
-    compacting: tokio::sync::Mutex<()>,
+    /// Who waits for the compaction thread to find nothing more to do.
+    compaction_requests: Mutex<Vec<oneshot::Sender<Result<()>>>>,
     compaction_wanted: Arc<Notify>,
     compacted_bytes: AtomicU64,
     closed: AtomicBool,
@@ -152,7 +152,7 @@ impl Store {
             flush_requested: AtomicBool::new(false),
             flushed: Notify::new(),
             checkpoint: tokio::sync::Mutex::new(()),
-            compacting: tokio::sync::Mutex::new(()),
+            compaction_requests: Mutex::default(),
             compaction_wanted: Arc::default(),
             compacted_bytes: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -200,6 +200,7 @@ impl Store {
         // The background thread may be waiting for a reply or holding the last reference but one: let it end first.
         let _ = self.inner.jobs.send(Job::Stop);
         self.inner.compaction_wanted.notify_one();
+        self.inner.compaction_requests.lock().clear();
         let background = std::mem::take(&mut *self.background.lock());
         let inner = Arc::clone(&self.inner);
         let ended = tokio::task::spawn_blocking(move || {
@@ -245,8 +246,13 @@ impl Store {
 
     /// Merges segments until none are worth merging. The background does the same by itself; this waits for it.
     pub async fn compact(&self) -> Result<()> {
-        while self.inner.compact_once().await? {}
-        Ok(())
+        self.inner.check_open()?;
+        let (reply, answer) = oneshot::channel();
+        self.inner.compaction_requests.lock().push(reply);
+        self.inner.compaction_wanted.notify_one();
+        // The thread may have ended just before it could see the request.
+        self.inner.check_open()?;
+        answer.await.map_err(|_| Error::Closed)?
     }
 
     /// Memory in use.
