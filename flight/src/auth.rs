@@ -11,6 +11,7 @@ use tonic::metadata::MetadataMap;
 
 use crate::handles::Handle;
 use crate::status::refuse;
+use crate::stream::Compression;
 
 /// What a session token starts with, so that an expired one is recognised instead of being taken for something else.
 const SESSION_PREFIX: &str = "rustydb-session-";
@@ -38,6 +39,8 @@ pub(crate) struct Caller {
     pub(crate) principal: Principal,
     /// The session its token stands for; `None` for static tokens and for no token.
     pub(crate) session: Option<Handle>,
+    /// How it wants rows to be compressed.
+    pub(crate) compression: Compression,
 }
 
 /// What the headers of a request say.

@@ -20,6 +20,8 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use arrow::ipc::CompressionType;
+use arrow::ipc::writer::IpcWriteOptions;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
@@ -83,11 +85,19 @@ pub(crate) fn schema_message(schema: &Schema) -> Result<Bytes, Status> {
     Ok(bytes)
 }
 
+/// How messages are compressed; `None`: not at all, which is fastest on one machine or a fast network.
+pub(crate) type Compression = Option<CompressionType>;
+
 /// Encodes batches of any equivalent schema as messages of `schema`, which must be a [`wire_schema`].
 pub(crate) fn encode(
     schema: SchemaRef,
+    compression: Compression,
     batches: impl Stream<Item = Result<RecordBatch, Status>> + Send + 'static,
 ) -> FlightStream {
+    let options = match IpcWriteOptions::default().try_with_compression(compression) {
+        Ok(options) => options,
+        Err(error) => return stream::iter([Err(internal(error))]).boxed(),
+    };
     let target = Arc::clone(&schema);
     let wire_batches = batches
         .map_ok(move |batch| stream::iter(to_wire(batch, &target).map_err(FlightError::from).transpose_each()))
@@ -95,6 +105,7 @@ pub(crate) fn encode(
         .try_flatten();
     let messages = FlightDataEncoderBuilder::new()
         .with_schema(schema)
+        .with_options(options)
         // Batches arrive here in the right size. The encoder would measure whole buffers and cut a small slice of a
         // large one into single rows.
         .with_max_flight_data_size(usize::MAX)
@@ -105,13 +116,13 @@ pub(crate) fn encode(
 
 /// A result set without rows and columns: what a statement answers that returns no rows, sent when it is done.
 pub(crate) fn encode_nothing() -> FlightStream {
-    encode(Arc::new(Schema::empty()), stream::empty())
+    encode(Arc::new(Schema::empty()), None, stream::empty())
 }
 
 /// A result set that is there already.
 pub(crate) fn encode_batch(batch: RecordBatch) -> FlightStream {
     let schema = wire_schema(&batch.schema());
-    encode(schema, stream::iter([Ok(batch)]))
+    encode(schema, None, stream::iter([Ok(batch)]))
 }
 
 /// Turns one failed conversion into a stream of one error.
@@ -226,7 +237,7 @@ mod tests {
 
     async fn round_trip(schema: SchemaRef, batches: Vec<RecordBatch>) -> (SchemaRef, Vec<RecordBatch>, usize) {
         let messages: Vec<_> =
-            encode(schema, stream::iter(batches.into_iter().map(Ok))).try_collect().await.expect("ok");
+            encode(schema, None, stream::iter(batches.into_iter().map(Ok))).try_collect().await.expect("ok");
         let count = messages.len();
         let mut decoded = FlightRecordBatchStream::new_from_flight_data(stream::iter(messages.into_iter().map(Ok)));
         let mut batches = Vec::new();
@@ -269,7 +280,7 @@ mod tests {
             (DataType::Boolean, Arc::new(BinaryViewArray::from(vec![Some(b"x".as_slice())])), "0A000"),
         ] {
             let schema = Arc::new(Schema::new(vec![Field::new("a", announced, true)]));
-            let messages: Vec<_> = encode(schema, stream::iter([Ok(batch(sent))])).collect().await;
+            let messages: Vec<_> = encode(schema, None, stream::iter([Ok(batch(sent))])).collect().await;
             let status = messages[1].as_ref().expect_err("refused");
             assert!(status.message().starts_with(&format!("[{sqlstate}]")), "{status:?}");
         }
@@ -320,7 +331,7 @@ mod tests {
     async fn a_panic_or_error_ends_the_stream_with_one_status() {
         let schema = Arc::new(Schema::empty());
         let panicking = stream::iter([()]).map(|()| -> Result<RecordBatch, Status> { panic!("broken operator") });
-        let messages: Vec<_> = encode(schema, panicking).collect().await;
+        let messages: Vec<_> = encode(schema, None, panicking).collect().await;
         assert_eq!(messages.len(), 2);
         let status = messages[1].as_ref().expect_err("a status");
         assert_eq!(status.message(), "[XX000] internal error: broken operator");

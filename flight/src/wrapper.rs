@@ -11,6 +11,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use arrow::ipc::CompressionType;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
@@ -18,12 +19,13 @@ use arrow_flight::{
 };
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::auth::{Caller, Credentials};
 use crate::service::{SqlService, as_command, decode_command};
 use crate::status::{SQLSTATE, internal, refuse};
-use crate::stream::panic_text;
+use crate::stream::{Compression, panic_text};
 
 pub(crate) struct GuardedService {
     service: Arc<SqlService>,
@@ -37,7 +39,8 @@ impl GuardedService {
     /// Finds out who is calling and notes it in the request.
     async fn admit<T>(&self, mut request: Request<T>) -> Result<Request<T>, Status> {
         let credentials = Credentials::from_metadata(request.metadata())?;
-        let caller = self.service.identify(credentials, request.remote_addr()).await?;
+        let mut caller = self.service.identify(credentials, request.remote_addr()).await?;
+        caller.compression = compression(request.metadata())?;
         request.extensions_mut().insert(caller);
         Ok(request)
     }
@@ -163,6 +166,21 @@ impl FlightService for GuardedService {
         let actions = SqlService::ACTIONS
             .map(|(name, description)| Ok(ActionType { r#type: name.to_owned(), description: description.to_owned() }));
         Ok(Response::new(stream::iter(actions).boxed()))
+    }
+}
+
+/// The header with which a client asks for compressed rows; ADBC sends it when told
+/// `adbc.flight.sql.rpc.call_header.x-rustydb-compression`.
+const COMPRESSION_HEADER: &str = "x-rustydb-compression";
+
+fn compression(metadata: &MetadataMap) -> Result<Compression, Status> {
+    let Some(value) = metadata.get(COMPRESSION_HEADER) else { return Ok(None) };
+    // That arrow has both is due to DataFusion, which asks for them.
+    match value.to_str() {
+        Ok("none") => Ok(None),
+        Ok("lz4") => Ok(Some(CompressionType::LZ4_FRAME)),
+        Ok("zstd") => Ok(Some(CompressionType::ZSTD)),
+        _ => Err(refuse("22023", format!("{COMPRESSION_HEADER} is none of none, lz4 and zstd")).into()),
     }
 }
 

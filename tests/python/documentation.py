@@ -117,6 +117,7 @@ class Page:
         text = RUN_FROM_SOURCE.sub("rustydb ", text)
         if self.server:
             text = text.replace(DOCUMENTED_ADDRESS, f"{self.server.host}:{self.server.port}")
+            text = text.replace("port=50051", f"port={self.server.port}")
         return text
 
     def _run_sh(self, block):

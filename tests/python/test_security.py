@@ -150,9 +150,13 @@ def test_users_are_managed_in_sql_and_survive_a_crash(start, initialised):
     with connect(server, initialised, user="bob", password="another secret") as bob, bob.cursor() as cursor:
         with pytest.raises(adbc_driver_manager.Error, match="42501"):
             cursor.execute("CREATE USER eve PASSWORD 'long enough'")
-        cursor.execute("ALTER USER CURRENT_USER PASSWORD 'yet another secret'")
+        cursor.adbc_statement.set_sql_query("ALTER USER CURRENT_USER PASSWORD 'yet another secret'")
+        cursor.adbc_statement.execute_update()
+        cursor.adbc_statement.set_sql_query("SELECT 1")
         with pytest.raises(adbc_driver_manager.Error, match="28000"):
-            cursor.execute("SELECT 1")
+            cursor.adbc_statement.execute_query()
+    with pytest.raises(adbc_driver_manager.Error, match="28P01"):
+        connect(server, initialised, user="bob", password="another secret")
     server.stop()
     for secret in ("another secret", "yet another secret", "argon2"):
         assert secret not in server.output

@@ -27,7 +27,7 @@ use crate::handles::Handle;
 use crate::running::{Batches, RunningGuard};
 use crate::sessions::{Home, Scope, rolled_back};
 use crate::status::{from_engine, internal, refuse};
-use crate::stream::{FlightStream, encode, encode_nothing, schema_message, wire_schema};
+use crate::stream::{Compression, FlightStream, encode, encode_nothing, schema_message, wire_schema};
 use crate::wrapper::caller;
 
 /// A parsed and planned statement takes about this many times the memory of its text.
@@ -61,9 +61,9 @@ pub(super) enum Begun {
 
 impl Begun {
     /// What DoGet sends; `schema` is what was announced.
-    pub(super) fn encode(self, schema: Option<&SchemaRef>) -> FlightStream {
+    pub(super) fn encode(self, schema: Option<&SchemaRef>, compression: Compression) -> FlightStream {
         match (self, schema) {
-            (Self::Rows(batches), Some(schema)) => encode(Arc::clone(schema), batches),
+            (Self::Rows(batches), Some(schema)) => encode(Arc::clone(schema), compression, batches),
             _ => encode_nothing(),
         }
     }
@@ -143,7 +143,7 @@ impl SqlService {
         let handle = self.tickets.parse(handle)?;
         if let Some(started) = self.tickets.get(&caller.principal, handle)?.started.clone() {
             let job = self.tickets.take(&caller.principal, handle)?;
-            return Ok(started.finish().await?.encode(job.schema.as_ref()));
+            return Ok(started.finish().await?.encode(job.schema.as_ref(), caller.compression));
         }
         // Among the running ones first, so that a cancellation finds it in one place or the other at any moment.
         let running = self.running.register(&caller.principal, handle).ok_or_else(|| self.tickets.unknown())?;
@@ -166,7 +166,7 @@ impl SqlService {
         job: &Job,
     ) -> Result<FlightStream, Status> {
         let begun = self.begin(caller, running, job, |_| {}).await?;
-        Ok(begun.encode(job.schema.as_ref()))
+        Ok(begun.encode(job.schema.as_ref(), caller.compression))
     }
 
     /// Begins to execute a job. `observe` is told how to ask how far it is.

@@ -196,3 +196,30 @@ async fn a_ticket_that_was_not_polled_for_cannot_be_polled() {
     let refused = poll(&mut client, FlightDescriptor::new_cmd(ticket.ticket)).await;
     assert_refused(refused.map_err(Into::into), Code::InvalidArgument, "08P01");
 }
+
+#[tokio::test]
+async fn rows_are_compressed_on_request() {
+    let server = TestServer::start().await;
+    let mut sizes = Vec::new();
+    for compression in [None, Some("lz4"), Some("zstd")] {
+        let mut client = server.client().await;
+        if let Some(compression) = compression {
+            client.set_header("x-rustydb-compression", compression);
+        }
+        let sql = "SELECT repeat('x', 1000) AS text FROM generate_series(1, 1000) AS s(value)";
+        assert_eq!(row_count(&crate::support::query(&mut client, sql).await.unwrap()), 1000);
+        let ticket = tonic::Request::new(Ticket::new(query_command(sql).cmd));
+        let (mut metadata, extensions, ticket) = ticket.into_parts();
+        if let Some(compression) = compression {
+            metadata.insert("x-rustydb-compression", compression.parse().unwrap());
+        }
+        let messages = client.inner_mut().do_get(tonic::Request::from_parts(metadata, extensions, ticket)).await;
+        let messages: Vec<_> = messages.unwrap().into_inner().try_collect().await.unwrap();
+        sizes.push(messages.iter().map(|message| message.data_body.len()).sum::<usize>());
+    }
+    assert!(sizes[0] > 1_000_000 && sizes[1] * 10 < sizes[0] && sizes[2] * 10 < sizes[0], "{sizes:?}");
+    let mut client = server.client().await;
+    client.set_header("x-rustydb-compression", "rar");
+    let refused = crate::support::query(&mut client, "SELECT 1").await;
+    assert_refused(refused, Code::InvalidArgument, "22023");
+}
