@@ -115,6 +115,11 @@ impl Database {
         self.shared.store.memory()
     }
 
+    /// How many transactions are waiting for a lock.
+    pub fn lock_waits(&self) -> usize {
+        self.shared.store.lock_waits()
+    }
+
     pub(crate) fn store(&self) -> &Store {
         &self.shared.store
     }

@@ -34,10 +34,12 @@ pub(crate) mod sqlstate {
     pub(crate) const READ_ONLY_TRANSACTION: &str = "25006";
     pub(crate) const NO_ACTIVE_TRANSACTION: &str = "25P01";
     pub(crate) const FAILED_TRANSACTION: &str = "25P02";
+    pub(crate) const IDLE_TRANSACTION: &str = "25P03";
     pub(crate) const DEPENDENT_OBJECTS: &str = "2BP01";
     pub(crate) const NO_SUCH_SAVEPOINT: &str = "3B001";
     pub(crate) const INVALID_SCHEMA_NAME: &str = "3F000";
     pub(crate) const SERIALIZATION_FAILURE: &str = "40001";
+    pub(crate) const DEADLOCK: &str = "40P01";
     pub(crate) const SYNTAX_OR_ACCESS: &str = "42000";
     pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
     pub(crate) const SYNTAX: &str = "42601";
@@ -61,6 +63,7 @@ pub(crate) mod sqlstate {
     pub(crate) const STATEMENT_TOO_COMPLEX: &str = "54001";
     pub(crate) const OBJECT_IN_USE: &str = "55006";
     pub(crate) const CANNOT_CHANGE_NOW: &str = "55P02";
+    pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
     pub(crate) const QUERY_CANCELED: &str = "57014";
     pub(crate) const SHUTDOWN: &str = "57P01";
     pub(crate) const IO: &str = "58030";
@@ -133,6 +136,11 @@ impl Error {
         self
     }
 
+    /// Whether a concurrent transaction is the cause, so that a new snapshot may help.
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.0.sqlstate == sqlstate::SERIALIZATION_FAILURE
+    }
+
     /// The five-character SQLSTATE.
     pub fn sqlstate(&self) -> &'static str {
         self.0.sqlstate
@@ -160,7 +168,7 @@ impl Error {
 
     /// Whether the same transaction may succeed when it is simply run again.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.0.sqlstate, sqlstate::SERIALIZATION_FAILURE)
+        matches!(self.0.sqlstate, sqlstate::SERIALIZATION_FAILURE | sqlstate::DEADLOCK)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::dml;
 use crate::opaque::Opaque;
 use crate::session::{describe_schema, text_table};
 use crate::sql::context::StatementContext;
+use crate::sql::lock_syntax::LockingQuery;
 use crate::sql::names::shown;
 use crate::sql::parse::Parsed;
 use crate::sql::plan::{bind, check_parameter_count, plan_query, result_schema};
@@ -133,6 +134,9 @@ fn analyse(context: &StatementContext, routed: Routed) -> Result<(Vec<LogicalPla
     };
     Ok(match routed {
         Routed::Query(query) => (vec![plan_query(context, *query)?], Answer::OfPlan),
+        Routed::SelectAndLock(LockingQuery { query, clauses: _ }) => {
+            (vec![plan_query(context, *query)?], Answer::OfPlan)
+        }
         Routed::Explain { options: _, statement } => {
             let (plans, _) = analyse(context, *statement)?;
             (plans, Answer::Columns(LogicalPlan::explain_schema()))
@@ -146,9 +150,12 @@ fn analyse(context: &StatementContext, routed: Routed) -> Result<(Vec<LogicalPla
             (plans, result.map_or(Answer::Nothing, Answer::Columns))
         }
         Routed::User(UserStatement::Show) => (Vec::new(), text_columns(&SHOW_USERS_COLUMNS)?),
-        Routed::Set { .. } | Routed::Reset(_) | Routed::Transaction(_) | Routed::User(_) | Routed::Maintenance(_) => {
-            (Vec::new(), Answer::Nothing)
-        }
+        Routed::Set { .. }
+        | Routed::Reset(_)
+        | Routed::Transaction(_)
+        | Routed::LockTables { .. }
+        | Routed::User(_)
+        | Routed::Maintenance(_) => (Vec::new(), Answer::Nothing),
     })
 }
 

@@ -206,6 +206,10 @@ impl Deadline {
         Deadline { at: timeout.and_then(|timeout| Instant::now().checked_add(timeout)) }
     }
 
+    pub(crate) fn is_set(self) -> bool {
+        self.at.is_some()
+    }
+
     /// Waits for `work` until the deadline, then fails with 57014.
     pub(crate) async fn limit<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
         match self.at {

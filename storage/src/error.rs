@@ -38,6 +38,28 @@ pub enum Error {
         /// The table's name.
         table: String,
     },
+    /// Together with what others have committed, no serial order would explain what the transaction has read; run it
+    /// again.
+    #[error("could not serialize access due to read/write dependencies among transactions")]
+    Unserializable,
+    /// The transaction waited for another that waited for it.
+    #[error("deadlock detected: {cycle}")]
+    Deadlock {
+        /// Who waited for whom.
+        cycle: String,
+    },
+    /// A lock was not granted within the time limit.
+    #[error("a lock on table \"{table}\" or a row of it was not granted within lock_timeout")]
+    LockTimeout {
+        /// The table's name.
+        table: String,
+    },
+    /// Somebody else has the lock, and the caller did not want to wait.
+    #[error("could not obtain a lock on table \"{table}\" or a row of it")]
+    LockNotAvailable {
+        /// The table's name.
+        table: String,
+    },
     /// A table of that name exists.
     #[error("table \"{schema}.{name}\" already exists")]
     TableExists {
@@ -151,6 +173,6 @@ impl Error {
 
     /// Whether the same transaction may succeed when it is simply run again.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Error::Conflict { .. })
+        matches!(self, Error::Conflict { .. } | Error::Unserializable | Error::Deadlock { .. })
     }
 }

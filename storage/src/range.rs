@@ -81,6 +81,11 @@ impl ReadView {
         };
         let order = Order { index: request.index, encoder };
         let interval = order.interval(&table, request)?;
+        match (&self.serial, request.index) {
+            (Some(serial), None) => serial.note_interval(table.id, &interval),
+            (Some(serial), Some(_)) => serial.note_scan(&table, &[])?,
+            (None, _) => {}
+        }
         let mut candidates = Vec::new();
         self.collect_from_memory(&table, &order, &interval, request, &mut candidates)?;
         for segment in self.visible_segments(table.id) {

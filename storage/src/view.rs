@@ -14,8 +14,9 @@ use crate::encoding::Keys;
 use crate::error::{Error, Result};
 use crate::index::{Interval, Postings};
 use crate::range::RowPlace;
-use crate::scan::{ScanRequest, ScanUnit, UNIT_ROWS, UnitBuilder, may_match};
+use crate::scan::{ColumnPredicate, ScanRequest, ScanUnit, UNIT_ROWS, UnitBuilder, may_match};
 use crate::segment::Segment;
+use crate::serial::SerialTransaction;
 use crate::statistics::{TableStatistics, merge_columns};
 use crate::store::{Inner, Place, Version};
 use crate::transaction::Writes;
@@ -50,6 +51,8 @@ pub struct ReadView {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) writes: Arc<Writes>,
+    /// Where a serializable transaction remembers what it reads.
+    pub(crate) serial: Option<Arc<SerialTransaction>>,
 }
 
 /// Where a view finds the row of a key.
@@ -80,6 +83,7 @@ impl ReadView {
     /// Cuts a scan into units that together hold each visible row once.
     pub fn scan(&self, request: ScanRequest) -> Result<Vec<ScanUnit>> {
         let table = Arc::clone(self.table(request.table)?);
+        self.note_scan(&table, &request.predicates)?;
         let schema = Arc::new(table.storage_schema().project(&request.projection)?);
         let builder = UnitBuilder { table, schema, projection: request.projection.into() };
         let (version, timestamp) = (&self.snapshot.version, self.snapshot.timestamp);
@@ -119,6 +123,7 @@ impl ReadView {
     /// nothing.
     pub async fn lookup(&self, table: TableId, keys: &RecordBatch) -> Result<Vec<bool>> {
         let keys = self.encode_keys(table, keys)?;
+        self.note_keys(table, &keys);
         self.load_keys(table, &keys).await?;
         (0..keys.len()).map(|row| Ok(self.find(table, keys.get(row))?.is_some())).collect()
     }
@@ -126,6 +131,7 @@ impl ReadView {
     /// The visible rows among `keys`, in the order of the keys, with the chosen columns of the storage schema.
     pub async fn get(&self, table: TableId, keys: &RecordBatch, projection: &[usize]) -> Result<RecordBatch> {
         let keys = self.encode_keys(table, keys)?;
+        self.note_keys(table, &keys);
         self.load_keys(table, &keys).await?;
         let definition = self.table(table)?;
         let mut places = Vec::new();
@@ -192,7 +198,8 @@ impl ReadView {
         let visible = version.segments(table).iter().filter(|segment| segment.created() <= timestamp);
         let segments: Vec<&Segment> =
             visible.chain(writes.iter().flat_map(|writes| &writes.staged)).map(Arc::as_ref).collect();
-        let (mut rows, mut bytes, mut exact) = (0, 0, true);
+        // An exact count would answer a query without a scan that is remembered.
+        let (mut rows, mut bytes, mut exact) = (0, 0, self.serial.is_none());
         for segment in &segments {
             let deleted = segment.deletes.at(timestamp).map_or(0, |deleted: Arc<RoaringBitmap>| deleted.len() as usize);
             rows += segment.meta.rows as usize - deleted;
@@ -211,6 +218,24 @@ impl ReadView {
         }
         let columns = merge_columns(segments.into_iter(), definition.storage_schema().fields().len())?;
         Ok(TableStatistics { rows, bytes, exact, columns })
+    }
+
+    /// Whether what is read through this view must be noted ([`note_scan`](Self::note_scan)) before the transaction
+    /// ends.
+    pub fn remembers_reads(&self) -> bool {
+        self.serial.is_some()
+    }
+
+    /// Remembers that the rows with these properties are going to be read. [`scan`](Self::scan) does it as well, but may
+    /// come too late for the transaction's commit if it is called by a stream.
+    pub fn note_scan(&self, table: &TableDef, predicates: &[ColumnPredicate]) -> Result<()> {
+        self.serial.as_ref().map_or(Ok(()), |serial| serial.note_scan(table, predicates))
+    }
+
+    fn note_keys(&self, table: TableId, keys: &Keys) {
+        if let Some(serial) = &self.serial {
+            serial.note_keys(table, keys);
+        }
     }
 
     /// Encodes key columns, in key order. They must have the key columns' types and no NULLs.

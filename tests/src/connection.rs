@@ -162,7 +162,7 @@ impl ColumnType for ColumnKind {
     }
 }
 
-fn rows_as_text(batches: &[RecordBatch]) -> Result<Vec<Vec<String>>, ArrowError> {
+pub(crate) fn rows_as_text(batches: &[RecordBatch]) -> Result<Vec<Vec<String>>, ArrowError> {
     let options = FormatOptions::new().with_null("NULL");
     let mut rows = Vec::new();
     for batch in batches {

@@ -5,6 +5,9 @@
 //! - `slt/**.slt`: the SQL corpus. Readable scripts of statements and their answers, run by `tests/sql.rs` on an embedded
 //!   database, once per [`Configuration`]: a script that passes with everything in the memtable and fails when everything
 //!   is flushed has found a bug in storage.
+//! - `isolation/*.iso`: scripts with several connections, run by the same binary: who waits for whom, and what each
+//!   isolation level promises.
+//! - `history`: random concurrent histories, recorded over real sessions and checked for what each level promises.
 //! - `sqlite/`: the differences we know of to SQLite's public corpus, which the same runner executes where it is present.
 //! - `python/`: pytest with the real binary and real clients (ADBC, pyarrow.flight), kill -9 included, and the test that
 //!   runs every code block of the documentation. `cargo xtask python` starts it.
@@ -14,8 +17,12 @@
 
 mod connection;
 mod corpus;
+mod history;
+mod isolation;
 mod sqlite;
 
 pub use connection::{ColumnKind, Connection, ScriptError};
 pub use corpus::{Configuration, run_script};
+pub use history::{Promise, check_history, check_the_checker, check_transfers};
+pub use isolation::{Between, IsolationCase};
 pub use sqlite::{Differences, Tally, run_sqlite_file};

@@ -4,6 +4,8 @@
 //! scripts chosen are rewritten with the answers of the database, under the first configuration only: a way to write
 //! new ones, whose result is read before it is committed.
 //!
+//! The cases of the isolation scripts in `isolation/` are tests as well: `isolation::flushed::hermitage::…`.
+//!
 //! With `RUSTYDB_SQLITE_CORPUS`, the folder of SQLite's corpus, its files are the tests instead: `sqlite::select1`. That
 //! is what `cargo xtask sqlite` does.
 
@@ -11,7 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use rustydb_tests::{Configuration, Differences, run_script, run_sqlite_file};
+use rustydb_tests::{
+    Between, Configuration, Differences, IsolationCase, Promise, check_history, check_the_checker, check_transfers,
+    run_script, run_sqlite_file,
+};
 use sqllogictest::harness::{Arguments, Failed, Trial, run};
 
 fn main() -> ExitCode {
@@ -34,7 +39,46 @@ fn main() -> ExitCode {
             }));
         }
     }
+    if !complete {
+        trials.extend(isolation_trials());
+        trials.extend(history_trials());
+    }
     run(&arguments, trials).exit_code()
+}
+
+/// One test per case of an isolation script, level, and what happens between its steps.
+fn isolation_trials() -> Vec<Trial> {
+    let scripts = files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("isolation"), "iso");
+    let mut trials = Vec::new();
+    for script in scripts {
+        let file = script.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let cases = IsolationCase::parse(&script).unwrap_or_else(|error| panic!("{error}"));
+        for (case, between) in cases.into_iter().flat_map(|case| Between::ALL.map(|between| (case.clone(), between))) {
+            let name = format!("isolation::{}::{file}::{}", between.name(), case.name);
+            trials.push(Trial::test(name, move || block_on(async move { case.run(between).await })));
+        }
+    }
+    trials
+}
+
+/// Random histories at each level; `RUSTYDB_SEEDS=n` makes it n of each, `RUSTYDB_SEED=n` only that one.
+fn history_trials() -> Vec<Trial> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds: Vec<u64> = match number("RUSTYDB_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("RUSTYDB_SEEDS").unwrap_or(5)).collect(),
+    };
+    let mut trials = vec![Trial::test("history::checker", || Ok(check_the_checker()?))];
+    for promise in Promise::ALL {
+        let level = promise.level().to_lowercase().replace(' ', "_");
+        for seed in &seeds {
+            let seed = *seed;
+            trials
+                .push(Trial::test(format!("history::{level}::{seed}"), move || block_on(check_history(promise, seed))));
+        }
+        trials.push(Trial::test(format!("history::transfers::{level}"), move || block_on(check_transfers(promise, 1))));
+    }
+    trials
 }
 
 /// One test per file of SQLite's corpus.

@@ -34,5 +34,5 @@ mod timeline;
 pub use conflict::{Expectation, Verdict, VersionState, judge_write};
 pub use isolation::Isolation;
 pub use locks::{Answer, LockMode, LockTable, Owner, Patience, Resource, find_cycle};
-pub use serializable::{Candidate, Failure, KeyRange, ReadSet, Serializability, Ticket, WriteSet};
+pub use serializable::{Candidate, Failure, KeyRange, ReadSet, Safety, Serializability, Ticket, WriteSet};
 pub use timeline::{SnapshotToken, Timeline, Timestamp};

@@ -388,7 +388,7 @@ impl LockTable {
 
 /// Row keys are hashes already, so that they only have to be folded.
 #[derive(Debug, Default)]
-pub struct SpreadHasher(u64);
+struct SpreadHasher(u64);
 
 impl Hasher for SpreadHasher {
     fn finish(&self) -> u64 {

@@ -15,9 +15,9 @@
 //! that have committed and are still concurrent with an open one, each with what it read and wrote and the time of the
 //! earliest commit it has an outgoing edge to. Reading never waits and costs no synchronisation.
 //!
-//! What is kept is bounded: beyond [`COST_MAX`] keys the oldest is forgotten, and transactions that were concurrent with
+//! What is kept is bounded: beyond `COST_MAX` keys the oldest is forgotten, and transactions that were concurrent with
 //! it fail at their commit ([`Failure::TooOld`]). Single reads and writes are folded into "the whole table" beyond
-//! [`KEYS_MAX`] per table. Both are safe and only cause retries.
+//! `KEYS_MAX` per table. Both are safe and only cause retries.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
@@ -25,7 +25,7 @@ use std::ops::Bound;
 use crate::Timestamp;
 
 /// Keys one transaction remembers of one table before it counts as having touched all of it.
-pub const KEYS_MAX: usize = 4096;
+const KEYS_MAX: usize = 4096;
 
 /// Keys and ranges remembered of all committed transactions together.
 const COST_MAX: usize = 1 << 20;
@@ -75,7 +75,8 @@ impl ReadSet {
         self.tables.is_empty()
     }
 
-    fn meets(&self, writes: &WriteSet) -> bool {
+    /// Whether something of it was written.
+    pub fn meets(&self, writes: &WriteSet) -> bool {
         let both =
             |(table, reads): (&u64, &TableReads)| writes.tables.get(table).is_some_and(|writes| reads.meet(writes));
         self.tables.iter().any(both)
@@ -162,6 +163,17 @@ impl TableWrites {
 #[must_use = "an unreturned ticket keeps what was committed since in memory"]
 pub struct Ticket {
     number: u64,
+}
+
+/// What a snapshot is worth to a transaction that only reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Safety {
+    /// It can never be part of a dangerous structure: nothing it reads has to be remembered.
+    Safe,
+    /// It depends on writers that are still open.
+    Open,
+    /// A pivot has committed: depending on what it reads, it may be part of a dangerous structure.
+    Unsafe,
 }
 
 /// Why a transaction cannot commit. Running it again helps.
@@ -257,14 +269,18 @@ impl Serializability {
         self.forget(published);
     }
 
-    /// Whether a transaction that only reads, at this snapshot, can never be part of a dangerous structure. To be asked
-    /// after the snapshot was taken.
-    pub fn is_safe(&self, snapshot: Timestamp) -> bool {
-        let may_turn_dangerous = |open: &Open| !open.only_reads && open.since < snapshot;
+    /// What a transaction that only reads can count on at this snapshot. To be asked after the snapshot was taken.
+    pub fn safety(&self, snapshot: Timestamp) -> Safety {
         let is_dangerous = |other: &Committed| {
             !other.only_read() && other.end > snapshot && other.out.is_some_and(|out| out <= snapshot)
         };
-        !self.open.values().any(may_turn_dangerous) && !self.committed.iter().any(is_dangerous)
+        if self.committed.iter().any(is_dangerous) || snapshot < self.forgotten {
+            return Safety::Unsafe;
+        }
+        match self.open.values().any(|open| !open.only_reads && open.since < snapshot) {
+            true => Safety::Open,
+            false => Safety::Safe,
+        }
     }
 
     /// How many committed transactions are remembered.

@@ -6,7 +6,9 @@
 //! | a bulk load into the child | one anti join of the child with the parent |
 //! | rows or keys gone from the parent | semi join of the child with the keys that are gone |
 //!
-//! Against races: the transaction demands that the table it looked at is unchanged when it commits. MATCH SIMPLE: a key
+//! Against races: whoever refers to a parent locks it KEY SHARE, and whoever removes a parent has it locked UPDATE and
+//! then looks at the newest committed children, whatever its snapshot is. A bulk load locks the parents' table instead of
+//! each parent. MATCH SIMPLE: a key
 //! with a NULL in it refers to nothing and is always right. Parents are referred to by their primary key.
 
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::catalog::MemTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder, col};
-use rustydb_storage::{ForeignKey, ReadView, TableDef, Transaction};
+use rustydb_storage::{ForeignKey, LockMode, ReadView, RowLock, TableDef, Transaction};
 
 use super::apply::first_of_each;
 use crate::catalog::provider::ColumnTable;
@@ -54,7 +56,7 @@ pub(crate) async fn check_new_rows(
             return Err(no_parent(table, foreign_key, &columns, &parent, &key_text(&keys, missing)?));
         }
         drop(view);
-        transaction.require_unchanged(parent.id);
+        transaction.lock_rows(parent.id, &keys, RowLock::KeyShare, None).await?;
     }
     Ok(())
 }
@@ -93,7 +95,8 @@ pub(crate) async fn check_whole_table(
     table: &Arc<TableDef>,
 ) -> Result<()> {
     for foreign_key in &table.foreign_keys {
-        let view = transaction.view();
+        transaction.lock_table(foreign_key.parent, LockMode::Share, None).await?;
+        let view = transaction.newest_view().await?;
         let parent = parent_of(&view, foreign_key)?;
         let context = statement.context(view);
         let plan = |context: &StatementContext| -> Result<LogicalPlan> {
@@ -124,7 +127,6 @@ pub(crate) async fn check_whole_table(
         if let Some(orphan) = orphan {
             return Err(no_parent(table, foreign_key, &foreign_key.columns, &parent, &key_text(&orphan, 0)?));
         }
-        transaction.require_unchanged(parent.id);
     }
     Ok(())
 }
@@ -157,7 +159,7 @@ pub(crate) async fn check_removed_keys(
     let gone = filter_record_batch(keys, &gone)?;
     drop(view);
     for (child, foreign_key) in children {
-        let view = transaction.view();
+        let view = transaction.newest_view().await?;
         if gone.num_rows() > 0 && view.statistics(child.id)?.rows > 0 {
             let context = statement.context(view);
             let plan = referring_rows(&context, &child, &foreign_key, table, &gone)?;
@@ -165,7 +167,6 @@ pub(crate) async fn check_removed_keys(
                 return Err(still_referred_to(table, &child, &foreign_key, &key_text(&referring, 0)?));
             }
         }
-        transaction.require_unchanged(child.id);
     }
     Ok(())
 }

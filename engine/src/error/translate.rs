@@ -290,6 +290,16 @@ fn from_storage(error: &rustydb_storage::Error) -> Error {
         Storage::NotNull { .. } => Error::new(sqlstate::NOT_NULL_VIOLATION, message),
         Storage::Conflict { .. } => Error::new(sqlstate::SERIALIZATION_FAILURE, message)
             .with_hint("Run the transaction again; nothing of it was kept."),
+        Storage::Unserializable => Error::new(sqlstate::SERIALIZATION_FAILURE, message)
+            .with_hint("The transaction might succeed if it is run again."),
+        Storage::Deadlock { cycle } => {
+            Error::new(sqlstate::DEADLOCK, "deadlock detected").with_detail(format!("{cycle}.")).with_hint(
+                "Run the transaction again; transactions that lock rows in the same order do not meet in circles.",
+            )
+        }
+        Storage::LockTimeout { .. } => Error::new(sqlstate::LOCK_NOT_AVAILABLE, message)
+            .with_hint("Another transaction has it; try again when it has ended, or raise lock_timeout."),
+        Storage::LockNotAvailable { .. } => Error::new(sqlstate::LOCK_NOT_AVAILABLE, message),
         Storage::TableExists { name, .. } => {
             Error::new(sqlstate::DUPLICATE_TABLE, format!("table \"{name}\" already exists"))
                 .with_hint("CREATE TABLE IF NOT EXISTS leaves an existing table as it is.")

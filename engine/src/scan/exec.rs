@@ -28,7 +28,7 @@ use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::{StreamExt, stream};
-use rustydb_storage::{ColumnPredicate, ScanRequest, TableDef, TableStatistics, UnitReader};
+use rustydb_storage::{ColumnPredicate, ReadView, ScanRequest, TableDef, TableStatistics, UnitReader};
 
 use super::predicate::describe;
 use super::{ExecutionView, ScanQueue};
@@ -82,6 +82,11 @@ impl ColumnScanExec {
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         }
+    }
+
+    /// Tells the view what is going to be read.
+    pub(crate) fn note_reads(&self, view: &ReadView) -> crate::Result<()> {
+        Ok(view.note_scan(&self.table, &self.predicates)?)
     }
 
     fn partitions(&self) -> usize {

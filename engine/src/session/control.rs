@@ -20,7 +20,7 @@ impl Shared {
                 if !matches!(state, TransactionState::Idle) {
                     return Err(Error::new(sqlstate::ACTIVE_TRANSACTION, "a transaction is in progress already"));
                 }
-                let modes = statement.settings.default_modes.with(list)?;
+                let modes = statement.settings.default_modes.with(list);
                 *state = TransactionState::Active(Box::new(OpenTransaction::new(modes)));
                 done("BEGIN")
             }
@@ -31,7 +31,7 @@ impl Shared {
             }
             TransactionStatement::SetCharacteristics(list) => {
                 let mut visible = self.visible.lock();
-                visible.settings.default_modes = visible.settings.default_modes.with(list)?;
+                visible.settings.default_modes = visible.settings.default_modes.with(list);
                 done("SET")
             }
             TransactionStatement::Savepoint(name) => {

@@ -6,15 +6,17 @@ use std::time::Instant;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, SchemaRef};
 use chrono::{DateTime, Utc};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::sql::sqlparser::ast::ObjectName;
-use rustydb_storage::{ReadView, Store, Transaction};
+use rustydb_storage::{Isolation, ReadView, Store, Transaction};
 
 use super::settings::{Settings, unknown};
-use super::transaction::{Frame, Taken, TransactionState};
+use super::transaction::{Frame, Modes, Taken, TransactionState};
 use super::{Completion, Shared, StatementResult};
 use crate::dml::returning::{Changed, Returned};
 use crate::error::sqlstate;
 use crate::prepared::Prepared;
+use crate::scan::{ColumnScanExec, ExecutionView};
 use crate::sql::context::StatementContext;
 use crate::sql::maintenance_syntax::MaintenanceStatement;
 use crate::sql::parse::{Parsed, ParsedStatement, parse_statement, table_name};
@@ -61,6 +63,7 @@ impl Shared {
         parameters: &[Value],
         arrived: Instant,
     ) -> Result<StatementResult> {
+        self.wake();
         let mut transaction = self.transaction.lock().await;
         let statement = self.statement(parameters, arrived);
         let result = async {
@@ -73,6 +76,7 @@ impl Shared {
             transaction.fail();
         }
         self.publish(&transaction);
+        self.watch();
         result
     }
 
@@ -106,13 +110,20 @@ impl Shared {
         }
         match routed {
             Routed::Query(_) | Routed::Explain { .. } => {
-                let context = statement.context(self.view(transaction));
-                let ready = statement.deadline.limit(plan_read(&context, routed, statement.parameters)).await?;
+                let ready = statement.deadline.limit(self.read(transaction, statement, routed)).await?;
                 Ok(StatementResult::Rows(statement.start(ready)))
             }
-            Routed::Describe(name) => describe_table(&statement.context(self.view(transaction)), &name).map(rows),
+            Routed::SelectAndLock(query) => {
+                self.select_and_lock(transaction, statement, query).await.map(StatementResult::Rows)
+            }
+            Routed::LockTables { names, mode, nowait } => {
+                self.lock_tables(transaction, statement, &names, mode, nowait).await.map(StatementResult::Done)
+            }
+            Routed::Describe(name) => {
+                describe_table(&statement.context(self.view(transaction, statement).await?), &name).map(rows)
+            }
             Routed::DescribeQuery(query) => {
-                let context = statement.context(self.view(transaction));
+                let context = statement.context(self.view(transaction, statement).await?);
                 let plan = plan_query(&context, *query)?;
                 describe_columns(&result_schema(&context, &plan)).map(rows)
             }
@@ -122,7 +133,7 @@ impl Shared {
                 let ParsedStatement::Sql(parsed) = parse_statement(query)?.statement else {
                     return Err(Error::internal("SHOW TABLES is a query"));
                 };
-                let context = statement.context(self.view(transaction));
+                let context = statement.context(self.view(transaction, statement).await?);
                 let ready = plan_read(&context, route(ParsedStatement::Sql(parsed))?, &[]).await?;
                 Ok(StatementResult::Rows(statement.start(ready)))
             }
@@ -204,11 +215,50 @@ impl Shared {
     }
 
     /// What the next statement sees. The open transaction begins with it, if it has not yet.
-    fn view(&self, transaction: &mut TransactionState) -> ReadView {
+    pub(super) async fn view(&self, transaction: &mut TransactionState, statement: &Statement<'_>) -> Result<ReadView> {
+        let (store, lock_timeout) = (self.database.store(), statement.settings.lock_timeout);
         match transaction.open() {
-            Some(open) => open.begin(self.database.store()).view(),
-            None => self.database.store().snapshot(),
+            Some(open) => Ok(open.begin(store, lock_timeout).await?.view()),
+            None => Ok(store.snapshot()),
         }
+    }
+
+    /// Plans a query on what the transaction sees. Outside of one, at SERIALIZABLE, the query is a transaction of its
+    /// own, which ends before its rows are read: all that matters are the snapshot and what is read of it.
+    async fn read(
+        &self,
+        transaction: &mut TransactionState,
+        statement: &Statement<'_>,
+        routed: Routed,
+    ) -> Result<ReadyPlan> {
+        let modes = statement.settings.default_modes;
+        if transaction.open().is_some() || modes.isolation != Isolation::Serializable {
+            let context = statement.context(self.view(transaction, statement).await?);
+            let ready = self.plan(context, routed, statement).await?;
+            note_reads(&ready)?;
+            return Ok(ready);
+        }
+        let options = Modes { read_only: true, ..modes }.options(statement.settings.lock_timeout);
+        for attempt in 1.. {
+            let own = self.database.store().begin_with(options).await;
+            let ready = self.plan(statement.context(own.view()), routed.clone(), statement).await?;
+            note_reads(&ready)?;
+            match own.commit(statement.settings.durability()).await.map_err(Error::from) {
+                Err(error) if error.is_conflict() && attempt < RERUNS_MAX => {}
+                ended => return ended.map(|_timestamp| ready),
+            }
+        }
+        Err(Error::internal("counting attempts ended"))
+    }
+
+    /// Plans a query. Planning does not pause; with a deadline it gets a task of its own, whose end nobody has to wait for.
+    async fn plan(&self, context: StatementContext, routed: Routed, statement: &Statement<'_>) -> Result<ReadyPlan> {
+        if !statement.deadline.is_set() {
+            return plan_read(&context, routed, statement.parameters).await;
+        }
+        let parameters = statement.parameters.to_vec();
+        let planning = async move { plan_read(&context, routed, &parameters).await };
+        self.database.runtimes().spawn(planning).await?
     }
 
     /// What a statement that is only prepared is planned against.
@@ -223,15 +273,21 @@ impl Shared {
     ///
     /// Until it is given back the session's is marked as failed, which is what it is if the statement is cancelled half
     /// way.
-    pub(super) fn take(&self, state: &mut TransactionState, statement: &Statement<'_>, what: &str) -> Result<Taken> {
+    pub(super) async fn take(
+        &self,
+        state: &mut TransactionState,
+        statement: &Statement<'_>,
+        what: &str,
+    ) -> Result<Taken> {
         state.require_not_failed()?;
-        let store = self.database.store();
+        let (store, lock_timeout) = (self.database.store(), statement.settings.lock_timeout);
         state.modes().unwrap_or(statement.settings.default_modes).require_read_write(what)?;
-        let taken = match state.take(store) {
+        let taken = match state.take(store, lock_timeout).await? {
             Some(taken) => taken,
             None => {
                 let frame = Frame::new(statement.settings.default_modes);
-                Taken { transaction: store.begin(), frame, commits: true }
+                let transaction = store.begin_with(frame.modes.options(lock_timeout)).await;
+                Taken { transaction, frame, commits: true }
             }
         };
         self.publish(state);
@@ -260,14 +316,20 @@ impl Shared {
     ) -> Result<StatementResult> {
         if let Write::CopyTo(copy) = write {
             // Changes no table, so a read-only transaction may do it.
-            let context = statement.context(self.view(state));
+            let context = statement.context(self.view(state, statement).await?);
             let rows = statement.deadline.limit(copy::to::copy_to(statement, &context, *copy)).await?;
             return Ok(StatementResult::Done(Completion::of_rows("COPY", rows)));
         }
-        let mut taken = self.take(state, statement, write_name(&write))?;
-        let result = statement.deadline.limit(apply(statement, &mut taken.transaction, write)).await?;
-        self.give_back(state, statement, taken).await?;
-        Ok(result)
+        let mut attempts = 0;
+        loop {
+            let mut taken = self.take(state, statement, write_name(&write)).await?;
+            let completion = statement.deadline.limit(run_write(statement, &mut taken, &write, &mut attempts)).await?;
+            let again = taken.commits && can_rerun(&write);
+            match self.give_back(state, statement, taken).await {
+                Err(error) if again && error.is_conflict() && attempts < RERUNS_MAX => attempts += 1,
+                ended => return ended.map(|()| completion),
+            }
+        }
     }
 
     /// A commit runs to its end even if nobody waits for it any more: a client that went away must not leave it in doubt.
@@ -308,6 +370,53 @@ async fn maintain(store: &Store, maintenance: MaintenanceStatement) -> Result<()
             store.compact().await?;
         }
         MaintenanceStatement::Analyze => {}
+    }
+    Ok(())
+}
+
+/// How often a statement is run again after it met a concurrent change. Each time it holds more locks, so that it is in
+/// practice done after one or two.
+pub(super) const RERUNS_MAX: usize = 1000;
+
+/// Whether a statement can be run again: its rows must not come from a stream that was read already.
+fn can_rerun(write: &Write) -> bool {
+    !matches!(write, Write::CopyFrom(_) | Write::CopyTo(_))
+}
+
+/// Runs a changing statement. Where nothing was read before it that it would contradict (at READ COMMITTED, and in a
+/// transaction of its own), a concurrent change makes it run again on a new snapshot, with the locks it has already.
+async fn run_write(
+    statement: &Statement<'_>,
+    taken: &mut Taken,
+    write: &Write,
+    attempts: &mut usize,
+) -> Result<StatementResult> {
+    let transaction = &mut taken.transaction;
+    let reruns = (taken.commits || transaction.isolation().moves_with_statements()) && can_rerun(write);
+    transaction.expect_reruns(reruns);
+    let start = transaction.savepoint();
+    loop {
+        match apply(statement, transaction, write.clone()).await {
+            Err(error) if reruns && error.is_conflict() && *attempts < RERUNS_MAX => {
+                *attempts += 1;
+                transaction.undo_to(&start);
+                transaction.refresh().await?;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Tells the transaction what a plan is going to read, if it has to remember that: the rows may be read when it has ended.
+fn note_reads(ready: &ReadyPlan) -> Result<()> {
+    let Ok(execution) = ExecutionView::of(&ready.context) else { return Ok(()) };
+    if execution.view().remembers_reads() {
+        ready.plan.apply(|operator| {
+            if let Some(scan) = operator.downcast_ref::<ColumnScanExec>() {
+                scan.note_reads(execution.view())?;
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
     }
     Ok(())
 }

@@ -22,10 +22,11 @@ use crate::{DEFAULT_SCHEMA, Error, Result, Value, dml};
 
 impl Shared {
     pub(crate) async fn ingest(&self, target: IngestTarget, rows: BatchStream) -> Result<u64> {
+        self.wake();
         let mut state = self.transaction.lock().await;
         let statement = self.statement(&[], Instant::now());
         let result = async {
-            let mut taken = self.take(&mut state, &statement, "ingest")?;
+            let mut taken = self.take(&mut state, &statement, "ingest").await?;
             let load = ingest(&statement, &mut taken.transaction, target, rows);
             let loaded = statement.deadline.limit(load).await?;
             self.give_back(&mut state, &statement, taken).await?;
@@ -33,10 +34,12 @@ impl Shared {
         }
         .await;
         self.publish(&state);
+        self.watch();
         result
     }
 
     pub(crate) async fn execute_batch(&self, prepared: &Prepared, parameters: RecordBatch) -> Result<u64> {
+        self.wake();
         let mut state = self.transaction.lock().await;
         let statement = self.statement(&[], Instant::now());
         let result = async {
@@ -45,7 +48,7 @@ impl Shared {
             let Routed::Write(write) = route(parsed.statement)? else {
                 return Err(Error::unsupported("a batch of parameters for a statement that changes no rows"));
             };
-            let mut taken = self.take(&mut state, &statement, "a batch of parameters")?;
+            let mut taken = self.take(&mut state, &statement, "a batch of parameters").await?;
             let changes = change_for_each(&statement, &mut taken.transaction, *write, parameters);
             let changed = statement.deadline.limit(changes).await?;
             self.give_back(&mut state, &statement, taken).await?;
@@ -56,6 +59,7 @@ impl Shared {
             state.fail();
         }
         self.publish(&state);
+        self.watch();
         result
     }
 }

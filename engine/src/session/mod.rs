@@ -5,7 +5,9 @@
 
 mod control;
 mod execute;
+mod idle;
 mod ingest;
+mod locking;
 mod settings;
 mod transaction;
 
@@ -26,6 +28,7 @@ pub use transaction::TransactionStatus;
 
 use crate::opaque::Opaque;
 use crate::prepared::Prepared;
+use crate::runtime::Task;
 use crate::sql::parse::parse_statement;
 use crate::sql::split::split_statements;
 use crate::stream::RecordStream;
@@ -45,9 +48,11 @@ pub(crate) struct Shared {
     identity: Option<Identity>,
     defaults: Settings,
     /// Held while a statement runs: this is what makes them run one after the other.
-    transaction: tokio::sync::Mutex<TransactionState>,
+    transaction: Arc<tokio::sync::Mutex<TransactionState>>,
     /// What can be asked at any time, also while a statement runs.
-    visible: Mutex<Visible>,
+    visible: Arc<Mutex<Visible>>,
+    /// Ends an open transaction whose client says nothing any more; replaced when it does.
+    idle: Mutex<Option<Task<()>>>,
 }
 
 #[derive(Debug)]
@@ -119,8 +124,14 @@ impl Session {
     pub(crate) fn new(database: Database, identity: Option<Identity>) -> Self {
         let defaults = Settings::new(database.default_config().clone(), database.statement_timeout());
         let visible = Visible { status: TransactionStatus::Idle, catalog: None, settings: defaults.clone() };
-        let shared =
-            Shared { database, identity, defaults, transaction: Default::default(), visible: Mutex::new(visible) };
+        let shared = Shared {
+            database,
+            identity,
+            defaults,
+            transaction: Arc::default(),
+            visible: Arc::new(Mutex::new(visible)),
+            idle: Mutex::default(),
+        };
         Session { shared: Opaque::new(shared) }
     }
 

@@ -11,13 +11,15 @@ use rustydb_storage::Durability;
 
 use crate::error::{nearest, sqlstate};
 use crate::session::transaction::Modes;
-use crate::sql::transaction_syntax::{ModeList, isolation_named};
+use crate::sql::transaction_syntax::isolation_named;
 use crate::{Error, Result};
 
 /// The settings of one session.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) statement_timeout: Option<Duration>,
+    pub(crate) lock_timeout: Option<Duration>,
+    pub(crate) idle_in_transaction_session_timeout: Option<Duration>,
     pub(crate) synchronous_commit: bool,
     /// The modes of transactions that do not say otherwise.
     pub(crate) default_modes: Modes,
@@ -29,7 +31,7 @@ pub(crate) struct Settings {
 }
 
 /// Name, and what SHOW ALL says about it.
-const DESCRIPTIONS: [(&str, &str); 15] = [
+const DESCRIPTIONS: [(&str, &str); 17] = [
     ("application_name", "A name for this session, for people who watch the server."),
     ("batch_size", "Rows in a batch that operators pass on."),
     ("client_encoding", "Always UTF8."),
@@ -39,6 +41,11 @@ const DESCRIPTIONS: [(&str, &str); 15] = [
         "The isolation level of transactions that do not name one: read committed, repeatable read or serializable.",
     ),
     ("default_transaction_read_only", "Whether transactions may not change anything unless they say READ WRITE."),
+    (
+        "idle_in_transaction_session_timeout",
+        "Rolls a transaction back when its client sends nothing for longer; as statement_timeout. 0: never.",
+    ),
+    ("lock_timeout", "Fails a statement that waits longer for a lock; as statement_timeout. 0: never."),
     ("server_version", "The version of the database."),
     ("standard_conforming_strings", "Always on: a backslash in '…' is a backslash."),
     (
@@ -64,6 +71,8 @@ impl Settings {
     pub(crate) fn new(config: SessionConfig, statement_timeout: Option<Duration>) -> Self {
         Settings {
             statement_timeout,
+            lock_timeout: None,
+            idle_in_transaction_session_timeout: None,
             synchronous_commit: true,
             default_modes: Modes::default(),
             current_modes: None,
@@ -96,9 +105,9 @@ impl Settings {
             "transaction_read_only" => on_off(self.modes().read_only),
             "server_version" => env!("CARGO_PKG_VERSION").to_owned(),
             "standard_conforming_strings" => "on".to_owned(),
-            "statement_timeout" => {
-                self.statement_timeout.map_or("0".to_owned(), |timeout| format!("{}ms", timeout.as_millis()))
-            }
+            "idle_in_transaction_session_timeout" => in_milliseconds(self.idle_in_transaction_session_timeout),
+            "lock_timeout" => in_milliseconds(self.lock_timeout),
+            "statement_timeout" => in_milliseconds(self.statement_timeout),
             "synchronous_commit" => on_off(self.synchronous_commit),
             "target_partitions" => self.config.options().execution.target_partitions.to_string(),
             "timezone" => self.config.options().execution.time_zone.clone().unwrap_or_else(|| "UTC".to_owned()),
@@ -138,9 +147,7 @@ impl Settings {
             "default_transaction_deferrable" => self.default_modes.deferrable = switch(name, value)?,
             "default_transaction_isolation" => {
                 let levels = "It is read committed, repeatable read, serializable, or one of their synonyms.";
-                let isolation = isolation_named(value).ok_or_else(|| invalid(name, value, levels))?;
-                self.default_modes =
-                    self.default_modes.with(ModeList { isolation: Some(isolation), ..ModeList::default() })?;
+                self.default_modes.isolation = isolation_named(value).ok_or_else(|| invalid(name, value, levels))?;
             }
             "default_transaction_read_only" => self.default_modes.read_only = switch(name, value)?,
             "transaction_deferrable" | "transaction_isolation" | "transaction_read_only" => {
@@ -154,6 +161,10 @@ impl Settings {
                     );
                 }
             }
+            "idle_in_transaction_session_timeout" => {
+                self.idle_in_transaction_session_timeout = duration(name, value)?;
+            }
+            "lock_timeout" => self.lock_timeout = duration(name, value)?,
             "statement_timeout" => self.statement_timeout = duration(name, value)?,
             "synchronous_commit" => self.synchronous_commit = switch(name, value)?,
             "timezone" => {
@@ -207,6 +218,10 @@ fn number(name: &str, value: &str, range: std::ops::RangeInclusive<usize>) -> Re
         Ok(number) if range.contains(&number) => Ok(number),
         _ => Err(invalid(name, value, format!("It is a number from {} to {}.", range.start(), range.end()))),
     }
+}
+
+fn in_milliseconds(limit: Option<Duration>) -> String {
+    limit.map_or("0".to_owned(), |limit| format!("{}ms", limit.as_millis()))
 }
 
 /// "1500", "1500ms", "30s", "5min", "1h"; 0 is no limit.

@@ -13,7 +13,9 @@
 //! transaction holds nothing but its savepoints: what came after them was dropped when it failed. Outside a transaction
 //! each statement is one of its own.
 
-use rustydb_storage::{Isolation, Savepoint, Store, Transaction};
+use std::time::Duration;
+
+use rustydb_storage::{Isolation, LockWait, Savepoint, Store, Transaction, TransactionOptions};
 
 use crate::error::sqlstate;
 use crate::sql::transaction_syntax::ModeList;
@@ -43,16 +45,18 @@ pub(crate) struct Modes {
 
 impl Modes {
     /// These modes, with those that a statement names instead.
-    pub(crate) fn with(self, list: ModeList) -> Result<Modes> {
-        let isolation = list.isolation.unwrap_or(self.isolation);
-        if isolation != Isolation::Snapshot {
-            return Err(Error::unsupported(format!("isolation level {}", isolation.to_string().to_uppercase())));
-        }
-        Ok(Modes {
-            isolation,
+    pub(crate) fn with(self, list: ModeList) -> Modes {
+        Modes {
+            isolation: list.isolation.unwrap_or(self.isolation),
             read_only: list.read_only.unwrap_or(self.read_only),
             deferrable: list.deferrable.unwrap_or(self.deferrable),
-        })
+        }
+    }
+
+    /// What the store is told of them.
+    pub(crate) fn options(self, lock_timeout: Option<Duration>) -> TransactionOptions {
+        let Modes { isolation, read_only, deferrable } = self;
+        TransactionOptions { isolation, read_only, deferrable, lock_wait: LockWait::Wait(lock_timeout) }
     }
 
     /// Fails with 25006 if the transaction may not change anything.
@@ -89,6 +93,8 @@ pub(crate) struct OpenTransaction {
 pub(crate) struct Frame {
     pub(crate) modes: Modes,
     savepoints: Vec<NamedSavepoint>,
+    /// It failed because its client was silent for too long.
+    expired: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -117,20 +123,31 @@ impl OpenTransaction {
         self.transaction
     }
 
-    /// The store's transaction, which begins now if it has not yet.
-    pub(crate) fn begin(&mut self, store: &Store) -> &mut Transaction {
-        let Frame { savepoints, .. } = &mut self.frame;
-        self.transaction.get_or_insert_with(|| {
-            let transaction = store.begin();
-            // Going back to a savepoint does not move the snapshot.
-            savepoints.iter_mut().for_each(|savepoint| savepoint.state = Some(transaction.savepoint()));
-            transaction
-        })
+    /// The store's transaction for the next statement: it begins now if it has not yet, and at READ COMMITTED its
+    /// snapshot moves.
+    pub(crate) async fn begin(&mut self, store: &Store, lock_timeout: Option<Duration>) -> Result<&mut Transaction> {
+        let Frame { savepoints, modes, expired: _ } = &mut self.frame;
+        let transaction = match &mut self.transaction {
+            Some(transaction) => {
+                transaction.set_lock_wait(LockWait::Wait(lock_timeout));
+                if modes.isolation.moves_with_statements() {
+                    transaction.refresh().await?;
+                }
+                transaction
+            }
+            none => {
+                let transaction = none.insert(store.begin_with(modes.options(lock_timeout)).await);
+                // Going back to a savepoint does not move the snapshot.
+                savepoints.iter_mut().for_each(|savepoint| savepoint.state = Some(transaction.savepoint()));
+                transaction
+            }
+        };
+        Ok(transaction)
     }
 
     /// Changes the modes. The snapshot must not have been taken if that changes what it promises.
     pub(crate) fn set_modes(&mut self, list: ModeList) -> Result<()> {
-        let modes = self.frame.modes.with(list)?;
+        let modes = self.frame.modes.with(list);
         let late = |what: &str| {
             Err(Error::new(sqlstate::ACTIVE_TRANSACTION, format!("{what} must be set before the first statement")))
         };
@@ -169,7 +186,7 @@ impl OpenTransaction {
 
 impl Frame {
     pub(crate) fn new(modes: Modes) -> Self {
-        Frame { modes, savepoints: Vec::new() }
+        Frame { modes, savepoints: Vec::new(), expired: false }
     }
 
     /// The newest savepoint of this name.
@@ -218,6 +235,11 @@ impl TransactionState {
     /// Fails with 25P02 in a failed transaction.
     pub(crate) fn require_not_failed(&self) -> Result<()> {
         match self {
+            TransactionState::Failed(frame) if frame.expired => Err(Error::new(
+                sqlstate::IDLE_TRANSACTION,
+                "the transaction was rolled back: nothing came for longer than idle_in_transaction_session_timeout",
+            )
+            .with_hint("ROLLBACK ends it; then run it again.")),
             TransactionState::Failed(frame) => {
                 let error = Error::new(
                     sqlstate::FAILED_TRANSACTION,
@@ -235,21 +257,32 @@ impl TransactionState {
     /// After a failed statement: an open transaction is lost, as far as its last savepoint.
     pub(crate) fn fail(&mut self) {
         if let TransactionState::Active(open) = self {
-            *self = TransactionState::Failed(Box::new(open.frame.clone()));
+            let frame = open.frame.clone();
+            if let Some(state) = frame.savepoints.last().and_then(|savepoint| savepoint.state.as_ref()) {
+                state.release_later_locks();
+            }
+            *self = TransactionState::Failed(Box::new(frame));
+        }
+    }
+
+    /// Rolls an open transaction back because its client is silent. Nothing leads back into it.
+    pub(crate) fn expire(&mut self) {
+        if let Some(modes) = self.modes() {
+            *self = TransactionState::Failed(Box::new(Frame { expired: true, ..Frame::new(modes) }));
         }
     }
 
     /// Takes the open transaction for a statement that changes it. Until [`give_back`](Self::give_back) the state is
     /// `Failed`, which is what it is if the statement is cancelled half way. `None` if no transaction is open.
-    pub(crate) fn take(&mut self, store: &Store) -> Option<Taken> {
-        let TransactionState::Active(open) = self else { return None };
-        open.begin(store);
+    pub(crate) async fn take(&mut self, store: &Store, lock_timeout: Option<Duration>) -> Result<Option<Taken>> {
+        let TransactionState::Active(open) = self else { return Ok(None) };
+        open.begin(store, lock_timeout).await?;
         let frame = open.frame.clone();
         let TransactionState::Active(open) = std::mem::replace(self, TransactionState::Failed(Box::new(frame))) else {
-            return None;
+            return Ok(None);
         };
         let OpenTransaction { transaction, frame } = *open;
-        Some(Taken { transaction: transaction?, frame, commits: false })
+        Ok(transaction.map(|transaction| Taken { transaction, frame, commits: false }))
     }
 
     pub(crate) fn give_back(&mut self, taken: Taken) {
@@ -267,7 +300,7 @@ impl TransactionState {
         let place = frame.find(name)?;
         frame.savepoints.truncate(place + 1);
         let NamedSavepoint { modes, state, .. } = frame.savepoints[place].clone();
-        let frame = Frame { modes, savepoints: std::mem::take(&mut frame.savepoints) };
+        let frame = Frame { savepoints: std::mem::take(&mut frame.savepoints), ..Frame::new(modes) };
         let transaction = state.map(Savepoint::resume);
         *self = TransactionState::Active(Box::new(OpenTransaction { transaction, frame }));
         Ok(())

@@ -80,9 +80,8 @@ fn check_query(query: &mut Query) -> Result<()> {
             LockType::Share => "SHARE",
             LockType::Update => "UPDATE",
         };
-        return Err(Error::unsupported(format!("SELECT … FOR {strength}")).with_hint(
-            "A transaction that changes what another one changed meanwhile fails with 40001; run it again.",
-        ));
+        return Err(Error::unsupported(format!("SELECT … FOR {strength} inside another query or statement"))
+            .with_hint("Lock the rows with a SELECT of its own first."));
     }
     refuse(for_clause.is_some(), "a FOR XML, JSON or BROWSE clause")?;
     refuse(settings.is_some(), "a SETTINGS clause")?;

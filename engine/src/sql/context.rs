@@ -20,6 +20,7 @@ use datafusion::config::{ConfigOptions, TableOptions};
 use datafusion::datasource::{TableProvider, provider_as_source};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{FunctionRegistry, TaskContext};
@@ -48,6 +49,9 @@ use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Result};
 /// user can be in it, and outside such a statement it is empty.
 pub(crate) const TARGET_SCHEMA: &str = "rustydb.target";
 
+/// The schema under which a statement that locks rows sees them by their table's number, hidden key column included.
+pub(crate) const ROWS_SCHEMA: &str = "rustydb.rows";
+
 /// Everything that is particular to planning and running one statement.
 #[derive(Clone)]
 pub(crate) struct StatementContext {
@@ -58,6 +62,7 @@ pub(crate) struct StatementContext {
     target: Option<Arc<TableDef>>,
     defaults: Option<(TableId, HashMap<String, Expr>)>,
     named: HashMap<String, Arc<dyn TableProvider>>,
+    shows_rows: bool,
 }
 
 impl StatementContext {
@@ -80,6 +85,7 @@ impl StatementContext {
             target: None,
             defaults: None,
             named: HashMap::new(),
+            shows_rows: false,
         }
     }
 
@@ -87,6 +93,17 @@ impl StatementContext {
     pub(crate) fn with_target(mut self, target: &Arc<TableDef>) -> Self {
         self.target = Some(Arc::clone(target));
         self
+    }
+
+    /// The same, with all tables visible under [`ROWS_SCHEMA`].
+    pub(crate) fn with_rows(mut self) -> Self {
+        self.shows_rows = true;
+        self
+    }
+
+    /// The memory that queries share.
+    pub(crate) fn memory_pool(&self) -> &Arc<dyn MemoryPool> {
+        &self.shared.runtime_env().memory_pool
     }
 
     /// The same, with the expressions that fill the columns an INSERT into `table` leaves out.
@@ -152,6 +169,12 @@ impl StatementContext {
             && let Some(target) = &self.target
         {
             return Ok(Arc::new(ColumnTable::with_hidden_columns(target, &self.view)?));
+        }
+        if schema == ROWS_SCHEMA
+            && self.shows_rows
+            && let Some(table) = name.parse().ok().and_then(|id| self.view.catalog().table(TableId(id)))
+        {
+            return Ok(Arc::new(ColumnTable::with_hidden_columns(table, &self.view)?));
         }
         match self.view.catalog().find(schema, name) {
             Some(table) => {

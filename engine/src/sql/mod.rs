@@ -8,6 +8,7 @@ pub(crate) mod arithmetic;
 pub(crate) mod check;
 pub(crate) mod context;
 pub(crate) mod copy_syntax;
+pub(crate) mod lock_syntax;
 pub(crate) mod maintenance_syntax;
 pub(crate) mod names;
 pub(crate) mod parse;

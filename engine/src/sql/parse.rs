@@ -16,6 +16,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 
 use super::copy_syntax::{CopyStatement, parse_copy};
+use super::lock_syntax::rewrite_locks;
 use super::maintenance_syntax::{MaintenanceStatement, parse_maintenance};
 use super::transaction_syntax::{TransactionStatement, parse_transaction};
 use super::user_syntax::{UserStatement, parse_user_statement};
@@ -54,7 +55,7 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     let dialect = RustyDialect;
     let mut tokens = tokenize(sql)?;
     let parameters = number_parameters(&mut tokens)?;
-    let tokens = merge_nothing(doubles_from_exponents(tokens));
+    let tokens = rewrite_locks(merge_nothing(doubles_from_exponents(tokens)));
     check_chains(&tokens)?;
     let first = tokens.iter().find(|token| !matches!(token.token, Token::Whitespace(_) | Token::SemiColon));
     let Some(first) = first else {

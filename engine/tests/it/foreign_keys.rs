@@ -102,8 +102,9 @@ async fn checks_hold_against_concurrent_transactions() {
     let second = first.database().connect();
     run(&first, "BEGIN").await;
     run(&first, "INSERT INTO child VALUES (1, 'x', 1)").await;
-    run(&second, "DELETE FROM parent WHERE b = 'x'").await;
-    let error = error(&first, "COMMIT").await;
-    assert!(error.is_retryable(), "{error:?}");
-    assert_eq!(query(&first, "SELECT count(*) FROM child").await, ["0"]);
+    run(&second, "SET lock_timeout = '5ms'").await;
+    assert_eq!(error(&second, "DELETE FROM parent WHERE b = 'x'").await.sqlstate(), "55P03");
+    run(&first, "COMMIT").await;
+    assert_eq!(error(&second, "DELETE FROM parent WHERE b = 'x'").await.sqlstate(), "23503");
+    assert_eq!(query(&first, "SELECT count(*) FROM child").await, ["1"]);
 }

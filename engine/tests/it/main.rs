@@ -12,6 +12,7 @@ mod foreign_keys;
 mod helpers;
 mod information_schema;
 mod ingest;
+mod isolation;
 mod prepared;
 mod queries;
 mod savepoints;

@@ -58,13 +58,14 @@ async fn the_first_committer_wins() {
     let second = first.database().connect();
     run(&first, "BEGIN").await;
     run(&second, "BEGIN").await;
+    assert_eq!(query(&second, "SELECT v FROM t").await, ["1"]);
     run(&first, "UPDATE t SET v = v + 1").await;
-    run(&second, "UPDATE t SET v = v + 10").await;
     run(&first, "COMMIT").await;
-    let error = error(&second, "COMMIT").await;
+    let error = error(&second, "UPDATE t SET v = v + 10").await;
     assert_eq!(error.sqlstate(), "40001", "{error:?}");
     assert!(error.is_retryable());
-    assert_eq!(second.transaction_status(), TransactionStatus::Idle);
+    assert_eq!(second.transaction_status(), TransactionStatus::Failed);
+    run(&second, "ROLLBACK").await;
     assert_eq!(query(&second, "SELECT v FROM t").await, ["2"]);
 }
 
@@ -150,23 +151,29 @@ async fn read_only_transactions_change_nothing() {
 }
 
 #[tokio::test]
-async fn isolation_levels_we_do_not_have_are_refused() {
-    let session = memory().await;
-    assert_errors(
-        &session,
-        &[
-            ("BEGIN ISOLATION LEVEL READ COMMITTED", "0A000"),
-            ("BEGIN ISOLATION LEVEL READ UNCOMMITTED", "0A000"),
-            ("BEGIN ISOLATION LEVEL SERIALIZABLE", "0A000"),
-            ("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE", "0A000"),
-        ],
-    )
-    .await;
-    run(&session, "BEGIN ISOLATION LEVEL SNAPSHOT").await;
-    assert_eq!(error(&session, "BEGIN").await.sqlstate(), "25001");
-    run(&session, "ROLLBACK").await;
+async fn modes_can_be_set_until_the_first_statement() {
+    let session = with_table().await;
     assert_errors(&session, &[("COMMIT", "25P01"), ("ROLLBACK", "25P01"), ("SET TRANSACTION READ ONLY", "25P01")])
         .await;
+    run(&session, "BEGIN").await;
+    assert_eq!(query(&session, "SHOW transaction_isolation").await, ["repeatable read"]);
+    run(&session, "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE READ ONLY, DEFERRABLE").await;
+    assert_eq!(query(&session, "SHOW transaction_isolation").await, ["serializable"]);
+    assert_eq!(query(&session, "SHOW transaction_read_only").await, ["on"]);
+    assert_eq!(query(&session, "SELECT v FROM t").await, ["1"]);
+    assert_eq!(error(&session, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED").await.sqlstate(), "25001");
+    run(&session, "ROLLBACK").await;
+    run(&session, "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ UNCOMMITTED").await;
+    assert_eq!(query(&session, "SHOW default_transaction_isolation").await, ["read committed"]);
+    run(&session, "BEGIN ISOLATION LEVEL SNAPSHOT").await;
+    assert_eq!(query(&session, "SHOW TRANSACTION ISOLATION LEVEL").await, ["repeatable read"]);
+    assert_eq!(error(&session, "BEGIN").await.sqlstate(), "25001");
+    run(&session, "ROLLBACK").await;
+    assert_errors(
+        &session,
+        &[("SET default_transaction_isolation = 'sometimes'", "22023"), ("SET transaction_read_only = on", "55P02")],
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ use crate::log::{AddedSegment, Lsn, Operation, Record};
 use crate::manifest::Manifest;
 use crate::objects::{ObjectChanges, ObjectKind};
 use crate::segment::Base64;
+use crate::serial::SerialTransaction;
 use crate::transaction::{Durability, TableWrites, Writes, duplicate_key};
 use crate::view::Snapshot;
 
@@ -54,6 +55,7 @@ pub(crate) struct Commit {
     pub(crate) writes: Arc<Writes>,
     pub(crate) structure: Structure,
     pub(crate) unchanged: BTreeSet<TableId>,
+    pub(crate) serial: Option<Arc<SerialTransaction>>,
 }
 
 /// What only committers and flushes touch, under the commit lock.
@@ -229,6 +231,7 @@ impl Inner {
                 continue;
             }
             self.validate(commit, &version, &committer)?;
+            self.judge_writer(commit)?;
             let (timestamp, watermark) = {
                 let mut timeline = self.timeline.lock();
                 (timeline.allocate(), timeline.watermark())
@@ -255,6 +258,7 @@ impl Inner {
             // Entries of an index that does not come to be are never looked at.
             version.memtables().try_for_each(|(memtable, _)| memtable.index_all(table))?;
         }
+        self.judge_writer(&commit)?;
         let (timestamp, watermark) = {
             let mut timeline = self.timeline.lock();
             (timeline.allocate(), timeline.watermark())

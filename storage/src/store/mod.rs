@@ -15,6 +15,7 @@ mod commit;
 mod compact;
 mod flush;
 pub(crate) mod recovery;
+mod serializable;
 mod version;
 
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use arrow::array::ArrayRef;
 use parking_lot::Mutex;
-use rustydb_txn::{SnapshotToken, Timeline};
+use rustydb_txn::{Isolation, Serializability, SnapshotToken, Timeline, Timestamp};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 
@@ -34,12 +35,13 @@ use crate::catalog::{IndexId, TableId};
 use crate::column_cache::{ColumnCache, ColumnSource};
 use crate::error::{Error, Result};
 use crate::files::{DirectoryLock, FileObjects, Files, LocalFiles};
+use crate::locks::Locks;
 use crate::log::{Log, Operation, Record};
 use crate::manifest;
 use crate::objects::ObjectId;
 use crate::options::{Location, StoreOptions};
 use crate::sequence::{SequenceSpec, SequenceState, Sequences};
-use crate::transaction::{Transaction, row_id_array};
+use crate::transaction::{Control, Transaction, TransactionOptions, row_id_array};
 use crate::view::{ReadView, Snapshot};
 use commit::Committer;
 
@@ -64,6 +66,10 @@ pub(crate) struct Inner {
     options: StoreOptions,
     current: ArcSwap<Version>,
     timeline: Mutex<Timeline>,
+    locks: Arc<Locks>,
+    serializability: Mutex<Serializability>,
+    /// A serializable transaction has ended.
+    serial_ended: Notify,
     log: Log,
     committer: tokio::sync::Mutex<Committer>,
     next_table: AtomicU64,
@@ -142,6 +148,9 @@ impl Store {
             columns,
             current: ArcSwap::from_pointee(recovered.version),
             timeline: Mutex::new(Timeline::resume(recovered.timestamp)),
+            locks: Arc::new(Locks::new()),
+            serializability: Mutex::default(),
+            serial_ended: Notify::new(),
             log,
             committer: tokio::sync::Mutex::new(Committer::new(manifest, log_number)),
             next_table: AtomicU64::new(recovered.next_table),
@@ -227,9 +236,19 @@ impl Store {
         sealed
     }
 
-    /// Starts a transaction on the newest committed state.
+    /// Starts a transaction on the newest committed state, at snapshot isolation and without locks: it never waits, and
+    /// learns of conflicts at its commit.
     pub fn begin(&self) -> Transaction {
-        Transaction::new(Arc::new(self.inner.open_snapshot()))
+        Transaction::new(Arc::new(self.inner.open_snapshot()), Control::optimistic())
+    }
+
+    /// Starts a transaction that locks what it writes. Waits only if it is deferrable.
+    pub async fn begin_with(&self, options: TransactionOptions) -> Transaction {
+        let (snapshot, serial) = match options.isolation {
+            Isolation::Serializable => self.inner.open_serializable(options.read_only, options.deferrable).await,
+            Isolation::ReadCommitted | Isolation::Snapshot => (self.inner.open_snapshot(), None),
+        };
+        Transaction::new(Arc::new(snapshot), Control::new(&options, serial))
     }
 
     /// The newest committed state, to read.
@@ -291,6 +310,11 @@ impl Store {
         self.inner.sequences.state(id, spec)
     }
 
+    /// How many transactions are waiting for a lock.
+    pub fn lock_waits(&self) -> usize {
+        self.inner.locks.waiting()
+    }
+
     /// Fails with the reason if the store accepts no writes.
     pub fn check_writable(&self) -> Result<()> {
         self.inner.check_open()
@@ -324,6 +348,19 @@ impl Inner {
 
     pub(crate) fn close_snapshot(&self, token: SnapshotToken) {
         self.timeline.lock().close_snapshot(token);
+    }
+
+    pub(crate) fn current(&self) -> Arc<Version> {
+        self.current.load_full()
+    }
+
+    /// Whether nothing was committed after `timestamp`, visible or not.
+    pub(crate) fn is_newest(&self, timestamp: Timestamp) -> bool {
+        self.timeline.lock().allocated() == timestamp
+    }
+
+    pub(crate) fn locks(&self) -> &Arc<Locks> {
+        &self.locks
     }
 
     pub(crate) fn columns(&self) -> &Arc<ColumnSource> {

@@ -1,9 +1,11 @@
 //! A transaction: a snapshot, and changes nobody else sees.
 //!
 //! Statements check what they can against the snapshot and the transaction's own changes, and record the change by
-//! key. Nothing is locked; [`Transaction::commit`] decides against what others have committed meanwhile (first
-//! committer wins, see `rustydb_txn::judge_write`). A statement that fails leaves the transaction as it was.
+//! key. The rows are locked on the way ([`isolation`]), unless the transaction was begun without locks;
+//! [`Transaction::commit`] decides against what others have committed meanwhile (first committer wins, see
+//! `rustydb_txn::judge_write`). A statement that fails leaves the transaction's changes as they were.
 
+mod isolation;
 mod objects;
 mod savepoint;
 mod writes;
@@ -13,8 +15,10 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::take_record_batch;
-use rustydb_txn::Expectation;
+use rustydb_txn::{Expectation, LockMode};
 
+pub(crate) use isolation::Control;
+pub use isolation::{RowLock, TransactionOptions};
 pub use savepoint::Savepoint;
 pub(crate) use writes::{TableWrites, Writes};
 
@@ -45,13 +49,14 @@ pub struct Transaction {
     writes: Arc<Writes>,
     structure: Structure,
     unchanged: BTreeSet<TableId>,
+    control: Control,
 }
 
 impl Transaction {
-    pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, control: Control) -> Self {
         let catalog = Arc::clone(&snapshot.version.catalog);
         let (writes, structure, unchanged) = (Arc::default(), Structure::default(), BTreeSet::new());
-        Transaction { snapshot, catalog, writes, structure, unchanged }
+        Transaction { snapshot, catalog, writes, structure, unchanged, control }
     }
 
     /// What the transaction sees now. Later changes do not show in it.
@@ -60,6 +65,7 @@ impl Transaction {
             snapshot: Arc::clone(&self.snapshot),
             catalog: Arc::clone(&self.catalog),
             writes: Arc::clone(&self.writes),
+            serial: self.control.serial.clone(),
         }
     }
 
@@ -201,6 +207,12 @@ impl Transaction {
         let definition = Arc::clone(self.catalog.require(table)?);
         let rows = storage_rows(&definition, rows, || self.snapshot.store.new_row_ids(rows.num_rows()))?;
         let keys = self.keys_of(&definition, &rows)?;
+        let mut wanted = Vec::new();
+        if !definition.has_hidden_key() {
+            wanted = self.row_locks(table, (0..keys.len()).map(|row| (keys.get(row), LockMode::RowUpdate)));
+        }
+        wanted.extend(self.value_locks(&definition, &rows)?);
+        self.acquire(&definition, LockMode::RowExclusive, wanted, None).await?;
         self.check_duplicates(&definition, &rows, &keys, &HashSet::new()).await?;
         self.put(&definition, &rows, &keys)?;
         Ok(rows.num_rows() as u64)
@@ -212,6 +224,10 @@ impl Transaction {
         let keys = view.encode_keys(table, keys)?;
         let visible = self.visible_rows(&view, table, &keys).await?;
         drop(view);
+        let definition = Arc::clone(self.catalog.require(table)?);
+        let wanted = self.row_locks(table, visible.iter().map(|(row, _)| (keys.get(*row), LockMode::RowUpdate)));
+        self.acquire(&definition, LockMode::RowExclusive, wanted, None).await?;
+        self.require_same(&definition, &keys, committed(&visible), RowLock::Update).await?;
         self.hide(table, &keys, &visible)?;
         let limit_bytes = self.snapshot.store.transaction_bytes();
         if self.writes.bytes() > limit_bytes {
@@ -234,6 +250,15 @@ impl Transaction {
         let hidden = take_record_batch(keys, &chosen)?;
         let rows = storage_rows(&definition, &rows, || Arc::clone(hidden.column(0)))?;
         let new_keys = self.keys_of(&definition, &rows)?;
+        let wanted = visible.iter().enumerate().flat_map(|(new, (old, _))| {
+            let (old, new) = (old_keys.get(*old), new_keys.get(new));
+            let mode = if old == new { LockMode::RowNoKeyUpdate } else { LockMode::RowUpdate };
+            [(old, mode)].into_iter().chain((old != new).then_some((new, mode)))
+        });
+        let mut wanted = self.row_locks(table, wanted);
+        wanted.extend(self.value_locks(&definition, &rows)?);
+        self.acquire(&definition, LockMode::RowExclusive, wanted, None).await?;
+        self.require_same(&definition, &old_keys, committed(&visible), RowLock::Update).await?;
         let replaced: HashSet<&[u8]> = visible.iter().map(|(row, _)| old_keys.get(*row)).collect();
         self.check_duplicates(&definition, &rows, &new_keys, &replaced).await?;
         self.hide(table, &old_keys, &visible)?;
@@ -264,19 +289,29 @@ impl Transaction {
     /// Makes the changes visible and durable, all or none. Returns the commit timestamp.
     ///
     /// # Errors
-    /// `Conflict` and `DuplicateKey` leave nothing behind. `Poisoned` and `Io` mean the outcome is not known: the
-    /// changes are not visible, but may be found when the store is opened again.
+    /// `Conflict`, `Unserializable` and `DuplicateKey` leave nothing behind. `Poisoned` and `Io` mean the outcome is not
+    /// known: the changes are not visible, but may be found when the store is opened again.
     pub async fn commit(self, durability: Durability) -> Result<u64> {
         if !self.has_writes() {
-            return Ok(self.snapshot.timestamp);
+            let timestamp = self.snapshot.timestamp;
+            if let Some(serial) = &self.control.serial {
+                self.snapshot.store.commit_reader(serial, timestamp)?;
+            }
+            self.control.release_to(0);
+            return Ok(timestamp);
         }
-        let Transaction { snapshot, writes, structure, unchanged, .. } = self;
-        let store = Arc::clone(&snapshot.store);
-        store.commit(Commit { snapshot, writes, structure, unchanged }, durability).await
+        let Transaction { snapshot, writes, structure, unchanged, control, catalog: _ } = self;
+        let (store, serial) = (Arc::clone(&snapshot.store), control.serial.clone());
+        let committed = store.commit(Commit { snapshot, writes, structure, unchanged, serial }, durability).await;
+        // Savepoints may share them. What was committed is visible by now.
+        control.release_to(0);
+        committed
     }
 
-    /// Forgets the changes.
-    pub fn rollback(self) {}
+    /// Forgets the changes and gives the locks back.
+    pub fn rollback(self) {
+        self.control.release_to(0);
+    }
 
     fn keys_of(&self, table: &TableDef, rows: &RecordBatch) -> Result<Keys> {
         table.codec()?.keys.encode(&key_columns(table, rows))
@@ -313,24 +348,33 @@ impl Transaction {
             for row in 0..keys.len() {
                 let key = keys.get(row);
                 let taken = !replaced.contains(key) && view.find(table.id, key)?.is_some();
+                if taken {
+                    self.require_still_taken(table, keys, row).await?;
+                }
                 if taken || !seen.insert(key) {
                     return Err(duplicate_key(table, None, rows, row));
                 }
             }
+            let new = (0..keys.len()).filter(|row| !replaced.contains(keys.get(*row))).collect();
+            if let Some(row) = self.find_newer(table, keys, new).await? {
+                return Err(duplicate_key(table, None, rows, row));
+            }
         }
         for (position, index) in table.indexes.iter().enumerate().filter(|(_, index)| index.unique) {
-            let columns: Vec<ArrayRef> = index.columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
-            let values = table.codec()?.indexes[position].encode(&columns)?;
-            let distinct = |row: usize| index.nulls_distinct && columns.iter().any(|column| column.is_null(row));
-            let candidates: Vec<usize> = (0..values.len()).filter(|row| !distinct(*row)).collect();
-            let wanted: Vec<Vec<u8>> = candidates.iter().map(|row| values.get(*row).to_vec()).collect();
+            let (candidates, wanted) = unique_values(table, position, rows)?;
             view.load_postings(table, position, &wanted).await?;
             let mut seen = HashSet::with_capacity(candidates.len());
-            for row in candidates {
-                let holder = view.holder(table, position, values.get(row), |key| replaced.contains(key))?;
-                if holder.is_some() || !seen.insert(values.get(row)) {
-                    return Err(duplicate_key(table, Some(index), rows, row));
+            for (row, value) in candidates.iter().zip(&wanted) {
+                let holder = view.holder(table, position, value, |key| replaced.contains(key))?;
+                if holder.is_some() {
+                    self.require_value_still_taken(table, position, value, replaced).await?;
                 }
+                if holder.is_some() || !seen.insert(value) {
+                    return Err(duplicate_key(table, Some(index), rows, *row));
+                }
+            }
+            if let Some(at) = self.find_newer_value(table, position, &wanted, replaced).await? {
+                return Err(duplicate_key(table, Some(index), rows, candidates[at]));
             }
         }
         Ok(())
@@ -372,6 +416,22 @@ impl Transaction {
         }
         Ok(())
     }
+}
+
+/// The rows that a unique index compares with others, and their values in it.
+fn unique_values(table: &TableDef, position: usize, rows: &RecordBatch) -> Result<(Vec<usize>, Vec<Vec<u8>>)> {
+    let index = &table.indexes[position];
+    let columns: Vec<ArrayRef> = index.columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
+    let values = table.codec()?.indexes[position].encode(&columns)?;
+    let distinct = |row: usize| index.nulls_distinct && columns.iter().any(|column| column.is_null(row));
+    let candidates: Vec<usize> = (0..values.len()).filter(|row| !distinct(*row)).collect();
+    let values = candidates.iter().map(|row| values.get(*row).to_vec()).collect();
+    Ok((candidates, values))
+}
+
+/// Which of these rows are others' as well.
+fn committed(visible: &[(usize, Found)]) -> Vec<usize> {
+    visible.iter().filter(|(_, found)| matches!(found, Found::Committed(..))).map(|(row, _)| *row).collect()
 }
 
 pub(crate) fn key_columns(table: &TableDef, rows: &RecordBatch) -> Vec<ArrayRef> {

@@ -2,12 +2,12 @@
 //!
 //! What a transaction has changed is shared, immutable state until somebody writes to it, so a savepoint is a handful of
 //! `Arc`s, however much was changed. Segments that were staged after a savepoint lose their last owner when the
-//! transaction goes back to it, and with it their file.
+//! transaction goes back to it, and with it their file. Locks taken after it are given back; what was read stays read.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Transaction, Writes};
+use super::{Control, Transaction, Writes};
 use crate::catalog::{Catalog, TableId};
 use crate::store::Structure;
 use crate::view::Snapshot;
@@ -20,6 +20,9 @@ pub struct Savepoint {
     writes: Arc<Writes>,
     structure: Structure,
     unchanged: BTreeSet<TableId>,
+    control: Control,
+    /// How many locks were held.
+    locks: usize,
 }
 
 impl Transaction {
@@ -31,6 +34,8 @@ impl Transaction {
             writes: Arc::clone(&self.writes),
             structure: self.structure.clone(),
             unchanged: self.unchanged.clone(),
+            control: self.control.clone(),
+            locks: self.control.lock_count(),
         }
     }
 }
@@ -38,7 +43,23 @@ impl Transaction {
 impl Savepoint {
     /// The transaction as it was then. Whatever it did later is forgotten, and must not go on in another value.
     pub fn resume(self) -> Transaction {
-        let Savepoint { snapshot, catalog, writes, structure, unchanged } = self;
-        Transaction { snapshot, catalog, writes, structure, unchanged }
+        self.release_later_locks();
+        let Savepoint { snapshot, catalog, writes, structure, unchanged, control, locks: _ } = self;
+        Transaction { snapshot, catalog, writes, structure, unchanged, control }
+    }
+
+    /// Gives back the locks that were taken after it: for a transaction that has failed and waits for its end.
+    pub fn release_later_locks(&self) {
+        self.control.release_to(self.locks);
+    }
+
+    /// Puts everything but the locks back.
+    pub(super) fn undo(&self, transaction: &mut Transaction) {
+        let Savepoint { snapshot, catalog, writes, structure, unchanged, control: _, locks: _ } = self.clone();
+        transaction.snapshot = snapshot;
+        transaction.catalog = catalog;
+        transaction.writes = writes;
+        transaction.structure = structure;
+        transaction.unchanged = unchanged;
     }
 }

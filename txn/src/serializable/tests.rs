@@ -102,7 +102,7 @@ fn a_reader_that_saw_the_third_makes_the_pivot_fail() {
     let deposits = world.begin().read(2).write(2);
     assert_eq!(world.commit(deposits), Ok(()));
     let report = world.begin().read(1).read(2);
-    assert!(!world.ssi.is_safe(report.snapshot), "the pivot is still open");
+    assert_eq!(world.ssi.safety(report.snapshot), Safety::Open, "the pivot is still open");
     assert_eq!(world.commit(report), Ok(()));
     assert_eq!(world.commit(withdraws), Err(Failure::Dangerous));
 
@@ -118,15 +118,15 @@ fn a_reader_that_saw_the_third_makes_the_pivot_fail() {
 #[test]
 fn a_snapshot_is_safe_when_no_writer_was_open() {
     let mut world = World::default();
-    assert!(world.ssi.is_safe(0));
+    assert_eq!(world.ssi.safety(0), Safety::Safe);
     let writer = world.begin().read(1).write(2);
     let reader = world.ssi.begin(0, true);
     let other = world.begin().write(1);
     assert_eq!(world.commit(other), Ok(()));
-    assert!(!world.ssi.is_safe(world.now));
+    assert_eq!(world.ssi.safety(world.now), Safety::Open);
     assert_eq!(world.commit(writer), Ok(()));
-    assert!(!world.ssi.is_safe(1), "the writer had an edge to a commit that the snapshot saw");
-    assert!(world.ssi.is_safe(world.now));
+    assert_eq!(world.ssi.safety(1), Safety::Unsafe, "the writer had an edge to a commit that the snapshot saw");
+    assert_eq!(world.ssi.safety(world.now), Safety::Safe);
     world.ssi.abort(reader, world.now);
 }
 

@@ -8,8 +8,8 @@ mod write;
 
 use datafusion::logical_expr::ExplainFormat;
 use datafusion::sql::sqlparser::ast::{
-    AnalyzeFormat, AnalyzeFormatKind, ContextModifier, DescribeAlias, Expr, Ident, ObjectName, ObjectType, Query,
-    Reset, Set, Spanned, Statement, UtilityOption, Value, ValueWithSpan,
+    AnalyzeFormat, AnalyzeFormatKind, ContextModifier, DescribeAlias, Expr, Ident, Lock, LockTableTarget, ObjectName,
+    ObjectType, Query, Reset, Set, Spanned, Statement, UtilityOption, Value, ValueWithSpan,
 };
 
 pub(crate) use dml::{
@@ -20,7 +20,10 @@ use dml::{RoutedQuery, route_delete, route_insert, route_merge, route_query, rou
 use write::route_create_table;
 pub(crate) use write::{CreateTableStatement, Write};
 
+use rustydb_storage::LockMode;
+
 use super::check::refuse;
+use super::lock_syntax::{LockingQuery, table_mode, take_locks};
 use super::maintenance_syntax::MaintenanceStatement;
 use super::parse::{ParsedStatement, fold, place};
 use super::plan::ExplainOptions;
@@ -32,6 +35,8 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub(crate) enum Routed {
     Query(Box<Query>),
+    SelectAndLock(LockingQuery),
+    LockTables { names: Vec<ObjectName>, mode: LockMode, nowait: bool },
     Explain { options: ExplainOptions, statement: Box<Routed> },
     Describe(ObjectName),
     DescribeQuery(Box<Query>),
@@ -79,9 +84,14 @@ fn write(statement: Write) -> Result<Routed> {
 fn route_sql(statement: Statement) -> Result<Routed> {
     match statement {
         Statement::Query(query) => match route_query(query)? {
+            RoutedQuery::Query(query) if !query.locks.is_empty() => Ok(Routed::SelectAndLock(take_locks(query)?)),
             RoutedQuery::Query(query) => Ok(Routed::Query(query)),
             RoutedQuery::Write(statement) => write(statement),
         },
+        Statement::Lock(Lock { tables, lock_mode, nowait }) => {
+            let names = tables.into_iter().map(|LockTableTarget { name, only: _, has_asterisk: _ }| name).collect();
+            Ok(Routed::LockTables { names, mode: table_mode(lock_mode), nowait })
+        }
         Statement::Insert(insert) => write(Write::Insert(route_insert(insert)?)),
         Statement::Update(update) => write(Write::Update(route_update(update)?)),
         Statement::Delete(delete) => write(Write::Delete(route_delete(delete)?)),

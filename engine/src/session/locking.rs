@@ -1,0 +1,388 @@
+//! SELECT … FOR UPDATE and its like, and LOCK TABLE.
+//!
+//! ```text
+//!   SELECT a, b FROM t AS x WHERE … FOR UPDATE OF x
+//!      ⇒  SELECT a, b, x.key AS "lock 0 0" FROM "rustydb.rows"."<id of t>" AS x WHERE …
+//!      ⇒  run it to its end ─▶ lock the keys ─▶ changed since the snapshot?  40001, or run it again
+//!      ⇒  the rows, without the keys
+//! ```
+//! A query is run again where its snapshot may move (READ COMMITTED, or a transaction of its own), so what it returns are
+//! the rows as they are now and stay until the end of the transaction. With SKIP LOCKED rows are locked one by one as
+//! they come, and LIMIT and OFFSET count only those that were got.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::ast::{
+    Expr, GroupByExpr, Ident, JoinOperator, LimitClause, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias,
+    TableFactor, TableWithJoins, Value as SqlValue, ValueWithSpan,
+};
+use futures::StreamExt;
+use rustydb_storage::{LockMode, LockWait, ROW_ID_COLUMN, RowLock, TableDef, Transaction};
+
+use super::execute::{RERUNS_MAX, Statement};
+use super::transaction::{TransactionState, no_transaction};
+use super::{Completion, Shared};
+use crate::error::sqlstate;
+use crate::sql::check::check_queries;
+use crate::sql::context::{ROWS_SCHEMA, StatementContext};
+use crate::sql::lock_syntax::{Busy, LockingQuery, RowLockClause};
+use crate::sql::parse::{fold, table_name};
+use crate::sql::plan::{bind, make_ready, plan_query};
+use crate::stream::RecordStream;
+use crate::{Error, Result, Value};
+
+/// A table whose rows are locked.
+struct Target {
+    table: Arc<TableDef>,
+    /// By what name the query knows it.
+    alias: Ident,
+    lock: RowLock,
+    busy: Busy,
+}
+
+impl Target {
+    fn key_name(&self, target: usize, column: usize) -> String {
+        format!("lock {target} {column}")
+    }
+
+    /// The keys in a result.
+    fn keys(&self, target: usize, rows: &RecordBatch) -> Result<RecordBatch> {
+        let (mut fields, mut columns) = (Vec::new(), Vec::new());
+        for (place, column) in self.table.key_columns().iter().enumerate() {
+            let name = self.key_name(target, place);
+            let found = rows.column_by_name(&name).ok_or_else(|| Error::internal("a key to be locked is missing"))?;
+            fields.push(self.table.storage_schema().field(*column).clone());
+            columns.push(Arc::clone(found));
+        }
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    }
+}
+
+impl Shared {
+    pub(super) async fn select_and_lock(
+        &self,
+        state: &mut TransactionState,
+        statement: &Statement<'_>,
+        query: LockingQuery,
+    ) -> Result<RecordStream> {
+        let mut attempts = 0;
+        loop {
+            let mut taken = self.take(state, statement, "SELECT … FOR UPDATE or SHARE").await?;
+            let commits = taken.commits;
+            let transaction = &mut taken.transaction;
+            let reruns = commits || transaction.isolation().moves_with_statements();
+            transaction.expect_reruns(reruns);
+            let rows = statement.deadline.limit(async {
+                loop {
+                    match lock_and_read(statement, transaction, &query).await {
+                        Err(error) if reruns && error.is_conflict() && attempts < RERUNS_MAX => {
+                            attempts += 1;
+                            transaction.refresh().await?;
+                        }
+                        result => return result,
+                    }
+                }
+            });
+            let rows = rows.await?;
+            match self.give_back(state, statement, taken).await {
+                Err(error) if commits && error.is_conflict() && attempts < RERUNS_MAX => attempts += 1,
+                ended => return ended.map(|()| RecordStream::ready(rows)),
+            }
+        }
+    }
+
+    /// LOCK TABLE. As a transaction's first statement it comes before the snapshot.
+    pub(super) async fn lock_tables(
+        &self,
+        state: &mut TransactionState,
+        statement: &Statement<'_>,
+        names: &[ObjectName],
+        mode: LockMode,
+        nowait: bool,
+    ) -> Result<Completion> {
+        let Some(open) = state.open() else {
+            return Err(no_transaction("LOCK TABLE"));
+        };
+        let is_first = !open.has_begun();
+        let transaction = open.begin(self.database.store(), statement.settings.lock_timeout).await?;
+        let context = statement.context(transaction.view());
+        let mut tables = Vec::with_capacity(names.len());
+        for name in names {
+            let (schema, name) = table_name(name)?;
+            tables.push(context.table(schema.as_deref(), &name)?.id);
+        }
+        drop(context);
+        let lock = async {
+            for table in tables {
+                transaction.lock_table(table, mode, nowait.then_some(LockWait::NoWait)).await?;
+            }
+            if is_first {
+                transaction.refresh().await?;
+            }
+            Ok(())
+        };
+        statement.deadline.limit(lock).await?;
+        Ok(Completion::new("LOCK TABLE"))
+    }
+}
+
+async fn lock_and_read(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    query: &LockingQuery,
+) -> Result<RecordBatch> {
+    let context = statement.context(transaction.view()).with_rows();
+    let mut query = query.clone();
+    check_queries(&mut query.query)?;
+    let skips = query.clauses.iter().any(|clause| clause.busy == Busy::Skip);
+    let window = match skips {
+        true => take_window(&mut query.query, statement.parameters)?,
+        false => Window::default(),
+    };
+    let (plan, targets) = plan(&context, query)?;
+    let ready = make_ready(&context, bind(plan, statement.parameters)?).await?;
+    let reservation = MemoryConsumer::new("rows to be locked").register(context.memory_pool());
+    drop(context);
+    let schema = ready.schema();
+    let mut stream = statement.start(ready);
+    let mut batches = Vec::new();
+    if skips {
+        let (mut skipped, mut taken) = (0, 0);
+        'rows: while !window.is_full(taken)
+            && let Some(batch) = stream.next().await
+        {
+            let batch = batch?;
+            reservation.try_grow(batch.get_array_memory_size())?;
+            for row in 0..batch.num_rows() {
+                let row = batch.slice(row, 1);
+                if !lock_row(transaction, &targets, &row).await? {
+                    continue;
+                }
+                if skipped < window.offset {
+                    skipped += 1;
+                    continue;
+                }
+                batches.push(row);
+                taken += 1;
+                if window.is_full(taken) {
+                    break 'rows;
+                }
+            }
+        }
+        drop(stream);
+        return without_keys(&concat_batches(&schema, &batches)?);
+    }
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        reservation.try_grow(batch.get_array_memory_size())?;
+        batches.push(batch);
+    }
+    let rows = concat_batches(&schema, &batches)?;
+    for (place, target) in targets.iter().enumerate() {
+        let wait = (target.busy == Busy::NoWait).then_some(LockWait::NoWait);
+        transaction.lock_rows(target.table.id, &target.keys(place, &rows)?, target.lock, wait).await?;
+    }
+    without_keys(&rows)
+}
+
+/// Locks the parts of one row; tells whether it got all of them that may not be waited for.
+async fn lock_row(transaction: &mut Transaction, targets: &[Target], row: &RecordBatch) -> Result<bool> {
+    for (place, target) in targets.iter().enumerate() {
+        let keys = target.keys(place, row)?;
+        let got = match target.busy {
+            Busy::Skip => transaction.try_lock_row(target.table.id, &keys, target.lock).await?,
+            busy => {
+                let wait = (busy == Busy::NoWait).then_some(LockWait::NoWait);
+                transaction.lock_rows(target.table.id, &keys, target.lock, wait).await?;
+                true
+            }
+        };
+        if !got {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn without_keys(rows: &RecordBatch) -> Result<RecordBatch> {
+    let schema: SchemaRef = rows.schema();
+    let is_shown = |name: &str| name != ROW_ID_COLUMN && !name.starts_with("lock ");
+    let shown: Vec<usize> = (0..schema.fields().len()).filter(|at| is_shown(schema.field(*at).name())).collect();
+    Ok(rows.project(&shown)?)
+}
+
+/// LIMIT and OFFSET.
+#[derive(Default)]
+struct Window {
+    offset: usize,
+    limit: Option<usize>,
+}
+
+impl Window {
+    fn is_full(&self, taken: usize) -> bool {
+        self.limit.is_some_and(|limit| taken >= limit)
+    }
+}
+
+/// Takes LIMIT and OFFSET out of a query, because they count after the locks.
+fn take_window(query: &mut Query, parameters: &[Value]) -> Result<Window> {
+    let count = |expr: &Expr| -> Result<Option<usize>> {
+        let refused =
+            || Error::unsupported("SKIP LOCKED with a LIMIT or OFFSET that is neither a number nor a parameter");
+        let Expr::Value(ValueWithSpan { value, span: _ }) = expr else { return Err(refused()) };
+        let value = match value {
+            SqlValue::Number(number, _) => ScalarValue::from(number.as_str()),
+            SqlValue::Placeholder(name) => {
+                let number = name.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok());
+                let value = number.and_then(|number| parameters.get(number.checked_sub(1)?));
+                value.cloned().ok_or_else(refused)?
+            }
+            _ => return Err(refused()),
+        };
+        match value.cast_to(&arrow::datatypes::DataType::UInt64)? {
+            ScalarValue::UInt64(count) => Ok(count.map(|count| usize::try_from(count).unwrap_or(usize::MAX))),
+            _ => Err(refused()),
+        }
+    };
+    let (limit, offset) = match query.limit_clause.take() {
+        None => (None, None),
+        Some(LimitClause::LimitOffset { limit, offset, limit_by: _ }) => (limit, offset.map(|offset| offset.value)),
+        Some(LimitClause::OffsetCommaLimit { offset, limit }) => (Some(limit), Some(offset)),
+    };
+    let limit = limit.as_ref().map(count).transpose()?.flatten();
+    let offset = offset.as_ref().map(count).transpose()?.flatten().unwrap_or(0);
+    Ok(Window { offset, limit })
+}
+
+/// Plans the query with the keys of the rows to be locked as further columns.
+fn plan(context: &StatementContext, query: LockingQuery) -> Result<(LogicalPlan, Vec<Target>)> {
+    let LockingQuery { mut query, clauses } = query;
+    let own_names: Vec<String> =
+        query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| fold(&cte.alias.name)).collect();
+    let SetExpr::Select(select) = query.body.as_mut() else {
+        return Err(not_with("UNION, INTERSECT, EXCEPT or VALUES"));
+    };
+    check_select(select)?;
+    let mut targets = Vec::new();
+    for TableWithJoins { relation, joins } in &mut select.from {
+        let mut sides = vec![relation];
+        let mut nullable = Vec::new();
+        for join in joins {
+            match join.join_operator {
+                JoinOperator::Left(_) | JoinOperator::LeftOuter(_) | JoinOperator::OuterApply => {
+                    nullable.push(&mut join.relation)
+                }
+                JoinOperator::Right(_) | JoinOperator::RightOuter(_) => {
+                    nullable.append(&mut sides);
+                    sides.push(&mut join.relation);
+                }
+                JoinOperator::FullOuter(_) => {
+                    nullable.append(&mut sides);
+                    nullable.push(&mut join.relation);
+                }
+                _ => sides.push(&mut join.relation),
+            }
+        }
+        for (factor, may_be_null) in
+            sides.into_iter().map(|side| (side, false)).chain(nullable.into_iter().map(|side| (side, true)))
+        {
+            find_target(context, factor, may_be_null, &own_names, &clauses, &mut targets)?;
+        }
+    }
+    if let Some(missing) = clauses
+        .iter()
+        .filter_map(|clause| clause.of.as_ref())
+        .find(|of| !targets.iter().any(|target| **of == fold(&target.alias)))
+    {
+        let message = format!("table \"{missing}\" in FOR UPDATE or SHARE is not a table in the FROM clause");
+        return Err(Error::new(sqlstate::UNDEFINED_TABLE, message));
+    }
+    for (place, target) in targets.iter().enumerate() {
+        for (column, index) in target.table.key_columns().iter().enumerate() {
+            let name = Ident::with_quote('"', target.table.storage_schema().field(*index).name());
+            select.projection.push(SelectItem::ExprWithAlias {
+                expr: Expr::CompoundIdentifier(vec![target.alias.clone(), name]),
+                alias: Ident::with_quote('"', target.key_name(place, column)),
+            });
+        }
+    }
+    let plan = plan_query(context, *query).map_err(|error| match error.sqlstate() {
+        // The planner complains about the keys we have added.
+        sqlstate::GROUPING => not_with("aggregate functions"),
+        _ => error,
+    })?;
+    Ok((plan, targets))
+}
+
+fn not_with(what: &str) -> Error {
+    Error::unsupported(format!("FOR UPDATE or SHARE with {what}"))
+}
+
+fn check_select(select: &Select) -> Result<()> {
+    if select.distinct.is_some() {
+        return Err(not_with("DISTINCT"));
+    }
+    let grouped = match &select.group_by {
+        GroupByExpr::All(_) => true,
+        GroupByExpr::Expressions(expressions, _) => !expressions.is_empty(),
+    };
+    if grouped {
+        return Err(not_with("GROUP BY"));
+    }
+    if select.having.is_some() {
+        return Err(not_with("HAVING"));
+    }
+    Ok(())
+}
+
+/// Makes a table of the FROM clause show its keys, if one of the clauses is about it.
+fn find_target(
+    context: &StatementContext,
+    factor: &mut TableFactor,
+    may_be_null: bool,
+    own_names: &[String],
+    clauses: &[RowLockClause],
+    targets: &mut Vec<Target>,
+) -> Result<()> {
+    let for_all = clauses.iter().any(|clause| clause.of.is_none());
+    let (name, alias) = match factor {
+        TableFactor::Table { name, alias, args: None, .. } => (name, alias),
+        TableFactor::Table { .. } | TableFactor::TableFunction { .. } | TableFactor::Function { .. } => return Ok(()),
+        TableFactor::UNNEST { .. } => return Ok(()),
+        _ if for_all => {
+            return Err(not_with("a subquery or nested join in FROM")
+                .with_hint("Name the tables to be locked: FOR UPDATE OF …"));
+        }
+        _ => return Ok(()),
+    };
+    let (schema, plain) = table_name(name)?;
+    if schema.is_none() && own_names.contains(&plain) {
+        return Ok(());
+    }
+    let shown = alias.as_ref().map_or_else(|| Ident::with_quote('"', &plain), |alias| alias.name.clone());
+    let concerns = |clause: &&RowLockClause| clause.of.as_ref().is_none_or(|of| *of == fold(&shown));
+    // The strongest counts, and the least patience, as in PostgreSQL.
+    let concerning: Vec<&RowLockClause> = clauses.iter().filter(concerns).collect();
+    let Some(lock) = concerning.iter().map(|clause| clause.lock).max_by_key(|lock| *lock as u8) else { return Ok(()) };
+    let Ok(table) = context.table(schema.as_deref(), &plain).cloned() else {
+        // A view of the system or nothing at all: the planner knows.
+        return Ok(());
+    };
+    if may_be_null {
+        return Err(Error::unsupported("FOR UPDATE or SHARE of the side of an outer join that may be missing")
+            .with_hint("Name the tables to be locked: FOR UPDATE OF …"));
+    }
+    let busy = [Busy::NoWait, Busy::Skip].into_iter().find(|busy| concerning.iter().any(|clause| clause.busy == *busy));
+    *name = ObjectName::from(vec![Ident::with_quote('"', ROWS_SCHEMA), Ident::with_quote('"', table.id.0.to_string())]);
+    if alias.is_none() {
+        *alias = Some(TableAlias { explicit: true, name: shown.clone(), columns: Vec::new(), at: None });
+    }
+    targets.push(Target { table, alias: shown, lock, busy: busy.unwrap_or(Busy::Wait) });
+    Ok(())
+}

@@ -1,0 +1,362 @@
+//! Waiting for locks: the rules are `rustydb_txn`'s, the shards, the wake-up calls and the time limits are here.
+//!
+//! ```text
+//!   TransactionLocks ── request ──▶ shard (one of 64 mutexes, by hash)   nobody in the way: done
+//!          │ in the way
+//!          └─▶ waits (one mutex): queue in the shard, look for a circle, sleep ◀── wake ── whoever releases
+//! ```
+//! A lock that nobody contends for costs one short mutex. Only waiters meet at the common mutex, and there each new one
+//! looks whether it has closed a circle; since a circle's last edge is always a new waiter, none is missed, and it is
+//! found at once. Mutexes are taken in the order waits, shard.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+use rustydb_txn::{Answer, LockMode, LockTable, Owner, Patience, Resource, find_cycle};
+use tokio::sync::oneshot;
+
+use crate::catalog::TableId;
+use crate::error::{Error, Result};
+
+/// Parts of the lock table that can be used at the same time.
+const SHARDS: usize = 64;
+
+/// Memory of one held lock: its entry in the lock table and in its transaction's list.
+pub(crate) const LOCK_BYTES: usize = 160;
+
+/// What to do when somebody else has the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockWait {
+    /// Wait, for at most this long if a time is given.
+    Wait(Option<Duration>),
+    /// Fail at once.
+    NoWait,
+}
+
+/// All locks of a store.
+#[derive(Debug)]
+pub(crate) struct Locks {
+    shards: Box<[Mutex<LockTable>]>,
+    waits: Mutex<HashMap<Owner, Wait>>,
+    next_owner: AtomicU64,
+    hasher: RandomState,
+}
+
+/// A transaction asleep.
+#[derive(Debug)]
+struct Wait {
+    resource: Resource,
+    mode: LockMode,
+    table: Arc<str>,
+    wake: oneshot::Sender<()>,
+}
+
+impl Locks {
+    pub(crate) fn new() -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Locks { shards, waits: Mutex::default(), next_owner: AtomicU64::new(1), hasher: RandomState::new() }
+    }
+
+    fn shard(&self, resource: Resource) -> MutexGuard<'_, LockTable> {
+        // The low bits choose the place within the shard's map.
+        self.shards[(resource.spread() >> 48) as usize % SHARDS].lock()
+    }
+
+    /// The resource that stands for a row.
+    pub(crate) fn row(&self, table: TableId, key: &[u8]) -> Resource {
+        Resource::Row { table: table.0, key: self.hasher.hash_one(key) }
+    }
+
+    /// How many transactions are asleep.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waits.lock().len()
+    }
+
+    fn wake(&self, granted: &[Owner]) {
+        if granted.is_empty() {
+            return;
+        }
+        let mut waits = self.waits.lock();
+        for wait in granted.iter().filter_map(|owner| waits.remove(owner)) {
+            // The sleeper looks for itself what it was granted; one that is gone gives it back.
+            let _ = wait.wake.send(());
+        }
+    }
+
+    fn release(&self, owner: Owner, resource: Resource, mode: LockMode) {
+        let granted = self.shard(resource).release(owner, resource, mode);
+        self.wake(&granted);
+    }
+
+    /// The circle that `owner` has closed by waiting, for people.
+    fn deadlock(&self, owner: Owner, waits: &HashMap<Owner, Wait>) -> Option<String> {
+        let waits_for = |owner: Owner| match waits.get(&owner) {
+            Some(wait) => self.shard(wait.resource).blockers(owner, wait.resource),
+            None => Vec::new(),
+        };
+        let cycle = find_cycle(owner, waits_for)?;
+        let next = cycle.iter().cycle().skip(1);
+        let lines = cycle.iter().zip(next).filter_map(|(owner, blocker)| {
+            let Wait { resource, mode, table, .. } = waits.get(owner)?;
+            let what = match resource {
+                Resource::Table(_) => "table",
+                Resource::Row { .. } => "a row of table",
+            };
+            Some(format!(
+                "transaction {} waits for {mode} on {what} \"{table}\", held by transaction {}",
+                owner.0, blocker.0
+            ))
+        });
+        Some(lines.collect::<Vec<_>>().join("; "))
+    }
+}
+
+/// The locks of one transaction. They are released in the reverse order of their being taken, or all when this is dropped.
+#[derive(Debug)]
+pub(crate) struct TransactionLocks {
+    locks: Arc<Locks>,
+    owner: Owner,
+    held: Mutex<Vec<(Resource, LockMode)>>,
+}
+
+impl TransactionLocks {
+    pub(crate) fn new(locks: Arc<Locks>) -> Self {
+        let owner = Owner(locks.next_owner.fetch_add(1, Ordering::Relaxed));
+        TransactionLocks { locks, owner, held: Mutex::default() }
+    }
+
+    /// Takes a lock if nobody is in the way.
+    pub(crate) fn try_acquire(&self, resource: Resource, mode: LockMode) -> bool {
+        let answer = self.locks.shard(resource).request(self.owner, resource, mode, Patience::Give);
+        if answer == Answer::Granted {
+            self.held.lock().push((resource, mode));
+        }
+        answer != Answer::Busy
+    }
+
+    /// Takes a lock, waiting for it if need be. If the future is dropped, the place in the queue is given up.
+    pub(crate) async fn acquire(&self, resource: Resource, mode: LockMode, wait: LockWait, table: &str) -> Result<()> {
+        if self.try_acquire(resource, mode) {
+            return Ok(());
+        }
+        match wait {
+            LockWait::NoWait => Err(Error::LockNotAvailable { table: table.to_owned() }),
+            LockWait::Wait(limit) => self.sleep(resource, mode, limit, table.into()).await,
+        }
+    }
+
+    async fn sleep(&self, resource: Resource, mode: LockMode, limit: Option<Duration>, table: Arc<str>) -> Result<()> {
+        // A limit too long for the clock is none.
+        let until = limit.and_then(|limit| tokio::time::Instant::now().checked_add(limit));
+        let asleep = Asleep { locks: self, resource, mode };
+        let mut queued = false;
+        loop {
+            let (wake, woken) = oneshot::channel();
+            {
+                let mut waits = self.locks.waits.lock();
+                let goes_on = match queued {
+                    // Woken, which may have been meant for an earlier wait.
+                    true => !self.locks.shard(resource).is_waiting(self.owner, resource),
+                    false => {
+                        let answer = self.locks.shard(resource).request(self.owner, resource, mode, Patience::Wait);
+                        answer != Answer::Busy
+                    }
+                };
+                if goes_on {
+                    waits.remove(&self.owner);
+                    drop(waits);
+                    std::mem::forget(asleep);
+                    self.held.lock().push((resource, mode));
+                    return Ok(());
+                }
+                waits.insert(self.owner, Wait { resource, mode, table: Arc::clone(&table), wake });
+                if !queued && let Some(cycle) = self.locks.deadlock(self.owner, &waits) {
+                    return Err(Error::Deadlock { cycle });
+                }
+                queued = true;
+            }
+            let woken = async {
+                // The sender is only dropped after a call or by ourselves.
+                let _ = woken.await;
+            };
+            match until {
+                None => woken.await,
+                Some(until) if tokio::time::timeout_at(until, woken).await.is_ok() => {}
+                Some(_) => return Err(Error::LockTimeout { table: table.to_string() }),
+            }
+        }
+    }
+
+    /// How many locks are held now; a place for [`release_to`](Self::release_to).
+    pub(crate) fn count(&self) -> usize {
+        self.held.lock().len()
+    }
+
+    /// Gives back what was taken after there were `count`.
+    pub(crate) fn release_to(&self, count: usize) {
+        let mut held = self.held.lock();
+        while held.len() > count
+            && let Some((resource, mode)) = held.pop()
+        {
+            self.locks.release(self.owner, resource, mode);
+        }
+    }
+}
+
+impl Drop for TransactionLocks {
+    fn drop(&mut self) {
+        self.release_to(0);
+    }
+}
+
+/// A place in a queue, given up when it is dropped; also if the lock was granted a moment ago.
+struct Asleep<'a> {
+    locks: &'a TransactionLocks,
+    resource: Resource,
+    mode: LockMode,
+}
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        let TransactionLocks { locks, owner, .. } = self.locks;
+        locks.waits.lock().remove(owner);
+        let mut granted = Vec::new();
+        {
+            let mut shard = locks.shard(self.resource);
+            granted.extend(shard.cancel(*owner, self.resource));
+            granted.extend(shard.release(*owner, self.resource, self.mode));
+        }
+        locks.wake(&granted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROW: Resource = Resource::Row { table: 1, key: 1 };
+    const OTHER: Resource = Resource::Row { table: 1, key: 2 };
+    const FOREVER: LockWait = LockWait::Wait(None);
+
+    fn two() -> (Arc<Locks>, Arc<TransactionLocks>, Arc<TransactionLocks>) {
+        let locks = Arc::new(Locks::new());
+        let new = || Arc::new(TransactionLocks::new(Arc::clone(&locks)));
+        (Arc::clone(&locks), new(), new())
+    }
+
+    /// Waits until a transaction sleeps.
+    async fn until_waiting(locks: &Locks, count: usize) {
+        while locks.waits.lock().len() != count {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn is_free(locks: &Locks) -> bool {
+        locks.waits.lock().is_empty() && locks.shards.iter().all(|shard| shard.lock().is_empty())
+    }
+
+    #[tokio::test]
+    async fn a_waiter_goes_on_when_the_holder_is_gone() {
+        let (locks, first, second) = two();
+        first.acquire(ROW, LockMode::RowUpdate, FOREVER, "t").await.unwrap();
+        assert!(!second.try_acquire(ROW, LockMode::RowKeyShare));
+        let waiter = Arc::clone(&second);
+        let waiting = tokio::spawn(async move { waiter.acquire(ROW, LockMode::RowUpdate, FOREVER, "t").await });
+        until_waiting(&locks, 1).await;
+        drop(first);
+        waiting.await.unwrap().unwrap();
+        assert_eq!(second.count(), 1);
+        drop(second);
+        assert!(is_free(&locks));
+    }
+
+    #[tokio::test]
+    async fn the_one_who_closes_a_circle_fails_and_the_circle_is_named() {
+        let (locks, first, second) = two();
+        first.acquire(ROW, LockMode::RowUpdate, FOREVER, "accounts").await.unwrap();
+        second.acquire(OTHER, LockMode::RowShared, FOREVER, "orders").await.unwrap();
+        let waiter = Arc::clone(&first);
+        let waiting = tokio::spawn(async move { waiter.acquire(OTHER, LockMode::RowUpdate, FOREVER, "orders").await });
+        until_waiting(&locks, 1).await;
+        let error = second.acquire(ROW, LockMode::RowKeyShare, FOREVER, "accounts").await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("KEY SHARE on a row of table \"accounts\", held by transaction 1"), "{text}");
+        assert!(text.contains("transaction 1 waits for UPDATE on a row of table \"orders\""), "{text}");
+        drop(second);
+        waiting.await.unwrap().unwrap();
+        drop(first);
+        assert!(is_free(&locks));
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_with_the_time_limit_and_leaves_no_trace() {
+        let (locks, first, second) = two();
+        first.acquire(ROW, LockMode::RowUpdate, FOREVER, "t").await.unwrap();
+        let limit = LockWait::Wait(Some(Duration::from_millis(5)));
+        let error = second.acquire(ROW, LockMode::RowUpdate, limit, "t").await.unwrap_err();
+        assert!(matches!(error, Error::LockTimeout { .. }), "{error}");
+        let error = second.acquire(ROW, LockMode::RowUpdate, LockWait::NoWait, "t").await.unwrap_err();
+        assert!(matches!(error, Error::LockNotAvailable { .. }), "{error}");
+        drop(first);
+        assert!(is_free(&locks));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_waiter_lets_the_next_through() {
+        let (locks, first, second) = two();
+        let third = Arc::new(TransactionLocks::new(Arc::clone(&locks)));
+        first.acquire(ROW, LockMode::RowShared, FOREVER, "t").await.unwrap();
+        let waiter = Arc::clone(&second);
+        let waiting = tokio::spawn(async move { waiter.acquire(ROW, LockMode::RowUpdate, FOREVER, "t").await });
+        until_waiting(&locks, 1).await;
+        let waiter = Arc::clone(&third);
+        let last = tokio::spawn(async move { waiter.acquire(ROW, LockMode::RowShared, FOREVER, "t").await });
+        until_waiting(&locks, 2).await;
+        waiting.abort();
+        last.await.unwrap().unwrap();
+        drop((first, second, third));
+        assert!(is_free(&locks));
+    }
+
+    #[tokio::test]
+    async fn locks_taken_after_a_mark_can_be_given_back() {
+        let (locks, first, second) = two();
+        assert!(first.try_acquire(ROW, LockMode::RowKeyShare));
+        let mark = first.count();
+        assert!(first.try_acquire(ROW, LockMode::RowUpdate) && first.try_acquire(OTHER, LockMode::RowUpdate));
+        first.release_to(mark);
+        assert!(second.try_acquire(OTHER, LockMode::RowUpdate));
+        assert!(second.try_acquire(ROW, LockMode::RowNoKeyUpdate), "only KEY SHARE is left");
+        assert!(!second.try_acquire(ROW, LockMode::RowUpdate));
+        drop((first, second));
+        assert!(is_free(&locks));
+    }
+
+    #[tokio::test]
+    async fn many_tasks_never_hold_the_same_lock_at_once() {
+        let locks = Arc::new(Locks::new());
+        let inside = Arc::new(AtomicU64::new(0));
+        let tasks: Vec<_> = (0..16)
+            .map(|_| {
+                let (locks, inside) = (Arc::clone(&locks), Arc::clone(&inside));
+                tokio::spawn(async move {
+                    for _ in 0..200 {
+                        let own = TransactionLocks::new(Arc::clone(&locks));
+                        own.acquire(ROW, LockMode::RowUpdate, FOREVER, "t").await.unwrap();
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                        tokio::task::yield_now().await;
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert!(is_free(&locks));
+    }
+}

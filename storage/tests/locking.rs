@@ -1,0 +1,223 @@
+//! Transactions with locks: who waits, what they find afterwards, and snapshots that move under pending changes.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use rustydb_storage::{
+    Durability, Error, Isolation, LockMode, LockWait, NewIndex, RowLock, Store, Transaction, TransactionOptions,
+};
+
+async fn begin(store: &Store, isolation: Isolation) -> Transaction {
+    store.begin_with(TransactionOptions { isolation, ..TransactionOptions::default() }).await
+}
+
+#[tokio::test]
+async fn a_second_writer_waits_and_then_conflicts() {
+    let (_, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "a")]).await.unwrap();
+    let mut first = begin(&store, Isolation::Snapshot).await;
+    let mut second = begin(&store, Isolation::Snapshot).await;
+    first.update(table, &keys(&[1]), &rows(&[(1, "b")])).await.unwrap();
+    let waiting = tokio::spawn(async move {
+        let result = second.update(table, &keys(&[1]), &rows(&[(1, "c")])).await;
+        (second, result)
+    });
+    first.commit(Durability::Sync).await.unwrap();
+    let (second, result) = waiting.await.unwrap();
+    assert!(matches!(result, Err(Error::Conflict { .. })), "{result:?}");
+    second.rollback();
+    assert_eq!(contents(&store.snapshot(), table).await, map(&[(1, "b")]));
+}
+
+#[tokio::test]
+async fn a_waiter_whose_blocker_rolls_back_goes_on() {
+    let (_, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "a")]).await.unwrap();
+    let mut first = begin(&store, Isolation::Snapshot).await;
+    let mut second = begin(&store, Isolation::Snapshot).await;
+    first.delete(table, &keys(&[1])).await.unwrap();
+    let waiting = tokio::spawn(async move {
+        second.update(table, &keys(&[1]), &rows(&[(1, "c")])).await?;
+        second.commit(Durability::Sync).await
+    });
+    first.rollback();
+    waiting.await.unwrap().unwrap();
+    assert_eq!(contents(&store.snapshot(), table).await, map(&[(1, "c")]));
+}
+
+#[tokio::test]
+async fn a_refreshed_transaction_writes_on_top_of_what_was_committed_meanwhile() {
+    for flush_first in [false, true] {
+        let (_, store, table) = store_with(keyed("t")).await;
+        insert(&store, table, &[(1, "a"), (2, "b"), (3, "c"), (4, "d")]).await.unwrap();
+        if flush_first {
+            store.flush().await.unwrap();
+        }
+        let mut moving = begin(&store, Isolation::ReadCommitted).await;
+        moving.update(table, &keys(&[1]), &rows(&[(1, "own")])).await.unwrap();
+        moving.delete(table, &keys(&[4])).await.unwrap();
+        update(&store, table, &[2], &[(2, "theirs")]).await.unwrap();
+        // Moves the rows under the pending changes to a segment.
+        store.flush().await.unwrap();
+        insert(&store, table, &[(9, "new")]).await.unwrap();
+        assert_eq!(contents(&moving.view(), table).await.get(&9), None, "not before it is refreshed");
+        moving.refresh().await.unwrap();
+        let expected = map(&[(1, "own"), (2, "theirs"), (3, "c"), (9, "new")]);
+        assert_eq!(contents(&moving.view(), table).await, expected, "flushed first: {flush_first}");
+        moving.update(table, &keys(&[2, 3]), &rows(&[(2, "mine"), (3, "mine")])).await.unwrap();
+        moving.insert(table, &rows(&[(4, "again")])).await.unwrap();
+        moving.commit(Durability::Sync).await.unwrap();
+        let expected = map(&[(1, "own"), (2, "mine"), (3, "mine"), (4, "again"), (9, "new")]);
+        assert_eq!(contents(&store.snapshot(), table).await, expected, "flushed first: {flush_first}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_inserted_meanwhile_is_a_duplicate_or_a_reason_to_run_again() {
+    let (_, store, table) = store_with(keyed("t")).await;
+    let mut snapshot = begin(&store, Isolation::Snapshot).await;
+    let mut moving = begin(&store, Isolation::ReadCommitted).await;
+    insert(&store, table, &[(1, "a")]).await.unwrap();
+    let result = snapshot.insert(table, &rows(&[(1, "b")])).await;
+    assert!(matches!(result, Err(Error::DuplicateKey { .. })), "{result:?}");
+    snapshot.rollback();
+    let result = moving.insert(table, &rows(&[(1, "b")])).await;
+    assert!(matches!(result, Err(Error::Conflict { .. })), "{result:?}");
+    moving.refresh().await.unwrap();
+    let result = moving.insert(table, &rows(&[(1, "b")])).await;
+    assert!(matches!(result, Err(Error::DuplicateKey { .. })), "{result:?}");
+    delete(&store, table, &[1]).await.unwrap();
+    let result = moving.insert(table, &rows(&[(1, "b")])).await;
+    assert!(matches!(result, Err(Error::Conflict { .. })), "the row is gone: {result:?}");
+}
+
+#[tokio::test]
+async fn key_share_lets_changes_of_other_columns_through_and_keeps_the_row() {
+    let (_, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "a")]).await.unwrap();
+    let mut child = begin(&store, Isolation::Snapshot).await;
+    child.lock_rows(table, &keys(&[1]), RowLock::KeyShare, None).await.unwrap();
+    let mut parent = begin(&store, Isolation::Snapshot).await;
+    parent.set_lock_wait(LockWait::NoWait);
+    parent.update(table, &keys(&[1]), &rows(&[(1, "b")])).await.unwrap();
+    let result = parent.delete(table, &keys(&[1])).await;
+    assert!(matches!(result, Err(Error::LockNotAvailable { .. })), "{result:?}");
+    let result = parent.update(table, &keys(&[1]), &rows(&[(2, "b")])).await;
+    assert!(matches!(result, Err(Error::LockNotAvailable { .. })), "a new key: {result:?}");
+    parent.commit(Durability::Sync).await.unwrap();
+    child.lock_rows(table, &keys(&[1]), RowLock::KeyShare, None).await.unwrap();
+    let result = child.lock_rows(table, &keys(&[1]), RowLock::Share, None).await;
+    assert!(matches!(result, Err(Error::Conflict { .. })), "it has changed: {result:?}");
+}
+
+#[tokio::test]
+async fn table_locks_keep_writers_out_and_have_a_time_limit() {
+    let (_, store, table) = store_with(keyed("t")).await;
+    let mut locker = begin(&store, Isolation::Snapshot).await;
+    locker.lock_table(table, LockMode::Share, None).await.unwrap();
+    let mut writer = begin(&store, Isolation::Snapshot).await;
+    writer.set_lock_wait(LockWait::Wait(Some(Duration::from_millis(5))));
+    let result = writer.insert(table, &rows(&[(1, "a")])).await;
+    assert!(matches!(result, Err(Error::LockTimeout { .. })), "{result:?}");
+    locker.rollback();
+    writer.insert(table, &rows(&[(1, "a")])).await.unwrap();
+    writer.commit(Durability::Sync).await.unwrap();
+}
+
+#[tokio::test]
+async fn going_back_to_a_savepoint_gives_later_locks_back() {
+    let (_, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "a"), (2, "b")]).await.unwrap();
+    let mut first = begin(&store, Isolation::Snapshot).await;
+    first.delete(table, &keys(&[1])).await.unwrap();
+    let savepoint = first.savepoint();
+    first.delete(table, &keys(&[2])).await.unwrap();
+    let mut second = begin(&store, Isolation::Snapshot).await;
+    second.set_lock_wait(LockWait::NoWait);
+    assert!(second.delete(table, &keys(&[2])).await.is_err());
+    let first = savepoint.resume();
+    second.delete(table, &keys(&[2])).await.unwrap();
+    assert!(second.delete(table, &keys(&[1])).await.is_err());
+    first.commit(Durability::Sync).await.unwrap();
+    second.commit(Durability::Sync).await.unwrap();
+    assert!(contents(&store.snapshot(), table).await.is_empty());
+}
+
+#[tokio::test]
+async fn two_rows_that_want_the_same_unique_value_wait_for_each_other() {
+    let (_, store, table) = store_with(keyed("t")).await;
+    let mut transaction = store.begin();
+    let index = NewIndex { name: "t_name".into(), columns: vec![1], unique: true, nulls_distinct: true };
+    transaction.create_index(table, index).await.unwrap();
+    transaction.commit(Durability::Sync).await.unwrap();
+    let mut first = begin(&store, Isolation::ReadCommitted).await;
+    let mut second = begin(&store, Isolation::ReadCommitted).await;
+    first.insert(table, &rows(&[(1, "a")])).await.unwrap();
+    second.set_lock_wait(LockWait::NoWait);
+    let result = second.insert(table, &rows(&[(2, "a")])).await;
+    assert!(matches!(result, Err(Error::LockNotAvailable { .. })), "{result:?}");
+    second.insert(table, &rows(&[(3, "c")])).await.unwrap();
+    first.commit(Durability::Sync).await.unwrap();
+    let result = second.insert(table, &rows(&[(2, "a")])).await;
+    assert!(matches!(result, Err(Error::Conflict { .. })), "to be run again: {result:?}");
+    second.refresh().await.unwrap();
+    let result = second.insert(table, &rows(&[(2, "a")])).await;
+    assert!(matches!(result, Err(Error::DuplicateKey { .. })), "{result:?}");
+    delete(&store, table, &[1]).await.unwrap();
+    let result = second.insert(table, &rows(&[(2, "a")])).await;
+    assert!(matches!(result, Err(Error::Conflict { .. })), "it is free by now: {result:?}");
+    second.refresh().await.unwrap();
+    second.insert(table, &rows(&[(2, "a")])).await.unwrap();
+    second.commit(Durability::Sync).await.unwrap();
+    assert_eq!(contents(&store.snapshot(), table).await, map(&[(2, "a"), (3, "c")]));
+}
+
+/// Each reads both rows and changes one.
+async fn write_skew(isolation: Isolation) -> (Result<u64, Error>, Result<u64, Error>) {
+    let (_, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "on"), (2, "on")]).await.unwrap();
+    let mut first = begin(&store, isolation).await;
+    let mut second = begin(&store, isolation).await;
+    for (transaction, own) in [(&mut first, 1), (&mut second, 2)] {
+        assert_eq!(contents(&transaction.view(), table).await.len(), 2);
+        transaction.update(table, &keys(&[own]), &rows(&[(own, "off")])).await.unwrap();
+    }
+    let first = first.commit(Durability::Sync).await;
+    (first, second.commit(Durability::Sync).await)
+}
+
+#[tokio::test]
+async fn write_skew_is_possible_on_snapshots_and_not_when_serializable() {
+    let (first, second) = write_skew(Isolation::Snapshot).await;
+    assert!(first.is_ok() && second.is_ok());
+    let (first, second) = write_skew(Isolation::Serializable).await;
+    assert!(first.is_ok());
+    assert!(matches!(second, Err(Error::Unserializable)), "{second:?}");
+}
+
+#[tokio::test]
+async fn a_deferrable_reader_waits_for_the_writers_and_then_remembers_nothing() {
+    let (_, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "a")]).await.unwrap();
+    let options = TransactionOptions {
+        isolation: Isolation::Serializable,
+        read_only: true,
+        deferrable: true,
+        ..TransactionOptions::default()
+    };
+    let mut writer = begin(&store, Isolation::Serializable).await;
+    // Something that the writer does not see, so that its snapshot is older than the reader's.
+    insert(&store, table, &[(2, "b")]).await.unwrap();
+    let other = store.clone();
+    let waiting = tokio::spawn(async move { other.begin_with(options).await });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    writer.update(table, &keys(&[1]), &rows(&[(1, "c")])).await.unwrap();
+    writer.commit(Durability::Sync).await.unwrap();
+    let reader = waiting.await.unwrap();
+    assert!(!reader.view().remembers_reads());
+}
