@@ -194,6 +194,24 @@ async fn a_flipped_byte_in_any_file_is_found_by_the_check_and_never_read_as_data
 }
 
 #[tokio::test]
+async fn damage_to_the_log_does_not_hide_damage_to_segments() {
+    let (pristine, _) = sound_store().await;
+    let paths: Vec<String> = pristine.paths().into_iter().map(|(path, _)| path).collect();
+    let log = paths.iter().find(|path| path.starts_with("log/")).unwrap();
+    let segments: Vec<&String> = paths.iter().filter(|path| path.starts_with("segments/")).collect();
+    assert!(segments.len() > 1);
+    let files = pristine.after_power_cut();
+    // The head of a log file is never the torn end of a write.
+    files.damage(log, |data| data[0] ^= 0x20);
+    files.damage(segments[0], |data| data[8] ^= 0x20);
+    files.remove_file(segments[1]);
+    let report = check(options(&files)).await.unwrap();
+    for damaged in [log, segments[0], segments[1]] {
+        assert!(report.findings.iter().any(|finding| finding.file == *damaged), "{damaged}: {:?}", report.findings);
+    }
+}
+
+#[tokio::test]
 async fn a_missing_file_is_named() {
     let (pristine, _) = sound_store().await;
     let segment =
