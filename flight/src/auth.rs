@@ -3,6 +3,8 @@
 //!
 //! Invariant: no credential is ever logged or echoed in an error.
 
+use std::net::SocketAddr;
+
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use rustydb_engine::Identity;
@@ -39,6 +41,8 @@ pub(crate) struct Caller {
     pub(crate) principal: Principal,
     /// The session its token stands for; `None` for static tokens and for no token.
     pub(crate) session: Option<Handle>,
+    /// The other end of the connection.
+    pub(crate) peer: Option<SocketAddr>,
     /// How it wants rows to be compressed.
     pub(crate) compression: Compression,
 }

@@ -40,18 +40,18 @@ pub(crate) struct Authenticator {
     checks: Semaphore,
 }
 
-impl Authenticator {
-    /// Reads the token file, if there is one.
-    pub(crate) fn open(token_file: Option<&Path>, database: Database) -> Result<Self, ServerError> {
-        let read = |path: &Path| {
-            let refused = |reason: String| ServerError::TokenFile { path: path.to_owned(), reason };
-            let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
-            parse_tokens(&text).map_err(refused)
-        };
-        Ok(Self::new(token_file.map(read).transpose()?, database))
-    }
+/// The tokens of the token file, if there is one.
+pub(crate) fn read_tokens(token_file: Option<&Path>) -> Result<Option<Vec<String>>, ServerError> {
+    let read = |path: &Path| {
+        let refused = |reason: String| ServerError::TokenFile { path: path.to_owned(), reason };
+        let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+        parse_tokens(&text).map_err(refused)
+    };
+    token_file.map(read).transpose()
+}
 
-    fn new(tokens: Option<Vec<String>>, database: Database) -> Self {
+impl Authenticator {
+    pub(crate) fn new(tokens: Option<Vec<String>>, database: Database) -> Self {
         Self { database, tokens, throttle: Throttle::default(), checks: Semaphore::new(CHECKS_AT_ONCE) }
     }
 
@@ -79,9 +79,10 @@ impl Authenticator {
             return Ok(Principal::Anyone);
         }
         let (user, secret) = match credentials {
-            Credentials::Bearer(token) => (String::new(), token),
-            Credentials::Basic { user, password } => (user, password),
-            Credentials::Absent => {
+            Credentials::Bearer(token) if !token.is_empty() => (String::new(), token),
+            Credentials::Basic { user, password } if !password.is_empty() => (user, password),
+            // Clients that have no secret send an empty one: it is missing, not wrong.
+            _ => {
                 return Err(refuse("28000", "this server asks who you are")
                     .hint("log in with a user name and password, or send a token as \"authorization: Bearer TOKEN\"")
                     .into());

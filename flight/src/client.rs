@@ -96,6 +96,10 @@ pub struct RemoteTable {
 
 impl RemoteClient {
     /// Connects in plain text, or with TLS to a server whose certificate is in `options`, and logs in.
+    ///
+    /// # Errors
+    /// 22023 if the options make no sense, 08001 if the server cannot be reached, 28000 if it asks for a token and none
+    /// is given, 28P01 if the token is wrong.
     pub async fn connect(options: RemoteOptions) -> Result<Self> {
         let channel = open_channel(&options).await?;
         let mut inner = FlightServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
@@ -148,20 +152,20 @@ impl RemoteClient {
 async fn open_channel(options: &RemoteOptions) -> Result<Channel> {
     let unusable = |reason: String| RemoteError::local("08001", reason);
     let (scheme, rest) = options.url.split_once("://").ok_or_else(|| {
-        unusable(format!("\"{}\" is not a URL", options.url)).with_hint("write it as grpc://HOST:PORT")
+        invalid(format!("\"{}\" is not a URL", options.url)).with_hint("write it as grpc://HOST:PORT")
     })?;
     let authority = rest.trim_end_matches('/');
     let tls = match scheme {
         "grpc" | "grpc+tcp" => None,
         "grpc+tls" => Some(client_tls(options)?),
         _ => {
-            return Err(unusable(format!("the URL scheme \"{scheme}\" is not supported"))
+            return Err(invalid(format!("the URL scheme \"{scheme}\" is not supported"))
                 .with_hint("use grpc:// for plain text and grpc+tls:// for TLS"));
         }
     };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let mut endpoint = Endpoint::from_shared(format!("{scheme}://{authority}"))
-        .map_err(|error| unusable(format!("\"{}\" is not a URL: {error}", options.url)))?
+        .map_err(|error| invalid(format!("\"{}\" is not a URL: {error}", options.url)))?
         .connect_timeout(CONNECT_TIME_MAX)
         .initial_stream_window_size(RESULT_WINDOW_BYTES)
         .initial_connection_window_size(4 * RESULT_WINDOW_BYTES);
@@ -174,13 +178,17 @@ async fn open_channel(options: &RemoteOptions) -> Result<Channel> {
     })
 }
 
+/// Options that no server could be reached with.
+fn invalid(reason: String) -> RemoteError {
+    RemoteError::local("22023", reason)
+}
+
 fn client_tls(options: &RemoteOptions) -> Result<ClientTlsConfig> {
     let read = |path: &PathBuf| {
-        std::fs::read(path)
-            .map_err(|error| RemoteError::local("08001", format!("cannot read {}: {error}", path.display())))
+        std::fs::read(path).map_err(|error| invalid(format!("cannot read {}: {error}", path.display())))
     };
     let authority = options.ca_certificate.as_ref().ok_or_else(|| {
-        RemoteError::local("08001", "grpc+tls:// needs the server's certificate, or its authority's, as a PEM file")
+        invalid("grpc+tls:// needs the server's certificate, or its authority's, as a PEM file".to_owned())
     })?;
     let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(authority)?));
     Ok(match &options.client_certificate {

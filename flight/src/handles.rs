@@ -157,6 +157,16 @@ impl<T> HandleTable<T> {
         }
     }
 
+    /// The one entry of `owner` that is like this; `None` also if there are several.
+    pub(crate) fn only(&self, owner: &Principal, like: impl Fn(&T) -> bool) -> Option<Handle> {
+        let entries = self.entries.lock();
+        let mut found = entries.iter().filter(|(_, entry)| entry.owner == *owner && like(&entry.value));
+        match (found.next(), found.next()) {
+            (Some((handle, _)), None) => Some(*handle),
+            _ => None,
+        }
+    }
+
     /// Whose the entry is; also counts as a use.
     pub(crate) fn owner(&self, handle: Handle) -> Option<Principal> {
         let (entries, now) = (self.entries.lock(), Instant::now());
@@ -298,6 +308,17 @@ mod tests {
         table.sweep_at(Instant::now() + IDLE * 4);
         assert!(table.owner(handle).is_none() && table.get(&OWNER, handle).is_err());
         assert_eq!(*lease, "session", "what runs goes on");
+    }
+
+    #[test]
+    fn the_only_one_is_found_and_one_of_several_is_not() {
+        let table = table(8);
+        let first = table.insert(&OWNER, "one").expect("room");
+        table.insert(&OTHER, "one").expect("room");
+        table.insert(&OWNER, "two").expect("room");
+        assert_eq!(table.only(&OWNER, |value| *value == "one"), Some(first));
+        assert_eq!(table.only(&OWNER, |_| true), None, "there are two");
+        assert_eq!(table.only(&OWNER, |value| *value == "three"), None);
     }
 
     #[test]

@@ -51,4 +51,4 @@ mod wrapper;
 
 pub use client::{RemoteClient, RemoteError, RemoteOptions, RemoteResult, RemoteStream, RemoteTable};
 pub use options::{FlightOptions, Limits, TlsFiles};
-pub use server::{FlightServer, ServerError};
+pub use server::{FlightListener, FlightServer, ServerError};

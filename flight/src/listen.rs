@@ -26,6 +26,7 @@ const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens the socket the options ask for, if they may have it.
 pub(crate) async fn listen(options: &FlightOptions, is_authenticated: bool) -> Result<TcpListener, ServerError> {
+    check_address(&options.address)?;
     let unresolved = |reason: String| ServerError::Address { address: options.address.clone(), reason };
     let mut addresses =
         tokio::net::lookup_host(&options.address).await.map_err(|error| unresolved(error.to_string()))?;
@@ -35,6 +36,19 @@ pub(crate) async fn listen(options: &FlightOptions, is_authenticated: bool) -> R
         io::ErrorKind::AddrInUse => ServerError::AddressInUse { address },
         _ => ServerError::Bind { address, source },
     })
+}
+
+/// Whether an address is one, as far as that can be told without asking for the name.
+fn check_address(address: &str) -> Result<(), ServerError> {
+    let malformed = |reason| Err(ServerError::Malformed { address: address.to_owned(), reason });
+    let Some((host, port)) = address.rsplit_once(':') else { return malformed("it has no port") };
+    if host.is_empty() {
+        return malformed("it has no host");
+    }
+    if port.parse::<u16>().is_err() {
+        return malformed("the port is not a number from 0 to 65535");
+    }
+    Ok(())
 }
 
 fn refuse_exposure(options: &FlightOptions, is_authenticated: bool, address: SocketAddr) -> Result<(), ServerError> {
@@ -176,6 +190,16 @@ mod tests {
                 }
                 (outcome, _) => panic!("{authenticated} {tls} {insecure}: {outcome:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_from_one_that_does_not_answer() {
+        for address in ["127.0.0.1:0", "[::1]:50051", "db.example.com:65535"] {
+            assert!(check_address(address).is_ok(), "{address}");
+        }
+        for address in ["nonsense", "127.0.0.1", "127.0.0.1:", ":1", "127.0.0.1:99999", "127.0.0.1:http", ""] {
+            assert!(matches!(check_address(address), Err(ServerError::Malformed { .. })), "{address}");
         }
     }
 

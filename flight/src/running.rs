@@ -39,7 +39,7 @@ impl RunningQueries {
         }
         let query = Arc::new(RunningQuery {
             principal: principal.clone(),
-            cancelled: watch::Sender::new(false),
+            stopped: watch::Sender::new(None),
             batches: Mutex::new(None),
             reader: AtomicWaker::new(),
         });
@@ -47,32 +47,56 @@ impl RunningQueries {
         Some(RunningGuard { query, ticket, by_ticket: Arc::clone(&self.by_ticket) })
     }
 
+    /// Stops everything, because the server ends: streams end with 57P01, which a client can tell from a lost connection.
+    pub(crate) fn shut_down(&self) {
+        let running: Vec<_> = self.by_ticket.lock().values().cloned().collect();
+        for query in running {
+            query.stop(Stop::Shutdown);
+        }
+    }
+
     /// Stops the statement of `ticket`, if it runs and belongs to `principal`.
     pub(crate) fn cancel(&self, principal: &Principal, ticket: Handle) -> bool {
         let query = self.by_ticket.lock().get(&ticket).filter(|query| query.principal == *principal).cloned();
-        query.map(|query| query.cancel()).is_some()
+        query.map(|query| query.stop(Stop::Cancelled)).is_some()
+    }
+}
+
+/// Why a statement was stopped.
+#[derive(Clone, Copy)]
+enum Stop {
+    Cancelled,
+    Shutdown,
+}
+
+impl From<Stop> for Status {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Cancelled => refuse("57014", "the statement was cancelled").into(),
+            Stop::Shutdown => refuse("57P01", "the server is shutting down").hint("connect again later").into(),
+        }
     }
 }
 
 struct RunningQuery {
     principal: Principal,
-    cancelled: watch::Sender<bool>,
+    stopped: watch::Sender<Option<Stop>>,
     /// `None` before execution gave a stream, and after cancellation took it away.
     batches: Mutex<Option<Batches>>,
     reader: AtomicWaker,
 }
 
 impl RunningQuery {
-    fn cancel(&self) {
-        self.cancelled.send_replace(true);
+    fn stop(&self, why: Stop) {
+        self.stopped.send_replace(Some(why));
         // Dropped outside the lock's guard expression on purpose: the engine may take its time.
         let batches = self.batches.lock().take();
         drop(batches);
         self.reader.wake();
     }
 
-    fn is_cancelled(&self) -> bool {
-        *self.cancelled.borrow()
+    fn why_stopped(&self) -> Option<Stop> {
+        *self.stopped.borrow()
     }
 }
 
@@ -86,11 +110,13 @@ pub(crate) struct RunningGuard {
 impl RunningGuard {
     /// Does `work` unless the statement is cancelled first.
     pub(crate) async fn unless_cancelled<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-        let mut cancelled = self.query.cancelled.subscribe();
+        let mut stopped = self.query.stopped.subscribe();
         tokio::select! {
             biased;
-            // The sender lives in `self.query`, so waiting ends only with a cancellation.
-            _ = cancelled.wait_for(|cancelled| *cancelled) => Err(was_cancelled()),
+            // The sender lives in `self.query`, so waiting ends only when it is stopped.
+            _ = stopped.wait_for(|stopped| stopped.is_some()) => {
+                Err(self.query.why_stopped().unwrap_or(Stop::Cancelled).into())
+            }
             outcome = work => outcome,
         }
     }
@@ -98,9 +124,9 @@ impl RunningGuard {
     /// Sends `batches` as long as the statement is not cancelled.
     pub(crate) fn stream(self, batches: Batches) -> CancellableBatches {
         *self.query.batches.lock() = Some(batches);
-        if self.query.is_cancelled() {
-            // Cancelled between execution and here: the canceller found nothing to take.
-            self.query.cancel();
+        if let Some(why) = self.query.why_stopped() {
+            // Stopped between execution and here: who did it found nothing to take.
+            self.query.stop(why);
         }
         CancellableBatches { guard: Some(self) }
     }
@@ -127,7 +153,7 @@ impl Stream for CancellableBatches {
         guard.query.reader.register(context.waker());
         let next = match guard.query.batches.lock().as_mut() {
             Some(batches) => batches.poll_next_unpin(context),
-            None => Poll::Ready(Some(Err(was_cancelled()))),
+            None => Poll::Ready(Some(Err(guard.query.why_stopped().unwrap_or(Stop::Cancelled).into()))),
         };
         if matches!(next, Poll::Ready(None | Some(Err(_)))) {
             guard.query.batches.lock().take();
@@ -145,10 +171,6 @@ impl Drop for CancellableBatches {
             drop(batches);
         }
     }
-}
-
-fn was_cancelled() -> Status {
-    refuse("57014", "the statement was cancelled").into()
 }
 
 #[cfg(test)]
@@ -189,6 +211,21 @@ mod tests {
         assert_eq!(status.code(), Code::Cancelled);
         assert!(batches.next().await.is_none());
         assert!(!running.cancel(&Principal::Anyone, ticket), "it no longer runs");
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_ends_streams_with_its_own_code() {
+        let running = RunningQueries::default();
+        let dropped = Arc::new(AtomicBool::new(false));
+        let reading = running.register(&Principal::Anyone, Handle::random()).expect("new");
+        let mut batches = reading.stream(endless(&dropped));
+        let executing = running.register(&Principal::Token(1), Handle::random()).expect("new");
+        running.shut_down();
+        assert!(dropped.load(Ordering::SeqCst));
+        let status = batches.next().await.expect("an error").expect_err("stopped");
+        assert!(status.message().starts_with("[57P01]"), "{status:?}");
+        let outcome = executing.unless_cancelled(std::future::pending::<Result<(), Status>>()).await;
+        assert!(outcome.expect_err("stopped").message().starts_with("[57P01]"));
     }
 
     #[tokio::test]

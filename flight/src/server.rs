@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bind ──> serve ──shutdown──> drain: no new connections, running requests go on ──> all closed ──> done
-//!                                └── after the grace period: remaining connections are cut ─────────┘
+//!        after the grace period: what still runs ends with 57P01, remaining connections are cut ────┘
 //! ```
 //!
 //! Invariant: when [`FlightServer::serve`] returns, no request of a client is running, and every session, prepared
@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
-use crate::authenticator::Authenticator;
+use crate::authenticator::{Authenticator, read_tokens};
 use crate::intact::IntactRequests;
 use crate::listen::{accept, listen};
 use crate::options::{FlightOptions, TlsFiles};
@@ -33,6 +33,8 @@ const REQUEST_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// How long a client may take for its TLS handshake.
 const TLS_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// How long the last words to clients may take. A client that reads has them at once.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
 /// The transport adds keepalive times to the clock, which "never" would overflow; a month is as good.
 const KEEPALIVE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -40,8 +42,16 @@ const KEEPALIVE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
+    /// The address is not one.
+    #[error("\"{address}\" is not an address to listen on: {reason}; give it as HOST:PORT")]
+    Malformed {
+        /// The address as given.
+        address: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The address cannot be resolved.
-    #[error("cannot listen on {address}: {reason}; give the address as HOST:PORT")]
+    #[error("cannot listen on {address}: {reason}")]
     Address {
         /// The address as given.
         address: String,
@@ -94,6 +104,40 @@ pub enum ServerError {
     Transport(#[from] tonic::transport::Error),
 }
 
+/// A socket that listens, before there is a database to serve: whatever speaks against serving is found before a
+/// database is opened or created.
+pub struct FlightListener {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<ServerTlsConfig>,
+    options: FlightOptions,
+    tokens: Option<Vec<String>>,
+}
+
+impl FlightListener {
+    /// Checks the options and opens the socket. Clients that connect from now on wait until the server
+    /// [serves](FlightServer::serve).
+    ///
+    /// `has_users`: whether the database that is to be served has users, so that clients must log in.
+    pub async fn bind(options: FlightOptions, has_users: bool) -> Result<Self, ServerError> {
+        let tokens = read_tokens(options.token_file.as_deref())?;
+        let tls = options.tls.as_ref().map(tls_config).transpose()?;
+        let listener = listen(&options, has_users || tokens.is_some()).await?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| ServerError::Address { address: options.address.clone(), reason: error.to_string() })?;
+        Ok(Self { listener, address, tls, options, tokens })
+    }
+
+    /// The server of `database` on this socket.
+    pub fn into_server(self, database: Database) -> FlightServer {
+        let Self { listener, address, tls, options, tokens } = self;
+        let authenticator = Authenticator::new(tokens, database.clone());
+        let service = Arc::new(SqlService::new(database, authenticator, options.limits.clone()));
+        FlightServer { listener, address, tls, options, service }
+    }
+}
+
 /// A Flight SQL server that listens already, so that its address is known before it serves.
 pub struct FlightServer {
     listener: TcpListener,
@@ -104,16 +148,10 @@ pub struct FlightServer {
 }
 
 impl FlightServer {
-    /// Checks the options and opens the socket. Clients that connect from now on wait until [`serve`](Self::serve).
+    /// A listener and its server in one step.
     pub async fn bind(options: FlightOptions, database: Database) -> Result<Self, ServerError> {
-        let authenticator = Authenticator::open(options.token_file.as_deref(), database.clone())?;
-        let tls = options.tls.as_ref().map(tls_config).transpose()?;
-        let listener = listen(&options, authenticator.is_on()).await?;
-        let address = listener
-            .local_addr()
-            .map_err(|error| ServerError::Address { address: options.address.clone(), reason: error.to_string() })?;
-        let service = Arc::new(SqlService::new(database, authenticator, options.limits.clone()));
-        Ok(Self { listener, address, tls, options, service })
+        let has_users = database.has_users();
+        Ok(FlightListener::bind(options, has_users).await?.into_server(database))
     }
 
     /// Where the server listens, with the port the operating system picked.
@@ -148,7 +186,9 @@ impl FlightServer {
         let cutting = async {
             if drained.await.is_ok() {
                 tokio::time::sleep(self.options.shutdown_grace).await;
-                tracing::warn!("cutting the connections that did not end within the grace period");
+                tracing::warn!("stopping the statements that did not end within the grace period");
+                self.service.stop_running();
+                tokio::time::sleep(FAREWELL_MAX).await;
                 cut.send_replace(true);
             }
             std::future::pending::<()>().await;

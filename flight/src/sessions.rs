@@ -16,6 +16,7 @@
 //! Invariants: no statement runs in a transaction that has ended. A statement whose effect would end with the call is refused rather than silently forgotten: SQL `BEGIN`
 //! or `SET` without a session to keep it is an error that says how to get one.
 
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -46,6 +47,8 @@ pub(crate) struct Savepoint {
 /// A session whose only purpose is one transaction.
 pub(crate) struct OpenTransaction {
     session: Session,
+    /// The connection it was begun on.
+    peer: Option<SocketAddr>,
     /// Read by statements while they are executed, written by what begins and ends the transaction.
     phase: RwLock<Phase>,
 }
@@ -189,6 +192,23 @@ impl Sessions {
         }
     }
 
+    /// Where a prepared statement runs now. If the transaction it was prepared in is over, that is the one the same
+    /// connection has open instead: ADBC keeps a statement's handle as long as a cursor executes the same text, over
+    /// commits and rollbacks, each of which begins the next transaction at once.
+    pub(crate) fn home_now(&self, caller: &Caller, home: &Home) -> Result<Home, Status> {
+        let Home::Transaction(handle) = home else { return Ok(home.clone()) };
+        if self.transactions.get(&caller.principal, *handle).is_ok() {
+            return Ok(home.clone());
+        }
+        let same_connection = |open: &OpenTransaction| caller.peer.is_some() && open.peer == caller.peer;
+        match self.transactions.only(&caller.principal, same_connection) {
+            Some(next) => Ok(Home::Transaction(next)),
+            None => Err(refuse("25P01", "the transaction in which the statement was prepared has ended")
+                .hint("prepare it again (in Python: use a new cursor)")
+                .into()),
+        }
+    }
+
     /// Takes the session of a home into use.
     pub(crate) fn enter(&self, principal: &Principal, home: &Home) -> Result<Scope, Status> {
         Ok(match home {
@@ -235,9 +255,10 @@ impl Sessions {
     }
 
     /// Opens a transaction with a session of its own.
-    pub(crate) fn begin(&self, principal: &Principal) -> Result<Handle, Status> {
-        let session = self.connect(principal);
-        self.transactions.insert(principal, OpenTransaction { session, phase: RwLock::new(Phase::Waiting) })
+    pub(crate) fn begin(&self, caller: &Caller) -> Result<Handle, Status> {
+        let session = self.connect(&caller.principal);
+        let transaction = OpenTransaction { session, peer: caller.peer, phase: RwLock::new(Phase::Waiting) };
+        self.transactions.insert(&caller.principal, transaction)
     }
 
     /// Reads a transaction id and ends its being known: whoever takes it must end the transaction.

@@ -106,6 +106,11 @@ impl SqlService {
         self.sessions.sweep();
     }
 
+    /// Stops the statements that run, telling their clients that the server ends.
+    pub(crate) fn stop_running(&self) {
+        self.running.shut_down();
+    }
+
     /// Forgets all handles.
     pub(crate) fn clear(&self) {
         self.tickets.clear();

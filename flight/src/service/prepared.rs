@@ -1,8 +1,9 @@
 //! Prepared statements: a handle for a planned statement and the parameters bound to it.
 //!
 //! Invariants: a ticket takes the parameters that were bound when it was handed out, so binding again or closing the
-//! handle does not change a query that is under way. A statement prepared in a transaction can be executed as long as
-//! the transaction lasts; one prepared under a session token, as long as the session.
+//! handle does not change a query that is under way. A statement prepared under a session token can be executed as
+//! long as the session lasts; one prepared in a transaction as long as the transaction, and then in the one that the same
+//! connection has open in its place ([`Sessions::home_now`](crate::sessions::Sessions::home_now)).
 
 use std::sync::Arc;
 
@@ -39,8 +40,8 @@ struct Bound {
 }
 
 impl PreparedStatement {
-    fn job(&self) -> Job {
-        let mut job = Job::new(self.home.clone(), Arc::clone(&self.plan));
+    fn job(&self, home: Home) -> Job {
+        let mut job = Job::new(home, Arc::clone(&self.plan));
         if let Some(bound) = self.bound.lock().clone() {
             job.schema = bound.schema;
             job.parameters = Some(bound.parameters);
@@ -97,7 +98,8 @@ impl SqlService {
 
     /// The statement as it is bound now.
     pub(super) fn prepared_job(&self, caller: &Caller, handle: &[u8]) -> Result<Job, Status> {
-        Ok(self.prepared_statement(caller, handle)?.job())
+        let statement = self.prepared_statement(caller, handle)?;
+        Ok(statement.job(self.sessions.home_now(caller, &statement.home)?))
     }
 
     /// The schema of its result.
@@ -143,8 +145,7 @@ impl SqlService {
         handle: &[u8],
         messages: PeekableFlightDataStream,
     ) -> Result<i64, Status> {
-        let statement = self.prepared_statement(caller, handle)?;
-        let mut job = statement.job();
+        let mut job = self.prepared_job(caller, handle)?;
         if let Some(parameters) = self.read_parameters(messages).await? {
             job.parameters = Some(parameters);
         }

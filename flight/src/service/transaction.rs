@@ -22,7 +22,7 @@ const ROLL_BACK_TO_SAVEPOINT: i32 = 2;
 
 impl SqlService {
     pub(super) fn begin_transaction(&self, caller: &Caller) -> Result<ActionBeginTransactionResult, Status> {
-        let handle = self.sessions.begin(&caller.principal)?;
+        let handle = self.sessions.begin(caller)?;
         Ok(ActionBeginTransactionResult { transaction_id: handle.to_bytes() })
     }
 

@@ -6,7 +6,7 @@ use futures::StreamExt;
 use rustydb_engine::{Database, DatabaseOptions};
 use rustydb_flight::{FlightOptions, FlightServer, ServerError, TlsFiles};
 
-use crate::support::{ENDLESS_QUERY, TestServer, create_many, number, update};
+use crate::support::{ENDLESS_QUERY, TestServer, create_many, number, status, update};
 
 async fn refusal(options: FlightOptions) -> ServerError {
     let database = Database::open(DatabaseOptions::memory()).await.unwrap();
@@ -65,7 +65,16 @@ async fn a_shutdown_cuts_what_does_not_end_within_the_grace_period() {
     let info = client.execute(ENDLESS_QUERY.to_owned(), None).await.unwrap();
     let mut rows = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();
     assert!(rows.next().await.unwrap().is_ok());
-    let stopped = tokio::time::timeout(Duration::from_secs(30), server.shut_down()).await;
+    let reading = async {
+        loop {
+            if let Err(error) = rows.next().await.expect("the stream does not end by itself") {
+                return error;
+            }
+        }
+    };
+    let stopping = tokio::time::timeout(Duration::from_secs(30), server.shut_down());
+    let (error, stopped) = tokio::join!(reading, stopping);
     stopped.expect("an endless query does not keep the server").unwrap();
-    while let Some(Ok(_)) = rows.next().await {}
+    let status = status(error);
+    assert_eq!(status.metadata().get("x-sqlstate").unwrap(), "57P01", "{status:?}");
 }

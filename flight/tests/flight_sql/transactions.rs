@@ -89,6 +89,42 @@ async fn prepared_statements_run_in_the_transaction_they_were_prepared_in() {
 }
 
 #[tokio::test]
+async fn a_prepared_statement_goes_on_in_the_next_transaction_of_its_connection() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    update(&mut client, "CREATE TABLE t (id BIGINT PRIMARY KEY, name VARCHAR)").await.unwrap();
+    // As ADBC does it for one cursor that executes one text again and again.
+    let mut transaction = client.begin_transaction().await.unwrap();
+    let mut insert =
+        client.prepare("INSERT INTO t VALUES ($1, $2)".to_owned(), Some(transaction.clone())).await.unwrap();
+    let mut count = client.prepare("SELECT id FROM t".to_owned(), Some(transaction.clone())).await.unwrap();
+    for (ids, action, expected) in
+        [(0..2, EndTransaction::Commit, 2), (2..4, EndTransaction::Rollback, 2), (2..5, EndTransaction::Commit, 5)]
+    {
+        insert.set_parameters(people(ids.clone())).unwrap();
+        assert_eq!(insert.execute_update().await.unwrap() as usize, ids.count());
+        client.end_transaction(transaction, action).await.unwrap();
+        assert_eq!(number(&mut client, "SELECT count(*) FROM t").await, expected, "it ran in the transaction");
+        transaction = client.begin_transaction().await.unwrap();
+        let info = count.execute().await.unwrap();
+        let rows: usize = fetch(&mut client, info).await.unwrap().iter().map(|batch| batch.num_rows()).sum();
+        assert_eq!(rows as i64, expected);
+    }
+    // Which of two would be meant cannot be known, and another connection's is never meant.
+    let second = client.begin_transaction().await.unwrap();
+    client.end_transaction(transaction, EndTransaction::Commit).await.unwrap();
+    let third = client.begin_transaction().await.unwrap();
+    assert_refused(insert.execute_update().await, Code::NotFound, "25P01");
+    for open in [second, third] {
+        client.end_transaction(open, EndTransaction::Rollback).await.unwrap();
+    }
+    let mut other = server.client().await;
+    other.begin_transaction().await.unwrap();
+    let status = assert_refused(insert.execute_update().await, Code::NotFound, "25P01");
+    assert!(status.message().contains("prepare it again"), "{status:?}");
+}
+
+#[tokio::test]
 async fn an_ended_or_unknown_transaction_is_refused() {
     let server = TestServer::start().await;
     let mut client = server.client().await;
