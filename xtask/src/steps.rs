@@ -112,9 +112,10 @@ fn run_step(workspace: &Workspace, step: Step) -> Result<StepResult> {
     };
     match step {
         Step::Fmt => plain(cargo(&["fmt", "--all", "--check"]), "run `cargo fmt --all`"),
-        Step::Clippy => {
-            plain(cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]), "see the warnings above")
-        }
+        Step::Clippy => plain(
+            cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+            "see the warnings above",
+        ),
         Step::Tidy => Ok(if tidy::run(workspace)? {
             StepResult::Passed(String::new())
         } else {
@@ -141,7 +142,7 @@ fn plain(mut command: Command, advice: &str) -> Result<StepResult> {
 
 fn build_command(workspace: &Workspace) -> Command {
     let mut command = workspace.cargo();
-    command.arg("build").args(TESTED_PACKAGES).arg("--all-targets");
+    command.args(["build", "--locked"]).args(TESTED_PACKAGES).arg("--all-targets");
     command
 }
 
@@ -158,7 +159,7 @@ pub(crate) fn build_binary(workspace: &Workspace) -> Result<PathBuf> {
 
 fn rust_tests(workspace: &Workspace) -> Result<StepResult> {
     let mut command = workspace.cargo();
-    command.arg("test").args(TESTED_PACKAGES).arg("--no-fail-fast");
+    command.args(["test", "--locked"]).args(TESTED_PACKAGES).arg("--no-fail-fast");
     let mut counts = TestCounts::default();
     let success = echo_lines(&mut command, |line| counts.read(line))?;
     Ok(if success && counts.failed == 0 {
@@ -177,7 +178,11 @@ pub(crate) fn run_sqlite_corpus(workspace: &Workspace, corpus: Option<&Path>) ->
         return Ok(true);
     };
     let mut command = workspace.cargo();
-    command.arg("test").args(TESTED_PACKAGES).args(["--test", "sql"]).env("RUSTYDB_SQLITE_CORPUS", corpus);
+    command
+        .args(["test", "--locked"])
+        .args(TESTED_PACKAGES)
+        .args(["--test", "sql"])
+        .env("RUSTYDB_SQLITE_CORPUS", corpus);
     let status = command.stdin(Stdio::null()).status().map_err(|error| cannot_start(&command, &error))?;
     Ok(status.success())
 }

@@ -4,7 +4,7 @@ use super::{CommandError, Exit, describe, print, runtime, start_logging};
 use crate::config::Config;
 use clap::Args;
 use rustydb::Database;
-use rustydb_flight::{FlightServer, ServerError};
+use rustydb_flight::{FlightListener, ServerError};
 use std::io;
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -97,32 +97,36 @@ pub(crate) fn run(arguments: Arguments, log: Option<String>) -> Result<Exit, Com
 async fn serve(config: &Config) -> Result<Exit, CommandError> {
     // From here on a signal is a request, not the end; also while the log is replayed.
     let mut stop = stop_on_signals().map_err(CommandError::failed)?;
-    let database =
-        Database::open(config.database_options()).await.map_err(|error| CommandError::cannot_open(&error))?;
-    let served = match FlightServer::bind(config.flight_options(), database.clone()).await {
-        Ok(server) => {
-            tracing::info!("database {} is open", config.data().display());
-            // Should nobody read our output, the server is still of use.
-            print(&format!("flight-sql listening on {}\n", server.address()))?;
-            let stopped = async move {
-                // The sender lives in the task that waits for signals, which never ends.
-                let _ = stop.wait_for(|stop| *stop).await;
-            };
-            server.serve(stopped).await
-        }
-        Err(error) => Err(error),
+    // Before the database: a server that cannot serve must not create one.
+    let options = config.database_options();
+    let has_users = Database::has_users_at(&options.location).map_err(|error| CommandError::cannot_open(&error))?;
+    let listener = FlightListener::bind(config.flight_options(), has_users).await.map_err(explain)?;
+    let database = Database::open(options).await.map_err(|error| CommandError::cannot_open(&error))?;
+    let server = listener.into_server(database.clone());
+    tracing::info!("database {} is open", config.data().display());
+    // Should nobody read our output, the server is still of use.
+    print(&format!("flight-sql listening on {}\n", server.address()))?;
+    let stopped = async move {
+        // The sender lives in the task that waits for signals, which never ends.
+        let _ = stop.wait_for(|stop| *stop).await;
     };
+    let served = server.serve(stopped).await;
     let closed = database.close().await;
-    served.map_err(|error| match error {
-        ServerError::Exposed { .. } | ServerError::TokenFile { .. } | ServerError::Tls { .. } => {
-            CommandError::usage(error)
-        }
-        ServerError::Transport(_) => CommandError::failed(error),
-        error => CommandError::Unavailable(error.to_string()),
-    })?;
+    served.map_err(explain)?;
     closed.map_err(|error| CommandError::failed(describe(&error)))?;
     tracing::info!("the database is closed");
     Ok(Exit::Success)
+}
+
+fn explain(error: ServerError) -> CommandError {
+    match error {
+        ServerError::Malformed { .. }
+        | ServerError::Exposed { .. }
+        | ServerError::TokenFile { .. }
+        | ServerError::Tls { .. } => CommandError::usage(error),
+        ServerError::Transport(_) => CommandError::failed(error),
+        error => CommandError::Unavailable(error.to_string()),
+    }
 }
 
 /// Becomes true at the first SIGTERM or SIGINT; the second one ends the process.

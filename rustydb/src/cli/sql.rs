@@ -2,12 +2,12 @@
 
 use super::{CommandError, Exit, runtime};
 use crate::shell::Shell;
-use crate::shell::backend::Backend;
+use crate::shell::backend::{Backend, RemoteSession};
 use crate::shell::render::Format;
 use crate::shell::repl;
 use crate::shell::script::{self, Lines, Stop};
 use clap::Args;
-use rustydb::{Database, DatabaseOptions};
+use rustydb::{Database, DatabaseOptions, TransactionStatus};
 use rustydb_flight::{RemoteClient, RemoteOptions};
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -36,6 +36,7 @@ error, which is shown on standard error with its line:
   ERROR 42703: column \"nam\" does not exist
   LINE 3: SELECT nam FROM person
                  ^
+  FILE: schema.sql
 Results stream; csv and json need constant memory, and with them (and markdown) nothing but results
 is written to standard output.
 
@@ -132,6 +133,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, CommandError> {
             Ok(())
         })
     };
+    if matches!(outcome, Ok(()) | Err(Stop::Quit)) && shell.backend().transaction_status() != TransactionStatus::Idle {
+        shell.say("WARNING: the transaction that was open is rolled back, as there was no COMMIT");
+    }
     // The session goes first: its open transaction is rolled back.
     runtime.block_on(shell.close());
     if let Some(database) = database {
@@ -174,6 +178,7 @@ fn connect(runtime: &Runtime, url: &str, arguments: &Arguments) -> Result<Backen
         (None, _, Some(path)) => (None, Some(super::first_line(path, "token")?)),
         (None, _, None) => (None, variable("RUSTYDB_TOKEN")),
     };
+    let has_secret = password.is_some() || token.is_some();
     let options = RemoteOptions {
         url: url.to_owned(),
         user: arguments.user.clone(),
@@ -183,10 +188,18 @@ fn connect(runtime: &Runtime, url: &str, arguments: &Arguments) -> Result<Backen
         client_certificate: arguments.client_certificate.clone().zip(arguments.client_key.clone()),
     };
     let client = runtime.block_on(RemoteClient::connect(options)).map_err(|error| {
-        let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
-        CommandError::Unavailable(format!("{} ({}){hint}", error.message(), error.sqlstate()))
+        let hint = match error.sqlstate() {
+            "28000" if !has_secret => Some("give a user with --user, or a token with --token-file or RUSTYDB_TOKEN"),
+            _ => error.hint(),
+        };
+        let hint = hint.map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+        let text = format!("{} ({}){hint}", error.message(), error.sqlstate());
+        match error.sqlstate() {
+            "22023" => CommandError::Usage(text),
+            _ => CommandError::Unavailable(text),
+        }
     })?;
-    Ok(Backend::Remote(Box::new(client)))
+    Ok(Backend::Remote(Box::new(RemoteSession::new(client))))
 }
 
 fn greeting(arguments: &Arguments) -> String {

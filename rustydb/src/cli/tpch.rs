@@ -158,7 +158,7 @@ impl Screen {
         LoadingTable { table, bar, started: Instant::now(), last_line: Instant::now() }
     }
 
-    /// Ends the bar of the last table.
+    /// Ends the bar of a table whose load broke off.
     fn finish_loading(&self) {
         if let Some(finished) = self.loading.lock().unwrap_or_else(PoisonError::into_inner).take() {
             self.finish_table(&finished);
@@ -178,12 +178,11 @@ impl Screen {
 impl Observer for Screen {
     fn loading(&self, table: Table, done: u64, total: u64) {
         let mut current = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_none_or(|loading| loading.table != table)
-            && let Some(finished) = current.replace(self.start_loading(table, total))
-        {
-            self.finish_table(&finished);
-        }
-        let Some(loading) = current.as_mut() else { return };
+        let loading = match current.take_if(|loading| loading.table != table) {
+            None => current.get_or_insert_with(|| self.start_loading(table, total)),
+            // Its load broke off, or nobody said that it was done.
+            Some(_) => current.insert(self.start_loading(table, total)),
+        };
         loading.bar.set_position(done);
         if !self.is_terminal && loading.last_line.elapsed() >= PLAIN_PROGRESS_INTERVAL {
             loading.last_line = Instant::now();
@@ -191,8 +190,14 @@ impl Observer for Screen {
         }
     }
 
+    fn loaded(&self, table: Table) {
+        let mut current = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(finished) = current.take_if(|loading| loading.table == table) {
+            self.finish_table(&finished);
+        }
+    }
+
     fn query_finished(&self, query: &Query, report: &QueryReport) {
-        self.finish_loading();
         let mut heading = self.queries.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lines = String::new();
         if std::mem::take(&mut heading.is_pending) {
@@ -344,12 +349,16 @@ mod tests {
     }
 
     #[test]
-    fn the_bar_follows_from_table_to_table() {
+    fn a_bar_ends_when_its_table_is_loaded() {
         let screen = Screen::new();
         screen.loading(Table::Region, 0, 5);
         screen.loading(Table::Region, 5, 5);
         screen.loading(Table::Nation, 0, 25);
-        let current = screen.loading.lock().unwrap();
-        assert_eq!(current.as_ref().map(|loading| loading.table), Some(Table::Nation));
+        let shown = || screen.loading.lock().unwrap().as_ref().map(|loading| loading.table);
+        assert_eq!(shown(), Some(Table::Nation));
+        screen.loaded(Table::Region);
+        assert_eq!(shown(), Some(Table::Nation), "another one's end");
+        screen.loaded(Table::Nation);
+        assert_eq!(shown(), None, "before the queries begin");
     }
 }

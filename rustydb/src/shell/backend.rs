@@ -10,6 +10,7 @@ use arrow::datatypes::SchemaRef;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use rustydb::{Session, StatementResult, TransactionStatus};
 use rustydb_flight::{RemoteClient, RemoteResult};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A connection.
@@ -17,7 +18,19 @@ pub(crate) enum Backend {
     /// A session of a database opened by this process.
     Embedded(Box<Session>),
     /// A Flight SQL connection.
-    Remote(Box<RemoteClient>),
+    Remote(Box<RemoteSession>),
+}
+
+/// A connection to a server, and what its statements did to its transaction: the protocol does not tell.
+pub(crate) struct RemoteSession {
+    client: RemoteClient,
+    in_transaction: AtomicBool,
+}
+
+impl RemoteSession {
+    pub(crate) fn new(client: RemoteClient) -> Self {
+        RemoteSession { client, in_transaction: AtomicBool::new(false) }
+    }
 }
 
 /// What a statement gave.
@@ -60,8 +73,8 @@ const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 impl Backend {
     /// Ends the session, so that a server need not keep it until it has been idle for long.
     pub(crate) async fn close(self) {
-        if let Backend::Remote(client) = self
-            && let Ok(Err(error)) = tokio::time::timeout(CLOSE_TIME_MAX, client.close()).await
+        if let Backend::Remote(session) = self
+            && let Ok(Err(error)) = tokio::time::timeout(CLOSE_TIME_MAX, session.client.close()).await
         {
             tracing::debug!("closing the session: {error}");
         }
@@ -80,21 +93,35 @@ impl Backend {
                     Outcome::Done { tag: format!("{}{rows}", completion.tag) }
                 }
             }),
-            Backend::Remote(client) => Ok(match client.execute(sql).await? {
-                RemoteResult::Rows(stream) => {
-                    let schema = stream.schema();
-                    Outcome::Rows(ResultRows { schema, batches: stream.map_err(Failure::from).boxed() })
+            Backend::Remote(session) => {
+                let result = session.client.execute(sql).await;
+                match transaction_step(sql) {
+                    Some(TransactionStep::Begins) if result.is_ok() => {
+                        session.in_transaction.store(true, Ordering::Relaxed);
+                    }
+                    // A COMMIT that fails ends it, too.
+                    Some(TransactionStep::Ends) => session.in_transaction.store(false, Ordering::Relaxed),
+                    _ => {}
                 }
-                RemoteResult::Done { rows } => Outcome::Done { tag: command_tag(sql, rows) },
-            }),
+                Ok(match result? {
+                    RemoteResult::Rows(stream) => {
+                        let schema = stream.schema();
+                        Outcome::Rows(ResultRows { schema, batches: stream.map_err(Failure::from).boxed() })
+                    }
+                    RemoteResult::Done { rows } => Outcome::Done { tag: command_tag(sql, rows) },
+                })
+            }
         }
     }
 
-    /// The state of the transaction; a server does not tell.
+    /// The state of the transaction; of a server's, not whether it has failed.
     pub(crate) fn transaction_status(&self) -> TransactionStatus {
         match self {
             Backend::Embedded(session) => session.transaction_status(),
-            Backend::Remote(_) => TransactionStatus::Idle,
+            Backend::Remote(session) => match session.in_transaction.load(Ordering::Relaxed) {
+                true => TransactionStatus::Active,
+                false => TransactionStatus::Idle,
+            },
         }
     }
 
@@ -244,14 +271,42 @@ impl Key {
 /// The tag of a statement that a server has run: Flight SQL reports a number of rows only, so the rest is read off the
 /// statement.
 fn command_tag(sql: &str, rows: u64) -> String {
-    let is_comment = |line: &&str| !line.trim_start().starts_with("--");
-    let mut words = sql.lines().filter(is_comment).flat_map(str::split_whitespace).map(str::to_uppercase);
+    let mut words = words(sql);
     let first = words.next().unwrap_or_default();
     match first.as_str() {
         "INSERT" | "UPDATE" | "DELETE" | "COPY" => format!("{first} {rows}"),
         "CREATE" | "DROP" | "ALTER" => format!("{first} {}", words.next().unwrap_or_default()),
         _ => first,
     }
+}
+
+/// What a statement does to the transaction.
+#[derive(Debug, PartialEq, Eq)]
+enum TransactionStep {
+    Begins,
+    Ends,
+}
+
+fn transaction_step(sql: &str) -> Option<TransactionStep> {
+    let mut words = words(sql);
+    match words.next()?.as_str() {
+        "BEGIN" | "START" => Some(TransactionStep::Begins),
+        "COMMIT" | "END" | "ROLLBACK" | "ABORT" => {
+            let rest: Vec<String> = words.collect();
+            // ROLLBACK TO SAVEPOINT goes back inside of it, AND CHAIN begins the next one.
+            let goes_on = rest.iter().any(|word| word == "TO")
+                || rest.iter().any(|word| word == "CHAIN") && !rest.iter().any(|word| word == "NO");
+            (!goes_on).then_some(TransactionStep::Ends)
+        }
+        _ => None,
+    }
+}
+
+/// The words of a statement in upper case, without comments and semicolons.
+fn words(sql: &str) -> impl Iterator<Item = String> + '_ {
+    let is_comment = |line: &&str| !line.trim_start().starts_with("--");
+    let words = sql.lines().filter(is_comment).flat_map(str::split_whitespace);
+    words.map(|word| word.trim_end_matches(';').to_uppercase()).filter(|word| !word.is_empty())
 }
 
 /// Splits `schema.table`, folding to lower case what is not quoted.
@@ -282,13 +337,30 @@ fn quoted(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{command_tag, split_name};
+    use super::{TransactionStep, command_tag, split_name, transaction_step};
 
     #[test]
     fn a_servers_answer_gets_the_tag_of_the_statement() {
         assert_eq!(command_tag("insert into t values (1)", 1), "INSERT 1");
         assert_eq!(command_tag("-- first\nCREATE\n TABLE t (a int)", 0), "CREATE TABLE");
         assert_eq!(command_tag("BEGIN", 0), "BEGIN");
+    }
+
+    #[test]
+    fn statements_that_begin_and_end_transactions_are_known() {
+        for (sql, step) in [
+            ("begin;", Some(TransactionStep::Begins)),
+            ("-- now\nSTART TRANSACTION READ ONLY", Some(TransactionStep::Begins)),
+            ("commit;", Some(TransactionStep::Ends)),
+            ("ROLLBACK", Some(TransactionStep::Ends)),
+            ("ROLLBACK TO SAVEPOINT a", None),
+            ("COMMIT AND CHAIN", None),
+            ("COMMIT AND NO CHAIN", Some(TransactionStep::Ends)),
+            ("SELECT 'begin'", None),
+            ("", None),
+        ] {
+            assert_eq!(transaction_step(sql), step, "{sql}");
+        }
     }
 
     #[test]

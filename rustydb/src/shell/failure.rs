@@ -6,6 +6,7 @@
 //! LINE 3: SELECT id, nam FROM person
 //!                    ^
 //! HINT: did you mean "name"?
+//! FILE: people.sql
 //! ```
 
 use super::render::value::{escape_controls, width};
@@ -49,8 +50,9 @@ impl Failure {
         Failure::new("57014", "the statement was cancelled")
     }
 
-    /// Writes the error, with the offending line of `source` and a caret below the place when it is known.
-    pub(crate) fn report(&self, source: Option<&Source>, err: &mut dyn Write) -> io::Result<()> {
+    /// Writes the error, with the offending line of `source` and a caret below the place when it is known, and the
+    /// `file` the statement came from.
+    pub(crate) fn report(&self, source: Option<&Source>, file: Option<&str>, err: &mut dyn Write) -> io::Result<()> {
         writeln!(err, "ERROR {}: {}", self.sqlstate, escape_controls(self.message.clone()))?;
         if let (Some((line, column)), Some(source)) = (self.position, source)
             && let Some(text) = usize::try_from(line).ok().and_then(|line| source.sql.lines().nth(line.checked_sub(1)?))
@@ -63,6 +65,14 @@ impl Failure {
         for (label, text) in [("DETAIL", &self.detail), ("HINT", &self.hint)] {
             if let Some(text) = text {
                 writeln!(err, "{label}: {}", escape_controls(text.clone()))?;
+            }
+        }
+        if let Some(file) = file {
+            let file = escape_controls(file.to_owned());
+            match source {
+                // Without a mark, the line is that of the statement's beginning.
+                Some(source) if self.position.is_none() => writeln!(err, "FILE: {file}, line {}", source.first_line)?,
+                _ => writeln!(err, "FILE: {file}")?,
             }
         }
         Ok(())
@@ -116,7 +126,7 @@ mod tests {
 
     fn report(failure: &Failure, sql: &str, first_line: u64) -> String {
         let mut out = Vec::new();
-        failure.report(Some(&Source { sql: sql.to_owned(), first_line }), &mut out).unwrap();
+        failure.report(Some(&Source { sql: sql.to_owned(), first_line }), None, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -131,6 +141,20 @@ mod tests {
              \u{20}               ^\n\
              HINT: did you mean \"name\"?\n"
         );
+    }
+
+    #[test]
+    fn the_file_is_named_with_the_line_if_no_mark_tells_it() {
+        let source = Source { sql: "INSERT INTO t VALUES (1)".to_owned(), first_line: 7 };
+        let shown = |failure: &Failure| {
+            let mut out = Vec::new();
+            failure.report(Some(&source), Some("load.sql"), &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let mut failure = Failure::new("23505", "duplicate key");
+        assert_eq!(shown(&failure), "ERROR 23505: duplicate key\nFILE: load.sql, line 7\n");
+        failure.position = Some((1, 1));
+        assert!(shown(&failure).ends_with("^\nFILE: load.sql\n"));
     }
 
     #[test]

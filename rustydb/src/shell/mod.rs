@@ -40,7 +40,8 @@ pub(crate) struct Shell {
     timing: bool,
     output: Output,
     interrupts: Signal,
-    include_depth: usize,
+    /// The script files that are being run, the innermost last.
+    files: Vec<String>,
 }
 
 /// Where results go.
@@ -68,7 +69,7 @@ impl Shell {
             timing: false,
             output: Output::stdout(),
             interrupts: signal(SignalKind::interrupt())?,
-            include_depth: 0,
+            files: Vec::new(),
         })
     }
 
@@ -109,7 +110,7 @@ impl Shell {
             return stop;
         }
         // Nothing can be said if standard error itself is gone; the exit status still tells.
-        let _ = failure.report(source, &mut io::stderr().lock());
+        let _ = failure.report(source, self.files.last().map(String::as_str), &mut io::stderr().lock());
         Stop::Failed
     }
 
@@ -217,22 +218,19 @@ impl Shell {
     }
 
     /// Talk that is no data goes to standard error, so that results stay clean.
-    fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         // Nobody there to hear it is no reason to stop.
         let _ = writeln!(io::stderr(), "{text}");
     }
 
     async fn include(&mut self, path: &str) -> Result<(), Stop> {
-        if self.include_depth >= INCLUDE_DEPTH_MAX {
+        if self.files.len() >= INCLUDE_DEPTH_MAX {
             let failure = Failure::new("54001", format!("\\i is nested more than {INCLUDE_DEPTH_MAX} files deep"));
             return Err(self.failed(&failure.with_hint("a file may be including itself"), None));
         }
         let lines = Lines::of_file(Path::new(path))
             .map_err(|error| self.failed(&Failure::new("58030", format!("cannot read \"{path}\": {error}")), None))?;
-        self.include_depth += 1;
-        let result = script::run(self, lines).await;
-        self.include_depth -= 1;
-        result
+        script::run(self, lines).await
     }
 
     async fn describe(&mut self, table: &str) -> Result<(), Stop> {

@@ -123,6 +123,8 @@ impl StatementReader {
 /// Lines from a file, from standard input, or from an argument.
 pub(crate) struct Lines {
     receiver: mpsc::Receiver<io::Result<String>>,
+    /// The file they come from, as it was named.
+    file: Option<String>,
 }
 
 impl Lines {
@@ -131,7 +133,8 @@ impl Lines {
     }
 
     pub(crate) fn of_file(path: &Path) -> io::Result<Lines> {
-        Ok(Lines::read(std::fs::File::open(path)?))
+        let lines = Lines::read(std::fs::File::open(path)?);
+        Ok(Lines { file: Some(path.display().to_string()), ..lines })
     }
 
     pub(crate) fn of_stdin() -> Lines {
@@ -151,7 +154,7 @@ impl Lines {
                 }
             }
         });
-        Lines { receiver }
+        Lines { receiver, file: None }
     }
 
     async fn next(&mut self) -> Option<io::Result<String>> {
@@ -177,6 +180,17 @@ fn read_line(input: &mut impl BufRead) -> io::Result<Option<String>> {
 
 /// Runs everything `lines` holds, up to the first error.
 pub(crate) async fn run(shell: &mut Shell, mut lines: Lines) -> Result<(), Stop> {
+    let file = lines.file.take();
+    let is_file = file.is_some();
+    shell.files.extend(file);
+    let result = run_lines(shell, lines).await;
+    if is_file {
+        shell.files.pop();
+    }
+    result
+}
+
+async fn run_lines(shell: &mut Shell, mut lines: Lines) -> Result<(), Stop> {
     let mut reader = StatementReader::new();
     loop {
         let line = tokio::select! {

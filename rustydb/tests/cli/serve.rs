@@ -48,7 +48,7 @@ fn a_port_in_use_is_named() {
     run(directory.path(), &["serve", "--data", "d", "--flight", &address])
         .expect_status(3)
         .expect_stderr(&[&address, "in use"]);
-    run(directory.path(), &["check", "--data", "d"]).expect_status(0);
+    assert!(!directory.path().join("d").exists(), "no database is created for a server that cannot serve");
 }
 
 #[test]
@@ -56,6 +56,7 @@ fn it_does_not_listen_beyond_this_machine_unprotected_unless_told_to() {
     let directory = directory();
     let arguments = ["serve", "--data", "d", "--flight", "0.0.0.0:0"];
     run(directory.path(), &arguments).expect_status(2).expect_stderr(&["0.0.0.0", "--insecure"]);
+    assert!(!directory.path().join("d").exists());
 
     let mut child = rustydb(directory.path(), &arguments).arg("--insecure").stderr(Stdio::inherit()).spawn().unwrap();
     let mut line = String::new();
@@ -71,9 +72,15 @@ fn a_token_is_asked_for_when_there_is_a_token_file() {
     std::fs::write(directory.path().join("tokens"), "a-token-of-some-length\n").unwrap();
     let server = Server::start(directory.path(), "d", &[("RUSTYDB_FLIGHT_TOKEN_FILE", "tokens")]);
     let query = ["sql", "--url", &server.url, "--format", "csv", "-c", "SELECT 1 AS one"];
-    let refused = run(directory.path(), &query);
-    assert_ne!(refused.status, Some(0), "{refused:?}");
-    assert!(refused.stderr.contains("token"), "{refused:?}");
+    run(directory.path(), &query).expect_status(3).expect_stderr(&[
+        "asks who you are (28000)",
+        "--token-file",
+        "RUSTYDB_TOKEN",
+    ]);
+    std::fs::write(directory.path().join("wrong"), "another-token-altogether\n").unwrap();
+    let mut with_wrong = query.to_vec();
+    with_wrong.extend(["--token-file", "wrong"]);
+    run(directory.path(), &with_wrong).expect_status(3).expect_stderr(&["wrong user name, password or token (28P01)"]);
     let mut with_token = query.to_vec();
     with_token.extend(["--token-file", "tokens"]);
     assert_eq!(run(directory.path(), &with_token).expect_status(0).stdout, "one\n1\n");

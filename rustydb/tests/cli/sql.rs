@@ -111,6 +111,7 @@ fn run_broken_script(directory: &Path, connection: &[&str]) {
     assert_eq!(lines[1], "LINE 5:        nam FROM person");
     assert_eq!(lines[2].find('^'), lines[1].find("nam"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("name"), "the nearest name: {}", outcome.stderr);
+    assert_eq!(lines.last(), Some(&"FILE: script.sql"), "{}", outcome.stderr);
     let mut arguments = vec!["sql", "--format", "csv", "-c", "SELECT id FROM person"];
     arguments.extend(connection);
     assert_eq!(run(directory, &arguments).expect_status(0).stdout, "id\n1\n", "the script stopped at its error");
@@ -176,8 +177,17 @@ fn errors_carry_their_sqlstate() {
 fn a_transaction_left_open_is_rolled_back() {
     let directory = directory();
     run_with_input(directory.path(), &["sql"], PEOPLE).expect_status(0);
-    run(directory.path(), &["sql", "-c", "BEGIN; DELETE FROM person"]).expect_status(0);
+    let open = ["sql", "-c", "BEGIN; DELETE FROM person"];
+    run(directory.path(), &open).expect_status(0).expect_stderr(&["WARNING", "rolled back"]);
     run(directory.path(), &["sql", "-c", "BEGIN; DELETE FROM person; SELECT 1 / 0"]).expect_status(1);
+    assert_eq!(rows(directory.path(), "./rustydb-data", "SELECT count(*) FROM person"), ["3"]);
+    let server = Server::start(directory.path(), "./rustydb-data", &[]);
+    let mut remote = open.to_vec();
+    remote.extend(["--url", &server.url]);
+    run(directory.path(), &remote).expect_status(0).expect_stderr(&["WARNING", "rolled back"]);
+    let ended = ["sql", "--url", &server.url, "-c", "BEGIN; DELETE FROM person; ROLLBACK"];
+    assert_eq!(run(directory.path(), &ended).expect_status(0).stderr, "");
+    assert_eq!(server.stop().0, Some(0));
     assert_eq!(rows(directory.path(), "./rustydb-data", "SELECT count(*) FROM person"), ["3"]);
 }
 

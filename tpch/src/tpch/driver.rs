@@ -49,6 +49,11 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (table, done, total);
     }
 
+    /// `table` is in the database, with all its rows.
+    fn loaded(&self, table: Table) {
+        let _ = table;
+    }
+
     /// A query has run as often as was asked for.
     fn query_finished(&self, query: &Query, report: &QueryReport) {
         let _ = (query, report);

@@ -44,6 +44,7 @@ pub async fn load(
             Box::pin(session.execute(table.create_statement(), &[])).await?;
         }
         load_table(session, generator, threads, observer).await?;
+        observer.loaded(table);
         tables.push(TableLoadReport { table, rows, seconds: started.elapsed().as_secs_f64(), reused: false });
     }
     let rows_where = |reused| tables.iter().filter(|table| table.reused == reused).map(|table| table.rows).sum();
