@@ -13,13 +13,16 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
-use super::{CsvFormat, Header, file_error, malformed};
+use super::{CsvFormat, Decoded, Header, file_error, malformed};
 use crate::error::sqlstate;
 use crate::sql::types::name_of;
 use crate::{Error, Result};
 
 /// Rows of a batch.
 const BATCH_ROWS: usize = 8192;
+
+/// What some programs begin UTF-8 files with.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A record longer than this is a quote that never closes.
 const MAX_RECORD_BYTES: usize = 256 * 1024 * 1024;
@@ -61,13 +64,32 @@ impl<R: BufRead> CsvReader<R> {
     }
 
     /// The next batch, or `None` at the end of the file.
-    pub(super) fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+    pub(super) fn next_batch(&mut self) -> Result<Option<Decoded>> {
+        let at_start = self.line == 1;
+        let mut first = Vec::new();
+        self.decode(&mut first).map_err(|error| {
+            let fields = self.schema.fields();
+            let same = |(name, field): (&String, &Arc<Field>)| name.trim().eq_ignore_ascii_case(field.name());
+            let is_header = first.len() == fields.len() && first.iter().zip(fields).all(same);
+            match at_start && is_header {
+                true => error.with_hint("The first line holds the columns' names: add WITH (HEADER true)."),
+                false => error,
+            }
+        })
+    }
+
+    /// Reads a batch, and the fields of its first record into `first`.
+    fn decode(&mut self, first: &mut Vec<String>) -> Result<Option<Decoded>> {
         let columns = self.schema.fields().len();
         let mut builders: Vec<StringBuilder> = (0..columns).map(|_| StringBuilder::new()).collect();
         let mut lines = Vec::new();
         while lines.len() < BATCH_ROWS {
             let mut found = 0;
+            let is_first = lines.is_empty();
             let line = self.read_record(|index, field| {
+                if is_first {
+                    first.push(field.unwrap_or_default().to_owned());
+                }
                 if let Some(builder) = builders.get_mut(index) {
                     builder.append_option(field);
                 }
@@ -91,7 +113,7 @@ impl<R: BufRead> CsvReader<R> {
         for (mut builder, field) in builders.into_iter().zip(self.schema.fields()) {
             arrays.push(parse_column(&builder.finish(), field, &lines, &self.path)?);
         }
-        Ok(Some(RecordBatch::try_new(Arc::clone(&self.schema), arrays)?))
+        Ok(Some(Decoded { batch: RecordBatch::try_new(Arc::clone(&self.schema), arrays)?, lines }))
     }
 
     /// Reads one record and calls `field` with each of its fields' index and text. Returns its first line.
@@ -136,6 +158,15 @@ impl<R: BufRead> CsvReader<R> {
         let mut record = self.record.as_slice();
         record = record.strip_suffix(b"\n").unwrap_or(record);
         record = record.strip_suffix(b"\r").unwrap_or(record);
+        if first_line == 1
+            && let Some(rest) = record.strip_prefix(BYTE_ORDER_MARK)
+        {
+            if rest.is_empty() {
+                // Nothing but the mark is an empty file.
+                return Ok(None);
+            }
+            record = rest;
+        }
         let text = std::str::from_utf8(record)
             .map_err(|_| malformed(&self.path, Some(first_line), "the record is not UTF-8 text"))?;
         split_fields(text, delimiter, quote, escape, &self.format.null, &mut field);
@@ -364,7 +395,9 @@ mod tests {
     fn read(text: &str, types: &[DataType]) -> Result<Option<RecordBatch>> {
         let columns =
             types.iter().enumerate().map(|(index, data_type)| Field::new(format!("c{index}"), data_type.clone(), true));
-        CsvReader::new(text.as_bytes(), Path::new("t.csv").into(), format(), columns.collect())?.next_batch()
+        CsvReader::new(text.as_bytes(), Path::new("t.csv").into(), format(), columns.collect())?
+            .next_batch()
+            .map(|decoded| decoded.map(|decoded| decoded.batch))
     }
 
     #[test]
@@ -381,6 +414,27 @@ mod tests {
         let error = read("1,\"two\nlines\"\nnope,x\n", &[DataType::Int32, DataType::Utf8View]).unwrap_err();
         assert_eq!(error.message(), "t.csv, line 3: column \"c0\": invalid input for type integer: \"nope\"");
         assert_eq!(error.sqlstate(), "22P02");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_field() {
+        let batch = read("\u{feff}1,a\n2,\u{feff}\n", &[DataType::Int32, DataType::Utf8View]).unwrap().unwrap();
+        assert_eq!((batch.num_rows(), batch.column(1).as_string_view().value(1)), (2, "\u{feff}"));
+        assert!(read("\u{feff}", &[DataType::Utf8View]).unwrap().is_none());
+        let fields = vec![Field::new("id", DataType::Int32, true)];
+        let format = CsvFormat { header: Header::Match, ..format() };
+        let mut reader =
+            CsvReader::new("\u{feff}\"id\"\n7\n".as_bytes(), Path::new("t.csv").into(), format, fields).unwrap();
+        assert_eq!(reader.next_batch().unwrap().unwrap().lines, [2]);
+    }
+
+    #[test]
+    fn a_header_that_was_not_announced_is_recognised() {
+        let hint =
+            |text: &str| read(text, &[DataType::Int32, DataType::Utf8View]).unwrap_err().hint().map(str::to_owned);
+        assert!(hint("c0,C1\n1,a\n").is_some_and(|hint| hint.contains("HEADER true")));
+        assert_eq!(hint("c0,c2\n1,a\n"), None);
+        assert_eq!(hint("1,a\nc0,c1\n"), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::ArrayRef;
 use arrow::datatypes::Field;
 use futures::{Stream, StreamExt, stream};
 use rustydb_storage::{TableDef, Transaction};
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::csv::CsvReader;
 use super::json::JsonReader;
 use super::parquet::{ParquetFile, ParquetReader};
-use super::{Format, allowed_file, file_error};
+use super::{Decoded, Format, allowed_file, file_error};
 use crate::dml::defaults::{column_index, sources_by_name};
 use crate::dml::insert::load;
 use crate::dml::rows::{Arrangement, RowCheck};
@@ -57,12 +57,33 @@ pub(crate) async fn copy_from(
     })?;
     drop(context);
     let (arrangement, check) = (Arrangement::new(sources), RowCheck::new(&table));
-    let rows = batches(reader).map(move |batch| {
-        let batch = batch?;
-        let columns = arrangement.arrange(&batch)?;
-        check.conform(&columns, batch.num_rows()).map_err(|error| file_error(&path, None, error))
+    let file = Arc::clone(&path);
+    let rows = batches(reader).map(move |decoded| {
+        let decoded = decoded?;
+        let columns = arrangement.arrange(&decoded.batch)?;
+        check
+            .conform(&columns, decoded.batch.num_rows())
+            .map_err(|error| locate(&file, &check, &columns, &decoded.lines, error))
     });
-    load(statement, transaction, &table, Box::pin(rows)).await
+    load(statement, transaction, &table, Box::pin(rows)).await.map_err(|error| {
+        // Of a duplicate key or a missing parent the store does not know the origin.
+        let says_where = error.message().starts_with(&path.display().to_string());
+        match error.sqlstate().starts_with("23") && !says_where {
+            true => file_error(&path, None, error),
+            false => error,
+        }
+    })
+}
+
+/// The error of the first row that fails on its own, with its line.
+fn locate(path: &Path, check: &RowCheck, columns: &[ArrayRef], lines: &[u64], error: Error) -> Error {
+    for (row, line) in lines.iter().enumerate() {
+        let columns: Vec<ArrayRef> = columns.iter().map(|column| column.slice(row, 1)).collect();
+        if let Err(error) = check.conform(&columns, 1) {
+            return file_error(path, Some(*line), error);
+        }
+    }
+    file_error(path, None, error)
 }
 
 /// A reader of any format.
@@ -73,7 +94,7 @@ enum Reader {
 }
 
 impl Reader {
-    fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+    fn next_batch(&mut self) -> Result<Option<Decoded>> {
         match self {
             Reader::Csv(reader) => reader.next_batch(),
             Reader::Json(reader) => reader.next_batch(),
@@ -125,7 +146,7 @@ fn table_fields(table: &TableDef, named: Vec<String>) -> Result<(Vec<String>, Ve
 }
 
 /// Decodes on a thread of its own, a few batches ahead. The thread ends when nobody takes its batches any more.
-fn batches(mut reader: Reader) -> impl Stream<Item = Result<RecordBatch>> + Send {
+fn batches(mut reader: Reader) -> impl Stream<Item = Result<Decoded>> + Send {
     let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
     tokio::task::spawn_blocking(move || {
         loop {

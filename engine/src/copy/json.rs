@@ -13,8 +13,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::Decoder;
 
-use super::csv::parse_column;
-use super::{file_error, malformed};
+use super::csv::{BYTE_ORDER_MARK, parse_column};
+use super::{Decoded, file_error, malformed};
 use crate::{Error, Result};
 
 /// Lines decoded together: enough to forget the overhead, few enough to search for a mistake.
@@ -43,7 +43,7 @@ impl<R: BufRead> JsonReader<R> {
         JsonReader { input, path, schema: Arc::new(Schema::new(fields)), decoded, line: 0 }
     }
 
-    pub(super) fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+    pub(super) fn next_batch(&mut self) -> Result<Option<Decoded>> {
         // Each line with its number; blank lines are none.
         let mut lines: Vec<(u64, Vec<u8>)> = Vec::with_capacity(LINES);
         while lines.len() < LINES {
@@ -56,6 +56,9 @@ impl<R: BufRead> JsonReader<R> {
                 break;
             }
             self.line += 1;
+            if self.line == 1 && line.starts_with(BYTE_ORDER_MARK) {
+                line.drain(..BYTE_ORDER_MARK.len());
+            }
             if !line.trim_ascii().is_empty() {
                 lines.push((self.line, line));
             }
@@ -75,7 +78,7 @@ impl<R: BufRead> JsonReader<R> {
             .zip(batch.columns())
             .map(|(field, column)| self.convert(field, column, &numbers));
         let columns = columns.collect::<Result<Vec<_>>>()?;
-        Ok(Some(RecordBatch::try_new(Arc::clone(&self.schema), columns)?))
+        Ok(Some(Decoded { batch: RecordBatch::try_new(Arc::clone(&self.schema), columns)?, lines: numbers }))
     }
 
     fn convert(&self, field: &Field, column: &ArrayRef, lines: &[u64]) -> Result<ArrayRef> {
@@ -127,12 +130,13 @@ mod tests {
 
     fn read(text: &str) -> Result<Option<RecordBatch>> {
         let fields = vec![Field::new("a", DataType::Int32, true), Field::new("b", DataType::Utf8View, true)];
-        JsonReader::new(text.as_bytes(), Path::new("t.json").into(), fields).next_batch()
+        let decoded = JsonReader::new(text.as_bytes(), Path::new("t.json").into(), fields).next_batch()?;
+        Ok(decoded.map(|decoded| decoded.batch))
     }
 
     #[test]
     fn objects_are_matched_by_name_and_blank_lines_skipped() {
-        let batch = read("{\"b\": \"x\", \"a\": 1}\n\n{\"a\": null}\n").unwrap().unwrap();
+        let batch = read("\u{feff}{\"b\": \"x\", \"a\": 1}\n\n{\"a\": null}\n").unwrap().unwrap();
         assert_eq!((batch.num_rows(), batch.column(0).null_count(), batch.column(1).null_count()), (2, 1, 1));
     }
 

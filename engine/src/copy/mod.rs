@@ -13,10 +13,12 @@ mod csv;
 pub(crate) mod from;
 mod json;
 mod parquet;
+mod target;
 pub(crate) mod to;
 
 use std::path::{Path, PathBuf};
 
+use ::arrow::array::RecordBatch;
 use ::datafusion::parquet::basic::{Compression, ZstdLevel};
 
 use crate::error::sqlstate;
@@ -242,6 +244,13 @@ fn parquet_compression(name: Option<&str>) -> Result<Compression> {
         Some(other) => Err(Error::unsupported(format!("COMPRESSION {other}"))
             .with_hint("Parquet files are written with zstd, snappy, lz4 or uncompressed.")),
     }
+}
+
+/// Rows as they come out of a file.
+struct Decoded {
+    batch: RecordBatch,
+    /// The line of each row; empty where there are no lines.
+    lines: Vec<u64>,
 }
 
 /// An error that belongs to a file, with the line if there is one.

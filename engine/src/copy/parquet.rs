@@ -4,12 +4,11 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::parquet::arrow::ProjectionMask;
 use datafusion::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
-use super::{file_error, malformed};
+use super::{Decoded, file_error, malformed};
 use crate::error::{nearest, sqlstate};
 use crate::{Error, Result};
 
@@ -65,7 +64,9 @@ pub(super) struct ParquetReader {
 }
 
 impl ParquetReader {
-    pub(super) fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
-        self.batches.next().transpose().map_err(|error| malformed(&self.path, None, error.to_string()))
+    pub(super) fn next_batch(&mut self) -> Result<Option<Decoded>> {
+        let batch = self.batches.next().transpose();
+        let batch = batch.map_err(|error| malformed(&self.path, None, error.to_string()))?;
+        Ok(batch.map(|batch| Decoded { batch, lines: Vec::new() }))
     }
 }

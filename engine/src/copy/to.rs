@@ -1,11 +1,8 @@
-//! COPY … TO: rows into a file.
-//!
-//! The rows go to a file of another name beside the target, which takes the target's place when it is complete and on
-//! disk. A failed COPY leaves neither.
+//! COPY … TO: rows into a file ([`Target`]).
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -16,6 +13,7 @@ use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use futures::StreamExt;
 
 use super::csv::{CsvWriter, printable};
+use super::target::Target;
 use super::{Format, allowed_file};
 use crate::dml::defaults::column_index;
 use crate::session::Statement;
@@ -51,16 +49,20 @@ pub(crate) async fn copy_to(statement: &Statement<'_>, context: &StatementContex
     let format = Format::of(&options, &path)?;
     let ready = make_ready(context, bind(plan_query(context, *query)?, statement.parameters)?).await?;
     let mut rows = statement.start(ready);
-    let file = UnfinishedFile::create(&path)?;
-    let mut writer = file.writer(format, rows.schema())?;
+    // Opening a pipe waits for its reader: not on a thread that others need.
+    let data = statement.database.directory().map(Path::to_owned);
+    let opened = tokio::task::spawn_blocking(move || Target::open(&path, data.as_deref()));
+    let target = opened.await??;
+    let mut writer = FileWriter::new(&target, format, rows.schema()).map_err(|error| failed(&target, error))?;
     let mut count = 0;
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         count += batch.num_rows() as u64;
-        writer.write(&batch).map_err(|error| file.failed(error))?;
+        writer.write(&batch).map_err(|error| failed(&target, error))?;
     }
-    writer.finish().map_err(|error| file.failed(error))?;
-    file.finish()?;
+    writer.finish().map_err(|error| failed(&target, error))?;
+    let named = target.named().to_owned();
+    target.finish().map_err(|error| Error::io(format!("cannot write {}", named.display()), &error))?;
     Ok(count)
 }
 
@@ -96,64 +98,10 @@ impl<E: Into<Error>> From<E> for WriteError {
     }
 }
 
-/// A file on its way; removed unless it is finished.
-struct UnfinishedFile {
-    file: File,
-    temporary: PathBuf,
-    path: PathBuf,
-    finished: bool,
-}
-
-impl UnfinishedFile {
-    fn create(path: &Path) -> Result<Self> {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("copy");
-        let temporary = path.with_file_name(format!(".{name}.{}.tmp", uuid::Uuid::new_v4().simple()));
-        let file = File::create_new(&temporary)
-            .map_err(|error| Error::io(format!("cannot write {}", path.display()), &error))?;
-        Ok(UnfinishedFile { file, temporary, path: path.to_owned(), finished: false })
-    }
-
-    fn writer(&self, format: Format, schema: SchemaRef) -> Result<FileWriter> {
-        let file = self.file.try_clone().map_err(|error| self.failed(error.into()))?;
-        let file = BufWriter::with_capacity(WRITE_BUFFER, file);
-        Ok(match format {
-            Format::Csv(format) => {
-                FileWriter::Csv(CsvWriter::new(file, format, &schema).map_err(|error| self.failed(error.into()))?)
-            }
-            // NULL is written as null: a missing name would be a different object.
-            Format::Json => FileWriter::Json(WriterBuilder::new().with_explicit_nulls(true).build(file)),
-            Format::Parquet { compression } => {
-                let properties = WriterProperties::builder().set_compression(compression).build();
-                let writer = ArrowWriter::try_new(file, schema, Some(properties));
-                FileWriter::Parquet(Box::new(
-                    writer.map_err(|error| Error::from(datafusion::error::DataFusionError::from(error)))?,
-                ))
-            }
-        })
-    }
-
-    fn failed(&self, error: WriteError) -> Error {
-        match error {
-            WriteError::Io(error) => Error::io(format!("cannot write {}", self.path.display()), &error),
-            WriteError::Other(error) => error,
-        }
-    }
-
-    /// Gives the file its name, after its content is on disk.
-    fn finish(mut self) -> Result<()> {
-        let renamed = self.file.sync_all().and_then(|()| std::fs::rename(&self.temporary, &self.path));
-        renamed.map_err(|error| self.failed(error.into()))?;
-        self.finished = true;
-        Ok(())
-    }
-}
-
-impl Drop for UnfinishedFile {
-    fn drop(&mut self) {
-        if !self.finished {
-            // Nothing more can be done about a file that cannot be removed.
-            let _ = std::fs::remove_file(&self.temporary);
-        }
+fn failed(target: &Target, error: WriteError) -> Error {
+    match error {
+        WriteError::Io(error) => Error::io(format!("cannot write {}", target.named().display()), &error),
+        WriteError::Other(error) => error,
     }
 }
 
@@ -164,6 +112,20 @@ enum FileWriter {
 }
 
 impl FileWriter {
+    fn new(target: &Target, format: Format, schema: SchemaRef) -> Result<Self, WriteError> {
+        let file = BufWriter::with_capacity(WRITE_BUFFER, target.file()?);
+        Ok(match format {
+            Format::Csv(format) => FileWriter::Csv(CsvWriter::new(file, format, &schema)?),
+            // NULL is written as null: a missing name would be a different object.
+            Format::Json => FileWriter::Json(WriterBuilder::new().with_explicit_nulls(true).build(file)),
+            Format::Parquet { compression } => {
+                let properties = WriterProperties::builder().set_compression(compression).build();
+                let writer = ArrowWriter::try_new(file, schema, Some(properties));
+                FileWriter::Parquet(Box::new(writer.map_err(datafusion::error::DataFusionError::from)?))
+            }
+        })
+    }
+
     fn write(&mut self, batch: &RecordBatch) -> Result<(), WriteError> {
         match self {
             FileWriter::Csv(writer) => writer.write(batch)??,

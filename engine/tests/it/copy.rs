@@ -86,13 +86,14 @@ async fn malformed_files_are_refused_with_file_and_line() {
         ("a.csv", "1,a\n2\n", "", "22P04", "a.csv, line 2"),
         ("b.csv", "1,a\nx,b\n", "", "22P02", "b.csv, line 2: column \"id\""),
         ("c.csv", "1,a\n99999999999,b\n", "", "22P02", "c.csv, line 2"),
-        ("d.csv", "1,a\n2,\n", "", "23502", "d.csv"),
-        ("e.csv", "1,a\n2,toolong\n", "", "22001", "e.csv"),
-        ("f.csv", "1,a\n1,b\n", "", "23505", "t_pkey"),
+        ("d.csv", "1,a\n2,\n", "", "23502", "d.csv, line 2"),
+        ("e.csv", "1,a\n2,toolong\n", "", "22001", "e.csv, line 2"),
+        ("f.csv", "1,a\n1,b\n", "", "23505", "f.csv: duplicate key"),
         ("g.csv", "1,\"a\n2,b\n", "", "22P04", "does not end"),
         ("h.csv", "no,names\n1,a\n", "(HEADER match)", "22P04", "header"),
         ("i.parquet", "not parquet at all", "", "22P04", "i.parquet"),
         ("j.json", "{\"id\": 1, \"s\": \"a\"}\n{\"id\": \n", "", "22P04", "j.json, line 2"),
+        ("l.json", "{\"id\": 1, \"s\": \"a\"}\n\n{\"id\": 2}\n", "", "23502", "l.json, line 3"),
         ("k.json", "{\"id\": 1, \"s\": \"a\"}\n{\"idd\": 2}\n", "", "22P04", "k.json, line 2"),
     ] {
         let failure = load(&session, directory.path(), name, content, options).await;
@@ -185,4 +186,29 @@ async fn a_server_may_forbid_files() {
         &[("COPY t FROM '/etc/passwd' (FORMAT csv)", "42501"), ("COPY t TO '/tmp/x.csv'", "42501")],
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_file_with_mark_and_header_is_loaded() {
+    let directory = tempfile::tempdir().unwrap();
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (id int PRIMARY KEY, s text)").await;
+    let failure = load(&session, directory.path(), "a.csv", "\u{feff}id,s\n1,a\n", "").await;
+    assert!(failure.hint().is_some_and(|hint| hint.contains("HEADER true")), "{failure:?}");
+    let file = path(&directory, "a.csv");
+    assert_eq!(affected(&session, &format!("COPY t FROM '{file}' (HEADER match)")).await, 1);
+}
+
+#[tokio::test]
+async fn the_databases_own_directory_is_not_written_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = open(&directory.path().join("data")).await;
+    let session = database.connect();
+    for name in ["data/FORMAT", "data/new.csv", "data/../data/x.parquet"] {
+        let failure =
+            error(&session, &format!("COPY (SELECT 1 AS a) TO '{}' (FORMAT csv)", path(&directory, name))).await;
+        assert_eq!(failure.sqlstate(), "42501", "{name}: {failure:?}");
+    }
+    database.close().await.unwrap();
+    open(&directory.path().join("data")).await.close().await.unwrap();
 }
