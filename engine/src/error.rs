@@ -5,6 +5,7 @@
 //! backtraces). Errors of DataFusion, Arrow and the store are translated once, in [`translate`].
 
 mod translate;
+mod wording;
 
 pub(crate) use translate::position_of as translate_position;
 
@@ -72,7 +73,7 @@ pub(crate) mod sqlstate {
 }
 
 /// A place in the text of a statement, counted from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The line.
     pub line: u64,
@@ -91,11 +92,20 @@ struct Fields {
     detail: Option<String>,
     hint: Option<String>,
     position: Option<Position>,
+    /// The value that is at fault, if one is: its place in the statement can be looked for.
+    value: Option<String>,
 }
 
 impl Error {
     pub(crate) fn new(sqlstate: &'static str, message: impl Into<String>) -> Self {
-        Error(Box::new(Fields { sqlstate, message: message.into(), detail: None, hint: None, position: None }))
+        Error(Box::new(Fields {
+            sqlstate,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            position: None,
+            value: None,
+        }))
     }
 
     /// A clause or statement this release does not have. `what` is a noun phrase that names it.
@@ -122,6 +132,23 @@ impl Error {
 
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Notes the value that is at fault.
+    pub(crate) fn with_value(mut self, value: &str) -> Self {
+        self.0.value = Some(value.to_owned());
+        self
+    }
+
+    /// The value that is at fault, as the message shows it.
+    pub(crate) fn value(&self) -> Option<&str> {
+        self.0.value.as_deref()
+    }
+
+    /// Replaces the position.
+    pub(crate) fn moved_to(mut self, position: Position) -> Self {
+        self.0.position = Some(position);
         self
     }
 

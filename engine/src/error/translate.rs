@@ -1,7 +1,8 @@
 //! From the errors of the libraries below to the engine's [`Error`].
 //!
 //! DataFusion wraps an error in layers (context, diagnostics, shared, arrow's external). The layers are peeled, the
-//! position of the outermost diagnostic that has one is kept, and the innermost error is named in PostgreSQL's terms.
+//! position of the outermost diagnostic that has one is kept, and the innermost error is named in PostgreSQL's terms
+//! ([`wording`](super::wording) knows the sentences).
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use datafusion::common::{DataFusionError, Diagnostic, SchemaError};
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Location, TokenizerError};
 
-use super::{Error, Position, nearest, sqlstate};
+use super::{Error, Position, nearest, sqlstate, wording};
 
 impl From<DataFusionError> for Error {
     fn from(error: DataFusionError) -> Self {
@@ -76,10 +77,8 @@ fn from_datafusion(error: &DataFusionError) -> Error {
         DataFusionError::External(inner) => from_any(inner.as_ref()),
         DataFusionError::SQL(inner, _) => from_parser(inner),
         DataFusionError::SchemaError(inner, _) => from_schema(inner),
-        DataFusionError::Plan(message) => from_plan_message(clean(message)),
-        DataFusionError::NotImplemented(message) => {
-            Error::new(sqlstate::FEATURE_NOT_SUPPORTED, lower_first(clean(message)))
-        }
+        DataFusionError::Plan(message) => wording::of_planner(clean(message)),
+        DataFusionError::NotImplemented(message) => wording::of_missing(clean(message)),
         DataFusionError::Configuration(message) => {
             Error::new(sqlstate::INVALID_PARAMETER_VALUE, lower_first(clean(message)))
         }
@@ -88,7 +87,7 @@ fn from_datafusion(error: &DataFusionError) -> Error {
                 .with_detail(clean(message).lines().next().unwrap_or_default())
                 .with_hint("Raise memory_limit, or let the statement touch fewer rows at a time.")
         }
-        DataFusionError::Execution(message) => from_value_message(clean(message), sqlstate::DATA_EXCEPTION),
+        DataFusionError::Execution(message) => wording::of_value(clean(message), sqlstate::DATA_EXCEPTION),
         DataFusionError::IoError(inner) => Error::new(sqlstate::IO, inner.to_string()),
         DataFusionError::ObjectStore(inner) => Error::new(sqlstate::IO, inner.to_string()),
         DataFusionError::ParquetError(inner) => Error::new(sqlstate::BAD_COPY_FILE, inner.to_string()),
@@ -96,7 +95,12 @@ fn from_datafusion(error: &DataFusionError) -> Error {
             Error::new(sqlstate::QUERY_CANCELED, "the statement was cancelled")
         }
         DataFusionError::ExecutionJoin(_) => Error::internal("a part of the query stopped unexpectedly"),
-        DataFusionError::Internal(message) => Error::internal(first_sentence(clean(message))),
+        DataFusionError::Internal(message) if message.contains("Failed to coerce types") => {
+            wording::of_planner(first_sentence(clean(message)))
+        }
+        DataFusionError::Internal(message) => {
+            Error::internal(format!("internal error in the query engine: {}", first_sentence(clean(message))))
+        }
         DataFusionError::Substrait(message) | DataFusionError::Ffi(message) => Error::internal(clean(message)),
     }
 }
@@ -148,47 +152,6 @@ fn from_schema(error: &SchemaError) -> Error {
     }
 }
 
-/// Sorts the planner's prose by the words it is known to use (datafusion-sql and datafusion-expr 55.2).
-fn from_plan_message(message: &str) -> Error {
-    if let Some(rest) = message.strip_prefix("Invalid function '") {
-        let name = rest.split('\'').next().unwrap_or_default();
-        let missing = Error::new(sqlstate::UNDEFINED_FUNCTION, format!("function \"{name}\" does not exist"));
-        return match rest.split("Did you mean '").nth(1).and_then(|near| near.split('\'').next()) {
-            Some(near) => missing.with_hint(format!("Did you mean \"{near}\"?")),
-            None => missing,
-        };
-    }
-    let lower = message.to_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let code = if has(&["group by clause", "in group by", "aggregate"])
-        && has(&["must appear", "must be", "could not be resolved"])
-    {
-        sqlstate::GROUPING
-    } else if has(&[
-        "coerc",
-        "common argument type",
-        "common type",
-        "cannot automatically convert",
-        "incompatible",
-        "data type",
-        "type mismatch",
-        "non-boolean",
-    ]) {
-        sqlstate::TYPE_MISMATCH
-    } else if has(&["not supported", "unsupported", "not implemented", "does not support"]) {
-        sqlstate::FEATURE_NOT_SUPPORTED
-    } else if has(&["projections require unique expression names"]) {
-        sqlstate::DUPLICATE_COLUMN
-    } else if has(&["no value found for placeholder", "placeholder"]) {
-        sqlstate::PROTOCOL_VIOLATION
-    } else if has(&["cannot cast", "can't cast", "error parsing", "parser error", "divide by zero"]) {
-        return from_value_message(message, sqlstate::DATA_EXCEPTION);
-    } else {
-        sqlstate::SYNTAX_OR_ACCESS
-    };
-    Error::new(code, lower_first(strip_prefixes(message)))
-}
-
 fn from_arrow(error: &ArrowError) -> Error {
     match error {
         ArrowError::ExternalError(inner) => from_any(inner.as_ref()),
@@ -200,82 +163,15 @@ fn from_arrow(error: &ArrowError) -> Error {
         ArrowError::CastError(message)
         | ArrowError::ParseError(message)
         | ArrowError::InvalidArgumentError(message)
-        | ArrowError::ComputeError(message) => from_value_message(clean(message), sqlstate::DATA_EXCEPTION),
+        | ArrowError::ComputeError(message) => wording::of_value(clean(message), sqlstate::DATA_EXCEPTION),
         ArrowError::CsvError(message) | ArrowError::JsonError(message) | ArrowError::ParquetError(message) => {
             Error::new(sqlstate::BAD_COPY_FILE, clean(message))
         }
-        ArrowError::NotYetImplemented(message) => Error::new(sqlstate::FEATURE_NOT_SUPPORTED, clean(message)),
+        ArrowError::NotYetImplemented(message) => wording::of_missing(clean(message)),
         ArrowError::IoError(message, _) => Error::new(sqlstate::IO, clean(message)),
         ArrowError::MemoryError(message) => Error::new(sqlstate::OUT_OF_MEMORY, clean(message)),
         other => Error::internal(strip_prefixes(clean(&other.to_string()))),
     }
-}
-
-/// Names what is wrong with a value, from the message of a cast, a parse or a calculation.
-fn from_value_message(message: &str, otherwise: &'static str) -> Error {
-    let message = strip_prefixes(message);
-    let lower = message.to_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    if has(&["divide by zero", "division by zero"]) {
-        return Error::new(sqlstate::DIVISION_BY_ZERO, "division by zero");
-    }
-    if let Some((value, type_name)) = bad_text(message) {
-        let (code, type_name) = match type_name {
-            name if name.starts_with("Date") || name.starts_with("Time") => {
-                (sqlstate::INVALID_DATETIME, sql_name(name))
-            }
-            name => (sqlstate::INVALID_TEXT, sql_name(name)),
-        };
-        return Error::new(code, format!("invalid input syntax for type {type_name}: \"{value}\""));
-    }
-    let code = if has(&[
-        "overflow",
-        "out of range",
-        "too large to store",
-        "too small to store",
-        "can't cast value",
-        "does not fit",
-    ]) {
-        sqlstate::NUMERIC_OUT_OF_RANGE
-    } else if has(&["timestamp", "date", "interval", "time zone", "timezone"]) && has(&["pars", "invalid"]) {
-        sqlstate::INVALID_DATETIME
-    } else if has(&["pars", "cannot cast string", "invalid value", "invalid input"]) {
-        sqlstate::INVALID_TEXT
-    } else if has(&["unsupported", "not supported", "cast"])
-        && has(&["casting from", "no valid cast", "not supported", "unsupported"])
-    {
-        sqlstate::TYPE_MISMATCH
-    } else {
-        otherwise
-    };
-    Error::new(code, lower_first(message))
-}
-
-/// Finds value and type in arrow's "Cannot cast string 'x' to value of Int32 type" and its like.
-fn bad_text(message: &str) -> Option<(&str, &str)> {
-    let (_, rest) = message.split_once("Cannot cast string '").or_else(|| message.split_once("Cannot cast value '"))?;
-    let (value, rest) = rest.rsplit_once("' to value of ")?;
-    Some((value, rest.split(" type").next().unwrap_or(rest)))
-}
-
-/// SQL's name for the type whose arrow name appears in a message.
-fn sql_name(arrow_name: &str) -> String {
-    let name = match arrow_name.split('(').next().unwrap_or(arrow_name) {
-        "Int8" => "tinyint",
-        "Int16" => "smallint",
-        "Int32" => "integer",
-        "Int64" => "bigint",
-        "Float32" => "real",
-        "Float64" => "double precision",
-        "Boolean" | "boolean" => "boolean",
-        "Date32" | "Date64" => "date",
-        "Decimal32" | "Decimal64" | "Decimal128" | "Decimal256" => "numeric",
-        "Timestamp" => "timestamp",
-        "Time32" | "Time64" => "time",
-        "Interval" => "interval",
-        _ => arrow_name,
-    };
-    name.to_owned()
 }
 
 fn from_storage(error: &rustydb_storage::Error) -> Error {
@@ -351,7 +247,9 @@ fn from_parser(error: &ParserError) -> Error {
         }
         None => (message, None),
     };
-    let text = match text.strip_prefix("Expected: ").and_then(|rest| rest.split_once(", found: ")) {
+    // Two spellings, of two functions of the parser.
+    let expected = text.strip_prefix("Expected: ").or_else(|| text.strip_prefix("Expected "));
+    let text = match expected.and_then(|rest| rest.split_once(", found: ")) {
         Some((expected, "EOF")) => format!("syntax error at the end of the statement: expected {expected}"),
         Some((expected, found)) => format!("syntax error at \"{found}\": expected {expected}"),
         None => format!("syntax error: {}", lower_first(text)),
@@ -372,7 +270,7 @@ fn clean(message: &str) -> &str {
     strip_prefixes(message.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or(message)).trim_end()
 }
 
-fn strip_prefixes(mut message: &str) -> &str {
+pub(super) fn strip_prefixes(mut message: &str) -> &str {
     const PREFIXES: [&str; 14] = [
         "Error during planning: ",
         "This feature is not implemented: ",
@@ -401,13 +299,12 @@ fn strip_prefixes(mut message: &str) -> &str {
 }
 
 /// DataFusion ends internal errors with a request to file a bug in its own tracker: not for our users.
-fn first_sentence(message: &str) -> String {
-    let text = message.split(".\nThis issue was likely caused by a bug").next().unwrap_or(message);
-    format!("internal error in the query engine: {text}")
+fn first_sentence(message: &str) -> &str {
+    message.split(".\nThis issue was likely caused by a bug").next().unwrap_or(message)
 }
 
 /// Lower-cases the first letter unless the first word is an acronym or a name ("JOIN", "Int64").
-fn lower_first(message: &str) -> String {
+pub(super) fn lower_first(message: &str) -> String {
     let mut chars = message.chars();
     match (chars.next(), chars.next()) {
         (Some(first), Some(second)) if first.is_uppercase() && (second.is_lowercase() || second == ' ') => {
@@ -444,6 +341,14 @@ mod tests {
             Error::from(ParserError::ParserError("Expected: an expression, found: FROM at Line: 2, Column: 8".into()));
         assert_eq!(error.message(), "syntax error at \"FROM\": expected an expression");
         assert_eq!(error.position(), Some(Position { line: 2, column: 8 }));
+    }
+
+    #[test]
+    fn both_spellings_of_what_the_parser_expected_are_read() {
+        for spelling in ["Expected: an expression, found: FROM", "Expected an expression, found: FROM"] {
+            let error = Error::from(ParserError::ParserError(spelling.into()));
+            assert_eq!(error.message(), "syntax error at \"FROM\": expected an expression");
+        }
     }
 
     #[test]

@@ -48,6 +48,7 @@ async fn functions_and_columns_that_are_not_right_are_named() {
             ("SELECT name, count(*) FROM customer GROUP BY age", "42803"),
             ("SELECT id + date '2024-01-01' + true FROM customer", "42804"),
             ("SELECT id FROM customer WHERE name = date '2024-01-01' + interval '1 day' AND id = true", "42804"),
+            ("SELECT id BETWEEN 1 AND 2 BETWEEN 3 AND 4 FROM customer", "42804"),
             ("SELECT other.public.customer.id FROM other.public.customer", "0A000"),
         ],
     )
@@ -185,4 +186,40 @@ async fn the_wrong_number_of_parameters_is_refused() {
     let error = error_with(&session, "SELECT $2", &[rustydb_engine::Value::Int64(Some(1))]).await;
     assert_eq!(error.sqlstate(), "08P01");
     assert_eq!(error.message(), "the statement takes 2 parameters, but 1 was given");
+}
+
+#[tokio::test]
+async fn type_errors_speak_sql_and_have_a_place() {
+    let session = with_table().await;
+    for (sql, sqlstate, message, place) in [
+        ("SELECT sum(name) FROM customer", "42883", "function sum(text) does not exist", None),
+        ("SELECT abs('x'::text)", "42883", "function abs(text) does not exist", None),
+        ("SELECT substr(1, 2)", "42883", "function substr(bigint, bigint) does not exist", None),
+        ("SELECT foo(1)", "42883", "function \"foo\" does not exist", Some((1, 8))),
+        ("SELECT 1, 99999999999::int", "22003", "value 99999999999 is out of range for type integer", Some((1, 11))),
+        ("SELECT\n12345.6::numeric(5,2)", "22003", "value 12345.60 is out of range", Some((2, 1))),
+        ("SELECT 'x1'::int", "22P02", "invalid input syntax for type integer: \"x1\"", Some((1, 8))),
+        ("SELECT name + 1 FROM customer", "42804", "operator does not exist: text + bigint", Some((1, 8))),
+        ("SELECT id FROM customer WHERE id = true", "42804", "operator does not exist: integer = boolean", None),
+        ("SELECT id FROM customer WHERE name", "42804", "a condition must be boolean, not text", None),
+        ("SELECT true::date", "42804", "cannot cast type boolean to date", None),
+        ("SELECT name, count(*) FROM customer", "42803", "must appear in the GROUP BY clause", Some((1, 8))),
+        ("SELECT id FROM customer WHERE sum(id) > 1", "42803", "not allowed in WHERE", None),
+        ("SELECT id FROM customer ORDER BY 5", "42P10", "ORDER BY position 5", None),
+        ("SELECT 1 UNION SELECT 1, 2", "42601", "same number of columns", Some((1, 1))),
+        ("SELECT (SELECT id, name FROM customer)", "42601", "only one column", None),
+        ("SELECT 1 LIMIT -1", "22023", "must not be negative", None),
+        ("INSERT INTO customer VALUES (99999999999, 'a', 1, 1)", "22003", "99999999999", None),
+        ("SELECT FROM WHERE", "42601", "syntax error at \"FROM\"", Some((1, 8))),
+    ] {
+        let error = error(&session, sql).await;
+        assert_eq!(error.sqlstate(), sqlstate, "{sql}: {error:?}");
+        assert!(error.message().contains(message), "{sql}: {error:?}");
+        let place = place.map(|(line, column)| Position { line, column });
+        assert!(place.is_none() || error.position() == place, "{sql}: {error:?}");
+        let whole = format!("{error:?}");
+        for inner in ["Int32", "Int64", "Utf8", "Decimal128", "Boolean", "DataFusion", "wildcard", "\\t"] {
+            assert!(!whole.contains(inner), "{sql}: {error:?}");
+        }
+    }
 }
