@@ -1,7 +1,7 @@
 //! An open database: its store, its threads, and what all sessions share.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use rustydb_storage::{CheckReport, Finding, MemoryUsage, Store};
 
+use crate::interrupt::interruptible;
 use crate::opaque::Opaque;
 use crate::options::{DatabaseLocation, DatabaseOptions};
 use crate::runtime::Runtimes;
@@ -46,6 +47,8 @@ struct Shared {
     config: SessionConfig,
     statement_timeout: Option<Duration>,
     allow_server_files: bool,
+    /// Where it is on disk, with all links followed.
+    directory: Option<PathBuf>,
 }
 
 impl Database {
@@ -66,11 +69,28 @@ impl Database {
         let users = Users::open(directory)?;
         let runtime_env = runtime_env(&options)?;
         let config = session_config(query_threads);
-        let state = session_state(config.clone(), runtime_env);
-        let DatabaseOptions { statement_timeout, allow_server_files, .. } = options;
+        let state = interruptible(session_state(config.clone(), runtime_env));
+        let DatabaseOptions { statement_timeout, allow_server_files, location, .. } = options;
+        let directory = match location {
+            DatabaseLocation::Directory(path) => Some(
+                path.canonicalize().map_err(|error| Error::io(format!("cannot find {}", path.display()), &error))?,
+            ),
+            DatabaseLocation::Memory => None,
+        };
         let state = Arc::new(state);
-        let shared = Shared { store, users, runtimes, state, config, statement_timeout, allow_server_files };
+        let shared = Shared { store, users, runtimes, state, config, statement_timeout, allow_server_files, directory };
         Ok(Database { shared: Opaque::new(shared) })
+    }
+
+    /// Whether the database at a place has users, without opening it.
+    ///
+    /// # Errors
+    /// XX001 if the file of the users is damaged, 58030 if it cannot be read.
+    pub fn has_users_at(location: &DatabaseLocation) -> Result<bool> {
+        match location {
+            DatabaseLocation::Directory(path) => Ok(!users::read_file(path)?.is_empty()),
+            DatabaseLocation::Memory => Ok(false),
+        }
     }
 
     /// A new session. Costs next to nothing.
@@ -144,6 +164,11 @@ impl Database {
         self.shared.statement_timeout
     }
 
+    /// Its directory, with all links followed; `None` in memory.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        self.shared.directory.as_deref()
+    }
+
     pub(crate) fn allows_server_files(&self) -> bool {
         self.shared.allow_server_files
     }
@@ -164,10 +189,10 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
     let mut builder = SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_runtime_env(runtime_env)
-        .with_analyzer_rule(Arc::new(SqlArithmetic::default()))
+        .with_analyzer_rule(Arc::new(SqlArithmetic))
         .with_analyzer_rule(Arc::new(SingleRow::default()));
     if let Some(all) = builder.scalar_functions().take() {
-        *builder.scalar_functions() = Some(functions::bounded(all));
+        *builder.scalar_functions() = Some(functions::of_sql(all));
     }
     builder.build()
 }

@@ -1,7 +1,10 @@
-//! The functions of SQL: DataFusion's, with bounds on those whose result can be arbitrarily larger than their input.
+//! The functions of SQL: DataFusion's, some of our own in their place ([`postgres`], [`to_char`]), and bounds on those whose result can be arbitrarily larger than their input.
 //!
 //! `SELECT range(10, 5000000011)` asks the allocator for 40 GB in one call, past every memory pool; the process would not
 //! survive it. A [`Bounded`] function works out the size of its result first and fails with 54000 beyond the limit.
+
+mod postgres;
+mod to_char;
 
 use std::sync::Arc;
 
@@ -21,10 +24,18 @@ use crate::{Error, Result, error::sqlstate};
 /// The largest result, in bytes, of one call on one batch.
 const MAX_RESULT_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Replaces the dangerous functions of `functions` by bounded ones.
-pub(crate) fn bounded(functions: impl IntoIterator<Item = Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
-    functions
+/// The functions of SQL: `functions`, the dangerous ones bounded, and those replaced that answer otherwise here.
+pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
+    let functions: Vec<_> = functions.into_iter().collect();
+    let mut own = postgres::functions();
+    if let Some(chrono) = functions.iter().find(|function| function.name() == "to_char") {
+        own.push(Arc::new(to_char::ToChar::new(Arc::clone(chrono)).into()));
+    }
+    let is_own = |function: &Arc<ScalarUDF>| own.iter().any(|own| own.name() == function.name());
+    let others: Vec<_> = functions.into_iter().filter(|function| !is_own(function)).collect();
+    others
         .into_iter()
+        .chain(own)
         .map(|function| match Growth::of(function.name()) {
             Some(growth) => Arc::new(ScalarUDF::from(Bounded { inner: function, growth })),
             None => function,

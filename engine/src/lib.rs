@@ -25,6 +25,7 @@ mod ddl;
 mod dml;
 mod error;
 mod functions;
+mod interrupt;
 mod opaque;
 mod options;
 mod prepared;

@@ -7,11 +7,13 @@
 use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinError, JoinHandle};
 
+use crate::interrupt::Interrupt;
 use crate::{Error, Result, error::sqlstate};
 
 /// Stack of a statement's threads. Planning walks expressions recursively, and a long chain of ANDs is a deep tree; the
@@ -97,7 +99,9 @@ where
 
 fn spawn_on<T: Send + 'static>(runtime: &Option<Runtime>, work: impl Future<Output = T> + Send + 'static) -> Task<T> {
     let runtime = runtime.as_ref().expect("runtimes are taken only in drop");
-    Task(runtime.spawn(work))
+    let interrupt = Arc::new(Interrupt::default());
+    let work = runtime.spawn(Arc::clone(&interrupt).scope(work));
+    Task { work, interrupt }
 }
 
 impl Drop for Runtimes {
@@ -111,19 +115,24 @@ impl Drop for Runtimes {
 
 /// Running work. Dropping it cancels the work.
 #[derive(Debug)]
-pub(crate) struct Task<T>(JoinHandle<T>);
+pub(crate) struct Task<T> {
+    work: JoinHandle<T>,
+    interrupt: Arc<Interrupt>,
+}
 
 impl<T> Future for Task<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map_err(Error::from)
+        Pin::new(&mut self.work).poll(context).map_err(Error::from)
     }
 }
 
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
-        self.0.abort();
+        // The one ends work that waits, the other work that plans.
+        self.work.abort();
+        self.interrupt.cancel();
     }
 }
 

@@ -18,6 +18,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::interrupt;
 use crate::opaque::Opaque;
 use crate::runtime::{Runtimes, Task};
 use crate::sql::names::shown;
@@ -210,17 +211,18 @@ impl Deadline {
         self.at.is_some()
     }
 
-    /// Waits for `work` until the deadline, then fails with 57014.
+    /// Waits for `work` until the deadline, then fails with 57014. What does not wait has to ask [`interrupt::check`].
     pub(crate) async fn limit<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        interrupt::stop_at(self.at);
         match self.at {
             None => work.await,
-            Some(at) => tokio::time::timeout_at(at, work).await.unwrap_or_else(|_| {
-                Err(Error::new(
-                    sqlstate::QUERY_CANCELED,
-                    "the statement was cancelled: it took longer than statement_timeout",
-                )
-                .with_hint("SET statement_timeout = 0 turns the limit off."))
-            }),
+            Some(at) => tokio::time::timeout_at(at, work).await.unwrap_or_else(|_| Err(Self::exceeded())),
         }
+    }
+
+    /// What a statement whose time is up fails with.
+    pub(crate) fn exceeded() -> Error {
+        Error::new(sqlstate::QUERY_CANCELED, "the statement was cancelled: it took longer than statement_timeout")
+            .with_hint("SET statement_timeout = 0 turns the limit off.")
     }
 }

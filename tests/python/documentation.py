@@ -19,6 +19,7 @@ An HTML comment above a block changes this:
 - `<!-- not run: REASON -->`: nothing is done.
 - `<!-- output -->` above a `text` block: it is what the block before printed; a line `…` stands for any lines.
 - `<!-- fails: TEXT -->`: the block must fail, and TEXT be in what it prints.
+- `<!-- at: root -->`: it is run at the root of the repository.
 """
 
 import contextlib
@@ -36,7 +37,7 @@ import rustydb_server
 EXAMPLES = rustydb_server.REPOSITORY / "rustydb" / "examples"
 DOCUMENTED_ADDRESS = "127.0.0.1:50051"
 RUN_FROM_SOURCE = re.compile(r"\bcargo run --release (--quiet )?-- ")
-DIRECTIVE = re.compile(r"^<!-- (not run|output|fails)(?:: (.*))? -->$")
+DIRECTIVE = re.compile(r"^<!-- (not run|output|fails|at)(?:: (.*))? -->$")
 BLOCK_SECONDS_MAX = 300
 
 # With these, `rustydb serve` prints something and serves nobody.
@@ -169,7 +170,7 @@ class Page:
         environment["PATH"] = f"{self.directory / 'bin'}{os.pathsep}{environment['PATH']}"
         finished = subprocess.run(
             command,
-            cwd=self.work,
+            cwd=rustydb_server.REPOSITORY if block.directive == "at" else self.work,
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -51,10 +51,16 @@ def test_the_settings_page_lists_every_setting_of_a_session():
     assert names and first_column("configuration.md", "Settings of a session") == names
 
 
-def test_the_errors_page_lists_every_sqlstate_of_the_engine():
+def test_the_errors_page_lists_every_sqlstate_of_engine_and_server():
     source = (REPOSITORY / "engine" / "src" / "error.rs").read_text()
-    states = re.findall(r'pub\(crate\) const \w+: &str = "([0-9A-Z]{5})";', source)
-    assert states and sorted(first_column("errors.md", "SQLSTATEs")) == sorted(states)
+    states = set(re.findall(r'pub\(crate\) const \w+: &str = "([0-9A-Z]{5})";', source))
+    assert states
+    for file in (REPOSITORY / "flight" / "src").rglob("*.rs"):
+        # The server and its client write the codes where they use them; what tests make up does not count.
+        product = file.read_text().split("#[cfg(test)]")[0]
+        states.update(re.findall(r'(?:refuse\(|local\(|unknown: |=> )\s*"([0-9A-Z]{5})"', product))
+    assert {"28P01", "53300"} <= states
+    assert sorted(first_column("errors.md", "SQLSTATEs")) == sorted(states)
 
 
 SAMPLE = """\
@@ -89,6 +95,14 @@ def test_blocks_are_found_with_their_directives():
 def test_a_directive_is_for_the_block_right_below_it():
     found = documentation.blocks("sample.md", "<!-- not run: x -->\nBut first some words.\n```sh\ntrue\n```\n")
     assert found[0].directive is None
+
+
+def test_a_block_may_be_run_at_the_root(tmp_path):
+    with contextlib.ExitStack() as resources:
+        reader = documentation.Page(tmp_path, resources)
+        reader.follow(documentation.Block("sample.md", 1, "sh", "test -f Cargo.lock", "at", "root"))
+        with pytest.raises(AssertionError):
+            reader.follow(documentation.Block("sample.md", 1, "sh", "test -f Cargo.lock"))
 
 
 @pytest.mark.parametrize(

@@ -113,3 +113,11 @@ def test_joins_and_aggregates_over_the_wire(cursor, table):
         f"SELECT p.id, count(*), sum(c.weight) FROM {table} p JOIN {table} c ON c.parent = p.id GROUP BY p.id"
     )
     assert cursor.fetchall() == [(1, 2, 15)]
+
+
+def test_the_time_of_now_is_a_datetime(cursor):
+    cursor.execute("SELECT now(), current_timestamp, current_date")
+    now, current, today = cursor.fetchone()
+    assert isinstance(now, datetime.datetime) and now == current
+    assert abs(datetime.datetime.now(datetime.timezone.utc) - now) < datetime.timedelta(hours=1)
+    assert isinstance(today, datetime.date)

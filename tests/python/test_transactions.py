@@ -64,6 +64,25 @@ def test_the_next_transaction_begins_by_itself(connect, connection, accounts):
     assert count(connection, accounts) == 4
 
 
+def test_one_cursor_goes_on_over_commits_and_rollbacks(connect, connection, accounts):
+    writer = connect()
+    with writer.cursor() as cursor:
+        for identifier in (3, 4):
+            cursor.execute(f"INSERT INTO {accounts} VALUES (?, 0)", (identifier,))
+            writer.commit()
+        cursor.execute(f"INSERT INTO {accounts} VALUES (?, 0)", (5,))
+        writer.rollback()
+        cursor.executemany(f"INSERT INTO {accounts} VALUES (?, 0)", [(5,), (6,)])
+        writer.commit()
+        cursor.executemany(f"INSERT INTO {accounts} VALUES (?, 0)", [(7,), (8,)])
+        writer.commit()
+        for end in (writer.commit, writer.rollback, writer.commit):
+            cursor.execute(f"SELECT count(*) FROM {accounts}")
+            assert cursor.fetchone() == (8,)
+            end()
+    assert count(connection, accounts) == 8
+
+
 def test_closing_without_commit_is_a_rollback(connect, connection, accounts):
     writer = connect()
     execute(writer, f"DELETE FROM {accounts}")

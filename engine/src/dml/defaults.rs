@@ -17,6 +17,7 @@ use rustydb_storage::TableDef;
 
 use super::rows::ColumnSource;
 use crate::error::sqlstate;
+use crate::sql::arithmetic::rewrite_all;
 use crate::sql::context::StatementContext;
 use crate::sql::parse::parse_expression;
 use crate::sql::plan::planner;
@@ -91,7 +92,8 @@ pub(crate) fn compile(
         .with_query_execution_start_time(context.query_execution_start_time())
         .build();
     let simplifier = ExprSimplifier::new(simplify);
-    let expr = simplifier.simplify(simplifier.coerce(expr, &nothing)?)?;
+    let expr = rewrite_all(simplifier.coerce(expr, &nothing)?, &nothing)?.data;
+    let expr = simplifier.simplify(expr)?;
     Ok(context.shared().create_physical_expr(expr, &nothing)?)
 }
 

@@ -15,6 +15,7 @@ use super::transaction::{Frame, Modes, Taken, TransactionState};
 use super::{Completion, Shared, StatementResult};
 use crate::dml::returning::{Changed, Returned};
 use crate::error::sqlstate;
+use crate::interrupt;
 use crate::prepared::Prepared;
 use crate::scan::{ColumnScanExec, ExecutionView};
 use crate::sql::context::StatementContext;
@@ -343,16 +344,29 @@ impl Shared {
         self.visible.lock().settings.set(name, value, &self.defaults)
     }
 
+    /// Plans a statement. A failure fails the open transaction, as it would if the statement were executed: the client
+    /// may not see it before its COMMIT.
     pub(crate) async fn prepare(&self, sql: String) -> Result<Prepared> {
-        let parsed = parse_statement(&sql)?;
-        let routed = route(parsed.statement.clone())?;
         let mut transaction = self.transaction.lock().await;
-        if !routed.ends_failure() {
-            transaction.require_not_failed()?;
-        }
         let statement = self.statement(&[], Instant::now());
-        let context = statement.context(self.planning_view(&mut transaction));
-        Prepared::new(sql, parsed, routed, &context)
+        let prepared = async {
+            let parsed = parse_statement(&sql)?;
+            let routed = route(parsed.statement.clone())?;
+            if !routed.ends_failure() {
+                transaction.require_not_failed()?;
+            }
+            let context = statement.context(self.planning_view(&mut transaction));
+            let prepared = Prepared::new(sql, parsed, routed, &context)?;
+            // What a statement's result looks like is found out as far as possible, whatever comes between.
+            interrupt::check()?;
+            Ok(prepared)
+        };
+        let prepared = statement.deadline.limit(prepared).await;
+        if prepared.is_err() {
+            transaction.fail();
+            self.publish(&transaction);
+        }
+        prepared
     }
 
     pub(super) async fn result_schema_for(&self, prepared: &Prepared, types: &[DataType]) -> Result<Option<SchemaRef>> {

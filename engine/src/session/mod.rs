@@ -29,7 +29,7 @@ pub use transaction::TransactionStatus;
 use crate::opaque::Opaque;
 use crate::prepared::Prepared;
 use crate::runtime::Task;
-use crate::sql::parse::parse_statement;
+use crate::sql::parse::{parse_statement, place_value};
 use crate::sql::split::split_statements;
 use crate::stream::RecordStream;
 use crate::{Database, Identity, Result, Value};
@@ -139,14 +139,21 @@ impl Session {
     pub async fn execute(&self, sql: &str, parameters: &[Value]) -> Result<StatementResult> {
         let arrived = Instant::now();
         let (shared, sql, parameters) = (self.shared.clone(), sql.to_owned(), parameters.to_vec());
-        let work = async move { shared.execute(parse_statement(&sql), &parameters, arrived).await };
+        let work = async move {
+            let result = shared.execute(parse_statement(&sql), &parameters, arrived).await;
+            result.map_err(|error| place_value(error, &sql))
+        };
         self.shared.database.runtimes().run(work).await
     }
 
     /// Parses a statement and finds out its parameters and result.
     pub async fn prepare(&self, sql: &str) -> Result<Prepared> {
-        let (shared, sql) = (self.shared.clone(), sql.to_owned());
-        self.shared.database.runtimes().run(async move { shared.prepare(sql).await }).await
+        let (shared, sql, text) = (self.shared.clone(), sql.to_owned(), sql.to_owned());
+        self.shared
+            .database
+            .runtimes()
+            .run(async move { shared.prepare(sql).await.map_err(|error| place_value(error, &text)) })
+            .await
     }
 
     /// The columns a prepared statement returns when its parameters have these types, or `None` if it returns no rows.
@@ -161,7 +168,10 @@ impl Session {
     pub async fn execute_prepared(&self, prepared: &Prepared, parameters: &[Value]) -> Result<StatementResult> {
         let arrived = Instant::now();
         let (shared, prepared, parameters) = (self.shared.clone(), prepared.clone(), parameters.to_vec());
-        let work = async move { shared.execute(Ok(prepared.parsed()), &parameters, arrived).await };
+        let work = async move {
+            let result = shared.execute(Ok(prepared.parsed()), &parameters, arrived).await;
+            result.map_err(|error| place_value(error, prepared.sql()))
+        };
         self.shared.database.runtimes().run(work).await
     }
 

@@ -1,5 +1,5 @@
-//! Arithmetic as SQL has it: integers that overflow are an error instead of another number, and casts of fractions to
-//! integers round instead of cutting off.
+//! Arithmetic and casts as SQL has them: integers that overflow are an error instead of another number, casts of
+//! fractions to integers round instead of cutting off, and casts to a text of limited length do cut off.
 //!
 //! DataFusion computes `+ - *` on integers modulo 2^n. This analyser rule, which runs after type coercion, puts checked
 //! functions in their place; everything else stays the planner's own operator, which its optimiser knows better.
@@ -7,8 +7,14 @@
 //! | expression | becomes |
 //! |---|---|
 //! | `a + b`, `a - b`, `a * b` on integers | `checked_add(a, b)` … |
+//! | `a + b - c + d` on integers | one call, `checked[+ - +](a, b, c, d)`, computed from left to right |
 //! | `CAST(numeric AS int)` | `CAST(CAST(numeric AS numeric(38,0)) AS int)` |
 //! | `CAST(float AS int)` | `CAST(round(float) AS int)` |
+//! | `CAST(x AS varchar(n))` | `left(CAST(x AS varchar), n)` |
+//!
+//! A chain is one call because the planner asks for the type and the name of each node again and again: the type of a
+//! function's call takes those of its arguments and its whole name, so that a tree of n calls above each other takes time
+//! in the order of n³ (300 additions: 5 s).
 
 use std::sync::Arc;
 
@@ -16,39 +22,28 @@ use arrow::array::{ArrayRef, Datum};
 use arrow::compute::kernels::numeric;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::error::ArrowError;
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, utils::take_function_args};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, exec_err, internal_datafusion_err};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::functions::math::round;
-use datafusion::logical_expr::expr::{BinaryExpr, Cast};
+use datafusion::functions::unicode::left;
+use datafusion::logical_expr::binary::BinaryTypeCoercer;
+use datafusion::logical_expr::expr::{BinaryExpr, Cast, TryCast};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, Volatility,
+    ScalarUDFImpl, Signature, Volatility, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr_common::datum::apply;
 
-/// The rule, with the functions it inserts.
-#[derive(Debug)]
-pub(crate) struct SqlArithmetic {
-    add: Arc<ScalarUDF>,
-    subtract: Arc<ScalarUDF>,
-    multiply: Arc<ScalarUDF>,
-}
+use super::types::LENGTH_KEY;
 
-impl Default for SqlArithmetic {
-    fn default() -> Self {
-        let function = |operation| Arc::new(ScalarUDF::from(Checked::new(operation)));
-        SqlArithmetic {
-            add: function(Operation::Add),
-            subtract: function(Operation::Subtract),
-            multiply: function(Operation::Multiply),
-        }
-    }
-}
+/// The rule.
+#[derive(Debug)]
+pub(crate) struct SqlArithmetic;
 
 impl AnalyzerRule for SqlArithmetic {
     fn name(&self) -> &str {
@@ -61,7 +56,7 @@ impl AnalyzerRule for SqlArithmetic {
             let names = NamePreserver::new(&node);
             let node = node.map_expressions(|expr| {
                 let name = names.save(&expr);
-                let rewritten = expr.transform_up(|expr| self.rewrite(expr, &schema))?;
+                let rewritten = rewrite_all(expr, &schema)?;
                 Ok(rewritten.update_data(|expr| name.restore(expr)))
             })?;
             match node.transformed {
@@ -73,33 +68,97 @@ impl AnalyzerRule for SqlArithmetic {
     }
 }
 
-impl SqlArithmetic {
-    fn rewrite(&self, expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+/// Rewrites an expression and all that is in it. Types must have been coerced.
+pub(crate) fn rewrite_all(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    expr.transform_down(|expr| rewrite(expr, schema))
+}
+
+fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { op, .. }) if Family::of(op).is_some() => rewrite_chain(expr, schema),
+        Expr::Cast(Cast { expr, field }) if field.metadata().contains_key(LENGTH_KEY) => {
+            let length = cast_length(&field)?;
+            let cast = Expr::Cast(Cast::new(expr, field.data_type().clone()));
+            Ok(Transformed::yes(left().call(vec![cast, lit(length)])))
+        }
+        Expr::TryCast(TryCast { expr, field }) if field.metadata().contains_key(LENGTH_KEY) => {
+            let length = cast_length(&field)?;
+            let cast = Expr::TryCast(TryCast::new(expr, field.data_type().clone()));
+            Ok(Transformed::yes(left().call(vec![cast, lit(length)])))
+        }
+        Expr::Cast(Cast { expr, field }) if field.data_type().is_integer() => {
+            let rounded = match expr.get_type(schema)? {
+                DataType::Decimal128(_, 1..) => Expr::Cast(Cast::new(expr, DataType::Decimal128(38, 0))),
+                DataType::Float32 | DataType::Float64 if !is_rounded(&expr) => round().call(vec![*expr]),
+                _ => return Ok(Transformed::no(Expr::Cast(Cast { expr, field }))),
+            };
+            Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(rounded), field })))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// The n of `varchar(n)`.
+fn cast_length(field: &Field) -> DataFusionResult<i64> {
+    let length = field.metadata().get(LENGTH_KEY).and_then(|length| length.parse().ok());
+    length.ok_or_else(|| internal_datafusion_err!("a cast's length is a number"))
+}
+
+/// Rewrites `a + b - c …`, or the same with `* / %`, from its left end; the operands are rewritten on the way.
+fn rewrite_chain(mut expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    let mut steps = Vec::new();
+    let mut family = None;
+    let first = loop {
         match expr {
-            Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-                let function = match op {
-                    Operator::Plus => &self.add,
-                    Operator::Minus => &self.subtract,
-                    Operator::Multiply => &self.multiply,
-                    _ => return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
-                };
-                let (left_type, right_type) = (left.get_type(schema)?, right.get_type(schema)?);
-                if left_type == right_type && left_type.is_integer() {
-                    return Ok(Transformed::yes(function.call(vec![*left, *right])));
-                }
-                Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })))
+            Expr::BinaryExpr(BinaryExpr { left, op, right })
+                if Family::of(op).is_some() && (family.is_none() || family == Family::of(op)) =>
+            {
+                family = Family::of(op);
+                steps.push((op, *right));
+                expr = *left;
             }
-            Expr::Cast(Cast { expr, field }) if field.data_type().is_integer() => {
-                let rounded = match expr.get_type(schema)? {
-                    DataType::Decimal128(_, 1..) => Expr::Cast(Cast::new(expr, DataType::Decimal128(38, 0))),
-                    DataType::Float32 | DataType::Float64 if !is_rounded(&expr) => round().call(vec![*expr]),
-                    _ => return Ok(Transformed::no(Expr::Cast(Cast { expr, field }))),
-                };
-                Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(rounded), field })))
+            other => break other,
+        }
+    };
+    let mut done_type = first.get_type(schema)?;
+    let first = rewrite_all(first, schema)?;
+    let mut changed = first.transformed;
+    // What has been put together so far, as the call's arguments and operations if it is one of integers.
+    let mut done = vec![first.data];
+    let mut operations: Vec<Operation> = Vec::new();
+    for (op, operand) in steps.into_iter().rev() {
+        let operand_type = operand.get_type(schema)?;
+        let operand = rewrite_all(operand, schema)?;
+        changed |= operand.transformed;
+        match Operation::of(op) {
+            Some(operation) if done_type == operand_type && done_type.is_integer() => {
+                changed |= operation.is_checked();
+                operations.push(operation);
+                done.push(operand.data);
             }
-            other => Ok(Transformed::no(other)),
+            _ => {
+                done_type = BinaryTypeCoercer::new(&done_type, &op, &operand_type).get_result_type()?;
+                let left = put_together(done, std::mem::take(&mut operations));
+                done = vec![binary(left, op, operand.data)];
+            }
         }
     }
+    // The operands are done: the walk must not enter them once more.
+    Ok(Transformed::new(put_together(done, operations), changed, TreeNodeRecursion::Jump))
+}
+
+/// The call of `operations` on one more operands, or the planner's own operators if none of them can overflow.
+fn put_together(operands: Vec<Expr>, operations: Vec<Operation>) -> Expr {
+    if operations.iter().any(|operation| operation.is_checked()) {
+        return ScalarUDF::from(Checked::new(operations)).call(operands);
+    }
+    let mut operands = operands.into_iter();
+    let first = operands.next().expect("a chain begins with an operand");
+    operands.zip(operations).fold(first, |left, (right, operation)| binary(left, operation.operator(), right))
+}
+
+fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
+    Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) })
 }
 
 /// Whether the rule has been here: a plan may be analysed again, as part of a larger one.
@@ -107,33 +166,99 @@ fn is_rounded(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarFunction(function) if function.func.name() == "round" && function.args.len() == 1)
 }
 
+/// Operators of one precedence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Additive,
+    Multiplicative,
+}
+
+impl Family {
+    fn of(operator: Operator) -> Option<Family> {
+        Some(match operator {
+            Operator::Plus | Operator::Minus => Family::Additive,
+            Operator::Multiply | Operator::Divide | Operator::Modulo => Family::Multiplicative,
+            _ => return None,
+        })
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Operation {
     Add,
     Subtract,
     Multiply,
+    Divide,
+    Modulo,
 }
 
-/// An integer operation that fails with an overflow error instead of wrapping around.
+impl Operation {
+    fn of(operator: Operator) -> Option<Operation> {
+        Some(match operator {
+            Operator::Plus => Operation::Add,
+            Operator::Minus => Operation::Subtract,
+            Operator::Multiply => Operation::Multiply,
+            Operator::Divide => Operation::Divide,
+            Operator::Modulo => Operation::Modulo,
+            _ => return None,
+        })
+    }
+
+    fn operator(self) -> Operator {
+        match self {
+            Operation::Add => Operator::Plus,
+            Operation::Subtract => Operator::Minus,
+            Operation::Multiply => Operator::Multiply,
+            Operation::Divide => Operator::Divide,
+            Operation::Modulo => Operator::Modulo,
+        }
+    }
+
+    /// Whether DataFusion's own operator would wrap around.
+    fn is_checked(self) -> bool {
+        matches!(self, Operation::Add | Operation::Subtract | Operation::Multiply)
+    }
+
+    fn kernel(self) -> fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError> {
+        match self {
+            Operation::Add => numeric::add,
+            Operation::Subtract => numeric::sub,
+            Operation::Multiply => numeric::mul,
+            Operation::Divide => numeric::div,
+            Operation::Modulo => numeric::rem,
+        }
+    }
+}
+
+/// Integer operations one after the other, from left to right, that fail with an overflow error instead of wrapping
+/// around. Takes one more argument than there are operations, all of one type, which is also the result's.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Checked {
-    operation: Operation,
+    /// Tells the operations: the planner takes two expressions of the same name for the same.
+    name: String,
+    operations: Vec<Operation>,
     signature: Signature,
 }
 
 impl Checked {
-    fn new(operation: Operation) -> Self {
-        Checked { operation, signature: Signature::any(2, Volatility::Immutable) }
+    fn new(operations: Vec<Operation>) -> Self {
+        let name = match operations.as_slice() {
+            [Operation::Add] => "checked_add".to_owned(),
+            [Operation::Subtract] => "checked_subtract".to_owned(),
+            [Operation::Multiply] => "checked_multiply".to_owned(),
+            several => {
+                let symbols: Vec<String> = several.iter().map(|operation| operation.operator().to_string()).collect();
+                format!("checked[{}]", symbols.join(" "))
+            }
+        };
+        let signature = Signature::any(operations.len() + 1, Volatility::Immutable);
+        Checked { name, operations, signature }
     }
 }
 
 impl ScalarUDFImpl for Checked {
     fn name(&self) -> &str {
-        match self.operation {
-            Operation::Add => "checked_add",
-            Operation::Subtract => "checked_subtract",
-            Operation::Multiply => "checked_multiply",
-        }
+        &self.name
     }
 
     fn signature(&self) -> &Signature {
@@ -141,23 +266,24 @@ impl ScalarUDFImpl for Checked {
     }
 
     fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
-        let [left, _] = take_function_args(self.name(), argument_types)?;
-        Ok(left.clone())
+        match argument_types.first() {
+            Some(first) if argument_types.len() == self.operations.len() + 1 => Ok(first.clone()),
+            _ => exec_err!("{} takes {} arguments", self.name, self.operations.len() + 1),
+        }
     }
 
     fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> DataFusionResult<FieldRef> {
-        let [left, right] = take_function_args(self.name(), arguments.arg_fields)?;
-        let nullable = left.is_nullable() || right.is_nullable();
-        Ok(Arc::new(Field::new(self.name(), left.data_type().clone(), nullable)))
+        let types: Vec<DataType> = arguments.arg_fields.iter().map(|field| field.data_type().clone()).collect();
+        let nullable = arguments.arg_fields.iter().any(|field| field.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), self.return_type(&types)?, nullable)))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        let kernel: fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError> = match self.operation {
-            Operation::Add => numeric::add,
-            Operation::Subtract => numeric::sub,
-            Operation::Multiply => numeric::mul,
-        };
-        let [left, right] = take_function_args(self.name(), arguments.args)?;
-        apply(&left, &right, kernel)
+        let mut values = arguments.args.into_iter();
+        let Some(first) = values.next() else { return exec_err!("{} takes arguments", self.name) };
+        self.operations
+            .iter()
+            .zip(values)
+            .try_fold(first, |left, (operation, right)| apply(&left, &right, operation.kernel()))
     }
 }

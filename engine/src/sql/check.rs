@@ -8,16 +8,18 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Cte, Expr, Fetch, GroupByExpr, Ident, LimitClause, Query, Select, SelectFlavor, SelectItem, SetExpr, Spanned,
-    Statement, TableAlias, TableFactor, TableFunctionArgs, VisitMut, VisitorMut, With,
+    Statement, TableAlias, TableFactor, TableFunctionArgs, Visit, VisitMut, VisitorMut, With,
 };
 use datafusion::sql::sqlparser::ast::{LockType, Value, ValueWithSpan};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::parse::place;
+use super::size::check_size;
 use crate::{Error, Result};
 
 /// Checks every query inside `node` and rewrites what has an equal form that DataFusion knows.
-pub(crate) fn check_queries<N: VisitMut>(node: &mut N) -> Result<()> {
+pub(crate) fn check_queries<N: Visit + VisitMut>(node: &mut N) -> Result<()> {
+    check_size(node)?;
     match node.visit(&mut QueryCheck) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),

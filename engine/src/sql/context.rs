@@ -42,6 +42,7 @@ use super::types::CastTypes;
 use crate::catalog::information_schema::{self, INFORMATION_SCHEMA, VirtualTable};
 use crate::catalog::provider::ColumnTable;
 use crate::error::{nearest, sqlstate};
+use crate::interrupt;
 use crate::scan::ExecutionView;
 use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Result};
 
@@ -194,6 +195,7 @@ impl StatementContext {
 
 impl ContextProvider for StatementContext {
     fn get_table_source(&self, name: TableReference) -> DataFusionResult<Arc<dyn TableSource>> {
+        interrupt::check()?;
         Ok(provider_as_source(self.provider(&name)?))
     }
 

@@ -1,13 +1,16 @@
-//! From the text of a statement to a plan: tokens and syntax ([`parse`]), the split of scripts ([`split`]), which of our
-//! statements it is ([`route`]), what is refused before planning ([`check`]), name resolution and planning ([`context`], [`plan`]), what the
-//! columns of results are called ([`names`]), subqueries that must
-//! give one row ([`single_row`]), and arithmetic as SQL has it
+//! From the text of a statement to a plan: tokens and syntax ([`parse`], bounded by [`depth`], made shallow by
+//! [`balance`]), the split of scripts ([`split`]), which of our statements it is ([`route`]), what is refused before
+//! planning ([`check`], [`size`]), name resolution and planning ([`context`], [`plan`]), what the columns of results are
+//! called ([`names`]), subqueries that must give one row ([`single_row`]), and arithmetic as SQL has it
 //! ([`arithmetic`]).
 
 pub(crate) mod arithmetic;
+mod balance;
 pub(crate) mod check;
 pub(crate) mod context;
 pub(crate) mod copy_syntax;
+mod depth;
+mod interval;
 pub(crate) mod lock_syntax;
 pub(crate) mod maintenance_syntax;
 pub(crate) mod names;
@@ -15,6 +18,7 @@ pub(crate) mod parse;
 pub(crate) mod plan;
 pub(crate) mod route;
 pub(crate) mod single_row;
+mod size;
 pub(crate) mod split;
 pub(crate) mod transaction_syntax;
 pub(crate) mod types;

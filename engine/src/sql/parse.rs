@@ -5,7 +5,7 @@
 //! are both understood, and so have transactions ([`super::transaction_syntax`]), users ([`super::user_syntax`]) and
 //! what looks after the store ([`super::maintenance_syntax`]).
 //!
-//! Invariant: after parsing, parameters are always `$1 … $n`; a statement uses `?` or `$n`, never both.
+//! Invariants: no tree is built that is too deep to be walked and dropped on any thread ([`super::depth`]); after parsing, parameters are always `$1 … $n`; a statement uses `?` or `$n`, never both.
 
 use std::any::TypeId;
 
@@ -15,7 +15,9 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 
-use super::copy_syntax::{CopyStatement, parse_copy};
+use super::balance::balance;
+use super::copy_syntax::{CopySource, CopyStatement, parse_copy};
+use super::depth::check_depth;
 use super::lock_syntax::rewrite_locks;
 use super::maintenance_syntax::{MaintenanceStatement, parse_maintenance};
 use super::transaction_syntax::{TransactionStatement, parse_transaction};
@@ -25,10 +27,6 @@ use crate::{Error, Position, Result, error::sqlstate};
 
 /// How deep expressions and subqueries may nest. The parser grows its stack as needed, so that this bounds memory.
 const RECURSION_LIMIT: usize = 128;
-
-/// How many operators may stand in a row. A tree of this depth is planned in reasonable time and can be dropped on any
-/// thread's stack.
-const MAX_CHAIN: usize = 2_000;
 
 /// The largest parameter number. Bounds what `$4000000000` makes us allocate.
 const MAX_PARAMETERS: usize = 65_535;
@@ -56,7 +54,7 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     let mut tokens = tokenize(sql)?;
     let parameters = number_parameters(&mut tokens)?;
     let tokens = rewrite_locks(merge_nothing(doubles_from_exponents(tokens)));
-    check_chains(&tokens)?;
+    check_depth(&tokens)?;
     let first = tokens.iter().find(|token| !matches!(token.token, Token::Whitespace(_) | Token::SemiColon));
     let Some(first) = first else {
         return Err(Error::syntax("the statement is empty"));
@@ -65,7 +63,11 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     let mut parser = Parser::new(&dialect).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
     while parser.consume_token(&Token::SemiColon) {}
     let statement = if is_copy {
-        ParsedStatement::Copy(Box::new(parse_copy(&mut parser)?))
+        let mut copy = parse_copy(&mut parser)?;
+        if let CopySource::Query(query) = &mut copy.source {
+            balance(query);
+        }
+        ParsedStatement::Copy(Box::new(copy))
     } else if let Some(transaction) = parse_transaction(&mut parser)? {
         ParsedStatement::Transaction(transaction)
     } else if let Some(user) = parse_user_statement(&mut parser)? {
@@ -73,7 +75,9 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     } else if let Some(maintenance) = parse_maintenance(&mut parser)? {
         ParsedStatement::Maintenance(maintenance)
     } else {
-        ParsedStatement::Sql(Box::new(parser.parse_statement()?))
+        let mut statement = parser.parse_statement().map_err(|error| place_found(error.into(), sql))?;
+        balance(&mut statement);
+        ParsedStatement::Sql(Box::new(statement))
     };
     let mut ended = false;
     while parser.consume_token(&Token::SemiColon) {
@@ -92,57 +96,17 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
 
 /// Parses a single expression, such as a stored column default.
 pub(crate) fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::ast::Expr> {
+    let tokens = tokenize(sql)?;
+    check_depth(&tokens)?;
     let mut parser =
-        Parser::new(&RustyDialect).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokenize(sql)?);
-    Ok(parser.parse_expr()?)
+        Parser::new(&RustyDialect).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
+    let mut expr = parser.parse_expr()?;
+    balance(&mut expr);
+    Ok(expr)
 }
 
 pub(crate) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
     Ok(Tokenizer::new(&RustyDialect, sql).tokenize_with_location()?)
-}
-
-/// Fails for chains like `a OR b OR c …` beyond [`MAX_CHAIN`]: they parse into trees as deep as they are long, which the
-/// parser's own limit does not see.
-fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
-    // Links since the last comma, for each level of parentheses that is open.
-    let mut chains = vec![0usize];
-    for token in tokens {
-        let links = match &token.token {
-            Token::LParen => {
-                chains.push(0);
-                continue;
-            }
-            Token::RParen => {
-                // A surplus one is the parser's to complain about.
-                if chains.len() > 1 {
-                    chains.pop();
-                }
-                continue;
-            }
-            Token::Comma | Token::SemiColon => {
-                if let Some(chain) = chains.last_mut() {
-                    *chain = 0;
-                }
-                continue;
-            }
-            Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod | Token::StringConcat => 1,
-            Token::Word(word) => match word.keyword {
-                Keyword::AND | Keyword::OR | Keyword::JOIN | Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT => 1,
-                _ => 0,
-            },
-            _ => 0,
-        };
-        if let Some(chain) = chains.last_mut() {
-            *chain += links;
-            if *chain > MAX_CHAIN {
-                let message = format!("an expression or query with more than {MAX_CHAIN} links (AND, OR, +, UNION, …)");
-                return Err(Error::new(sqlstate::STATEMENT_TOO_COMPLEX, message)
-                    .with_hint("Use IN (…), a table of values, or several statements.")
-                    .at(position_of(token.span.start)));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Rewrites `1.5e300` to `CAST('1.5e300' AS DOUBLE PRECISION)`. Literals are exact decimals, and those with an exponent
@@ -260,6 +224,42 @@ fn number_parameters(tokens: &mut [TokenWithSpan]) -> Result<usize> {
         return Err(Error::new(sqlstate::STATEMENT_TOO_COMPLEX, format!("more than {MAX_PARAMETERS} parameters")));
     }
     Ok(anonymous.max(numbered))
+}
+
+/// Gives an error about a value the place where the statement has that value. The planner's literals know none.
+pub(crate) fn place_value(error: Error, sql: &str) -> Error {
+    let (None, Some(value)) = (error.position(), error.value()) else { return error };
+    let wanted = plain_number(value);
+    let tokens = tokenize(sql).unwrap_or_default();
+    let found = tokens.iter().find(|token| match &token.token {
+        Token::SingleQuotedString(text) => text == value,
+        Token::Number(digits, _) => plain_number(digits) == wanted,
+        _ => false,
+    });
+    let position = found.and_then(|token| position_of(token.span.start));
+    error.at(position)
+}
+
+/// A number without its sign, and without what a cast adds to its end.
+fn plain_number(digits: &str) -> &str {
+    let digits = digits.trim_start_matches('-');
+    match digits.contains('.') {
+        true => digits.trim_end_matches('0').trim_end_matches('.'),
+        false => digits,
+    }
+}
+
+/// Gives a syntax error the place of the token it names: the parser sometimes says where the next one is.
+fn place_found(error: Error, sql: &str) -> Error {
+    let found = error.message().strip_prefix("syntax error at \"").and_then(|rest| rest.split_once("\": expected"));
+    let (Some((found, _)), Some(at)) = (found, error.position()) else { return error };
+    let before = |token: &&TokenWithSpan| position_of(token.span.start).is_some_and(|place| place <= at);
+    let tokens = tokenize(sql).unwrap_or_default();
+    let named = tokens.iter().rev().filter(before).find(|token| token.token.to_string() == found);
+    match named.and_then(|token| position_of(token.span.start)) {
+        Some(place) => error.moved_to(place),
+        None => error,
+    }
 }
 
 /// The place of a syntax node, if the parser kept it.
@@ -430,16 +430,19 @@ mod tests {
     }
 
     #[test]
-    fn empty_text_is_an_error() {
-        assert_eq!(parse_statement(" -- nothing\n;").unwrap_err().sqlstate(), "42601");
+    fn a_syntax_error_is_where_the_word_is_that_it_names() {
+        for (sql, word, column) in
+            [("SELECT FROM WHERE", "FROM", 8), ("SELECT FROM t", "FROM", 8), ("SELECT a FORM t", "t", 15)]
+        {
+            let error = parse_statement(sql).unwrap_err();
+            assert!(error.message().contains(&format!("\"{word}\"")), "{sql}: {error:?}");
+            assert_eq!(error.position(), Some(Position { line: 1, column }), "{sql}: {error:?}");
+        }
     }
 
     #[test]
-    fn chains_are_limited_but_lists_are_not() {
-        let chain = format!("select 1 where {}", vec!["a = 1"; 3000].join(" or "));
-        assert_eq!(parse_statement(&chain).unwrap_err().sqlstate(), "54001");
-        assert!(parse_statement(&format!("select {}", vec!["a + 1"; 3000].join(", "))).is_ok());
-        assert!(parse_statement(&format!("insert into t values {}", vec!["(-1, 2 * 3)"; 3000].join(", "))).is_ok());
+    fn empty_text_is_an_error() {
+        assert_eq!(parse_statement(" -- nothing\n;").unwrap_err().sqlstate(), "42601");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use datafusion::sql::sqlparser::ast::{Query, Statement};
 
 use super::check::check_queries;
 use super::context::StatementContext;
+use super::interval::durations_as_intervals;
 use crate::{Error, Result, error::sqlstate};
 
 /// A query ready to run: what `RecordStream` and the writers take.
@@ -52,7 +53,8 @@ pub(crate) fn planner(context: &StatementContext) -> SqlToRel<'_, StatementConte
 /// Plans a query after checking it; parameters stay placeholders.
 pub(crate) fn plan_query(context: &StatementContext, mut query: Query) -> Result<LogicalPlan> {
     check_queries(&mut query)?;
-    Ok(planner(context).sql_statement_to_plan(Statement::Query(Box::new(query)))?)
+    let plan = planner(context).sql_statement_to_plan(Statement::Query(Box::new(query)))?;
+    Ok(durations_as_intervals(plan)?)
 }
 
 /// Puts `values` in the places of `$1 …`.
@@ -102,8 +104,12 @@ pub(crate) fn optimize(context: &StatementContext, plan: LogicalPlan) -> DataFus
     let (plan, logical_optimization_succeeded) = match result {
         Ok(optimized) => (Arc::new(optimized), true),
         Err(DataFusionError::Context(rule, error)) => {
+            let error = Error::from(*error);
+            if error.sqlstate() == sqlstate::QUERY_CANCELED {
+                return Err(error.into());
+            }
             let step = PlanType::OptimizedLogicalPlan { optimizer_name: rule };
-            stringified_plans.push(StringifiedPlan::new(step, Error::from(*error).message()));
+            stringified_plans.push(StringifiedPlan::new(step, error.message()));
             (plan, false)
         }
         Err(error) => return Err(error),

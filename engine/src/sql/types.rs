@@ -3,8 +3,9 @@
 //! One table serves column definitions and casts, so that `CAST(x AS t)` always gives what a column of type `t` holds.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::sql::sqlparser::ast::{
@@ -245,9 +246,13 @@ pub(crate) fn extension_type(field: &Field) -> HashMap<String, String> {
 pub(crate) struct CastTypes;
 
 impl TypePlanner for CastTypes {
-    fn plan_type(&self, sql_type: &SqlType) -> DataFusionResult<Option<DataType>> {
+    /// The length of a text type travels in the field's metadata to [`super::arithmetic`], which cuts the text off.
+    fn plan_type_field(&self, sql_type: &SqlType) -> DataFusionResult<Option<FieldRef>> {
         match column_type(sql_type) {
-            Ok(column_type) => Ok(Some(column_type.data_type)),
+            Ok(ColumnType { data_type, length, declared: _ }) => {
+                let length = length.map(|length| (LENGTH_KEY.to_owned(), length.to_string()));
+                Ok(Some(Arc::new(Field::new("", data_type, true).with_metadata(length.into_iter().collect()))))
+            }
             // Nested types and the like: DataFusion knows some that columns cannot have.
             Err(error) if error.sqlstate() == sqlstate::FEATURE_NOT_SUPPORTED => Ok(None),
             Err(error) => Err(error.into()),

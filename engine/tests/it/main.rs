@@ -13,6 +13,7 @@ mod helpers;
 mod information_schema;
 mod ingest;
 mod isolation;
+mod limits;
 mod prepared;
 mod queries;
 mod savepoints;

@@ -248,3 +248,20 @@ async fn deeply_nested_and_very_long_expressions_do_no_harm() {
     let sum = format!("SELECT {}", vec!["1"; 300].join(" + "));
     assert_eq!(query(&session, &sum).await, ["300"]);
 }
+
+#[tokio::test]
+async fn the_difference_of_timestamps_is_an_interval() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (a timestamp, b timestamp)").await;
+    run(&session, "INSERT INTO t VALUES ('2024-03-01 12:00:00', '2024-02-28'), ('2024-01-01', '2024-01-01 06:00:00')")
+        .await;
+    let sql = "SELECT a - b AS d, extract(day FROM a - b) AS n FROM t ORDER BY a - b";
+    assert_eq!(query(&session, sql).await, ["-6 hours|0", "2 days 12 hours|2"]);
+    assert_eq!(query(&session, "SELECT count(*) FROM t WHERE a - b > interval '1 day'").await, ["1"]);
+    assert_eq!(query(&session, "SELECT arrow_typeof(max(d)) FROM (SELECT a - b AS d FROM t) s").await.len(), 1);
+    let prepared = session.prepare(sql).await.unwrap();
+    let schema = prepared.result_schema().unwrap();
+    assert!(schema.field(0).data_type().to_string().starts_with("Interval"), "{schema:?}");
+    run(&session, "CREATE TABLE kept AS SELECT a - b AS d FROM t").await;
+    assert_eq!(query(&session, "SELECT d FROM kept ORDER BY d").await, ["-6 hours", "2 days 12 hours"]);
+}

@@ -61,7 +61,20 @@ async fn settings_that_cannot_be_are_refused() {
 async fn the_time_zone_governs_what_now_shows() {
     let session = memory().await;
     run(&session, "SET TIME ZONE '+02:00'").await;
-    assert_eq!(query(&session, "SELECT arrow_typeof(now())").await, ["Timestamp(ns, \"+02:00\")"]);
+    assert_eq!(query(&session, "SELECT arrow_typeof(now())").await, ["Timestamp(µs, \"+02:00\")"]);
+    assert_eq!(query(&session, "SELECT arrow_typeof(current_timestamp)").await, ["Timestamp(µs, \"+02:00\")"]);
+    assert_eq!(query(&session, "SELECT now() = current_timestamp").await, ["true"]);
+    assert_eq!(
+        query(
+            &session,
+            "SELECT to_char(timestamp '2024-03-05 14:07:09', 'YYYY-MM-DD HH24:MI'), to_char(date '2024-03-05', 'FMMonth'), \
+             to_char(date '2024-03-05', '%d.%m.%Y'), to_char(NULL::date, 'YYYY'), to_char(now(), 'OF')"
+        )
+        .await,
+        ["2024-03-05 14:07|March|05.03.2024|NULL|+02"]
+    );
+    assert_errors(&session, &[("SELECT to_char(1, '999')", "42883")]).await;
+    assert!(query(&session, "SELECT version()").await[0].starts_with("RustyDB "));
 }
 
 #[tokio::test]

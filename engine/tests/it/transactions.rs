@@ -221,3 +221,18 @@ async fn statement_timeout_covers_statements_that_write() {
     run(&session, "SET statement_timeout TO DEFAULT").await;
     assert_eq!(query(&session, "SELECT count(*) FROM t").await, ["1"]);
 }
+
+#[tokio::test]
+async fn a_statement_that_cannot_be_planned_fails_the_transaction() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (a int)").await;
+    for wrong in ["SELECT nope FROM t", "SELEC 1"] {
+        run(&session, "BEGIN").await;
+        run(&session, "INSERT INTO t VALUES (1)").await;
+        session.prepare(wrong).await.unwrap_err();
+        assert_eq!(session.transaction_status(), rustydb_engine::TransactionStatus::Failed, "{wrong}");
+        assert_eq!(session.prepare("SELECT 1").await.unwrap_err().sqlstate(), "25P02");
+        assert_eq!(run(&session, "COMMIT").await.tag, "ROLLBACK");
+        assert_eq!(query(&session, "SELECT count(*) FROM t").await, ["0"]);
+    }
+}

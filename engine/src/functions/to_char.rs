@@ -1,0 +1,397 @@
+//! `to_char(date or timestamp, template)` with PostgreSQL's templates.
+//!
+//! | pattern | gives | | pattern | gives |
+//! |---|---|---|---|---|
+//! | `YYYY` `YY` | year | | `HH24`, `HH12` or `HH` | hour |
+//! | `IYYY` `IW` `ID` | ISO year, week, day | | `MI` `SS` `MS` `US` | minute, second, milli-, microseconds |
+//! | `MM` `Month` `Mon` | month: number, name, short | | `AM` `PM` `A.M.` `P.M.` | half of the day |
+//! | `DD` `DDD` `D` | day of month, year, week (Sunday is 1) | | `SSSS` | seconds since midnight |
+//! | `Day` `Dy` | day's name, short | | `Q` `WW` `W` `CC` `J` | quarter, week of year, of month, century, Julian day |
+//! | `FM` in front | without padding | | `TZ` `OF` | time zone, offset |
+//!
+//! Names come in the case of the pattern (`MONTH`, `Month`, `month`) and padded to nine letters, as in PostgreSQL; `"text"`
+//! stands for itself, and so does every other character. A template with `%` is one of chrono's, as DataFusion's own
+//! function takes them.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use arrow::array::timezone::Tz;
+use arrow::array::{Array, ArrayRef, AsArray, StringViewBuilder};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow::temporal_conversions::timestamp_us_to_datetime;
+use chrono::{Datelike, NaiveDateTime, Offset, TimeZone, Timelike};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+
+use crate::{Error, Result, error::sqlstate};
+
+/// PostgreSQL pads names to that of September and Wednesday.
+const NAME_WIDTH: usize = 9;
+
+/// The Julian day of the day before 0001-01-01, from which chrono counts.
+const JULIAN_DAY_BEFORE_COMMON_ERA: i64 = 1_721_425;
+
+/// The function; `chrono` is DataFusion's, for templates with `%`.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct ToChar {
+    chrono: Arc<ScalarUDF>,
+    signature: Signature,
+}
+
+impl ToChar {
+    pub(super) fn new(chrono: Arc<ScalarUDF>) -> Self {
+        ToChar { chrono, signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for ToChar {
+    fn name(&self) -> &str {
+        "to_char"
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.chrono.inner().aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _argument_types: &[DataType]) -> DataFusionResult<DataType> {
+        Ok(DataType::Utf8View)
+    }
+
+    fn coerce_types(&self, argument_types: &[DataType]) -> DataFusionResult<Vec<DataType>> {
+        let [value, template] = argument_types else {
+            return Err(Error::new(sqlstate::UNDEFINED_FUNCTION, "to_char takes a value and a template").into());
+        };
+        let value = match value {
+            DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+            DataType::Date32 | DataType::Date64 | DataType::Null => DataType::Timestamp(TimeUnit::Microsecond, None),
+            other => {
+                let name = crate::sql::types::name_of(other);
+                return Err(Error::unsupported(format!("to_char of type {name}"))
+                    .with_hint("It takes dates and timestamps.")
+                    .into());
+            }
+        };
+        match template.is_string() || template.is_null() {
+            true => Ok(vec![value, DataType::Utf8]),
+            false => Err(Error::new(sqlstate::TYPE_MISMATCH, "the template of to_char must be text").into()),
+        }
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let rows = arguments.number_rows;
+        let [value, template] = arguments.args.as_slice() else {
+            return Err(Error::internal("to_char was planned with two arguments").into());
+        };
+        let (values, templates) = (value.to_array(rows)?, template.to_array(rows)?);
+        let templates = templates.as_string::<i32>();
+        if templates.iter().flatten().any(|template| template.contains('%')) {
+            let text = self.chrono.inner().invoke_with_args(arguments)?;
+            return Ok(ColumnarValue::Array(cast(&text.to_array(rows)?, &DataType::Utf8View)?));
+        }
+        let zone = match values.data_type() {
+            DataType::Timestamp(_, Some(zone)) => Some(zone.parse::<Tz>()?),
+            _ => None,
+        };
+        let times = values.as_primitive::<TimestampMicrosecondType>();
+        let mut builder = StringViewBuilder::with_capacity(rows);
+        // A template is a constant nearly always.
+        let mut read: Option<(String, Vec<Piece>)> = None;
+        for row in 0..rows {
+            if times.is_null(row) || templates.is_null(row) {
+                builder.append_null();
+                continue;
+            }
+            let template = templates.value(row);
+            if read.as_ref().is_none_or(|(known, _)| known != template) {
+                read = Some((template.to_owned(), parse(template)));
+            }
+            let pieces = read.as_ref().map_or(&[][..], |(_, pieces)| pieces);
+            builder.append_value(print(pieces, &Moment::new(times.value(row), zone)?));
+        }
+        let text: ArrayRef = Arc::new(builder.finish());
+        Ok(ColumnarValue::Array(text))
+    }
+}
+
+/// A time as people see it.
+struct Moment {
+    local: NaiveDateTime,
+    /// Name and seconds east of UTC, of a time with a zone.
+    zone: Option<(String, i32)>,
+}
+
+impl Moment {
+    fn new(microseconds: i64, zone: Option<Tz>) -> Result<Self> {
+        let utc = timestamp_us_to_datetime(microseconds)
+            .ok_or_else(|| Error::new(sqlstate::INVALID_DATETIME, "the timestamp is out of range"))?;
+        Ok(match zone {
+            None => Moment { local: utc, zone: None },
+            Some(zone) => {
+                let local = zone.from_utc_datetime(&utc);
+                let offset = local.offset();
+                Moment { local: local.naive_local(), zone: Some((offset.to_string(), offset.fix().local_minus_utc())) }
+            }
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    /// With so many digits.
+    Year(u32),
+    IsoYear,
+    IsoWeek,
+    IsoDay,
+    Month,
+    MonthName,
+    MonthShort,
+    Day,
+    DayOfYear,
+    DayOfWeek,
+    DayName,
+    DayShort,
+    Quarter,
+    WeekOfYear,
+    WeekOfMonth,
+    Century,
+    Julian,
+    Hour24,
+    Hour12,
+    Minute,
+    Second,
+    Millisecond,
+    Microsecond,
+    SecondOfDay,
+    HalfOfDay {
+        dotted: bool,
+    },
+    Zone,
+    Offset,
+}
+
+/// Longer patterns before those they begin with.
+const PATTERNS: [(&str, Field); 35] = [
+    ("A.M.", Field::HalfOfDay { dotted: true }),
+    ("P.M.", Field::HalfOfDay { dotted: true }),
+    ("AM", Field::HalfOfDay { dotted: false }),
+    ("PM", Field::HalfOfDay { dotted: false }),
+    ("HH24", Field::Hour24),
+    ("HH12", Field::Hour12),
+    ("HH", Field::Hour12),
+    ("MI", Field::Minute),
+    ("SSSSS", Field::SecondOfDay),
+    ("SSSS", Field::SecondOfDay),
+    ("SS", Field::Second),
+    ("MS", Field::Millisecond),
+    ("US", Field::Microsecond),
+    ("IYYY", Field::IsoYear),
+    ("IW", Field::IsoWeek),
+    ("ID", Field::IsoDay),
+    ("YYYY", Field::Year(4)),
+    ("YYY", Field::Year(3)),
+    ("YY", Field::Year(2)),
+    ("Y", Field::Year(1)),
+    ("MONTH", Field::MonthName),
+    ("MON", Field::MonthShort),
+    ("MM", Field::Month),
+    ("DAY", Field::DayName),
+    ("DY", Field::DayShort),
+    ("DDD", Field::DayOfYear),
+    ("DD", Field::Day),
+    ("D", Field::DayOfWeek),
+    ("Q", Field::Quarter),
+    ("WW", Field::WeekOfYear),
+    ("W", Field::WeekOfMonth),
+    ("CC", Field::Century),
+    ("J", Field::Julian),
+    ("TZ", Field::Zone),
+    ("OF", Field::Offset),
+];
+
+/// How a name is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Upper,
+    Capital,
+    Lower,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    Field { field: Field, padded: bool, case: Case },
+}
+
+fn parse(template: &str) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let mut text = String::new();
+    let (mut rest, mut padded) = (template, true);
+    while let Some(first) = rest.chars().next() {
+        if first == '"' {
+            let end = rest[1..].find('"').map_or(rest.len(), |end| end + 2);
+            text.push_str(rest[1..end].trim_end_matches('"'));
+            rest = &rest[end..];
+            continue;
+        }
+        if rest.get(..2).is_some_and(|prefix| prefix.eq_ignore_ascii_case("FM")) {
+            padded = false;
+            rest = &rest[2..];
+            continue;
+        }
+        let known = PATTERNS
+            .iter()
+            .find(|(pattern, _)| rest.get(..pattern.len()).is_some_and(|start| start.eq_ignore_ascii_case(pattern)));
+        let Some((pattern, field)) = known else {
+            text.push(first);
+            rest = &rest[first.len_utf8()..];
+            continue;
+        };
+        if !text.is_empty() {
+            pieces.push(Piece::Text(std::mem::take(&mut text)));
+        }
+        let mut letters = rest.chars();
+        let case =
+            match (letters.next().is_some_and(char::is_uppercase), letters.next().is_some_and(char::is_uppercase)) {
+                (true, true) => Case::Upper,
+                (true, false) => Case::Capital,
+                _ => Case::Lower,
+            };
+        pieces.push(Piece::Field { field: *field, padded, case });
+        padded = true;
+        rest = &rest[pattern.len()..];
+    }
+    if !text.is_empty() {
+        pieces.push(Piece::Text(text));
+    }
+    pieces
+}
+
+fn print(pieces: &[Piece], moment: &Moment) -> String {
+    let mut text = String::new();
+    for piece in pieces {
+        match piece {
+            Piece::Text(part) => text.push_str(part),
+            Piece::Field { field, padded, case } => text.push_str(&print_field(*field, *padded, *case, moment)),
+        }
+    }
+    text
+}
+
+fn print_field(field: Field, padded: bool, case: Case, moment: &Moment) -> String {
+    let local = &moment.local;
+    let number = |value: i64, width: usize| match padded {
+        true => format!("{value:0width$}"),
+        false => value.to_string(),
+    };
+    let name = |format: &str, width: usize| {
+        let name = local.format(format).to_string();
+        let name = match case {
+            Case::Upper => name.to_uppercase(),
+            Case::Capital => name,
+            Case::Lower => name.to_lowercase(),
+        };
+        match padded {
+            true => format!("{name:<width$}"),
+            false => name,
+        }
+    };
+    let year = i64::from(local.year());
+    let small = |value: u32| i64::from(value);
+    match field {
+        Field::Year(4) => number(year, 4),
+        Field::Year(digits) => number(year.rem_euclid(10_i64.pow(digits)), digits as usize),
+        Field::IsoYear => number(i64::from(local.iso_week().year()), 4),
+        Field::IsoWeek => number(small(local.iso_week().week()), 2),
+        Field::IsoDay => number(small(local.weekday().number_from_monday()), 1),
+        Field::Month => number(small(local.month()), 2),
+        Field::MonthName => name("%B", NAME_WIDTH),
+        Field::MonthShort => name("%b", 3),
+        Field::Day => number(small(local.day()), 2),
+        Field::DayOfYear => number(small(local.ordinal()), 3),
+        Field::DayOfWeek => number(small(local.weekday().number_from_sunday()), 1),
+        Field::DayName => name("%A", NAME_WIDTH),
+        Field::DayShort => name("%a", 3),
+        Field::Quarter => number(small(local.month0() / 3 + 1), 1),
+        Field::WeekOfYear => number(small(local.ordinal0() / 7 + 1), 2),
+        Field::WeekOfMonth => number(small(local.day0() / 7 + 1), 1),
+        Field::Century => number((year - 1).div_euclid(100) + 1, 2),
+        Field::Julian => number(i64::from(local.num_days_from_ce()) + JULIAN_DAY_BEFORE_COMMON_ERA, 1),
+        Field::Hour24 => number(small(local.hour()), 2),
+        Field::Hour12 => number(small(local.hour12().1), 2),
+        Field::Minute => number(small(local.minute()), 2),
+        Field::Second => number(small(local.second()), 2),
+        Field::Millisecond => number(small(local.nanosecond() / 1_000_000), 3),
+        Field::Microsecond => number(small(local.nanosecond() / 1_000), 6),
+        Field::SecondOfDay => number(small(local.num_seconds_from_midnight()), 1),
+        Field::HalfOfDay { dotted } => {
+            let letters = if local.hour12().0 { "P" } else { "A" };
+            let half = if dotted { format!("{letters}.M.") } else { format!("{letters}M") };
+            if case == Case::Lower { half.to_lowercase() } else { half }
+        }
+        Field::Zone => match (&moment.zone, case) {
+            (None, _) => String::new(),
+            (Some((zone, _)), Case::Lower) => zone.to_lowercase(),
+            (Some((zone, _)), _) => zone.clone(),
+        },
+        Field::Offset => {
+            let seconds = moment.zone.as_ref().map_or(0, |(_, seconds)| *seconds);
+            let mut offset = format!("{}{:02}", if seconds < 0 { '-' } else { '+' }, seconds.abs() / 3600);
+            if seconds % 3600 != 0 {
+                // Writing to a String cannot fail.
+                let _ = write!(offset, ":{:02}", seconds.abs() / 60 % 60);
+            }
+            offset
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn show(template: &str, microseconds: i64, zone: Option<&str>) -> String {
+        let zone = zone.map(|zone| zone.parse().unwrap());
+        print(&parse(template), &Moment::new(microseconds, zone).unwrap())
+    }
+
+    /// 2024-03-05 14:07:09.012345, a Tuesday.
+    const TIME: i64 = 1_709_647_629_012_345;
+
+    #[test]
+    fn templates_give_what_postgres_gives() {
+        for (template, shown) in [
+            ("YYYY-MM-DD", "2024-03-05"),
+            ("yyyy-mm-dd hh24:mi:ss", "2024-03-05 14:07:09"),
+            ("HH12:MI AM", "02:07 PM"),
+            ("HH:MI p.m.", "02:07 p.m."),
+            ("DD.MM.YY", "05.03.24"),
+            ("FMDD.FMMM.YYYY", "5.3.2024"),
+            ("Month|Mon|MONTH|mon", "March    |Mar|MARCH    |mar"),
+            ("FMDay, FMDD FMMonth YYYY", "Tuesday, 5 March 2024"),
+            ("Dy DAY dy", "Tue TUESDAY   tue"),
+            ("MS US SSSS", "012 012345 50829"),
+            ("DDD D ID Q", "065 3 2 1"),
+            ("IYYY-\"W\"IW WW W CC J", "2024-W10 10 1 21 2460375"),
+            ("\"YYYY is\" YYYY", "YYYY is 2024"),
+            ("YYY Y", "024 4"),
+            ("", ""),
+            ("é YYYY", "é 2024"),
+        ] {
+            assert_eq!(show(template, TIME, None), shown, "{template}");
+        }
+        assert_eq!(show("HH12 HH24 AM", 0, None), "12 00 AM");
+        assert_eq!(show("YYYY-MM-DD", -1, None), "1969-12-31");
+    }
+
+    #[test]
+    fn a_time_with_a_zone_is_shown_in_it() {
+        assert_eq!(show("HH24:MI OF", TIME, Some("+02:30")), "16:37 +02:30");
+        assert_eq!(show("HH24:MI OF", TIME, Some("UTC")), "14:07 +00");
+    }
+}
