@@ -40,9 +40,9 @@ impl Shape<'_> {
         self.live >= BIG_ROWS
     }
 
-    fn has_many_dead(&self) -> bool {
+    fn has_too_many_dead(&self, thorough: bool) -> bool {
         let dead = self.rows - self.live;
-        self.live == 0 || (dead >= DEAD_ROWS_MIN && dead * 4 >= self.rows)
+        self.live == 0 || (thorough && dead > 0) || (dead >= DEAD_ROWS_MIN && dead * 4 >= self.rows)
     }
 
     /// Size class: 0 below a thousand rows, one more for each factor of [`FAN_IN`].
@@ -55,8 +55,8 @@ fn class_of(rows: u64) -> u32 {
     (rows / 1024).checked_ilog(FAN_IN as u64).map_or(0, |class| class + 1)
 }
 
-/// The indexes of the segments to merge; empty if all is well.
-pub(crate) fn choose(segments: &[Shape<'_>]) -> Vec<usize> {
+/// The indexes of the segments to merge; empty if all is well. `thorough`: any dead row is reason enough.
+pub(crate) fn choose(segments: &[Shape<'_>], thorough: bool) -> Vec<usize> {
     let bounded = |candidates: Vec<usize>| {
         let mut rows = 0;
         let fits = |index: &usize| {
@@ -66,7 +66,7 @@ pub(crate) fn choose(segments: &[Shape<'_>]) -> Vec<usize> {
         candidates.into_iter().take(INPUTS_MAX).take_while(fits).collect::<Vec<usize>>()
     };
     let all = || 0..segments.len();
-    let dead: Vec<usize> = all().filter(|index| segments[*index].has_many_dead()).collect();
+    let dead: Vec<usize> = all().filter(|index| segments[*index].has_too_many_dead(thorough)).collect();
     if !dead.is_empty() {
         return bounded(dead);
     }
@@ -112,23 +112,23 @@ mod tests {
 
     #[test]
     fn a_few_sound_segments_are_left_alone() {
-        assert!(choose(&[]).is_empty());
-        assert!(choose(&[shape(10, 10, b"a", b"b"); 3]).is_empty());
-        assert!(choose(&[shape(FULL, FULL, b"a", b"z"); 4]).is_empty());
+        assert!(choose(&[], false).is_empty());
+        assert!(choose(&[shape(10, 10, b"a", b"b"); 3], true).is_empty());
+        assert!(choose(&[shape(FULL, FULL, b"a", b"z"); 4], true).is_empty());
         let disjoint: Vec<[u8; 2]> = (0..100).map(|number| [number, 0]).collect();
         let disjoint: Vec<Shape<'_>> = disjoint.iter().map(|key| shape(FULL, FULL, key, key)).collect();
-        assert!(choose(&disjoint).is_empty(), "a sorted load");
+        assert!(choose(&disjoint, false).is_empty(), "a sorted load");
     }
 
     #[test]
     fn four_of_a_size_are_merged_with_everything_smaller() {
         let mut segments = vec![shape(100, 100, b"a", b"z"); 3];
         segments.push(shape(200_000, 200_000, b"a", b"z"));
-        assert!(choose(&segments).is_empty(), "the big one is no reason to rewrite");
+        assert!(choose(&segments, false).is_empty(), "the big one is no reason to rewrite");
         segments.push(shape(120, 120, b"a", b"z"));
-        assert_eq!(choose(&segments), [0, 1, 2, 4]);
+        assert_eq!(choose(&segments, false), [0, 1, 2, 4]);
         segments.extend([shape(200_000, 200_000, b"a", b"z"); 3]);
-        assert_eq!(choose(&segments), [0, 1, 2, 4], "small ones first");
+        assert_eq!(choose(&segments, false), [0, 1, 2, 4], "small ones first");
     }
 
     #[test]
@@ -136,21 +136,22 @@ mod tests {
         let segments = [shape(100, 100, b"a", b"z"); 2];
         let mut with_one_larger = segments.to_vec();
         with_one_larger.push(shape(5_000, 5_000, b"a", b"z"));
-        assert!(choose(&with_one_larger).is_empty());
+        assert!(choose(&with_one_larger, false).is_empty());
     }
 
     #[test]
     fn dead_rows_are_removed() {
         let segments = [shape(FULL, FULL, b"a", b"b"), shape(FULL, FULL * 3 / 4, b"c", b"d"), shape(7, 0, b"e", b"f")];
-        assert_eq!(choose(&segments), [1, 2]);
-        assert!(choose(&[shape(100, 60, b"a", b"b")]).is_empty(), "too few to matter");
+        assert_eq!(choose(&segments, false), [1, 2]);
+        assert!(choose(&[shape(100, 60, b"a", b"b")], false).is_empty(), "too few to matter");
+        assert_eq!(choose(&[shape(100, 99, b"a", b"b")], true), [0], "unless asked for");
     }
 
     #[test]
     fn big_segments_that_cover_one_key_are_merged_a_bounded_number_at_a_time() {
         let mut segments = vec![shape(FULL, FULL, b"a", b"z"); 40];
         segments.push(shape(FULL, FULL, b"zz", b"zzz"));
-        let chosen = choose(&segments);
+        let chosen = choose(&segments, false);
         assert_eq!(chosen.len(), 6);
         assert!(!chosen.contains(&40));
     }

@@ -49,8 +49,13 @@ pub(super) fn run(store: &Weak<Inner>, wanted: &Notify) {
             }
             let requests = std::mem::take(&mut *inner.compaction_requests.lock());
             if !requests.is_empty() || rest_until.is_none_or(|until| until <= Instant::now()) {
+                // While rows go on dying there is always a dead one: once each segment had its turn, enough is enough.
+                let segments: usize = inner.current.load().segments.values().map(|segments| segments.len()).sum();
+                let mut thorough_rounds = if requests.is_empty() { 0 } else { segments };
                 let result = async {
-                    while inner.compact_once().await? {}
+                    while inner.compact_once(thorough_rounds > 0).await? {
+                        thorough_rounds = thorough_rounds.saturating_sub(1);
+                    }
                     Ok(())
                 };
                 let result = result.await;
@@ -86,8 +91,8 @@ fn answer(mut requests: Vec<oneshot::Sender<Result<()>>>, result: Result<()>) {
 
 impl Inner {
     /// Merges what is most worth it. Only the background thread may: two would choose the same segments. Returns whether there was anything.
-    pub(super) async fn compact_once(&self) -> Result<bool> {
-        let Some(task) = self.choose_compaction().await else { return Ok(false) };
+    async fn compact_once(&self, thorough: bool) -> Result<bool> {
+        let Some(task) = self.choose_compaction(thorough).await else { return Ok(false) };
         let started = Instant::now();
         let mut outputs: Vec<Arc<Segment>> = Vec::new();
         let merged = merge(
@@ -122,7 +127,7 @@ impl Inner {
     }
 
     /// The most worthwhile merge of segments which the newest manifest lists.
-    async fn choose_compaction(&self) -> Option<Task> {
+    async fn choose_compaction(&self, thorough: bool) -> Option<Task> {
         let committer = self.committer.lock().await;
         let version = self.current.load_full();
         let listed: HashSet<u64> = {
@@ -139,7 +144,7 @@ impl Inner {
                 .collect();
             let shapes: Vec<Shape<'_>> =
                 segments.iter().zip(&dead).map(|(segment, dead)| shape(segment, dead)).collect();
-            let chosen = choose(&shapes);
+            let chosen = choose(&shapes, thorough);
             if !chosen.is_empty() {
                 return Some(Task {
                     table: Arc::clone(table),

@@ -263,7 +263,8 @@ impl Store {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// Merges segments until none are worth merging. The background does the same by itself; this waits for it.
+    /// Merges segments until none are worth merging and none has a dead row. The background does most of that by itself,
+    /// when it pays; files that nobody reads any more go soon after.
     pub async fn compact(&self) -> Result<()> {
         self.inner.check_open()?;
         let (reply, answer) = oneshot::channel();
