@@ -31,6 +31,7 @@ pub(crate) mod sqlstate {
     pub(crate) const NOT_NULL_VIOLATION: &str = "23502";
     pub(crate) const FOREIGN_KEY_VIOLATION: &str = "23503";
     pub(crate) const UNIQUE_VIOLATION: &str = "23505";
+    pub(crate) const CHECK_VIOLATION: &str = "23514";
     pub(crate) const ACTIVE_TRANSACTION: &str = "25001";
     pub(crate) const READ_ONLY_TRANSACTION: &str = "25006";
     pub(crate) const NO_ACTIVE_TRANSACTION: &str = "25P01";
@@ -51,6 +52,8 @@ pub(crate) mod sqlstate {
     pub(crate) const UNDEFINED_OBJECT: &str = "42704";
     pub(crate) const DUPLICATE_OBJECT: &str = "42710";
     pub(crate) const DUPLICATE_ALIAS: &str = "42712";
+    pub(crate) const WRONG_OBJECT_TYPE: &str = "42809";
+    pub(crate) const GENERATED_ALWAYS: &str = "428C9";
     pub(crate) const GROUPING: &str = "42803";
     pub(crate) const TYPE_MISMATCH: &str = "42804";
     pub(crate) const INVALID_FOREIGN_KEY: &str = "42830";
@@ -59,10 +62,14 @@ pub(crate) mod sqlstate {
     pub(crate) const DUPLICATE_TABLE: &str = "42P07";
     pub(crate) const INVALID_COLUMN_REFERENCE: &str = "42P10";
     pub(crate) const INVALID_TABLE_DEFINITION: &str = "42P16";
+    pub(crate) const INVALID_OBJECT_DEFINITION: &str = "42P17";
+    pub(crate) const DUPLICATE_SCHEMA: &str = "42P06";
+    pub(crate) const RESERVED_NAME: &str = "42939";
     pub(crate) const OUT_OF_MEMORY: &str = "53200";
     pub(crate) const LIMIT_EXCEEDED: &str = "54000";
     pub(crate) const STATEMENT_TOO_COMPLEX: &str = "54001";
     pub(crate) const OBJECT_IN_USE: &str = "55006";
+    pub(crate) const NOT_IN_PREREQUISITE_STATE: &str = "55000";
     pub(crate) const CANNOT_CHANGE_NOW: &str = "55P02";
     pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
     pub(crate) const QUERY_CANCELED: &str = "57014";

@@ -19,6 +19,7 @@
 //! has an SQLSTATE and says what to do ([`error`]); a statement that fails leaves nothing behind.
 
 mod catalog;
+mod constraints;
 mod copy;
 mod database;
 mod ddl;
@@ -31,6 +32,7 @@ mod options;
 mod prepared;
 mod runtime;
 mod scan;
+mod sequences;
 mod session;
 mod sql;
 mod stream;

@@ -24,6 +24,11 @@ pub const PRIMARY_KEY_NAME: &str = "rustydb.primary_key_name";
 #[serde(transparent)]
 pub struct TableId(pub u64);
 
+impl TableId {
+    /// In a table to be created: that table itself.
+    pub const SELF: TableId = TableId(0);
+}
+
 /// Rows of one table must have a row in another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignKey {
@@ -160,7 +165,9 @@ impl TableDef {
 
     /// Makes a table whose indexes have their ids already; those of `table` are not looked at.
     fn with_indexes(id: TableId, table: NewTable, indexes: Vec<IndexDef>) -> Result<Self> {
-        let NewTable { schema_name, name, schema, primary_key, foreign_keys, indexes: _ } = table;
+        let NewTable { schema_name, name, schema, primary_key, mut foreign_keys, indexes: _ } = table;
+        let own = foreign_keys.iter_mut().filter(|foreign_key| foreign_key.parent == TableId::SELF);
+        own.for_each(|foreign_key| foreign_key.parent = id);
         if let Some(field) = schema.fields().iter().find(|field| field.name() == ROW_ID_COLUMN) {
             return Err(Error::Unsupported(format!("the column name \"{}\" is reserved", field.name())));
         }

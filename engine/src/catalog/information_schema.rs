@@ -14,9 +14,13 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::stream;
-use rustydb_storage::{Catalog, TableDef};
+use rustydb_storage::{Catalog, ForeignKey, ObjectKind, ReferenceAction, TableDef};
 
+use crate::constraints::{GENERATED_KEY, IDENTITY_KEY, checks_of};
+use crate::ddl::declaration::columns_in;
+use crate::ddl::view::ViewDefinition;
 use crate::scan::ExecutionView;
+use crate::sequences::SequenceDefinition;
 use crate::sql::types::{DEFAULT_KEY, LENGTH_KEY, declared_name};
 use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Result};
 
@@ -36,6 +40,10 @@ pub(crate) const NAMES: &[&str] = &[
     "table_constraints",
     "key_column_usage",
     "referential_constraints",
+    "check_constraints",
+    "constraint_column_usage",
+    "sequences",
+    "routines",
     MEMORY_TABLE,
 ];
 
@@ -65,14 +73,18 @@ impl VirtualTable {
         let mut rows = Rows::new(&self.schema);
         match self.name {
             "tables" => tables(catalog, &mut rows),
-            "columns" => columns(catalog, &mut rows),
+            "columns" => columns(catalog, &mut rows)?,
+            "views" => views(catalog, &mut rows)?,
+            "sequences" => sequences(catalog, &mut rows)?,
+            "check_constraints" => check_constraints(catalog, &mut rows)?,
+            "constraint_column_usage" => constraint_column_usage(catalog, &mut rows)?,
             "schemata" => schemata(catalog, &mut rows),
             "df_settings" => settings(context, &mut rows),
-            "table_constraints" => table_constraints(catalog, &mut rows),
-            "key_column_usage" => key_column_usage(catalog, &mut rows),
-            "referential_constraints" => referential_constraints(catalog, &mut rows),
+            "table_constraints" => table_constraints(catalog, &mut rows)?,
+            "key_column_usage" => key_column_usage(catalog, &mut rows)?,
+            "referential_constraints" => referential_constraints(catalog, &mut rows)?,
             MEMORY_TABLE => memory(&view, context, &mut rows),
-            // There are no views yet.
+            // Routines are the user's, and there are none yet.
             _ => {}
         }
         rows.finish(&self.schema)
@@ -127,10 +139,58 @@ fn fields_of(table: &str) -> Vec<Field> {
             optional_number("numeric_precision_radix"),
             optional_number("numeric_scale"),
             optional_number("datetime_precision"),
+            text("is_identity"),
+            optional_text("identity_generation"),
+            text("is_generated"),
+            optional_text("generation_expression"),
+        ],
+        "check_constraints" => {
+            vec![text("constraint_catalog"), text("constraint_schema"), text("constraint_name"), text("check_clause")]
+        }
+        "constraint_column_usage" => vec![
+            text("table_catalog"),
+            text("table_schema"),
+            text("table_name"),
+            text("column_name"),
+            text("constraint_catalog"),
+            text("constraint_schema"),
+            text("constraint_name"),
+        ],
+        "sequences" => vec![
+            text("sequence_catalog"),
+            text("sequence_schema"),
+            text("sequence_name"),
+            text("data_type"),
+            optional_number("numeric_precision"),
+            optional_number("numeric_precision_radix"),
+            optional_number("numeric_scale"),
+            text("start_value"),
+            text("minimum_value"),
+            text("maximum_value"),
+            text("increment"),
+            text("cycle_option"),
+        ],
+        "routines" => vec![
+            text("specific_catalog"),
+            text("specific_schema"),
+            text("specific_name"),
+            text("routine_catalog"),
+            text("routine_schema"),
+            text("routine_name"),
+            optional_text("routine_type"),
+            optional_text("data_type"),
         ],
         "schemata" => vec![text("catalog_name"), text("schema_name"), optional_text("schema_owner")],
         "views" => {
-            vec![text("table_catalog"), text("table_schema"), text("table_name"), optional_text("view_definition")]
+            vec![
+                text("table_catalog"),
+                text("table_schema"),
+                text("table_name"),
+                optional_text("view_definition"),
+                text("check_option"),
+                text("is_updatable"),
+                text("is_insertable_into"),
+            ]
         }
         "df_settings" => vec![text("name"), optional_text("value"), optional_text("description")],
         "table_constraints" => vec![
@@ -233,12 +293,66 @@ fn tables(catalog: &Catalog, rows: &mut Rows) {
     for table in catalog.tables() {
         rows.push([Text(CATALOG_NAME), Text(&table.schema_name), Text(&table.name), Text("BASE TABLE")]);
     }
+    for view in catalog.objects().filter(|object| object.kind == ObjectKind::View) {
+        rows.push([Text(CATALOG_NAME), Text(&view.schema_name), Text(&view.name), Text("VIEW")]);
+    }
     for name in NAMES {
         rows.push([Text(CATALOG_NAME), Text(INFORMATION_SCHEMA), Text(name), Text("VIEW")]);
     }
 }
 
-fn columns(catalog: &Catalog, rows: &mut Rows) {
+fn views(catalog: &Catalog, rows: &mut Rows) -> Result<()> {
+    use Cell::Text;
+    for view in catalog.objects().filter(|object| object.kind == ObjectKind::View) {
+        let definition = ViewDefinition::of(view)?;
+        rows.push([
+            Text(CATALOG_NAME),
+            Text(&view.schema_name),
+            Text(&view.name),
+            Text(&definition.query),
+            Text("NONE"),
+            Text("NO"),
+            Text("NO"),
+        ]);
+    }
+    Ok(())
+}
+
+fn sequences(catalog: &Catalog, rows: &mut Rows) -> Result<()> {
+    use Cell::{Number, Text};
+    for sequence in catalog.objects().filter(|object| object.kind == ObjectKind::Sequence) {
+        let SequenceDefinition { data_type, spec, owner: _ } = SequenceDefinition::of(sequence)?;
+        let bits = match data_type.as_str() {
+            "smallint" => 16,
+            "integer" => 32,
+            _ => 64,
+        };
+        let [start, minimum, maximum, increment] =
+            [spec.start, spec.minimum, spec.maximum, spec.increment].map(|value| value.to_string());
+        rows.push([
+            Text(CATALOG_NAME),
+            Text(&sequence.schema_name),
+            Text(&sequence.name),
+            Text(&data_type),
+            Number(bits),
+            Number(2),
+            Number(0),
+            Text(&start),
+            Text(&minimum),
+            Text(&maximum),
+            Text(&increment),
+            Text(if spec.cycle { "YES" } else { "NO" }),
+        ]);
+    }
+    Ok(())
+}
+
+fn columns(catalog: &Catalog, rows: &mut Rows) -> Result<()> {
+    for view in catalog.objects().filter(|object| object.kind == ObjectKind::View) {
+        for (index, field) in ViewDefinition::of(view)?.fields().iter().enumerate() {
+            push_column(rows, &view.schema_name, &view.name, index, field);
+        }
+    }
     for table in catalog.tables() {
         for (index, field) in table.schema.fields().iter().enumerate() {
             push_column(rows, &table.schema_name, &table.name, index, field);
@@ -249,6 +363,7 @@ fn columns(catalog: &Catalog, rows: &mut Rows) {
             push_column(rows, INFORMATION_SCHEMA, name, index, field);
         }
     }
+    Ok(())
 }
 
 fn push_column(rows: &mut Rows, schema: &str, table: &str, index: usize, field: &Field) {
@@ -274,13 +389,19 @@ fn push_column(rows: &mut Rows, schema: &str, table: &str, index: usize, field: 
         DataType::Timestamp(TimeUnit::Nanosecond, _) => Number(9),
         _ => Null,
     };
+    let identity = field.metadata().get(IDENTITY_KEY).map(|kind| match kind.as_str() {
+        "always" => "ALWAYS",
+        _ => "BY DEFAULT",
+    });
+    let generated = field.metadata().get(GENERATED_KEY).map(String::as_str);
+    let default = field.metadata().get(DEFAULT_KEY).filter(|_| identity.is_none());
     rows.push([
         Text(CATALOG_NAME),
         Text(schema),
         Text(table),
         Text(field.name()),
         Number(i32::try_from(index + 1).unwrap_or(i32::MAX)),
-        field.metadata().get(DEFAULT_KEY).map_or(Null, |default| Text(default)),
+        default.map_or(Null, |default| Text(default)),
         Text(if field.is_nullable() { "YES" } else { "NO" }),
         // The precise type is in the columns that follow; this one has the bare name, as PostgreSQL has it.
         Text(declared.split('(').next().unwrap_or(&declared)),
@@ -289,11 +410,17 @@ fn push_column(rows: &mut Rows, schema: &str, table: &str, index: usize, field: 
         radix,
         scale,
         digits,
+        Text(if identity.is_some() { "YES" } else { "NO" }),
+        identity.map_or(Null, Text),
+        Text(if generated.is_some() { "ALWAYS" } else { "NEVER" }),
+        generated.map_or(Null, Text),
     ]);
 }
 
 fn schemata(catalog: &Catalog, rows: &mut Rows) {
-    let mut names: Vec<&str> = catalog.tables().map(|table| table.schema_name.as_str()).collect();
+    let schemas = catalog.objects().filter(|object| object.kind == ObjectKind::Schema);
+    let mut names: Vec<&str> = schemas.map(|schema| schema.name.as_str()).collect();
+    names.extend(catalog.tables().map(|table| table.schema_name.as_str()));
     names.extend([DEFAULT_SCHEMA, INFORMATION_SCHEMA]);
     names.sort_unstable();
     names.dedup();
@@ -311,52 +438,105 @@ fn settings(context: &TaskContext, rows: &mut Rows) {
     }
 }
 
-/// Calls `visit` with name, kind, columns, and for a foreign key its parent, of every key constraint.
-fn for_each_key(catalog: &Catalog, mut visit: impl FnMut(&TableDef, &str, &[usize], Option<(&TableDef, &[usize])>)) {
-    for table in catalog.tables() {
-        if !table.primary_key.is_empty() {
-            visit(table, &table.primary_key_name(), &table.primary_key, None);
-        }
-        for foreign_key in &table.foreign_keys {
-            if let Some(parent) = catalog.table(foreign_key.parent) {
-                let reference = Some((parent.as_ref(), foreign_key.parent_columns.as_slice()));
-                visit(table, &foreign_key.name, &foreign_key.columns, reference);
-            }
+/// A constraint of a table.
+struct Constraint<'a> {
+    table: &'a TableDef,
+    name: String,
+    columns: Vec<usize>,
+    kind: Kind<'a>,
+}
+
+enum Kind<'a> {
+    PrimaryKey,
+    Unique,
+    ForeignKey(&'a ForeignKey, &'a TableDef),
+    Check(String),
+}
+
+impl Kind<'_> {
+    fn name(&self) -> &'static str {
+        match self {
+            Kind::PrimaryKey => "PRIMARY KEY",
+            Kind::Unique => "UNIQUE",
+            Kind::ForeignKey(..) => "FOREIGN KEY",
+            Kind::Check(_) => "CHECK",
         }
     }
 }
 
-fn table_constraints(catalog: &Catalog, rows: &mut Rows) {
+/// The constraints of all tables.
+fn constraints(catalog: &Catalog) -> Result<Vec<Constraint<'_>>> {
+    let mut all = Vec::new();
+    for table in catalog.tables().map(AsRef::as_ref) {
+        let table: &TableDef = table;
+        if !table.primary_key.is_empty() {
+            let (name, columns) = (table.primary_key_name(), table.primary_key.clone());
+            all.push(Constraint { table, name, columns, kind: Kind::PrimaryKey });
+        }
+        for index in table.indexes.iter().filter(|index| index.unique) {
+            let (name, columns) = (index.name.clone(), index.columns.clone());
+            all.push(Constraint { table, name, columns, kind: Kind::Unique });
+        }
+        for foreign_key in &table.foreign_keys {
+            let Some(parent) = catalog.table(foreign_key.parent) else { continue };
+            let (name, columns) = (foreign_key.name.clone(), foreign_key.columns.clone());
+            all.push(Constraint { table, name, columns, kind: Kind::ForeignKey(foreign_key, parent) });
+        }
+        for check in checks_of(table)? {
+            let used = columns_in(&check.syntax()?);
+            let columns = used.iter().filter_map(|name| table.schema.index_of(name).ok()).collect();
+            all.push(Constraint { table, name: check.name, columns, kind: Kind::Check(check.expression) });
+        }
+    }
+    Ok(all)
+}
+
+fn yes_no<'a>(yes: bool) -> Cell<'a> {
+    Cell::Text(if yes { "YES" } else { "NO" })
+}
+
+fn table_constraints(catalog: &Catalog, rows: &mut Rows) -> Result<()> {
     use Cell::Text;
-    for_each_key(catalog, |table, name, _, reference| {
-        let kind = if reference.is_some() { "FOREIGN KEY" } else { "PRIMARY KEY" };
+    for Constraint { table, name, columns: _, kind } in constraints(catalog)? {
+        let (deferrable, deferred) = match &kind {
+            Kind::ForeignKey(foreign_key, _) => (foreign_key.deferrable, foreign_key.initially_deferred),
+            _ => (false, false),
+        };
         rows.push([
             Text(CATALOG_NAME),
             Text(&table.schema_name),
-            Text(name),
+            Text(&name),
             Text(CATALOG_NAME),
             Text(&table.schema_name),
             Text(&table.name),
-            Text(kind),
-            Text("NO"),
-            Text("NO"),
+            Text(kind.name()),
+            yes_no(deferrable),
+            yes_no(deferred),
             Text("YES"),
         ]);
-    });
+    }
+    Ok(())
 }
 
-fn key_column_usage(catalog: &Catalog, rows: &mut Rows) {
+fn key_column_usage(catalog: &Catalog, rows: &mut Rows) -> Result<()> {
     use Cell::{Null, Number, Text};
     let number = |index: usize| Number(i32::try_from(index + 1).unwrap_or(i32::MAX));
-    for_each_key(catalog, |table, name, columns, reference| {
+    for Constraint { table, name, columns, kind } in constraints(catalog)? {
+        if matches!(kind, Kind::Check(_)) {
+            continue;
+        }
         for (index, column) in columns.iter().enumerate() {
-            let in_parent = reference.and_then(|(parent, parent_columns)| {
-                parent.primary_key.iter().position(|key| Some(key) == parent_columns.get(index))
-            });
+            let in_parent = match &kind {
+                Kind::ForeignKey(foreign_key, parent) => {
+                    let referred = foreign_key.parent_columns.get(index);
+                    parent.primary_key.iter().position(|key| Some(key) == referred)
+                }
+                _ => None,
+            };
             rows.push([
                 Text(CATALOG_NAME),
                 Text(&table.schema_name),
-                Text(name),
+                Text(&name),
                 Text(CATALOG_NAME),
                 Text(&table.schema_name),
                 Text(&table.name),
@@ -365,26 +545,66 @@ fn key_column_usage(catalog: &Catalog, rows: &mut Rows) {
                 in_parent.map_or(Null, number),
             ]);
         }
-    });
+    }
+    Ok(())
 }
 
-fn referential_constraints(catalog: &Catalog, rows: &mut Rows) {
+fn referential_constraints(catalog: &Catalog, rows: &mut Rows) -> Result<()> {
     use Cell::Text;
-    for_each_key(catalog, |table, name, _, reference| {
-        if let Some((parent, _)) = reference {
+    let rule = |action: ReferenceAction| match action {
+        ReferenceAction::NoAction => "NO ACTION",
+        ReferenceAction::Restrict => "RESTRICT",
+        ReferenceAction::Cascade => "CASCADE",
+        ReferenceAction::SetNull => "SET NULL",
+        ReferenceAction::SetDefault => "SET DEFAULT",
+    };
+    for Constraint { table, name, kind, .. } in constraints(catalog)? {
+        let Kind::ForeignKey(foreign_key, parent) = kind else { continue };
+        rows.push([
+            Text(CATALOG_NAME),
+            Text(&table.schema_name),
+            Text(&name),
+            Text(CATALOG_NAME),
+            Text(&parent.schema_name),
+            Text(&parent.primary_key_name()),
+            Text("NONE"),
+            Text(rule(foreign_key.on_update)),
+            Text(rule(foreign_key.on_delete)),
+        ]);
+    }
+    Ok(())
+}
+
+fn check_constraints(catalog: &Catalog, rows: &mut Rows) -> Result<()> {
+    use Cell::Text;
+    for Constraint { table, name, kind, .. } in constraints(catalog)? {
+        let Kind::Check(expression) = kind else { continue };
+        rows.push([Text(CATALOG_NAME), Text(&table.schema_name), Text(&name), Text(&expression)]);
+    }
+    Ok(())
+}
+
+/// The columns a constraint is about; for a foreign key those it refers to.
+fn constraint_column_usage(catalog: &Catalog, rows: &mut Rows) -> Result<()> {
+    use Cell::Text;
+    for Constraint { table, name, columns, kind } in constraints(catalog)? {
+        let (used, columns) = match &kind {
+            Kind::ForeignKey(foreign_key, parent) => (*parent, &foreign_key.parent_columns),
+            _ => (table, &columns),
+        };
+        for column in columns {
             rows.push([
                 Text(CATALOG_NAME),
-                Text(&table.schema_name),
-                Text(name),
+                Text(&used.schema_name),
+                Text(&used.name),
+                Text(used.schema.field(*column).name()),
                 Text(CATALOG_NAME),
-                Text(&parent.schema_name),
-                Text(&parent.primary_key_name()),
-                Text("NONE"),
-                Text("NO ACTION"),
-                Text("NO ACTION"),
+                Text(&table.schema_name),
+                Text(&name),
             ]);
         }
-    });
+    }
+    Ok(())
 }
 
 fn memory(view: &ExecutionView, context: &TaskContext, rows: &mut Rows) {

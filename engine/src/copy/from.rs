@@ -15,6 +15,7 @@ use super::csv::CsvReader;
 use super::json::JsonReader;
 use super::parquet::{ParquetFile, ParquetReader};
 use super::{Decoded, Format, allowed_file, file_error};
+use crate::constraints::is_generated;
 use crate::dml::defaults::{column_index, sources_by_name};
 use crate::dml::insert::load;
 use crate::dml::rows::{Arrangement, RowCheck};
@@ -55,8 +56,8 @@ pub(crate) async fn copy_from(
     let sources = sources_by_name(&context, &table, names.iter().map(String::as_str)).map_err(|error| {
         file_error(&path, None, error).with_hint("Name the columns to load: COPY table (columns) FROM …")
     })?;
+    let (arrangement, check) = (Arrangement::new(sources), RowCheck::new(&context, &table)?);
     drop(context);
-    let (arrangement, check) = (Arrangement::new(sources), RowCheck::new(&table));
     let file = Arc::clone(&path);
     let rows = batches(reader).map(move |decoded| {
         let decoded = decoded?;
@@ -134,7 +135,10 @@ fn open(path: &Arc<Path>, format: Format, table: &TableDef, named: Vec<String>) 
 /// The fields of the named columns, or of all. NULL is refused later, with the table's name in the message.
 fn table_fields(table: &TableDef, named: Vec<String>) -> Result<(Vec<String>, Vec<Field>)> {
     let names = match named.is_empty() {
-        true => table.schema.fields().iter().map(|field| field.name().clone()).collect(),
+        true => {
+            let stored = table.schema.fields().iter().filter(|field| !is_generated(field));
+            stored.map(|field| field.name().clone()).collect()
+        }
         false => named,
     };
     let field = |name: &String| {

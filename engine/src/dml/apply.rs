@@ -7,19 +7,25 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
-use rustydb_storage::{TableDef, Transaction};
+use rustydb_storage::{ForeignKey, TableDef, Transaction};
 
-use super::foreign_key;
+use super::foreign_key::{self, Removal};
 use crate::Result;
+use crate::constraints::is_generated;
 use crate::session::Statement;
 
 /// Puts new rows of the table's exact shape into it.
-pub(crate) async fn insert_rows(transaction: &mut Transaction, table: &TableDef, rows: &RecordBatch) -> Result<u64> {
+pub(crate) async fn insert_rows(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    table: &TableDef,
+    rows: &RecordBatch,
+) -> Result<u64> {
     if rows.num_rows() == 0 {
         return Ok(0);
     }
     let inserted = transaction.insert(table.id, rows).await?;
-    foreign_key::check_new_rows(transaction, table, rows, |_| true).await?;
+    foreign_key::check_new_rows(statement, transaction, table, rows, |_| true).await?;
     Ok(inserted)
 }
 
@@ -27,7 +33,7 @@ pub(crate) async fn insert_rows(transaction: &mut Transaction, table: &TableDef,
 pub(crate) async fn update_rows(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
-    table: &TableDef,
+    table: &Arc<TableDef>,
     keys: &RecordBatch,
     rows: &RecordBatch,
     assigned: &[usize],
@@ -36,11 +42,14 @@ pub(crate) async fn update_rows(
         return Ok(0);
     }
     let changed = transaction.update(table.id, keys, rows).await?;
-    let assigns = |column: &usize| assigned.contains(column);
-    foreign_key::check_new_rows(transaction, table, rows, |foreign_key| foreign_key.columns.iter().any(assigns))
-        .await?;
-    if table.primary_key.iter().any(assigns) {
-        foreign_key::check_removed_keys(statement, transaction, table, keys).await?;
+    let assigns = |column: &usize| assigned.contains(column) || is_generated(table.schema.field(*column));
+    let concerned = |foreign_key: &ForeignKey| foreign_key.columns.iter().any(assigns);
+    foreign_key::check_new_rows(statement, transaction, table, rows, concerned).await?;
+    if table.primary_key.iter().any(assigns) && foreign_key::is_referred_to(transaction, table) {
+        let new: Vec<ArrayRef> = table.key_columns().iter().map(|column| Arc::clone(rows.column(*column))).collect();
+        let new_keys = Some(key_batch(table, &new)?);
+        let removal = Removal { table: Arc::clone(table), keys: keys.clone(), new_keys };
+        foreign_key::follow(statement, transaction, removal).await?;
     }
     Ok(changed)
 }
@@ -49,14 +58,17 @@ pub(crate) async fn update_rows(
 pub(crate) async fn delete_rows(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
-    table: &TableDef,
+    table: &Arc<TableDef>,
     keys: &RecordBatch,
 ) -> Result<u64> {
     if keys.num_rows() == 0 {
         return Ok(0);
     }
     let deleted = transaction.delete(table.id, keys).await?;
-    foreign_key::check_removed_keys(statement, transaction, table, keys).await?;
+    if !table.primary_key.is_empty() && foreign_key::is_referred_to(transaction, table) {
+        let removal = Removal { table: Arc::clone(table), keys: keys.clone(), new_keys: None };
+        foreign_key::follow(statement, transaction, removal).await?;
+    }
     Ok(deleted)
 }
 

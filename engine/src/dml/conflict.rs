@@ -86,7 +86,7 @@ impl OnConflict {
         let Subject { statement, transaction, context, table } = subject;
         if table.primary_key.is_empty() || rows.num_rows() == 0 {
             drop(context);
-            return Ok((insert_rows(transaction, table, &rows).await?, rows));
+            return Ok((insert_rows(statement, transaction, table, &rows).await?, rows));
         }
         let key_columns = table.key_columns().iter().map(|column| Arc::clone(rows.column(*column)));
         let keys = key_batch(table, &key_columns.collect::<Vec<_>>())?;
@@ -102,7 +102,7 @@ impl OnConflict {
         let new_rows = take_record_batch(&rows, &free)?;
         let Some(update) = self.update else {
             drop(context);
-            return Ok((insert_rows(transaction, table, &new_rows).await?, new_rows));
+            return Ok((insert_rows(statement, transaction, table, &new_rows).await?, new_rows));
         };
         let taken = BooleanArray::from(taken);
         let (proposed, proposed_keys) = (filter_record_batch(&rows, &taken)?, filter_record_batch(&keys, &taken)?);
@@ -115,19 +115,20 @@ impl OnConflict {
         } else {
             let old = existing_rows(transaction, table, &proposed_keys).await?;
             let columns = old.columns().iter().chain(proposed.columns()).cloned().chain([origins]).collect();
+            let check = RowCheck::new(&context, table)?;
             let found = run(statement, context, update.plan(table, vec![columns])?).await?;
             let keys = key_batch(table, found.columns())?;
             if first_of_each(keys.columns())?.len() != keys.num_rows() {
                 return Err(second_time());
             }
             let width = keys.num_columns();
-            let changed = RowCheck::new(table)
-                .conform(&found.columns()[width..width + table.schema.fields().len()], found.num_rows())?;
+            let changed =
+                check.conform(&found.columns()[width..width + table.schema.fields().len()], found.num_rows())?;
             let origins = found.column(width + table.schema.fields().len()).as_primitive::<UInt32Type>().clone();
             let touched = update_rows(statement, transaction, table, &keys, &changed, &update.assigned).await?;
             (changed, origins, touched)
         };
-        touched += insert_rows(transaction, table, &new_rows).await?;
+        touched += insert_rows(statement, transaction, table, &new_rows).await?;
         // In the order of the rows that came.
         let mut order: Vec<(u32, u32)> =
             free.values().iter().chain(changed_origins.values()).copied().zip(0u32..).collect();

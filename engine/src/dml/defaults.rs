@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
-use datafusion::common::DFSchema;
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, TableReference};
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, ExprSchemable};
+use datafusion::logical_expr::{
+    EmptyRelation, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection, Volatility,
+};
 use datafusion::optimizer::OptimizerConfig;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
@@ -16,12 +18,13 @@ use datafusion::sql::sqlparser::ast;
 use rustydb_storage::TableDef;
 
 use super::rows::ColumnSource;
+use crate::constraints::{is_generated, is_identity_always};
 use crate::error::sqlstate;
-use crate::sql::arithmetic::rewrite_all;
+use crate::sql::check::check_queries;
 use crate::sql::context::StatementContext;
 use crate::sql::parse::parse_expression;
 use crate::sql::plan::planner;
-use crate::sql::types::DEFAULT_KEY;
+use crate::sql::types::{DEFAULT_KEY, name_of};
 use crate::{Error, Result};
 
 /// The default of a column as a syntax tree, if it has one.
@@ -40,20 +43,7 @@ pub(crate) fn plan_default(context: &StatementContext, syntax: ast::Expr) -> Res
                 _ => error,
             }
         })?;
-    let mut forbidden = None;
-    expr.apply(|part| {
-        forbidden = match part {
-            Expr::AggregateFunction(_) => Some("an aggregate function"),
-            Expr::WindowFunction(_) => Some("a window function"),
-            Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) => {
-                Some("a subquery")
-            }
-            Expr::Placeholder(_) => Some("a parameter"),
-            _ => return Ok(TreeNodeRecursion::Continue),
-        };
-        Ok(TreeNodeRecursion::Stop)
-    })?;
-    match forbidden {
+    match forbidden_in(&expr)? {
         Some(what) => Err(Error::unsupported(format!("{what} in a default"))),
         None => Ok(expr),
     }
@@ -86,15 +76,88 @@ pub(crate) fn compile(
 ) -> Result<Arc<dyn PhysicalExpr>> {
     let nothing = DFSchema::empty();
     let expr = plan_default(context, syntax)?.cast_to(data_type, &nothing)?;
+    physical(context, expr, nothing)
+}
+
+/// An expression over the columns of a table's rows: a CHECK (a boolean), or what a generated column is computed by.
+pub(crate) fn compile_over(
+    context: &StatementContext,
+    table: &TableDef,
+    mut syntax: ast::Expr,
+    data_type: Option<&DataType>,
+) -> Result<Arc<dyn PhysicalExpr>> {
+    check_queries(&mut syntax)?;
+    let fields = table.schema.fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), true));
+    let schema = Schema::new(fields.collect::<Vec<_>>());
+    let schema = DFSchema::try_from_qualified_schema(TableReference::bare(table.name.as_str()), &schema)?;
+    let expr = planner(context).sql_to_expr(syntax, &schema, &mut PlannerContext::new())?;
+    if let Some(what) = forbidden_in(&expr)? {
+        return Err(match what {
+            "a subquery" => Error::unsupported("a subquery in this expression"),
+            what => Error::new(sqlstate::GROUPING, format!("{what} is not allowed in this expression")),
+        });
+    }
+    let wanted = data_type.cloned().unwrap_or(DataType::Boolean);
+    let own = expr.get_type(&schema)?;
+    if data_type.is_none() && own != DataType::Boolean && own != DataType::Null {
+        let message = format!("argument of CHECK must be type boolean, not type {}", name_of(&own));
+        return Err(Error::new(sqlstate::TYPE_MISMATCH, message));
+    }
+    let expr = expr.cast_to(&wanted, &schema)?;
+    physical(context, expr, schema)
+}
+
+/// Whether an expression over a table's columns may give something else for the same row.
+pub(crate) fn is_volatile(context: &StatementContext, table: &TableDef, syntax: ast::Expr) -> Result<bool> {
+    let fields = table.schema.fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), true));
+    let schema = Schema::new(fields.collect::<Vec<_>>());
+    let schema = DFSchema::try_from_qualified_schema(TableReference::bare(table.name.as_str()), &schema)?;
+    let expr = planner(context).sql_to_expr(syntax, &schema, &mut PlannerContext::new())?;
+    Ok(expr.exists(|part| {
+        Ok(match part {
+            Expr::ScalarFunction(function) => function.func.signature().volatility != Volatility::Immutable,
+            _ => false,
+        })
+    })?)
+}
+
+/// What an expression about single rows must not have in it.
+fn forbidden_in(expr: &Expr) -> Result<Option<&'static str>> {
+    let mut forbidden = None;
+    expr.apply(|part| {
+        forbidden = match part {
+            Expr::AggregateFunction(_) => Some("an aggregate function"),
+            Expr::WindowFunction(_) => Some("a window function"),
+            Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) => {
+                Some("a subquery")
+            }
+            Expr::Placeholder(_) => Some("a parameter"),
+            _ => return Ok(TreeNodeRecursion::Continue),
+        };
+        Ok(TreeNodeRecursion::Stop)
+    })?;
+    Ok(forbidden)
+}
+
+/// Runs the analyser over an expression, so that it means what it would in a query, and makes it executable.
+fn physical(context: &StatementContext, expr: Expr, schema: DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+    let schema = Arc::new(schema);
+    let input = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: true, schema: Arc::clone(&schema) });
+    let plan = LogicalPlanBuilder::from(input).project(vec![expr.alias("value")])?.build()?;
+    let options = OptimizerConfig::options(context);
+    let analyzed = context.shared().analyzer().execute_and_check(plan, &options, |_, _| {})?;
+    let LogicalPlan::Projection(Projection { expr, .. }) = analyzed else {
+        return Err(Error::internal("an expression was planned as something else"));
+    };
+    let expr = expr.into_iter().next().ok_or_else(|| Error::internal("an expression got lost"))?.unalias();
     // now() and its like exist only in simplified form: as the time the statement began.
     let simplify = SimplifyContext::builder()
-        .with_config_options(OptimizerConfig::options(context))
+        .with_config_options(options)
         .with_query_execution_start_time(context.query_execution_start_time())
+        .with_schema(Arc::clone(&schema))
         .build();
-    let simplifier = ExprSimplifier::new(simplify);
-    let expr = rewrite_all(simplifier.coerce(expr, &nothing)?, &nothing)?.data;
-    let expr = simplifier.simplify(expr)?;
-    Ok(context.shared().create_physical_expr(expr, &nothing)?)
+    let expr = ExprSimplifier::new(simplify).simplify(expr)?;
+    Ok(context.shared().create_physical_expr(expr, &schema)?)
 }
 
 /// Matches the columns of incoming batches with the table's, by name; others get their default.
@@ -106,6 +169,9 @@ pub(crate) fn sources_by_name<'a>(
     let mut places: Vec<Option<usize>> = vec![None; table.schema.fields().len()];
     for (place, name) in incoming.into_iter().enumerate() {
         let column = column_index(table, name)?;
+        if is_generated(table.schema.field(column)) {
+            return Err(not_default(table, column));
+        }
         if places[column].replace(place).is_some() {
             return Err(Error::new(sqlstate::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once")));
         }
@@ -130,4 +196,25 @@ pub(crate) fn column_index(table: &TableDef, name: &str) -> Result<usize> {
             None => error,
         }
     })
+}
+
+/// The error for a value that a column does not take because it makes its own.
+pub(crate) fn not_default(table: &TableDef, column: usize) -> Error {
+    let field = table.schema.field(column);
+    let error = Error::new(
+        sqlstate::GENERATED_ALWAYS,
+        format!("cannot insert a non-DEFAULT value into column \"{}\"", field.name()),
+    );
+    match is_identity_always(field) {
+        true => {
+            error.with_detail(format!("Column \"{}\" is an identity column defined as GENERATED ALWAYS.", field.name()))
+        }
+        false => error.with_detail(format!("Column \"{}\" is a generated column.", field.name())),
+    }
+}
+
+/// Whether only DEFAULT can be written to a column.
+pub(crate) fn takes_only_default(table: &TableDef, column: usize) -> bool {
+    let field = table.schema.field(column);
+    is_generated(field) || is_identity_always(field)
 }

@@ -19,7 +19,7 @@ use rustydb_storage::{TableDef, Transaction};
 
 use super::apply::insert_rows;
 use super::conflict::{self, OnConflict};
-use super::defaults::{column_index, plan_defaults, syntax_of};
+use super::defaults::{column_index, not_default, plan_defaults, syntax_of, takes_only_default};
 use super::modify::kept_for;
 use super::returning::{self, Changed};
 use super::rows::RowCheck;
@@ -65,7 +65,7 @@ pub(crate) async fn insert(
         let ready = make_ready(&context, bind(plan, statement.parameters)?).await?;
         (table, conflict, statement.start(ready))
     };
-    let check = RowCheck::new(&table);
+    let check = RowCheck::new(&context, &table)?;
     let rows = rows.map(move |batch| batch.and_then(|batch| check.conform(batch.columns(), batch.num_rows())));
     let (changed, rows) = match (conflict, &returning) {
         (None, None) => {
@@ -151,7 +151,7 @@ pub(crate) async fn load(
     }
     drop(rows);
     let rows = concat_batches(&table.schema, &pending)?;
-    insert_rows(transaction, table, &rows).await
+    insert_rows(statement, transaction, table, &rows).await
 }
 
 async fn load_in_bulk(
@@ -196,6 +196,13 @@ pub(crate) fn plan(context: &StatementContext, insert: InsertStatement) -> Resul
         columns = targets.iter().map(name).collect();
     }
     fill_in_defaults(&mut source, &table, &targets)?;
+    let columns = match computed_targets(&source, &table, &targets)? {
+        true => {
+            let name = |column: &usize| ObjectName::from(vec![quoted(table.schema.field(*column).name())]);
+            targets.iter().map(name).collect()
+        }
+        false => columns,
+    };
     prepend(with, &mut source);
     check_queries(&mut source)?;
     let context = context.clone().with_defaults(table.id, plan_defaults(context, &table)?);
@@ -246,6 +253,8 @@ fn fill_in_defaults(source: &mut Query, table: &TableDef, targets: &[usize]) -> 
         for (value, column) in row.content.iter_mut().zip(targets) {
             if is_default(value) {
                 *value = syntax_of(table, *column)?.unwrap_or_else(null);
+            } else if takes_only_default(table, *column) {
+                return Err(not_default(table, *column).at(place(value.span())));
             }
         }
     }
@@ -255,6 +264,17 @@ fn fill_in_defaults(source: &mut Query, table: &TableDef, targets: &[usize]) -> 
 /// Whether a value is the word DEFAULT.
 pub(crate) fn is_default(value: &Expr) -> bool {
     matches!(value, Expr::Identifier(Ident { value, quote_style: None, .. }) if value.eq_ignore_ascii_case("default"))
+}
+
+/// Checks that no value is given to a column that makes its own. Rows of VALUES were looked at already; a query must
+/// leave such columns out. Whether the table has any.
+fn computed_targets(source: &Query, table: &TableDef, targets: &[usize]) -> Result<bool> {
+    let computed = targets.iter().find(|column| takes_only_default(table, **column));
+    match (computed, source.body.as_ref()) {
+        (None, _) => Ok(false),
+        (Some(_), SetExpr::Values(_)) => Ok(true),
+        (Some(column), _) => Err(not_default(table, *column)),
+    }
 }
 
 /// How many columns a source has, if its text alone tells.

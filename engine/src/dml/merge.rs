@@ -27,7 +27,7 @@ use rustydb_storage::{TableDef, Transaction};
 
 use super::Reading;
 use super::apply::{delete_rows, first_of_each, insert_rows, key_batch, update_rows};
-use super::defaults::syntax_of;
+use super::defaults::{not_default, syntax_of, takes_only_default};
 use super::insert::{is_default, target_columns};
 use super::modify::{add_others, assigned_values, find_target, kept_for, key_items, own_terms, run, target_factor};
 use super::returning::{self, Changed};
@@ -93,6 +93,7 @@ pub(crate) async fn merge(
     let context = reading.context(statement, transaction);
     let before = kept_for(&returning, &context);
     let MergePlan { table, plan, context, scope, kinds, assigned, others } = plan(&context, merge)?;
+    let check = RowCheck::new(&context, &table)?;
     let found = run(statement, context, plan).await?;
     let clause = found.column(0).as_primitive::<Int64Type>();
     let kind_of = |row: usize| match clause.is_valid(row) {
@@ -109,7 +110,6 @@ pub(crate) async fn merge(
     let key_columns = |batch: &RecordBatch| batch.columns()[1..=key_width].to_vec();
     check_once(&table, &key_columns(&updated), &key_columns(&deleted))?;
 
-    let check = RowCheck::new(&table);
     let first_new = 1 + key_width;
     let first_old = first_new + table.schema.fields().len();
     let new_rows = |batch: &RecordBatch| check.conform(&batch.columns()[first_new..first_old], batch.num_rows());
@@ -117,7 +117,7 @@ pub(crate) async fn merge(
     let mut changed = delete_rows(statement, transaction, &table, &key_batch(&table, &key_columns(&deleted))?).await?;
     let keys = key_batch(&table, &key_columns(&updated))?;
     changed += update_rows(statement, transaction, &table, &keys, &new_updated, &assigned).await?;
-    changed += insert_rows(transaction, &table, &new_inserted).await?;
+    changed += insert_rows(statement, transaction, &table, &new_inserted).await?;
 
     let Some(items) = returning else { return Ok(Changed::rows(changed)) };
     let mut batches = Vec::new();
@@ -286,7 +286,12 @@ fn read_action(table: &TableDef, action: MergeAction) -> Result<Action> {
             }
             let mut given: Vec<Option<Expr>> = vec![None; table.schema.fields().len()];
             for (column, value) in targets.into_iter().zip(row.content) {
-                given[column] = (!is_default(&value)).then_some(value);
+                if !is_default(&value) {
+                    if takes_only_default(table, column) {
+                        return Err(not_default(table, column));
+                    }
+                    given[column] = Some(value);
+                }
             }
             let value = |(column, value): (usize, Option<Expr>)| match value {
                 Some(value) => Ok(value),

@@ -17,11 +17,11 @@ pub(crate) mod defaults;
 pub(crate) mod foreign_key;
 pub(crate) mod insert;
 mod merge;
-mod modify;
+pub(crate) mod modify;
 pub(crate) mod returning;
 pub(crate) mod rows;
 mod scope;
-mod syntax;
+pub(crate) mod syntax;
 mod with;
 
 use std::collections::HashMap;
@@ -125,7 +125,7 @@ pub(crate) fn describe(context: &StatementContext, write: Write) -> Result<Descr
                 description.plans.push(plan_query(context, *query)?);
             }
         }
-        Write::DropTable { .. } | Write::CopyFrom(_) | Write::CopyTo(_) => {}
+        _ => {}
     }
     Ok(description)
 }
@@ -169,6 +169,6 @@ pub(crate) fn plan_of(context: &StatementContext, write: Write) -> Result<Option
             Some(query) => Some((context.clone(), plan_query(context, *query)?)),
             None => None,
         },
-        Write::With(_) | Write::DropTable { .. } | Write::CopyFrom(_) | Write::CopyTo(_) => None,
+        _ => None,
     })
 }

@@ -27,7 +27,7 @@ use rustydb_storage::{TableDef, Transaction};
 
 use super::Reading;
 use super::apply::{delete_rows, first_of_each, key_batch, update_rows};
-use super::defaults::{column_index, syntax_of};
+use super::defaults::{column_index, not_default, syntax_of, takes_only_default};
 use super::insert::is_default;
 use super::returning::{self, Changed};
 use super::rows::RowCheck;
@@ -67,7 +67,7 @@ pub(crate) async fn update(
     let context = reading.context(statement, transaction);
     let before = kept_for(&returning, &context);
     let ModifyPlan { table, plan, context, scope, assigned, joined } = plan_update(&context, update)?;
-    let check = RowCheck::new(&table);
+    let check = RowCheck::new(&context, &table)?;
     let found = run(statement, context, plan).await?;
     let found = if joined { once_each(&table, found)? } else { found };
     let keys = key_batch(&table, found.columns())?;
@@ -189,6 +189,12 @@ pub(super) fn assigned_values(table: &TableDef, assignments: Vec<Assignment>) ->
         for (column, value) in single_assignments(table, assignment)? {
             let value = match is_default(&value) {
                 true => syntax_of(table, column)?.unwrap_or_else(null),
+                false if takes_only_default(table, column) => {
+                    let name = table.schema.field(column).name();
+                    let message = format!("column \"{name}\" can only be updated to DEFAULT");
+                    return Err(Error::new(sqlstate::GENERATED_ALWAYS, message)
+                        .with_detail(not_default(table, column).detail().unwrap_or_default()));
+                }
                 false => value,
             };
             if values[column].replace(value).is_some() {
@@ -275,7 +281,7 @@ pub(super) fn key_items(table: &TableDef, alias: &Ident) -> Vec<SelectItem> {
 }
 
 /// The target as a statement that changes rows reads it.
-pub(super) fn target_factor(table: &TableDef, alias: &Ident) -> datafusion::sql::sqlparser::ast::TableFactor {
+pub(crate) fn target_factor(table: &TableDef, alias: &Ident) -> datafusion::sql::sqlparser::ast::TableFactor {
     table_factor(vec![quoted(TARGET_SCHEMA), quoted(&table.name)], Some(alias.clone()))
 }
 

@@ -1,49 +1,114 @@
-//! From batches of any origin to rows of a table: columns arranged, types converted, declarations enforced.
+//! From batches of any origin to rows of a table: columns arranged, types converted, generated columns computed,
+//! declarations enforced.
 //!
 //! Invariant: what leaves [`RowCheck::conform`] has exactly the table's columns and types, no NULL where it is forbidden,
-//! and no text longer than declared. Nothing is wrapped around or cut off silently.
+//! no text longer than declared, and passes every CHECK. Nothing is wrapped around or cut off silently.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringViewBuilder, new_null_array};
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
-use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::physical_expr::PhysicalExpr;
 use rustydb_storage::TableDef;
 
+use super::defaults::compile_over;
+use crate::constraints::{checks_of, generated_of};
 use crate::error::sqlstate;
+use crate::sql::context::StatementContext;
 use crate::sql::types::{LENGTH_KEY, name_of};
 use crate::{Error, Result};
 
-/// Enforces a table's column declarations.
+/// The longest a value is shown in an error's detail.
+const SHOWN_VALUE_CHARS: usize = 64;
+
+/// Enforces a table's column declarations and CHECK constraints.
 pub(crate) struct RowCheck {
     table: Arc<TableDef>,
     /// The n of `varchar(n)`, by column.
     lengths: Vec<Option<usize>>,
+    /// Generated columns and how they are computed from the others.
+    generated: Vec<(usize, Arc<dyn PhysicalExpr>)>,
+    /// CHECK constraints by name.
+    checks: Vec<(String, Arc<dyn PhysicalExpr>)>,
+    /// The table's columns before anything is known of NULLs.
+    lenient: SchemaRef,
 }
 
 impl RowCheck {
-    pub(crate) fn new(table: &Arc<TableDef>) -> Self {
+    pub(crate) fn new(context: &StatementContext, table: &Arc<TableDef>) -> Result<Self> {
         let length = |field: &Arc<Field>| field.metadata().get(LENGTH_KEY).and_then(|length| length.parse().ok());
-        RowCheck { table: Arc::clone(table), lengths: table.schema.fields().iter().map(length).collect() }
+        let mut generated = Vec::new();
+        for (column, field) in table.schema.fields().iter().enumerate() {
+            if let Some(syntax) = generated_of(field)? {
+                generated.push((column, compile_over(context, table, syntax, Some(field.data_type()))?));
+            }
+        }
+        let mut checks = Vec::new();
+        for check in checks_of(table)? {
+            checks.push((check.name.clone(), compile_over(context, table, check.syntax()?, None)?));
+        }
+        let fields =
+            table.schema.fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), true));
+        Ok(RowCheck {
+            table: Arc::clone(table),
+            lengths: table.schema.fields().iter().map(length).collect(),
+            generated,
+            checks,
+            lenient: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+        })
     }
 
-    /// The same rows as the table wants them. `columns` are the table's columns in order, of any castable type.
+    /// The same rows as the table wants them. `columns` are the table's columns in order, of any castable type; what
+    /// they hold in the places of generated columns does not matter.
     pub(crate) fn conform(&self, columns: &[ArrayRef], rows: usize) -> Result<RecordBatch> {
         let mut converted = Vec::with_capacity(columns.len());
-        for ((field, length), column) in self.table.schema.fields().iter().zip(&self.lengths).zip(columns) {
-            let mut column = convert(column, field)?;
-            if let Some(length) = length {
-                column = limit_length(&column, *length, field)?;
-            }
-            if !field.is_nullable() && column.null_count() > 0 {
-                return Err(self.not_null(field));
-            }
-            converted.push(column);
+        for (index, (field, column)) in self.table.schema.fields().iter().zip(columns).enumerate() {
+            converted.push(match self.generated.iter().any(|(generated, _)| *generated == index) {
+                true => new_null_array(field.data_type(), rows),
+                false => self.fit(column, field, self.lengths[index])?,
+            });
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let lenient = |columns| RecordBatch::try_new_with_options(Arc::clone(&self.lenient), columns, &options);
+        if !self.generated.is_empty() {
+            let base = lenient(converted.clone())?;
+            for (index, expression) in &self.generated {
+                let value = expression.evaluate(&base)?.into_array(rows)?;
+                converted[*index] = self.fit(&value, self.table.schema.field(*index), self.lengths[*index])?;
+            }
+        }
+        let forbidden = |(field, column): (&Arc<Field>, &ArrayRef)| !field.is_nullable() && column.null_count() > 0;
+        let failing = self.table.schema.fields().iter().zip(&converted).position(forbidden);
+        if let Some(index) = failing {
+            let row = (0..rows).find(|row| converted[index].is_null(*row)).unwrap_or_default();
+            return Err(self.not_null(self.table.schema.field(index)).with_detail(failing_row(&converted, row)?));
+        }
+        if !self.checks.is_empty() && rows > 0 {
+            let base = lenient(converted.clone())?;
+            for (name, expression) in &self.checks {
+                let passed = expression.evaluate(&base)?.into_array(rows)?;
+                let passed = passed.as_boolean_opt().ok_or_else(|| Error::internal("a CHECK that is no boolean"))?;
+                if let Some(row) = (0..rows).find(|row| passed.is_valid(*row) && !passed.value(*row)) {
+                    let message =
+                        format!("new row for table \"{}\" violates check constraint \"{name}\"", self.table.name);
+                    return Err(
+                        Error::new(sqlstate::CHECK_VIOLATION, message).with_detail(failing_row(&converted, row)?)
+                    );
+                }
+            }
+        }
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.table.schema), converted, &options)?)
+    }
+
+    fn fit(&self, column: &ArrayRef, field: &Field, length: Option<usize>) -> Result<ArrayRef> {
+        let column = convert(column, field)?;
+        match length {
+            Some(length) => limit_length(&column, length, field),
+            None => Ok(column),
+        }
     }
 
     fn not_null(&self, field: &Field) -> Error {
@@ -53,6 +118,20 @@ impl RowCheck {
             format!("null value in column \"{column}\" of table \"{table}\" violates not-null constraint"),
         )
     }
+}
+
+/// `Failing row contains (1, null, abc).`
+fn failing_row(columns: &[ArrayRef], row: usize) -> Result<String> {
+    let options = FormatOptions::default().with_null("null");
+    let mut values = Vec::with_capacity(columns.len());
+    for column in columns {
+        let text = ArrayFormatter::try_new(column, &options)?.value(row).to_string();
+        values.push(match text.char_indices().nth(SHOWN_VALUE_CHARS) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        });
+    }
+    Ok(format!("Failing row contains ({}).", values.join(", ")))
 }
 
 /// Casts a column to its field's type; a value that does not fit is an error that names the column.

@@ -8,18 +8,21 @@ use arrow::datatypes::{DataType, SchemaRef};
 use chrono::{DateTime, Utc};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::sql::sqlparser::ast::ObjectName;
+use parking_lot::Mutex;
 use rustydb_storage::{Isolation, ReadView, Store, Transaction};
 
 use super::settings::{Settings, unknown};
 use super::transaction::{Frame, Modes, Taken, TransactionState};
 use super::{Completion, Shared, StatementResult};
+use crate::dml::foreign_key::{self, DeferredChecks};
 use crate::dml::returning::{Changed, Returned};
 use crate::error::sqlstate;
 use crate::interrupt;
 use crate::prepared::Prepared;
 use crate::scan::{ColumnScanExec, ExecutionView};
-use crate::sql::context::StatementContext;
+use crate::sql::context::{Environment, StatementContext};
 use crate::sql::maintenance_syntax::MaintenanceStatement;
+use crate::sql::names::shown;
 use crate::sql::parse::{Parsed, ParsedStatement, parse_statement, table_name};
 use crate::sql::plan::{ReadyPlan, bind, check_parameter_count, explain, make_ready, plan_query, result_schema};
 use crate::sql::route::{MainStatement, Routed, SettingValue, Write, route};
@@ -35,6 +38,9 @@ pub(crate) struct Statement<'a> {
     pub(crate) settings: Settings,
     pub(crate) parameters: &'a [Value],
     pub(crate) deadline: Deadline,
+    /// Foreign keys whose check waits for the end of the transaction.
+    pub(crate) deferred: Arc<Mutex<DeferredChecks>>,
+    environment: Environment,
     now: DateTime<Utc>,
     arrived: Instant,
 }
@@ -42,13 +48,19 @@ pub(crate) struct Statement<'a> {
 impl Statement<'_> {
     /// The same statement once more, with other values of its parameters.
     pub(super) fn with_parameters<'a>(&'a self, parameters: &'a [Value]) -> Statement<'a> {
-        Statement { settings: self.settings.clone(), parameters, ..*self }
+        Statement {
+            settings: self.settings.clone(),
+            parameters,
+            deferred: Arc::clone(&self.deferred),
+            environment: self.environment.clone(),
+            ..*self
+        }
     }
 
     /// The planning context of this statement against `view`.
     pub(crate) fn context(&self, view: ReadView) -> StatementContext {
         let (state, store) = (self.database.state(), self.database.store());
-        StatementContext::new(state, &self.settings.config, store, view, self.now)
+        StatementContext::new(state, &self.settings.config, store, view, self.now, self.environment.clone())
     }
 
     /// Starts a query.
@@ -84,11 +96,26 @@ impl Shared {
     pub(super) fn statement<'a>(&'a self, parameters: &'a [Value], arrived: Instant) -> Statement<'a> {
         let settings = self.visible.lock().settings.clone();
         let deadline = Deadline::after(settings.statement_timeout);
-        Statement { database: &self.database, settings, parameters, deadline, now: Utc::now(), arrived }
+        let environment =
+            Environment { search_path: settings.search_path.clone(), sequences: Arc::clone(&self.sequences) };
+        let deferred = Arc::clone(&self.deferred);
+        Statement {
+            database: &self.database,
+            settings,
+            parameters,
+            deadline,
+            deferred,
+            environment,
+            now: Utc::now(),
+            arrived,
+        }
     }
 
     /// Shows the outside what has become of the transaction.
     pub(super) fn publish(&self, transaction: &TransactionState) {
+        if matches!(transaction, TransactionState::Idle) {
+            self.deferred.lock().clear();
+        }
         let mut visible = self.visible.lock();
         visible.status = transaction.status();
         visible.settings.current_modes = transaction.modes();
@@ -126,7 +153,7 @@ impl Shared {
             Routed::DescribeQuery(query) => {
                 let context = statement.context(self.view(transaction, statement).await?);
                 let plan = plan_query(&context, *query)?;
-                describe_columns(&result_schema(&context, &plan)).map(rows)
+                describe_columns(&shown(&result_schema(&context, &plan))).map(rows)
             }
             Routed::ShowTables => {
                 let query = "SELECT table_schema, table_name FROM information_schema.tables \
@@ -334,7 +361,9 @@ impl Shared {
     }
 
     /// A commit runs to its end even if nobody waits for it any more: a client that went away must not leave it in doubt.
-    pub(super) async fn commit_now(&self, transaction: Transaction, statement: &Statement<'_>) -> Result<()> {
+    pub(super) async fn commit_now(&self, mut transaction: Transaction, statement: &Statement<'_>) -> Result<()> {
+        foreign_key::check_deferred(statement, &mut transaction).await?;
+        self.deferred.lock().clear();
         let durability = statement.settings.durability();
         let commit = async move { transaction.commit(durability).await.map_err(Error::from).map(|_timestamp| ()) };
         self.database.runtimes().run_to_end(commit).await
@@ -437,8 +466,22 @@ fn note_reads(ready: &ReadyPlan) -> Result<()> {
 
 async fn apply(statement: &Statement<'_>, transaction: &mut Transaction, write: Write) -> Result<StatementResult> {
     let completion = match write {
-        Write::CreateTable(create) => ddl::create_table(statement, transaction, *create).await?,
-        Write::DropTable { names, if_exists } => ddl::drop_tables(statement, transaction, &names, if_exists)?,
+        Write::CreateTable(create) => ddl::table::create_table(statement, transaction, *create).await?,
+        Write::CreateSchema { name, if_not_exists } => {
+            ddl::schema::create_schema(statement, transaction, name, if_not_exists)?
+        }
+        Write::CreateView(view) => ddl::view::create_view(statement, transaction, *view)?,
+        Write::CreateSequence(sequence) => ddl::sequence::create_sequence(statement, transaction, *sequence)?,
+        Write::AlterSequence(sequence) => ddl::sequence::alter_sequence(statement, transaction, *sequence)?,
+        Write::AlterTable(alter) => ddl::alter::alter_table(statement, transaction, *alter).await?,
+        Write::CreateIndex(index) => ddl::index::create_index(statement, transaction, *index).await?,
+        Write::DropIndex { names, if_exists } => ddl::index::drop_indexes(statement, transaction, &names, if_exists)?,
+        Write::Drop(drop) => ddl::drop::drop_relations(statement, transaction, drop)?,
+        Write::Truncate(truncate) => ddl::truncate::truncate(statement, transaction, truncate)?,
+        Write::SetConstraints { names, deferred } => {
+            foreign_key::set_constraints(statement, transaction, &names, deferred).await?;
+            Completion::new("SET CONSTRAINTS")
+        }
         Write::CopyFrom(copy) => {
             Completion::of_rows("COPY", copy::from::copy_from(statement, transaction, *copy).await?)
         }
@@ -458,7 +501,16 @@ async fn apply(statement: &Statement<'_>, transaction: &mut Transaction, write: 
 fn write_name(write: &Write) -> &'static str {
     match write {
         Write::CreateTable(_) => "CREATE TABLE",
-        Write::DropTable { .. } => "DROP TABLE",
+        Write::CreateSchema { .. } => "CREATE SCHEMA",
+        Write::CreateView(_) => "CREATE VIEW",
+        Write::CreateSequence(_) => "CREATE SEQUENCE",
+        Write::AlterSequence(_) => "ALTER SEQUENCE",
+        Write::AlterTable(_) => "ALTER TABLE",
+        Write::CreateIndex(_) => "CREATE INDEX",
+        Write::DropIndex { .. } => "DROP INDEX",
+        Write::Drop(drop) => drop.kind.tag(),
+        Write::Truncate(_) => "TRUNCATE TABLE",
+        Write::SetConstraints { .. } => "SET CONSTRAINTS",
         Write::Insert(_) => "INSERT",
         Write::Update(_) => "UPDATE",
         Write::Delete(_) => "DELETE",

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use futures::{StreamExt, stream};
-use rustydb_storage::{NewTable, TableDef, Transaction};
+use rustydb_storage::{ObjectKind, TableDef, Transaction};
 
 use super::execute::Statement;
 use super::{BatchStream, IngestMode, IngestTarget, Shared};
-use crate::ddl::schema_of_rows;
-use crate::dml::defaults::{source_of, sources_by_name};
+use crate::ddl::table::{plain_table, schema_of_rows};
+use crate::dml::defaults::{not_default, source_of, sources_by_name, takes_only_default};
 use crate::dml::insert::{load, target_columns};
 use crate::dml::rows::{Arrangement, ColumnSource, RowCheck};
 use crate::error::sqlstate;
@@ -71,12 +71,11 @@ async fn ingest(
     rows: BatchStream,
 ) -> Result<u64> {
     let table = target_table(statement, transaction, &target)?;
-    let arrangement = {
+    let (arrangement, check) = {
         let context = statement.context(transaction.view());
         let names = target.columns.fields().iter().map(|field| field.name().as_str());
-        Arrangement::new(sources_by_name(&context, &table, names)?)
+        (Arrangement::new(sources_by_name(&context, &table, names)?), RowCheck::new(&context, &table)?)
     };
-    let check = RowCheck::new(&table);
     let expected = target.columns.fields().len();
     let rows = rows.map(move |batch| {
         let batch = batch?;
@@ -120,19 +119,13 @@ fn target_table(
 }
 
 fn create(transaction: &mut Transaction, schema_name: String, target: &IngestTarget) -> Result<Arc<TableDef>> {
-    if schema_name != DEFAULT_SCHEMA {
+    let known = schema_name == DEFAULT_SCHEMA
+        || transaction.view().catalog().find_object(ObjectKind::Schema, "", &schema_name).is_some();
+    if !known {
         return Err(Error::new(sqlstate::INVALID_SCHEMA_NAME, format!("schema \"{schema_name}\" does not exist")));
     }
     let schema = Arc::new(schema_of_rows(&target.columns)?);
-    let (primary_key, foreign_keys) = (Vec::new(), Vec::new());
-    Ok(transaction.create_table(NewTable {
-        schema_name,
-        name: target.table.clone(),
-        schema,
-        primary_key,
-        foreign_keys,
-        indexes: Vec::new(),
-    })?)
+    Ok(transaction.create_table(plain_table(schema_name, target.table.clone(), schema))?)
 }
 
 /// Runs a statement once for each row of parameters. Rows of plain values go in as one set.
@@ -172,7 +165,7 @@ async fn insert_batch(
     numbers: &[usize],
     parameters: RecordBatch,
 ) -> Result<u64> {
-    let (table, arrangement) = {
+    let (table, arrangement, check) = {
         let context = statement.context(transaction.view());
         let (schema, name) = table_name(&insert.table)?;
         let table = Arc::clone(context.table(schema.as_deref(), &name)?);
@@ -183,14 +176,18 @@ async fn insert_batch(
         let mut sources = Vec::with_capacity(table.schema.fields().len());
         for column in 0..table.schema.fields().len() {
             let number = targets.iter().position(|target| *target == column).map(|place| numbers[place]);
+            if number.is_some() && takes_only_default(&table, column) {
+                return Err(not_default(&table, column));
+            }
             sources.push(match number {
                 Some(number) => ColumnSource::Incoming(number - 1),
                 None => source_of(&context, &table, column)?,
             });
         }
-        (table, Arrangement::new(sources))
+        let check = RowCheck::new(&context, &table)?;
+        (table, Arrangement::new(sources), check)
     };
     let columns: Vec<ArrayRef> = arrangement.arrange(&parameters)?;
-    let rows = RowCheck::new(&table).conform(&columns, parameters.num_rows())?;
+    let rows = check.conform(&columns, parameters.num_rows())?;
     load(statement, transaction, &table, stream::iter([Ok(rows)])).await
 }

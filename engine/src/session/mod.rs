@@ -26,9 +26,11 @@ use settings::Settings;
 use transaction::TransactionState;
 pub use transaction::TransactionStatus;
 
+use crate::dml::foreign_key::DeferredChecks;
 use crate::opaque::Opaque;
 use crate::prepared::Prepared;
 use crate::runtime::Task;
+use crate::sequences::SessionSequences;
 use crate::sql::parse::{parse_statement, place_value};
 use crate::sql::split::split_statements;
 use crate::stream::RecordStream;
@@ -53,6 +55,9 @@ pub(crate) struct Shared {
     visible: Arc<Mutex<Visible>>,
     /// Ends an open transaction whose client says nothing any more; replaced when it does.
     idle: Mutex<Option<Task<()>>>,
+    /// What currval and lastval know.
+    sequences: Arc<SessionSequences>,
+    deferred: Arc<Mutex<DeferredChecks>>,
 }
 
 #[derive(Debug)]
@@ -131,6 +136,8 @@ impl Session {
             transaction: Arc::default(),
             visible: Arc::new(Mutex::new(visible)),
             idle: Mutex::default(),
+            sequences: Arc::default(),
+            deferred: Arc::default(),
         };
         Session { shared: Opaque::new(shared) }
     }

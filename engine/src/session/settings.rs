@@ -3,6 +3,7 @@
 //! A session's settings are its own; the defaults are the database's. Options of the query planner and of EXPLAIN can be
 //! set under DataFusion's names (`datafusion.optimizer.…`, `datafusion.explain.…`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::config::ConfigNonZeroUsize;
@@ -12,7 +13,7 @@ use rustydb_storage::Durability;
 use crate::error::{nearest, sqlstate};
 use crate::session::transaction::Modes;
 use crate::sql::transaction_syntax::isolation_named;
-use crate::{Error, Result};
+use crate::{DEFAULT_SCHEMA, Error, Result};
 
 /// The settings of one session.
 #[derive(Debug, Clone)]
@@ -26,12 +27,14 @@ pub(crate) struct Settings {
     /// Those of the open transaction.
     pub(crate) current_modes: Option<Modes>,
     pub(crate) application_name: String,
+    /// The schemas that names without one are looked for in.
+    pub(crate) search_path: Arc<[String]>,
     /// What the planner and the operators look at; cheap to clone until it is changed.
     pub(crate) config: SessionConfig,
 }
 
 /// Name, and what SHOW ALL says about it.
-const DESCRIPTIONS: [(&str, &str); 17] = [
+const DESCRIPTIONS: [(&str, &str); 18] = [
     ("application_name", "A name for this session, for people who watch the server."),
     ("batch_size", "Rows in a batch that operators pass on."),
     ("client_encoding", "Always UTF8."),
@@ -46,6 +49,7 @@ const DESCRIPTIONS: [(&str, &str); 17] = [
         "Rolls a transaction back when its client sends nothing for longer; as statement_timeout. 0: never.",
     ),
     ("lock_timeout", "Fails a statement that waits longer for a lock; as statement_timeout. 0: never."),
+    ("search_path", "The schemas that names without a schema are looked for in, in order."),
     ("server_version", "The version of the database."),
     ("standard_conforming_strings", "Always on: a backslash in '…' is a backslash."),
     (
@@ -77,6 +81,7 @@ impl Settings {
             default_modes: Modes::default(),
             current_modes: None,
             application_name: String::new(),
+            search_path: Arc::from([DEFAULT_SCHEMA.to_owned()]),
             config,
         }
     }
@@ -103,6 +108,7 @@ impl Settings {
             "transaction_deferrable" => on_off(self.modes().deferrable),
             "transaction_isolation" => self.modes().isolation.to_string(),
             "transaction_read_only" => on_off(self.modes().read_only),
+            "search_path" => self.search_path.join(", "),
             "server_version" => env!("CARGO_PKG_VERSION").to_owned(),
             "standard_conforming_strings" => "on".to_owned(),
             "idle_in_transaction_session_timeout" => in_milliseconds(self.idle_in_transaction_session_timeout),
@@ -170,6 +176,10 @@ impl Settings {
             "timezone" => {
                 let zone = time_zone(value)?;
                 self.config.options_mut().execution.time_zone = Some(zone);
+            }
+            "search_path" => {
+                let names = value.split(',').map(|name| name.trim().trim_matches('"').to_owned());
+                self.search_path = names.filter(|name| !name.is_empty() && name != "$user").collect();
             }
             "server_version" => {
                 return Err(Error::new(sqlstate::CANNOT_CHANGE_NOW, "\"server_version\" cannot be changed"));

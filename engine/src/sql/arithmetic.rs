@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `a + b`, `a - b`, `a * b` on integers | `checked_add(a, b)` … |
 //! | `a + b - c + d` on integers | one call, `checked[+ - +](a, b, c, d)`, computed from left to right |
+//! | `-a` on integers | `checked_subtract(0, a)` |
 //! | `CAST(numeric AS int)` | `CAST(CAST(numeric AS numeric(38,0)) AS int)` |
 //! | `CAST(float AS int)` | `CAST(round(float) AS int)` |
 //! | `CAST(x AS varchar(n))` | `left(CAST(x AS varchar), n)` |
@@ -23,7 +24,7 @@ use arrow::compute::kernels::numeric;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::error::ArrowError;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, exec_err, internal_datafusion_err};
+use datafusion::common::{DFSchema, ScalarValue, exec_err, internal_datafusion_err};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::functions::math::round;
@@ -76,6 +77,11 @@ pub(crate) fn rewrite_all(expr: Expr, schema: &DFSchema) -> DataFusionResult<Tra
 fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { op, .. }) if Family::of(op).is_some() => rewrite_chain(expr, schema),
+        Expr::Negative(inner) if inner.get_type(schema)?.is_integer() => {
+            let zero = lit(ScalarValue::new_zero(&inner.get_type(schema)?)?);
+            let subtract = ScalarUDF::from(Checked::new(vec![Operation::Subtract]));
+            Ok(Transformed::yes(subtract.call(vec![zero, *inner])))
+        }
         Expr::Cast(Cast { expr, field }) if field.metadata().contains_key(LENGTH_KEY) => {
             let length = cast_length(&field)?;
             let cast = Expr::Cast(Cast::new(expr, field.data_type().clone()));

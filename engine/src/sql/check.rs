@@ -13,7 +13,8 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::ast::{LockType, Value, ValueWithSpan};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use super::parse::place;
+use super::names::{output_name, unique_name};
+use super::parse::{fold, place};
 use super::size::check_size;
 use crate::{Error, Result};
 
@@ -41,7 +42,7 @@ impl VisitorMut for QueryCheck {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
-        name_repeated_columns(select);
+        name_select_list(select);
         flow(check_select(select))
     }
 
@@ -124,22 +125,31 @@ fn fetch_as_limit(fetch: Fetch, limit_clause: Option<LimitClause>) -> Result<Lim
     }
 }
 
-/// DataFusion demands that the columns of a select list have different names, and calls every scalar subquery the same.
-/// The second `n` of `SELECT n, n` becomes `n:1`.
-fn name_repeated_columns(select: &mut Select) {
+/// Names what a select list leaves unnamed, as PostgreSQL would, and marks names that come again: DataFusion demands
+/// different ones (see [`super::names`]).
+fn name_select_list(select: &mut Select) {
+    let plain = |expr: &Expr| matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
     let mut seen: Vec<String> = Vec::with_capacity(select.projection.len());
+    for item in &select.projection {
+        match item {
+            SelectItem::UnnamedExpr(expr) if plain(expr) => seen.push(output_name(expr)),
+            SelectItem::ExprWithAlias { alias, .. } => seen.push(fold(alias)),
+            _ => {}
+        }
+    }
+    let mut columns: Vec<String> = Vec::new();
     for item in &mut select.projection {
         let SelectItem::UnnamedExpr(expr) = item else { continue };
-        let name = match &*expr {
-            Expr::Subquery(_) => "subquery".to_owned(),
-            other => other.to_string(),
-        };
-        let repeated = seen.iter().filter(|known| **known == name).count();
-        if repeated > 0 {
-            let alias = Ident::with_quote('"', format!("{name}:{repeated}"));
-            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        if plain(expr) {
+            let text = expr.to_string();
+            let repeated = columns.contains(&text);
+            columns.push(text);
+            if !repeated {
+                continue;
+            }
         }
-        seen.push(name);
+        let alias = Ident::with_quote('"', unique_name(&mut seen, output_name(expr)));
+        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
     }
 }
 

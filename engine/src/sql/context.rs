@@ -17,7 +17,7 @@ use datafusion::catalog::{CatalogProviderList, Session, TableFunctionArgs};
 use datafusion::common::alias::AliasGenerator;
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::config::{ConfigOptions, TableOptions};
-use datafusion::datasource::{TableProvider, provider_as_source};
+use datafusion::datasource::{TableProvider, ViewTable, provider_as_source};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::memory_pool::MemoryPool;
@@ -36,14 +36,16 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::operator_statistics::StatisticsRegistry;
 use datafusion::prelude::SessionConfig;
-use rustydb_storage::{ReadView, Store, TableDef, TableId};
+use rustydb_storage::{ObjectDef, ObjectKind, ReadView, Store, TableDef, TableId};
 
 use super::types::CastTypes;
 use crate::catalog::information_schema::{self, INFORMATION_SCHEMA, VirtualTable};
 use crate::catalog::provider::ColumnTable;
+use crate::ddl::view::ViewDefinition;
 use crate::error::{nearest, sqlstate};
 use crate::interrupt;
 use crate::scan::ExecutionView;
+use crate::sequences::{self, SequenceScope, SessionSequences};
 use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Result};
 
 /// The schema under which a statement that changes rows sees its own target, hidden key column included. No table of a
@@ -59,12 +61,27 @@ pub(crate) struct StatementContext {
     shared: Arc<SessionState>,
     config: SessionConfig,
     properties: ExecutionProps,
+    store: Store,
     view: ReadView,
     target: Option<Arc<TableDef>>,
     defaults: Option<(TableId, HashMap<String, Expr>)>,
     named: HashMap<String, Arc<dyn TableProvider>>,
     shows_rows: bool,
+    environment: Environment,
+    /// How many views deep this is.
+    depth: usize,
 }
+
+/// What a session adds to the meaning of names.
+#[derive(Debug, Clone)]
+pub(crate) struct Environment {
+    /// The schemas that names without one are looked for in.
+    pub(crate) search_path: Arc<[String]>,
+    pub(crate) sequences: Arc<SessionSequences>,
+}
+
+/// A view inside a view inside a view …; more than anybody means.
+const VIEW_DEPTH_MAX: usize = 32;
 
 impl StatementContext {
     pub(crate) fn new(
@@ -73,6 +90,7 @@ impl StatementContext {
         store: &Store,
         view: ReadView,
         started: DateTime<Utc>,
+        environment: Environment,
     ) -> Self {
         let execution_view = Arc::new(ExecutionView::new(view.clone(), store.clone()));
         let config = config.clone().with_extension(execution_view);
@@ -82,11 +100,14 @@ impl StatementContext {
             shared: Arc::clone(shared),
             config,
             properties,
+            store: store.clone(),
             view,
             target: None,
             defaults: None,
             named: HashMap::new(),
             shows_rows: false,
+            environment,
+            depth: 0,
         }
     }
 
@@ -135,8 +156,73 @@ impl StatementContext {
 
     /// The table a statement names, or an error that suggests what was meant.
     pub(crate) fn table(&self, schema: Option<&str>, name: &str) -> Result<&Arc<TableDef>> {
-        let schema = schema.unwrap_or(DEFAULT_SCHEMA);
-        self.view.catalog().find(schema, name).ok_or_else(|| self.no_such_table(schema, name))
+        if let Some(table) = self.schemas(schema).find_map(|schema| self.view.catalog().find(schema, name)) {
+            return Ok(table);
+        }
+        for (kind, what) in [(ObjectKind::View, "view"), (ObjectKind::Sequence, "sequence")] {
+            if self.object(kind, schema, name).is_some() {
+                let message = format!("\"{name}\" is a {what}, not a table");
+                return Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, message));
+            }
+        }
+        Err(self.no_such_table(schema.unwrap_or(DEFAULT_SCHEMA), name))
+    }
+
+    /// The schemas a name may be in.
+    fn schemas<'a>(&'a self, schema: Option<&'a str>) -> impl Iterator<Item = &'a str> {
+        let path = match schema {
+            Some(_) => &[],
+            None => self.environment.search_path.as_ref(),
+        };
+        schema.into_iter().chain(path.iter().map(String::as_str))
+    }
+
+    /// A view or sequence by the name a statement gives it.
+    pub(crate) fn object(&self, kind: ObjectKind, schema: Option<&str>, name: &str) -> Option<&Arc<ObjectDef>> {
+        self.schemas(schema).find_map(|schema| self.view.catalog().find_object(kind, schema, name))
+    }
+
+    /// The schema that a new relation goes into: as named, or the first there is in the search path.
+    pub(crate) fn schema_for_new(&self, schema: Option<String>) -> Result<String> {
+        let exists = |name: &str| {
+            name == DEFAULT_SCHEMA || self.view.catalog().find_object(ObjectKind::Schema, "", name).is_some()
+        };
+        let error =
+            |message: String| Error::new(sqlstate::INVALID_SCHEMA_NAME, message).with_hint("CREATE SCHEMA makes one.");
+        match schema {
+            Some(name) if exists(&name) => Ok(name),
+            Some(name) => Err(error(format!("schema \"{name}\" does not exist"))),
+            None => {
+                let found = self.environment.search_path.iter().find(|name| exists(name));
+                found.cloned().ok_or_else(|| error("no schema has been selected to create in".to_owned()))
+            }
+        }
+    }
+
+    /// The same, looking for names elsewhere.
+    pub(crate) fn within(mut self, search_path: &[String]) -> Self {
+        self.environment.search_path = search_path.into();
+        self
+    }
+
+    pub(crate) fn search_path(&self) -> &Arc<[String]> {
+        &self.environment.search_path
+    }
+
+    /// The rows of a view, planned with the names that were in sight when it was created.
+    fn view_provider(&self, view: &ObjectDef) -> Result<Arc<dyn TableProvider>> {
+        if self.depth >= VIEW_DEPTH_MAX {
+            let message = format!("more than {VIEW_DEPTH_MAX} views inside each other");
+            return Err(Error::new(sqlstate::STATEMENT_TOO_COMPLEX, message));
+        }
+        let definition = ViewDefinition::of(view)?;
+        let mut inner = self.clone();
+        inner.target = None;
+        inner.defaults = None;
+        inner.named.clear();
+        inner.depth += 1;
+        inner.environment.search_path = definition.search_path.clone().into();
+        Ok(Arc::new(ViewTable::new(definition.plan(&inner)?, None)))
     }
 
     fn no_such_table(&self, schema: &str, name: &str) -> Error {
@@ -165,19 +251,26 @@ impl StatementContext {
         {
             return Ok(Arc::clone(rows));
         }
-        let (schema, name) = (reference.schema().unwrap_or(DEFAULT_SCHEMA), reference.table());
-        if schema == TARGET_SCHEMA
+        let name = reference.table();
+        if reference.schema() == Some(TARGET_SCHEMA)
             && let Some(target) = &self.target
         {
             return Ok(Arc::new(ColumnTable::with_hidden_columns(target, &self.view)?));
         }
+        let schema = reference.schema().unwrap_or(DEFAULT_SCHEMA);
         if schema == ROWS_SCHEMA
             && self.shows_rows
             && let Some(table) = name.parse().ok().and_then(|id| self.view.catalog().table(TableId(id)))
         {
             return Ok(Arc::new(ColumnTable::with_hidden_columns(table, &self.view)?));
         }
-        match self.view.catalog().find(schema, name) {
+        let table = self.schemas(reference.schema()).find_map(|schema| self.view.catalog().find(schema, name));
+        if table.is_none()
+            && let Some(view) = self.object(ObjectKind::View, reference.schema(), name)
+        {
+            return self.view_provider(view);
+        }
+        match table {
             Some(table) => {
                 let provider = ColumnTable::new(table, &self.view)?;
                 Ok(Arc::new(match &self.defaults {
@@ -238,6 +331,15 @@ impl ContextProvider for StatementContext {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        let scope = || SequenceScope {
+            store: self.store.clone(),
+            catalog: Arc::clone(self.view.catalog()),
+            session: Arc::clone(&self.environment.sequences),
+            search_path: Arc::clone(&self.environment.search_path),
+        };
+        if let Some(function) = sequences::function(name, scope) {
+            return Some(function);
+        }
         let function = self.shared.scalar_functions().get(name)?;
         // now() and its like carry the time zone of the session.
         match function.inner().with_updated_config(self.config.options()) {

@@ -14,6 +14,7 @@ mod interval;
 pub(crate) mod lock_syntax;
 pub(crate) mod maintenance_syntax;
 pub(crate) mod names;
+pub(crate) mod own_syntax;
 pub(crate) mod parse;
 pub(crate) mod plan;
 pub(crate) mod route;

@@ -89,6 +89,11 @@ pub(crate) fn unique_name(seen: &mut Vec<String>, name: String) -> String {
     }
 }
 
+/// The name the client sees.
+pub(crate) fn shown_name(name: &str) -> &str {
+    name.split(MARK).next().unwrap_or(name)
+}
+
 /// A result's columns under the names the client sees.
 pub(crate) fn shown(schema: &SchemaRef) -> SchemaRef {
     if schema.fields().iter().all(|field| !field.name().contains(MARK)) {

@@ -20,6 +20,8 @@ use super::copy_syntax::{CopySource, CopyStatement, parse_copy};
 use super::depth::check_depth;
 use super::lock_syntax::rewrite_locks;
 use super::maintenance_syntax::{MaintenanceStatement, parse_maintenance};
+use super::own_syntax::{ordered_identity_options, parse_own};
+use super::route::Write;
 use super::transaction_syntax::{TransactionStatement, parse_transaction};
 use super::user_syntax::{UserStatement, parse_user_statement};
 use crate::error::translate_position as position_of;
@@ -46,6 +48,8 @@ pub(crate) enum ParsedStatement {
     Transaction(TransactionStatement),
     User(UserStatement),
     Maintenance(MaintenanceStatement),
+    /// What sqlparser has no grammar for.
+    Own(Box<Write>),
 }
 
 /// Parses exactly one statement; a trailing semicolon is fine.
@@ -53,7 +57,7 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     let dialect = RustyDialect;
     let mut tokens = tokenize(sql)?;
     let parameters = number_parameters(&mut tokens)?;
-    let tokens = rewrite_locks(merge_nothing(doubles_from_exponents(tokens)));
+    let tokens = ordered_identity_options(rewrite_locks(merge_nothing(doubles_from_exponents(tokens))));
     check_depth(&tokens)?;
     let first = tokens.iter().find(|token| !matches!(token.token, Token::Whitespace(_) | Token::SemiColon));
     let Some(first) = first else {
@@ -74,6 +78,8 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
         ParsedStatement::User(user)
     } else if let Some(maintenance) = parse_maintenance(&mut parser)? {
         ParsedStatement::Maintenance(maintenance)
+    } else if let Some(statement) = parse_own(&mut parser)? {
+        ParsedStatement::Own(Box::new(statement))
     } else {
         let mut statement = parser.parse_statement().map_err(|error| place_found(error.into(), sql))?;
         balance(&mut statement);
@@ -103,6 +109,12 @@ pub(crate) fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::
     let mut expr = parser.parse_expr()?;
     balance(&mut expr);
     Ok(expr)
+}
+
+/// A relation's name in a text, as `nextval('schema.name')` has it.
+pub(crate) fn relation_name(text: &str) -> Result<(Option<String>, String)> {
+    let mut parser = Parser::new(&RustyDialect).with_tokens_with_locations(tokenize(text)?);
+    table_name(&parser.parse_object_name(false)?)
 }
 
 pub(crate) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
@@ -398,6 +410,9 @@ impl Dialect for RustyDialect {
         true
     }
     fn supports_select_wildcard_replace(&self) -> bool {
+        true
+    }
+    fn supports_alter_column_type_using(&self) -> bool {
         true
     }
     fn supports_parens_around_table_factor(&self) -> bool {

@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::ast::{Query, Statement};
 use super::check::check_queries;
 use super::context::StatementContext;
 use super::interval::durations_as_intervals;
+use super::names::shown;
 use crate::{Error, Result, error::sqlstate};
 
 /// A query ready to run: what `RecordStream` and the writers take.
@@ -27,8 +28,9 @@ pub(crate) struct ReadyPlan {
 }
 
 impl ReadyPlan {
+    /// The columns, by the names clients see.
     pub(crate) fn schema(&self) -> SchemaRef {
-        self.plan.schema()
+        shown(&self.plan.schema())
     }
 }
 

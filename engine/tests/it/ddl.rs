@@ -64,7 +64,7 @@ async fn declarations_that_make_no_sense_are_refused() {
             ("CREATE TABLE x (a numeric(50, 2))", "22023"),
             ("CREATE TABLE x (a uuid)", "0A000"),
             ("CREATE TABLE x (a int[])", "0A000"),
-            ("CREATE TABLE x (a serial)", "0A000"),
+            ("CREATE TABLE x (a serial DEFAULT 1)", "42601"),
             ("CREATE TABLE x ()", "0A000"),
             ("CREATE TABLE s.x (a int)", "3F000"),
             ("CREATE TABLE x (a int DEFAULT b)", "0A000"),

@@ -382,7 +382,12 @@ impl Inner {
             if version.catalog.table(table.id).is_none() {
                 return Err(Error::Conflict { table: table.name.clone() });
             }
-            let referring = version.catalog.referring_tables(table.id).filter(|other| !is_dropped(other.id));
+            let lets_go = |id: TableId| {
+                let own = altered.iter().find(|other| other.id == id);
+                own.is_some_and(|own| own.foreign_keys.iter().all(|foreign_key| foreign_key.parent != table.id))
+            };
+            let referring = version.catalog.referring_tables(table.id);
+            let referring = referring.filter(|other| !is_dropped(other.id) && !lets_go(other.id));
             let dependents: Vec<String> = referring.map(|other| format!("table \"{}\"", other.name)).collect();
             if !dependents.is_empty() {
                 return Err(Error::DependentObjects { table: table.name.clone(), dependents });

@@ -3,15 +3,21 @@
 //! Invariant: nothing is ignored. Every statement we take is taken apart field by field, without `..`; a clause we do not
 //! have is refused by its name with 0A000, and so is every statement not listed in [`Routed`].
 
+mod ddl;
 mod dml;
 mod write;
 
 use datafusion::logical_expr::ExplainFormat;
 use datafusion::sql::sqlparser::ast::{
     AnalyzeFormat, AnalyzeFormatKind, ContextModifier, DescribeAlias, Expr, Ident, Lock, LockTableTarget, ObjectName,
-    ObjectType, Query, Reset, Set, Spanned, Statement, UtilityOption, Value, ValueWithSpan,
+    Query, Reset, Set, Spanned, Statement, UtilityOption, Value, ValueWithSpan,
 };
 
+pub(crate) use ddl::{
+    AlterSequenceStatement, AlterTableStatement, CreateSequenceStatement, CreateViewStatement, DropKind, DropStatement,
+    TruncateStatement,
+};
+use ddl::{route_alter_table, route_create_schema, route_create_view, route_drop, route_truncate};
 pub(crate) use dml::{
     ChangeStep, ConflictClause, DeleteStatement, InsertStatement, MainStatement, MergeStatement, UpdateStatement,
     WithStatement,
@@ -73,6 +79,7 @@ pub(crate) fn route(statement: ParsedStatement) -> Result<Routed> {
         ParsedStatement::Transaction(transaction) => Ok(Routed::Transaction(transaction)),
         ParsedStatement::User(statement) => Ok(Routed::User(statement)),
         ParsedStatement::Maintenance(maintenance) => Ok(Routed::Maintenance(maintenance)),
+        ParsedStatement::Own(statement) => Ok(Routed::Write(statement)),
         ParsedStatement::Sql(statement) => route_sql(*statement),
     }
 }
@@ -97,18 +104,12 @@ fn route_sql(statement: Statement) -> Result<Routed> {
         Statement::Delete(delete) => write(Write::Delete(route_delete(delete)?)),
         Statement::Merge(merge) => write(Write::Merge(Box::new(route_merge(merge)?))),
         Statement::CreateTable(create) => write(Write::CreateTable(Box::new(route_create_table(create)?))),
-        Statement::Drop { object_type, if_exists, names, cascade, restrict: _, purge, temporary, table } => {
-            match object_type {
-                ObjectType::Table => {}
-                other => return Err(Error::unsupported(format!("DROP {other}"))),
-            }
-            let cascade = refuse(cascade, "DROP TABLE … CASCADE");
-            cascade.map_err(|error| error.with_hint("Drop the tables that refer to this one first."))?;
-            refuse(purge, "DROP TABLE … PURGE")?;
-            refuse(temporary, "DROP TEMPORARY TABLE")?;
-            refuse(table.is_some(), "DROP … ON")?;
-            write(Write::DropTable { names, if_exists })
-        }
+        drop @ Statement::Drop { .. } => write(route_drop(drop)?),
+        Statement::CreateView(view) => write(Write::CreateView(Box::new(route_create_view(view)?))),
+        schema @ Statement::CreateSchema { .. } => write(route_create_schema(schema)?),
+        Statement::AlterTable(alter) => write(Write::AlterTable(Box::new(route_alter_table(alter)?))),
+        Statement::CreateIndex(index) => write(Write::CreateIndex(Box::new(index))),
+        Statement::Truncate(truncate) => write(Write::Truncate(route_truncate(truncate)?)),
         Statement::Explain { describe_alias, analyze, verbose, query_plan, estimate, statement, format, options } => {
             refuse(query_plan, "EXPLAIN QUERY PLAN")?;
             refuse(estimate, "EXPLAIN ESTIMATE")?;
@@ -223,8 +224,22 @@ fn route_set(set: Set) -> Result<Routed> {
             refuse(hivevar, "SET HIVEVAR")?;
             refuse(matches!(scope, Some(ContextModifier::Local)), "SET LOCAL")?;
             refuse(matches!(scope, Some(ContextModifier::Global)), "SET GLOBAL")?;
-            let name = variable.to_string().to_ascii_lowercase();
-            Ok(Routed::Set { name, value: setting_value(&values)? })
+            let name = match variable.to_string().to_ascii_lowercase() {
+                name if name == "schema" => "search_path".to_owned(),
+                name => name,
+            };
+            let value = match values.as_slice() {
+                [_] => setting_value(&values)?,
+                several if name == "search_path" => {
+                    let names = several.iter().map(|value| match setting_value(std::slice::from_ref(value))? {
+                        SettingValue::Text(text) => Ok(text),
+                        SettingValue::Default => Ok(crate::DEFAULT_SCHEMA.to_owned()),
+                    });
+                    SettingValue::Text(names.collect::<Result<Vec<_>>>()?.join(","))
+                }
+                _ => setting_value(&values)?,
+            };
+            Ok(Routed::Set { name, value })
         }
         Set::SetTimeZone { local, value } => {
             refuse(local, "SET LOCAL TIME ZONE")?;

@@ -1,9 +1,14 @@
 //! The statements that change the database, with only the clauses we have.
 
 use datafusion::sql::sqlparser::ast::{
-    ColumnDef, CreateTable, CreateTableOptions, HiveDistributionStyle, ObjectName, Query, TableConstraint,
+    ColumnDef, CreateIndex, CreateTable, CreateTableLike, CreateTableLikeDefaults, CreateTableLikeKind,
+    CreateTableOptions, HiveDistributionStyle, ObjectName, Query, TableConstraint,
 };
 
+use super::ddl::{
+    AlterSequenceStatement, AlterTableStatement, CreateSequenceStatement, CreateViewStatement, DropStatement,
+    TruncateStatement,
+};
 use super::dml::{DeleteStatement, InsertStatement, MergeStatement, UpdateStatement, WithStatement};
 
 use crate::Result;
@@ -14,9 +19,26 @@ use crate::sql::copy_syntax::CopyStatement;
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
     CreateTable(Box<CreateTableStatement>),
-    DropTable {
+    CreateSchema {
+        name: String,
+        if_not_exists: bool,
+    },
+    CreateView(Box<CreateViewStatement>),
+    CreateSequence(Box<CreateSequenceStatement>),
+    AlterSequence(Box<AlterSequenceStatement>),
+    AlterTable(Box<AlterTableStatement>),
+    /// Taken apart where it is carried out.
+    CreateIndex(Box<CreateIndex>),
+    DropIndex {
         names: Vec<ObjectName>,
         if_exists: bool,
+    },
+    Drop(DropStatement),
+    Truncate(TruncateStatement),
+    /// Changes when rows are checked; routed here because the checks look at the transaction's changes.
+    SetConstraints {
+        names: Vec<String>,
+        deferred: bool,
     },
     Insert(InsertStatement),
     Update(UpdateStatement),
@@ -35,6 +57,8 @@ pub(crate) struct CreateTableStatement {
     pub(crate) columns: Vec<ColumnDef>,
     pub(crate) constraints: Vec<TableConstraint>,
     pub(crate) query: Option<Box<Query>>,
+    /// LIKE: the other table, and whether its defaults come, too.
+    pub(crate) like: Option<(ObjectName, bool)>,
 }
 
 pub(super) fn route_create_table(create: CreateTable) -> Result<CreateTableStatement> {
@@ -104,7 +128,10 @@ pub(super) fn route_create_table(create: CreateTable) -> Result<CreateTableState
     refuse(external || location.is_some() || file_format.is_some(), "CREATE EXTERNAL TABLE")
         .map_err(|error| error.with_hint("Load the file with COPY … FROM."))?;
     refuse(dynamic || transient || volatile || iceberg || snapshot, "this kind of table")?;
-    refuse(like.is_some(), "CREATE TABLE … LIKE")?;
+    let like = like.map(|(CreateTableLikeKind::Parenthesized(like) | CreateTableLikeKind::Plain(like))| {
+        let CreateTableLike { name, defaults } = like;
+        (name, matches!(defaults, Some(CreateTableLikeDefaults::Including)))
+    });
     refuse(clone.is_some() || version.is_some(), "CREATE TABLE … CLONE")?;
     refuse(comment.is_some(), "COMMENT in CREATE TABLE")?;
     refuse(on_commit.is_some(), "ON COMMIT")?;
@@ -150,5 +177,5 @@ pub(super) fn route_create_table(create: CreateTable) -> Result<CreateTableState
             || backup.is_some(),
         "another system's table option",
     )?;
-    Ok(CreateTableStatement { name, if_not_exists, columns, constraints, query })
+    Ok(CreateTableStatement { name, if_not_exists, columns, constraints, query, like })
 }

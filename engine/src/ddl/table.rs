@@ -1,0 +1,154 @@
+//! CREATE TABLE, CREATE TABLE AS and CREATE TABLE (LIKE …).
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, Schema};
+use datafusion::sql::sqlparser::ast::{ObjectName, Spanned};
+use futures::StreamExt;
+use rustydb_storage::{NewTable, ObjectKind, TableDef, Transaction, canonical_type};
+
+use super::declaration::{Declaration, duplicate_column};
+use super::sequence::create_column_sequence;
+use crate::constraints::{GENERATED_KEY, IDENTITY_KEY};
+use crate::dml::{insert::load, rows::RowCheck};
+use crate::error::sqlstate;
+use crate::session::{Completion, Statement};
+use crate::sql::check::refuse;
+use crate::sql::context::StatementContext;
+use crate::sql::names::shown;
+use crate::sql::parse::{place, table_name};
+use crate::sql::plan::{bind, make_ready, plan_query};
+use crate::sql::route::CreateTableStatement;
+use crate::sql::types::{DEFAULT_KEY, extension_type, name_of};
+use crate::{Error, Result};
+
+/// The schema and name a new relation gets, or `None` if there is one already and that is fine.
+pub(super) fn new_name(
+    context: &StatementContext,
+    name: &ObjectName,
+    if_not_exists: bool,
+) -> Result<Option<(String, String)>> {
+    let at = place(name.span());
+    let (schema, plain_name) = table_name(name)?;
+    let schema = context.schema_for_new(schema).map_err(|error| error.at(at))?;
+    let catalog = context.view().catalog();
+    let object = |kind| catalog.find_object(kind, &schema, &plain_name).is_some();
+    if catalog.find(&schema, &plain_name).is_some() || object(ObjectKind::View) || object(ObjectKind::Sequence) {
+        if if_not_exists {
+            return Ok(None);
+        }
+        let what = if catalog.find(&schema, &plain_name).is_some() { "table" } else { "relation" };
+        return Err(Error::new(sqlstate::DUPLICATE_TABLE, format!("{what} \"{plain_name}\" already exists"))
+            .with_hint("IF NOT EXISTS leaves what exists as it is.")
+            .at(at));
+    }
+    Ok(Some((schema, plain_name)))
+}
+
+pub(crate) async fn create_table(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    create: CreateTableStatement,
+) -> Result<Completion> {
+    let CreateTableStatement { name, if_not_exists, columns, constraints, query, like } = create;
+    let context = statement.context(transaction.view());
+    let Some((schema_name, table_name)) = new_name(&context, &name, if_not_exists)? else {
+        return Ok(Completion::new("CREATE TABLE"));
+    };
+    if let Some((source, with_defaults)) = like {
+        let new_table = table_like(&context, &source, with_defaults, schema_name, table_name)?;
+        drop(context);
+        transaction.create_table(new_table)?;
+        return Ok(Completion::new("CREATE TABLE"));
+    }
+    match query {
+        None => {
+            let mut declaration = Declaration::read(&context, &schema_name, &table_name, columns, constraints)?;
+            drop(context);
+            let sequences = std::mem::take(&mut declaration.sequences);
+            let table = transaction.create_table(declaration.into_table()?)?;
+            for sequence in sequences {
+                create_column_sequence(transaction, &table, sequence)?;
+            }
+            Declaration::check_expressions(&statement.context(transaction.view()), &table)?;
+            Ok(Completion::new("CREATE TABLE"))
+        }
+        Some(query) => {
+            refuse(!constraints.is_empty() || !columns.is_empty(), "a column or constraint in CREATE TABLE … AS")
+                .map_err(|error| error.with_hint("Name the columns in the query, with AS."))?;
+            let ready = make_ready(&context, bind(plan_query(&context, *query)?, statement.parameters)?).await?;
+            drop(context);
+            let schema = Arc::new(schema_of_rows(&shown(&ready.schema()))?);
+            let table = transaction.create_table(plain_table(schema_name, table_name, schema))?;
+            let check = RowCheck::new(&statement.context(transaction.view()), &table)?;
+            let rows = statement
+                .start(ready)
+                .map(move |batch| batch.and_then(|batch| check.conform(batch.columns(), batch.num_rows())));
+            let rows = load(statement, transaction, &table, rows).await?;
+            Ok(Completion::of_rows("CREATE TABLE", rows))
+        }
+    }
+}
+
+/// A table of columns and nothing else.
+pub(crate) fn plain_table(schema_name: String, name: String, schema: Arc<Schema>) -> NewTable {
+    NewTable { schema_name, name, schema, primary_key: Vec::new(), foreign_keys: Vec::new(), indexes: Vec::new() }
+}
+
+/// The columns of another table, with their types and NOT NULL, and with their defaults if asked for.
+fn table_like(
+    context: &StatementContext,
+    source: &ObjectName,
+    with_defaults: bool,
+    schema_name: String,
+    name: String,
+) -> Result<NewTable> {
+    let (source_schema, source_name) = table_name(source)?;
+    let table: &Arc<TableDef> =
+        context.table(source_schema.as_deref(), &source_name).map_err(|error| error.at(place(source.span())))?;
+    let fields = table.schema.fields().iter().map(|field| {
+        let mut metadata = field.metadata().clone();
+        // A copy numbers its rows itself or not at all.
+        let numbered = metadata.remove(IDENTITY_KEY).is_some();
+        metadata.remove(GENERATED_KEY);
+        if !with_defaults || numbered {
+            metadata.remove(DEFAULT_KEY);
+        }
+        field.as_ref().clone().with_metadata(metadata)
+    });
+    Ok(plain_table(schema_name, name, Arc::new(Schema::new(fields.collect::<Vec<_>>()))))
+}
+
+/// The columns of a table made of rows, from a query or a client: those of the rows, all nullable.
+pub(crate) fn schema_of_rows(schema: &Schema) -> Result<Schema> {
+    let mut fields: Vec<Field> = Vec::with_capacity(schema.fields().len());
+    for field in schema.fields() {
+        let name = field.name();
+        if fields.iter().any(|known| known.name() == name) {
+            return Err(duplicate_column(name).with_hint("Give the columns different names with AS."));
+        }
+        fields.push(table_field(name, field.data_type())?.with_metadata(extension_type(field)));
+    }
+    if fields.is_empty() {
+        return Err(Error::unsupported("a table without columns"));
+    }
+    Ok(Schema::new(fields))
+}
+
+/// A nullable column for values of any type a query can have.
+fn table_field(name: &str, data_type: &DataType) -> Result<Field> {
+    let stored = match data_type {
+        // SELECT NULL has no type; text can hold whatever comes.
+        DataType::Null => Some(DataType::Utf8View),
+        // Digits are what counts, not the width they travel in.
+        DataType::Decimal256(precision, scale) if *precision <= DECIMAL128_MAX_PRECISION => {
+            Some(DataType::Decimal128(*precision, *scale))
+        }
+        other => canonical_type(other),
+    };
+    match stored {
+        Some(stored) => Ok(Field::new(name, stored, true)),
+        None => Err(Error::unsupported(format!("a column of type {} (\"{name}\")", name_of(data_type)))
+            .with_hint("Cast it to a type a column can have.")),
+    }
+}

@@ -1,0 +1,72 @@
+//! TRUNCATE: empty tables in the place of full ones. Nothing is read or written; the old rows go with the old table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use datafusion::sql::sqlparser::ast::Spanned;
+use rustydb_storage::{ObjectKind, SequenceState, TableId, Transaction};
+
+use crate::error::sqlstate;
+use crate::sequences::{Owner, SequenceDefinition};
+use crate::session::{Completion, Statement};
+use crate::sql::parse::{place, table_name};
+use crate::sql::route::TruncateStatement;
+use crate::{Error, Result};
+
+pub(crate) fn truncate(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    truncate: TruncateStatement,
+) -> Result<Completion> {
+    let TruncateStatement { names, cascade, restart_identity } = truncate;
+    let context = statement.context(transaction.view());
+    let mut tables: BTreeSet<TableId> = BTreeSet::new();
+    for name in &names {
+        let (schema, plain_name) = table_name(name)?;
+        let table = context.table(schema.as_deref(), &plain_name).map_err(|error| error.at(place(name.span())))?;
+        tables.insert(table.id);
+    }
+    let catalog = std::sync::Arc::clone(context.view().catalog());
+    drop(context);
+    loop {
+        let referring = catalog.tables().find(|child| {
+            !tables.contains(&child.id) && child.foreign_keys.iter().any(|key| tables.contains(&key.parent))
+        });
+        let Some(child) = referring else { break };
+        if !cascade {
+            let message = "cannot truncate a table referenced in a foreign key constraint";
+            return Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
+                .with_detail(format!("Table \"{}\" references it.", child.name))
+                .with_hint("Truncate that table at the same time, or use TRUNCATE … CASCADE."));
+        }
+        tables.insert(child.id);
+    }
+    let definitions: Vec<_> =
+        tables.iter().filter_map(|id| catalog.table(*id)).map(|table| (table.id, table.to_new())).collect();
+    for (id, _) in definitions.iter().rev() {
+        transaction.drop_table(*id)?;
+    }
+    let mut successors: BTreeMap<TableId, TableId> = BTreeMap::new();
+    for (id, mut definition) in definitions {
+        for foreign_key in &mut definition.foreign_keys {
+            if foreign_key.parent == id {
+                foreign_key.parent = TableId::SELF;
+            } else if let Some(parent) = successors.get(&foreign_key.parent) {
+                foreign_key.parent = *parent;
+            }
+        }
+        successors.insert(id, transaction.create_table(definition)?.id);
+    }
+    for object in catalog.objects().filter(|object| object.kind == ObjectKind::Sequence) {
+        let definition = SequenceDefinition::of(object)?;
+        let Some(owner) = &definition.owner else { continue };
+        let Some(successor) = successors.get(&TableId(owner.table)) else { continue };
+        if restart_identity {
+            let state = SequenceState { value: definition.spec.start, called: false };
+            statement.database.store().sequence_set(object.id, state)?;
+        }
+        let owner = Some(Owner { table: successor.0, ..owner.clone() });
+        let definition = SequenceDefinition { owner, ..definition };
+        transaction.replace_object(object.id, object.schema_name.clone(), object.name.clone(), definition.text()?)?;
+    }
+    Ok(Completion::new("TRUNCATE TABLE"))
+}
