@@ -43,6 +43,8 @@ pub(crate) struct Caller {
     pub(crate) session: Option<Handle>,
     /// The other end of the connection.
     pub(crate) peer: Option<SocketAddr>,
+    /// How many endpoints it wants a large result to come in.
+    pub(crate) endpoints: usize,
     /// How it wants rows to be compressed.
     pub(crate) compression: Compression,
 }

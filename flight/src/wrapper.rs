@@ -41,6 +41,7 @@ impl GuardedService {
         let credentials = Credentials::from_metadata(request.metadata())?;
         let mut caller = self.service.identify(credentials, request.remote_addr()).await?;
         caller.compression = compression(request.metadata())?;
+        caller.endpoints = endpoints(request.metadata())?;
         request.extensions_mut().insert(caller);
         Ok(request)
     }
@@ -182,6 +183,19 @@ fn compression(metadata: &MetadataMap) -> Result<Compression, Status> {
         Ok("zstd") => Ok(Some(CompressionType::ZSTD)),
         _ => Err(refuse("22023", format!("{COMPRESSION_HEADER} is none of none, lz4 and zstd")).into()),
     }
+}
+
+/// The header with which a client asks for several endpoints, so that it can fetch a large result in parallel.
+const ENDPOINTS_HEADER: &str = "x-rustydb-endpoints";
+/// More than there are cores to encode on gains nothing.
+const ENDPOINTS_MAX: usize = 16;
+
+fn endpoints(metadata: &MetadataMap) -> Result<usize, Status> {
+    let Some(value) = metadata.get(ENDPOINTS_HEADER) else { return Ok(1) };
+    let number = value.to_str().ok().and_then(|value| value.parse().ok());
+    number
+        .filter(|number| (1..=ENDPOINTS_MAX).contains(number))
+        .ok_or_else(|| refuse("22023", format!("{ENDPOINTS_HEADER} is a number from 1 to {ENDPOINTS_MAX}")).into())
 }
 
 /// Who sent a request that has been admitted.

@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
 use super::SqlService;
+use super::parallel::SharedRows;
 use super::poll::Started;
 use crate::auth::Caller;
 use crate::handles::Handle;
@@ -42,12 +43,14 @@ pub(super) struct Job {
     /// another.
     pub(super) schema: Option<SchemaRef>,
     pub(super) started: Option<Arc<Started>>,
+    /// The result this is one endpoint of.
+    pub(super) shared: Option<Arc<SharedRows>>,
 }
 
 impl Job {
     pub(super) fn new(home: Home, plan: Arc<Plan>) -> Self {
         let schema = plan.schema.clone();
-        Self { home, plan, parameters: None, schema, started: None }
+        Self { home, plan, parameters: None, schema, started: None, shared: None }
     }
 }
 
@@ -133,6 +136,10 @@ impl SqlService {
         request: &Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         check_parameters(&job)?;
+        let job = match self.hand_out_tickets(caller(request)?, request.get_ref(), job)? {
+            Ok(info) => return Ok(Response::new(info)),
+            Err(job) => job,
+        };
         let schema = job.schema.clone();
         let handle = self.tickets.insert(&caller(request)?.principal, job)?;
         ticket_info(request.get_ref(), handle, schema.as_ref()).map(Response::new)
@@ -141,7 +148,11 @@ impl SqlService {
     /// Executes the job of a ticket, and forgets the ticket.
     pub(super) async fn redeem_ticket(&self, caller: &Caller, handle: &[u8]) -> Result<FlightStream, Status> {
         let handle = self.tickets.parse(handle)?;
-        if let Some(started) = self.tickets.get(&caller.principal, handle)?.started.clone() {
+        let waiting = self.tickets.get(&caller.principal, handle)?;
+        if let Some(shared) = waiting.shared.clone() {
+            return self.fetch_part(caller, handle, shared).await;
+        }
+        if let Some(started) = waiting.started.clone() {
             let job = self.tickets.take(&caller.principal, handle)?;
             return Ok(started.finish().await?.encode(job.schema.as_ref(), caller.compression));
         }

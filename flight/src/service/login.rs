@@ -32,7 +32,7 @@ impl SqlService {
     ) -> Result<Caller, Status> {
         let Some(session) = credentials.session() else {
             let principal = self.authenticator.identify(credentials, address.map(|address| address.ip())).await?;
-            return Ok(Caller { principal, session: None, peer: address, compression: None });
+            return Ok(Caller { principal, session: None, peer: address, endpoints: 1, compression: None });
         };
         let session = session?;
         let principal = self.sessions.principal(session)?;
@@ -42,7 +42,7 @@ impl SqlService {
                 .hint("log in again (Handshake)")
                 .into());
         }
-        Ok(Caller { principal, session: Some(session), peer: address, compression: None })
+        Ok(Caller { principal, session: Some(session), peer: address, endpoints: 1, compression: None })
     }
 
     pub(crate) async fn handshake(

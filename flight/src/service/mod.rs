@@ -8,7 +8,8 @@
 //! ├─ execution    where both end: once, as rows or count    ├─ sql_info   what the server can do
 //! ├─ poll         the same, started before it is fetched    ├─ type_info  the types it has
 //! ├─ transaction  begin, end, savepoints                    ├─ flights    tables and tickets as plain Flight sees them
-//! └─ ingest       bulk load                                 └─ session_options  settings without SQL
+//! ├─ parallel     a result over several endpoints           └─ session_options  settings without SQL
+//! └─ ingest       bulk load
 //! ```
 //!
 //! Invariant: a statement runs once per request to run it. GetFlightInfo plans only; its ticket works for one DoGet.
@@ -21,6 +22,7 @@ mod ingest;
 mod keys;
 mod login;
 mod metadata;
+mod parallel;
 mod poll;
 mod prepared;
 mod session_options;

@@ -118,9 +118,10 @@ impl SqlService {
         let shared = Arc::new(Shared { progress: Mutex::default(), outcome: Mutex::default(), is_ready });
 
         let (service, caller_then, at_work) = (Arc::clone(self), caller.clone(), Arc::clone(&shared));
-        let Job { home, plan, parameters, schema, started: _ } = job;
-        let to_run =
-            Job { home: home.clone(), plan: Arc::clone(&plan), parameters, schema: schema.clone(), started: None };
+        let Job { home, plan, parameters, schema, started: _, shared: _ } = job;
+        let mut to_run = Job::new(home.clone(), Arc::clone(&plan));
+        to_run.parameters = parameters;
+        to_run.schema.clone_from(&schema);
         let work = tokio::spawn(async move {
             let observe = |progress| *at_work.progress.lock() = Some(progress);
             let begun = std::panic::AssertUnwindSafe(first_rows(&service, &caller_then, running, &to_run, observe));
@@ -129,7 +130,7 @@ impl SqlService {
             at_work.is_ready.send_replace(true);
         });
         let started = Some(Arc::new(Started { shared, work }));
-        let job = Job { home, plan, parameters: None, schema, started };
+        let job = Job { home, plan, parameters: None, schema, started, shared: None };
         self.tickets.insert_as(&caller.principal, handle, job)
     }
 

@@ -1,10 +1,13 @@
 //! The calls around a query: polling for it, keeping its ticket, doing without GetFlightInfo, and plain Flight.
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
+use arrow_flight::error::FlightError;
 use arrow_flight::sql::{Any, CommandGetTables, CommandStatementQuery, ProstMessageExt};
 use arrow_flight::{
     Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, Criteria, FlightDescriptor, FlightEndpoint,
-    PollInfo, RenewFlightEndpointRequest, Ticket,
+    FlightInfo, PollInfo, RenewFlightEndpointRequest, Ticket,
 };
 use futures::TryStreamExt;
 use prost::Message;
@@ -222,4 +225,69 @@ async fn rows_are_compressed_on_request() {
     client.set_header("x-rustydb-compression", "rar");
     let refused = crate::support::query(&mut client, "SELECT 1").await;
     assert_refused(refused, Code::InvalidArgument, "22023");
+}
+
+async fn with_endpoints(server: &TestServer, endpoints: &str) -> Client {
+    let mut client = server.client().await;
+    client.set_header("x-rustydb-endpoints", endpoints);
+    client
+}
+
+/// The values of the one column that one endpoint sends.
+async fn values(mut client: Client, ticket: Ticket) -> Result<Vec<i64>, FlightError> {
+    let batches: Vec<RecordBatch> = client.do_get(ticket).await?.try_collect().await?;
+    let columns = batches.iter().map(|batch| batch.column(0).as_primitive::<Int64Type>());
+    Ok(columns.flat_map(|column| column.values().to_vec()).collect())
+}
+
+#[tokio::test]
+async fn several_endpoints_share_one_result() {
+    let server = TestServer::start().await;
+    let mut client = with_endpoints(&server, "3").await;
+    let sql = "SELECT value FROM generate_series(1, 500000) AS s(value)";
+    let tickets = |info: FlightInfo| info.endpoint.into_iter().map(|endpoint| endpoint.ticket.unwrap());
+
+    let info = client.execute(sql.to_owned(), None).await.unwrap();
+    assert_eq!(info.endpoint.len(), 3);
+    let parts = tickets(info).map(|ticket| values(client.clone(), ticket));
+    let mut received: Vec<i64> = futures::future::try_join_all(parts).await.unwrap().concat();
+    received.sort_unstable();
+    assert_eq!(received, (1..=500_000).collect::<Vec<i64>>(), "each row once, at the same time");
+
+    let info = client.execute(sql.to_owned(), None).await.unwrap();
+    let mut one_after_the_other = Vec::new();
+    for ticket in tickets(info) {
+        one_after_the_other.push(values(client.clone(), ticket).await.unwrap().len());
+    }
+    assert_eq!(one_after_the_other.iter().sum::<usize>(), 500_000);
+
+    let ordered = client.execute(format!("{sql} ORDER BY value"), None).await.unwrap();
+    assert_eq!(ordered.endpoint.len(), 1, "an order would be lost");
+    for nonsense in ["0", "17", "many"] {
+        let refused = with_endpoints(&server, nonsense).await.execute(sql.to_owned(), None).await;
+        assert_refused(refused, Code::InvalidArgument, "22023");
+    }
+}
+
+#[tokio::test]
+async fn an_error_reaches_every_endpoint_and_cancelling_stops_all() {
+    let server = TestServer::start().await;
+    let mut client = with_endpoints(&server, "2").await;
+    create_many(&mut client).await;
+    let info = client.execute("SELECT 1 / (x - x) AS n FROM many".to_owned(), None).await.unwrap();
+    for endpoint in info.endpoint {
+        let failed = values(client.clone(), endpoint.ticket.unwrap()).await;
+        assert_refused(failed, Code::InvalidArgument, "22012");
+    }
+    let info = client.execute(crate::support::ENDLESS_QUERY.to_owned(), None).await.unwrap();
+    let parts = info.endpoint.iter().map(|endpoint| values(client.clone(), endpoint.ticket.clone().unwrap()));
+    let parts: Vec<_> = parts.map(tokio::spawn).collect();
+    let body = CancelFlightInfoRequest::new(info).encode_to_vec();
+    let result = client.do_action(Action::new("CancelFlightInfo", body)).await.unwrap().message().await;
+    let result = CancelFlightInfoResult::decode(result.unwrap().unwrap().body).unwrap();
+    assert_eq!(result.status(), CancelStatus::Cancelled);
+    for part in parts {
+        let status = crate::support::status(part.await.unwrap().unwrap_err());
+        assert!(matches!(status.code(), Code::Cancelled | Code::NotFound), "{status:?}");
+    }
 }
