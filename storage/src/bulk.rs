@@ -185,8 +185,7 @@ pub(crate) async fn put_segment(store: &Inner, table: Arc<TableDef>, encoded: En
 pub(crate) async fn segment_duplicate(segment: &Segment, index: Option<&IndexDef>, row: usize) -> Result<Error> {
     let mut columns = Vec::new();
     for column in 0..segment.table.storage_schema().fields().len() {
-        let cached = segment.column(column).await?;
-        columns.push(cached.blocks[row / crate::BLOCK_ROWS].slice(row % crate::BLOCK_ROWS, 1));
+        columns.push(segment.column(column).await?.value(row)?);
     }
     let row = RecordBatch::try_new(Arc::clone(segment.table.storage_schema()), columns)?;
     Ok(duplicate_key(&segment.table, index, &row, 0))

@@ -14,7 +14,6 @@
 
 use std::sync::Arc;
 
-use arrow::array::Array;
 use rustydb_txn::Timestamp;
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -123,7 +122,7 @@ impl CheckReport {
 async fn check_segment(segment: &Segment) -> Result<()> {
     for (index, meta) in segment.meta.columns.iter().enumerate() {
         let column = segment.column(index).await?;
-        let nulls: usize = column.blocks.iter().map(|block| block.null_count()).sum();
+        let nulls = column.null_count();
         if nulls as u64 != meta.null_count {
             let detail = format!("column {index} has {nulls} NULLs, the manifest says {}", meta.null_count);
             return Err(Error::corruption(segment.meta.path(), detail));

@@ -1,47 +1,69 @@
-//! Decoded columns, kept while memory allows.
+//! Columns of segments in memory, encoded, while the budget allows.
 //!
-//! The unit is one column of one segment, in blocks of [`crate::BLOCK_ROWS`] rows. Two readers that miss at once
-//! decode once. When the budget is exceeded, the columns that were used longest ago go first; a reader that holds one
-//! keeps it alive until it is done. A column larger than the whole budget is served and not kept.
+//! The unit is one column of one segment. Two readers that miss at once load once. A reader that holds a column keeps it
+//! alive until it is done, evicted or not. A column larger than the whole budget is served and not kept.
+//!
+//! ```text
+//!              first time                   used again meanwhile
+//!   load ──▶ [ small: a tenth of the bytes ] ─────────▶ [ main ] ──▶ not used since it came by last: out
+//!     │              │ not used again                      ▲  └── used since: goes round again
+//!     │              ▼                                     │
+//!     └─ known ◀── [ ghost: keys only ]  ──────────────────┘ loaded again soon: straight to main
+//! ```
+//! This is S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023), by bytes. One pass over
+//! much data, a table scanned once, goes through the small queue and leaves the main one alone.
 
-use std::collections::HashMap;
-use std::collections::HashSet;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::DataType;
 use object_store::ObjectStore;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::block::Column;
 use crate::error::Result;
 
 /// Segment and column.
 pub(crate) type ColumnKey = (u64, usize);
 
-/// A column in memory.
-#[derive(Debug)]
-pub(crate) struct CachedColumn {
-    /// All but the last have [`crate::BLOCK_ROWS`] rows.
-    pub(crate) blocks: Vec<ArrayRef>,
-    memory_bytes: usize,
+/// The small queue's share of the budget.
+const SMALL_SHARE: usize = 10;
+
+/// Uses beyond this many count no more: a column that was hot once must not stay for ever.
+const USES_MAX: u8 = 3;
+
+/// Keys remembered of columns that were let go unused.
+const GHOSTS_MAX: usize = 4096;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    /// Not loaded yet.
+    None,
+    Small,
+    Main,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entry {
-    column: Arc<OnceCell<Arc<CachedColumn>>>,
+    column: Arc<OnceCell<Arc<Column>>>,
     memory_bytes: usize,
-    last_used: u64,
+    /// Since it came into its queue, or came by its end last.
+    uses: u8,
+    queue: Queue,
 }
 
 #[derive(Debug, Default)]
 struct Entries {
     columns: HashMap<ColumnKey, Entry>,
+    small: VecDeque<ColumnKey>,
+    main: VecDeque<ColumnKey>,
+    ghosts: VecDeque<ColumnKey>,
+    small_bytes: usize,
     memory_bytes: usize,
-    clock: u64,
+    evictions: u64,
 }
 
 /// The cache of one store.
@@ -62,14 +84,14 @@ impl ColumnCache {
     pub(crate) async fn get_or_load(
         &self,
         key: ColumnKey,
-        load: impl Future<Output = Result<Vec<ArrayRef>>>,
-    ) -> Result<Arc<CachedColumn>> {
+        load: impl Future<Output = Result<Column>>,
+    ) -> Result<Arc<Column>> {
         let slot = {
             let mut entries = self.entries.lock();
-            entries.clock += 1;
-            let now = entries.clock;
-            let entry = entries.columns.entry(key).or_default();
-            entry.last_used = now;
+            let entry = entries.columns.entry(key).or_insert_with(Entry::new);
+            if entry.queue != Queue::None {
+                entry.uses = (entry.uses + 1).min(USES_MAX);
+            }
             Arc::clone(&entry.column)
         };
         if let Some(column) = slot.get() {
@@ -77,45 +99,44 @@ impl ColumnCache {
             return Ok(Arc::clone(column));
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        let column = slot
-            .get_or_try_init(|| async {
-                let blocks = load.await?;
-                let memory_bytes = memory_of(&blocks);
-                Ok::<_, crate::Error>(Arc::new(CachedColumn { blocks, memory_bytes }))
-            })
-            .await?;
-        self.account(key, &slot, column.memory_bytes);
+        let column = slot.get_or_try_init(|| async { Ok::<_, crate::Error>(Arc::new(load.await?)) }).await?;
+        self.account(key, &slot, column.memory_bytes());
         Ok(Arc::clone(column))
     }
 
     /// Counts a loaded column and evicts down to the budget.
-    fn account(&self, key: ColumnKey, slot: &Arc<OnceCell<Arc<CachedColumn>>>, memory_bytes: usize) {
+    fn account(&self, key: ColumnKey, slot: &Arc<OnceCell<Arc<Column>>>, memory_bytes: usize) {
         let mut entries = self.entries.lock();
-        match entries.columns.get_mut(&key) {
-            Some(entry) if Arc::ptr_eq(&entry.column, slot) && entry.memory_bytes == 0 => {
-                entry.memory_bytes = memory_bytes;
-                entries.memory_bytes += memory_bytes;
-            }
+        match entries.columns.get(&key) {
+            Some(entry) if Arc::ptr_eq(&entry.column, slot) && entry.queue == Queue::None => {}
             _ => return,
         }
-        while entries.memory_bytes > self.budget_bytes {
-            let loaded = entries.columns.iter().filter(|(_, entry)| entry.memory_bytes > 0);
-            let Some(oldest) = loaded.min_by_key(|(_, entry)| entry.last_used).map(|(key, _)| *key) else {
-                break;
-            };
-            entries.forget(oldest);
+        if memory_bytes > self.budget_bytes {
+            entries.columns.remove(&key);
+            return;
         }
+        entries.admit(key, memory_bytes);
+        while entries.memory_bytes > self.budget_bytes && entries.evict_one(self.budget_bytes / SMALL_SHARE) {}
     }
 
     /// Forgets the columns of a segment.
     pub(crate) fn remove_segment(&self, segment: u64) {
         let mut entries = self.entries.lock();
         let columns: Vec<ColumnKey> = entries.columns.keys().filter(|(id, _)| *id == segment).copied().collect();
-        columns.into_iter().for_each(|key| entries.forget(key));
+        columns.iter().for_each(|key| entries.forget(*key));
+        let entries = &mut *entries;
+        for queue in [&mut entries.small, &mut entries.main, &mut entries.ghosts] {
+            queue.retain(|(id, _)| *id != segment);
+        }
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
         self.entries.lock().memory_bytes
+    }
+
+    /// Columns let go to keep the budget, since the store was opened.
+    pub(crate) fn evictions(&self) -> u64 {
+        self.entries.lock().evictions
     }
 
     /// Calls served from memory and calls that had to load, since the store was opened.
@@ -124,10 +145,65 @@ impl ColumnCache {
     }
 }
 
+impl Entry {
+    fn new() -> Entry {
+        Entry { column: Arc::default(), memory_bytes: 0, uses: 0, queue: Queue::None }
+    }
+}
+
 impl Entries {
+    /// Puts a loaded column into the queue it belongs to.
+    fn admit(&mut self, key: ColumnKey, memory_bytes: usize) {
+        let ghost = self.ghosts.iter().position(|ghost| *ghost == key);
+        let queue = if ghost.is_some() { Queue::Main } else { Queue::Small };
+        if let Some(ghost) = ghost {
+            self.ghosts.remove(ghost);
+        }
+        let Some(entry) = self.columns.get_mut(&key) else { return };
+        (entry.memory_bytes, entry.queue, entry.uses) = (memory_bytes, queue, 0);
+        self.memory_bytes += memory_bytes;
+        match queue {
+            Queue::Main => self.main.push_back(key),
+            _ => {
+                self.small.push_back(key);
+                self.small_bytes += memory_bytes;
+            }
+        }
+    }
+
+    /// Moves one column on: out, to the other queue, or round again. Whether there was any.
+    fn evict_one(&mut self, small_bytes_max: usize) -> bool {
+        let from_small = self.small_bytes > small_bytes_max || self.main.is_empty();
+        let key = if from_small { self.small.pop_front() } else { self.main.pop_front() };
+        let Some(key) = key.or_else(|| self.main.pop_front()) else { return false };
+        let Some(entry) = self.columns.get_mut(&key) else { return true };
+        if entry.uses > 0 {
+            if entry.queue == Queue::Small {
+                self.small_bytes -= entry.memory_bytes;
+                (entry.queue, entry.uses) = (Queue::Main, 0);
+            } else {
+                entry.uses -= 1;
+            }
+            self.main.push_back(key);
+            return true;
+        }
+        if entry.queue == Queue::Small {
+            self.ghosts.push_back(key);
+            if self.ghosts.len() > GHOSTS_MAX {
+                self.ghosts.pop_front();
+            }
+        }
+        self.evictions += 1;
+        self.forget(key);
+        true
+    }
+
     fn forget(&mut self, key: ColumnKey) {
         if let Some(entry) = self.columns.remove(&key) {
             self.memory_bytes -= entry.memory_bytes;
+            if entry.queue == Queue::Small {
+                self.small_bytes -= entry.memory_bytes;
+            }
         }
     }
 }
@@ -152,49 +228,27 @@ impl ColumnSource {
     }
 }
 
-/// Memory of a column's blocks. String views of neighbouring blocks share buffers, which count once.
-fn memory_of(blocks: &[ArrayRef]) -> usize {
-    let mut shared = HashSet::new();
-    let mut total = 0;
-    for block in blocks {
-        let buffers = match block.data_type() {
-            DataType::Utf8View => block.as_string_view().data_buffers(),
-            DataType::BinaryView => block.as_binary_view().data_buffers(),
-            _ => {
-                total += block.get_array_memory_size();
-                continue;
-            }
-        };
-        total += block.len() * size_of::<u128>();
-        for buffer in buffers {
-            if shared.insert(buffer.data_ptr()) {
-                total += buffer.capacity();
-            }
-        }
-    }
-    total.max(1)
-}
-
 #[cfg(test)]
 mod tests {
     use arrow::array::Int64Array;
+    use arrow::datatypes::DataType;
 
     use super::*;
 
-    fn block() -> Vec<ArrayRef> {
-        vec![Arc::new(Int64Array::from(vec![7; 1000]))]
+    fn block() -> Column {
+        Column::new(&DataType::Int64, vec![Arc::new(Int64Array::from(vec![7; 1000]))]).unwrap()
     }
 
     #[tokio::test]
     async fn the_budget_holds_and_the_longest_unused_column_goes() {
-        let one = memory_of(&block());
+        let one = block().memory_bytes();
         let cache = ColumnCache::new(2 * one);
         let load = |key| cache.get_or_load(key, async { Ok(block()) });
         load((1, 0)).await.unwrap();
         load((1, 1)).await.unwrap();
         load((1, 0)).await.unwrap();
         load((1, 2)).await.unwrap();
-        assert_eq!(cache.memory_bytes(), 2 * one);
+        assert_eq!((cache.memory_bytes(), cache.evictions()), (2 * one, 1));
         assert_eq!(cache.hits_and_misses(), (1, 3));
         load((1, 0)).await.unwrap();
         assert_eq!(cache.hits_and_misses(), (2, 3), "the column used in between was kept");
@@ -202,6 +256,55 @@ mod tests {
         assert_eq!(cache.hits_and_misses(), (2, 4), "the other was not");
         cache.remove_segment(1);
         assert_eq!(cache.memory_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_pass_over_much_does_not_drive_out_what_is_used_again() {
+        let one = block().memory_bytes();
+        let cache = ColumnCache::new(20 * one);
+        let load = |key| cache.get_or_load(key, async { Ok(block()) });
+        for _ in 0..3 {
+            for column in 0..15 {
+                load((1, column)).await.unwrap();
+            }
+        }
+        for column in 0..1000 {
+            load((2, column)).await.unwrap();
+            assert!(cache.memory_bytes() <= 20 * one);
+        }
+        let (_, misses) = cache.hits_and_misses();
+        for column in 0..15 {
+            load((1, column)).await.unwrap();
+        }
+        assert_eq!(cache.hits_and_misses().1, misses, "all of them were still there");
+    }
+
+    #[tokio::test]
+    async fn what_comes_back_soon_is_kept_longer() {
+        let one = block().memory_bytes();
+        let cache = ColumnCache::new(4 * one);
+        let load = |key| cache.get_or_load(key, async { Ok(block()) });
+        for column in 0..5 {
+            load((1, column)).await.unwrap();
+        }
+        load((1, 0)).await.unwrap();
+        for column in 10..30 {
+            load((1, column)).await.unwrap();
+        }
+        let (hits, _) = cache.hits_and_misses();
+        load((1, 0)).await.unwrap();
+        assert_eq!(cache.hits_and_misses().0, hits + 1, "its second load made it a resident");
+    }
+
+    #[tokio::test]
+    async fn a_column_larger_than_the_budget_is_served_and_drives_nothing_out() {
+        let one = block().memory_bytes();
+        let cache = ColumnCache::new(one);
+        cache.get_or_load((1, 0), async { Ok(block()) }).await.unwrap();
+        let values = Int64Array::from_iter_values((0..8192).map(|value: i64| value.wrapping_mul(i64::MAX / 7)));
+        let large = Column::new(&DataType::Int64, vec![Arc::new(values)]).unwrap();
+        assert_eq!(cache.get_or_load((1, 1), async { Ok(large) }).await.unwrap().null_count(), 0);
+        assert_eq!((cache.memory_bytes(), cache.evictions()), (one, 0));
     }
 
     #[tokio::test]

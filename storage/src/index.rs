@@ -20,7 +20,6 @@ use std::cmp::Ordering;
 use std::ops::{Bound, Range};
 
 use arrow::array::{Array, ArrayRef};
-use arrow::compute::concat;
 use roaring::RoaringBitmap;
 
 use crate::catalog::IndexDef;
@@ -43,9 +42,7 @@ impl Postings {
     pub(crate) async fn build(segment: &Segment, encoder: &KeyEncoder) -> Result<Postings> {
         let mut columns: Vec<ArrayRef> = Vec::new();
         for column in encoder.columns() {
-            let cached = segment.column(*column).await?;
-            let blocks: Vec<&dyn Array> = cached.blocks.iter().map(|block| block.as_ref()).collect();
-            columns.push(concat(&blocks)?);
+            columns.push(segment.column(*column).await?.to_array()?);
         }
         let values = encoder.encode(&columns)?;
         let rows = values.sort_order();

@@ -22,6 +22,7 @@
 //! Where to read on: `store/mod.rs` (the open store), `store/commit.rs`, `store/flush.rs`, `store/recovery.rs`,
 //! `memtable.rs`, `segment/mod.rs`, `log/mod.rs`. This crate knows Arrow and Parquet, and neither SQL nor DataFusion.
 
+mod block;
 mod bulk;
 mod catalog;
 mod check;
@@ -32,6 +33,7 @@ mod encoding;
 mod error;
 mod files;
 mod index;
+mod kernel;
 mod locks;
 mod log;
 mod manifest;
@@ -62,7 +64,7 @@ pub use objects::{ObjectDef, ObjectId, ObjectKind};
 pub use options::{Location, StoreOptions};
 pub use range::{RangeBound, RangeRequest};
 pub use rustydb_txn::{Isolation, LockMode};
-pub use scan::{ColumnPredicate, CompareOp, ScanRequest, ScanUnit, UnitReader};
+pub use scan::{CompareOp, DynamicFilter, Filter, RowPredicate, ScanRequest, ScanUnit, UnitReader};
 pub use sequence::{SequenceSpec, SequenceState};
 pub use statistics::{ColumnStatistics, TableStatistics};
 pub use store::{MemoryUsage, Store};

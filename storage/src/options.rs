@@ -20,7 +20,7 @@ pub struct StoreOptions {
     pub location: Location,
     /// Rows in memory beyond this are written out to segments; twice this makes writers wait.
     pub memtable_bytes: usize,
-    /// Decoded columns kept in memory.
+    /// Encoded columns kept in memory.
     pub column_cache_bytes: usize,
     /// Compaction writes at most this much; 0 for as fast as it can.
     pub background_bytes_per_second: u64,

@@ -6,12 +6,13 @@
 //!                                            ▼
 //!                                     Serializability::commit ──▶ may commit, or 40001
 //! ```
-//! A scan is remembered as the range of primary keys that its predicates leave, or as the whole table. A read-only
+//! A scan is remembered as the range of primary keys that its filters leave, or as the whole table. A read-only
 //! transaction on a safe snapshot remembers nothing.
 
 use std::ops::Bound;
 use std::sync::Arc;
 
+use arrow::array::Array;
 use parking_lot::Mutex;
 use rustydb_txn::{Candidate, KeyRange, ReadSet, Ticket, Timestamp, WriteSet};
 
@@ -19,7 +20,7 @@ use crate::catalog::{TableDef, TableId};
 use crate::encoding::{KeyEncoder, Keys};
 use crate::error::Result;
 use crate::index::{Interval, successor};
-use crate::scan::{ColumnPredicate, CompareOp};
+use crate::scan::{CompareOp, Filter};
 use crate::store::Inner;
 
 /// The memory of an open serializable transaction. It ends with the commit, or when it is dropped.
@@ -51,8 +52,8 @@ impl SerialTransaction {
         self.note(|reads| (0..keys.len()).for_each(|row| reads.add_key(table.0, keys.get(row))));
     }
 
-    pub(crate) fn note_scan(&self, table: &TableDef, predicates: &[ColumnPredicate]) -> Result<()> {
-        let range = key_range(table, predicates)?;
+    pub(crate) fn note_scan(&self, table: &TableDef, filters: &[Filter]) -> Result<()> {
+        let range = key_range(table, filters)?;
         self.note(|reads| match range {
             Some(range) => reads.add_range(table.id.0, range),
             None => reads.add_table(table.id.0),
@@ -82,15 +83,23 @@ impl Drop for SerialTransaction {
     }
 }
 
-/// The range of encoded keys that rows passing all `predicates` have; `None` for all keys.
-fn key_range(table: &TableDef, predicates: &[ColumnPredicate]) -> Result<Option<KeyRange>> {
+/// The range of encoded keys that rows passing all `filters` have; `None` for all keys.
+fn key_range(table: &TableDef, filters: &[Filter]) -> Result<Option<KeyRange>> {
     let find = |column: usize, ops: &[CompareOp]| {
-        predicates.iter().find(|predicate| predicate.column == column && ops.contains(&predicate.op))
+        filters.iter().find_map(|filter| match filter {
+            // Floats are left out: 0.0 equals -0.0, and their keys differ.
+            Filter::Compare { column: on, op, value }
+                if *on == column && ops.contains(op) && value.is_valid(0) && !value.data_type().is_floating() =>
+            {
+                Some(Arc::clone(value))
+            }
+            _ => None,
+        })
     };
     let mut values = Vec::new();
     for column in table.key_columns() {
         match find(*column, &[CompareOp::Eq]) {
-            Some(predicate) => values.push(Arc::clone(&predicate.value)),
+            Some(value) => values.push(value),
             None => break,
         }
     }
@@ -103,8 +112,8 @@ fn key_range(table: &TableDef, predicates: &[ColumnPredicate]) -> Result<Option<
     };
     let (mut low, mut high) = (values.clone(), values.clone());
     if let Some(next) = table.key_columns().get(values.len()) {
-        low.extend(find(*next, &[CompareOp::Gt, CompareOp::GtEq]).map(|predicate| Arc::clone(&predicate.value)));
-        high.extend(find(*next, &[CompareOp::Lt, CompareOp::LtEq]).map(|predicate| Arc::clone(&predicate.value)));
+        low.extend(find(*next, &[CompareOp::Gt, CompareOp::GtEq]));
+        high.extend(find(*next, &[CompareOp::Lt, CompareOp::LtEq]));
     }
     if low.is_empty() && high.is_empty() {
         return Ok(None);
@@ -148,8 +157,8 @@ mod tests {
         .unwrap()
     }
 
-    fn on(column: usize, op: CompareOp, value: ArrayRef) -> ColumnPredicate {
-        ColumnPredicate { column, op, value }
+    fn on(column: usize, op: CompareOp, value: ArrayRef) -> Filter {
+        Filter::Compare { column, op, value }
     }
 
     fn number(value: i32) -> ArrayRef {
@@ -160,14 +169,14 @@ mod tests {
         Arc::new(StringViewArray::from(vec![value]))
     }
 
-    /// Whether a row with this key is in the range of the predicates.
-    fn covers(predicates: &[ColumnPredicate], a: i32, b: &str) -> bool {
+    /// Whether a row with this key is in the range of the filters.
+    fn covers(filters: &[Filter], a: i32, b: &str) -> bool {
         let table = table();
         let key = table.codec().unwrap().keys.encode(&[number(a), text(b)]).unwrap();
         let mut writes = WriteSet::default();
         writes.add_key(1, key.get(0));
         let mut reads = ReadSet::default();
-        match key_range(&table, predicates).unwrap() {
+        match key_range(&table, filters).unwrap() {
             Some(range) => reads.add_range(1, range),
             None => reads.add_table(1),
         }

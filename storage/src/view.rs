@@ -8,13 +8,12 @@ use bytes::Bytes;
 use roaring::RoaringBitmap;
 use rustydb_txn::{SnapshotToken, Timestamp};
 
-use crate::BLOCK_ROWS;
 use crate::catalog::{Catalog, TableDef, TableId};
 use crate::encoding::Keys;
 use crate::error::{Error, Result};
 use crate::index::{Interval, Postings};
 use crate::range::RowPlace;
-use crate::scan::{ColumnPredicate, ScanRequest, ScanUnit, UNIT_ROWS, UnitBuilder, may_match};
+use crate::scan::{Filter, ScanPlan, ScanRequest, ScanUnit, UNIT_ROWS};
 use crate::segment::Segment;
 use crate::serial::SerialTransaction;
 use crate::statistics::{TableStatistics, merge_columns};
@@ -83,17 +82,17 @@ impl ReadView {
     /// Cuts a scan into units that together hold each visible row once.
     pub fn scan(&self, request: ScanRequest) -> Result<Vec<ScanUnit>> {
         let table = Arc::clone(self.table(request.table)?);
-        self.note_scan(&table, &request.predicates)?;
-        let schema = Arc::new(table.storage_schema().project(&request.projection)?);
-        let builder = UnitBuilder { table, schema, projection: request.projection.into() };
+        self.note_scan(&table, &request.filters)?;
+        let id = request.table;
+        let plan = Arc::new(ScanPlan::new(table, request)?);
         let (version, timestamp) = (&self.snapshot.version, self.snapshot.timestamp);
-        let writes = self.writes.table(request.table);
+        let writes = self.writes.table(id);
         let mut units = Vec::new();
 
         let staged = writes.iter().flat_map(|writes| &writes.staged);
-        let committed = version.segments(request.table).iter().filter(|segment| segment.created() <= timestamp);
+        let committed = version.segments(id).iter().filter(|segment| segment.created() <= timestamp);
         for segment in committed.chain(staged) {
-            if !may_match(segment, &request.predicates)? {
+            if !plan.may_match(segment)? {
                 continue;
             }
             let mut deleted = segment.deletes.at(timestamp);
@@ -103,18 +102,18 @@ impl ReadView {
             }
             let rows = segment.meta.rows as usize;
             for start in (0..rows).step_by(UNIT_ROWS) {
-                units.push(builder.segment(segment, start..(start + UNIT_ROWS).min(rows), deleted.clone()));
+                units.push(ScanUnit::segment(&plan, segment, start..(start + UNIT_ROWS).min(rows), deleted.clone()));
             }
         }
         for (memtable, _) in version.memtables() {
-            if let Some(part) = memtable.table(request.table) {
-                units.push(builder.memtable(part, timestamp, writes.cloned()));
+            if let Some(part) = memtable.table(id) {
+                units.push(ScanUnit::memtable(&plan, part, timestamp, writes.cloned()));
             }
         }
         if let Some(writes) = writes
             && !writes.rows.is_empty()
         {
-            units.push(builder.pending(Arc::clone(writes)));
+            units.push(ScanUnit::pending(&plan, Arc::clone(writes)));
         }
         Ok(units)
     }
@@ -177,8 +176,7 @@ impl ReadView {
                     let row = *row as usize;
                     let mut columns = Vec::with_capacity(projection.len());
                     for column in projection {
-                        let cached = segment.column(*column).await?;
-                        columns.push(cached.blocks[row / BLOCK_ROWS].slice(row % BLOCK_ROWS, 1));
+                        columns.push(segment.column(*column).await?.value(row)?);
                     }
                     order.push((batches.len(), 0));
                     let options = RecordBatchOptions::new().with_row_count(Some(1));
@@ -228,8 +226,8 @@ impl ReadView {
 
     /// Remembers that the rows with these properties are going to be read. [`scan`](Self::scan) does it as well, but may
     /// come too late for the transaction's commit if it is called by a stream.
-    pub fn note_scan(&self, table: &TableDef, predicates: &[ColumnPredicate]) -> Result<()> {
-        self.serial.as_ref().map_or(Ok(()), |serial| serial.note_scan(table, predicates))
+    pub fn note_scan(&self, table: &TableDef, filters: &[Filter]) -> Result<()> {
+        self.serial.as_ref().map_or(Ok(()), |serial| serial.note_scan(table, filters))
     }
 
     fn note_keys(&self, table: TableId, keys: &Keys) {

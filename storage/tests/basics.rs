@@ -10,7 +10,7 @@ use arrow::array::{Array, AsArray, Int64Array};
 use arrow::datatypes::Int64Type;
 use common::*;
 use rustydb_storage::{
-    ColumnPredicate, CompareOp, Durability, Error, ForeignKey, NewTable, ReferenceAction, ScanRequest, Store,
+    CompareOp, Durability, Error, Filter, ForeignKey, NewTable, ReferenceAction, ScanRequest, Store,
 };
 
 #[tokio::test]
@@ -173,8 +173,8 @@ async fn a_large_load_is_sorted_split_and_pruned() {
     assert!(statistics.exact);
     assert_eq!(statistics.rows, 20_000);
     assert_eq!(statistics.columns[0].max.as_ref().unwrap().as_primitive::<Int64Type>().value(0), 19_999);
-    let outside = ColumnPredicate { column: 0, op: CompareOp::Gt, value: Arc::new(Int64Array::from(vec![19_999])) };
-    let request = ScanRequest { table, projection: vec![0], predicates: vec![outside] };
+    let outside = Filter::Compare { column: 0, op: CompareOp::Gt, value: Arc::new(Int64Array::from(vec![19_999])) };
+    let request = ScanRequest::new(table, vec![0]).with_filters(vec![outside]);
     assert!(view.scan(request).unwrap().is_empty());
 }
 
@@ -213,7 +213,7 @@ async fn a_table_without_a_primary_key_holds_equal_rows() {
     drop(store);
     let store = open(&files).await;
     insert(&store, table, &[(1, "a")]).await.unwrap();
-    let request = || ScanRequest { table, projection: vec![2], predicates: vec![] };
+    let request = || ScanRequest::new(table, vec![2]);
     let mut ids = Vec::new();
     for unit in store.snapshot().scan(request()).unwrap() {
         let mut reader = unit.open();

@@ -10,11 +10,13 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Int64Array, StringViewArray};
 use common::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rustydb_storage::{Durability, Error, MemoryFiles, Store, StoreOptions, TableId, Transaction};
+use rustydb_storage::{CompareOp, Durability, Error, Filter, MemoryFiles, Store, StoreOptions, TableId, Transaction};
 
 const KEYS: i64 = 24;
 const STEPS: usize = 120;
@@ -117,7 +119,7 @@ impl World {
         let visible = running.visible();
         let some_keys: BTreeSet<i64> = (0..random.random_range(1..4)).map(|_| random.random_range(0..KEYS)).collect();
         let value = format!("v{}", random.random_range(0..1_000_000));
-        match random.random_range(0..6) {
+        match random.random_range(0..7) {
             kind @ 0..=1 => {
                 let data: Vec<(i64, &str)> = some_keys.iter().map(|key| (*key, value.as_str())).collect();
                 let taken = some_keys.iter().any(|key| visible.contains_key(key));
@@ -162,6 +164,13 @@ impl World {
                 }
             }
             4 => {
+                let (filters, passes) = random_filters(random);
+                let expected: BTreeMap<i64, String> =
+                    visible.iter().filter(|(key, value)| passes(**key, value)).map(|(k, v)| (*k, v.clone())).collect();
+                let found = filtered_contents(&running.transaction.view(), table, filters.clone()).await;
+                assert_eq!(found, expected, "filtered scan of #{index} with {filters:?}");
+            }
+            5 => {
                 let ids: Vec<i64> = (0..KEYS).collect();
                 let found = running.transaction.view().lookup(table, &keys(&ids)).await.unwrap();
                 let expected: Vec<bool> = ids.iter().map(|key| visible.contains_key(key)).collect();
@@ -215,6 +224,31 @@ impl World {
             self.files = left;
         }
         self.store = Store::open(Self::options(&self.files, random)).await.unwrap();
+    }
+}
+
+/// Whether a row with this key and value passes.
+type Passes = Box<dyn Fn(i64, &str) -> bool>;
+
+/// Filters on key and value, and the same as a function.
+fn random_filters(random: &mut StdRng) -> (Vec<Filter>, Passes) {
+    let (low, high) = (random.random_range(0..KEYS), random.random_range(0..KEYS));
+    let text = format!("v{}", random.random_range(0..1_000_000));
+    let key = |op, value: i64| Filter::Compare { column: 0, op, value: Arc::new(Int64Array::from(vec![value])) };
+    let value: ArrayRef = Arc::new(StringViewArray::from(vec![text.as_str()]));
+    let above = Filter::Compare { column: 1, op: CompareOp::Gt, value };
+    match random.random_range(0..4) {
+        0 => (vec![key(CompareOp::GtEq, low)], Box::new(move |key, _| key >= low)),
+        1 => (vec![above], Box::new(move |_, value| value > text.as_str())),
+        2 => {
+            let values: ArrayRef = Arc::new(Int64Array::from(vec![low, high, -1]));
+            let list = Filter::In { column: 0, values, negated: false };
+            (vec![above, list], Box::new(move |key, value| [low, high].contains(&key) && value > text.as_str()))
+        }
+        _ => (
+            vec![key(CompareOp::NotEq, low), key(CompareOp::Lt, high)],
+            Box::new(move |key, _| key != low && key < high),
+        ),
     }
 }
 

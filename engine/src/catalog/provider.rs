@@ -8,15 +8,17 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::{Constraint, Constraints};
+use datafusion::common::{Constraint, Constraints, DFSchema};
 use datafusion::datasource::{TableProvider, TableType};
 use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_plan::ExecutionPlan;
 use rustydb_storage::{ReadView, TableDef, TableStatistics};
 
 use crate::Result;
-use crate::scan::{ColumnScanExec, predicate::prunable};
+use crate::scan::ColumnScanExec;
 use crate::sql::types::extension_type;
 
 /// A stored table, as one statement sees it.
@@ -97,26 +99,21 @@ impl TableProvider for ColumnTable {
         _limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let schema = Arc::new(self.schema.project(&projection)?);
-        let predicates = filters.iter().flat_map(|filter| prunable(filter, &self.schema)).collect();
-        Ok(Arc::new(ColumnScanExec::new(
+        let schema = DFSchema::try_from(Arc::clone(&self.schema))?;
+        let (properties, context) = (session.execution_props(), PhysicalPlanningContext::default());
+        let filters = filters.iter().map(|filter| create_physical_expr(filter, &schema, properties, &context));
+        Ok(Arc::new(ColumnScanExec::try_new(
             Arc::clone(&self.table),
-            schema,
+            Arc::clone(&self.schema),
             projection,
-            predicates,
+            filters.collect::<DataFusionResult<_>>()?,
             Arc::clone(&self.statistics),
             session.config_options().execution.target_partitions,
-        )))
+        )?))
     }
 
-    /// The scan prunes by what it can; the filter itself stays above it.
+    /// The scan applies every filter, exactly.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
-        Ok(filters
-            .iter()
-            .map(|filter| match prunable(filter, &self.schema).is_empty() {
-                true => TableProviderFilterPushDown::Unsupported,
-                false => TableProviderFilterPushDown::Inexact,
-            })
-            .collect())
+        Ok(vec![TableProviderFilterPushDown::Exact; filters.len()])
     }
 }

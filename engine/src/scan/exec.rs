@@ -1,36 +1,47 @@
 //! The operator that reads a table.
 //!
 //! ```text
-//!   ReadView::scan(projection, predicates) ──► units of ~64k rows ──► one queue
-//!                                                                   ╱    │    ╲
-//!                                                        partition 0     1     2   …   each: take a unit, emit its batches
+//!   ReadView::scan(projection, filters) ──► units of ~64k rows ──► one queue
+//!                                                                ╱    │    ╲
+//!                                                     partition 0     1     2   …   each: take a unit, emit its batches
 //! ```
+//!
+//! All filters of a table are applied by the scan, exactly; none is left in the plan above. Operators above may hand
+//! down *dynamic* filters, which become known while the query runs (the keys of a join's build side, the bound of a
+//! top-k): the scan uses them to skip blocks and, where that pays, rows, but promises nothing about them.
 //!
 //! The plan knows the table's definition and statistics; the rows are found through the [`ExecutionView`] of the task at
 //! execution. Partitions are work-sharing, so the operator never claims a hash partitioning or an order.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::{DynamicFilterTracking, EquivalenceProperties, PhysicalExpr, conjunction};
+use datafusion::physical_expr_common::physical_expr::fmt_sql;
 use datafusion::physical_plan::coop::cooperative;
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType, apply_expression_roots};
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::filter_pushdown::{
+    ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation, PushedDown,
+};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::{StreamExt, stream};
-use rustydb_storage::{ColumnPredicate, ReadView, ScanRequest, TableDef, TableStatistics, UnitReader};
+use rustydb_storage::{DynamicFilter, ReadView, ScanRequest, TableDef, TableStatistics, UnitReader};
 
-use super::predicate::describe;
+use super::filter::{DynamicExpression, move_columns, to_filters};
 use super::{ExecutionView, ScanQueue};
 use crate::Error;
 
@@ -41,29 +52,37 @@ const ROWS_PER_PARTITION: usize = 65_536;
 static NEXT_SCAN: AtomicU64 = AtomicU64::new(0);
 
 /// Reads the rows of one table that are visible to the statement.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ColumnScanExec {
     scan: u64,
     table: Arc<TableDef>,
     /// Indexes into the table's storage schema.
     projection: Vec<usize>,
-    predicates: Vec<ColumnPredicate>,
+    /// Conjuncts that the returned rows meet; they name columns by their index in the storage schema.
+    filters: Vec<Arc<dyn PhysicalExpr>>,
+    /// Conditions that become known while the query runs; columns as in `filters`.
+    dynamic: Vec<Arc<dyn PhysicalExpr>>,
     statistics: Arc<TableStatistics>,
+    /// What the planner makes of `filters`, worked out when it first asks.
+    estimate: OnceLock<Statistics>,
+    /// The table's columns, as the provider shows them: a prefix of the storage schema.
+    table_schema: SchemaRef,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl ColumnScanExec {
-    /// `schema` is the projected schema, as the provider shows it.
-    pub(crate) fn new(
+    /// `table_schema` is what the provider shows of the table; `filters` name its columns by their index.
+    pub(crate) fn try_new(
         table: Arc<TableDef>,
-        schema: SchemaRef,
+        table_schema: SchemaRef,
         projection: Vec<usize>,
-        predicates: Vec<ColumnPredicate>,
+        filters: Vec<Arc<dyn PhysicalExpr>>,
         statistics: Arc<TableStatistics>,
         target_partitions: usize,
-    ) -> Self {
+    ) -> DataFusionResult<Self> {
+        let schema = Arc::new(table_schema.project(&projection)?);
         let partitions = statistics.rows.div_ceil(ROWS_PER_PARTITION).clamp(1, target_partitions.max(1));
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
@@ -72,45 +91,74 @@ impl ColumnScanExec {
             Boundedness::Bounded,
         )
         .with_scheduling_type(SchedulingType::Cooperative);
-        ColumnScanExec {
+        Ok(ColumnScanExec {
             scan: NEXT_SCAN.fetch_add(1, Ordering::Relaxed),
             table,
             projection,
-            predicates,
+            filters,
+            dynamic: Vec::new(),
             statistics,
+            estimate: OnceLock::new(),
+            table_schema,
             schema,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
-        }
+        })
     }
 
     /// Tells the view what is going to be read.
     pub(crate) fn note_reads(&self, view: &ReadView) -> crate::Result<()> {
-        Ok(view.note_scan(&self.table, &self.predicates)?)
+        Ok(view.note_scan(&self.table, &to_filters(&self.filters, self.table.storage_schema())?)?)
     }
 
     fn partitions(&self) -> usize {
         self.properties.output_partitioning().partition_count()
     }
 
-    /// What is known of the whole output. The row count is exact only if nothing is pruned; it is that of the view the
-    /// statement was planned with, which is also the one it runs with.
-    fn whole_statistics(&self) -> Statistics {
+    /// What is known of the whole output: with filters, an estimate.
+    fn whole_statistics(&self) -> &Statistics {
+        self.estimate.get_or_init(|| {
+            let all = self.table_statistics();
+            let filtered = match self.filters.is_empty() {
+                true => all,
+                false => self.filtered(&all).unwrap_or_else(|error| {
+                    tracing::debug!(%error, "the planner could not estimate a filter");
+                    all.to_inexact()
+                }),
+            };
+            filtered.project(Some(&self.projection))
+        })
+    }
+
+    /// The table without its filters. The row count is that of the view the statement was planned with, which is also
+    /// the one it runs with.
+    fn table_statistics(&self) -> Statistics {
         let known = &self.statistics;
-        let rows = match known.exact && self.predicates.is_empty() {
-            true => Precision::Exact(known.rows),
-            false => Precision::Inexact(known.rows),
-        };
-        let columns = self
-            .projection
-            .iter()
-            .map(|index| known.columns.get(*index).map_or_else(ColumnStatistics::new_unknown, column_statistics));
-        let share = self.projection.len().max(1) as f64 / self.table.storage_schema().fields().len().max(1) as f64;
+        let columns = (0..self.table_schema.fields().len())
+            .map(|index| known.columns.get(index).map_or_else(ColumnStatistics::new_unknown, column_statistics));
         Statistics {
-            num_rows: rows,
-            total_byte_size: Precision::Inexact((known.bytes as f64 * share) as usize),
+            num_rows: if known.exact { Precision::Exact(known.rows) } else { Precision::Inexact(known.rows) },
+            total_byte_size: Precision::Inexact(known.bytes),
             column_statistics: columns.collect(),
         }
+    }
+
+    /// What the planner's own filter operator would make of the table's statistics.
+    fn filtered(&self, all: &Statistics) -> DataFusionResult<Statistics> {
+        let table: Arc<dyn ExecutionPlan> = Arc::new(EmptyExec::new(Arc::clone(&self.table_schema)));
+        let filter = FilterExec::try_new(conjunction(self.filters.iter().cloned()), table)?;
+        let filtered = filter.statistics_from_inputs(&[Arc::new(all.clone())], &StatisticsArgs::new())?;
+        Ok(Arc::unwrap_or_clone(filtered))
+    }
+
+    fn request(&self) -> crate::Result<ScanRequest> {
+        let stored = self.table.storage_schema();
+        let dynamic = |expression: &Arc<dyn PhysicalExpr>| -> Arc<dyn DynamicFilter> {
+            Arc::new(DynamicExpression::new(Arc::clone(expression), Arc::clone(stored)))
+        };
+        Ok(ScanRequest::new(self.table.id, self.projection.clone())
+            .with_filters(to_filters(&self.filters, stored)?)
+            .with_dynamic(self.dynamic.iter().map(dynamic).collect()))
     }
 }
 
@@ -135,22 +183,27 @@ impl DisplayAs for ColumnScanExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
         let columns = columns.join(", ");
-        let stored = self.table.storage_schema();
-        let predicates: Vec<String> = self.predicates.iter().map(|predicate| describe(predicate, stored)).collect();
+        let list = |expressions: &[Arc<dyn PhysicalExpr>], separator: &str| {
+            let parts: Vec<String> = expressions.iter().map(|part| fmt_sql(part.as_ref()).to_string()).collect();
+            parts.join(separator)
+        };
         let table = format!("{}.{}", self.table.schema_name, self.table.name);
         match format {
             DisplayFormatType::Default | DisplayFormatType::Verbose => {
                 write!(f, "ColumnScanExec: table={table}, projection=[{columns}]")?;
-                if !predicates.is_empty() {
-                    write!(f, ", pruning=[{}]", predicates.join(" AND "))?;
+                if !self.filters.is_empty() {
+                    write!(f, ", filters=[{}]", list(&self.filters, " AND "))?;
+                }
+                if !self.dynamic.is_empty() {
+                    write!(f, ", dynamic=[{}]", list(&self.dynamic, ", "))?;
                 }
                 Ok(())
             }
             DisplayFormatType::TreeRender => {
                 writeln!(f, "table={table}")?;
                 writeln!(f, "rows={}", self.statistics.rows)?;
-                if !predicates.is_empty() {
-                    writeln!(f, "pruning={}", predicates.join(" AND "))?;
+                if !self.filters.is_empty() {
+                    writeln!(f, "filters={}", list(&self.filters, " AND "))?;
                 }
                 Ok(())
             }
@@ -173,9 +226,43 @@ impl ExecutionPlan for ColumnScanExec {
 
     fn apply_expressions(
         &self,
-        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DataFusionResult<TreeNodeRecursion>,
+        visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DataFusionResult<TreeNodeRecursion>,
     ) -> DataFusionResult<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
+        apply_expression_roots(self.filters.iter().chain(&self.dynamic), visit)
+    }
+
+    /// Takes filters over from operators above: any condition on its columns exactly, and dynamic ones as advice.
+    fn handle_child_pushdown_result(
+        &self,
+        _phase: FilterPushdownPhase,
+        child_pushdown_result: ChildPushdownResult,
+        _config: &ConfigOptions,
+    ) -> DataFusionResult<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        let mut taken = self.clone();
+        let mut answers = Vec::with_capacity(child_pushdown_result.parent_filters.len());
+        for parent in child_pushdown_result.parent_filters {
+            let filter = move_columns(&parent.filter, |index| self.projection.get(index).copied())?;
+            if DynamicFilterTracking::classify(&filter).contains_dynamic_filter() {
+                taken.dynamic.push(filter);
+                answers.push(PushedDown::No);
+            } else {
+                taken.filters.push(filter);
+                answers.push(PushedDown::Yes);
+            }
+        }
+        if answers.is_empty() {
+            return Ok(FilterPushdownPropagation::with_parent_pushdown_result(answers));
+        }
+        taken.estimate = OnceLock::new();
+        Ok(FilterPushdownPropagation::with_parent_pushdown_result(answers).with_updated_node(Arc::new(taken)))
+    }
+
+    /// For another run of the plan: what the operators above found out in the last one does not hold in the next.
+    fn reset_state(self: Arc<Self>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let mut fresh = Arc::unwrap_or_clone(self);
+        fresh.dynamic.clear();
+        fresh.metrics = ExecutionPlanMetricsSet::new();
+        Ok(Arc::new(fresh))
     }
 
     fn with_new_children(
@@ -187,11 +274,7 @@ impl ExecutionPlan for ColumnScanExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
         let view = ExecutionView::of(&context)?;
-        let queue = view.join_scan(self.scan, partition, self.partitions(), || ScanRequest {
-            table: self.table.id,
-            projection: self.projection.clone(),
-            predicates: self.predicates.clone(),
-        });
+        let queue = view.join_scan(self.scan, partition, self.partitions(), || self.request())?;
         let state = PartitionScan {
             queue,
             reader: None,
@@ -218,7 +301,7 @@ impl ExecutionPlan for ColumnScanExec {
     ) -> DataFusionResult<Arc<Statistics>> {
         let whole = self.whole_statistics();
         Ok(Arc::new(match arguments.partition() {
-            None => whole,
+            None => whole.clone(),
             // The queue decides at run time who reads what; an even share is the best guess.
             Some(_) => {
                 let share = |precision: &Precision<usize>| match precision.get_value() {

@@ -1,8 +1,8 @@
 //! Reading tables: the scan operator ([`exec`]), the view and work queues it finds at execution ([`view`]), and the
-//! predicates it passes down for pruning ([`predicate`]).
+//! filters it passes down to the store ([`filter`]).
 
 pub(crate) mod exec;
-pub(crate) mod predicate;
+mod filter;
 mod view;
 
 pub(crate) use exec::ColumnScanExec;

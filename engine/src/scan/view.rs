@@ -53,19 +53,19 @@ impl ExecutionView {
         scan: u64,
         partition: usize,
         partitions: usize,
-        request: impl FnOnce() -> ScanRequest,
-    ) -> Arc<ScanQueue> {
+        request: impl FnOnce() -> Result<ScanRequest>,
+    ) -> Result<Arc<ScanQueue>> {
         let mut scans = self.scans.lock();
         let runs = scans.entry(scan).or_default();
         if let Some(run) = runs.iter_mut().find(|run| !run.joined[partition]) {
             run.joined[partition] = true;
-            return Arc::clone(&run.queue);
+            return Ok(Arc::clone(&run.queue));
         }
-        let queue = Arc::new(ScanQueue { view: self.view.clone(), state: Mutex::new(State::Waiting(request())) });
+        let queue = Arc::new(ScanQueue { view: self.view.clone(), state: Mutex::new(State::Waiting(request()?)) });
         let mut joined = vec![false; partitions];
         joined[partition] = true;
         runs.push(Run { queue: Arc::clone(&queue), joined });
-        queue
+        Ok(queue)
     }
 }
 

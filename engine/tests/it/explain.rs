@@ -10,15 +10,18 @@ async fn with_table() -> rustydb_engine::Session {
 }
 
 #[tokio::test]
-async fn the_scan_names_table_columns_and_predicates() {
+async fn the_scan_names_table_columns_and_filters_and_leaves_none_above() {
     let session = with_table().await;
     let plan = query(&session, "EXPLAIN SELECT s FROM t WHERE d >= date '2024-03-01' AND id < 10 AND s LIKE '%b'")
         .await
         .join("\n");
     assert!(
-        plan.contains("ColumnScanExec: table=public.t, projection=[id, d, s], pruning=[d >= 2024-03-01 AND id < 10]"),
+        plan.contains(
+            "ColumnScanExec: table=public.t, projection=[s], filters=[d >= 2024-03-01 AND id < 10 AND s LIKE %b]"
+        ),
         "{plan}"
     );
+    assert!(!plan.contains("FilterExec"), "{plan}");
     assert_eq!(
         query(&session, "SELECT s FROM t WHERE d >= date '2024-03-01' AND id < 10 AND s LIKE '%b'").await,
         ["b"]

@@ -17,6 +17,7 @@ mod limits;
 mod prepared;
 mod queries;
 mod savepoints;
+mod scans;
 mod session;
 mod storage;
 mod transactions;

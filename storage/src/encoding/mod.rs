@@ -12,4 +12,5 @@ mod row;
 pub(crate) use keys::{KeyEncoder, Keys, format_key};
 pub(crate) use row::RowLayout;
 
+pub(crate) use physical::DECIMAL64_PRECISION;
 pub use physical::canonical_type;

@@ -7,7 +7,7 @@
 //!  │ one row group,           │   │ DeleteSet    (versioned)    │  which rows are gone since when
 //!  │ pages of 8192 rows       │   │ Keys         (on demand)    │  key → row, by binary search
 //!  └──────────────────────────┘   │ Postings     (on demand)    │  value → row, for each secondary index
-//!                                 │ columns      (column cache) │  decoded blocks
+//!                                 │ columns      (column cache) │  encoded blocks
 //!                                 └─────────────────────────────┘
 //! ```
 //! Rows never move and are never rewritten; a change marks the old row in the delete set. The commit timestamps of the
@@ -23,8 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
-use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::compute::concat;
+use arrow::array::{ArrayRef, RecordBatch};
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use rustydb_txn::Timestamp;
@@ -33,8 +32,9 @@ use tokio::sync::OnceCell;
 pub(crate) use meta::{Base64, SEGMENT_DIRECTORY, SegmentMeta};
 pub(crate) use writer::{EncodedSegment, SEGMENT_ROWS_MAX, SegmentEncoder, encode_segment};
 
+use crate::block::Column;
 use crate::catalog::{IndexId, TableDef};
-use crate::column_cache::{CachedColumn, ColumnSource};
+use crate::column_cache::ColumnSource;
 use crate::deletes::DeleteSet;
 use crate::encoding::{KeyEncoder, Keys};
 use crate::error::{Error, Result};
@@ -114,10 +114,13 @@ impl Segment {
     }
 
     /// One column, from the cache or the file.
-    pub(crate) async fn column(&self, column: usize) -> Result<Arc<CachedColumn>> {
+    pub(crate) async fn column(&self, column: usize) -> Result<Arc<Column>> {
         self.source
             .cache
-            .get_or_load((self.meta.id, column), async { self.read_rows(column, 0..self.meta.rows as usize).await })
+            .get_or_load((self.meta.id, column), async {
+                let blocks = self.read_rows(column, 0..self.meta.rows as usize).await?;
+                Column::new(self.table.storage_schema().field(column).data_type(), blocks)
+            })
             .await
     }
 
@@ -137,9 +140,7 @@ impl Segment {
             .get_or_try_init(|| async {
                 let mut columns: Vec<ArrayRef> = Vec::new();
                 for column in self.table.key_columns() {
-                    let cached = self.column(*column).await?;
-                    let blocks: Vec<&dyn Array> = cached.blocks.iter().map(|block| block.as_ref()).collect();
-                    columns.push(concat(&blocks)?);
+                    columns.push(self.column(*column).await?.to_array()?);
                 }
                 let keys = self.table.codec()?.keys.encode(&columns)?;
                 if let Some(row) = keys.first_disorder() {

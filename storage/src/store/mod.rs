@@ -103,7 +103,7 @@ impl std::fmt::Debug for LockSlot {
 pub struct MemoryUsage {
     /// Rows not yet written to segments.
     pub memtable_bytes: usize,
-    /// Decoded columns.
+    /// Encoded columns of segments.
     pub column_cache_bytes: usize,
     /// Keys and secondary indexes of segments.
     pub index_bytes: usize,
@@ -113,6 +113,8 @@ pub struct MemoryUsage {
     pub column_cache_hits: u64,
     /// Column requests that had to read a file.
     pub column_cache_misses: u64,
+    /// Columns let go to keep the budget since the store was opened.
+    pub column_cache_evictions: u64,
 }
 
 /// An open database store. Clones share it.
@@ -287,6 +289,7 @@ impl Store {
             delete_set_bytes: segments().map(|segment| segment.deletes.memory_bytes()).sum(),
             column_cache_hits,
             column_cache_misses,
+            column_cache_evictions: self.inner.columns.cache.evictions(),
         }
     }
 

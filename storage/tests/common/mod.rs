@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use rustydb_storage::{
-    Durability, Error, Location, MemoryFiles, NewTable, ReadView, ScanRequest, Store, StoreOptions, TableId,
+    Durability, Error, Filter, Location, MemoryFiles, NewTable, ReadView, ScanRequest, Store, StoreOptions, TableId,
     Transaction,
 };
 
@@ -92,8 +92,13 @@ pub async fn load(transaction: &mut Transaction, table: TableId, data: &[(i64, &
 
 /// All visible rows, read by a scan; fails if a key comes twice.
 pub async fn contents(view: &ReadView, table: TableId) -> BTreeMap<i64, String> {
+    filtered_contents(view, table, vec![]).await
+}
+
+/// The visible rows that pass all filters.
+pub async fn filtered_contents(view: &ReadView, table: TableId, filters: Vec<Filter>) -> BTreeMap<i64, String> {
     let mut found = BTreeMap::new();
-    let request = ScanRequest { table, projection: vec![0, 1], predicates: vec![] };
+    let request = ScanRequest::new(table, vec![0, 1]).with_filters(filters);
     for unit in view.scan(request).unwrap() {
         let mut reader = unit.open();
         while let Some(batch) = reader.next_batch().await.unwrap() {

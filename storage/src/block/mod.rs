@@ -1,0 +1,387 @@
+//! Columns in memory, block by block, encoded.
+//!
+//! ```text
+//!  Column ─┬─ Block 0: 8192 values   Zone 0: lowest and highest rank, NULLs
+//!          ├─ Block 1: 8192 values   Zone 1
+//!          ├─ Block 2: the rest      Zone 2
+//!          └─ dictionary (strings)
+//! ```
+//! A scan first asks the zones which blocks can hold what it looks for, then evaluates filters on the blocks as they are
+//! encoded, and only then decodes the values of the rows that are left ([`Selection`]).
+//!
+//! | encoding | for | in memory | filter | decode |
+//! |---|---|---|---|---|
+//! | integers | integers, dates, times, decimals whose block spans < 2³² | a reference, and [`Codes`] added to it | on the codes | add, widen |
+//! | wide | other decimals of up to 18 digits | `i64` | on the `i64` | widen |
+//! | dictionary | strings that repeat | codes of a sorted dictionary of the segment | once per distinct value, then on the codes | take |
+//! | plain | all others, and where nothing is saved | the Arrow array | Arrow's kernels | nothing: shared |
+//!
+//! [`Codes`] are one number, runs of numbers, or bit-packed numbers, whichever is smallest. There is no delta encoding:
+//! against frame of reference it would save a byte or so per value of a sorted column, and cost the access to single
+//! values and the comparison on codes.
+
+mod codes;
+mod dictionary;
+pub(crate) mod rank;
+
+use std::cell::OnceCell;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray, UInt32Array};
+use arrow::buffer::NullBuffer;
+use arrow::compute::{FilterBuilder, FilterPredicate, concat};
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Int8Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, TimeUnit,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
+};
+
+use crate::BLOCK_ROWS;
+use crate::encoding::DECIMAL64_PRECISION;
+use crate::error::{Error, Result};
+use crate::kernel::Mask;
+use crate::kernel::compare::{Ranged, select};
+use crate::scan::{DictionaryTest, Test};
+pub(crate) use codes::Codes;
+use rank::{Zone, match_integers};
+
+/// With less than a block's rows divided by this left, taking them out first is cheaper than testing all.
+const SPARSE_SHARE: usize = 8;
+
+/// The rows of a block that are wanted, in the forms that taking them out needs.
+pub(crate) struct Selection {
+    mask: Mask,
+    count: usize,
+    predicate: OnceCell<FilterPredicate>,
+}
+
+impl Selection {
+    pub(crate) fn new(mask: Mask) -> Selection {
+        Selection { count: mask.count(), mask, predicate: OnceCell::new() }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.count == self.mask.rows()
+    }
+
+    /// For taking rows out of several arrays, what is known of the mask is worked out once.
+    fn predicate(&self) -> &FilterPredicate {
+        self.predicate.get_or_init(|| FilterBuilder::new(&self.mask.to_boolean()).optimize().build())
+    }
+
+    /// The selected values of an array.
+    pub(crate) fn of_array(&self, array: &ArrayRef) -> Result<ArrayRef> {
+        match self.is_full() {
+            true => Ok(array.clone()),
+            false => Ok(self.predicate().filter(array)?),
+        }
+    }
+
+    fn of_codes(&self, codes: &Codes) -> Vec<u32> {
+        if self.is_full() { codes.unpack() } else { codes.take(&self.mask, self.count) }
+    }
+
+    fn of_nulls(&self, nulls: Option<&NullBuffer>) -> Result<Option<NullBuffer>> {
+        let (Some(nulls), false) = (nulls, self.is_full()) else { return Ok(nulls.cloned()) };
+        let valid = self.predicate().filter(&BooleanArray::new(nulls.inner().clone(), None))?;
+        Ok(Some(NullBuffer::new(valid.as_boolean().values().clone())))
+    }
+}
+
+/// A block's values. `nulls` says which rows have none; their codes mean nothing.
+#[derive(Debug)]
+enum Block {
+    Plain(ArrayRef),
+    /// The value of a row is `reference` plus its code.
+    Integers {
+        reference: i128,
+        codes: Codes,
+        nulls: Option<NullBuffer>,
+    },
+    /// Decimals of at most 18 digits.
+    Wide {
+        values: Box<[i64]>,
+        nulls: Option<NullBuffer>,
+    },
+    /// Codes of the column's dictionary.
+    Dictionary {
+        codes: Codes,
+        nulls: Option<NullBuffer>,
+    },
+}
+
+/// A column of a segment, in memory.
+#[derive(Debug)]
+pub(crate) struct Column {
+    data_type: DataType,
+    /// All but the last have [`BLOCK_ROWS`] rows.
+    blocks: Vec<Block>,
+    zones: Vec<Zone>,
+    /// Distinct values, sorted, if any block refers to them.
+    dictionary: Option<ArrayRef>,
+    memory_bytes: usize,
+}
+
+impl Column {
+    /// Encodes decoded blocks; all but the last have [`BLOCK_ROWS`] rows.
+    pub(crate) fn new(data_type: &DataType, arrays: Vec<ArrayRef>) -> Result<Column> {
+        let zones: Vec<Zone> = arrays.iter().map(|block| Zone::of(block.as_ref())).collect();
+        let (blocks, dictionary) = match dictionary::encode(&arrays)? {
+            Some(encoded) => {
+                let block = |(codes, array): (Vec<u32>, &ArrayRef)| Block::Dictionary {
+                    codes: Codes::new(&codes),
+                    nulls: array.nulls().cloned(),
+                };
+                (encoded.codes.into_iter().zip(&arrays).map(block).collect(), Some(encoded.values))
+            }
+            None => {
+                let encoded = arrays.into_iter().zip(&zones);
+                (encoded.map(|(array, zone)| encode_integers(array, zone)).collect::<Vec<_>>(), None)
+            }
+        };
+        let memory_bytes = memory_of(&blocks, dictionary.as_ref()) + blocks.len() * size_of::<(Block, Zone)>();
+        Ok(Column { data_type: data_type.clone(), blocks, zones, dictionary, memory_bytes })
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    pub(crate) fn null_count(&self) -> usize {
+        self.zones.iter().map(|zone| zone.nulls).sum()
+    }
+
+    pub(crate) fn zone(&self, block: usize) -> &Zone {
+        &self.zones[block]
+    }
+
+    /// The distinct values, if the column is encoded as a dictionary.
+    pub(crate) fn dictionary(&self) -> Option<&ArrayRef> {
+        self.dictionary.as_ref()
+    }
+
+    /// The selected values of a block.
+    pub(crate) fn select(&self, block: usize, selection: &Selection) -> Result<ArrayRef> {
+        match &self.blocks[block] {
+            Block::Plain(array) => selection.of_array(array),
+            Block::Integers { reference, codes, nulls } => {
+                self.integers(*reference, selection.of_codes(codes), selection.of_nulls(nulls.as_ref())?)
+            }
+            Block::Wide { values, nulls } => {
+                let nulls = selection.of_nulls(nulls.as_ref())?;
+                let mut wide = Vec::with_capacity(selection.count);
+                selection.mask.for_each_run(|rows| wide.extend(values[rows].iter().map(|value| i128::from(*value))));
+                let decimals = PrimitiveArray::<Decimal128Type>::new(wide.into(), nulls);
+                Ok(Arc::new(decimals.with_data_type(self.data_type.clone())))
+            }
+            Block::Dictionary { codes, nulls } => {
+                let values = self.dictionary.as_ref().ok_or_else(|| Error::Internal("no dictionary".into()))?;
+                let nulls = selection.of_nulls(nulls.as_ref())?;
+                if values.is_empty() {
+                    return Ok(arrow::array::new_null_array(&self.data_type, selection.count));
+                }
+                dictionary::decode(values, UInt32Array::new(selection.of_codes(codes).into(), nulls))
+            }
+        }
+    }
+
+    /// Decodes integers of the column's type.
+    fn integers(&self, reference: i128, codes: Vec<u32>, nulls: Option<NullBuffer>) -> Result<ArrayRef> {
+        macro_rules! integers {
+            ($type:ty) => {{
+                type Native = <$type as ArrowPrimitiveType>::Native;
+                // Modulo the type's width, as every value fits it.
+                let reference = reference as Native;
+                let values: Vec<Native> =
+                    codes.into_iter().map(|code| reference.wrapping_add(code as Native)).collect();
+                let array = PrimitiveArray::<$type>::new(values.into(), nulls);
+                Ok(Arc::new(array.with_data_type(self.data_type.clone())))
+            }};
+        }
+        match_integers!(
+            &self.data_type,
+            integers,
+            Err(Error::Internal(format!("{} encoded as integers", self.data_type)))
+        )
+    }
+
+    /// Takes out of `mask` the rows of a block that fail a test of this column's values. For a dictionary,
+    /// `on_dictionary` is the outcome of the test for each of its values.
+    pub(crate) fn filter(
+        &self,
+        block: usize,
+        test: &Test,
+        on_dictionary: Option<&DictionaryTest>,
+        mask: &mut Mask,
+    ) -> Result<()> {
+        let nulls = match &self.blocks[block] {
+            Block::Plain(array) => {
+                if mask.count() < array.len() / SPARSE_SHARE {
+                    let selection = Selection::new(mask.clone());
+                    mask.restrict(&test.matches(&selection.of_array(array)?)?);
+                } else {
+                    mask.and(&test.matches(array)?);
+                }
+                return Ok(());
+            }
+            Block::Integers { nulls, .. } | Block::Wide { nulls, .. } | Block::Dictionary { nulls, .. } => {
+                nulls.as_ref()
+            }
+        };
+        if let Test::Null { negated, .. } = test {
+            let mut valid = Mask::all(mask.rows());
+            valid.and_valid(nulls);
+            mask.and(&if *negated { valid } else { valid.inverted() });
+            return Ok(());
+        }
+        match &self.blocks[block] {
+            Block::Integers { reference, codes, .. } => filter_integers(*reference, codes, test, mask)?,
+            Block::Wide { values, .. } => match test {
+                Test::Range { low, high, .. } => mask.and(&i64::select_range(values, *low, *high)),
+                Test::NotEqual { value, .. } => mask.and(&i64::select_range(values, *value, *value).inverted()),
+                Test::InRanks { set, negated, .. } => {
+                    mask.and(&select(values, |value| set.contains(value.into()) != *negated));
+                }
+                other => return Err(Error::Internal(format!("{other:?} on integers"))),
+            },
+            Block::Dictionary { codes, .. } => {
+                let test = on_dictionary.ok_or_else(|| Error::Internal(format!("{test:?} on a dictionary")))?;
+                test.filter(codes, nulls, mask);
+                return Ok(());
+            }
+            Block::Plain(_) => {}
+        }
+        mask.and_valid(nulls);
+        Ok(())
+    }
+
+    /// One value, as an array of length 1 that shares no large buffer with the column.
+    pub(crate) fn value(&self, row: usize) -> Result<ArrayRef> {
+        let block = row / BLOCK_ROWS;
+        if let Block::Plain(array) = &self.blocks[block] {
+            return Ok(arrow::compute::interleave(&[array.as_ref()], &[(0, row % BLOCK_ROWS)])?);
+        }
+        let mut mask = Mask::all(self.zones[block].rows).inverted();
+        mask.insert(row % BLOCK_ROWS);
+        self.select(block, &Selection::new(mask))
+    }
+
+    /// All values in one array.
+    pub(crate) fn to_array(&self) -> Result<ArrayRef> {
+        let all = |block: usize| self.select(block, &Selection::new(Mask::all(self.zones[block].rows)));
+        let blocks = (0..self.blocks.len()).map(all).collect::<Result<Vec<_>>>()?;
+        let blocks: Vec<&dyn Array> = blocks.iter().map(|block| block.as_ref()).collect();
+        Ok(concat(&blocks)?)
+    }
+}
+
+/// Takes out of `mask` the rows whose value, `reference` plus the code, fails the test.
+fn filter_integers(reference: i128, codes: &Codes, test: &Test, mask: &mut Mask) -> Result<()> {
+    let code_of = |value: i128| value.checked_sub(reference).and_then(|code| u32::try_from(code).ok());
+    match test {
+        Test::Range { low, high, .. } => {
+            // Codes are offsets from the lowest value: bounds beyond what a code can be do not bind.
+            let last = high.saturating_sub(reference).min(u32::MAX.into());
+            let first = low.saturating_sub(reference).max(0);
+            match (u32::try_from(first), u32::try_from(last)) {
+                (Ok(first), Ok(last)) if first <= last => {
+                    let span = last - first;
+                    codes.filter(|code| code.wrapping_sub(first) <= span, mask);
+                }
+                _ => mask.clear(),
+            }
+        }
+        Test::NotEqual { value, .. } => {
+            if let Some(value) = code_of(*value) {
+                codes.filter(|code| code != value, mask);
+            }
+        }
+        Test::InRanks { set, negated, .. } => {
+            codes.filter(|code| set.contains(reference + i128::from(code)) != *negated, mask);
+        }
+        other => return Err(Error::Internal(format!("{other:?} on integers"))),
+    }
+    Ok(())
+}
+
+/// Encodes a block of integers if that saves memory.
+fn encode_integers(array: ArrayRef, zone: &Zone) -> Block {
+    macro_rules! integers {
+        ($type:ty) => {
+            encode_primitive::<$type>(&array, zone)
+        };
+    }
+    let encoded = match_integers!(array.data_type(), integers, None);
+    encoded.unwrap_or(Block::Plain(array))
+}
+
+fn encode_primitive<T: ArrowPrimitiveType>(array: &ArrayRef, zone: &Zone) -> Option<Block>
+where
+    T::Native: Into<i128>,
+{
+    let (values, nulls) = (array.as_primitive::<T>(), array.nulls().cloned());
+    let plain_bytes = size_of_val(&**values.values());
+    if zone.minimum > zone.maximum {
+        return Some(Block::Integers { reference: 0, codes: Codes::new(&vec![0; array.len()]), nulls });
+    }
+    let reference = zone.minimum;
+    if zone.maximum.checked_sub(reference).is_some_and(|span| u32::try_from(span).is_ok()) {
+        // NULL rows repeat the number before them, so that they neither widen the numbers nor end a run.
+        let mut code = 0;
+        let codes = values.values().iter().enumerate().map(|(row, value)| {
+            if nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row)) {
+                code = ((*value).into() - reference) as u32;
+            }
+            code
+        });
+        let codes = Codes::new(&codes.collect::<Vec<u32>>());
+        // What saves less than a quarter is not worth decoding.
+        return (codes.memory_bytes() <= plain_bytes / 4 * 3).then_some(Block::Integers { reference, codes, nulls });
+    }
+    if matches!(array.data_type(), DataType::Decimal128(precision, _) if *precision <= DECIMAL64_PRECISION) {
+        let values: Option<Box<[i64]>> =
+            values.values().iter().map(|value| i64::try_from((*value).into()).ok()).collect();
+        return values.map(|values| Block::Wide { values, nulls });
+    }
+    None
+}
+
+/// Memory of blocks. String views of neighbouring blocks share buffers, which count once.
+fn memory_of(blocks: &[Block], dictionary: Option<&ArrayRef>) -> usize {
+    let mut shared = HashSet::new();
+    let nulls_bytes = |nulls: &Option<NullBuffer>| nulls.as_ref().map_or(0, |nulls| nulls.len() / 8);
+    let mut total = dictionary.map_or(0, |values| values.get_array_memory_size());
+    for block in blocks {
+        let array = match block {
+            Block::Plain(array) => array,
+            Block::Integers { codes, nulls, .. } | Block::Dictionary { codes, nulls } => {
+                total += codes.memory_bytes() + nulls_bytes(nulls);
+                continue;
+            }
+            Block::Wide { values, nulls } => {
+                total += size_of_val(&**values) + nulls_bytes(nulls);
+                continue;
+            }
+        };
+        let buffers = match array.data_type() {
+            DataType::Utf8View => array.as_string_view().data_buffers(),
+            DataType::BinaryView => array.as_binary_view().data_buffers(),
+            _ => {
+                total += array.get_array_memory_size();
+                continue;
+            }
+        };
+        total += array.len() * size_of::<u128>();
+        for buffer in buffers {
+            if shared.insert(buffer.data_ptr()) {
+                total += buffer.capacity();
+            }
+        }
+    }
+    total
+}
