@@ -1,7 +1,7 @@
 //! Random concurrent histories, recorded and checked.
 //!
-//! Several sessions append unique numbers to lists and read lists, in random transactions, while the database flushes and
-//! is restarted in between. Since a list shows all of its past, the order of versions is known from the reads, and with
+//! Several sessions append unique numbers to lists and read lists, in random transactions, while the database flushes,
+//! compacts and is restarted in between. Since a list shows all of its past, the order of versions is known from the reads, and with
 //! it the dependencies of transactions (Kingsbury and Alvaro, "Elle", 2020):
 //!
 //! ```text
@@ -122,7 +122,9 @@ async fn record(
                     let mut operations = (0..=random.below(4)).map(|_| Operation::random(&mut random)).collect();
                     history.push(transact(&session, promise.level(), &mut operations, &numbers, number).await?);
                     if random.below(12) == 0 {
-                        session.database().flush().await.map_err(|error| format!("flush: {error:?}"))?;
+                        // Rows move to segments, and between segments, under the transactions of the others.
+                        let moves = if random.below(2) == 0 { "CHECKPOINT" } else { "VACUUM" };
+                        run(&session, moves).await.map_err(|error| format!("{moves}: {error:?}"))?;
                     }
                 }
                 Ok::<_, String>(history)
@@ -414,4 +416,66 @@ async fn transfer(session: &Session, promise: Promise, (from, to): (u64, u64), a
         run(session, &format!("UPDATE accounts SET balance = {balance} WHERE id = {id}")).await?;
     }
     run(session, "COMMIT").await.map(drop)
+}
+
+/// Parents come and go while others refer to them: in the end no child is without its parent, and of all that wanted the
+/// same unique number one has it.
+pub async fn check_references(promise: Promise, seed: u64) -> Result<(), String> {
+    let failed = |error: Error| format!("seed {seed}: {error:?}");
+    let options =
+        DatabaseOptions { query_threads: Some(2), memtable_bytes: Some(16 * 1024), ..DatabaseOptions::memory() };
+    let database = Database::open(options).await.map_err(failed)?;
+    let session = database.connect();
+    run(&session, "CREATE TABLE parent (id int PRIMARY KEY)").await.map_err(failed)?;
+    run(&session, "CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent)").await.map_err(failed)?;
+    run(&session, "INSERT INTO parent SELECT n FROM generate_series(0, 3) s(n)").await.map_err(failed)?;
+    let tasks: Vec<_> = (0..4)
+        .map(|number| {
+            let session = database.connect();
+            tokio::spawn(async move {
+                let mut random = Random::new(seed * 4 + number);
+                let mut inserted = Vec::new();
+                for _ in 0..15 {
+                    let (parent, child) = (random.below(4), random.below(20));
+                    let sql = match random.below(4) {
+                        0 => format!("DELETE FROM parent WHERE id = {parent}"),
+                        1 => format!("INSERT INTO parent VALUES ({parent})"),
+                        2 => format!("INSERT INTO child VALUES ({child}, {parent})"),
+                        _ => format!("UPDATE child SET parent = {parent} WHERE id = {child}"),
+                    };
+                    run(&session, &format!("BEGIN ISOLATION LEVEL {}", promise.level())).await?;
+                    let mut result = run(&session, &sql).await;
+                    if result.is_ok() {
+                        result = run(&session, "COMMIT").await;
+                    }
+                    match result {
+                        Ok(_) if sql.starts_with("INSERT INTO child") => inserted.push(child),
+                        Ok(_) => {}
+                        Err(error) if ["23503", "23505", "40001", "40P01"].contains(&error.sqlstate()) => {}
+                        Err(error) => return Err(error),
+                    }
+                    if session.in_transaction() {
+                        run(&session, "ROLLBACK").await?;
+                    }
+                }
+                Ok(inserted)
+            })
+        })
+        .collect();
+    let mut inserted = Vec::new();
+    for task in tasks {
+        inserted.extend(task.await.map_err(|error| error.to_string())?.map_err(failed)?);
+    }
+    let orphans = "SELECT c.id FROM child c LEFT JOIN parent p ON p.id = c.parent WHERE p.id IS NULL";
+    let orphans = run(&session, orphans).await.map_err(failed)?;
+    let children = run(&session, "SELECT id FROM child ORDER BY id").await.map_err(failed)?;
+    inserted.sort_unstable();
+    let children: Vec<u64> = children.iter().filter_map(|row| row[0].parse().ok()).collect();
+    database.close().await.map_err(failed)?;
+    match orphans.is_empty() && children == inserted {
+        true => Ok(()),
+        false => {
+            Err(format!("seed {seed}: without parents: {orphans:?}; there: {children:?}, committed: {inserted:?}"))
+        }
+    }
 }

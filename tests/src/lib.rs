@@ -23,6 +23,6 @@ mod sqlite;
 
 pub use connection::{ColumnKind, Connection, ScriptError};
 pub use corpus::{Configuration, run_script};
-pub use history::{Promise, check_history, check_the_checker, check_transfers};
+pub use history::{Promise, check_history, check_references, check_the_checker, check_transfers};
 pub use isolation::{Between, IsolationCase};
 pub use sqlite::{Differences, Tally, run_sqlite_file};

@@ -14,8 +14,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use rustydb_tests::{
-    Between, Configuration, Differences, IsolationCase, Promise, check_history, check_the_checker, check_transfers,
-    run_script, run_sqlite_file,
+    Between, Configuration, Differences, IsolationCase, Promise, check_history, check_references, check_the_checker,
+    check_transfers, run_script, run_sqlite_file,
 };
 use sqllogictest::harness::{Arguments, Failed, Trial, run};
 
@@ -77,6 +77,10 @@ fn history_trials() -> Vec<Trial> {
                 .push(Trial::test(format!("history::{level}::{seed}"), move || block_on(check_history(promise, seed))));
         }
         trials.push(Trial::test(format!("history::transfers::{level}"), move || block_on(check_transfers(promise, 1))));
+        for seed in &seeds {
+            let (name, seed) = (format!("history::references::{level}::{seed}"), *seed);
+            trials.push(Trial::test(name, move || block_on(check_references(promise, seed))));
+        }
     }
     trials
 }

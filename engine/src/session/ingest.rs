@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use futures::{StreamExt, stream};
 use rustydb_storage::{ObjectKind, TableDef, Transaction};
 
-use super::execute::Statement;
+use super::execute::{RERUNS_MAX, Statement};
 use super::{BatchStream, IngestMode, IngestTarget, Shared};
 use crate::ddl::table::{plain_table, schema_of_rows};
 use crate::dml::defaults::{not_default, source_of, sources_by_name, takes_only_default};
@@ -27,12 +27,17 @@ impl Shared {
         let statement = self.statement(&[], Instant::now());
         let result = async {
             let mut taken = self.take(&mut state, &statement, "ingest").await?;
+            // The rows come from a stream, once.
+            taken.transaction.expect_reruns(false);
             let load = ingest(&statement, &mut taken.transaction, target, rows);
             let loaded = statement.deadline.limit(load).await?;
             self.give_back(&mut state, &statement, taken).await?;
             Ok(loaded)
         }
         .await;
+        if result.is_err() {
+            state.fail();
+        }
         self.publish(&state);
         self.watch();
         result
@@ -49,7 +54,23 @@ impl Shared {
                 return Err(Error::unsupported("a batch of parameters for a statement that changes no rows"));
             };
             let mut taken = self.take(&mut state, &statement, "a batch of parameters").await?;
-            let changes = change_for_each(&statement, &mut taken.transaction, *write, parameters);
+            let reruns = taken.commits || taken.transaction.isolation().moves_with_statements();
+            let transaction = &mut taken.transaction;
+            transaction.expect_reruns(reruns);
+            let start = transaction.savepoint();
+            let changes = async {
+                let mut attempts = 0;
+                loop {
+                    match change_for_each(&statement, transaction, Write::clone(&write), parameters.clone()).await {
+                        Err(error) if reruns && error.is_conflict() && attempts < RERUNS_MAX => {
+                            attempts += 1;
+                            transaction.undo_to(&start);
+                            transaction.refresh().await?;
+                        }
+                        result => return result,
+                    }
+                }
+            };
             let changed = statement.deadline.limit(changes).await?;
             self.give_back(&mut state, &statement, taken).await?;
             Ok(changed)

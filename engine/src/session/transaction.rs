@@ -257,11 +257,13 @@ impl TransactionState {
     /// After a failed statement: an open transaction is lost, as far as its last savepoint.
     pub(crate) fn fail(&mut self) {
         if let TransactionState::Active(open) = self {
-            let frame = open.frame.clone();
-            if let Some(state) = frame.savepoints.last().and_then(|savepoint| savepoint.state.as_ref()) {
-                state.release_later_locks();
-            }
-            *self = TransactionState::Failed(Box::new(frame));
+            *self = TransactionState::Failed(Box::new(open.frame.clone()));
+        }
+        // A statement that failed while it had the transaction has left it so already, but for the locks.
+        if let TransactionState::Failed(frame) = self
+            && let Some(state) = frame.savepoints.last().and_then(|savepoint| savepoint.state.as_ref())
+        {
+            state.release_later_locks();
         }
     }
 
