@@ -24,7 +24,7 @@ CASES = [
     ("INSERT INTO {customers} VALUES (2, NULL)", "23502", adbc_driver_manager.OperationalError),
     ("INSERT INTO {customers} VALUES ('two', 'Bob')", "22P02", adbc_driver_manager.ProgrammingError),
     ("SELECT 1 / 0", "22012", adbc_driver_manager.ProgrammingError),
-    ("SELECT * FROM {customers} FOR UPDATE", "0A000", adbc_driver_manager.NotSupportedError),
+    ("SELECT * FROM {customers} TABLESAMPLE SYSTEM (10)", "0A000", adbc_driver_manager.NotSupportedError),
 ]
 
 

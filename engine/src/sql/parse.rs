@@ -5,7 +5,8 @@
 //! are both understood, and so have transactions ([`super::transaction_syntax`]), users ([`super::user_syntax`]) and
 //! what looks after the store ([`super::maintenance_syntax`]).
 //!
-//! Invariants: no tree is built that is too deep to be walked and dropped on any thread ([`super::depth`]); after parsing, parameters are always `$1 … $n`; a statement uses `?` or `$n`, never both.
+//! Invariants: no tree is built that is too deep to be walked and dropped on any thread ([`super::depth`]); after
+//! parsing, parameters are always `$1 … $n`; a statement uses `?` or `$n`, never both.
 
 use std::any::TypeId;
 

@@ -233,7 +233,7 @@ fn a_server_that_is_not_there_gives_status_3() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("grpc://127.0.0.1:{port}");
     run(directory.path(), &["sql", "--url", &url, "-c", "SELECT 1"]).expect_status(3).expect_stderr(&[&url]);
-    run(directory.path(), &["sql", "--url", "http//nonsense", "-c", "SELECT 1"]).expect_status(3);
+    run(directory.path(), &["sql", "--url", "http//nonsense", "-c", "SELECT 1"]).expect_status(2);
 }
 
 /// A query that streams for longer than anybody waits.
