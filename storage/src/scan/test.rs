@@ -230,8 +230,13 @@ fn in_range(array: &ArrayRef, low: i128, high: i128) -> Result<Mask> {
             Ok(Ranged::select_range(array.as_primitive::<$type>().values(), low, high))
         };
     }
-    let (first, last) = (low.max(i64::MIN.into()), high.min(i64::MAX.into()));
-    let within = |rank: i64| (i128::from(rank) >= first) & (i128::from(rank) <= last);
+    // Floats have ranks of 64 bits: comparing them as 128 would halve the speed.
+    let clamp = |bound: i128| bound.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+    let (first, last) = match low > i64::MAX.into() || high < i64::MIN.into() {
+        true => (1, 0),
+        false => (clamp(low), clamp(high)),
+    };
+    let within = |rank: i64| (rank >= first) & (rank <= last);
     let data_type = array.data_type();
     match_integers!(
         data_type,
@@ -389,4 +394,28 @@ fn compile_one(filter: &Filter, schema: &SchemaRef) -> Result<Test> {
             Test::Rows(Arc::clone(predicate))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Float64Array;
+
+    use super::*;
+
+    #[test]
+    fn ranges_of_floats_are_exact_at_the_ends_of_their_ranks() {
+        let highest = f64::from_bits(i64::MAX as u64);
+        let lowest = f64::from_bits(u64::MAX);
+        let values = [lowest, f64::NEG_INFINITY, -0.0, 0.0, 1.0, f64::INFINITY, f64::NAN, highest];
+        let array: ArrayRef = Arc::new(Float64Array::from(values.to_vec()));
+        let ranks = values.map(|value| i128::from(float_rank(value)));
+        let mut edges = vec![i128::MIN, i64::MIN.into(), 0, i64::MAX.into(), i128::MAX];
+        edges.extend(ranks.iter().flat_map(|rank| [rank - 1, *rank, rank + 1]));
+        for low in &edges {
+            for high in &edges {
+                let expected: Vec<u32> = (0..8).filter(|row| (*low..=*high).contains(&ranks[*row as usize])).collect();
+                assert_eq!(in_range(&array, *low, *high).unwrap().indices(), expected, "{low}..={high}");
+            }
+        }
+    }
 }
