@@ -279,20 +279,25 @@ pub(crate) async fn follow(statement: &Statement<'_>, transaction: &mut Transact
             match action {
                 ReferenceAction::NoAction | ReferenceAction::Restrict => {
                     if action == ReferenceAction::Restrict || !statement.deferred.lock().put_off(&child, &foreign_key) {
-                        checks.push((Arc::clone(&removal.table), removal.keys.clone(), child, foreign_key));
+                        checks.push((Arc::clone(&removal.table), removal.keys.clone(), child, foreign_key, false));
                     }
                 }
                 ReferenceAction::Cascade | ReferenceAction::SetNull | ReferenceAction::SetDefault => {
                     let next = act(statement, transaction, &removal, &child, &foreign_key, action).await?;
                     work.extend(next);
-                    // Rows that are too new for this transaction to change are found by the check.
-                    checks.push((Arc::clone(&removal.table), removal.keys.clone(), child, foreign_key));
+                    checks.push((Arc::clone(&removal.table), removal.keys.clone(), child, foreign_key, true));
                 }
             }
         }
     }
-    for (parent, keys, child, foreign_key) in checks {
-        check_gone(statement, transaction, &parent, &keys, &child, &foreign_key).await?;
+    for (parent, keys, child, foreign_key, acted) in checks {
+        match check_gone(statement, transaction, &parent, &keys, &child, &foreign_key).await {
+            // Rows that are too new for this snapshot to see: on a new one they would have been changed with the others.
+            Err(error) if acted && error.sqlstate() == sqlstate::FOREIGN_KEY_VIOLATION => {
+                return Err(rustydb_storage::Error::Conflict { table: child.name.clone() }.into());
+            }
+            result => result?,
+        }
     }
     Ok(())
 }

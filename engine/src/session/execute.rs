@@ -421,9 +421,10 @@ async fn maintain(store: &Store, maintenance: MaintenanceStatement) -> Result<()
 /// practice done after one or two.
 pub(super) const RERUNS_MAX: usize = 1000;
 
-/// Whether a statement can be run again: its rows must not come from a stream that was read already.
+/// Whether a statement is run again by itself. The rows of COPY come from a stream that was read already; and a change of
+/// a table may read all of it each time, only to meet the next writer.
 fn can_rerun(write: &Write) -> bool {
-    !matches!(write, Write::CopyFrom(_) | Write::CopyTo(_))
+    matches!(write, Write::Insert(_) | Write::Update(_) | Write::Delete(_) | Write::Merge(_) | Write::With(_))
 }
 
 /// Runs a changing statement. Where nothing was read before it that it would contradict (at READ COMMITTED, and in a
