@@ -197,3 +197,14 @@ def test_no_handle_can_be_guessed_or_outlives_its_owner(client):
             ticket = pyarrow.flight.Ticket(flight_sql.packed(name, {field: handle}))
             with pytest.raises(ERRORS, match=r"\[(08P01|34000|26000)\]"):
                 client.do_get(ticket).read_all()
+
+
+@pytest.mark.parametrize("headers", [{"endpoints": "4"}, {"compression": "lz4"}, {"endpoints": "2", "compression": "zstd"}])
+def test_adbc_asks_for_endpoints_and_compression(server, headers):
+    options = {f"adbc.flight.sql.rpc.call_header.x-rustydb-{name}": value for name, value in headers.items()}
+    with adbc_driver_flightsql.dbapi.connect(server.uri, db_kwargs=options, autocommit=True) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT value, 'row ' || value AS text FROM generate_series(1, 200000) AS s(value)")
+            received = cursor.fetch_arrow_table()
+    assert sorted(received["value"].to_pylist()) == list(range(1, 200_001))
+    assert all(text == f"row {value}" for value, text in zip(*(received[name].to_pylist() for name in ("value", "text"))))
