@@ -45,6 +45,7 @@ mod scan;
 mod segment;
 mod sequence;
 mod serial;
+mod sketch;
 mod statistics;
 mod store;
 mod transaction;

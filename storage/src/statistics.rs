@@ -5,6 +5,7 @@ use arrow::compute::{concat_batches, kernels::cmp};
 
 use crate::error::Result;
 use crate::segment::Segment;
+use crate::sketch::DistinctSketch;
 
 /// Statistics of a table as one reader sees it.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +31,7 @@ pub struct ColumnStatistics {
     pub max: Option<ArrayRef>,
     /// Whether the bounds are values that occur.
     pub bounds_exact: bool,
-    /// How many different values there are.
+    /// How many different values there are, within some 7 %; rows that only memory holds are not counted.
     pub distinct: Option<usize>,
 }
 
@@ -41,11 +42,18 @@ pub(crate) fn merge_columns<'a>(
 ) -> Result<Vec<ColumnStatistics>> {
     let mut merged: Vec<ColumnStatistics> = Vec::new();
     let (mut bounds, mut nulls, mut exact) = (Vec::<RecordBatch>::new(), vec![0; columns], vec![true; columns]);
+    let mut sketches: Vec<Option<DistinctSketch>> = vec![Some(DistinctSketch::new()); columns];
     for segment in segments {
         bounds.push(segment.bounds()?);
         for (column, meta) in segment.meta.columns.iter().enumerate() {
             nulls[column] += meta.null_count as usize;
             exact[column] &= meta.bounds_exact;
+            // A segment that was not counted leaves the whole unknown.
+            let counted = meta.distinct.as_ref().and_then(DistinctSketch::decode);
+            sketches[column] = sketches[column].take().zip(counted).map(|(mut all, one)| {
+                all.merge(&one);
+                all
+            });
         }
     }
     let Some(first) = bounds.first() else {
@@ -60,7 +68,7 @@ pub(crate) fn merge_columns<'a>(
             min: extreme(minimums, |candidate, best| cmp::lt(candidate, best))?,
             max: extreme(maximums, |candidate, best| cmp::gt(candidate, best))?,
             bounds_exact: exact[column],
-            distinct: None,
+            distinct: sketches[column].as_ref().map(DistinctSketch::count),
         });
     }
     Ok(merged)

@@ -188,6 +188,25 @@ impl ReadView {
         Ok(interleave_record_batch(&batches, &order)?)
     }
 
+    /// About how many rows a table has: those of [`statistics`](Self::statistics), without the rest.
+    pub fn rows(&self, table: TableId) -> Result<usize> {
+        self.table(table)?;
+        let (version, timestamp) = (&self.snapshot.version, self.snapshot.timestamp);
+        let writes = self.writes.table(table);
+        let visible = version.segments(table).iter().filter(|segment| segment.created() <= timestamp);
+        let in_segments: usize = visible
+            .chain(writes.iter().flat_map(|writes| &writes.staged))
+            .map(|segment| {
+                let deleted =
+                    segment.deletes.at(timestamp).map_or(0, |deleted: Arc<RoaringBitmap>| deleted.len() as usize);
+                segment.meta.rows as usize - deleted
+            })
+            .sum();
+        let in_memory: usize =
+            version.memtables().filter_map(|(memtable, _)| memtable.table(table)).map(|part| part.versions()).sum();
+        Ok(in_segments + in_memory + writes.map_or(0, |writes| writes.rows.len()))
+    }
+
     /// What is known about a table without reading it.
     pub fn statistics(&self, table: TableId) -> Result<TableStatistics> {
         let definition = self.table(table)?;

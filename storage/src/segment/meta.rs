@@ -38,6 +38,9 @@ pub(crate) struct ColumnMeta {
     pub(crate) null_count: u64,
     /// Whether the bounds are values that occur, not just bounds.
     pub(crate) bounds_exact: bool,
+    /// A sketch of its distinct values; absent in segments of older releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) distinct: Option<Base64>,
 }
 
 /// A segment file, described completely enough to plan, prune and verify without touching it.

@@ -22,6 +22,7 @@ use crate::BLOCK_ROWS;
 use crate::catalog::TableDef;
 use crate::encoding::{Keys, RowLayout};
 use crate::error::{Error, Result};
+use crate::sketch::DistinctSketch;
 
 /// Most rows of a segment: row numbers fit a `u32` with room, a segment is a sensible unit of compaction and caching.
 pub(crate) const SEGMENT_ROWS_MAX: usize = 1_048_576;
@@ -80,6 +81,8 @@ pub(crate) struct SegmentEncoder<'a> {
     writer: SerializedFileWriter<Vec<u8>>,
     columns: std::vec::IntoIter<ArrowColumnWriter>,
     chunks: Vec<ArrowColumnChunk>,
+    /// Of each column's distinct values, if its type can be counted.
+    sketches: Vec<Option<DistinctSketch>>,
 }
 
 impl<'a> SegmentEncoder<'a> {
@@ -88,19 +91,24 @@ impl<'a> SegmentEncoder<'a> {
         let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties(table))).map_err(internal)?;
         let (writer, factory) = writer.into_serialized_writer().map_err(internal)?;
         let columns = factory.create_column_writers(0).map_err(internal)?.into_iter();
-        Ok(SegmentEncoder { table, writer, columns, chunks: Vec::new() })
+        Ok(SegmentEncoder { table, writer, columns, chunks: Vec::new(), sketches: Vec::new() })
     }
 
     /// Encodes the next column of the storage schema, given in pieces.
     pub(crate) fn add_column<'b>(&mut self, pieces: impl IntoIterator<Item = &'b ArrayRef>) -> Result<()> {
         let field = self.table.storage_schema().field(self.chunks.len());
         let mut column = self.columns.next().ok_or_else(|| internal("more columns than the table has"))?;
+        let mut sketch = DistinctSketch::counts(field.data_type()).then(DistinctSketch::new);
         for piece in pieces {
+            if let Some(sketch) = &mut sketch {
+                sketch.add(piece);
+            }
             for leaf in compute_leaves(field, piece).map_err(internal)? {
                 column.write(&leaf).map_err(internal)?;
             }
         }
         self.chunks.push(column.close().map_err(internal)?);
+        self.sketches.push(sketch);
         Ok(())
     }
 
@@ -119,12 +127,19 @@ impl<'a> SegmentEncoder<'a> {
         let parquet = self.writer.finish().map_err(internal)?;
         // `finish` has written everything behind its buffer, and `into_inner` would write it again.
         let file = Bytes::from(std::mem::take(self.writer.inner_mut()));
-        describe(self.table, id, &parquet, file, keys)
+        describe(self.table, id, &parquet, file, keys, &self.sketches)
     }
 }
 
 /// What the manifest has to know about an encoded file.
-fn describe(table: &TableDef, id: u64, parquet: &ParquetMetaData, file: Bytes, keys: &Keys) -> Result<EncodedSegment> {
+fn describe(
+    table: &TableDef,
+    id: u64,
+    parquet: &ParquetMetaData,
+    file: Bytes,
+    keys: &Keys,
+    sketches: &[Option<DistinctSketch>],
+) -> Result<EncodedSegment> {
     let schema = table.storage_schema();
     let count = keys.len();
     let rows = parquet.file_metadata().num_rows();
@@ -143,7 +158,8 @@ fn describe(table: &TableDef, id: u64, parquet: &ParquetMetaData, file: Bytes, k
         let (offset, bytes) = column.byte_range();
         tail_start = tail_start.max(offset + bytes);
         let (null_count, bounds_exact) = (bounds.null_counts[index], bounds.exact[index]);
-        columns.push(ColumnMeta { chunk: chunk(offset, bytes), null_count, bounds_exact });
+        let distinct = sketches[index].as_ref().map(DistinctSketch::encode);
+        columns.push(ColumnMeta { chunk: chunk(offset, bytes), null_count, bounds_exact, distinct });
     }
     let key = |key: Option<&[u8]>| Base64(key.unwrap_or_default().to_vec());
     let meta = SegmentMeta {
