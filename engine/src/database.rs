@@ -18,9 +18,10 @@ use crate::options::{DatabaseLocation, DatabaseOptions};
 use crate::runtime::Runtimes;
 use crate::session::Session;
 use crate::sql::arithmetic::SqlArithmetic;
+use crate::sql::plan_cache::PlanCache;
 use crate::sql::single_row::SingleRow;
 use crate::users::{self, Users};
-use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Identity, Result, functions};
+use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Identity, Result, functions, optimizer};
 
 /// Where queries put what does not fit into memory, inside the data directory.
 const SPILL_DIRECTORY: &str = "spill";
@@ -44,6 +45,7 @@ struct Shared {
     users: Users,
     runtimes: Arc<Runtimes>,
     state: Arc<SessionState>,
+    plans: PlanCache,
     config: SessionConfig,
     statement_timeout: Option<Duration>,
     allow_server_files: bool,
@@ -78,7 +80,17 @@ impl Database {
             DatabaseLocation::Memory => None,
         };
         let state = Arc::new(state);
-        let shared = Shared { store, users, runtimes, state, config, statement_timeout, allow_server_files, directory };
+        let shared = Shared {
+            store,
+            users,
+            runtimes,
+            state,
+            plans: PlanCache::default(),
+            config,
+            statement_timeout,
+            allow_server_files,
+            directory,
+        };
         Ok(Database { shared: Opaque::new(shared) })
     }
 
@@ -156,6 +168,10 @@ impl Database {
         &self.shared.state
     }
 
+    pub(crate) fn plans(&self) -> &PlanCache {
+        &self.shared.plans
+    }
+
     pub(crate) fn default_config(&self) -> &SessionConfig {
         &self.shared.config
     }
@@ -182,6 +198,7 @@ fn session_config(query_threads: usize) -> SessionConfig {
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(false);
     config.options_mut().execution.time_zone = Some("UTC".to_owned());
+    optimizer::configure(config.options_mut());
     config
 }
 
@@ -189,6 +206,7 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
     let mut builder = SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_runtime_env(runtime_env)
+        .with_physical_optimizer_rules(optimizer::physical_rules())
         .with_analyzer_rule(Arc::new(SqlArithmetic))
         .with_analyzer_rule(Arc::new(SingleRow::default()));
     if let Some(all) = builder.scalar_functions().take() {

@@ -28,6 +28,8 @@ mod error;
 mod functions;
 mod interrupt;
 mod opaque;
+mod operators;
+mod optimizer;
 mod options;
 mod prepared;
 mod runtime;

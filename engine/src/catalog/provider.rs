@@ -15,7 +15,7 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_plan::ExecutionPlan;
-use rustydb_storage::{ReadView, TableDef, TableStatistics};
+use rustydb_storage::{ReadView, TableDef, TableId, TableStatistics};
 
 use crate::Result;
 use crate::scan::ColumnScanExec;
@@ -33,6 +33,11 @@ pub(crate) struct ColumnTable {
 }
 
 impl ColumnTable {
+    /// The table it shows.
+    pub(crate) fn id(&self) -> TableId {
+        self.table.id
+    }
+
     /// The columns a user sees.
     pub(crate) fn new(table: &Arc<TableDef>, view: &ReadView) -> Result<Self> {
         Self::with_columns(table, view, &table.schema)

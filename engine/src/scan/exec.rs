@@ -111,6 +111,27 @@ impl ColumnScanExec {
         Ok(view.note_scan(&self.table, &to_filters(&self.filters, self.table.storage_schema())?)?)
     }
 
+    /// The table it reads.
+    pub(crate) fn table(&self) -> &Arc<TableDef> {
+        &self.table
+    }
+
+    /// The columns it reads, as indexes into the table's storage schema.
+    pub(crate) fn projection(&self) -> &[usize] {
+        &self.projection
+    }
+
+    /// The conditions that all returned rows meet, on columns of the table's storage schema: the cost model weighs them
+    /// ([`crate::optimizer`]).
+    pub(crate) fn applied_filters(&self) -> &[Arc<dyn PhysicalExpr>] {
+        &self.filters
+    }
+
+    /// What the table's writers know of it.
+    pub(crate) fn stored_statistics(&self) -> &TableStatistics {
+        &self.statistics
+    }
+
     fn partitions(&self) -> usize {
         self.properties.output_partitioning().partition_count()
     }

@@ -24,7 +24,10 @@ use crate::sql::context::{Environment, StatementContext};
 use crate::sql::maintenance_syntax::MaintenanceStatement;
 use crate::sql::names::shown;
 use crate::sql::parse::{Parsed, ParsedStatement, parse_statement, table_name};
-use crate::sql::plan::{ReadyPlan, bind, check_parameter_count, explain, make_ready, plan_query, result_schema};
+use crate::sql::plan::{
+    ReadyPlan, bind, check_parameter_count, explain, find_ready, make_ready, make_ready_and_keep, plan_query,
+    result_schema,
+};
 use crate::sql::route::{MainStatement, Routed, SettingValue, Write, route};
 use crate::sql::types::{DEFAULT_KEY, declared_name};
 use crate::sql::user_syntax::UserStatement;
@@ -69,10 +72,42 @@ impl Statement<'_> {
     }
 }
 
+/// A statement as it came.
+pub(crate) enum Text<'a> {
+    Unparsed(&'a str),
+    Prepared(&'a Prepared),
+}
+
+impl Text<'_> {
+    fn sql(&self) -> &str {
+        match self {
+            Text::Unparsed(sql) => sql,
+            Text::Prepared(prepared) => prepared.sql(),
+        }
+    }
+
+    fn parse(&self) -> Result<Parsed> {
+        match self {
+            Text::Unparsed(sql) => parse_statement(sql),
+            Text::Prepared(prepared) => Ok(prepared.parsed()),
+        }
+    }
+}
+
+/// A query on its way to a plan.
+#[derive(Clone)]
+enum Asked<'a> {
+    /// It was planned before.
+    Known(&'a Text<'a>),
+    /// Without parameters: its plan may be kept.
+    Query(&'a Text<'a>, Box<datafusion::sql::sqlparser::ast::Query>),
+    Other(Routed),
+}
+
 impl Shared {
     pub(crate) async fn execute(
         &self,
-        parsed: Result<Parsed>,
+        text: Text<'_>,
         parameters: &[Value],
         arrived: Instant,
     ) -> Result<StatementResult> {
@@ -80,9 +115,20 @@ impl Shared {
         let mut transaction = self.transaction.lock().await;
         let statement = self.statement(parameters, arrived);
         let result = async {
-            let parsed = parsed?;
-            check_parameter_count(parsed.parameters, parameters.len())?;
-            self.dispatch(&mut transaction, &statement, route(parsed.statement)?).await
+            let asked = match parameters.is_empty() && self.database.plans().contains(text.sql()) {
+                true => Asked::Known(&text),
+                false => {
+                    let parsed = text.parse()?;
+                    check_parameter_count(parsed.parameters, parameters.len())?;
+                    match route(parsed.statement)? {
+                        Routed::Query(query) if parameters.is_empty() => Asked::Query(&text, query),
+                        routed => return self.dispatch(&mut transaction, &statement, routed).await,
+                    }
+                }
+            };
+            transaction.require_not_failed()?;
+            let ready = statement.deadline.limit(self.read(&mut transaction, &statement, asked)).await?;
+            Ok(StatementResult::Rows(statement.start(ready)))
         }
         .await;
         if result.is_err() {
@@ -138,7 +184,7 @@ impl Shared {
         }
         match routed {
             Routed::Query(_) | Routed::Explain { .. } => {
-                let ready = statement.deadline.limit(self.read(transaction, statement, routed)).await?;
+                let ready = statement.deadline.limit(self.read(transaction, statement, Asked::Other(routed))).await?;
                 Ok(StatementResult::Rows(statement.start(ready)))
             }
             Routed::SelectAndLock(query) => {
@@ -257,19 +303,19 @@ impl Shared {
         &self,
         transaction: &mut TransactionState,
         statement: &Statement<'_>,
-        routed: Routed,
+        asked: Asked<'_>,
     ) -> Result<ReadyPlan> {
         let modes = statement.settings.default_modes;
         if transaction.open().is_some() || modes.isolation != Isolation::Serializable {
             let context = statement.context(self.view(transaction, statement).await?);
-            let ready = self.plan(context, routed, statement).await?;
+            let ready = self.plan(context, asked, statement).await?;
             note_reads(&ready)?;
             return Ok(ready);
         }
         let options = Modes { read_only: true, ..modes }.options(statement.settings.lock_timeout);
         for attempt in 1.. {
             let own = self.database.store().begin_with(options).await;
-            let ready = self.plan(statement.context(own.view()), routed.clone(), statement).await?;
+            let ready = self.plan(statement.context(own.view()), asked.clone(), statement).await?;
             note_reads(&ready)?;
             match own.commit(statement.settings.durability()).await.map_err(Error::from) {
                 Err(error) if error.is_conflict() && attempt < RERUNS_MAX => {}
@@ -280,12 +326,28 @@ impl Shared {
     }
 
     /// Plans a query. Planning does not pause; with a deadline it gets a task of its own, whose end nobody has to wait for.
-    async fn plan(&self, context: StatementContext, routed: Routed, statement: &Statement<'_>) -> Result<ReadyPlan> {
-        if !statement.deadline.is_set() {
-            return plan_read(&context, routed, statement.parameters).await;
-        }
+    async fn plan(&self, context: StatementContext, asked: Asked<'_>, statement: &Statement<'_>) -> Result<ReadyPlan> {
+        let (text, routed) = match asked {
+            Asked::Known(text) => match find_ready(&context, self.database.plans(), text.sql())? {
+                Some(ready) => return Ok(ready),
+                None => (Some(text), route(text.parse()?.statement)?),
+            },
+            Asked::Query(text, query) => (Some(text), Routed::Query(query)),
+            Asked::Other(routed) => (None, routed),
+        };
+        let keep = text.map(|text| (self.database.clone(), text.sql().to_owned()));
         let parameters = statement.parameters.to_vec();
-        let planning = async move { plan_read(&context, routed, &parameters).await };
+        let planning = async move {
+            match (keep, routed) {
+                (Some((database, text)), Routed::Query(query)) => {
+                    make_ready_and_keep(&context, database.plans(), &text, plan_query(&context, *query)?).await
+                }
+                (_, routed) => plan_read(&context, routed, &parameters).await,
+            }
+        };
+        if !statement.deadline.is_set() {
+            return planning.await;
+        }
         self.database.runtimes().spawn(planning).await?
     }
 

@@ -21,6 +21,7 @@ use futures::Stream;
 use parking_lot::Mutex;
 use rustydb_storage::Catalog;
 
+use execute::Text;
 pub(crate) use execute::{Statement, describe_schema, text_table};
 use settings::Settings;
 use transaction::TransactionState;
@@ -31,7 +32,7 @@ use crate::opaque::Opaque;
 use crate::prepared::Prepared;
 use crate::runtime::Task;
 use crate::sequences::SessionSequences;
-use crate::sql::parse::{parse_statement, place_value};
+use crate::sql::parse::place_value;
 use crate::sql::split::split_statements;
 use crate::stream::RecordStream;
 use crate::{Database, Identity, Result, Value};
@@ -147,7 +148,7 @@ impl Session {
         let arrived = Instant::now();
         let (shared, sql, parameters) = (self.shared.clone(), sql.to_owned(), parameters.to_vec());
         let work = async move {
-            let result = shared.execute(parse_statement(&sql), &parameters, arrived).await;
+            let result = shared.execute(Text::Unparsed(&sql), &parameters, arrived).await;
             result.map_err(|error| place_value(error, &sql))
         };
         self.shared.database.runtimes().run(work).await
@@ -176,7 +177,7 @@ impl Session {
         let arrived = Instant::now();
         let (shared, prepared, parameters) = (self.shared.clone(), prepared.clone(), parameters.to_vec());
         let work = async move {
-            let result = shared.execute(Ok(prepared.parsed()), &parameters, arrived).await;
+            let result = shared.execute(Text::Prepared(&prepared), &parameters, arrived).await;
             result.map_err(|error| place_value(error, prepared.sql()))
         };
         self.shared.database.runtimes().run(work).await

@@ -44,6 +44,7 @@ use crate::catalog::provider::ColumnTable;
 use crate::ddl::view::ViewDefinition;
 use crate::error::{nearest, sqlstate};
 use crate::interrupt;
+use crate::optimizer::first_late_rule;
 use crate::scan::ExecutionView;
 use crate::sequences::{self, SequenceScope, SessionSequences};
 use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Result};
@@ -70,6 +71,8 @@ pub(crate) struct StatementContext {
     environment: Environment,
     /// How many views deep this is.
     depth: usize,
+    /// Whether the physical planner stops before the late rules.
+    early_only: bool,
 }
 
 /// What a session adds to the meaning of names.
@@ -108,6 +111,7 @@ impl StatementContext {
             shows_rows: false,
             environment,
             depth: 0,
+            early_only: false,
         }
     }
 
@@ -143,6 +147,12 @@ impl StatementContext {
     /// The same, with other options of the optimiser.
     pub(crate) fn with_options(mut self, change: impl FnOnce(&mut ConfigOptions)) -> Self {
         change(self.config.options_mut());
+        self
+    }
+
+    /// The same, but plans end before the late rules; see [`crate::optimizer::first_late_rule`].
+    pub(crate) fn without_late_rules(mut self) -> Self {
+        self.early_only = true;
         self
     }
 
@@ -426,7 +436,8 @@ impl Session for StatementContext {
     }
 
     fn physical_optimizers(&self) -> &[Arc<dyn PhysicalOptimizerRule + Send + Sync>] {
-        self.shared.physical_optimizers()
+        let rules = self.shared.physical_optimizers();
+        if self.early_only { &rules[..first_late_rule(rules)] } else { rules }
     }
 
     fn statistics_registry(&self) -> Option<&StatisticsRegistry> {

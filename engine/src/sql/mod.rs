@@ -1,7 +1,7 @@
 //! From the text of a statement to a plan: tokens and syntax ([`parse`], bounded by [`depth`], made shallow by
 //! [`balance`]), the split of scripts ([`split`]), which of our statements it is ([`route`]), what is refused before
-//! planning ([`check`], [`size`]), name resolution and planning ([`context`], [`plan`]), what the columns of results are
-//! called ([`names`]), subqueries that must give one row ([`single_row`]), and arithmetic as SQL has it
+//! planning ([`check`], [`size`]), name resolution and planning ([`context`], [`plan`]), plans made before
+//! ([`plan_cache`]), what the columns of results are called ([`names`]), subqueries that must give one row ([`single_row`]), and arithmetic as SQL has it
 //! ([`arithmetic`]).
 
 pub(crate) mod arithmetic;
@@ -17,6 +17,7 @@ pub(crate) mod names;
 pub(crate) mod own_syntax;
 pub(crate) mod parse;
 pub(crate) mod plan;
+pub(crate) mod plan_cache;
 pub(crate) mod route;
 pub(crate) mod single_row;
 mod size;

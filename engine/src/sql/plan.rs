@@ -11,6 +11,7 @@ use datafusion::logical_expr::{
     Analyze, Explain, ExplainFormat, LogicalPlan, PlanType, StringifiedPlan, ToStringifiedPlan,
 };
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 
@@ -18,6 +19,8 @@ use super::check::check_queries;
 use super::context::StatementContext;
 use super::interval::durations_as_intervals;
 use super::names::shown;
+use super::plan_cache::PlanCache;
+use crate::optimizer::first_late_rule;
 use crate::{Error, Result, error::sqlstate};
 
 /// A query ready to run: what `RecordStream` and the writers take.
@@ -146,6 +149,33 @@ fn optimize_with(
 /// Optimises a logical plan and turns it into operators.
 pub(crate) async fn make_ready(context: &StatementContext, plan: LogicalPlan) -> Result<ReadyPlan> {
     let plan = context.create_physical_plan(&plan).await?;
+    Ok(ReadyPlan { plan, context: context.task_ctx() })
+}
+
+/// The same for the text of a query, which is found in or added to the plan cache.
+pub(crate) async fn make_ready_and_keep(
+    context: &StatementContext,
+    cache: &PlanCache,
+    text: &str,
+    plan: LogicalPlan,
+) -> Result<ReadyPlan> {
+    let early = context.clone().without_late_rules();
+    let operators = early.create_physical_plan(&plan).await?;
+    cache.keep(text, &plan, &operators, context)?;
+    finish(context, reset_plan_states(operators)?)
+}
+
+/// The query of this text from the plan cache, if it is there.
+pub(crate) fn find_ready(context: &StatementContext, cache: &PlanCache, text: &str) -> Result<Option<ReadyPlan>> {
+    cache.find(text, context)?.map(|operators| finish(context, operators)).transpose()
+}
+
+/// Applies the late rules.
+fn finish(context: &StatementContext, mut plan: Arc<dyn ExecutionPlan>) -> Result<ReadyPlan> {
+    let rules = context.physical_optimizers();
+    for rule in &rules[first_late_rule(rules)..] {
+        plan = rule.optimize(plan, Session::config(context).options())?;
+    }
     Ok(ReadyPlan { plan, context: context.task_ctx() })
 }
 

@@ -1,0 +1,5 @@
+//! Operators of our own, where a profile showed DataFusion's to be the wrong ones. Each is put into a plan by a rule of
+//! [`crate::optimizer`], shows in EXPLAIN, and is tested against the operator it replaces.
+
+pub(crate) mod decimal;
+pub(crate) mod direct_aggregate;

@@ -1,0 +1,26 @@
+//! From DataFusion's plans to ours: the rules a query passes, and the cost model behind them.
+//!
+//! ```text
+//!  logical plan ─► DataFusion's rewrites ─► physical plan ─► join order ─► DataFusion's physical rules ─► operators
+//!                  (rules)                                   (join_rule)    (rules)
+//!                                                                │
+//!        join_graph: what is joined, by which conditions ◄───────┤
+//!        estimate:   rows and distinct values of an operator ◄───┤
+//!        join_cost:  the price of a join ◄── join_order: dynamic programming
+//!                                                                └─► join_build: operators again
+//! ```
+//!
+//! Aggregations over keys that can be numbered get an operator of ours (aggregate_rule). Joins are ordered on physical plans: there columns are plain numbers, filters stand where they will run, and semi joins
+//! made from subqueries can be moved like any other join.
+
+mod aggregate_rule;
+mod decimal_rule;
+mod estimate;
+mod join_build;
+mod join_cost;
+mod join_graph;
+mod join_order;
+mod join_rule;
+mod rules;
+
+pub(crate) use rules::{configure, first_late_rule, physical_rules};

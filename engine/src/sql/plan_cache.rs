@@ -1,0 +1,206 @@
+//! Plans of queries that were run before, so that a query that comes again is not planned again.
+//!
+//! ```text
+//!   text ─► PlanCache ─┬─ hit:  fresh copy ─► late rules ─► run            tens of microseconds
+//!                      └─ miss: parse ─► plan ─► early rules ─┬─► late rules ─► run
+//!                                                             └─► kept            milliseconds
+//! ```
+//!
+//! A plan names tables, not rows: scans find the rows of whatever view they run against. So a plan may be used again as
+//! long as
+//! * the text is the same, and it has no parameters;
+//! * the catalog is the same object, and so are the session's options: any change makes new ones; names are looked for in
+//!   the same schemas;
+//! * the tables have about as many rows as when it was made ([`DRIFT_FACTOR`]), or a better plan may exist;
+//! * it means the same whenever it is run: no function of time or chance, no table that is made during planning, no row
+//!   count put in place of a scan.
+//!
+//! What operators share while they run (a hash table, a dynamic filter) belongs to one execution: each gets a copy of the
+//! operators with fresh state, and only then the late rules connect dynamic filters with scans.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::catalog::Session;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::source_as_provider;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
+use parking_lot::Mutex;
+use rustydb_storage::{Catalog, TableId};
+
+use super::context::StatementContext;
+use crate::Result;
+use crate::catalog::provider::ColumnTable;
+use crate::scan::ColumnScanExec;
+
+/// Plans kept per database. A plan takes some ten to a hundred kilobytes.
+const PLANS_MAX: usize = 256;
+/// Longer texts are seldom sent twice.
+const TEXT_BYTES_MAX: usize = 16 * 1024;
+/// A table that has grown or shrunk by this factor since may deserve another plan.
+const DRIFT_FACTOR: f64 = 1.5;
+/// Tables smaller than this are small, whatever their growth.
+const DRIFT_ROWS: f64 = 10_000.0;
+
+/// The plans of one database.
+#[derive(Debug, Default)]
+pub(crate) struct PlanCache {
+    plans: Mutex<Plans>,
+}
+
+#[derive(Debug, Default)]
+struct Plans {
+    by_text: HashMap<Arc<str>, Entry>,
+    /// Counts look-ups; the entry with the oldest goes first.
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    plan: Arc<CachedPlan>,
+    used: u64,
+}
+
+/// A plan before the late rules, and what it was made for.
+#[derive(Debug)]
+struct CachedPlan {
+    plan: Arc<dyn ExecutionPlan>,
+    catalog: Arc<Catalog>,
+    options: Arc<ConfigOptions>,
+    search_path: Arc<[String]>,
+    rows: Vec<(TableId, usize)>,
+}
+
+impl CachedPlan {
+    fn fits(&self, context: &StatementContext) -> bool {
+        let view = context.view();
+        Arc::ptr_eq(&self.catalog, view.catalog())
+            && Arc::ptr_eq(&self.options, Session::config(context).options())
+            && self.search_path == *context.search_path()
+            && self.rows.iter().all(|(table, rows)| view.rows(*table).is_ok_and(|now| is_similar(*rows, now)))
+    }
+}
+
+fn is_similar(before: usize, now: usize) -> bool {
+    let (low, high) = (before.min(now) as f64, before.max(now) as f64);
+    high <= DRIFT_ROWS || high <= low * DRIFT_FACTOR
+}
+
+impl PlanCache {
+    /// Whether there is a plan for `text`; it may turn out not to fit.
+    pub(crate) fn contains(&self, text: &str) -> bool {
+        self.plans.lock().by_text.contains_key(text)
+    }
+
+    /// The plan for `text`, if there is one that fits; with fresh state, still without the late rules.
+    pub(crate) fn find(&self, text: &str, context: &StatementContext) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let found = {
+            let mut plans = self.plans.lock();
+            plans.clock += 1;
+            let now = plans.clock;
+            plans.by_text.get_mut(text).map(|entry| {
+                entry.used = now;
+                Arc::clone(&entry.plan)
+            })
+        };
+        let Some(found) = found else { return Ok(None) };
+        if !found.fits(context) {
+            self.plans.lock().by_text.remove(text);
+            return Ok(None);
+        }
+        Ok(Some(reset_plan_states(Arc::clone(&found.plan))?))
+    }
+
+    /// Keeps `plan`, made from `logical` without the late rules, if it may be used again.
+    pub(crate) fn keep(
+        &self,
+        text: &str,
+        logical: &LogicalPlan,
+        plan: &Arc<dyn ExecutionPlan>,
+        context: &StatementContext,
+    ) -> Result<()> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Ok(());
+        }
+        let Some(tables) = stored_tables(logical)? else { return Ok(()) };
+        // A table without a scan was answered from its exact row count, which is true only now.
+        if has_shared_results(plan)? || count_scans(plan)? < tables.len() {
+            return Ok(());
+        }
+        let view = context.view();
+        let rows = tables.into_iter().map(|table| Ok((table, view.rows(table)?))).collect::<Result<_>>()?;
+        let kept = CachedPlan {
+            plan: Arc::clone(plan),
+            catalog: Arc::clone(view.catalog()),
+            options: Arc::clone(Session::config(context).options()),
+            search_path: Arc::clone(context.search_path()),
+            rows,
+        };
+        let mut plans = self.plans.lock();
+        if plans.by_text.len() >= PLANS_MAX {
+            let oldest = plans.by_text.iter().min_by_key(|(_, entry)| entry.used).map(|(text, _)| Arc::clone(text));
+            oldest.and_then(|text| plans.by_text.remove(&text));
+        }
+        plans.clock += 1;
+        let used = plans.clock;
+        plans.by_text.insert(text.into(), Entry { plan: Arc::new(kept), used });
+        Ok(())
+    }
+}
+
+/// The tables a plan reads, or `None` if it would not mean the same when run again.
+fn stored_tables(plan: &LogicalPlan) -> DataFusionResult<Option<Vec<TableId>>> {
+    let (mut tables, mut repeatable) = (Vec::new(), true);
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            match source_as_provider(&scan.source)?.downcast_ref::<ColumnTable>() {
+                Some(table) => tables.push(table.id()),
+                None => repeatable = false,
+            }
+        }
+        repeatable &= !matches!(node, LogicalPlan::RecursiveQuery(_) | LogicalPlan::Extension(_));
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                repeatable &= match part {
+                    Expr::ScalarFunction(call) => call.func.signature().volatility == Volatility::Immutable,
+                    Expr::Placeholder(_) | Expr::ScalarVariable(..) => false,
+                    _ => true,
+                };
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })?;
+        Ok(if repeatable { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    })?;
+    Ok(repeatable.then_some(tables))
+}
+
+/// Whether the operators keep results in a place that copies of them share: a scalar subquery's value is written where
+/// expressions point to, and two executions at once would write to the same place.
+fn has_shared_results(plan: &Arc<dyn ExecutionPlan>) -> DataFusionResult<bool> {
+    plan.exists(|operator| Ok(operator.downcast_ref::<ScalarSubqueryExec>().is_some()))
+}
+
+fn count_scans(plan: &Arc<dyn ExecutionPlan>) -> DataFusionResult<usize> {
+    let mut scans = 0;
+    plan.apply(|operator| {
+        scans += usize::from(operator.downcast_ref::<ColumnScanExec>().is_some());
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(scans)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_similar;
+
+    #[test]
+    fn growth_matters_for_large_tables_only() {
+        assert!(is_similar(10, 9_000) && is_similar(100_000, 140_000));
+        assert!(!is_similar(100_000, 160_000) && !is_similar(100_000, 10));
+    }
+}

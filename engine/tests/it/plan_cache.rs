@@ -1,0 +1,103 @@
+//! A query that comes again is not planned again, and nobody can tell but by the clock.
+
+use crate::helpers::*;
+
+#[tokio::test]
+async fn a_plan_made_before_sees_the_rows_of_now() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (id int PRIMARY KEY, a int)").await;
+    run(&session, "CREATE TABLE u (id int PRIMARY KEY, a int)").await;
+    run(&session, "INSERT INTO t VALUES (1, 10), (2, 20)").await;
+    run(&session, "INSERT INTO u VALUES (1, 5), (3, 7)").await;
+    let sql = "SELECT t.a, u.a FROM t JOIN u ON t.id = u.id ORDER BY t.a LIMIT 5";
+    for (change, expected) in [
+        ("", vec!["10|5"]),
+        ("INSERT INTO t VALUES (3, 1)", vec!["1|7", "10|5"]),
+        ("DELETE FROM u WHERE id = 1", vec!["1|7"]),
+        ("UPDATE t SET a = 99 WHERE id = 3", vec!["99|7"]),
+    ] {
+        if !change.is_empty() {
+            run(&session, change).await;
+        }
+        for _ in 0..3 {
+            assert_eq!(query(&session, sql).await, expected, "after {change}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn exact_counts_are_not_remembered() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (id int PRIMARY KEY)").await;
+    run(&session, "INSERT INTO t VALUES (1), (2)").await;
+    session.database().flush().await.unwrap();
+    for (change, expected) in [("INSERT INTO t VALUES (3)", "3"), ("DELETE FROM t WHERE id < 3", "1")] {
+        query(&session, "SELECT count(*) FROM t").await;
+        run(&session, change).await;
+        session.database().flush().await.unwrap();
+        assert_eq!(query(&session, "SELECT count(*) FROM t").await, [expected]);
+    }
+}
+
+#[tokio::test]
+async fn a_new_table_of_the_same_name_gets_a_new_plan() {
+    let session = memory().await;
+    for (definition, row, expected) in [
+        ("(a int, b text)", "(1, 'x')", "1|x"),
+        ("(b date, a text, c int)", "('2024-01-02', 'y', 3)", "2024-01-02|y|3"),
+    ] {
+        run(&session, &format!("CREATE TABLE t {definition}")).await;
+        run(&session, &format!("INSERT INTO t VALUES {row}")).await;
+        for _ in 0..2 {
+            assert_eq!(query(&session, "SELECT * FROM t").await, [expected]);
+        }
+        run(&session, "DROP TABLE t").await;
+        assert_eq!(error(&session, "SELECT * FROM t").await.sqlstate(), "42P01");
+    }
+}
+
+#[tokio::test]
+async fn settings_and_chance_are_respected() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (id int PRIMARY KEY)").await;
+    run(&session, "INSERT INTO t VALUES (1)").await;
+    let sql = "SELECT id, now() FROM t";
+    let first = query(&session, sql).await;
+    session.set("timezone", "+05:00").await.unwrap();
+    let second = query(&session, sql).await;
+    assert!(second[0].ends_with("+05:00") && first != second, "{first:?} {second:?}");
+    run(&session, "CREATE SCHEMA other").await;
+    run(&session, "CREATE TABLE other.t (id int PRIMARY KEY)").await;
+    assert_eq!(query(&session, "SELECT id FROM t").await, ["1"]);
+    session.set("search_path", "other").await.unwrap();
+    assert!(query(&session, "SELECT id FROM t").await.is_empty(), "the other schema's table has no rows");
+    session.set("search_path", "public").await.unwrap();
+    let random = "SELECT random() FROM t";
+    assert_ne!(query(&session, random).await, query(&session, random).await);
+}
+
+#[tokio::test]
+async fn executions_of_one_plan_do_not_disturb_each_other() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (id int PRIMARY KEY, a int)").await;
+    run(&session, "INSERT INTO t SELECT v, v % 10 FROM generate_series(1, 20000) AS g(v)").await;
+    let sql =
+        "SELECT count(*), sum(x.id) FROM t x JOIN t y ON x.id = y.id WHERE y.a = 3 AND x.a < (SELECT max(a) FROM t)";
+    let expected = query(&session, sql).await;
+    let sessions: Vec<_> = (0..8).map(|_| session.database().connect()).collect();
+    let answers = futures::future::join_all(sessions.iter().map(|session| query(session, sql))).await;
+    assert!(answers.iter().all(|answer| *answer == expected), "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_failed_transaction_stays_failed() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let sql = "SELECT * FROM t";
+    query(&session, sql).await;
+    run(&session, "BEGIN").await;
+    error(&session, "SELECT * FROM nothing").await;
+    assert_eq!(error(&session, sql).await.sqlstate(), "25P02");
+    run(&session, "ROLLBACK").await;
+    assert!(query(&session, sql).await.is_empty());
+}
