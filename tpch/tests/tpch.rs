@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use rustydb_engine::{Database, DatabaseOptions, Session};
+use rustydb_engine::{Database, DatabaseOptions, Session, StatementResult};
 use rustydb_tpch::Error;
 use rustydb_tpch::tpch::{self, LoadReport, Observer, Options, QUERIES, Query, QueryReport, ScaleFactor, Table};
 
@@ -140,4 +140,34 @@ async fn a_query_that_fails_is_reported_and_fails_the_run() {
     assert_eq!(report.verified, Some(false));
     assert!(report.failure.as_deref().is_some_and(|failure| failure.contains("lineitem")), "{:?}", report.failure);
     assert!(report.times_ms.is_empty() && report.best_ms().is_none());
+}
+
+/// The tables of a plan in the order in which EXPLAIN names them: of a join, the build side first.
+async fn tables_in_order(session: &Session, sql: &str) -> String {
+    let sql = format!("EXPLAIN {sql}");
+    let Ok(StatementResult::Rows(rows)) = session.execute(&sql, &[]).await else { panic!("{sql}: no plan") };
+    let batches = rows.collect().await.expect("a plan");
+    let plan = arrow::util::pretty::pretty_format_batches(&batches).expect("text").to_string();
+    let physical = plan.split("physical_plan").nth(1).unwrap_or_default();
+    let tables = physical.split("ColumnScanExec: table=public.").skip(1);
+    let names: Vec<&str> = tables.map(|rest| rest.split(',').next().unwrap_or_default()).collect();
+    names.join(" ")
+}
+
+/// The join orders of all queries, as `tests/join_orders.txt` records them. A change there is a decision: look at the
+/// times of the queries whose lines change, and write the file anew with `RECORD_JOIN_ORDERS=1`.
+#[tokio::test(flavor = "multi_thread")]
+async fn joins_run_in_the_recorded_order() {
+    let session = empty_database().await.connect();
+    load(&session, "0.01").await.expect("a load");
+    session.database().flush().await.expect("a flush");
+    let mut orders = String::new();
+    for query in &QUERIES {
+        orders += &format!("q{}: {}\n", query.number, tables_in_order(&session, &query.sql(scale("0.01"))).await);
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/join_orders.txt");
+    if std::env::var_os("RECORD_JOIN_ORDERS").is_some() {
+        std::fs::write(path, &orders).expect("the file can be written");
+    }
+    assert_eq!(orders, std::fs::read_to_string(path).expect("the recorded orders"));
 }

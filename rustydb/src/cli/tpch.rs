@@ -31,7 +31,7 @@ Examples:
   rustydb tpch --queries 1,6,18-21 --runs 5
   rustydb tpch --scale 10 --memory-limit 4GiB --json sf10.json
 
-The JSON holds load.seconds and load.rows, and per query times_ms and plan_ms of all runs, rows, and
+The JSON holds load.seconds and load.rows, and per query times_ms, plan_ms and cpu_ms of all runs, rows, and
 verified (null at a scale without a reference answer).
 
 Exit status:
@@ -319,6 +319,7 @@ mod tests {
             rows: 12_345,
             times_ms: vec![30.0, 20.0],
             plan_ms: vec![1.0, 2.0],
+            cpu_ms: vec![1.0, 2.0],
             verified,
             failure: failure.map(str::to_owned),
         }

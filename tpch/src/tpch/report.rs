@@ -89,6 +89,8 @@ pub struct QueryReport {
     pub times_ms: Vec<f64>,
     /// The part of each of those times that planning took.
     pub plan_ms: Vec<f64>,
+    /// The processor time of all the process's threads during each run, where the system tells (Linux).
+    pub cpu_ms: Vec<f64>,
     /// Whether the answers of all runs were right; null when there is no reference at this scale.
     pub verified: Option<bool>,
     /// What was wrong: the first difference from the reference answer, or the error that ended the query.
@@ -112,6 +114,7 @@ mod tests {
             rows: 4,
             times_ms: vec![12.5, 11.25],
             plan_ms: vec![1.5, 0.5],
+            cpu_ms: vec![3.0, 2.5],
             verified: *verified,
             failure: None,
         };
