@@ -1,37 +1,38 @@
 #!/usr/bin/env python3
-"""TPC-H on RustyDB and on DuckDB: the same rows, the same texts, one after the other in one run.
+"""TPC-H on RustyDB and its peers: the same rows, the same texts, one after the other in one run.
 
-    python3 benches/side_by_side/side_by_side.py                     scale 1, about two minutes after the builds
-    python3 benches/side_by_side/side_by_side.py --scale 10 --json sf10.json
+    python3 benches/side_by_side/side_by_side.py                     scale 1, beside DuckDB
+    python3 benches/side_by_side/side_by_side.py --peers duckdb,hyper,datafusion
+    python3 benches/side_by_side/side_by_side.py --scale 10 --json sf10.json --memory-limit 4GiB
     python3 benches/side_by_side/side_by_side.py --queries 1,6,18 --rounds 5
 
 The command makes its own Python environment and builds what it needs (release). It exports the rows that RustyDB loads as
-Parquet, loads them into DuckDB's own storage, and then measures in rounds: in each round both engines run every query, the
-one that goes first changing from round to round, so that a noisy minute of a shared machine hits both. Within a round a
-query runs once to warm up and then --runs times; the times of all rounds count. A time is from the query's text to the
-last Arrow batch, planning included, for both.
+Parquet, loads them into the peers' own storage (DataFusion reads the files), and then measures in rounds: in each round all
+engines run every query, the one that goes first changing from round to round, so that a noisy minute of a shared machine
+hits all. An engine is started anew for each round; a query runs once to warm up and then --runs times; the times of all
+rounds count. A time is from the query's text to the last row, planning included. Processor time (all threads) is measured
+beside it: it hardly depends on what else the machine does.
 
-Every answer is checked: RustyDB checks its own against tpch/answers, and DuckDB's must be those files, too (its doubles to
-twelve digits, for the last ones depend on the order in which its threads happen to add up).
+Every answer is checked: RustyDB checks its own against tpch/answers, and the peers' are compared with the same files here
+(doubles to ten digits, for the last ones depend on the order in which threads happen to add up).
 Exit status: 0, or 1 if an answer is wrong.
 """
 
 import argparse
 import csv
-import io
 import json
 import os
 import statistics
 import subprocess
 import sys
-import time
-import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 ANSWERS = ROOT / "tpch" / "answers"
 ALL_QUERIES = "1-22"
+# A cell that is NULL in tpch/answers.
+NULL = r"\N"
 
 
 def arguments() -> argparse.Namespace:
@@ -40,12 +41,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--queries", default=ALL_QUERIES, help="such as 1,6,18-21 (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="how often the engines take turns (default: 3)")
     parser.add_argument("--runs", type=int, default=3, help="measured runs of a query in a round (default: 3)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="DuckDB's threads (default: all cores)")
+    parser.add_argument("--peers", default="duckdb", help="of duckdb, hyper, datafusion (default: duckdb)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="the peers' threads (default: all cores)")
+    parser.add_argument("--memory-limit", help="for RustyDB and DuckDB, such as 4GiB (default: each engine's own)")
     parser.add_argument("--work", type=Path, default=ROOT / "target" / "side-by-side", help="where data and stores are kept")
     parser.add_argument("--rustydb", type=Path, help="the rustydb binary (default: build it)")
     parser.add_argument("--parquet", type=Path, help="directory with the exported tables (default: export them)")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     chosen = parser.parse_args()
+    chosen.peers = [name for name in chosen.peers.split(",") if name]
+    if unknown := set(chosen.peers) - {"duckdb", "hyper", "datafusion"}:
+        parser.error(f"no such peer: {', '.join(sorted(unknown))}")
     if not (ANSWERS / f"sf{chosen.scale}").is_dir():
         known = ", ".join(sorted(path.name.removeprefix("sf") for path in ANSWERS.glob("sf*")))
         parser.error(f"there are no reference answers at scale {chosen.scale}, only at {known}")
@@ -84,17 +90,21 @@ def export(scale: str, directory: Path) -> Path:
 class RustyDB:
     """Runs `rustydb tpch`, which loads on its first start and verifies every answer."""
 
+    name = "rustydb"
+
     def __init__(self, binary: Path, chosen: argparse.Namespace):
         self.binary, self.chosen = binary, chosen
         self.load_seconds = None
         self.peak_memory_bytes = 0
 
-    def run(self) -> dict[int, list[float]]:
+    def run(self, _queries: dict[int, str]) -> dict[int, dict[str, list[float]]]:
         report_file = self.chosen.work / "rustydb.json"
         report_file.unlink(missing_ok=True)
         data = self.chosen.work / f"rustydb-sf{self.chosen.scale}"
         command = [self.binary, "tpch", "--scale", self.chosen.scale, "--data", data, "--queries", self.chosen.queries]
         command += ["--runs", str(self.chosen.runs + 1), "--json", report_file]
+        if self.chosen.memory_limit:
+            command += ["--memory-limit", self.chosen.memory_limit]
         status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
         if not report_file.is_file() or not report_file.stat().st_size:
             sys.exit(f"rustydb tpch ended with status {status} and left no report")
@@ -105,114 +115,144 @@ class RustyDB:
         if report["load"]["reused_rows"] == 0:
             self.load_seconds = report["load"]["seconds"]
         self.peak_memory_bytes = max(self.peak_memory_bytes, report["peak_memory_bytes"] or 0)
-        return {query["query"]: query["times_ms"][1:] for query in report["queries"]}
+        return {
+            query["query"]: {"ms": query["times_ms"][1:], "cpu_ms": query["cpu_ms"][1:], "first_ms": query["times_ms"][:1]}
+            for query in report["queries"]
+        }
 
 
-def comparable(answer: str) -> list[list[str]]:
-    """An answer's cells, its doubles rounded to twelve digits."""
-    rows = list(csv.reader(io.StringIO(answer)))
-    is_double = [kind == "double" for kind in rows[1]]
-    shorten = [lambda cell: f"{float(cell):.12g}" if cell != "\\N" else cell, str]
-    return rows[:3] + [[shorten[not double](cell) for cell, double in zip(row, is_double)] for row in rows[3:]]
+class Peer:
+    """Another engine, run by peers.py in a process of its own."""
 
-
-class DuckDB:
-    """Runs the queries on DuckDB's own storage, in this process."""
-
-    def __init__(self, parquet: Path, chosen: argparse.Namespace):
-        import duckdb
-
-        # DuckDB warns that Arrow output of execute() copies the rows once; its alternative plans each query twice, which
-        # costs more on every one of these (measured, up to a millisecond).
-        warnings.filterwarnings("ignore", message="Arrow output on a DB-API result")
-        sys.path.insert(0, str(ANSWERS))
-        import make_answers
-
-        self.kit, self.chosen = make_answers, chosen
+    def __init__(self, name: str, parquet: Path, chosen: argparse.Namespace):
+        self.name, self.chosen = name, chosen
+        self.peak_memory_bytes = 0
+        store = chosen.work / f"{name}-sf{chosen.scale}.db"
+        self.task = {
+            "store": str(store),
+            "parquet": str(parquet),
+            "threads": chosen.threads,
+            "runs": chosen.runs,
+            "memory_limit": chosen.memory_limit,
+        }
         self.load_seconds = None
-        store = chosen.work / f"duckdb-sf{chosen.scale}.db"
-        loaded = store.is_file()
-        # Loaded under another name, so that an interrupted load is not taken for a whole one.
-        unfinished = store.with_suffix(".part")
-        if not loaded:
-            unfinished.unlink(missing_ok=True)
-            started = time.perf_counter()
-            with duckdb.connect(unfinished, config={"threads": chosen.threads}) as connection:
-                for table in make_answers.TABLES:
-                    connection.execute(f"CREATE TABLE {table} AS SELECT * FROM '{parquet}/{table}.parquet'")
-            self.load_seconds = time.perf_counter() - started
-            unfinished.rename(store)
-        self.connection = duckdb.connect(store, read_only=True, config={"threads": chosen.threads})
+        if not store.is_file():
+            seconds = self.start("load", {})["seconds"]
+            self.load_seconds = None if name == "datafusion" else seconds
 
-    def check(self, number: int, text: str) -> None:
-        expected = (ANSWERS / f"sf{self.chosen.scale}" / f"q{number}.csv").read_text()
-        if comparable(self.kit.answer(self.connection, text)) != comparable(expected):
-            sys.exit(f"DuckDB's answer to q{number} is not the one in tpch/answers: is the data the same?")
+    def start(self, action: str, queries: dict[int, str]) -> dict:
+        task = json.dumps({**self.task, "queries": queries})
+        command = [sys.executable, "-B", "-W", "ignore", HERE / "peers.py", self.name, action, task]
+        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
-    def run(self, queries: list[int]) -> dict[int, list[float]]:
-        times = {}
+    def run(self, queries: dict[int, str]) -> dict[int, dict[str, list[float]]]:
+        result = self.start("run", queries)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, result["peak_memory_bytes"])
         for number in queries:
-            text = self.kit.query_text(number, float(self.chosen.scale))
-            self.check(number, text)
-            times[number] = [self.milliseconds(text) for _ in range(self.chosen.runs + 1)][1:]
-        return times
+            if difference := self.difference(number, result["answers"][str(number)]):
+                sys.exit(f"{self.name}'s answer to q{number} is not the one in tpch/answers: {difference}")
+        return {
+            number: {"ms": result["times_ms"][str(number)], "cpu_ms": result["cpu_ms"][str(number)]} for number in queries
+        }
 
-    def milliseconds(self, text: str) -> float:
-        started = time.perf_counter()
-        self.connection.execute(text).to_arrow_reader().read_all()
-        return (time.perf_counter() - started) * 1e3
+    def difference(self, number: int, rows: list[list[str | None]]) -> str | None:
+        with open(ANSWERS / f"sf{self.chosen.scale}" / f"q{number}.csv", newline="") as file:
+            _names, types, _order, *expected = csv.reader(file)
+        if len(rows) != len(expected):
+            return f"{len(rows)} rows instead of {len(expected)}"
+        # Engines give ties and unordered results in orders of their own, so rows are compared as sets.
+        ours = sorted(normalized(row, types) for row in rows)
+        theirs = sorted(normalized([None if cell == NULL else cell for cell in row], types) for row in expected)
+        for row, other in zip(ours, theirs):
+            if row != other:
+                return f"{row} instead of {other}"
+        return None
 
 
-def measure(rustydb: RustyDB, duckdb: DuckDB, rounds: int) -> dict[int, dict[str, list[float]]]:
+def normalized(row: list[str | None], types: list[str]) -> tuple[str, ...]:
+    """Cells as text that does not depend on how an engine prints a number or what type it gives an average."""
+
+    def cell(value: str | None, kind: str) -> str:
+        if value is None:
+            return NULL
+        if kind in ("double", "integer") or kind.startswith("decimal"):
+            # An average may be an exact decimal of few digits elsewhere.
+            return f"{float(value):.5g}" if kind == "double" else f"{float(value):.12g}"
+        return value.rstrip().replace("\\\\", "\\")
+
+    return tuple(cell(value, kind) for value, kind in zip(row, types))
+
+
+def measure(engines: list, queries: dict[int, str], rounds: int) -> dict[int, dict[str, dict[str, list[float]]]]:
     """All times in milliseconds, by query and engine."""
-    # The first start loads; its times are thrown away, and it says which queries there are.
-    queries = list(rustydb.run())
-    times = {number: {"rustydb": [], "duckdb": []} for number in queries}
+    times = {number: {engine.name: {} for engine in engines} for number in queries}
     for turn in range(rounds):
-        engines = [("rustydb", rustydb.run), ("duckdb", lambda: duckdb.run(queries))]
-        for name, run in engines if turn % 2 == 0 else reversed(engines):
-            print(f"round {turn + 1} of {rounds}: {name}", file=sys.stderr)
-            for number, measured in run().items():
-                times[number][name] += measured
+        first = turn % len(engines)
+        for engine in engines[first:] + engines[:first]:
+            print(f"round {turn + 1} of {rounds}: {engine.name}", file=sys.stderr)
+            for number, measured in engine.run(queries).items():
+                for kind, values in measured.items():
+                    times[number][engine.name].setdefault(kind, []).extend(values)
     return times
 
 
-def figures(times: dict[int, dict[str, list[float]]]) -> dict:
-    """Minimum and median by query and engine, ratios of the minima, geometric means and totals."""
+def figures(times: dict, engines: list) -> dict:
+    """Minimum and median by query and engine, RustyDB's ratios to each peer, geometric means and totals."""
+    names = [engine.name for engine in engines]
     queries = {}
     for number, by_engine in times.items():
-        entry = {name: {"min_ms": min(runs), "median_ms": statistics.median(runs)} for name, runs in by_engine.items()}
-        entry["ratio"] = entry["rustydb"]["min_ms"] / entry["duckdb"]["min_ms"]
-        entry["median_ratio"] = entry["rustydb"]["median_ms"] / entry["duckdb"]["median_ms"]
+        entry = {
+            name: {
+                "min_ms": min(runs["ms"]),
+                "median_ms": statistics.median(runs["ms"]),
+                "cpu_ms": min(runs["cpu_ms"]),
+                **({"first_ms": min(runs["first_ms"])} if "first_ms" in runs else {}),
+            }
+            for name, runs in by_engine.items()
+        }
+        for name in names[1:]:
+            entry[name]["ratio"] = entry["rustydb"]["min_ms"] / entry[name]["min_ms"]
+            entry[name]["median_ratio"] = entry["rustydb"]["median_ms"] / entry[name]["median_ms"]
+            entry[name]["cpu_ratio"] = entry["rustydb"]["cpu_ms"] / max(entry[name]["cpu_ms"], 0.01)
         queries[number] = entry
 
     def over_all(reduce) -> dict:
-        reduced = {name: reduce([entry[name]["min_ms"] for entry in queries.values()]) for name in ("rustydb", "duckdb")}
-        return {**{f"{name}_ms": value for name, value in reduced.items()}, "ratio": reduced["rustydb"] / reduced["duckdb"]}
+        reduced = {
+            name: {kind: reduce([max(entry[name][kind], 0.01) for entry in queries.values()]) for kind in ("min_ms", "cpu_ms")}
+            for name in names
+        }
+        for name in names[1:]:
+            reduced[name]["ratio"] = reduced["rustydb"]["min_ms"] / reduced[name]["min_ms"]
+            reduced[name]["cpu_ratio"] = reduced["rustydb"]["cpu_ms"] / reduced[name]["cpu_ms"]
+        return reduced
 
     return {"queries": queries, "geomean": over_all(statistics.geometric_mean), "total": over_all(sum)}
 
 
-def table(result: dict) -> str:
-    """What people read; a ratio below 1 means that RustyDB is faster."""
-    lines = [
-        "            RustyDB ms          DuckDB ms       RustyDB/",
-        "query      min    median      min    median       DuckDB",
-        "-" * 56,
-    ]
-    for number, entry in result["queries"].items():
-        ours, theirs = entry["rustydb"], entry["duckdb"]
-        lines.append(
-            f"q{number:<4} {ours['min_ms']:9.2f} {ours['median_ms']:9.2f} "
-            f"{theirs['min_ms']:8.2f} {theirs['median_ms']:9.2f} {entry['ratio']:10.2f}x"
-        )
-    lines.append("-" * 56)
-    for name in ("geomean", "total"):
-        entry = result[name]
-        lines.append(f"{name:8} {entry['rustydb_ms']:6.2f} {'':9} {entry['duckdb_ms']:8.2f} {'':9} {entry['ratio']:10.2f}x")
+def table(result: dict, engines: list) -> str:
+    """What people read (Markdown); a ratio below 1 means that RustyDB is faster."""
+    peers = [engine.name for engine in engines[1:]]
+    header = ["query", "RustyDB ms", "median", "CPU ms"]
+    for name in peers:
+        header += [f"{name} ms", "median", "CPU ms", "ratio", "CPU ratio"]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---:|" * len(header)]
+
+    def line(title: str, entry: dict) -> str:
+        def times(one: dict) -> list[str]:
+            return [f"{one['min_ms']:.1f}", f"{one['median_ms']:.1f}" if "median_ms" in one else "", f"{one['cpu_ms']:.1f}"]
+
+        cells = [title] + times(entry["rustydb"])
+        for name in peers:
+            cells += times(entry[name]) + [f"{entry[name]['ratio']:.2f}x", f"{entry[name]['cpu_ratio']:.2f}x"]
+        return "| " + " | ".join(cells) + " |"
+
+    lines += [line(f"q{number}", entry) for number, entry in result["queries"].items()]
+    lines += [line(name, result[name]) for name in ("geomean", "total")]
+    lines.append("")
     for name, seconds in result["load_seconds"].items():
         lines.append(f"load {name}: " + ("reused" if seconds is None else f"{seconds:.2f} s"))
-    lines.append(f"peak memory of rustydb: {result['rustydb_peak_memory_bytes'] / 2**20:.0f} MiB")
+    for name, memory in result["peak_memory_bytes"].items():
+        lines.append(f"peak memory {name}: {memory / 2**20:.0f} MiB")
     return "\n".join(lines)
 
 
@@ -227,19 +267,26 @@ def main() -> None:
         build("-p", "rustydb")
         binary = ROOT / "target" / "release" / "rustydb"
     parquet = chosen.parquet or export(chosen.scale, chosen.work / f"parquet-sf{chosen.scale}")
-    rustydb, duckdb = RustyDB(binary.resolve(), chosen), DuckDB(parquet.resolve(), chosen)
-    result = figures(measure(rustydb, duckdb, chosen.rounds))
+    sys.path.insert(0, str(ANSWERS))
+    from make_answers import query_text
+
+    rustydb = RustyDB(binary.resolve(), chosen)
+    # The first start loads; its times are thrown away, and it says which queries there are.
+    queries = {number: query_text(number, float(chosen.scale)) for number in rustydb.run({})}
+    engines = [rustydb] + [Peer(name, parquet.resolve(), chosen) for name in chosen.peers]
+    result = figures(measure(engines, queries, chosen.rounds), engines)
     result = {
         "scale": float(chosen.scale),
         "rounds": chosen.rounds,
         "runs_per_round": chosen.runs,
         "threads": chosen.threads,
+        "memory_limit": chosen.memory_limit,
         # Null when an earlier start of this command had loaded already.
-        "load_seconds": {"rustydb": rustydb.load_seconds, "duckdb": duckdb.load_seconds},
-        "rustydb_peak_memory_bytes": rustydb.peak_memory_bytes,
+        "load_seconds": {engine.name: engine.load_seconds for engine in engines},
+        "peak_memory_bytes": {engine.name: engine.peak_memory_bytes for engine in engines},
         **result,
     }
-    print(table(result))
+    print(table(result, engines))
     if chosen.json:
         chosen.json.write_text(json.dumps(result, indent=2) + "\n")
 
