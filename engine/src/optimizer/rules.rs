@@ -1,10 +1,14 @@
 //! Which of DataFusion's rules run, and with which options.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use datafusion::common::tree_node::TreeNode;
 use datafusion::config::ConfigOptions;
+use datafusion::error::Result;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::ExecutionPlan;
 
 use super::aggregate_rule::DirectAggregate;
 use super::decimal_rule::NarrowDecimals;
@@ -22,6 +26,31 @@ pub(crate) fn configure(options: &mut ConfigOptions) {
     options.optimizer.enable_round_robin_repartition = false;
 }
 
+/// DataFusion's rule that hands dynamic filters down to the scans, for plans in which it is safe. DataFusion 55 finds a
+/// filter's column in an operator's input by name; a join of a table with itself has names twice, the filter reaches the
+/// wrong column, and rows are lost (`it::join_order` finds such queries). So a plan with a name twice in one schema goes without.
+#[derive(Debug)]
+struct DynamicFilters(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
+
+impl PhysicalOptimizerRule for DynamicFilters {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, options: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let ambiguous = plan.exists(|operator| {
+            let schema = operator.schema();
+            let mut names = HashSet::new();
+            Ok(!schema.fields().iter().all(|field| names.insert(field.name())))
+        })?;
+        if ambiguous { Ok(plan) } else { self.0.optimize(plan, options) }
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn schema_check(&self) -> bool {
+        self.0.schema_check()
+    }
+}
+
 /// The physical rules, in order.
 pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = Vec::new();
@@ -31,7 +60,9 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
             // Before this rule aggregations still stand as they were planned: two stages, nothing in between.
             "EnsureRequirements" => rules.extend([Arc::new(DirectAggregate) as _, rule]),
             // After all rules that compare or move expressions.
-            "FilterPushdown(Post)" => rules.extend([Arc::new(NarrowDecimals) as _, rule]),
+            "FilterPushdown(Post)" => {
+                rules.extend([Arc::new(NarrowDecimals) as _, Arc::new(DynamicFilters(rule)) as _])
+            }
             _ => rules.push(rule),
         }
     }
