@@ -18,6 +18,7 @@ use crate::options::{DatabaseLocation, DatabaseOptions};
 use crate::runtime::Runtimes;
 use crate::session::Session;
 use crate::sql::arithmetic::SqlArithmetic;
+use crate::sql::checked_sum;
 use crate::sql::plan_cache::PlanCache;
 use crate::sql::single_row::SingleRow;
 use crate::users::{self, Users};
@@ -211,6 +212,9 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
         .with_analyzer_rule(Arc::new(SingleRow::default()));
     if let Some(all) = builder.scalar_functions().take() {
         *builder.scalar_functions() = Some(functions::of_sql(all));
+    }
+    if let Some(all) = builder.aggregate_functions().take() {
+        *builder.aggregate_functions() = Some(checked_sum::checked(all));
     }
     builder.build()
 }

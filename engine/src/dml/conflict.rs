@@ -11,11 +11,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
-use arrow::datatypes::{DataType, UInt32Type};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, filter, filter_record_batch, take_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, UInt32Type};
 use arrow::row::{OwnedRow, RowConverter, SortField};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::catalog::MemTable;
+use datafusion::common::{Column, NullEquality};
+use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{self, ConflictTarget, DoUpdate, Ident, Spanned};
 use rustydb_storage::{TableDef, Transaction};
 
@@ -25,6 +28,7 @@ use super::modify::{assigned_values, run};
 use super::rows::RowCheck;
 use super::scope::RowScope;
 use super::syntax::{cast, column, quoted};
+use crate::catalog::provider::ColumnTable;
 use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::context::StatementContext;
@@ -40,6 +44,8 @@ const ORIGIN: &str = "row to insert";
 
 /// What to do with rows whose key is taken.
 pub(crate) struct OnConflict {
+    /// What decides whether there is a conflict; of DO UPDATE, one.
+    arbiters: Vec<Arbiter>,
     update: Option<ConflictUpdate>,
 }
 
@@ -68,11 +74,12 @@ impl OnConflict {
         clause: ConflictClause,
     ) -> Result<Self> {
         let ConflictClause { target, update } = clause;
-        if let Some(target) = target {
-            check_target(table, target)?;
-        }
+        let arbiters = match target {
+            Some(target) => vec![arbiter_of(table, target)?],
+            None => arbiters_of(table),
+        };
         let update = update.map(|update| ConflictUpdate::new(context, table, alias, update)).transpose()?;
-        Ok(OnConflict { update })
+        Ok(OnConflict { arbiters, update })
     }
 
     /// The plan of DO UPDATE over no rows, which tells the types of its parameters.
@@ -84,37 +91,41 @@ impl OnConflict {
     /// changed, and what they are now, in the order of `rows`.
     pub(crate) async fn insert(self, subject: Subject<'_, '_>, rows: RecordBatch) -> Result<(u64, RecordBatch)> {
         let Subject { statement, transaction, context, table } = subject;
-        if table.primary_key.is_empty() || rows.num_rows() == 0 {
+        if self.arbiters.is_empty() || rows.num_rows() == 0 {
             drop(context);
             return Ok((insert_rows(statement, transaction, table, &rows).await?, rows));
         }
-        let key_columns = table.key_columns().iter().map(|column| Arc::clone(rows.column(*column)));
-        let keys = key_batch(table, &key_columns.collect::<Vec<_>>())?;
-        let taken = transaction.view().lookup(table.id, &keys).await?;
-        let first: HashSet<u32> = first_of_each(keys.columns())?.values().iter().copied().collect();
-        let is_first = |row: usize| u32::try_from(row).is_ok_and(|row| first.contains(&row));
-        if let (Some(_), Some(_)) = (&self.update, (0..taken.len()).find(|row| !taken[*row] && !is_first(*row))) {
-            return Err(second_time());
+        // Of each arbiter, the proposed rows whose value is taken, and what has it: origin, then the stored columns.
+        let mut holders = Vec::with_capacity(self.arbiters.len());
+        for arbiter in &self.arbiters {
+            holders.push(arbiter.holders(statement, transaction, table, &rows).await?);
         }
-        let free: Vec<u32> =
-            (0u32..).zip(&taken).filter(|(row, taken)| !**taken && first.contains(row)).map(|(row, _)| row).collect();
-        let free = UInt32Array::from(free);
+        let mut taken = vec![false; rows.num_rows()];
+        for found in &holders {
+            for origin in found.column(0).as_primitive::<UInt32Type>().values() {
+                taken[*origin as usize] = true;
+            }
+        }
+        let free = self.free_rows(&rows, &taken)?;
         let new_rows = take_record_batch(&rows, &free)?;
         let Some(update) = self.update else {
             drop(context);
             return Ok((insert_rows(statement, transaction, table, &new_rows).await?, new_rows));
         };
-        let taken = BooleanArray::from(taken);
-        let (proposed, proposed_keys) = (filter_record_batch(&rows, &taken)?, filter_record_batch(&keys, &taken)?);
-        let origins: ArrayRef = Arc::new(UInt32Array::from_iter_values(
-            (0u32..).zip(taken.values()).filter(|(_, taken)| *taken).map(|(row, _)| row),
-        ));
-        let (changed, changed_origins, mut touched) = if proposed.num_rows() == 0 {
+        if free.len() + taken.iter().filter(|taken| **taken).count() < rows.num_rows() {
+            return Err(second_time());
+        }
+        let found = holders.swap_remove(0);
+        let (changed, changed_origins, mut touched) = if found.num_rows() == 0 {
             drop(context);
             (RecordBatch::new_empty(Arc::clone(&table.schema)), UInt32Array::from(Vec::<u32>::new()), 0)
         } else {
-            let old = existing_rows(transaction, table, &proposed_keys).await?;
-            let columns = old.columns().iter().chain(proposed.columns()).cloned().chain([origins]).collect();
+            let origins = found.column(0).as_primitive::<UInt32Type>();
+            let proposed = take_record_batch(&rows, origins)?;
+            let old = &found.columns()[1..];
+            let mut columns = old.to_vec();
+            columns.extend(proposed.columns().iter().cloned());
+            columns.push(Arc::clone(found.column(0)));
             let check = RowCheck::new(&context, table)?;
             let found = run(statement, context, update.plan(table, vec![columns])?).await?;
             let keys = key_batch(table, found.columns())?;
@@ -122,21 +133,112 @@ impl OnConflict {
                 return Err(second_time());
             }
             let width = keys.num_columns();
-            let changed =
-                check.conform(&found.columns()[width..width + table.schema.fields().len()], found.num_rows())?;
-            let origins = found.column(width + table.schema.fields().len()).as_primitive::<UInt32Type>().clone();
+            let end = width + table.schema.fields().len();
+            let changed = check.conform(&found.columns()[width..end], found.num_rows())?;
+            let origins = found.column(end).as_primitive::<UInt32Type>().clone();
             let touched = update_rows(statement, transaction, table, &keys, &changed, &update.assigned).await?;
             (changed, origins, touched)
         };
         touched += insert_rows(statement, transaction, table, &new_rows).await?;
         // In the order of the rows that came.
-        let mut order: Vec<(u32, u32)> =
-            free.values().iter().chain(changed_origins.values()).copied().zip(0u32..).collect();
+        let origins = free.values().iter().chain(changed_origins.values()).copied();
+        let mut order: Vec<(u32, u32)> = origins.zip(0u32..).collect();
         order.sort_unstable();
         let order = UInt32Array::from_iter_values(order.into_iter().map(|(_, place)| place));
         let all = concat_batches(&table.schema, [&new_rows, &changed])?;
         Ok((touched, take_record_batch(&all, &order)?))
     }
+
+    /// The rows that conflict neither with what is there nor with an earlier one of them.
+    fn free_rows(&self, rows: &RecordBatch, taken: &[bool]) -> Result<UInt32Array> {
+        let mut keys = Vec::with_capacity(self.arbiters.len());
+        for Arbiter { columns, nulls_distinct } in &self.arbiters {
+            let columns: Vec<ArrayRef> = columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
+            let sort_fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
+            let encoded = RowConverter::new(sort_fields)?.convert_columns(&columns)?;
+            let unlike_all = |row: usize| *nulls_distinct && columns.iter().any(|column| column.is_null(row));
+            let own: Vec<Option<OwnedRow>> =
+                (0..rows.num_rows()).map(|row| (!unlike_all(row)).then(|| encoded.row(row).owned())).collect();
+            keys.push((own, HashSet::new()));
+        }
+        let mut free = Vec::new();
+        for row in (0..rows.num_rows()).filter(|row| !taken[*row]) {
+            let repeated = keys.iter().any(|(own, seen)| own[row].as_ref().is_some_and(|key| seen.contains(key)));
+            if !repeated {
+                keys.iter_mut().for_each(|(own, seen)| seen.extend(own[row].take()));
+                free.push(u32::try_from(row).map_err(|_| Error::internal("too many rows in one batch"))?);
+            }
+        }
+        Ok(UInt32Array::from(free))
+    }
+}
+
+/// The columns of a table that a row is unique by.
+struct Arbiter {
+    columns: Vec<usize>,
+    nulls_distinct: bool,
+}
+
+fn arbiters_of(table: &TableDef) -> Vec<Arbiter> {
+    let key =
+        (!table.primary_key.is_empty()).then(|| Arbiter { columns: table.primary_key.clone(), nulls_distinct: false });
+    let unique = table.indexes.iter().filter(|index| index.unique);
+    let unique = unique.map(|index| Arbiter { columns: index.columns.clone(), nulls_distinct: index.nulls_distinct });
+    key.into_iter().chain(unique).collect()
+}
+
+impl Arbiter {
+    /// Which proposed rows have their value taken, and by what: the row's number, then the stored row's columns.
+    async fn holders(
+        &self,
+        statement: &Statement<'_>,
+        transaction: &Transaction,
+        table: &Arc<TableDef>,
+        rows: &RecordBatch,
+    ) -> Result<RecordBatch> {
+        let origins: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..u32::try_from(rows.num_rows()).unwrap_or(0)));
+        if self.columns == table.primary_key {
+            let key_columns = table.key_columns().iter().map(|column| Arc::clone(rows.column(*column)));
+            let keys = key_batch(table, &key_columns.collect::<Vec<_>>())?;
+            let taken = BooleanArray::from(transaction.view().lookup(table.id, &keys).await?);
+            let old = existing_rows(transaction, table, &filter_record_batch(&keys, &taken)?).await?;
+            let origins = filter(&origins, &taken)?;
+            let columns = [("row", origins)].into_iter();
+            let named = old.columns().iter().map(|column| ("old", Arc::clone(column)));
+            let (names, columns): (Vec<&str>, Vec<ArrayRef>) = columns.chain(named).unzip();
+            return batch_of(&names, columns);
+        }
+        let mut columns: Vec<ArrayRef> = self.columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
+        columns.push(origins);
+        let names: Vec<String> = (0..columns.len()).map(|place| place.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let proposed = batch_of(&names, columns)?;
+        let context = statement.context(transaction.view());
+        let source = provider_as_source(Arc::new(MemTable::try_new(proposed.schema(), vec![vec![proposed]])?));
+        let proposed = LogicalPlanBuilder::scan("proposed", source, None)?.build()?;
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        for (place, column) in self.columns.iter().enumerate() {
+            left.push(Column::new(Some("old"), table.schema.field(*column).name()));
+            right.push(Column::new(Some("proposed"), place.to_string()));
+        }
+        let nulls = match self.nulls_distinct {
+            true => NullEquality::NullEqualsNothing,
+            false => NullEquality::NullEqualsNull,
+        };
+        let source = provider_as_source(Arc::new(ColumnTable::with_hidden_columns(table, context.view())?));
+        let old = LogicalPlanBuilder::scan("old", source, None)?;
+        let joined = old.join_detailed(proposed, JoinType::Inner, (left, right), None, nulls)?;
+        let origin = Expr::Column(Column::new(Some("proposed"), self.columns.len().to_string()));
+        let mut list = vec![origin];
+        let stored = table.storage_schema().fields().iter();
+        list.extend(stored.map(|field| Expr::Column(Column::new(Some("old"), field.name()))));
+        run(statement, context, joined.project(list)?.build()?).await
+    }
+}
+
+fn batch_of(names: &[&str], columns: Vec<ArrayRef>) -> Result<RecordBatch> {
+    let fields = names.iter().zip(&columns).map(|(name, column)| Field::new(*name, column.data_type().clone(), true));
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)?)
 }
 
 /// The visible rows with these keys, one for each, in the same order.
@@ -163,8 +265,9 @@ impl ConflictUpdate {
     fn new(context: &StatementContext, table: &Arc<TableDef>, alias: Option<&Ident>, update: DoUpdate) -> Result<Self> {
         let DoUpdate { assignments, selection } = update;
         let alias = alias.cloned().unwrap_or_else(|| quoted(&table.name));
-        let mut scope =
-            RowScope::default().with(&fold(&alias), table.schema.fields()).with(EXCLUDED, table.schema.fields());
+        let mut scope = RowScope::default()
+            .with(&fold(&alias), table.storage_schema().fields())
+            .with(EXCLUDED, table.schema.fields());
         scope.push_hidden(ORIGIN, &DataType::UInt32);
         // A column by its name alone is the target's.
         let target = |expr: ast::Expr| scope.resolve(context, of_target(expr, table, &alias));
@@ -192,7 +295,7 @@ impl ConflictUpdate {
         }
         let values = self.values.iter().enumerate();
         list.extend(values.map(|(column, value)| value.clone().alias(format!("new {column}"))));
-        list.push(self.scope.column(2 * table.schema.fields().len())?);
+        list.push(self.scope.column(table.storage_schema().fields().len() + table.schema.fields().len())?);
         Ok(plan.project(list)?.build()?)
     }
 }
@@ -228,33 +331,41 @@ fn of_target(mut expr: ast::Expr, table: &TableDef, alias: &Ident) -> ast::Expr 
     expr
 }
 
-/// The target must name a constraint that makes rows unique: here, the primary key.
-fn check_target(table: &TableDef, target: ConflictTarget) -> Result<()> {
+/// The constraint or index that a conflict target names.
+fn arbiter_of(table: &TableDef, target: ConflictTarget) -> Result<Arbiter> {
     match target {
         ConflictTarget::Columns(names) => {
             let mut columns = Vec::with_capacity(names.len());
             for name in &names {
                 columns.push(column_index(table, &fold(name)).map_err(|error| error.at(place(name.span)))?);
             }
-            columns.sort_unstable();
-            columns.dedup();
-            let mut key = table.primary_key.clone();
-            key.sort_unstable();
-            if columns == key {
-                return Ok(());
-            }
-            Err(Error::new(
-                sqlstate::INVALID_COLUMN_REFERENCE,
-                "there is no unique or exclusion constraint matching the ON CONFLICT specification",
-            ))
+            let sorted = |columns: &[usize]| {
+                let mut sorted = columns.to_vec();
+                sorted.sort_unstable();
+                sorted.dedup();
+                sorted
+            };
+            let wanted = sorted(&columns);
+            arbiters_of(table).into_iter().find(|arbiter| sorted(&arbiter.columns) == wanted).ok_or_else(|| {
+                Error::new(
+                    sqlstate::INVALID_COLUMN_REFERENCE,
+                    "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+                )
+            })
         }
         ConflictTarget::OnConstraint(name) => {
             let (_, constraint) = table_name(&name)?;
             if !table.primary_key.is_empty() && constraint == table.primary_key_name() {
-                return Ok(());
+                return Ok(Arbiter { columns: table.primary_key.clone(), nulls_distinct: false });
             }
-            let message = format!("constraint \"{constraint}\" for table \"{}\" does not exist", table.name);
-            Err(Error::new(sqlstate::UNDEFINED_OBJECT, message).at(place(name.span())))
+            let index = table.indexes.iter().find(|index| index.unique && index.name == constraint);
+            match index {
+                Some(index) => Ok(Arbiter { columns: index.columns.clone(), nulls_distinct: index.nulls_distinct }),
+                None => {
+                    let message = format!("constraint \"{constraint}\" for table \"{}\" does not exist", table.name);
+                    Err(Error::new(sqlstate::UNDEFINED_OBJECT, message).at(place(name.span())))
+                }
+            }
         }
     }
 }

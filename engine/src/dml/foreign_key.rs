@@ -216,39 +216,34 @@ pub(crate) async fn check_rows_of(
     table: &Arc<TableDef>,
     foreign_key: &ForeignKey,
 ) -> Result<()> {
-    {
-        transaction.lock_table(foreign_key.parent, LockMode::Share, None).await?;
-        let view = transaction.newest_view().await?;
-        let parent = parent_of(&view, foreign_key)?;
-        let context = statement.context(view);
-        let plan = |context: &StatementContext| -> Result<LogicalPlan> {
-            let names: Vec<String> =
-                foreign_key.columns.iter().map(|column| qualified("child", table, *column)).collect();
-            let parent_names: Vec<String> =
-                foreign_key.parent_columns.iter().map(|column| qualified("parent", &parent, *column)).collect();
-            let refers = names.iter().map(|name| col(name.as_str()).is_not_null()).reduce(Expr::and);
-            let parent = scan(context, "parent", &parent, &foreign_key.parent_columns)?.build()?;
-            let mut child = scan(context, "child", table, &foreign_key.columns)?;
-            if let Some(refers) = refers {
-                child = child.filter(refers)?;
-            }
-            let columns = (
-                names.iter().map(String::as_str).collect::<Vec<_>>(),
-                parent_names.iter().map(String::as_str).collect(),
-            );
-            Ok(child.join(parent, JoinType::LeftAnti, columns, None)?.limit(0, Some(1))?.build()?)
-        };
-        let orphan = match first_row(statement, &context, plan(&context)?).await {
-            // A hash table of the keys does not fit: sort both sides instead, which spills.
-            Err(error) if error.sqlstate() == sqlstate::OUT_OF_MEMORY => {
-                let context = context.with_options(|options| options.optimizer.prefer_hash_join = false);
-                first_row(statement, &context, plan(&context)?).await?
-            }
-            result => result?,
-        };
-        if let Some(orphan) = orphan {
-            return Err(no_parent(table, foreign_key, &foreign_key.columns, &parent, &key_text(&orphan, 0)?));
+    transaction.lock_table(foreign_key.parent, LockMode::Share, None).await?;
+    let view = transaction.newest_view().await?;
+    let parent = parent_of(&view, foreign_key)?;
+    let context = statement.context(view);
+    let plan = |context: &StatementContext| -> Result<LogicalPlan> {
+        let names: Vec<String> = foreign_key.columns.iter().map(|column| qualified("child", table, *column)).collect();
+        let parent_names: Vec<String> =
+            foreign_key.parent_columns.iter().map(|column| qualified("parent", &parent, *column)).collect();
+        let refers = names.iter().map(|name| col(name.as_str()).is_not_null()).reduce(Expr::and);
+        let parent = scan(context, "parent", &parent, &foreign_key.parent_columns)?.build()?;
+        let mut child = scan(context, "child", table, &foreign_key.columns)?;
+        if let Some(refers) = refers {
+            child = child.filter(refers)?;
         }
+        let columns =
+            (names.iter().map(String::as_str).collect::<Vec<_>>(), parent_names.iter().map(String::as_str).collect());
+        Ok(child.join(parent, JoinType::LeftAnti, columns, None)?.limit(0, Some(1))?.build()?)
+    };
+    let orphan = match first_row(statement, &context, plan(&context)?).await {
+        // A hash table of the keys does not fit: sort both sides instead, which spills.
+        Err(error) if error.sqlstate() == sqlstate::OUT_OF_MEMORY => {
+            let context = context.with_options(|options| options.optimizer.prefer_hash_join = false);
+            first_row(statement, &context, plan(&context)?).await?
+        }
+        result => result?,
+    };
+    if let Some(orphan) = orphan {
+        return Err(no_parent(table, foreign_key, &foreign_key.columns, &parent, &key_text(&orphan, 0)?));
     }
     Ok(())
 }

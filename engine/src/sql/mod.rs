@@ -7,6 +7,7 @@
 pub(crate) mod arithmetic;
 mod balance;
 pub(crate) mod check;
+pub(crate) mod checked_sum;
 pub(crate) mod context;
 pub(crate) mod copy_syntax;
 mod depth;

@@ -93,7 +93,7 @@ pub(crate) enum MainStatement {
 /// A query, or a changing statement in the clothes of one.
 pub(crate) enum RoutedQuery {
     Query(Box<Query>),
-    Write(Write),
+    Write(Box<Write>),
 }
 
 /// Tells whether a query changes rows: by its body, or in its WITH.
@@ -107,7 +107,7 @@ pub(super) fn route_query(mut query: Box<Query>) -> Result<RoutedQuery> {
             return Ok(RoutedQuery::Query(query));
         }
         let with = query.with.take();
-        return body_as_write(*query, with).map(RoutedQuery::Write);
+        return body_as_write(*query, with).map(|write| RoutedQuery::Write(Box::new(write)));
     }
     let Some(With { with_token, recursive, cte_tables }) = query.with.take() else {
         return Err(Error::internal("a changing step came from nowhere"));
@@ -148,7 +148,7 @@ pub(super) fn route_query(mut query: Box<Query>) -> Result<RoutedQuery> {
         query.with = with;
         MainStatement::Query(query)
     };
-    Ok(RoutedQuery::Write(Write::With(Box::new(WithStatement { steps, main }))))
+    Ok(RoutedQuery::Write(Box::new(Write::With(Box::new(WithStatement { steps, main })))))
 }
 
 /// The changing statement that a query without WITH consists of.

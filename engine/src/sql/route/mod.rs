@@ -93,7 +93,7 @@ fn route_sql(statement: Statement) -> Result<Routed> {
         Statement::Query(query) => match route_query(query)? {
             RoutedQuery::Query(query) if !query.locks.is_empty() => Ok(Routed::SelectAndLock(take_locks(query)?)),
             RoutedQuery::Query(query) => Ok(Routed::Query(query)),
-            RoutedQuery::Write(statement) => write(statement),
+            RoutedQuery::Write(statement) => Ok(Routed::Write(statement)),
         },
         Statement::Lock(Lock { tables, lock_mode, nowait }) => {
             let names = tables.into_iter().map(|LockTableTarget { name, only: _, has_asterisk: _ }| name).collect();
