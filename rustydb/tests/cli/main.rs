@@ -12,3 +12,4 @@ mod serve;
 mod sql;
 mod support;
 mod tpch;
+mod upgrade;
