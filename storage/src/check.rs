@@ -7,6 +7,7 @@
 //! |---|---|
 //! | a segment | the others |
 //! | the log | what the manifest names, without the rows of the log |
+//! | an older manifest | everything: it is not needed, but not what was written either |
 //! | the newest manifest, `FORMAT` | nothing: it alone says what the store consists of |
 //!
 //! Not looked at: whether rows refer to rows that exist (the engine checks foreign keys when rows change), and files that
@@ -21,6 +22,7 @@ use crate::catalog::TableId;
 use crate::column_cache::{ColumnCache, ColumnSource};
 use crate::error::{Error, Result};
 use crate::files::FileObjects;
+use crate::manifest;
 use crate::options::StoreOptions;
 use crate::segment::Segment;
 use crate::store::{Version, files_of, recovery};
@@ -85,6 +87,9 @@ pub async fn check(options: StoreOptions) -> Result<CheckReport> {
         Err(other) => return Err(other),
     };
     report.log_records = recovered.log_records;
+    for (file, detail) in manifest::damaged_older(columns.objects.as_ref(), recovered.manifest.number).await? {
+        report.findings.push(Finding { file, detail });
+    }
     let version = recovered.version;
     for table in version.catalog.tables() {
         report.tables += 1;
@@ -99,7 +104,7 @@ pub async fn check(options: StoreOptions) -> Result<CheckReport> {
         if let Some(part) = version.active.table(table.id) {
             part.collect_visible(None, Timestamp::MAX, usize::MAX, |_| false, |_, _, _| report.rows += 1);
         }
-        if report.findings.is_empty() {
+        if report.findings.iter().all(|finding| finding.file.starts_with(manifest::MANIFEST_DIRECTORY)) {
             check_unique(&version, table.id, &mut report).await?;
         }
     }

@@ -127,13 +127,31 @@ async fn numbers(objects: &dyn ObjectStore) -> Result<Vec<u64>> {
 /// The newest manifest, or `None` in a store that never had one. A damaged one is an error: an older manifest would
 /// bring back a past that the log no longer continues.
 pub(crate) async fn load_newest(objects: &dyn ObjectStore) -> Result<Option<Manifest>> {
-    let Some(number) = numbers(objects).await?.pop() else {
-        return Ok(None);
-    };
+    match numbers(objects).await?.pop() {
+        Some(number) => load(objects, number).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn load(objects: &dyn ObjectStore, number: u64) -> Result<Manifest> {
     let path = path_of(number);
     let read = async { objects.get(&Path::from(path.as_str())).await?.bytes().await };
     let data = read.await.map_err(|error| failed(&format!("reading {path}"), error))?;
-    Manifest::decode(&path, &data).map(Some)
+    Manifest::decode(&path, &data)
+}
+
+/// The manifests before `newest` that are damaged: files, and what is wrong with them.
+pub(crate) async fn damaged_older(objects: &dyn ObjectStore, newest: u64) -> Result<Vec<(String, String)>> {
+    let mut damaged = Vec::new();
+    for number in numbers(objects).await?.into_iter().filter(|number| *number < newest) {
+        match load(objects, number).await {
+            Err(Error::Corruption { file, detail }) => damaged.push((file, detail)),
+            Err(error @ Error::FutureFormat { .. }) => damaged.push((path_of(number), error.to_string())),
+            Err(other) => return Err(other),
+            Ok(_) => {}
+        }
+    }
+    Ok(damaged)
 }
 
 /// Writes a manifest under its number; fails if another writer took it.

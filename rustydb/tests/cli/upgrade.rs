@@ -26,7 +26,9 @@ fn a_database_of_format_1_is_read_checked_and_written_to() {
     };
     run(directory.path(), &["check", "--data", "db"]).expect_status(0);
     assert_eq!(
-        answer("SELECT count(*) AS n, sum(price) AS price, sum(code) AS code, max(name) AS name, min(weight) AS w FROM item"),
+        answer(
+            "SELECT count(*) AS n, sum(price) AS price, sum(code) AS code, max(name) AS name, min(weight) AS w FROM item"
+        ),
         "n,price,code,name,w\n201,5184.73,200920,unnamed,0.5\n"
     );
     assert_eq!(
