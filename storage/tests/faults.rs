@@ -190,7 +190,13 @@ async fn a_flipped_byte_in_any_file_is_found_by_the_check_and_never_read_as_data
 
 #[tokio::test]
 async fn damage_to_the_log_does_not_hide_damage_to_segments() {
-    let (pristine, _) = sound_store().await;
+    let (pristine, store, table) = store_with(keyed("t")).await;
+    for id in 1..=2 {
+        insert(&store, table, &[(id, "in a segment")]).await.unwrap();
+        store.flush().await.unwrap();
+    }
+    insert(&store, table, &[(3, "in the log")]).await.unwrap();
+    store.close().await.unwrap();
     let paths: Vec<String> = pristine.paths().into_iter().map(|(path, _)| path).collect();
     let log = paths.iter().find(|path| path.starts_with("log/")).unwrap();
     let segments: Vec<&String> = paths.iter().filter(|path| path.starts_with("segments/")).collect();
