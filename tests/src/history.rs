@@ -83,7 +83,7 @@ pub async fn check_history(promise: Promise, seed: u64) -> Result<(), String> {
     let described = |error: String| format!("seed {seed}: {error}");
     let directory = tempfile::tempdir().map_err(|error| described(error.to_string()))?;
     let options =
-        || DatabaseOptions { query_threads: Some(2), ..DatabaseOptions::directory(&directory.path().join("data")) };
+        || DatabaseOptions { query_threads: Some(2), ..DatabaseOptions::directory(directory.path().join("data")) };
     let failed = |error: Error| described(format!("{error:?}"));
     let mut database = Database::open(options()).await.map_err(failed)?;
     let session = database.connect();

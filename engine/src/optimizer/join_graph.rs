@@ -34,6 +34,9 @@ use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::projection::ProjectionExec;
 
+/// What is done to the plan of each relation.
+pub(super) type Rewrite<'a> = dyn FnMut(&Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> + 'a;
+
 /// A set of relations, one bit each.
 pub(super) type Relations = u32;
 
@@ -92,10 +95,7 @@ pub(super) struct JoinGraph {
 
 impl JoinGraph {
     /// Takes the region apart whose top is `plan`; `None` if `plan` is no join. `inner` is applied to every relation.
-    pub(super) fn of(
-        plan: &Arc<dyn ExecutionPlan>,
-        inner: &mut dyn FnMut(&Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Option<JoinGraph>> {
+    pub(super) fn of(plan: &Arc<dyn ExecutionPlan>, inner: &mut Rewrite<'_>) -> Result<Option<JoinGraph>> {
         if !is_join(plan) || count_relations(plan) > RELATIONS_MAX {
             return Ok(None);
         }
@@ -146,11 +146,7 @@ impl JoinGraph {
     }
 
     /// Adds the part of the region below `plan`; returns the columns of its output.
-    fn add(
-        &mut self,
-        plan: &Arc<dyn ExecutionPlan>,
-        inner: &mut dyn FnMut(&Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Vec<usize>> {
+    fn add(&mut self, plan: &Arc<dyn ExecutionPlan>, inner: &mut Rewrite<'_>) -> Result<Vec<usize>> {
         if let Some(join) = plan.downcast_ref::<HashJoinExec>().filter(|join| can_reorder(join)) {
             return self.add_hash_join(join, inner);
         }
@@ -195,11 +191,7 @@ impl JoinGraph {
         (first_column..first_column + width).collect()
     }
 
-    fn add_hash_join(
-        &mut self,
-        join: &HashJoinExec,
-        inner: &mut dyn FnMut(&Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Vec<usize>> {
+    fn add_hash_join(&mut self, join: &HashJoinExec, inner: &mut Rewrite<'_>) -> Result<Vec<usize>> {
         let anti = matches!(join.join_type(), JoinType::LeftAnti | JoinType::RightAnti);
         let (left, right, output) = match join.join_type() {
             JoinType::LeftSemi | JoinType::LeftAnti => {

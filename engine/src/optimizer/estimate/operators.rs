@@ -10,7 +10,7 @@ use datafusion::physical_expr::{PhysicalExpr, conjunction};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::filter::FilterExec;
-use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, JoinOnRef, NestedLoopJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::union::UnionExec;
@@ -196,9 +196,7 @@ fn group_count(input: &Estimate, aggregate: &AggregateExec, groups: &[ColumnEsti
 /// A join as it stands in a plan.
 fn of_join(plan: &dyn ExecutionPlan, left: &Estimate, right: &Estimate, columns: usize) -> Estimate {
     let index = |expr: &Arc<dyn PhysicalExpr>| expr.downcast_ref::<Column>().map(Column::index);
-    let pairs = |on: &[(Arc<dyn PhysicalExpr>, Arc<dyn PhysicalExpr>)]| -> Vec<(Option<usize>, Option<usize>)> {
-        on.iter().map(|(left, right)| (index(left), index(right))).collect()
-    };
+    let pairs = |on: JoinOnRef<'_>| on.iter().map(|(left, right)| (index(left), index(right))).collect::<Vec<_>>();
     let (on, join_type, residual, projection) = if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
         (pairs(join.on()), *join.join_type(), join.filter().is_some(), join.projection.clone())
     } else if let Some(join) = plan.downcast_ref::<SortMergeJoinExec>() {
