@@ -14,6 +14,7 @@
 //! made from subqueries can be moved like any other join.
 
 mod aggregate_rule;
+mod cooperative_rule;
 mod decimal_rule;
 mod estimate;
 mod join_build;

@@ -11,6 +11,7 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::aggregate_rule::DirectAggregate;
+use super::cooperative_rule::CooperativeJoins;
 use super::decimal_rule::NarrowDecimals;
 use super::join_rule::JoinOrder;
 
@@ -61,7 +62,8 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
             "EnsureRequirements" => rules.extend([Arc::new(DirectAggregate) as _, rule]),
             // After all rules that compare or move expressions.
             "FilterPushdown(Post)" => {
-                rules.extend([Arc::new(NarrowDecimals) as _, Arc::new(DynamicFilters(rule)) as _])
+                let joins = Arc::new(CooperativeJoins);
+                rules.extend([Arc::new(NarrowDecimals) as _, joins as _, Arc::new(DynamicFilters(rule)) as _])
             }
             _ => rules.push(rule),
         }

@@ -1,0 +1,46 @@
+//! Lets every join be interrupted.
+//!
+//! A task that polls an operator gets control back only when the operator says that it has to wait. Scans say so now and
+//! then, so that a timeout, a cancellation or another query gets its turn. But a join may make billions of rows out of a
+//! few batches of its inputs, each handed over at once, and never ask a scan again: `SELECT sum(a.x) FROM many a CROSS
+//! JOIN many b CROSS JOIN many c` ran on for hours after its client had gone. So joins take part in the runtime's
+//! budget of uninterrupted steps themselves.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::config::ConfigOptions;
+use datafusion::error::Result;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
+
+/// Puts [`CooperativeExec`] on top of each join.
+#[derive(Debug)]
+pub(super) struct CooperativeJoins;
+
+impl PhysicalOptimizerRule for CooperativeJoins {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _options: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        plan.transform_up(|plan| {
+            let is_join = plan.downcast_ref::<HashJoinExec>().is_some()
+                || plan.downcast_ref::<NestedLoopJoinExec>().is_some()
+                || plan.downcast_ref::<CrossJoinExec>().is_some()
+                || plan.downcast_ref::<SortMergeJoinExec>().is_some();
+            Ok(if is_join {
+                Transformed::yes(Arc::new(CooperativeExec::new(plan)) as _)
+            } else {
+                Transformed::no(plan)
+            })
+        })
+        .data()
+    }
+
+    fn name(&self) -> &str {
+        "cooperative_joins"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
