@@ -102,6 +102,12 @@ impl Segment {
         self.created.load(Ordering::Acquire)
     }
 
+    /// Keeps the file of a staged segment from now on: a manifest or log record that names it is about to be written, and
+    /// if that fails, it may be on the disk nevertheless. A file that nothing names is removed by the next start.
+    pub(crate) fn keep(&self) {
+        self.obsolete.store(false, Ordering::Release);
+    }
+
     /// Turns a staged segment into a committed one.
     pub(crate) fn commit(&self, timestamp: Timestamp) {
         self.obsolete.store(false, Ordering::Release);

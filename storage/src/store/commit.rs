@@ -263,7 +263,10 @@ impl Inner {
             let mut timeline = self.timeline.lock();
             (timeline.allocate(), timeline.watermark())
         };
-        let lsn = self.log.append(&commit.record(timestamp)?)?;
+        let record = commit.record(timestamp)?;
+        let staged = commit.writes.tables().flat_map(|(_, writes)| &writes.staged);
+        staged.for_each(|segment| segment.keep());
+        let lsn = self.log.append(&record)?;
         self.log.wait_durable(lsn).await?;
 
         let mut next = version.successor();

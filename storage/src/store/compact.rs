@@ -169,6 +169,7 @@ impl Inner {
             }
             replace(&committer.manifest, task, outputs, merged)?
         };
+        outputs.iter().for_each(|output| output.keep());
         manifest::store(self.columns.objects.as_ref(), &manifest).await?;
         {
             let mut committer = self.committer.lock().await;

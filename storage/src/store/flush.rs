@@ -80,6 +80,7 @@ impl Inner {
             }
         }
         let manifest = self.describe(&frozen, &flushed)?;
+        flushed.iter().for_each(|new| new.segment.keep());
         manifest::store(self.columns.objects.as_ref(), &manifest).await?;
         let log_start = manifest.log_start;
         self.install(manifest, flushed).await;
