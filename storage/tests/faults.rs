@@ -238,3 +238,27 @@ async fn a_writer_that_lost_its_lock_is_fenced_off() {
     store.close().await.unwrap();
     assert_eq!(check(options(&files)).await.unwrap().findings, []);
 }
+
+#[tokio::test]
+async fn one_failed_call_after_which_the_disk_is_well_again_loses_nothing() {
+    let total = {
+        let files = MemoryFiles::new();
+        run_history(&open(&files).await, |_, _| {}).await.unwrap();
+        files.changes()
+    };
+    for calls in 0..total {
+        let files = MemoryFiles::new();
+        files.fail_once_after(calls);
+        let mut states: Vec<BTreeMap<i64, String>> = Vec::new();
+        if let Ok(store) = Store::open(options(&files)).await {
+            let _ = run_history(&store, |_, state| states.push(state)).await;
+            let _ = store.close().await;
+        }
+        // The process is restarted on the same disk, with all that the failed call had done.
+        files.break_lock();
+        files.fail_once_after(u64::MAX / 2);
+        let found = recovered(&files).await.unwrap_or_default();
+        let expected = states.last().cloned().unwrap_or_default();
+        assert!(found == expected || is_next_state(states.len(), &found).await, "failure at call {calls}: {found:?}");
+    }
+}

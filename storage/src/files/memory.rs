@@ -29,6 +29,7 @@ struct State {
     locked: bool,
     calls: u64,
     fail_from_call: Option<u64>,
+    fail_call: Option<u64>,
 }
 
 /// A directory that exists in memory only. Clones share it, so a store can be opened again on what an earlier one left.
@@ -74,6 +75,12 @@ impl MemoryFiles {
         state.fail_from_call = calls.map(|more| state.calls + more);
     }
 
+    /// Lets `calls` more changing calls succeed, fails the next one, and none after it.
+    pub fn fail_once_after(&self, calls: u64) {
+        let mut state = self.state.lock();
+        state.fail_call = Some(state.calls + calls);
+    }
+
     /// Overwrites bytes behind the store's back, to test that it notices.
     pub fn damage(&self, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let content = self.state.lock().names.get(path).cloned();
@@ -108,6 +115,9 @@ impl MemoryFiles {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "injected failure"));
         }
         state.calls += 1;
+        if state.fail_call.is_some_and(|call| call + 1 == state.calls) {
+            return Err(io::Error::other("injected failure"));
+        }
         Ok(state)
     }
 
