@@ -159,7 +159,8 @@ fn renamed(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 async fn run(plan: ReadyPlan, sender: mpsc::Sender<Result<RecordBatch>>) -> Result<()> {
     let schema = plan.schema();
     let renames = !Arc::ptr_eq(&schema, &plan.plan.schema());
-    let mut rows = execute_stream(plan.plan, plan.context)?;
+    // The context is kept to the end: it may hold the right to run this plan.
+    let mut rows = execute_stream(plan.plan, Arc::clone(&plan.context))?;
     while let Some(batch) = rows.next().await {
         let batch = if renames { renamed(batch?, &schema)? } else { batch? };
         if sender.send(Ok(batch)).await.is_err() {

@@ -17,6 +17,7 @@ mod aggregate_rule;
 mod cooperative_rule;
 mod decimal_rule;
 mod estimate;
+mod explain;
 mod join_build;
 mod join_cost;
 mod join_graph;
@@ -24,4 +25,5 @@ mod join_order;
 mod join_rule;
 mod rules;
 
+pub(crate) use explain::with_estimates;
 pub(crate) use rules::{configure, first_late_rule, physical_rules};

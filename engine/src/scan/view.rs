@@ -11,6 +11,7 @@ use datafusion::execution::TaskContext;
 use parking_lot::Mutex;
 use rustydb_storage::{ReadView, ScanRequest, ScanUnit, Store};
 
+use crate::sql::plan_cache::Lease;
 use crate::{Error, Result};
 
 /// The view of the data a statement runs against, and the queues of its scans.
@@ -18,6 +19,8 @@ pub(crate) struct ExecutionView {
     view: ReadView,
     store: Store,
     scans: Mutex<HashMap<u64, Vec<Run>>>,
+    /// Of the plan that runs, if it needs one. Whatever writes a subquery's value has the task's context, and so this.
+    lease: Mutex<Option<Lease>>,
 }
 
 /// One pass over a table: each partition takes part once. An operator that runs its input again (a recursive query)
@@ -29,7 +32,7 @@ struct Run {
 
 impl ExecutionView {
     pub(crate) fn new(view: ReadView, store: Store) -> Self {
-        ExecutionView { view, store, scans: Mutex::default() }
+        ExecutionView { view, store, scans: Mutex::default(), lease: Mutex::default() }
     }
 
     pub(crate) fn of(context: &TaskContext) -> Result<Arc<ExecutionView>> {
@@ -37,6 +40,11 @@ impl ExecutionView {
             .session_config()
             .get_extension::<ExecutionView>()
             .ok_or_else(|| Error::internal("a table was read outside a statement"))
+    }
+
+    /// Keeps `lease` as long as this view.
+    pub(crate) fn hold(&self, lease: Lease) {
+        *self.lease.lock() = Some(lease);
     }
 
     pub(crate) fn view(&self) -> &ReadView {

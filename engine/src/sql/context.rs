@@ -38,6 +38,7 @@ use datafusion::physical_plan::operator_statistics::StatisticsRegistry;
 use datafusion::prelude::SessionConfig;
 use rustydb_storage::{ObjectDef, ObjectKind, ReadView, Store, TableDef, TableId};
 
+use super::plan_cache::Lease;
 use super::types::CastTypes;
 use crate::catalog::information_schema::{self, INFORMATION_SCHEMA, VirtualTable};
 use crate::catalog::provider::ColumnTable;
@@ -158,6 +159,13 @@ impl StatementContext {
 
     pub(crate) fn view(&self) -> &ReadView {
         &self.view
+    }
+
+    /// Keeps `lease` until nothing of this statement runs any more.
+    pub(crate) fn hold(&self, lease: Lease) -> Result<()> {
+        let view = self.config.get_extension::<ExecutionView>();
+        view.ok_or_else(|| Error::internal("a statement has no view to run against"))?.hold(lease);
+        Ok(())
     }
 
     pub(crate) fn shared(&self) -> &SessionState {

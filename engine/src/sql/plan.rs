@@ -10,8 +10,10 @@ use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{
     Analyze, Explain, ExplainFormat, LogicalPlan, PlanType, StringifiedPlan, ToStringifiedPlan,
 };
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::analyze::AnalyzeExec;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
+use datafusion::physical_plan::explain::ExplainExec;
+use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 
@@ -19,8 +21,8 @@ use super::check::check_queries;
 use super::context::StatementContext;
 use super::interval::durations_as_intervals;
 use super::names::shown;
-use super::plan_cache::PlanCache;
-use crate::optimizer::first_late_rule;
+use super::plan_cache::{PlanCache, fresh_copy};
+use crate::optimizer::{first_late_rule, with_estimates};
 use crate::{Error, Result, error::sqlstate};
 
 /// A query ready to run: what `RecordStream` and the writers take.
@@ -148,8 +150,51 @@ fn optimize_with(
 
 /// Optimises a logical plan and turns it into operators.
 pub(crate) async fn make_ready(context: &StatementContext, plan: LogicalPlan) -> Result<ReadyPlan> {
-    let plan = context.create_physical_plan(&plan).await?;
+    let operators = context.create_physical_plan(&plan).await?;
+    let plan = match &plan {
+        LogicalPlan::Explain(explained) => explain_with_estimates(context, explained, operators).await?,
+        LogicalPlan::Analyze(_) => analyze_with_estimates(operators)?,
+        _ => operators,
+    };
     Ok(ReadyPlan { plan, context: context.task_ctx() })
+}
+
+/// Puts the cost model's estimates into the description of the final plan.
+async fn explain_with_estimates(
+    context: &StatementContext,
+    explained: &Explain,
+    operators: Arc<dyn ExecutionPlan>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let Some(description) = operators.downcast_ref::<ExplainExec>() else { return Ok(operators) };
+    let shown = |step: &StringifiedPlan| step.plan_type == PlanType::FinalPhysicalPlan;
+    if !description.stringified_plans().iter().any(shown) {
+        return Ok(operators);
+    }
+    let options = &Session::config(context).options().explain;
+    let plan = with_estimates(&context.create_physical_plan(&explained.plan).await?);
+    let plan = displayable(plan.as_ref());
+    let text = match explained.explain_format {
+        ExplainFormat::Tree => {
+            plan.set_tree_maximum_render_width(options.tree_maximum_render_width).tree_render().to_string()
+        }
+        _ => plan
+            .set_show_statistics(options.show_statistics)
+            .set_show_schema(options.show_schema)
+            .indent(explained.verbose)
+            .to_string(),
+    };
+    let steps = description.stringified_plans().iter().map(|step| match shown(step) {
+        true => StringifiedPlan::new(PlanType::FinalPhysicalPlan, text.clone()),
+        false => step.clone(),
+    });
+    Ok(Arc::new(ExplainExec::new(operators.schema(), steps.collect(), description.verbose())))
+}
+
+/// Puts the cost model's estimates beside what EXPLAIN ANALYZE counts.
+fn analyze_with_estimates(operators: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let Some(analyzed) = operators.downcast_ref::<AnalyzeExec>() else { return Ok(operators) };
+    let input = with_estimates(analyzed.input());
+    Ok(replace_children_if_necessary(operators, vec![input])?)
 }
 
 /// The same for the text of a query, which is found in or added to the plan cache.
@@ -162,7 +207,7 @@ pub(crate) async fn make_ready_and_keep(
     let early = context.clone().without_late_rules();
     let operators = early.create_physical_plan(&plan).await?;
     cache.keep(text, &plan, &operators, context)?;
-    finish(context, reset_plan_states(operators)?)
+    finish(context, fresh_copy(operators)?)
 }
 
 /// The query of this text from the plan cache, if it is there.

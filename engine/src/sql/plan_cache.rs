@@ -16,19 +16,22 @@
 //!   count put in place of a scan.
 //!
 //! What operators share while they run (a hash table, a dynamic filter) belongs to one execution: each gets a copy of the
-//! operators with fresh state, and only then the late rules connect dynamic filters with scans.
+//! operators with fresh state, and only then the late rules connect dynamic filters with scans. One thing cannot be copied:
+//! the place where an uncorrelated scalar subquery puts its value, which expressions point to. A plan that has one is run by
+//! one execution at a time, which holds its [`Lease`]; who comes meanwhile plans anew.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::catalog::Session;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use parking_lot::Mutex;
 use rustydb_storage::{Catalog, TableId};
@@ -74,6 +77,25 @@ struct CachedPlan {
     options: Arc<ConfigOptions>,
     search_path: Arc<[String]>,
     rows: Vec<(TableId, usize)>,
+    /// Of a plan that one execution at a time may run: whether one does.
+    leased: Option<Arc<AtomicBool>>,
+}
+
+/// The right to run a plan whose copies share a place for results. Until it is dropped nobody else gets that plan.
+#[derive(Debug)]
+pub(crate) struct Lease(Arc<AtomicBool>);
+
+impl Lease {
+    fn take(leased: &Arc<AtomicBool>) -> Option<Lease> {
+        let free = leased.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        free.then(|| Lease(Arc::clone(leased)))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 impl CachedPlan {
@@ -97,7 +119,7 @@ impl PlanCache {
         self.plans.lock().by_text.contains_key(text)
     }
 
-    /// The plan for `text`, if there is one that fits; with fresh state, still without the late rules.
+    /// The plan for `text`, if there is one that fits and is free; with fresh state, still without the late rules.
     pub(crate) fn find(&self, text: &str, context: &StatementContext) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let found = {
             let mut plans = self.plans.lock();
@@ -113,7 +135,11 @@ impl PlanCache {
             self.plans.lock().by_text.remove(text);
             return Ok(None);
         }
-        Ok(Some(reset_plan_states(Arc::clone(&found.plan))?))
+        if let Some(leased) = &found.leased {
+            let Some(lease) = Lease::take(leased) else { return Ok(None) };
+            context.hold(lease)?;
+        }
+        Ok(Some(fresh_copy(Arc::clone(&found.plan))?))
     }
 
     /// Keeps `plan`, made from `logical` without the late rules, if it may be used again.
@@ -129,8 +155,13 @@ impl PlanCache {
         }
         let Some(tables) = stored_tables(logical)? else { return Ok(()) };
         // A table without a scan was answered from its exact row count, which is true only now.
-        if has_shared_results(plan)? || count_scans(plan)? < tables.len() {
+        if count_scans(plan)? < tables.len() {
             return Ok(());
+        }
+        // The plan just made is also the first to be run.
+        let leased = has_shared_results(plan)?.then(Arc::default);
+        if let Some(lease) = leased.as_ref().and_then(Lease::take) {
+            context.hold(lease)?;
         }
         let view = context.view();
         let rows = tables.into_iter().map(|table| Ok((table, view.rows(table)?))).collect::<Result<_>>()?;
@@ -140,6 +171,7 @@ impl PlanCache {
             options: Arc::clone(Session::config(context).options()),
             search_path: Arc::clone(context.search_path()),
             rows,
+            leased,
         };
         let mut plans = self.plans.lock();
         if plans.by_text.len() >= PLANS_MAX {
@@ -151,6 +183,32 @@ impl PlanCache {
         plans.by_text.insert(text.into(), Entry { plan: Arc::new(kept), used });
         Ok(())
     }
+}
+
+/// A copy of `plan` whose operators remember nothing of an earlier run.
+pub(crate) fn fresh_copy(plan: Arc<dyn ExecutionPlan>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+    plan.transform_up(|operator| {
+        let fresh = operator.reset_state()?;
+        Ok(Transformed::yes(match fresh.downcast_ref::<AggregateExec>() {
+            Some(aggregate) if aggregate.dynamic_filter_expr().is_some() => with_fresh_filter(aggregate)?,
+            _ => fresh,
+        }))
+    })
+    .data()
+}
+
+/// DataFusion 55 keeps the filter by which `min(x)` and `max(x)` skip rows, `x < 5`, over `reset_state`: the next run would
+/// find no rows at all.
+fn with_fresh_filter(aggregate: &AggregateExec) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+    let fresh = AggregateExec::try_new(
+        *aggregate.mode(),
+        aggregate.group_expr().clone(),
+        aggregate.aggr_expr().to_vec(),
+        aggregate.filter_expr().to_vec(),
+        Arc::clone(aggregate.input()),
+        aggregate.input_schema(),
+    )?;
+    Ok(Arc::new(fresh.with_new_limit_options(aggregate.limit_options())))
 }
 
 /// The tables a plan reads, or `None` if it would not mean the same when run again.
@@ -196,7 +254,18 @@ fn count_scans(plan: &Arc<dyn ExecutionPlan>) -> DataFusionResult<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_similar;
+    use std::sync::Arc;
+
+    use super::{Lease, is_similar};
+
+    #[test]
+    fn a_lease_is_given_to_one_at_a_time() {
+        let leased = Arc::default();
+        let first = Lease::take(&leased);
+        assert!(first.is_some() && Lease::take(&leased).is_none());
+        drop(first);
+        assert!(Lease::take(&leased).is_some());
+    }
 
     #[test]
     fn growth_matters_for_large_tables_only() {

@@ -56,6 +56,32 @@ async fn analyze_shows_what_each_operator_did() {
 }
 
 #[tokio::test]
+async fn estimates_are_shown_with_every_operator_and_beside_what_came() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (id int PRIMARY KEY, a int)").await;
+    run(&session, "INSERT INTO t SELECT v, v % 4 FROM generate_series(1, 1000) AS g(v)").await;
+    session.database().flush().await.unwrap();
+    let sql = "SELECT x.a, count(*) FROM t x JOIN t y ON x.id = y.id WHERE x.id <= 500 GROUP BY x.a";
+    let operators = |plan: Vec<String>| -> Vec<String> {
+        let plan = plan.join("\n");
+        let physical = plan.split("physical_plan|").nth(1).or_else(|| plan.split("Plan with Metrics|").nth(1)).unwrap();
+        physical.lines().filter(|line| line.contains("Exec")).map(str::to_owned).collect()
+    };
+    let plan = operators(query(&session, &format!("EXPLAIN {sql}")).await);
+    assert!(plan.len() > 3 && plan.iter().all(|line| line.contains("estimated_rows=")), "{plan:#?}");
+    let scan = |plan: &[String], what: &str| {
+        plan.iter()
+            .any(|line| line.contains("ColumnScanExec") && line.contains("filters=[id <= 500]") && line.contains(what))
+    };
+    assert!(scan(&plan, "estimated_rows=499") || scan(&plan, "estimated_rows=500"), "{plan:#?}");
+    let plan = operators(query(&session, &format!("EXPLAIN ANALYZE {sql}")).await);
+    assert!(plan.iter().all(|line| line.contains("estimated_rows=") && line.contains("metrics=[")), "{plan:#?}");
+    assert!(scan(&plan, "output_rows=500"), "{plan:#?}");
+    let tree = query(&session, &format!("EXPLAIN (FORMAT tree) {sql}")).await.join("\n");
+    assert!(tree.contains("estimated_rows"), "{tree}");
+}
+
+#[tokio::test]
 async fn row_counts_are_answered_without_reading() {
     let session = with_table().await;
     session.database().flush().await.unwrap();

@@ -1,5 +1,8 @@
 //! A query that comes again is not planned again, and nobody can tell but by the clock.
 
+use futures::StreamExt;
+use rustydb_engine::StatementResult;
+
 use crate::helpers::*;
 
 #[tokio::test]
@@ -87,6 +90,59 @@ async fn executions_of_one_plan_do_not_disturb_each_other() {
     let sessions: Vec<_> = (0..8).map(|_| session.database().connect()).collect();
     let answers = futures::future::join_all(sessions.iter().map(|session| query(session, sql))).await;
     assert!(answers.iter().all(|answer| *answer == expected), "{answers:?}");
+}
+
+/// An operator that skips rows by what it has seen so far must not skip by what it saw in an earlier run.
+#[tokio::test]
+async fn what_an_operator_found_out_does_not_hold_in_the_next_run() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (id int PRIMARY KEY, a int)").await;
+    run(&session, "INSERT INTO t SELECT v, v FROM generate_series(1, 20000) AS g(v)").await;
+    session.database().flush().await.unwrap();
+    for (change, low, high) in [
+        ("UPDATE t SET a = a WHERE id = 1", 1, 20_000),
+        ("DELETE FROM t WHERE a < 10", 10, 20_000),
+        ("UPDATE t SET a = 500 WHERE a > 500", 10, 500),
+    ] {
+        run(&session, change).await;
+        for _ in 0..3 {
+            assert_eq!(query(&session, "SELECT min(a), max(a) FROM t").await, [format!("{low}|{high}")]);
+            assert_eq!(query(&session, "SELECT min(a) FROM t WHERE id > 0").await, [format!("{low}")]);
+            assert_eq!(query(&session, "SELECT a FROM t ORDER BY a DESC, id LIMIT 1").await, [format!("{high}")]);
+            let join = "SELECT count(*) FROM t x JOIN t y ON x.id = y.a WHERE x.a <= (SELECT min(a) FROM t)";
+            assert_eq!(query(&session, join).await, ["1"]);
+        }
+    }
+}
+
+/// A subquery's value is in a place that copies of a plan share: an execution must neither see another's, nor lose its own.
+#[tokio::test]
+async fn executions_of_a_plan_with_a_subquery_keep_their_own_values() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (id int PRIMARY KEY, a int)").await;
+    run(&session, "INSERT INTO t SELECT v, v FROM generate_series(1, 200000) AS g(v)").await;
+    let sql = "SELECT id FROM t WHERE a <= (SELECT min(a) FROM t) + 100000";
+    assert_eq!(query(&session, sql).await.len(), 100_001);
+    // A reader that takes its time, while the answer changes under it.
+    let StatementResult::Rows(mut slow) = session.execute(sql, &[]).await.unwrap() else { panic!("a query") };
+    let mut rows = slow.next().await.unwrap().unwrap().num_rows();
+    let other = session.database().connect();
+    run(&other, "DELETE FROM t WHERE a < 50000").await;
+    for _ in 0..3 {
+        assert_eq!(query(&other, sql).await.len(), 100_001);
+        run(&other, "INSERT INTO t VALUES (1, 1)").await;
+        assert_eq!(query(&other, sql).await.len(), 50_003, "1, and 50000 to 100001");
+        run(&other, "DELETE FROM t WHERE id = 1").await;
+    }
+    while let Some(batch) = slow.next().await {
+        rows += batch.unwrap().num_rows();
+    }
+    assert_eq!(rows, 100_001);
+    // One that was given up in the middle leaves nothing behind.
+    let StatementResult::Rows(mut given_up) = session.execute(sql, &[]).await.unwrap() else { panic!("a query") };
+    given_up.next().await.unwrap().unwrap();
+    drop(given_up);
+    assert_eq!(query(&session, sql).await.len(), 100_001);
 }
 
 #[tokio::test]
