@@ -4,6 +4,8 @@
 //! engine's own, so that the shell shows both alike. One client is one session on the server: `BEGIN`, `SET` and the
 //! like last from one `execute` to the next.
 
+mod prepared;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -26,6 +28,8 @@ use rustydb_engine::Position;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
+
+pub use prepared::RemoteStatement;
 
 use crate::status::{DETAIL, HINT, POSITION, SQLSTATE, detail_suffix, hint_suffix, position_suffix};
 

@@ -49,6 +49,6 @@ mod throttle;
 mod upload;
 mod wrapper;
 
-pub use client::{RemoteClient, RemoteError, RemoteOptions, RemoteResult, RemoteStream, RemoteTable};
+pub use client::{RemoteClient, RemoteError, RemoteOptions, RemoteResult, RemoteStatement, RemoteStream, RemoteTable};
 pub use options::{FlightOptions, Limits, TlsFiles};
 pub use server::{FlightListener, FlightServer, ServerError};
