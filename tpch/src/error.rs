@@ -79,4 +79,39 @@ pub enum Error {
         /// The query's text.
         statement: String,
     },
+    /// A call that the database of TPC-C refused.
+    #[error(transparent)]
+    Database(#[from] crate::tpcc::Failure),
+    /// A transaction failed in a way that running it again does not mend.
+    #[error("a {kind} transaction failed: {failure}")]
+    Transaction {
+        /// The kind of transaction.
+        kind: &'static str,
+        /// How it failed.
+        failure: crate::tpcc::Failure,
+    },
+    /// The store holds TPC-C of another size.
+    #[error(
+        "this database holds TPC-C with {found}, not {wanted}; use --warehouses {warehouses}, or another data directory"
+    )]
+    OtherWarehouses {
+        /// The size that it has.
+        found: String,
+        /// The size that was asked for.
+        wanted: String,
+        /// Its warehouses.
+        warehouses: i32,
+    },
+    /// A table of TPC-C's name exists, and it was not TPC-C that made it.
+    #[error("this database has a table of its own that TPC-C needs: {message}; use another data directory")]
+    ForeignTable {
+        /// What the database says.
+        message: String,
+    },
+    /// There is nothing to check.
+    #[error("this database holds no complete TPC-C; run without --check-only first")]
+    NotLoaded,
+    /// Somebody asked for the end before there was anything to report.
+    #[error("interrupted; the next start goes on with the load")]
+    Interrupted,
 }
