@@ -5,10 +5,12 @@
 //! standard error, so that output can always be piped.
 
 mod certificates;
+mod chbench;
 mod check;
 mod init;
 mod serve;
 mod sql;
+mod tpcc;
 mod tpch;
 
 use crate::config::units;
@@ -35,6 +37,8 @@ Examples:
   rustydb init                                   an administrator and certificates for a server
   rustydb sql --url grpc://127.0.0.1:50051       a prompt on that server
   rustydb tpch --scale 1                         generate, load, run and verify TPC-H
+  rustydb tpcc --warehouses 1                    run and verify transactions derived from TPC-C
+  rustydb chbench --analysts 1                   the same beside analytical queries
   rustydb check --data ./rustydb-data            look for damage in a closed database
 
 Exit status:
@@ -70,6 +74,8 @@ enum Command {
     Serve(serve::Arguments),
     Sql(sql::Arguments),
     Tpch(tpch::Arguments),
+    Tpcc(tpcc::Arguments),
+    Chbench(chbench::Arguments),
     Check(check::Arguments),
 }
 
@@ -131,6 +137,10 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments, log),
         Command::Sql(arguments) => start_logging(log.as_deref().unwrap_or("warn")).and_then(|()| sql::run(arguments)),
         Command::Tpch(arguments) => start_logging(log.as_deref().unwrap_or("warn")).and_then(|()| tpch::run(arguments)),
+        Command::Tpcc(arguments) => start_logging(log.as_deref().unwrap_or("warn")).and_then(|()| tpcc::run(arguments)),
+        Command::Chbench(arguments) => {
+            start_logging(log.as_deref().unwrap_or("warn")).and_then(|()| chbench::run(arguments))
+        }
         Command::Check(arguments) => {
             start_logging(log.as_deref().unwrap_or("warn")).and_then(|()| check::run(arguments))
         }

@@ -5,14 +5,14 @@ use crate::support::{directory, run};
 #[test]
 fn every_command_explains_itself_with_examples_and_exit_statuses() {
     let directory = directory();
-    for command in ["serve", "sql", "tpch", "check"] {
+    for command in ["serve", "sql", "tpch", "tpcc", "chbench", "check"] {
         let help = run(directory.path(), &[command, "--help"]).expect_status(0).stdout;
         for part in ["Usage: rustydb", "Examples:", &format!("rustydb {command} "), "Exit status:", "--data <DIR>"] {
             assert!(help.contains(part), "{part:?} is not in the help of {command}:\n{help}");
         }
     }
     let help = run(directory.path(), &["--help"]).expect_status(0).stdout;
-    for part in ["serve", "sql", "tpch", "check", "Examples:", "Exit status:"] {
+    for part in ["serve", "sql", "tpch", "tpcc", "chbench", "check", "Examples:", "Exit status:"] {
         assert!(help.contains(part), "{part:?} is not in the help:\n{help}");
     }
 }
@@ -27,6 +27,9 @@ fn defaults_are_in_the_help() {
         ("sql", "[default: table]"),
         ("tpch", "./tpch-data/sf<N>"),
         ("tpch", "[default: 3]"),
+        ("tpcc", "[default: ./tpcc-data]"),
+        ("tpcc", "10 for a new one"),
+        ("chbench", "[default: 1]"),
         ("check", "[default: ./rustydb-data]"),
     ] {
         let help = run(directory.path(), &[command, "--help"]).expect_status(0).stdout;
@@ -58,6 +61,10 @@ fn a_wrong_command_line_ends_with_status_2_and_changes_nothing() {
         &["sql", "-f", "no-such-file.sql"],
         &["tpch", "--scale", "many"],
         &["tpch", "--queries", "23"],
+        &["tpcc", "--warehouses", "0"],
+        &["tpcc", "--mode", "fast"],
+        &["tpcc", "--url", "bogus"],
+        &["chbench", "--analysts", "0"],
         &["tpch", "--runs", "0"],
         &["check", "--log", "=,="],
     ] {

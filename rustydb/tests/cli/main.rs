@@ -11,5 +11,6 @@ mod prompt;
 mod serve;
 mod sql;
 mod support;
+mod tpcc;
 mod tpch;
 mod upgrade;
