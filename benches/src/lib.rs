@@ -7,11 +7,15 @@
 //! cargo bench -p rustydb-benches --bench scan          reading LINEITEM at scale 0.1
 //! cargo bench -p rustydb-benches --bench tpch          the 22 queries at scale 0.1, one after the other
 //! python3 benches/side_by_side/side_by_side.py         RustyDB and DuckDB on the same data, in one run
+//! cargo run --release -p rustydb-benches --bin transactions
+//!                                                      RustyDB, PostgreSQL and SQLite, TPC-C-derived, in one run
 //! ```
 //!
 //! This crate is no part of the tests: a benchmark says how fast, a test says whether right, and no timing is asserted
 //! anywhere. It measures through the engine's public interface only, on the data of `rustydb-tpch`, so that what is
 //! measured is what a user gets. Machines differ and are noisy: figures are worth quoting only as ratios of one run.
+
+pub mod peers;
 
 use std::sync::Arc;
 
