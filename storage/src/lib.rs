@@ -20,7 +20,7 @@
 //! * **Checked**: every byte read from disk is compared with its checksum; damage is an error with the file's name.
 //!
 //! Where to read on: `store/mod.rs` (the open store), `store/commit.rs`, `store/flush.rs`, `store/recovery.rs`,
-//! `memtable.rs`, `segment/mod.rs`, `log/mod.rs`. This crate knows Arrow and Parquet, and neither SQL nor DataFusion.
+//! `memtable/mod.rs`, `segment/mod.rs`, `log/mod.rs`. This crate knows Arrow and Parquet, and neither SQL nor DataFusion.
 
 mod block;
 mod bulk;
@@ -48,6 +48,7 @@ mod serial;
 mod sketch;
 mod statistics;
 mod store;
+mod sync;
 mod transaction;
 mod view;
 

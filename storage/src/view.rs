@@ -203,7 +203,7 @@ impl ReadView {
             })
             .sum();
         let in_memory: usize =
-            version.memtables().filter_map(|(memtable, _)| memtable.table(table)).map(|part| part.versions()).sum();
+            version.memtables().filter_map(|(memtable, _)| memtable.table(table)).map(|part| part.keys()).sum();
         Ok(in_segments + in_memory + writes.map_or(0, |writes| writes.rows.len()))
     }
 
@@ -225,7 +225,7 @@ impl ReadView {
         }
         for (memtable, _) in version.memtables() {
             if let Some(part) = memtable.table(table) {
-                rows += part.versions();
+                rows += part.keys();
                 exact = false;
             }
         }

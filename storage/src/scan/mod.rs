@@ -97,7 +97,7 @@ impl ScanUnit {
     pub fn rows_max(&self) -> usize {
         match &self.source {
             Source::Segment { rows, .. } => rows.len(),
-            Source::Memtable { part, .. } => part.versions(),
+            Source::Memtable { part, .. } => part.keys(),
             Source::Pending { writes } => writes.rows.len(),
         }
     }

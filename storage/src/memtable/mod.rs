@@ -1,11 +1,16 @@
 //! The newest rows, in memory, in key order, with their recent past.
 //!
 //! ```text
+//!  Memtable ── one part for each table ─┬─ rows     tree: key ──▶ chain of versions
+//!                                       └─ indexes  tree: value‖key           (one for each secondary index)
+//!
 //!  key bytes ──▶ chain: (ts 9, row) ─▶ (ts 7, removed) ─▶ (ts 4, row)
 //!                        newest                              oldest somebody may still read
 //! ```
-//! Readers never wait: the index is a lock-free skip list, a chain is a linked list that only grows at its head and is
-//! only cut at its tail. Writers are serialised by the store's commit lock, so a chain has one writer at a time.
+//! [`tree`] is the ordered map and says what a look-up costs; [`chain`] is what lies in it. Several commits may write at
+//! the same time, readers never wait for more than the copying of a few bytes. The versions of one key come in the order
+//! of their commits, because a commit that meets another one on a key waits until that has put its rows in (see
+//! `store/commit.rs`).
 //!
 //! A *frozen* memtable takes no new rows. When a row in it is changed, the new version goes to the active memtable and
 //! the frozen chain gets a `removed` mark, so that a scan can take the union of both without comparing keys. The marks
@@ -15,15 +20,22 @@
 //! Entries of secondary indexes lie beside the rows, `value‖key` in byte order. They are only added: an entry whose row
 //! has another value by now, or none, is told by looking at the row (see [`crate::index`]).
 
+mod batch;
+mod chain;
+mod directory;
+mod leaf;
+#[cfg(test)]
+mod model;
+mod search;
+mod slab;
+mod tree;
+
 use std::collections::HashMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use crossbeam_skiplist::SkipMap;
-use crossbeam_skiplist::map::Entry;
 use parking_lot::{Mutex, RwLock};
 use rustydb_txn::Timestamp;
 
@@ -31,116 +43,33 @@ use crate::catalog::{IndexId, TableDef, TableId};
 use crate::encoding::KeyEncoder;
 use crate::error::Result;
 use crate::index::Interval;
+pub(crate) use batch::Batch;
+use chain::Chain;
+pub(crate) use chain::ChainState;
+use tree::Tree;
 
-/// Memory one version costs beside its key and row: skip-list node, chain head, version and their counters.
-const VERSION_OVERHEAD_BYTES: usize = 160;
+/// Memory a key costs beside its bytes and its first version: the rest of its entry, its head, and a quarter of a leaf's
+/// places that are empty.
+const KEY_OVERHEAD_BYTES: usize = 56;
 
-/// Memory an index entry costs beside its bytes: a skip-list node and the box.
-const ENTRY_OVERHEAD_BYTES: usize = 64;
+/// Memory an index entry costs beside its bytes.
+const ENTRY_OVERHEAD_BYTES: usize = 32;
 
-#[derive(Debug)]
-struct Version {
-    timestamp: Timestamp,
-    /// `None`: the key has no row from this timestamp on.
-    row: Option<Bytes>,
-    older: ArcSwapOption<Version>,
-    /// Versions in the chain from here on, at most.
-    length: usize,
-    /// The chain is cut when it gets this long.
-    cut_at: usize,
-}
+/// So many bytes of the log are worth a flush as much as one in memory.
+const LOGGED_PER_KEPT: usize = 4;
 
-/// Chains shorter than this are not worth cutting.
-const CUT_LENGTH_MIN: usize = 8;
-
-impl Drop for Version {
-    /// Unlinks the rest of the chain in a loop; the derived drop would recurse once per version.
-    fn drop(&mut self) {
-        let mut next = self.older.swap(None);
-        while let Some(version) = next.and_then(Arc::into_inner) {
-            next = version.older.swap(None);
-        }
-    }
-}
-
-/// The versions of one key.
-#[derive(Debug)]
-struct Chain {
-    newest: ArcSwapOption<Version>,
-}
-
-/// What a chain says about its key at some timestamp.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ChainState {
-    /// The key has this row, written at this timestamp.
-    Row(Bytes, Timestamp),
-    /// The key's row here has ended.
-    Removed,
-    /// The chain began later: look further.
-    Unknown,
-}
-
-impl Chain {
-    /// A chain of one version.
-    fn of(timestamp: Timestamp, row: Option<Bytes>) -> Chain {
-        let version = Version { timestamp, row, older: ArcSwapOption::empty(), length: 1, cut_at: CUT_LENGTH_MIN };
-        Chain { newest: ArcSwapOption::from_pointee(version) }
-    }
-
-    fn at(&self, timestamp: Timestamp) -> ChainState {
-        let mut next = self.newest.load_full();
-        while let Some(version) = next {
-            if version.timestamp <= timestamp {
-                return match &version.row {
-                    Some(row) => ChainState::Row(row.clone(), version.timestamp),
-                    None => ChainState::Removed,
-                };
-            }
-            next = version.older.load_full();
-        }
-        ChainState::Unknown
-    }
-
-    /// Adds a newest version and, now and then, drops those that nobody at or after `watermark` can reach. A chain is
-    /// looked through again when it has doubled, so a snapshot that keeps it long does not make each push slow.
-    fn push(&self, timestamp: Timestamp, row: Option<Bytes>, watermark: Timestamp) {
-        let older = self.newest.load_full();
-        let (mut length, mut cut_at) =
-            older.as_ref().map_or((1, CUT_LENGTH_MIN), |older| (older.length + 1, older.cut_at));
-        if length >= cut_at {
-            length = 1 + older.as_ref().map_or(0, |older| cut(older, watermark));
-            cut_at = CUT_LENGTH_MIN.max(2 * length);
-        }
-        let version = Version { timestamp, row, older: ArcSwapOption::from(older), length, cut_at };
-        self.newest.store(Some(Arc::new(version)));
-    }
-}
-
-/// Cuts a chain behind the newest version that a reader at `watermark` sees; returns how many are left.
-fn cut(newest: &Arc<Version>, watermark: Timestamp) -> usize {
-    let mut left = 1;
-    let mut version = Arc::clone(newest);
-    while version.timestamp > watermark {
-        let Some(older) = version.older.load_full() else { return left };
-        version = older;
-        left += 1;
-    }
-    version.older.store(None);
-    left
-}
+/// `value‖key` → length of the value.
+type IndexEntries = Tree<u32>;
 
 /// One table's part of a memtable.
 #[derive(Debug, Default)]
 pub(crate) struct TableMemtable {
-    chains: SkipMap<Box<[u8]>, Chain>,
-    versions: AtomicUsize,
+    rows: Tree<Chain>,
+    keys: AtomicUsize,
     /// Keys whose row here was replaced or removed while the memtable was frozen, and when.
     superseded: Mutex<Vec<(Box<[u8]>, Timestamp)>>,
     indexes: RwLock<HashMap<IndexId, Arc<IndexEntries>>>,
 }
-
-/// `value‖key` → length of the value.
-type IndexEntries = SkipMap<Box<[u8]>, u32>;
 
 /// A row an index look-up found.
 #[derive(Debug)]
@@ -151,9 +80,37 @@ pub(crate) struct IndexedRow<'a> {
 }
 
 impl TableMemtable {
+    /// A part with these rows, whose keys ascend, and these entries of indexes, each with the length of its value and
+    /// in order. Returns the memory it takes, too.
+    pub(crate) fn from_ascending<'a>(
+        rows: impl Iterator<Item = (&'a [u8], Bytes, Timestamp)>,
+        indexes: Vec<(IndexId, Batch<u32>)>,
+    ) -> (TableMemtable, usize) {
+        let (mut keys, mut bytes) = (0, 0);
+        let rows = Tree::from_ascending(rows.map(|(key, row, timestamp)| {
+            let chain = Chain::of(timestamp, Some(row));
+            keys += 1;
+            bytes += KEY_OVERHEAD_BYTES + key.len() + chain.newest().memory_bytes();
+            (key, chain)
+        }));
+        let mut trees = HashMap::new();
+        for (index, entries) in indexes {
+            bytes += entries.iter().map(|(entry, _)| entry.len() + ENTRY_OVERHEAD_BYTES).sum::<usize>();
+            let tree = Tree::from_ascending(entries.iter().map(|(entry, length)| (entry, *length)));
+            trees.insert(index, Arc::new(tree));
+        }
+        let part = TableMemtable {
+            rows,
+            keys: AtomicUsize::new(keys),
+            superseded: Mutex::default(),
+            indexes: RwLock::new(trees),
+        };
+        (part, bytes)
+    }
+
     /// The key's state at a timestamp.
     pub(crate) fn get(&self, key: &[u8], timestamp: Timestamp) -> ChainState {
-        self.chains.get(key).map_or(ChainState::Unknown, |entry| entry.value().at(timestamp))
+        self.rows.get(key, |chain| chain.at(timestamp)).unwrap_or(ChainState::Unknown)
     }
 
     /// Collects up to `limit` rows visible at `timestamp` whose keys come after `after` (from the start if `None`),
@@ -167,19 +124,34 @@ impl TableMemtable {
         mut visit: impl FnMut(&[u8], Bytes, Timestamp),
     ) -> Option<Box<[u8]>> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut found = 0;
-        for entry in self.chains.range::<[u8], _>((start, Bound::Unbounded)) {
-            if let ChainState::Row(row, written) = entry.value().at(timestamp)
-                && !skip(entry.key())
-            {
-                visit(entry.key(), row, written);
+        let (mut found, mut last) = (0, None);
+        self.walk_states((start, Bound::Unbounded), false, timestamp, |key, (row, written)| {
+            if !skip(key) {
+                visit(key, row, written);
                 found += 1;
                 if found == limit {
-                    return Some(entry.key().clone());
+                    last = Some(key.into());
+                    return ControlFlow::Break(());
                 }
             }
-        }
-        None
+            ControlFlow::Continue(())
+        });
+        last
+    }
+
+    /// Visits the rows visible at `timestamp` between two bounds, and when each was written.
+    fn walk_states(
+        &self,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        descending: bool,
+        timestamp: Timestamp,
+        visit: impl FnMut(&[u8], (Bytes, Timestamp)) -> ControlFlow<()>,
+    ) {
+        let row = |chain: &Chain| {
+            let version = chain.version(timestamp)?;
+            version.row.clone().map(|row| (row, version.timestamp))
+        };
+        self.rows.walk(bounds, descending, row, visit);
     }
 
     /// Visits the keys between two bounds, inclusive, that have a row at `timestamp`; stops when `visit` says so.
@@ -190,9 +162,13 @@ impl TableMemtable {
         timestamp: Timestamp,
         mut visit: impl FnMut(&[u8]) -> bool,
     ) -> bool {
-        self.chains
-            .range::<[u8], _>((Bound::Included(first), Bound::Included(last)))
-            .any(|entry| matches!(entry.value().at(timestamp), ChainState::Row(..)) && visit(entry.key()))
+        let mut found = false;
+        let has_row = |chain: &Chain| chain.version(timestamp)?.row.as_ref().map(drop);
+        self.rows.walk((Bound::Included(first), Bound::Included(last)), false, has_row, |key, ()| {
+            found = visit(key);
+            if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        found
     }
 
     /// Visits the rows visible at `timestamp` whose keys lie in `interval`, in key order or against it, until `visit`
@@ -204,13 +180,7 @@ impl TableMemtable {
         timestamp: Timestamp,
         mut visit: impl FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) {
-        let range = self.chains.range::<[u8], _>(interval.bounds());
-        let mut each = |entry: Entry<'_, Box<[u8]>, Chain>| match entry.value().at(timestamp) {
-            ChainState::Row(row, _) => visit(entry.key(), row),
-            ChainState::Removed | ChainState::Unknown => ControlFlow::Continue(()),
-        };
-        let _ =
-            if descending { range.rev().try_for_each(&mut each) } else { range.into_iter().try_for_each(&mut each) };
+        self.walk_states(interval.bounds(), descending, timestamp, |key, (row, _)| visit(key, row));
     }
 
     /// The same in the order of an index, for the rows whose index value lies in `interval`. `encoder` makes the
@@ -228,41 +198,74 @@ impl TableMemtable {
         let layout = &table.codec()?.rows;
         let mut current = Vec::new();
         let mut failed = Ok(());
-        let mut each = |entry: Entry<'_, Box<[u8]>, u32>| {
-            let (value, key) = entry.key().split_at(*entry.value() as usize);
-            let ChainState::Row(row, _) = self.get(key, timestamp) else { return ControlFlow::Continue(()) };
-            if let Err(error) = encoder.encode_row(layout, &row, &mut current) {
-                failed = Err(error);
-                return ControlFlow::Break(());
-            }
-            if current == value { visit(IndexedRow { value, key, row }) } else { ControlFlow::Continue(()) }
-        };
-        let range = entries.range::<[u8], _>(interval.bounds());
-        let _ =
-            if descending { range.rev().try_for_each(&mut each) } else { range.into_iter().try_for_each(&mut each) };
+        entries.walk(
+            interval.bounds(),
+            descending,
+            |length| Some(*length),
+            |entry, length| {
+                let (value, key) = entry.split_at(length as usize);
+                let ChainState::Row(row, _) = self.get(key, timestamp) else { return ControlFlow::Continue(()) };
+                if let Err(error) = encoder.encode_row(layout, &row, &mut current) {
+                    failed = Err(error);
+                    return ControlFlow::Break(());
+                }
+                if current == value { visit(IndexedRow { value, key, row }) } else { ControlFlow::Continue(()) }
+            },
+        );
         failed
+    }
+
+    /// Adds the newest version of a key. The commits of one key come here in their order. Returns by how much the memory
+    /// held has changed.
+    pub(crate) fn put(
+        &self,
+        table: &TableDef,
+        key: &[u8],
+        row: Option<Bytes>,
+        timestamp: Timestamp,
+        watermark: Timestamp,
+    ) -> Result<isize> {
+        let mut bytes = 0;
+        if let Some(row) = row.as_deref().filter(|_| !table.indexes.is_empty()) {
+            bytes = self.add_entries(table, key, row)?;
+        }
+        let (added, dropped) = self.rows.change(key, |chain| match chain {
+            Some(chain) => {
+                let dropped = chain.push(timestamp, row, watermark);
+                (None, (chain.newest().memory_bytes(), dropped))
+            }
+            None => {
+                let chain = Chain::of(timestamp, row);
+                let added = KEY_OVERHEAD_BYTES + key.len() + chain.newest().memory_bytes();
+                self.keys.fetch_add(1, Ordering::Relaxed);
+                (Some(chain), (added, 0))
+            }
+        });
+        Ok((bytes + added) as isize - dropped as isize)
     }
 
     /// Adds the entries of one row to the table's secondary indexes; returns the memory they take.
     fn add_entries(&self, table: &TableDef, key: &[u8], row: &[u8]) -> Result<usize> {
         let mut bytes = 0;
         let codec = table.codec()?;
+        let mut entry = Vec::new();
         for (index, encoder) in table.indexes.iter().zip(&codec.indexes) {
             let entries = self.indexes.read().get(&index.id).cloned();
             let entries = entries.unwrap_or_else(|| Arc::clone(self.indexes.write().entry(index.id).or_default()));
-            let mut entry = Vec::new();
             encoder.encode_row(&codec.rows, row, &mut entry)?;
             let length = entry.len() as u32;
             entry.extend_from_slice(key);
-            bytes += entry.len() + ENTRY_OVERHEAD_BYTES;
-            entries.get_or_insert(entry.into_boxed_slice(), length);
+            bytes += entries.change(&entry, |present| match present {
+                Some(_) => (None, 0),
+                None => (Some(length), entry.len() + ENTRY_OVERHEAD_BYTES),
+            });
         }
         Ok(bytes)
     }
 
-    /// Upper bound of the rows a scan can find.
-    pub(crate) fn versions(&self) -> usize {
-        self.versions.load(Ordering::Relaxed)
+    /// Upper bound of the rows a scan can find: keys that have, or have had, a row here.
+    pub(crate) fn keys(&self) -> usize {
+        self.keys.load(Ordering::Relaxed)
     }
 
     /// Takes the marks set since the memtable was frozen.
@@ -276,6 +279,8 @@ impl TableMemtable {
 pub(crate) struct Memtable {
     tables: RwLock<HashMap<TableId, Arc<TableMemtable>>>,
     bytes: AtomicUsize,
+    /// What the log says of it, which may be far more than is kept.
+    logged_bytes: AtomicUsize,
 }
 
 impl Memtable {
@@ -284,19 +289,36 @@ impl Memtable {
         self.tables.read().get(&table).cloned()
     }
 
+    /// A table's part, new if need be.
+    pub(crate) fn part(&self, table: TableId) -> Arc<TableMemtable> {
+        self.table(table).unwrap_or_else(|| Arc::clone(self.tables.write().entry(table).or_default()))
+    }
+
+    /// Puts a table's part in, which takes so much memory. The table must have none.
+    pub(crate) fn install(&self, table: TableId, part: TableMemtable, bytes: usize) {
+        let before = self.tables.write().insert(table, Arc::new(part));
+        assert!(before.is_none(), "a part is installed where there is none");
+        self.note_memory(bytes as isize);
+    }
+
     /// Adds entries for the rows that are here already to indexes that the table did not have before.
     pub(crate) fn index_all(&self, table: &TableDef) -> Result<()> {
         let Some(part) = self.table(table.id) else { return Ok(()) };
-        for entry in part.chains.iter() {
-            let mut next = entry.value().newest.load_full();
-            while let Some(version) = next {
-                if let Some(row) = &version.row {
-                    self.bytes.fetch_add(part.add_entries(table, entry.key(), row)?, Ordering::Relaxed);
+        let rows = |chain: &Chain| Some(chain.versions().filter_map(|version| version.row.clone()).collect());
+        let mut outcome = Ok(());
+        part.rows.walk((Bound::Unbounded, Bound::Unbounded), false, rows, |key, rows: Vec<Bytes>| {
+            for row in rows {
+                match part.add_entries(table, key, &row) {
+                    Ok(bytes) => self.note_memory(bytes as isize),
+                    Err(error) => {
+                        outcome = Err(error);
+                        return ControlFlow::Break(());
+                    }
                 }
-                next = version.older.load_full();
             }
-        }
-        Ok(())
+            ControlFlow::Continue(())
+        });
+        outcome
     }
 
     /// All parts.
@@ -304,7 +326,7 @@ impl Memtable {
         self.tables.read().iter().map(|(id, table)| (*id, Arc::clone(table))).collect()
     }
 
-    /// Adds the newest version of a key. Called under the commit lock with growing timestamps.
+    /// Adds the newest version of a key.
     pub(crate) fn put(
         &self,
         table: &TableDef,
@@ -313,31 +335,47 @@ impl Memtable {
         timestamp: Timestamp,
         watermark: Timestamp,
     ) -> Result<()> {
-        let part = self.table(table.id).unwrap_or_else(|| Arc::clone(self.tables.write().entry(table.id).or_default()));
-        if let Some(row) = row.as_deref().filter(|_| !table.indexes.is_empty()) {
-            self.bytes.fetch_add(part.add_entries(table, key, row)?, Ordering::Relaxed);
-        }
-        self.bytes
-            .fetch_add(key.len() + row.as_ref().map_or(0, Bytes::len) + VERSION_OVERHEAD_BYTES, Ordering::Relaxed);
-        part.versions.fetch_add(1, Ordering::Relaxed);
-        let mut version = Some(row);
-        let first = || Chain::of(timestamp, version.take().flatten());
-        let entry = part.chains.get_or_insert_with(key.into(), first);
-        if let Some(row) = version {
-            entry.value().push(timestamp, row, watermark);
-        }
+        self.note_memory(self.part(table.id).put(table, key, row, timestamp, watermark)?);
         Ok(())
     }
 
     /// Marks a key of this frozen memtable as replaced or removed.
     pub(crate) fn supersede(&self, table: TableId, key: &[u8], timestamp: Timestamp) {
-        if let Some(part) = self.table(table)
-            && let Some(entry) = part.chains.get(key)
-        {
+        let Some(part) = self.table(table) else { return };
+        let is_here = part.rows.change(key, |chain| {
             // The watermark 0 cuts nothing: a flush may still be reading the chain at the freeze timestamp.
-            entry.value().push(timestamp, None, 0);
+            let pushed = chain.map(|chain| chain.push(timestamp, None, 0));
+            (None, pushed.is_some())
+        });
+        if is_here {
             part.superseded.lock().push((key.into(), timestamp));
         }
+    }
+
+    /// Counts memory that [`TableMemtable::put`] has taken or given back.
+    pub(crate) fn note_memory(&self, bytes: isize) {
+        if bytes >= 0 {
+            self.bytes.fetch_add(bytes as usize, Ordering::Relaxed);
+        } else {
+            self.bytes.fetch_sub(bytes.unsigned_abs(), Ordering::Relaxed);
+        }
+    }
+
+    /// Counts bytes of the log that a flush will make superfluous.
+    pub(crate) fn note_logged(&self, bytes: usize) {
+        self.logged_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether nothing was logged since the last flush. Deletes of rows in segments leave nothing else behind.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.memory_bytes() == 0 && self.logged_bytes.load(Ordering::Relaxed) == 0
+    }
+
+    /// How full it is if `limit` bytes of memory make it full: 1.0 and more means that it should be written out. A log
+    /// that takes long to replay is a reason, too, however little of it is still there.
+    pub(crate) fn fullness(&self, limit: usize) -> f64 {
+        let logged = self.logged_bytes.load(Ordering::Relaxed) / LOGGED_PER_KEPT;
+        self.memory_bytes().max(logged) as f64 / limit.max(1) as f64
     }
 
     /// Memory held, estimated.
@@ -395,7 +433,8 @@ mod tests {
         }
         let table = memtable.table(TABLE).unwrap();
         let kept = (1..=1000).filter(|at| matches!(table.get(b"k", *at), ChainState::Row(_, _))).count();
-        assert!(kept < 3 * CUT_LENGTH_MIN, "{kept} versions are still there");
+        assert!(kept < 24, "{kept} versions are still there");
+        assert!(memtable.memory_bytes() < 24 * 100, "{} bytes are accounted", memtable.memory_bytes());
         for at in 997..=1000 {
             assert_eq!(table.get(b"k", at), ChainState::Row(row("x").unwrap(), at));
         }

@@ -1,0 +1,158 @@
+//! A leaf of the tree: up to [`LEAF_KEYS`] keys with their values.
+//!
+//! ```text
+//!   heads     ascending numbers, 8 bytes a key               searched
+//!   order     position → entry                               moved when a key comes in between
+//!   entries   start and length of the key, value             in the order they came, never moved
+//!   keys      the bytes of all keys                          in the order they came
+//! ```
+//! `low` and `high` are the *fences*: the leaf holds the keys from `low` up to, not including, `high`. `low` never
+//! changes; a split moves `high` down and names the new leaf in `next`.
+
+use super::search::{AscendingKeys, PREFIX_BYTES_MAX, common_length, head_of, search};
+
+/// Keys in a full leaf: their heads fill eight cache lines.
+pub(super) const LEAF_KEYS: usize = 64;
+
+#[derive(Debug)]
+struct Entry<V> {
+    start: u32,
+    length: u32,
+    value: V,
+}
+
+#[derive(Debug)]
+pub(super) struct Leaf<V> {
+    heads: [u64; LEAF_KEYS],
+    order: [u8; LEAF_KEYS],
+    prefix: [u8; PREFIX_BYTES_MAX],
+    prefix_length: u8,
+    /// Where the last key came in: the next one often belongs right behind it.
+    last_position: u8,
+    entries: Vec<Entry<V>>,
+    keys: Vec<u8>,
+    pub(super) low: Box<[u8]>,
+    pub(super) high: Option<Box<[u8]>>,
+    /// The leaf that begins at `high`.
+    pub(super) next: Option<u32>,
+}
+
+impl<V> AscendingKeys for Leaf<V> {
+    fn key(&self, position: usize) -> &[u8] {
+        let entry = &self.entries[self.order[position] as usize];
+        &self.keys[entry.start as usize..(entry.start + entry.length) as usize]
+    }
+
+    fn key_length(&self, position: usize) -> usize {
+        self.entries[self.order[position] as usize].length as usize
+    }
+}
+
+impl<V> Leaf<V> {
+    /// A leaf without keys that may hold those from `low` up to `high`, where `next` begins.
+    pub(super) fn new(low: Box<[u8]>, high: Option<Box<[u8]>>, next: Option<u32>) -> Leaf<V> {
+        Leaf {
+            heads: [0; LEAF_KEYS],
+            order: [0; LEAF_KEYS],
+            prefix: [0; PREFIX_BYTES_MAX],
+            prefix_length: 0,
+            last_position: 0,
+            entries: Vec::new(),
+            keys: Vec::new(),
+            low,
+            high,
+            next,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.len() == LEAF_KEYS
+    }
+
+    fn prefix(&self) -> &[u8] {
+        &self.prefix[..self.prefix_length as usize]
+    }
+
+    /// The position of a key, or the one it would have.
+    pub(super) fn search(&self, key: &[u8]) -> Result<usize, usize> {
+        search(self.prefix(), &self.heads[..self.len()], self, key)
+    }
+
+    /// The leaf to look in instead, if a split has moved `key` away.
+    pub(super) fn moved_to(&self, key: &[u8]) -> Option<u32> {
+        self.next.filter(|_| self.high.as_deref().is_some_and(|high| key >= high))
+    }
+
+    pub(super) fn value(&self, position: usize) -> &V {
+        &self.entries[self.order[position] as usize].value
+    }
+
+    pub(super) fn value_mut(&mut self, position: usize) -> &mut V {
+        &mut self.entries[self.order[position] as usize].value
+    }
+
+    /// Puts a key where [`search`](Self::search) said that it belongs. There must be room.
+    pub(super) fn insert(&mut self, position: usize, key: &[u8], value: V) {
+        let count = self.len();
+        if count == 0 {
+            let shared = key.len().min(PREFIX_BYTES_MAX);
+            self.prefix[..shared].copy_from_slice(&key[..shared]);
+            self.prefix_length = shared as u8;
+        } else {
+            let shared = common_length(self.prefix(), key);
+            if shared < self.prefix_length as usize {
+                self.shorten_prefix(shared);
+            }
+        }
+        self.heads.copy_within(position..count, position + 1);
+        self.order.copy_within(position..count, position + 1);
+        self.heads[position] = head_of(&key[self.prefix_length as usize..]);
+        self.order[position] = count as u8;
+        self.last_position = position as u8;
+        self.entries.push(Entry { start: self.keys.len() as u32, length: key.len() as u32, value });
+        self.keys.extend_from_slice(key);
+    }
+
+    fn shorten_prefix(&mut self, length: usize) {
+        self.prefix_length = length as u8;
+        for position in 0..self.len() {
+            self.heads[position] = head_of(&self.key(position)[length..]);
+        }
+    }
+
+    /// Puts a key into this full leaf by moving its upper part to a new leaf, which is returned. The caller connects the
+    /// two: it gives the new leaf a number and names that in `next`.
+    ///
+    /// Keys that come in ascending order, here or at the end, leave full leaves behind; others leave half full ones.
+    pub(super) fn split(&mut self, position: usize, key: &[u8], value: V) -> Leaf<V> {
+        let is_ascending = position == self.last_position as usize + 1;
+        let middle = if position == LEAF_KEYS || is_ascending { position } else { LEAF_KEYS / 2 };
+        let mut moved: Vec<Option<Entry<V>>> = std::mem::take(&mut self.entries).into_iter().map(Some).collect();
+        let (order, bytes) = (self.order, std::mem::take(&mut self.keys));
+        let mut right = Leaf::new(Box::default(), self.high.take(), self.next.take());
+        self.prefix_length = 0;
+        for (from, index) in order.iter().enumerate() {
+            let Some(entry) = moved[*index as usize].take() else { continue };
+            let key = &bytes[entry.start as usize..(entry.start + entry.length) as usize];
+            let target = if from < middle { &mut *self } else { &mut right };
+            target.insert(target.len(), key, entry.value);
+        }
+        // At the border it joins the side that has more room: the left one takes no more if it is full.
+        let goes_left = position < middle || (position == middle && middle < LEAF_KEYS);
+        let (target, at) = if goes_left { (&mut *self, position) } else { (&mut right, position - middle) };
+        target.insert(at, key, value);
+        right.low = self.separator(right.key(0));
+        self.high = Some(right.low.clone());
+        right
+    }
+
+    /// The shortest string that is above all keys here and not above `next`, which is.
+    pub(super) fn separator(&self, next: &[u8]) -> Box<[u8]> {
+        let shared = self.len().checked_sub(1).map_or(0, |last| common_length(self.key(last), next));
+        next[..=shared].into()
+    }
+}

@@ -1,0 +1,66 @@
+//! Binary search among ascending keys without looking at them.
+//!
+//! ```text
+//!   key      = common prefix of the node │ 8 bytes: the head, as a number │ rest
+//!   prefix     "w=7 d=3 "                   one for the node
+//!   heads      [o=17 l=1][o=17 l=2][o=18 l=1] …      8 bytes a key, beside each other
+//! ```
+//! Numbers are compared instead of byte strings, and all of a node's lie in a few cache lines. A key's own bytes are
+//! read only when its head is equal and the key goes on behind it. (Graefe, "Modern B-Tree Techniques", 2011: prefix
+//! truncation and poor man's normalised keys.)
+
+use std::cmp::Ordering;
+
+/// Longest prefix that is left out of the heads; what longer keys share beyond it makes ties, which cost a comparison.
+pub(super) const PREFIX_BYTES_MAX: usize = 32;
+
+/// The first eight bytes as a number that compares like them; missing ones count as zero.
+pub(super) fn head_of(tail: &[u8]) -> u64 {
+    match tail.first_chunk::<8>() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => {
+            let mut bytes = [0; 8];
+            bytes[..tail.len()].copy_from_slice(tail);
+            u64::from_be_bytes(bytes)
+        }
+    }
+}
+
+/// How many bytes two keys have in common at their beginnings.
+pub(super) fn common_length(left: &[u8], right: &[u8]) -> usize {
+    left.iter().zip(right).take_while(|(left, right)| left == right).count()
+}
+
+/// Keys of one node, as far as searching needs them.
+pub(super) trait AscendingKeys {
+    /// The key at a position.
+    fn key(&self, position: usize) -> &[u8];
+    /// Its length.
+    fn key_length(&self, position: usize) -> usize;
+}
+
+/// Finds `key` among keys that all begin with `prefix` and whose heads behind it are `heads`: its position, or the one
+/// it would have.
+pub(super) fn search(prefix: &[u8], heads: &[u64], keys: &impl AscendingKeys, key: &[u8]) -> Result<usize, usize> {
+    match key[..key.len().min(prefix.len())].cmp(prefix) {
+        Ordering::Less => return Err(0),
+        Ordering::Greater => return Err(heads.len()),
+        Ordering::Equal => {}
+    }
+    let head = head_of(&key[prefix.len()..]);
+    let first = heads.partition_point(|other| *other < head);
+    let ties = heads[first..].iter().take_while(|other| **other == head).count();
+    let (mut low, mut high) = (first, first + ties);
+    // If the key ends within its head, keys with this head differ from it in trailing zeros only.
+    let is_short = key.len() <= prefix.len() + 8;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let ordering = if is_short { keys.key_length(middle).cmp(&key.len()) } else { keys.key(middle).cmp(key) };
+        match ordering {
+            Ordering::Less => low = middle + 1,
+            Ordering::Greater => high = middle,
+            Ordering::Equal => return Ok(middle),
+        }
+    }
+    Err(low)
+}
