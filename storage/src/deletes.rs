@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::RwLock;
 use roaring::RoaringBitmap;
 use rustydb_txn::Timestamp;
+
+use crate::sync::RwLock;
 
 /// Young deletes are folded into the base when there are this many, if the watermark allows.
 const FOLD_THRESHOLD: usize = 1024;
@@ -37,11 +38,12 @@ impl DeleteSet {
         DeleteSet { state: RwLock::new(State { base: Arc::new(rows), ..State::default() }), any }
     }
 
-    /// Records the delete of a row. Called under the commit lock, with growing timestamps.
+    /// Records the delete of a row. Commits come in any order, but none at or before the watermark.
     pub(crate) fn add(&self, row: u32, timestamp: Timestamp, watermark: Timestamp) {
         let mut state = self.state.write();
-        assert!(state.recent.last().is_none_or(|(last, _)| *last <= timestamp), "deletes come in commit order");
-        state.recent.push((timestamp, row));
+        let younger = state.recent.iter().rev().take_while(|(other, _)| *other > timestamp).count();
+        let place = state.recent.len() - younger;
+        state.recent.insert(place, (timestamp, row));
         state.recent_rows.insert(row, timestamp);
         self.any.store(true, Ordering::Release);
         if state.recent.len().is_multiple_of(FOLD_THRESHOLD) {
@@ -103,6 +105,19 @@ mod tests {
         let rows: Vec<u32> = deletes.at(11).unwrap().iter().collect();
         assert_eq!(rows, [3, 7]);
         assert!(DeleteSet::default().at(u64::MAX).is_none());
+    }
+
+    #[test]
+    fn commits_may_report_their_deletes_in_any_order() {
+        let deletes = DeleteSet::default();
+        for timestamp in [12, 10, 13, 11] {
+            deletes.add(timestamp as u32, timestamp, 9);
+        }
+        for seen in 9..14 {
+            let rows: Vec<u32> = deletes.at(seen).iter().flat_map(|rows| rows.iter()).collect();
+            assert_eq!(rows, (10..=seen as u32).collect::<Vec<_>>());
+        }
+        assert_eq!(deletes.since(&RoaringBitmap::new(), 9), [(10, 10), (11, 11), (12, 12), (13, 13)]);
     }
 
     #[test]

@@ -8,8 +8,8 @@
 //!
 //! * A transaction reads the newest versions whose commit timestamp is at most its **snapshot**, the newest
 //!   timestamp that was *published* when it began ([`Timeline::open_snapshot`]).
-//! * A commit is **allocated** a timestamp, logged, and **published** once the log is durable. Timestamps are
-//!   published in order, so a published timestamp stands for a complete prefix of history.
+//! * A commit is **allocated** a timestamp, logged, **applied**, and **published** once it is in place and the log is
+//!   durable. Timestamps are published in order, so a published timestamp stands for a complete prefix of history.
 //! * Of two concurrent transactions that write one key, the first to commit wins ([`judge_write`]).
 //! * Writers **lock** the rows they write, in PostgreSQL's modes, so that they wait for each other instead of losing at
 //!   their commit; circles of waiting transactions are found ([`LockTable`], [`find_cycle`]).

@@ -422,13 +422,15 @@ impl Shared {
         }
     }
 
-    /// A commit runs to its end even if nobody waits for it any more: a client that went away must not leave it in doubt.
+    /// A commit needs nobody to wait for it once it has its place in the order; before that, nothing has happened. One
+    /// that takes long, or leaves work behind, is not for the threads that serve clients.
     pub(super) async fn commit_now(&self, mut transaction: Transaction, statement: &Statement<'_>) -> Result<()> {
         foreign_key::check_deferred(statement, &mut transaction).await?;
         self.deferred.lock().clear();
         let durability = statement.settings.durability();
+        let commits_at_once = transaction.commits_at_once();
         let commit = async move { transaction.commit(durability).await.map_err(Error::from).map(|_timestamp| ()) };
-        self.database.runtimes().run_to_end(commit).await
+        if commits_at_once { commit.await } else { self.database.runtimes().run_to_end(commit).await }
     }
 
     pub(crate) fn set(&self, name: &str, value: Option<&str>) -> Result<()> {

@@ -12,6 +12,8 @@
 //! changed, acknowledged commits would be lost in silence, and the log is reported as damaged instead. Older files were
 //! synced to their end before the next was begun, so there any bad frame is damage.
 
+use rustydb_txn::Timestamp;
+
 use crate::error::{Error, Result};
 use crate::files::Files;
 
@@ -47,37 +49,51 @@ pub(super) fn header(number: u64) -> Vec<u8> {
     header
 }
 
-/// Appends a frame whose payload `write` produces.
-pub(super) fn write_frame(buffer: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
-    write_any(buffer, FRAME_MAGIC, write)
+/// A record's frame in the making: its payload, behind room for the head.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    bytes: Vec<u8>,
 }
 
-/// The mark that begins a batch.
-pub(super) fn mark(synced_bytes: u64) -> Result<Vec<u8>> {
-    let mut buffer = Vec::new();
-    write_any(&mut buffer, MARK_MAGIC, |payload| {
-        payload.extend_from_slice(&synced_bytes.to_le_bytes());
-        Ok(())
-    })?;
-    Ok(buffer)
-}
-
-fn write_any(buffer: &mut Vec<u8>, magic: u32, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
-    let start = buffer.len();
-    buffer.extend_from_slice(&magic.to_le_bytes());
-    buffer.extend_from_slice(&[0; 8]);
-    let payload_start = buffer.len();
-    let written = write(buffer);
-    let length = buffer.len() - payload_start;
-    if written.is_err() || length > PAYLOAD_BYTES_MAX {
-        buffer.truncate(start);
-        written?;
-        return Err(Error::TransactionTooLarge { limit_bytes: PAYLOAD_BYTES_MAX });
+impl Frame {
+    /// A frame whose payload `encode` produces.
+    pub(crate) fn new(encode: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<Frame> {
+        let mut bytes = vec![0; FRAME_HEAD_BYTES];
+        encode(&mut bytes)?;
+        if bytes.len() - FRAME_HEAD_BYTES > PAYLOAD_BYTES_MAX {
+            return Err(Error::TransactionTooLarge { limit_bytes: PAYLOAD_BYTES_MAX });
+        }
+        Ok(Frame { bytes })
     }
-    buffer[start + 4..start + 8].copy_from_slice(&(length as u32).to_le_bytes());
-    let checksum = frame_checksum(&buffer[start + 4..start + 8], &buffer[payload_start..]);
-    buffer[start + 8..start + 12].copy_from_slice(&checksum.to_le_bytes());
-    Ok(())
+
+    /// Puts the timestamp in its place, at the beginning of the payload.
+    pub(super) fn set_timestamp(&mut self, timestamp: Timestamp) {
+        if let Some(place) = self.bytes.get_mut(FRAME_HEAD_BYTES..FRAME_HEAD_BYTES + size_of::<Timestamp>()) {
+            place.copy_from_slice(&timestamp.to_le_bytes());
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Appends the finished frame to a buffer.
+    pub(super) fn write(&self, buffer: &mut Vec<u8>) {
+        write_frame(buffer, FRAME_MAGIC, &self.bytes[FRAME_HEAD_BYTES..]);
+    }
+}
+
+/// Appends the mark that begins a batch.
+pub(super) fn write_mark(buffer: &mut Vec<u8>, synced_bytes: u64) {
+    write_frame(buffer, MARK_MAGIC, &synced_bytes.to_le_bytes());
+}
+
+fn write_frame(buffer: &mut Vec<u8>, magic: u32, payload: &[u8]) {
+    let length = (payload.len() as u32).to_le_bytes();
+    buffer.extend_from_slice(&magic.to_le_bytes());
+    buffer.extend_from_slice(&length);
+    buffer.extend_from_slice(&frame_checksum(&length, payload).to_le_bytes());
+    buffer.extend_from_slice(payload);
 }
 
 fn frame_checksum(length: &[u8], payload: &[u8]) -> u32 {
@@ -175,12 +191,9 @@ mod tests {
     fn log_with(records: &[&[u8]]) -> (MemoryFiles, Vec<u8>) {
         let mut data = header(1);
         for record in records {
-            data.extend(mark(data.len() as u64).unwrap());
-            write_frame(&mut data, |payload| {
-                payload.extend_from_slice(record);
-                Ok(())
-            })
-            .unwrap();
+            let synced = data.len() as u64;
+            write_mark(&mut data, synced);
+            write_frame(&mut data, FRAME_MAGIC, record);
         }
         let files = MemoryFiles::new();
         publish_file(&files, &log_path(1), &[&data]).unwrap();
@@ -213,14 +226,11 @@ mod tests {
     #[test]
     fn pages_of_an_unsynced_batch_may_be_missing_in_the_middle() {
         let mut data = header(1);
-        data.extend(mark(data.len() as u64).unwrap());
+        let synced = data.len() as u64;
+        write_mark(&mut data, synced);
         let start = data.len();
         for record in [b"one", b"two"] {
-            write_frame(&mut data, |payload| {
-                payload.extend_from_slice(record);
-                Ok(())
-            })
-            .unwrap();
+            write_frame(&mut data, FRAME_MAGIC, record);
         }
         data[start] = 0;
         let files = MemoryFiles::new();
@@ -232,7 +242,7 @@ mod tests {
     #[test]
     fn every_flipped_byte_that_was_synced_is_reported() {
         let (_, pristine) = log_with(&[b"first", b"second", b"last"]);
-        let last_batch = mark(0).unwrap().len() + FRAME_HEAD_BYTES + 4;
+        let last_batch = 2 * FRAME_HEAD_BYTES + size_of::<u64>() + 4;
         let last = pristine.len() - last_batch;
         for at in 0..last {
             let (files, _) = log_with(&[b"first", b"second", b"last"]);

@@ -7,7 +7,9 @@
 //! ```
 //! Group commit without a timer: the thread writes whatever arrived while it was syncing the previous batch, so a lone
 //! commit waits for one sync and a crowd shares one. Positions (`Lsn`) are given in the order of appending, which the
-//! store makes the order of commit timestamps.
+//! store makes the order of commit timestamps. Whoever appends has encoded its record before and hands over the buffer;
+//! the thread computes the checksums, copies the records of a batch together, and tells the [`Observer`] how far commits
+//! are durable.
 //!
 //! A failed write or sync *poisons* the log: how much of the file reached the disk is unknown from then on, so nothing
 //! more is accepted until the store is opened again ("fsyncgate": a second fsync would lie).
@@ -22,10 +24,11 @@ use std::mem;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
+use rustydb_txn::Timestamp;
 use tokio::sync::watch;
 
-pub(crate) use frame::{LOG_DIRECTORY, log_number, log_path, read_log};
-pub(crate) use record::{AddedSegment, Operation, Record};
+pub(crate) use frame::{Frame, LOG_DIRECTORY, log_number, log_path, read_log};
+pub(crate) use record::{AddedSegment, Operation, Record, RecordWriter};
 
 use crate::error::{Error, Result};
 use crate::files::{AppendFile, Files};
@@ -36,6 +39,9 @@ pub(crate) type Lsn = u64;
 /// Pending bytes at which appends are refused until the disk catches up; far above what a healthy disk lets pile up,
 /// since every synchronous committer waits for its own record.
 const PENDING_BYTES_MAX: usize = 1 << 30;
+
+/// Memory that the thread keeps for putting batches together; a larger one gets more and gives it back.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Durable {
@@ -57,13 +63,26 @@ struct Pending {
 #[derive(Debug, Default)]
 struct Batch {
     new_file: Option<u64>,
-    frames: Vec<u8>,
+    frames: Vec<Frame>,
+    /// The youngest commit among them.
+    newest: Timestamp,
+}
+
+/// Who is told what has become of commits, from the log's thread.
+pub(crate) trait Observer: Send + Sync {
+    /// Every commit up to this one survives a power cut.
+    fn durable(&self, newest: Timestamp);
+    /// No further one will, for this reason.
+    fn poisoned(&self, reason: &Arc<str>);
+    /// No further one will: the log was closed.
+    fn stopped(&self);
 }
 
 struct Shared {
     pending: Mutex<Pending>,
     arrived: Condvar,
     durable: watch::Sender<Durable>,
+    observer: Arc<dyn Observer>,
 }
 
 /// The open log.
@@ -80,11 +99,11 @@ impl std::fmt::Debug for Log {
 
 impl Log {
     /// Starts writing to a new file with this number.
-    pub(crate) fn start(files: Arc<dyn Files>, number: u64) -> Result<Log> {
+    pub(crate) fn start(files: Arc<dyn Files>, number: u64, observer: Arc<dyn Observer>) -> Result<Log> {
         let current =
             Current::create(files.as_ref(), number).map_err(|error| Error::io("creating a log file", error))?;
         let (durable, _) = watch::channel(Durable { lsn: 0, failure: None, stopped: false });
-        let shared = Arc::new(Shared { pending: Mutex::default(), arrived: Condvar::new(), durable });
+        let shared = Arc::new(Shared { pending: Mutex::default(), arrived: Condvar::new(), durable, observer });
         let worker = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("rustydb-log".into())
@@ -93,25 +112,41 @@ impl Log {
         Ok(Log { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Hands a record to the log and returns its position. It is not durable yet.
-    pub(crate) fn append(&self, record: &Record<'_>) -> Result<Lsn> {
-        let mut pending = self.shared.pending.lock();
+    /// Fails if the log accepts nothing, or so much is waiting for the disk that it should not.
+    pub(crate) fn check_room(&self) -> Result<()> {
+        let pending = self.shared.pending.lock();
         pending.check()?;
         if pending.bytes > PENDING_BYTES_MAX {
             return Err(Error::io("writing the log", std::io::Error::other("the disk does not keep up")));
         }
-        let lsn = pending.next;
+        Ok(())
+    }
+
+    /// Hands a record to the log and returns its position. It is not durable yet.
+    pub(crate) fn append(&self, record: &Record<'_>) -> Result<Lsn> {
+        self.check_room()?;
+        self.append_frame(Frame::new(|payload| record.encode(payload))?, record.timestamp)
+    }
+
+    /// The same for an encoded record that was waiting for its timestamp. Timestamps of commits ascend. Only a log that
+    /// has ended refuses it.
+    pub(crate) fn append_frame(&self, mut frame: Frame, timestamp: Timestamp) -> Result<Lsn> {
+        frame.set_timestamp(timestamp);
+        let mut pending = self.shared.pending.lock();
+        pending.check()?;
         if pending.batches.is_empty() {
             pending.batches.push(Batch::default());
         }
         let batch = pending.batches.last_mut().ok_or(Error::Closed)?;
-        let before = batch.frames.len();
-        frame::write_frame(&mut batch.frames, |payload| record.encode(payload))?;
-        let added = batch.frames.len() - before;
+        let added = frame.len();
+        batch.newest = batch.newest.max(timestamp);
+        batch.frames.push(frame);
         pending.bytes += added;
-        pending.next = lsn + 1;
+        pending.next += 1;
+        let lsn = pending.next;
+        drop(pending);
         self.shared.arrived.notify_one();
-        Ok(lsn + 1)
+        Ok(lsn)
     }
 
     /// Directs everything appended from now on to a new file. Returns the position at which the file exists durably:
@@ -119,7 +154,7 @@ impl Log {
     pub(crate) fn rotate(&self, number: u64) -> Result<Lsn> {
         let mut pending = self.shared.pending.lock();
         pending.check()?;
-        pending.batches.push(Batch { new_file: Some(number), frames: Vec::new() });
+        pending.batches.push(Batch { new_file: Some(number), ..Batch::default() });
         pending.next += 1;
         self.shared.arrived.notify_one();
         Ok(pending.next)
@@ -186,10 +221,12 @@ impl Shared {
     fn poison(&self, reason: &str) {
         tracing::error!(reason, "the log is poisoned: no more writes until the database is restarted");
         let reason: Arc<str> = reason.into();
-        self.pending.lock().failure.get_or_insert_with(|| Arc::clone(&reason));
+        let reason = Arc::clone(self.pending.lock().failure.get_or_insert(reason));
+        self.observer.poisoned(&reason);
         self.durable.send_modify(|state| {
             state.failure.get_or_insert(reason);
         });
+        self.arrived.notify_one();
     }
 }
 
@@ -210,15 +247,19 @@ impl Current {
     }
 
     /// Writes a batch behind what is all synced.
-    fn write(&mut self, frames: &[u8]) -> std::io::Result<()> {
-        let mark = frame::mark(self.bytes).map_err(std::io::Error::other)?;
-        self.file.append(&[&mark, frames].concat())?;
-        self.bytes += (mark.len() + frames.len()) as u64;
+    fn write(&mut self, frames: &[Frame], buffer: &mut Vec<u8>) -> std::io::Result<()> {
+        buffer.clear();
+        frame::write_mark(buffer, self.bytes);
+        frames.iter().for_each(|frame| frame.write(buffer));
+        self.file.append(buffer)?;
+        self.bytes += buffer.len() as u64;
+        buffer.shrink_to(BUFFER_BYTES_KEPT);
         self.file.sync()
     }
 }
 
 fn write_loop(shared: &Shared, files: &dyn Files, mut current: Current) {
+    let mut buffer = Vec::new();
     loop {
         let (batches, lsn) = {
             let mut pending = shared.pending.lock();
@@ -235,16 +276,20 @@ fn write_loop(shared: &Shared, files: &dyn Files, mut current: Current) {
             if let Some(number) = batch.new_file {
                 current = Current::create(files, number)?;
             }
-            current.write(&batch.frames)
+            current.write(&batch.frames, &mut buffer)?;
+            shared.observer.durable(batch.newest);
+            Ok(())
         });
         match written {
             Ok(()) => shared.durable.send_modify(|state| state.lsn = lsn),
             Err(error) => {
+                let error: std::io::Error = error;
                 shared.poison(&format!("writing the log: {error}"));
                 break;
             }
         }
     }
+    shared.observer.stopped();
     shared.durable.send_modify(|state| state.stopped = true);
 }
 
@@ -252,12 +297,13 @@ fn write_loop(shared: &Shared, files: &dyn Files, mut current: Current) {
 mod tests {
     use super::*;
     use crate::files::MemoryFiles;
+    use crate::store::Publication;
 
     #[tokio::test]
     async fn a_new_file_exists_when_its_position_is_durable() {
         for _ in 0..50 {
             let files = MemoryFiles::new();
-            let log = Log::start(Arc::new(files.clone()), 1).unwrap();
+            let log = Log::start(Arc::new(files.clone()), 1, Arc::new(Publication::default())).unwrap();
             let position = log.rotate(2).unwrap();
             log.wait_durable(position).await.unwrap();
             let left = files.after_power_cut();

@@ -69,29 +69,9 @@ pub(crate) struct Record<'a> {
 
 impl<'a> Record<'a> {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) -> Result<()> {
-        out.extend_from_slice(&self.timestamp.to_le_bytes());
-        out.extend_from_slice(&length(self.operations.len())?);
-        for operation in &self.operations {
-            match operation {
-                Operation::Put { table, row } => write_bytes(out, TAG_PUT, Some(*table), row)?,
-                Operation::Delete { table, key } => write_bytes(out, TAG_DELETE, Some(*table), key)?,
-                Operation::CreateTable(table) => write_bytes(out, TAG_CREATE_TABLE, None, &json(table)?)?,
-                Operation::DropTable(table) => {
-                    out.push(TAG_DROP_TABLE);
-                    out.extend_from_slice(&table.0.to_le_bytes());
-                }
-                Operation::AddSegment(segment) => write_bytes(out, TAG_ADD_SEGMENT, None, &json(segment)?)?,
-                Operation::PutObject(object) => write_bytes(out, TAG_PUT_OBJECT, None, &json(object)?)?,
-                Operation::DropObject(object) => {
-                    out.push(TAG_DROP_OBJECT);
-                    out.extend_from_slice(&object.0.to_le_bytes());
-                }
-                Operation::Sequence(sequence) => write_bytes(out, TAG_SEQUENCE, None, &json(sequence)?)?,
-                Operation::Seal => out.push(TAG_SEAL),
-                Operation::AlterTable(table) => write_bytes(out, TAG_ALTER_TABLE, None, &json(table)?)?,
-            }
-        }
-        Ok(())
+        let mut writer = RecordWriter::new(out, self.timestamp);
+        self.operations.iter().try_for_each(|operation| writer.write(operation))?;
+        writer.finish()
     }
 
     /// Reads a payload whose checksum was right; the message says what is wrong nevertheless.
@@ -119,6 +99,58 @@ impl<'a> Record<'a> {
             return Err(format!("{} bytes after the last operation", input.rest.len()));
         }
         Ok(Record { timestamp, operations })
+    }
+}
+
+/// Encodes a record operation by operation.
+pub(crate) struct RecordWriter<'a> {
+    out: &'a mut Vec<u8>,
+    count_at: usize,
+    count: usize,
+}
+
+impl<'a> RecordWriter<'a> {
+    /// Begins a record behind what is in `out`.
+    pub(crate) fn new(out: &'a mut Vec<u8>, timestamp: Timestamp) -> Self {
+        out.extend_from_slice(&timestamp.to_le_bytes());
+        let count_at = out.len();
+        out.extend_from_slice(&[0; 4]);
+        RecordWriter { out, count_at, count: 0 }
+    }
+
+    /// Adds an operation.
+    pub(crate) fn write(&mut self, operation: &Operation<'_>) -> Result<()> {
+        self.count += 1;
+        let out = &mut *self.out;
+        match operation {
+            Operation::Put { table, row } => write_bytes(out, TAG_PUT, Some(*table), row),
+            Operation::Delete { table, key } => write_bytes(out, TAG_DELETE, Some(*table), key),
+            Operation::CreateTable(table) => write_bytes(out, TAG_CREATE_TABLE, None, &json(table)?),
+            Operation::DropTable(table) => {
+                out.push(TAG_DROP_TABLE);
+                out.extend_from_slice(&table.0.to_le_bytes());
+                Ok(())
+            }
+            Operation::AddSegment(segment) => write_bytes(out, TAG_ADD_SEGMENT, None, &json(segment)?),
+            Operation::PutObject(object) => write_bytes(out, TAG_PUT_OBJECT, None, &json(object)?),
+            Operation::DropObject(object) => {
+                out.push(TAG_DROP_OBJECT);
+                out.extend_from_slice(&object.0.to_le_bytes());
+                Ok(())
+            }
+            Operation::Sequence(sequence) => write_bytes(out, TAG_SEQUENCE, None, &json(sequence)?),
+            Operation::Seal => {
+                out.push(TAG_SEAL);
+                Ok(())
+            }
+            Operation::AlterTable(table) => write_bytes(out, TAG_ALTER_TABLE, None, &json(table)?),
+        }
+    }
+
+    /// Ends the record.
+    pub(crate) fn finish(self) -> Result<()> {
+        self.out[self.count_at..self.count_at + 4].copy_from_slice(&length(self.count)?);
+        Ok(())
     }
 }
 

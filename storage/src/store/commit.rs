@@ -1,35 +1,60 @@
 //! How changes become visible and durable.
 //!
 //! ```text
-//!  ┌─ commit lock ──────────────────────────────────┐
-//!  │ validate ─▶ timestamp ─▶ log.append ─▶ apply   │ ─▶ wait for sync ─▶ publish ─▶ answer
-//!  └────────────────────────────────────────────────┘
+//!   encode ─▶ validate ─▶ ┌ sequencer ──────────────────────┐ ─▶ apply ─▶ wait ─▶ answer
+//!      no lock            │ still valid? timestamp, log queue│   no lock    │
+//!                         └─────────────────────────────────┘              │ published: this and all earlier ones
+//!   log thread ─────────────────────▶ write, sync ─────────────────────────┘ are applied and durable
 //! ```
-//! Applied versions carry a timestamp that is not published yet, so no reader sees them; a later committer does and
-//! loses against them. Between `append` and the end of `apply` there is no await, so a commit whose caller goes away is
-//! either not logged or fully applied. Commits that change the structure (tables, bulk-loaded segments) cannot be
-//! hidden by timestamps alone; they stay under the lock until they are durable, in a task of their own.
+//! Any number of row commits go through this at the same time; only the box is one at a time, a fraction of a microsecond
+//! each. What must hold, and why it does:
+//!
+//! * *A commit is decided on all that was committed before it.* It is validated against what is in place, and
+//!   [`sequencer`](super::sequencer) makes sure that no commit missing there writes a key or a unique value of it. Coarser
+//!   guards (tables that must not have changed, serializability) are decided in the box itself.
+//! * *Versions of one key are applied in the order of their timestamps*, because the later of two commits of a key is not
+//!   admitted before the earlier one is in place. Row locks make such meetings rare; nothing rests on them.
+//! * *A snapshot sees all of a commit or nothing.* Applied versions carry a timestamp that is not published yet; it is
+//!   published when the last row is in place (`publication.rs`). A later committer does see them, and loses against them.
+//! * *The store keeps its shape while rows are put into it.* From validating to having applied, a commit shares the
+//!   [`Committer`]'s lock; freezing the memtable, installing segments, and commits that change tables or bring segments
+//!   take it alone and so find nobody half-way.
+//! * *A caller may go away at any time.* Between entering the box and having applied there is no await, and then the
+//!   commit needs nobody any more. Before, nothing has happened.
+//!
+//! Commits that change the structure cannot be hidden by timestamps alone; they have the store to themselves until they
+//! are durable, in a task of their own.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use roaring::RoaringBitmap;
-use rustydb_txn::{Expectation, Timestamp, Verdict, VersionState, judge_write};
+use rustydb_txn::{Expectation, Timestamp};
 
+use super::publication::{End, Held};
+use super::sequencer::{Admission, Footprint, Window, footprint, hash};
+use super::validate::name_of;
 use super::{Inner, Place, Version};
-use crate::bulk::segment_duplicate;
 use crate::catalog::{Catalog, TableDef, TableId, TableRecord};
-use crate::encoding::Keys;
 use crate::error::{Error, Result};
 use crate::index::unique_value;
-use crate::log::{AddedSegment, Lsn, Operation, Record};
+use crate::locks::TransactionLocks;
+use crate::log::{AddedSegment, Frame, Lsn, Operation, RecordWriter};
 use crate::manifest::Manifest;
-use crate::objects::{ObjectChanges, ObjectKind};
+use crate::memtable::TableMemtable;
+use crate::objects::ObjectChanges;
 use crate::segment::Base64;
 use crate::serial::SerialTransaction;
-use crate::transaction::{Durability, TableWrites, Writes, duplicate_key};
+use crate::transaction::{Durability, TableWrites, Writes};
 use crate::view::Snapshot;
+
+/// Tells the hashes of values in an index from those of a table's keys.
+const INDEX_SPACE: u64 = 1 << 63;
+
+/// After so many validations that did not hold, a commit takes the store for itself: it may be so large that others
+/// would always come first.
+const VALIDATIONS_MAX: usize = 3;
 
 /// Tables created, dropped and altered by a transaction.
 #[derive(Debug, Default, Clone)]
@@ -56,9 +81,11 @@ pub(crate) struct Commit {
     pub(crate) structure: Structure,
     pub(crate) unchanged: BTreeSet<TableId>,
     pub(crate) serial: Option<Arc<SerialTransaction>>,
+    /// Kept until the commit is visible, even if its caller goes away before.
+    pub(crate) locks: Option<Arc<TransactionLocks>>,
 }
 
-/// What only committers and flushes touch, under the commit lock.
+/// The shape of the store. Shared by commits of rows while they put these in place; whoever changes the shape has it alone.
 #[derive(Debug)]
 pub(super) struct Committer {
     /// The newest durable manifest.
@@ -67,26 +94,62 @@ pub(super) struct Committer {
     pub(super) log_number: u64,
     /// Whether tables or segments changed since that manifest.
     pub(super) structure_changed: bool,
-    /// The newest commit that changed each table since the store was opened.
-    last_change: HashMap<TableId, Timestamp>,
-    /// The newest commit whose owner waits for the disk.
-    last_sync: Lsn,
 }
 
 impl Committer {
     pub(super) fn new(manifest: Manifest, log_number: u64) -> Self {
         let structure_changed = manifest.log_start != log_number;
-        Committer { manifest, log_number, structure_changed, last_change: HashMap::new(), last_sync: 0 }
+        Committer { manifest, log_number, structure_changed }
+    }
+}
+
+/// What gives commits their order; locked for the moment in which one gets its place.
+#[derive(Debug)]
+pub(super) struct Sequencer {
+    window: Window,
+    /// The newest commit that changed each table since the store was opened, by table.
+    last_change: Vec<(TableId, Timestamp)>,
+}
+
+impl Sequencer {
+    /// The order continues after a recovered history.
+    pub(super) fn after(last: Timestamp) -> Self {
+        Sequencer { window: Window::after(last), last_change: Vec::new() }
     }
 
-    fn changed_since(&self, table: TableId, timestamp: Timestamp) -> bool {
-        self.last_change.get(&table).is_some_and(|changed| *changed > timestamp)
+    /// For each of these tables, whether a commit changed it after `timestamp`.
+    pub(super) fn changed_since(&self, tables: impl Iterator<Item = TableId>, timestamp: Timestamp) -> Vec<bool> {
+        let last = |table: TableId| self.last_change.binary_search_by_key(&table, |(table, _)| *table);
+        tables.map(|table| last(table).is_ok_and(|at| self.last_change[at].1 > timestamp)).collect()
     }
+
+    fn note_change(&mut self, table: TableId, timestamp: Timestamp) {
+        match self.last_change.binary_search_by_key(&table, |(table, _)| *table) {
+            Ok(at) => self.last_change[at].1 = timestamp,
+            Err(at) => self.last_change.insert(at, (table, timestamp)),
+        }
+    }
+
+    /// Fails if a table changed that the transaction wants as its snapshot shows it.
+    fn require_unchanged(&self, commit: &Commit) -> Result<()> {
+        let changed = self.changed_since(commit.unchanged.iter().copied(), commit.snapshot.timestamp);
+        match commit.unchanged.iter().zip(changed).find(|(_, changed)| *changed) {
+            Some((table, _)) => Err(Error::Conflict { table: name_of(commit, *table) }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The place of a commit in the order.
+struct Ordered {
+    timestamp: Timestamp,
+    watermark: Timestamp,
+    lsn: Lsn,
 }
 
 impl Commit {
     fn is_structural(&self) -> bool {
-        !self.structure.is_empty() || self.writes.tables().any(|(_, writes)| !writes.staged.is_empty())
+        !self.structure.is_empty() || self.writes.has_staged()
     }
 
     fn row_keys(writes: &TableWrites) -> impl Iterator<Item = &[u8]> + Clone {
@@ -118,35 +181,56 @@ impl Commit {
         Ok(())
     }
 
-    fn record(&self, timestamp: Timestamp) -> Result<Record<'_>> {
-        let mut operations = Vec::new();
-        let dropped = self.structure.dropped.iter().map(|table| Operation::DropTable(table.id));
-        operations.extend(dropped);
-        for table in &self.structure.created {
-            operations.push(Operation::CreateTable(Box::new(TableRecord::from(table.as_ref()))));
-        }
-        let gone = self.structure.objects.iter().filter(|(_, object)| object.is_none());
-        operations.extend(gone.map(|(id, _)| Operation::DropObject(*id)));
-        let put = self.structure.objects.values().flatten();
-        operations.extend(put.map(|object| Operation::PutObject(Box::new(object.as_ref().clone()))));
-        for table in &self.structure.altered {
-            operations.push(Operation::AlterTable(Box::new(TableRecord::from(table.as_ref()))));
-        }
+    /// What others must not have written meanwhile.
+    fn footprint(&self, version: &Version) -> Result<Footprint> {
+        let mut hashes = Vec::new();
         for (table, writes) in self.writes.tables() {
-            for (key, pending) in &writes.rows {
-                match (&pending.row, pending.expectation) {
-                    (Some(row), _) => operations.push(Operation::Put { table, row }),
-                    (None, Expectation::Present) => operations.push(Operation::Delete { table, key }),
-                    (None, Expectation::Absent) => {}
+            let written = writes.rows.iter().filter(|(_, pending)| pending.changes_anything());
+            hashes.extend(written.map(|(key, _)| hash(table.0, key)));
+            for (definition, position, values) in unique_values(version, table, writes)? {
+                let space = definition.indexes[position].id.0 | INDEX_SPACE;
+                hashes.extend(values.iter().map(|value| hash(space, value)));
+            }
+        }
+        Ok(footprint(hashes))
+    }
+
+    /// The record, but for its timestamp.
+    fn encode(&self) -> Result<Frame> {
+        Frame::new(|payload| {
+            let mut record = RecordWriter::new(payload, 0);
+            for table in &self.structure.dropped {
+                record.write(&Operation::DropTable(table.id))?;
+            }
+            for table in &self.structure.created {
+                record.write(&Operation::CreateTable(Box::new(TableRecord::from(table.as_ref()))))?;
+            }
+            for (id, _) in self.structure.objects.iter().filter(|(_, object)| object.is_none()) {
+                record.write(&Operation::DropObject(*id))?;
+            }
+            for object in self.structure.objects.values().flatten() {
+                record.write(&Operation::PutObject(Box::new(object.as_ref().clone())))?;
+            }
+            for table in &self.structure.altered {
+                record.write(&Operation::AlterTable(Box::new(TableRecord::from(table.as_ref()))))?;
+            }
+            for (table, writes) in self.writes.tables() {
+                for (key, pending) in &writes.rows {
+                    match (&pending.row, pending.expectation) {
+                        (Some(row), _) => record.write(&Operation::Put { table, row })?,
+                        (None, Expectation::Present) => record.write(&Operation::Delete { table, key })?,
+                        (None, Expectation::Absent) => {}
+                    }
+                }
+                // After the rows: a key may be deleted first and then loaded.
+                for segment in &writes.staged {
+                    let deleted = Base64(serialize(writes.removed.get(&segment.meta.id))?);
+                    let added = AddedSegment { meta: segment.meta.clone(), deleted };
+                    record.write(&Operation::AddSegment(Box::new(added)))?;
                 }
             }
-            // After the rows: a key may be deleted first and then loaded.
-            for segment in &writes.staged {
-                let deleted = Base64(serialize(writes.removed.get(&segment.meta.id))?);
-                operations.push(Operation::AddSegment(Box::new(AddedSegment { meta: segment.meta.clone(), deleted })));
-            }
-        }
-        Ok(Record { timestamp, operations })
+            record.finish()
+        })
     }
 }
 
@@ -176,30 +260,35 @@ pub(super) fn serialize(rows: Option<&RoaringBitmap>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Installs the newest version of a key wherever the old one is. The table may be newer than the version.
-pub(crate) fn apply_row(
-    version: &Version,
-    table: &TableDef,
-    key: &[u8],
-    row: Option<Bytes>,
+/// Marks a row as replaced or removed where it is, unless that is the active memtable, where its next version says so.
+fn end_row(version: &Version, table: TableId, key: &[u8], place: Place, timestamp: Timestamp, watermark: Timestamp) {
+    match place {
+        Place::Segment(segment, row) => segment.deletes.add(row, timestamp, watermark),
+        Place::Frozen => version.frozen.iter().for_each(|frozen| frozen.supersede(table, key, timestamp)),
+        Place::Active => {}
+    }
+}
+
+/// Poisons the store unless the commit was applied in the end: it is in the log, and readers would wait for it for ever.
+struct Applying<'a> {
+    store: &'a Inner,
     timestamp: Timestamp,
-    watermark: Timestamp,
-) -> Result<()> {
-    let old = version.locate(table.id, key, Timestamp::MAX)?;
-    match old.map(|old| old.place) {
-        Some(Place::Segment(segment, old_row)) => segment.deletes.add(old_row, timestamp, watermark),
-        Some(Place::Frozen) => {
-            if let Some(frozen) = &version.frozen {
-                frozen.supersede(table.id, key, timestamp);
-            }
+    done: bool,
+}
+
+impl Applying<'_> {
+    fn finish(mut self) {
+        self.done = true;
+        self.store.publication.apply(self.timestamp);
+    }
+}
+
+impl Drop for Applying<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.store.log.poison(&format!("commit {} was logged and could not be put in place", self.timestamp));
         }
-        Some(Place::Active) if row.is_none() => version.active.put(table, key, None, timestamp, watermark)?,
-        Some(Place::Active) | None => {}
     }
-    if row.is_some() {
-        version.active.put(table, key, row, timestamp, watermark)?;
-    }
-    Ok(())
 }
 
 impl Inner {
@@ -212,62 +301,105 @@ impl Inner {
             let task = tokio::spawn(async move { store.commit_structure(commit).await });
             return task.await.map_err(|error| Error::Internal(format!("committing: {error}")))?;
         }
-        let (timestamp, lsn) = self.commit_rows(&commit, durability).await?;
-        // An asynchronous commit waits for nobody's disk but must not make an earlier synchronous one visible before
-        // that is durable.
-        self.log.wait_durable(lsn).await?;
-        self.timeline.lock().publish(timestamp);
+        let held = commit.locks.clone().map(|locks| locks as Held);
+        let timestamp = self.commit_rows(commit, durability).await?;
         self.request_flush_if_full();
+        self.until_published(timestamp, held).await?;
         Ok(timestamp)
     }
 
-    /// Validates, logs and applies row changes. Returns the timestamp and what must be durable before it is published.
-    async fn commit_rows(&self, commit: &Commit, durability: Durability) -> Result<(Timestamp, Lsn)> {
+    /// Waits until a commit is visible, and so is every one before it.
+    pub(super) async fn until_published(&self, timestamp: Timestamp, held: Option<Held>) -> Result<()> {
+        self.publication.wait(timestamp, held).await.map_err(|end| match end {
+            End::Poisoned(reason) => Error::Poisoned { reason: reason.to_string() },
+            End::Closed => Error::Closed,
+        })
+    }
+
+    /// Logs row changes and puts them in place. Returns their timestamp, which is not published yet.
+    async fn commit_rows(&self, commit: Commit, durability: Durability) -> Result<Timestamp> {
+        let frame = commit.encode()?;
+        let mut alone = false;
         loop {
             commit.load_keys(&self.current.load_full()).await?;
-            let mut committer = self.committer.lock().await;
+            let (_shared, _alone) = match alone {
+                false => (Some(self.committer.read().await), None),
+                true => (None, Some(self.committer.write().await)),
+            };
             let version = self.current.load_full();
             if !commit.keys_ready(&version)? {
                 continue;
             }
-            self.validate(commit, &version, &committer)?;
-            self.judge_writer(commit)?;
-            let (timestamp, watermark) = {
-                let mut timeline = self.timeline.lock();
-                (timeline.allocate(), timeline.watermark())
-            };
-            let lsn = self.log.append(&commit.record(timestamp)?)?;
-            self.apply_rows(commit, &version, &version.catalog, &mut committer, timestamp, watermark);
-            if durability == Durability::Sync {
-                committer.last_sync = lsn;
+            let footprint = commit.footprint(&version)?;
+            for _ in 0..VALIDATIONS_MAX {
+                let seen = self.publication.applied();
+                let places = self.validate(&commit, &version)?;
+                let mut sequencer = self.sequencer.lock();
+                if let Admission::After(other) = sequencer.window.admit(seen, &footprint) {
+                    drop(sequencer);
+                    self.until_applied(other)?;
+                    continue;
+                }
+                let ordered = self.order(&mut sequencer, &commit, frame, durability)?;
+                sequencer.window.add(ordered.timestamp, footprint);
+                drop(sequencer);
+                let applying = Applying { store: self, timestamp: ordered.timestamp, done: false };
+                self.apply_rows(commit, &version, &version.catalog, &ordered, places)?;
+                applying.finish();
+                return Ok(ordered.timestamp);
             }
-            return Ok((timestamp, committer.last_sync));
+            alone = true;
         }
     }
 
-    /// The same for commits that change tables or bring segments, which end durable and published under the lock.
+    /// Decides what is left to decide, gives the commit its timestamp, and hands its record to the log.
+    fn order(
+        &self,
+        sequencer: &mut Sequencer,
+        commit: &Commit,
+        frame: Frame,
+        durability: Durability,
+    ) -> Result<Ordered> {
+        sequencer.require_unchanged(commit)?;
+        self.log.check_room()?;
+        self.judge_writer(commit)?;
+        let (timestamp, watermark) = self.publication.allocate(durability == Durability::Sync);
+        self.current.load().active.note_logged(frame.len());
+        // From here on, only a log that has failed can refuse the record, and then nothing is published any more.
+        let lsn = self.log.append_frame(frame, timestamp)?;
+        commit.writes.tables().for_each(|(table, _)| sequencer.note_change(table, timestamp));
+        Ok(Ordered { timestamp, watermark, lsn })
+    }
+
+    /// Waits until a commit that was given its timestamp is in place. Its thread is at it and waits for nobody.
+    fn until_applied(&self, timestamp: Timestamp) -> Result<()> {
+        while self.publication.applied() < timestamp {
+            self.log.check()?;
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// The same for commits that change tables or bring segments, which end durable and published with the store to
+    /// themselves.
     async fn commit_structure(&self, commit: Commit) -> Result<Timestamp> {
-        let mut committer = self.committer.lock().await;
+        let mut committer = self.committer.write().await;
         let version = self.current.load_full();
         commit.load_keys(&version).await?;
-        self.validate(&commit, &version, &committer)?;
+        let places = self.validate(&commit, &version)?;
         self.validate_structure(&commit, &version)?;
         self.validate_objects(&commit, &version)?;
-        self.validate_staged(&commit, &version, &committer).await?;
+        self.validate_staged(&commit, &version).await?;
         for table in &commit.structure.altered {
             // Entries of an index that does not come to be are never looked at.
             version.memtables().try_for_each(|(memtable, _)| memtable.index_all(table))?;
         }
-        self.judge_writer(&commit)?;
-        let (timestamp, watermark) = {
-            let mut timeline = self.timeline.lock();
-            (timeline.allocate(), timeline.watermark())
-        };
-        let record = commit.record(timestamp)?;
-        let staged = commit.writes.tables().flat_map(|(_, writes)| &writes.staged);
-        staged.for_each(|segment| segment.keep());
-        let lsn = self.log.append(&record)?;
-        self.log.wait_durable(lsn).await?;
+        let frame = commit.encode()?;
+        let staged = || commit.writes.tables().flat_map(|(_, writes)| &writes.staged);
+        staged().for_each(|segment| segment.keep());
+        let ordered = self.order(&mut self.sequencer.lock(), &commit, frame, Durability::Sync)?;
+        let applying = Applying { store: self, timestamp: ordered.timestamp, done: false };
+        self.log.wait_durable(ordered.lsn).await?;
 
         let mut next = version.successor();
         let catalog = Arc::make_mut(&mut next.catalog);
@@ -282,247 +414,55 @@ impl Inner {
         for (table, writes) in commit.writes.tables() {
             for segment in &writes.staged {
                 let removed = writes.removed.get(&segment.meta.id);
-                removed
-                    .iter()
-                    .flat_map(|rows| rows.iter())
-                    .for_each(|row| segment.deletes.add(row, timestamp, watermark));
-                segment.commit(timestamp);
+                let removed = removed.iter().flat_map(|rows| rows.iter());
+                removed.for_each(|row| segment.deletes.add(row, ordered.timestamp, ordered.watermark));
+                segment.commit(ordered.timestamp);
             }
             next.add_segments(table, writes.staged.iter().cloned());
-            committer.last_change.insert(table, timestamp);
         }
-        self.apply_rows(&commit, &version, &next.catalog, &mut committer, timestamp, watermark);
         for table in &commit.structure.altered {
-            committer.last_change.insert(table.id, timestamp);
+            self.sequencer.lock().note_change(table.id, ordered.timestamp);
         }
+        self.apply_rows(commit, &version, &next.catalog, &ordered, places)?;
         committer.structure_changed = true;
-        committer.last_sync = lsn;
         self.current.store(Arc::new(next));
-        self.timeline.lock().publish(timestamp);
+        applying.finish();
         drop(committer);
         self.request_flush_if_full();
-        Ok(timestamp)
+        self.until_published(ordered.timestamp, None).await?;
+        Ok(ordered.timestamp)
     }
 
-    fn validate(&self, commit: &Commit, version: &Version, committer: &Committer) -> Result<()> {
-        let snapshot = commit.snapshot.timestamp;
-        for table in &commit.unchanged {
-            if committer.changed_since(*table, snapshot) {
-                return Err(Error::Conflict { table: name_of(commit, *table) });
-            }
-        }
-        for (table, writes) in commit.writes.tables() {
-            if commit.structure.created.iter().any(|created| created.id == table) {
-                continue;
-            }
-            let Some(definition) = version.catalog.table(table) else {
-                return Err(Error::Conflict { table: name_of(commit, table) });
-            };
-            let checked = commit.snapshot.version.catalog.table(table);
-            if checked.is_none_or(|checked| !checked.accepts_the_same_rows(definition)) {
-                return Err(Error::Conflict { table: definition.name.clone() });
-            }
-            if !committer.changed_since(table, snapshot) {
-                // The statements checked against the snapshot, and nothing has happened since.
-                continue;
-            }
-            for (key, pending) in &writes.rows {
-                if pending.expectation == Expectation::Absent && pending.row.is_none() {
-                    continue;
-                }
-                let current = match version.locate(table, key, Timestamp::MAX)? {
-                    Some(located) => VersionState::Live(located.written),
-                    None => VersionState::Absent,
-                };
-                match judge_write(pending.expectation, current, snapshot) {
-                    Verdict::Proceed => {}
-                    Verdict::Conflict => return Err(Error::Conflict { table: definition.name.clone() }),
-                    Verdict::Duplicate => {
-                        let row = pending.row.as_deref().unwrap_or_default();
-                        let all: Vec<usize> = (0..definition.storage_schema().fields().len()).collect();
-                        let row = definition.codec()?.rows.decode(&[row], &all)?;
-                        return Err(duplicate_key(definition, None, &row, 0));
-                    }
-                }
-            }
-            self.validate_indexes(definition, writes, version)?;
-        }
-        Ok(())
-    }
-
-    /// Compares pending rows with what is in the table's unique indexes now, apart from rows the transaction replaces.
-    /// An index may be younger than the rows, so that they have to prove that it can hold them.
-    fn validate_indexes(&self, table: &TableDef, writes: &TableWrites, version: &Version) -> Result<()> {
-        let codec = table.codec()?;
-        let replaced = |key: &[u8]| writes.replaces(key);
-        let mut entry = Vec::new();
-        for (position, index) in table.indexes.iter().enumerate() {
-            for row in writes.rows.values().filter_map(|pending| pending.row.as_deref()) {
-                codec.indexes[position].encode_row(&codec.rows, row, &mut entry)?;
-                if !index.unique {
-                    continue;
-                }
-                let Some(value) = unique_value(index, &codec.indexes[position], &codec.rows, row)? else { continue };
-                if version.holder(table, position, &value, Timestamp::MAX, replaced)?.is_some() {
-                    let all: Vec<usize> = (0..table.storage_schema().fields().len()).collect();
-                    return Err(duplicate_key(table, Some(index), &codec.rows.decode(&[row], &all)?, 0));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn validate_structure(&self, commit: &Commit, version: &Version) -> Result<()> {
-        let Structure { created, dropped, altered, objects: _ } = &commit.structure;
-        for table in altered {
-            let (then, now) = (commit.snapshot.version.catalog.table(table.id), version.catalog.table(table.id));
-            if !then.zip(now).is_some_and(|(then, now)| Arc::ptr_eq(then, now)) {
-                return Err(Error::Conflict { table: table.name.clone() });
-            }
-        }
-        let is_dropped = |id: TableId| dropped.iter().any(|table| table.id == id);
-        for table in dropped {
-            if version.catalog.table(table.id).is_none() {
-                return Err(Error::Conflict { table: table.name.clone() });
-            }
-            let lets_go = |id: TableId| {
-                let own = altered.iter().find(|other| other.id == id);
-                own.is_some_and(|own| own.foreign_keys.iter().all(|foreign_key| foreign_key.parent != table.id))
-            };
-            let referring = version.catalog.referring_tables(table.id);
-            let referring = referring.filter(|other| !is_dropped(other.id) && !lets_go(other.id));
-            let dependents: Vec<String> = referring.map(|other| format!("table \"{}\"", other.name)).collect();
-            if !dependents.is_empty() {
-                return Err(Error::DependentObjects { table: table.name.clone(), dependents });
-            }
-        }
-        for table in created.iter().chain(altered) {
-            let taken = version.catalog.find(&table.schema_name, &table.name);
-            let renamed = |id: TableId| altered.iter().any(|other| other.id == id);
-            if taken.is_some_and(|taken| !is_dropped(taken.id) && !renamed(taken.id)) {
-                return Err(Error::TableExists { schema: table.schema_name.clone(), name: table.name.clone() });
-            }
-            for foreign_key in &table.foreign_keys {
-                let own = created.iter().any(|created| created.id == foreign_key.parent);
-                if !own && (version.catalog.table(foreign_key.parent).is_none() || is_dropped(foreign_key.parent)) {
-                    return Err(Error::Conflict { table: table.name.clone() });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Of two transactions that change one object the first wins, and no name may have two owners. A schema must stay as
-    /// long as something is in it.
-    fn validate_objects(&self, commit: &Commit, version: &Version) -> Result<()> {
-        let Structure { created, objects, .. } = &commit.structure;
-        if objects.is_empty() && version.catalog.objects().next().is_none() {
-            return Ok(());
-        }
-        let before = &commit.snapshot.version.catalog;
-        let conflict = |name: &str| Error::Conflict { table: name.to_owned() };
-        for (id, object) in objects {
-            let (then, now) = (before.object(*id), version.catalog.object(*id));
-            let same = match (then, now) {
-                (None, None) => true,
-                (Some(then), Some(now)) => Arc::ptr_eq(then, now),
-                _ => false,
-            };
-            if !same {
-                let name = object.as_ref().or(then).map(|object| object.name.as_str());
-                return Err(conflict(name.unwrap_or_default()));
-            }
-        }
-        let mut after = Catalog::clone(&version.catalog);
-        commit.structure.dropped.iter().for_each(|table| after.remove(table.id));
-        objects.iter().filter(|(_, object)| object.is_none()).for_each(|(id, _)| after.remove_object(*id));
-        for object in objects.values().flatten() {
-            if after.name_taken(object) {
-                return Err(Error::ObjectExists { name: object.name.clone() });
-            }
-            after.put_object(Arc::clone(object));
-        }
-        for table in created {
-            let taken = [ObjectKind::View, ObjectKind::Sequence]
-                .map(|kind| after.find_object(kind, &table.schema_name, &table.name).is_some());
-            if taken.contains(&true) {
-                return Err(Error::TableExists { schema: table.schema_name.clone(), name: table.name.clone() });
-            }
-            after.add(Arc::clone(table));
-        }
-        let had_schema = |name: &str| before.find_object(ObjectKind::Schema, "", name).is_some();
-        let names = after.tables().map(|table| table.schema_name.as_str());
-        let names = names.chain(after.objects().map(|object| object.schema_name.as_str()));
-        for name in names {
-            if had_schema(name) && after.find_object(ObjectKind::Schema, "", name).is_none() {
-                return Err(conflict(name));
-            }
-        }
-        Ok(())
-    }
-
-    /// Compares bulk-loaded keys with what others committed since the snapshot.
-    async fn validate_staged(&self, commit: &Commit, version: &Version, committer: &Committer) -> Result<()> {
-        for (table, writes) in commit.writes.tables() {
-            if !committer.changed_since(table, commit.snapshot.timestamp) {
-                continue;
-            }
-            let now = Timestamp::MAX - 1;
-            let removed = |key: &[u8]| writes.replaces(key);
-            for segment in &writes.staged {
-                let counts = |row| !writes.is_removed(segment.meta.id, row);
-                if !segment.table.has_hidden_key() {
-                    let keys: &Arc<Keys> = segment.load_keys().await?;
-                    let common = version.first_common_key(table, keys, now, counts, removed).await?;
-                    if let Some(row) = common {
-                        return Err(segment_duplicate(segment, None, row).await?);
-                    }
-                }
-                let Some(definition) = version.catalog.table(table) else { continue };
-                for (position, index) in definition.indexes.iter().enumerate() {
-                    // Building them also finds values that are too long for an index made meanwhile.
-                    let postings = segment.load_postings(index.id, &definition.codec()?.indexes[position]).await?;
-                    if index.unique {
-                        let common =
-                            version.first_common_value(definition, position, &postings, now, counts, removed).await?;
-                        if let Some(row) = common {
-                            return Err(segment_duplicate(segment, Some(index), row as usize).await?);
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
+    /// Puts the rows of a commit into the active memtable and ends those they replace, which are at these places.
     fn apply_rows(
         &self,
-        commit: &Commit,
+        mut commit: Commit,
         version: &Version,
         catalog: &Catalog,
-        committer: &mut Committer,
-        timestamp: Timestamp,
-        watermark: Timestamp,
-    ) {
-        for (table, writes) in commit.writes.tables() {
-            let definition = catalog.table(table).expect("validation found the table or the commit creates it");
-            for (key, pending) in &writes.rows {
-                if pending.row.is_some() || pending.expectation == Expectation::Present {
-                    // Validation has just located the same key in the same version, and encoded the same row.
-                    apply_row(version, definition, key, pending.row.clone(), timestamp, watermark)
-                        .expect("the key's segments are loaded, which validation made sure of");
+        ordered: &Ordered,
+        places: Vec<Place>,
+    ) -> Result<()> {
+        let mut rows = Applied { version, catalog, ordered, places: places.into_iter(), bytes: 0 };
+        // Savepoints and views may share the changes. Usually nobody does, and the rows move instead of being counted.
+        match Arc::get_mut(&mut commit.writes) {
+            Some(writes) => writes.tables_mut().try_for_each(|(table, writes)| match Arc::get_mut(writes) {
+                Some(writes) => {
+                    let taken = |pending: &mut crate::transaction::PendingRow| pending.row.take();
+                    rows.put(table, writes.rows.iter_mut().map(|(key, row)| (key, row.expectation, taken(row))))
                 }
-            }
-            committer.last_change.insert(table, timestamp);
+                None => rows.put_shared(table, writes),
+            })?,
+            None => commit.writes.tables().try_for_each(|(table, writes)| rows.put_shared(table, writes))?,
         }
+        version.active.note_memory(rows.bytes);
+        Ok(())
     }
 
     /// Waits while the memtable is so full that the flush must catch up first.
     async fn wait_for_room(&self) -> Result<()> {
         loop {
             let flushed = self.flushed.notified();
-            let limit = self.options.memtable_bytes.saturating_mul(2);
-            if self.current.load().active.memory_bytes() < limit {
+            if self.current.load().active.fullness(self.options.memtable_bytes) < 2.0 {
                 return Ok(());
             }
             self.log.check()?;
@@ -532,12 +472,47 @@ impl Inner {
     }
 }
 
+/// A commit's rows on their way into the memtable.
+struct Applied<'a> {
+    version: &'a Version,
+    catalog: &'a Catalog,
+    ordered: &'a Ordered,
+    places: std::vec::IntoIter<Place>,
+    bytes: isize,
+}
+
+impl Applied<'_> {
+    fn put_shared(&mut self, table: TableId, writes: &TableWrites) -> Result<()> {
+        self.put(table, writes.rows.iter().map(|(key, pending)| (key, pending.expectation, pending.row.clone())))
+    }
+
+    fn put<'k>(
+        &mut self,
+        table: TableId,
+        rows: impl Iterator<Item = (&'k Box<[u8]>, Expectation, Option<Bytes>)>,
+    ) -> Result<()> {
+        let Ordered { timestamp, watermark, .. } = *self.ordered;
+        let mut part: Option<Arc<TableMemtable>> = None;
+        let definition = self.catalog.table(table).ok_or_else(|| Error::Internal("a table is gone".into()))?;
+        for (key, expectation, row) in rows {
+            let mut is_active = false;
+            if expectation == Expectation::Present {
+                let place = self.places.next();
+                match place.ok_or_else(|| Error::Internal("a row that is replaced was not located".into()))? {
+                    Place::Active => is_active = true,
+                    place => end_row(self.version, table, key, place, timestamp, watermark),
+                }
+            }
+            if row.is_some() || is_active {
+                let part = part.get_or_insert_with(|| self.version.active.part(table));
+                self.bytes += part.put(definition, key, row, timestamp, watermark)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 fn change_objects(catalog: &mut Catalog, changes: &ObjectChanges) {
     changes.iter().filter(|(_, object)| object.is_none()).for_each(|(id, _)| catalog.remove_object(*id));
     changes.values().flatten().for_each(|object| catalog.put_object(Arc::clone(object)));
-}
-
-fn name_of(commit: &Commit, table: TableId) -> String {
-    let version = &commit.snapshot.version;
-    version.catalog.table(table).map_or_else(|| format!("number {}", table.0), |table| table.name.clone())
 }

@@ -110,7 +110,7 @@ impl Inner {
         );
         let merged = merged.await?;
         self.log.wait_durable(task.lsn).await?;
-        self.timeline.lock().publish(task.timestamp);
+        self.until_published(task.timestamp, None).await?;
         self.swap(&task, &outputs, &merged).await?;
         let bytes = |segments: &[Arc<Segment>]| segments.iter().map(|segment| segment.meta.file_bytes).sum::<u64>();
         self.compacted_bytes.fetch_add(bytes(&outputs), Ordering::Relaxed);
@@ -128,13 +128,14 @@ impl Inner {
 
     /// The most worthwhile merge of segments which the newest manifest lists.
     async fn choose_compaction(&self, thorough: bool) -> Option<Task> {
-        let committer = self.committer.lock().await;
+        // Alone: a commit that has its timestamp and not yet all of its deletes would lose them.
+        let committer = self.committer.write().await;
         let version = self.current.load_full();
         let listed: HashSet<u64> = {
             let segments = committer.manifest.tables.iter().flat_map(|table| &table.segments);
             segments.map(|segment| segment.meta.id).collect()
         };
-        let timestamp = self.timeline.lock().allocated();
+        let timestamp = self.publication.allocated();
         for table in version.catalog.tables() {
             let segments: Vec<&Arc<Segment>> =
                 version.segments(table.id).iter().filter(|segment| listed.contains(&segment.meta.id)).collect();
@@ -162,7 +163,7 @@ impl Inner {
     async fn swap(&self, task: &Task, outputs: &[Arc<Segment>], merged: &Merged) -> Result<()> {
         let _checkpoint = self.checkpoint.lock().await;
         let manifest = {
-            let committer = self.committer.lock().await;
+            let committer = self.committer.read().await;
             if self.current.load().catalog.table(task.table.id).is_none() {
                 // Dropped meanwhile; the outputs go with their last reference.
                 return Ok(());
@@ -172,7 +173,7 @@ impl Inner {
         outputs.iter().for_each(|output| output.keep());
         manifest::store(self.columns.objects.as_ref(), &manifest).await?;
         {
-            let mut committer = self.committer.lock().await;
+            let mut committer = self.committer.write().await;
             let mut next = self.current.load().successor();
             if next.catalog.table(task.table.id).is_some() {
                 self.install_merged(&mut next, task, outputs, merged);
@@ -186,7 +187,7 @@ impl Inner {
 
     /// Carries the deletes since the merge's moment over to the outputs and puts these in the place of the inputs.
     fn install_merged(&self, next: &mut Version, task: &Task, outputs: &[Arc<Segment>], merged: &Merged) {
-        let watermark = self.timeline.lock().watermark();
+        let watermark = self.publication.watermark();
         let mut moved: Vec<(Timestamp, usize, u32)> = Vec::new();
         for (index, (input, dead)) in task.inputs.iter().zip(&task.dead).enumerate() {
             for (timestamp, row) in input.deletes.since(dead, task.timestamp) {

@@ -1,10 +1,10 @@
 //! From memtable to segments.
 //!
 //! ```text
-//!  1 freeze    new log file, new active memtable            (commit lock, microseconds)
+//!  1 freeze    new log file, new active memtable            (no commit half-way, microseconds)
 //!  2 write     rows as of the freeze ─▶ segment files       (commits go on)
 //!  3 manifest  segments, delete sets and tables as of the freeze, log starts at the new file
-//!  4 install   segments replace the frozen memtable          (commit lock, microseconds)
+//!  4 install   segments replace the frozen memtable          (no commit half-way, microseconds)
 //!  5 tidy      old log files and manifests go
 //! ```
 //! A row that is changed between 1 and 4 is marked in the frozen memtable; step 4 turns the marks into entries of the
@@ -69,7 +69,7 @@ impl Inner {
         let _checkpoint = self.checkpoint.lock().await;
         let Some(frozen) = self.freeze().await? else { return Ok(()) };
         self.log.wait_durable(frozen.lsn).await?;
-        self.timeline.lock().publish(frozen.timestamp);
+        self.until_published(frozen.timestamp, None).await?;
 
         let mut flushed = Vec::new();
         if let Some(memtable) = &frozen.version.frozen {
@@ -89,11 +89,11 @@ impl Inner {
 
     /// Step 1. `None` if there is nothing to write.
     async fn freeze(&self) -> Result<Option<Frozen>> {
-        let mut committer = self.committer.lock().await;
+        let mut committer = self.committer.write().await;
         let version = self.current.load_full();
         assert!(version.frozen.is_none() || self.log.check().is_err(), "one flush at a time");
         self.log.check()?;
-        if version.active.memory_bytes() == 0 && !committer.structure_changed {
+        if version.active.is_untouched() && !committer.structure_changed {
             return Ok(None);
         }
         let lsn = self.log.rotate(committer.log_number + 1)?;
@@ -103,7 +103,7 @@ impl Inner {
         next.frozen = Some(std::mem::take(&mut next.active));
         let next = Arc::new(next);
         self.current.store(Arc::clone(&next));
-        let timestamp = self.timeline.lock().allocated();
+        let timestamp = self.publication.allocated();
         let manifest = Manifest {
             number: committer.manifest.number + 1,
             log_start: committer.log_number,
@@ -182,10 +182,10 @@ impl Inner {
 
     /// Step 4.
     async fn install(&self, manifest: Manifest, flushed: Vec<Flushed>) {
-        let mut committer = self.committer.lock().await;
+        let mut committer = self.committer.write().await;
         let mut next = self.current.load().successor();
         let frozen = next.frozen.take();
-        let watermark = self.timeline.lock().watermark();
+        let watermark = self.publication.watermark();
         for (table, part) in frozen.iter().flat_map(|memtable| memtable.tables()) {
             let segments: Vec<_> = flushed.iter().filter(|new| new.table == table).map(|new| &new.segment).collect();
             for (key, timestamp) in part.take_superseded() {

@@ -5,17 +5,21 @@
 //!                   │                                      │ memtable full
 //!   commit.rs ──────▼──────────┐                 flush.rs ──▼───────────────────────┐
 //!   │ validate, log, apply     │                 │ freeze ─▶ segments ─▶ manifest   │
-//!   │ wait for sync, publish   │                 │ ─▶ install ─▶ drop old log files │
+//!   │ wait until published     │                 │ ─▶ install ─▶ drop old log files │
 //!   └──────────────────────────┘                 └──────────────────────────────────┘
-//!                   both change `current` under the commit lock only
+//!     share the committer's lock                    changes `current`, with that lock alone
 //! ```
 //! A second background thread, of low priority, compacts (compact.rs). It and the flush take turns with the manifest.
 
 mod commit;
 mod compact;
 mod flush;
+mod publication;
 pub(crate) mod recovery;
+mod replay;
+mod sequencer;
 mod serializable;
+mod validate;
 mod version;
 
 use std::sync::Arc;
@@ -28,7 +32,8 @@ use rustydb_txn::{Isolation, Serializability, SnapshotToken, Timeline, Timestamp
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 
-pub(crate) use commit::{Commit, Structure, apply_row};
+pub(crate) use commit::{Commit, Structure};
+pub(crate) use publication::Publication;
 pub(crate) use version::{Place, Segments, Version};
 
 use crate::catalog::{IndexId, TableId};
@@ -36,14 +41,14 @@ use crate::column_cache::{ColumnCache, ColumnSource};
 use crate::error::{Error, Result};
 use crate::files::{DirectoryLock, FileObjects, Files, LocalFiles};
 use crate::locks::Locks;
-use crate::log::{Log, Operation, Record};
+use crate::log::{Log, Observer, Operation, Record};
 use crate::manifest;
 use crate::objects::ObjectId;
 use crate::options::{Location, StoreOptions};
 use crate::sequence::{SequenceSpec, SequenceState, Sequences};
 use crate::transaction::{Control, Transaction, TransactionOptions, row_id_array};
 use crate::view::{ReadView, Snapshot};
-use commit::Committer;
+use commit::{Committer, Sequencer};
 
 /// At closing, this much in the memtable is worth a segment; less is replayed faster than it is written.
 const CLOSE_FLUSH_BYTES: usize = 16 * 1024 * 1024;
@@ -65,13 +70,14 @@ pub(crate) struct Inner {
     columns: Arc<ColumnSource>,
     options: StoreOptions,
     current: ArcSwap<Version>,
-    timeline: Mutex<Timeline>,
+    publication: Arc<Publication>,
+    sequencer: Mutex<Sequencer>,
     locks: Arc<Locks>,
     serializability: Mutex<Serializability>,
     /// A serializable transaction has ended.
     serial_ended: Notify,
     log: Log,
-    committer: tokio::sync::Mutex<Committer>,
+    committer: tokio::sync::RwLock<Committer>,
     next_table: AtomicU64,
     next_segment: AtomicU64,
     next_row_id: AtomicU64,
@@ -142,19 +148,22 @@ impl Store {
         let recovered = recovery::recover(&options.location, &files, &columns, recovery::Mode::Open).await?;
         let log_number = recovered.log_files.last().map_or(recovered.manifest.log_start, |last| last + 1);
         let manifest = manifest::begin_epoch(columns.objects.as_ref(), recovered.manifest).await?;
-        let log = Log::start(Arc::clone(&files), log_number)?;
+        recovered.version.active.note_logged(recovered.log_bytes);
+        let publication = Arc::new(Publication::new(Timeline::resume(recovered.timestamp)));
+        let log = Log::start(Arc::clone(&files), log_number, Arc::clone(&publication) as _)?;
         let (jobs, mut queue) = unbounded_channel();
         let replayed_files = recovered.log_files.len();
         let inner = Arc::new(Inner {
             files,
             columns,
             current: ArcSwap::from_pointee(recovered.version),
-            timeline: Mutex::new(Timeline::resume(recovered.timestamp)),
+            publication,
+            sequencer: Mutex::new(Sequencer::after(recovered.timestamp)),
             locks: Arc::new(Locks::new()),
             serializability: Mutex::default(),
             serial_ended: Notify::new(),
             log,
-            committer: tokio::sync::Mutex::new(Committer::new(manifest, log_number)),
+            committer: tokio::sync::RwLock::new(Committer::new(manifest, log_number)),
             next_table: AtomicU64::new(recovered.next_table),
             next_segment: AtomicU64::new(recovered.next_segment),
             next_row_id: AtomicU64::new(recovered.next_row_id),
@@ -223,8 +232,8 @@ impl Store {
         });
         ended.await.map_err(|error| Error::Internal(error.to_string()))?;
         let sealed = {
-            let _committer = inner.committer.lock().await;
-            let timestamp = inner.timeline.lock().allocated();
+            let _committer = inner.committer.write().await;
+            let timestamp = inner.publication.allocated();
             let mut operations: Vec<_> = inner.sequences.unused().into_iter().map(Operation::Sequence).collect();
             operations.push(Operation::Seal);
             let lsn = inner.log.append(&Record { timestamp, operations });
@@ -331,6 +340,20 @@ impl Drop for Inner {
     }
 }
 
+impl Observer for Publication {
+    fn durable(&self, newest: Timestamp) {
+        self.make_durable(newest);
+    }
+
+    fn poisoned(&self, reason: &Arc<str>) {
+        self.end(publication::End::Poisoned(Arc::clone(reason)));
+    }
+
+    fn stopped(&self) {
+        self.end(publication::End::Closed);
+    }
+}
+
 fn background_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
     let thread = std::thread::Builder::new().name(name.into()).spawn(work);
     thread.map_err(|error| Error::io("starting a background thread", error))
@@ -342,7 +365,7 @@ impl Inner {
     pub(crate) fn open_snapshot(self: &Arc<Self>) -> Snapshot {
         loop {
             let version = self.current.load_full();
-            let token = self.timeline.lock().open_snapshot();
+            let token = self.publication.open_snapshot();
             if Arc::ptr_eq(&version, &self.current.load()) {
                 return Snapshot::new(Arc::clone(self), version, token);
             }
@@ -351,7 +374,7 @@ impl Inner {
     }
 
     pub(crate) fn close_snapshot(&self, token: SnapshotToken) {
-        self.timeline.lock().close_snapshot(token);
+        self.publication.close_snapshot(token);
     }
 
     pub(crate) fn current(&self) -> Arc<Version> {
@@ -360,7 +383,7 @@ impl Inner {
 
     /// Whether nothing was committed after `timestamp`, visible or not.
     pub(crate) fn is_newest(&self, timestamp: Timestamp) -> bool {
-        self.timeline.lock().allocated() == timestamp
+        self.publication.allocated() == timestamp
     }
 
     pub(crate) fn locks(&self) -> &Arc<Locks> {
@@ -403,7 +426,7 @@ impl Inner {
     }
 
     fn request_flush_if_full(&self) {
-        if self.current.load().active.memory_bytes() >= self.options.memtable_bytes {
+        if self.current.load().active.fullness(self.options.memtable_bytes) >= 1.0 {
             self.request_flush();
         }
     }

@@ -19,7 +19,7 @@ impl Inner {
     ) -> (Snapshot, Option<Arc<SerialTransaction>>) {
         loop {
             // Registered first: whatever the snapshot turns out to be, it is not older than this.
-            let since = self.timeline.lock().published();
+            let since = self.publication.published();
             let ticket = self.serializability.lock().begin(since, read_only);
             let serial = Arc::new(SerialTransaction::new(Arc::clone(self), ticket));
             let snapshot = self.open_snapshot();
@@ -42,18 +42,18 @@ impl Inner {
     }
 
     pub(crate) fn abort_serializable(&self, ticket: Ticket) {
-        let published = self.timeline.lock().published();
+        let published = self.publication.published();
         self.serializability.lock().abort(ticket, published);
         self.serial_ended.notify_waiters();
     }
 
     /// Decides the commit of a transaction that has changed nothing.
     pub(crate) fn commit_reader(&self, serial: &SerialTransaction, snapshot: Timestamp) -> Result<()> {
-        let published = self.timeline.lock().published();
+        let published = self.publication.published();
         self.judge(serial, snapshot, published, WriteSet::default())
     }
 
-    /// Decides a commit with changes. Called under the commit lock, right before the timestamp is allocated.
+    /// Decides a commit with changes. Called under the sequencer's lock, right before the timestamp is allocated.
     pub(super) fn judge_writer(&self, commit: &Commit) -> Result<()> {
         let Some(serial) = &commit.serial else { return Ok(()) };
         let mut writes = WriteSet::default();
@@ -66,13 +66,13 @@ impl Inner {
         for table in commit.structure.dropped.iter() {
             writes.add_table(table.id.0);
         }
-        let end = self.timeline.lock().allocated() + 1;
+        let end = self.publication.allocated() + 1;
         self.judge(serial, commit.snapshot.timestamp, end, writes)
     }
 
     fn judge(&self, serial: &SerialTransaction, snapshot: Timestamp, end: Timestamp, writes: WriteSet) -> Result<()> {
         let Some((ticket, candidate)) = serial.end(snapshot, end, writes) else { return Ok(()) };
-        let published = self.timeline.lock().published();
+        let published = self.publication.published();
         let decided = self.serializability.lock().commit(ticket, candidate, published);
         self.serial_ended.notify_waiters();
         decided.map_err(|_| Error::Unserializable)

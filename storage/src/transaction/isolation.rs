@@ -82,6 +82,11 @@ impl Control {
         self.locks.as_ref().map_or(0, |locks| locks.count())
     }
 
+    /// The locks that are held, if any.
+    pub(super) fn held(&self) -> Option<Arc<TransactionLocks>> {
+        self.locks.clone()
+    }
+
     pub(super) fn release_to(&self, count: usize) {
         if let Some(locks) = &self.locks {
             locks.release_to(count);

@@ -26,6 +26,13 @@ pub(crate) struct PendingRow {
     pub(crate) row: Option<Bytes>,
 }
 
+impl PendingRow {
+    /// Whether others will notice: a row that was inserted and deleted again is nothing.
+    pub(crate) fn changes_anything(&self) -> bool {
+        self.row.is_some() || self.expectation == Expectation::Present
+    }
+}
+
 /// Pending changes of one table.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TableWrites {
@@ -46,8 +53,7 @@ impl TableWrites {
     /// Whether a commit takes away the row that has this key: it writes the key, and not just a row of its own that it
     /// has deleted again, beside which others may have inserted theirs.
     pub(crate) fn replaces(&self, key: &[u8]) -> bool {
-        let writes = |pending: &PendingRow| pending.row.is_some() || pending.expectation == Expectation::Present;
-        self.rows.get(key).is_some_and(writes)
+        self.rows.get(key).is_some_and(PendingRow::changes_anything)
     }
 
     /// Adds entries for all pending rows, of which there may be some before there is the index.
@@ -100,12 +106,21 @@ impl Writes {
         self.tables.iter().map(|(id, writes)| (*id, writes))
     }
 
+    pub(crate) fn tables_mut(&mut self) -> impl Iterator<Item = (TableId, &mut Arc<TableWrites>)> {
+        self.tables.iter_mut().map(|(id, writes)| (*id, writes))
+    }
+
     pub(crate) fn forget_table(&mut self, table: TableId) {
         self.tables.remove(&table);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.tables.values().all(|writes| writes.is_empty())
+    }
+
+    /// Whether a bulk load is part of it.
+    pub(crate) fn has_staged(&self) -> bool {
+        self.tables.values().any(|writes| !writes.staged.is_empty())
     }
 
     /// Memory held by row changes, estimated.
