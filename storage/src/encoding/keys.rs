@@ -134,6 +134,12 @@ impl KeyEncoder {
     /// Encodes the key of an encoded row into `key`, which is cleared first.
     pub(crate) fn encode_row(&self, layout: &RowLayout, row: &[u8], key: &mut Vec<u8>) -> Result<()> {
         key.clear();
+        self.append_row(layout, row, key)
+    }
+
+    /// Appends the key of an encoded row to `key`.
+    pub(crate) fn append_row(&self, layout: &RowLayout, row: &[u8], key: &mut Vec<u8>) -> Result<()> {
+        let beginning = key.len();
         for ((column, physical), nullable) in self.columns.iter().zip(&self.physicals).zip(&self.nullable) {
             let value = layout.value(row, *column);
             if *nullable {
@@ -165,7 +171,7 @@ impl KeyEncoder {
                 Physical::Interval => return Err(Error::Internal("an interval in a key".into())),
             }
         }
-        check_length(key.len())
+        check_length(key.len() - beginning)
     }
 
     /// Whether any column of an encoded row's key is NULL.

@@ -1,20 +1,20 @@
 //! From files to a store.
 //!
 //! The newest manifest gives tables, segments and delete sets as of its timestamp; the log files it does not cover are
-//! replayed on top, through the same [`apply_row`] that commits use. What a crash left half-done is not referred to by
-//! either and is removed: temporary files, segments whose commit was never logged, log files and manifests that newer
+//! replayed on top: the rows by [`replay`](super::replay). What a crash left half-done is not referred to by either and is
+//! removed: temporary files, segments whose commit was never logged, log files and manifests that newer
 //! ones replace, and the torn end of the newest log file.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use roaring::RoaringBitmap;
 use rustydb_txn::Timestamp;
 
-use super::{Segments, Version, apply_row};
-use crate::catalog::{Catalog, ROW_ID_COLUMN, TableDef, TableId};
+use super::replay::RowChanges;
+use super::{Segments, Version};
+use crate::catalog::{Catalog, TableDef, TableId};
 use crate::column_cache::ColumnSource;
 use crate::deletes::DeleteSet;
 use crate::error::{Error, Result};
@@ -50,6 +50,7 @@ pub(crate) struct Recovered {
     /// Numbers of the replayed log files, ascending.
     pub(crate) log_files: Vec<u64>,
     pub(crate) log_records: usize,
+    pub(crate) log_bytes: usize,
     pub(crate) next_table: u64,
     pub(crate) next_segment: u64,
     pub(crate) next_row_id: u64,
@@ -139,6 +140,7 @@ pub(crate) async fn recover(
     Ok(Recovered {
         timestamp: replay.timestamp,
         log_records: replay.records,
+        log_bytes: replay.bytes,
         next_table: replay.next_table,
         next_segment: replay.next_segment,
         next_row_id: replay.next_row_id,
@@ -174,6 +176,7 @@ struct Replay<'a> {
     version: Version,
     timestamp: Timestamp,
     records: usize,
+    bytes: usize,
     next_table: u64,
     next_segment: u64,
     next_row_id: u64,
@@ -201,6 +204,7 @@ impl<'a> Replay<'a> {
             sequences: manifest.sequences.iter().map(|sequence| (sequence.id, sequence.state)).collect(),
             timestamp: manifest.timestamp,
             records: 0,
+            bytes: 0,
             next_table: manifest.next_table,
             next_segment: manifest.next_segment,
             next_row_id: manifest.next_row_id,
@@ -214,6 +218,8 @@ impl<'a> Replay<'a> {
             tracing::info!(path, bytes = log.valid_bytes, "cutting off an unfinished write");
             files.truncate(&path, log.valid_bytes).map_err(|error| Error::io(format!("truncating {path}"), error))?;
         }
+        self.bytes += log.valid_bytes as usize;
+        let mut changes = RowChanges::default();
         for payload in log.payloads() {
             let damaged = |detail: String| Error::corruption(&path, format!("record {}: {detail}", self.records));
             let record = Record::decode(payload).map_err(damaged)?;
@@ -222,34 +228,50 @@ impl<'a> Replay<'a> {
             if timestamp < self.timestamp {
                 return Err(damaged(format!("timestamp {timestamp} after {}", self.timestamp)));
             }
+            self.timestamp = timestamp;
             for operation in record.operations {
-                self.apply(operation, timestamp).await.map_err(|error| match error {
+                self.apply(operation, &mut changes, timestamp).await.map_err(|error| match error {
                     Error::Internal(detail) => Error::corruption(&path, format!("record {}: {detail}", self.records)),
                     other => other,
                 })?;
             }
-            self.timestamp = timestamp;
+            if changes.are_many() {
+                self.put_all_in_place(&mut changes).await?;
+            }
             self.records += 1;
+        }
+        self.put_all_in_place(&mut changes).await
+    }
+
+    async fn put_all_in_place(&mut self, changes: &mut RowChanges<'_>) -> Result<()> {
+        for table in changes.tables() {
+            self.put_in_place(table, changes).await?;
         }
         Ok(())
     }
 
-    async fn apply(&mut self, operation: Operation<'_>, timestamp: Timestamp) -> Result<()> {
+    /// Puts the row changes of one table in place.
+    async fn put_in_place(&mut self, table: TableId, changes: &mut RowChanges<'_>) -> Result<()> {
+        let last = changes.apply(table, &self.version, self.timestamp).await?;
+        let hidden = self.version.catalog.table(table).is_some_and(|table| table.has_hidden_key());
+        if let Some(last) = last.filter(|_| hidden) {
+            self.note_row_id(&last);
+        }
+        Ok(())
+    }
+
+    async fn apply<'l>(
+        &mut self,
+        operation: Operation<'l>,
+        changes: &mut RowChanges<'l>,
+        timestamp: Timestamp,
+    ) -> Result<()> {
         match operation {
             Operation::Put { table, row } => {
-                let definition = Arc::clone(self.table(table)?);
-                let codec = definition.codec()?;
-                codec.rows.validate(row).map_err(Error::Internal)?;
-                let mut key = Vec::new();
-                codec.keys.encode_row(&codec.rows, row, &mut key)?;
-                if definition.has_hidden_key() {
-                    self.note_row_id(&definition, row);
-                }
-                self.change(&definition, &key, Some(Bytes::copy_from_slice(row)), timestamp).await?;
+                changes.put(table, row, timestamp, || self.table(table).cloned())?;
             }
             Operation::Delete { table, key } => {
-                let definition = Arc::clone(self.table(table)?);
-                self.change(&definition, key, None, timestamp).await?;
+                changes.delete(table, key, timestamp, || self.table(table).cloned())?;
             }
             Operation::CreateTable(record) => {
                 let table = record.restore().map_err(Error::Internal)?;
@@ -258,17 +280,18 @@ impl<'a> Replay<'a> {
             }
             Operation::DropTable(table) => {
                 self.table(table)?;
+                changes.forget(table);
                 Arc::make_mut(&mut self.version.catalog).remove(table);
                 self.version.segments.remove(&table);
             }
             Operation::AddSegment(added) => {
                 let table = Arc::clone(self.table(added.meta.table)?);
+                // They were made before: a key may have been deleted first and then loaded.
+                self.put_in_place(table.id, changes).await?;
                 let segment = open_segment(self.columns, &table, *added, timestamp).map_err(Error::Internal)?;
                 self.next_segment = self.next_segment.max(segment.meta.id + 1);
-                if table.has_hidden_key()
-                    && let Ok(last) = <[u8; 8]>::try_from(segment.meta.last_key.0.as_slice())
-                {
-                    self.next_row_id = self.next_row_id.max(u64::from_be_bytes(last).saturating_add(1));
+                if table.has_hidden_key() {
+                    self.note_row_id(&segment.meta.last_key.0);
                 }
                 self.version.add_segments(table.id, [Arc::new(segment)]);
             }
@@ -289,6 +312,7 @@ impl<'a> Replay<'a> {
                 let table = record.restore().map_err(Error::Internal)?;
                 self.table(table.id)?;
                 self.note_ids(&table);
+                self.put_in_place(table.id, changes).await?;
                 self.version.memtables().try_for_each(|(memtable, _)| memtable.index_all(&table))?;
                 Arc::make_mut(&mut self.version.catalog).replace(Arc::new(table));
             }
@@ -312,21 +336,11 @@ impl<'a> Replay<'a> {
         self.next_table = indexes.chain([table.id.0]).fold(self.next_table, |next, used| next.max(used + 1));
     }
 
-    fn note_row_id(&mut self, table: &TableDef, row: &[u8]) {
-        let column = table.key_columns()[0];
-        debug_assert_eq!(table.storage_schema().field(column).name(), ROW_ID_COLUMN);
-        let value = table.codec().ok().and_then(|codec| codec.rows.value(row, column));
-        if let Some(id) = value.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok()).map(u64::from_le_bytes) {
-            self.next_row_id = self.next_row_id.max(id.saturating_add(1));
+    /// Remembers that a hidden key is taken.
+    fn note_row_id(&mut self, key: &[u8]) {
+        if let Ok(id) = <[u8; 8]>::try_from(key) {
+            self.next_row_id = self.next_row_id.max(u64::from_be_bytes(id).saturating_add(1));
         }
-    }
-
-    async fn change(&self, table: &TableDef, key: &[u8], row: Option<Bytes>, timestamp: Timestamp) -> Result<()> {
-        if !self.version.keys_loaded(table.id, std::iter::once(key)) {
-            self.version.load_keys(table.id, std::iter::once(key)).await?;
-        }
-        // Nobody has a snapshot of the past yet: older versions may go at once.
-        apply_row(&self.version, table, key, row, timestamp, timestamp)
     }
 
     /// Every segment must be there with its size; files nobody refers to are left-overs of a crash.
