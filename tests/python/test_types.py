@@ -41,7 +41,8 @@ STORED = {
     "time32_s": (pa.array([1, None, 3], pa.time32("s")), pa.time64("us")),
     "time32_ms": (pa.array([1, None, 3], pa.time32("ms")), pa.time64("us")),
     "time64_us": (pa.array([1, None, 3], pa.time64("us")), None),
-    "time64_ns": (pa.array([1000, None, 3000], pa.time64("ns")), pa.time64("us")),
+    "time64_ns": (pa.array([1, None, 86_399_999_999_999], pa.time64("ns")), None),
+    **{f"duration_{unit}": (pa.array([1, None, -1], pa.duration(unit)), None) for unit in UNITS},
     **{f"timestamp_{unit}": (pa.array([1, None, -1], pa.timestamp(unit)), None) for unit in UNITS},
     **{f"timestamp_zone_{unit}": (pa.array([1, None, -1], pa.timestamp(unit, "Europe/Berlin")), None) for unit in UNITS},
     "interval": (pa.array([pa.MonthDayNano([1, 2, 3]), None, pa.MonthDayNano([0, 0, 1])]), None),
@@ -58,7 +59,6 @@ STORED = {
 # What they do not hold, and what the refusal must name.
 REFUSED = {
     "decimal256_wide": (pa.array([D("1.50"), None], pa.decimal256(50, 2)), "numeric\\(50,2\\)"),
-    **{f"duration_{unit}": (pa.array([1, None, -1], pa.duration(unit)), "Duration") for unit in UNITS},
     "list": (pa.array([[1, 2], None, []], pa.list_(pa.int32())), "List"),
     "large_list": (pa.array([[1, 2], None, []], pa.large_list(pa.int32())), "LargeList"),
     "fixed_list": (pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int32(), 2)), "FixedSizeList"),

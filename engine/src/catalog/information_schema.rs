@@ -385,8 +385,8 @@ fn push_column(rows: &mut Rows, schema: &str, table: &str, index: usize, field: 
     let digits = match field.data_type() {
         DataType::Date32 | DataType::Timestamp(TimeUnit::Second, _) => Number(0),
         DataType::Timestamp(TimeUnit::Millisecond, _) => Number(3),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) | DataType::Time64(TimeUnit::Nanosecond) => Number(9),
         DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Time64(_) => Number(6),
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => Number(9),
         _ => Null,
     };
     let identity = field.metadata().get(IDENTITY_KEY).map(|kind| match kind.as_str() {

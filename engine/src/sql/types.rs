@@ -90,9 +90,9 @@ pub(crate) fn column_type(sql_type: &SqlType) -> Result<ColumnType> {
         | SqlType::Varbinary(None | Some(BinaryLength::Max)) => DataType::BinaryView.into(),
         SqlType::Date | SqlType::Date32 => DataType::Date32.into(),
         SqlType::Time(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
-            time_unit("time", *precision)?;
             // Time64 has no unit coarser than a microsecond.
-            DataType::Time64(TimeUnit::Microsecond).into()
+            let is_fine = time_unit("time", *precision)? == TimeUnit::Nanosecond;
+            DataType::Time64(if is_fine { TimeUnit::Nanosecond } else { TimeUnit::Microsecond }).into()
         }
         SqlType::Timestamp(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone)
         | SqlType::Datetime(precision) => DataType::Timestamp(time_unit("timestamp", *precision)?, None).into(),
@@ -176,9 +176,10 @@ fn time_unit(type_name: &str, precision: Option<u64>) -> Result<TimeUnit> {
         None | Some(6) => Ok(TimeUnit::Microsecond),
         Some(0) => Ok(TimeUnit::Second),
         Some(3) => Ok(TimeUnit::Millisecond),
-        Some(9) if type_name == "timestamp" => Ok(TimeUnit::Nanosecond),
-        Some(other) => Err(Error::unsupported(format!("{type_name}({other})"))
-            .with_hint(format!("Write {type_name}, {type_name}(0), {type_name}(3) or {type_name}(6)."))),
+        Some(9) => Ok(TimeUnit::Nanosecond),
+        Some(other) => Err(Error::unsupported(format!("{type_name}({other})")).with_hint(format!(
+            "Write {type_name}, {type_name}(0), {type_name}(3), {type_name}(6) or {type_name}(9)."
+        ))),
     }
 }
 
@@ -212,7 +213,9 @@ pub(crate) fn name_of(data_type: &DataType) -> String {
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytea".into(),
         DataType::FixedSizeBinary(length) => format!("bytea({length})"),
         DataType::Date32 | DataType::Date64 => "date".into(),
+        DataType::Time64(TimeUnit::Nanosecond) => "time(9)".into(),
         DataType::Time32(_) | DataType::Time64(_) => "time".into(),
+        DataType::Duration(_) => "duration".into(),
         DataType::Timestamp(unit, zone) => {
             let digits = match unit {
                 TimeUnit::Second => "(0)",

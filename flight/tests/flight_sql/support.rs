@@ -1,6 +1,7 @@
 //! A server on a free port with a database in memory, and what most tests do with a client.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
@@ -33,7 +34,16 @@ impl TestServer {
     }
 
     pub(crate) async fn with(options: FlightOptions) -> Self {
-        let database = Database::open(DatabaseOptions::memory()).await.unwrap();
+        Self::of(options, DatabaseOptions::memory()).await
+    }
+
+    /// A server whose database lies in a directory.
+    pub(crate) async fn on_disk(directory: &Path) -> Self {
+        Self::of(FlightOptions::new("127.0.0.1:0"), DatabaseOptions::directory(directory)).await
+    }
+
+    async fn of(options: FlightOptions, database: DatabaseOptions) -> Self {
+        let database = Database::open(database).await.unwrap();
         let server = FlightServer::bind(options, database).await.unwrap();
         let address = server.address();
         let (shutdown, stop) = oneshot::channel::<()>();

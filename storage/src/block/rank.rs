@@ -11,8 +11,9 @@
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, DurationMicrosecondType, DurationMillisecondType,
+    DurationNanosecondType, DurationSecondType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 
@@ -30,6 +31,11 @@ macro_rules! match_integers {
             DataType::UInt64 => $visit!(UInt64Type),
             DataType::Date32 => $visit!(Date32Type),
             DataType::Time64(TimeUnit::Microsecond) => $visit!(Time64MicrosecondType),
+            DataType::Time64(TimeUnit::Nanosecond) => $visit!(Time64NanosecondType),
+            DataType::Duration(TimeUnit::Second) => $visit!(DurationSecondType),
+            DataType::Duration(TimeUnit::Millisecond) => $visit!(DurationMillisecondType),
+            DataType::Duration(TimeUnit::Microsecond) => $visit!(DurationMicrosecondType),
+            DataType::Duration(TimeUnit::Nanosecond) => $visit!(DurationNanosecondType),
             DataType::Timestamp(TimeUnit::Second, _) => $visit!(TimestampSecondType),
             DataType::Timestamp(TimeUnit::Millisecond, _) => $visit!(TimestampMillisecondType),
             DataType::Timestamp(TimeUnit::Microsecond, _) => $visit!(TimestampMicrosecondType),

@@ -10,8 +10,9 @@ use std::ops::Range;
 
 use arrow::array::cast::AsArray;
 use arrow::array::types::{
-    Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    Time64MicrosecondType, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    Date32Type, Decimal128Type, DurationMicrosecondType, DurationMillisecondType, DurationNanosecondType,
+    DurationSecondType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
+    Time64NanosecondType, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow::array::{Array, ArrayRef};
@@ -435,6 +436,11 @@ fn write_fixed(column: &ArrayRef, bytes: &mut [u8], offset: usize, stride: usize
         DataType::Date32 => write!(signed Date32Type, i32),
         DataType::Int64 => write!(signed Int64Type, i64),
         DataType::Time64(TimeUnit::Microsecond) => write!(signed Time64MicrosecondType, i64),
+        DataType::Time64(TimeUnit::Nanosecond) => write!(signed Time64NanosecondType, i64),
+        DataType::Duration(TimeUnit::Second) => write!(signed DurationSecondType, i64),
+        DataType::Duration(TimeUnit::Millisecond) => write!(signed DurationMillisecondType, i64),
+        DataType::Duration(TimeUnit::Microsecond) => write!(signed DurationMicrosecondType, i64),
+        DataType::Duration(TimeUnit::Nanosecond) => write!(signed DurationNanosecondType, i64),
         DataType::Timestamp(TimeUnit::Second, _) => write!(signed TimestampSecondType, i64),
         DataType::Timestamp(TimeUnit::Millisecond, _) => write!(signed TimestampMillisecondType, i64),
         DataType::Timestamp(TimeUnit::Microsecond, _) => write!(signed TimestampMicrosecondType, i64),

@@ -46,9 +46,8 @@ impl Physical {
             DataType::Int8 => Physical::Signed(1),
             DataType::Int16 => Physical::Signed(2),
             DataType::Int32 | DataType::Date32 => Physical::Signed(4),
-            DataType::Int64 | DataType::Time64(TimeUnit::Microsecond) | DataType::Timestamp(_, _) => {
-                Physical::Signed(8)
-            }
+            DataType::Int64 | DataType::Timestamp(_, _) | DataType::Duration(_) => Physical::Signed(8),
+            DataType::Time64(TimeUnit::Microsecond | TimeUnit::Nanosecond) => Physical::Signed(8),
             DataType::UInt8 => Physical::Unsigned(1),
             DataType::UInt16 => Physical::Unsigned(2),
             DataType::UInt32 => Physical::Unsigned(4),
@@ -76,7 +75,7 @@ pub fn canonical_type(data_type: &DataType) -> Option<DataType> {
         }
         DataType::Float16 => DataType::Float32,
         DataType::Date64 => DataType::Date32,
-        DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
+        DataType::Time32(_) => DataType::Time64(TimeUnit::Microsecond),
         DataType::Interval(_) => DataType::Interval(IntervalUnit::MonthDayNano),
         DataType::Dictionary(_, value) => return canonical_type(value),
         DataType::RunEndEncoded(_, value) => return canonical_type(value.data_type()),

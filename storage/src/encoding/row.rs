@@ -14,8 +14,9 @@ use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
 use arrow::array::types::{
-    Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    IntervalMonthDayNano, IntervalMonthDayNanoType, Time64MicrosecondType, TimestampMicrosecondType,
+    Date32Type, Decimal128Type, DurationMicrosecondType, DurationMillisecondType, DurationNanosecondType,
+    DurationSecondType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNano,
+    IntervalMonthDayNanoType, Time64MicrosecondType, Time64NanosecondType, TimestampMicrosecondType,
     TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
     UInt64Type,
 };
@@ -175,6 +176,13 @@ impl RowLayout {
             DataType::Date32 => integers::<Date32Type>(values, |bytes| i32::from_le_bytes(array_of(bytes))),
             DataType::Int64 => integers::<Int64Type>(values, read_i64),
             DataType::Time64(TimeUnit::Microsecond) => integers::<Time64MicrosecondType>(values, read_i64),
+            DataType::Time64(TimeUnit::Nanosecond) => integers::<Time64NanosecondType>(values, read_i64),
+            DataType::Duration(unit) => match unit {
+                TimeUnit::Second => integers::<DurationSecondType>(values, read_i64),
+                TimeUnit::Millisecond => integers::<DurationMillisecondType>(values, read_i64),
+                TimeUnit::Microsecond => integers::<DurationMicrosecondType>(values, read_i64),
+                TimeUnit::Nanosecond => integers::<DurationNanosecondType>(values, read_i64),
+            },
             DataType::Timestamp(unit, zone) => {
                 let zone = zone.clone();
                 match unit {
@@ -285,6 +293,11 @@ fn encode_column(layout: &ColumnLayout, variable_start: usize, array: &ArrayRef,
         DataType::Date32 => primitive!(Date32Type),
         DataType::Int64 => primitive!(Int64Type),
         DataType::Time64(TimeUnit::Microsecond) => primitive!(Time64MicrosecondType),
+        DataType::Time64(TimeUnit::Nanosecond) => primitive!(Time64NanosecondType),
+        DataType::Duration(TimeUnit::Second) => primitive!(DurationSecondType),
+        DataType::Duration(TimeUnit::Millisecond) => primitive!(DurationMillisecondType),
+        DataType::Duration(TimeUnit::Microsecond) => primitive!(DurationMicrosecondType),
+        DataType::Duration(TimeUnit::Nanosecond) => primitive!(DurationNanosecondType),
         DataType::Timestamp(TimeUnit::Second, _) => primitive!(TimestampSecondType),
         DataType::Timestamp(TimeUnit::Millisecond, _) => primitive!(TimestampMillisecondType),
         DataType::Timestamp(TimeUnit::Microsecond, _) => primitive!(TimestampMicrosecondType),

@@ -11,7 +11,8 @@ use arrow::array::{Array, ArrayRef, AsArray, Scalar};
 use arrow::compute::kernels::cmp;
 use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef, TimeUnit};
 use arrow::datatypes::{
-    Date32Type, Decimal128Type, Int8Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
+    Date32Type, Decimal128Type, DurationMicrosecondType, DurationMillisecondType, DurationNanosecondType,
+    DurationSecondType, Int8Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, Time64NanosecondType,
     TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
     UInt16Type, UInt32Type, UInt64Type,
 };
