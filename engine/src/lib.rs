@@ -45,7 +45,10 @@ pub use datafusion::scalar::ScalarValue as Value;
 pub use error::{Error, Position, Result};
 pub use options::{DatabaseLocation, DatabaseOptions};
 pub use prepared::Prepared;
-pub use rustydb_storage::{Catalog, CheckReport, Durability, Finding, ForeignKey, MemoryUsage, TableDef, TableId};
+pub use rustydb_storage::{
+    Catalog, CheckReport, Durability, Finding, ForeignKey, MemoryUsage, ObjectDef, ObjectKind, ReferenceAction,
+    TableDef, TableId,
+};
 pub use session::{BatchStream, Completion, IngestMode, IngestTarget, Session, StatementResult, TransactionStatus};
 pub use sql::split::{ScriptStatement, split_statements, statement_is_complete};
 pub use stream::{Progress, RecordStream};

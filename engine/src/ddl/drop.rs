@@ -86,6 +86,21 @@ pub(crate) fn drop_relations(
     Ok(Completion::new(kind.tag()))
 }
 
+/// Drops one table as DROP TABLE … RESTRICT does: with its own sequences, and not if anything depends on it.
+pub(crate) fn drop_table(transaction: &mut Transaction, table: &TableDef) -> Result<()> {
+    let catalog = Arc::clone(transaction.view().catalog());
+    let mut doomed = Doomed::default();
+    doomed.tables.insert(table.id);
+    doomed.close(&catalog)?;
+    if !doomed.dependents.is_empty() {
+        let message = format!("cannot replace table \"{}\" because other objects depend on it", table.name);
+        return Err(Error::new(sqlstate::DEPENDENT_OBJECTS, message)
+            .with_detail(doomed.dependents.join("\n"))
+            .with_hint("Drop them first, or empty the table and append to it."));
+    }
+    doomed.drop_from(transaction)
+}
+
 fn find_table(context: &StatementContext, name: &ObjectName) -> Result<Arc<TableDef>> {
     let (schema, plain_name) = table_name(name)?;
     context.table(schema.as_deref(), &plain_name).cloned()

@@ -9,6 +9,7 @@ use rustydb_storage::{ObjectKind, TableDef, Transaction};
 
 use super::execute::{RERUNS_MAX, Statement};
 use super::{BatchStream, IngestMode, IngestTarget, Shared};
+use crate::ddl::drop::drop_table;
 use crate::ddl::table::{plain_table, schema_of_rows};
 use crate::dml::defaults::{not_default, source_of, sources_by_name, takes_only_default};
 use crate::dml::insert::{load, target_columns};
@@ -18,7 +19,7 @@ use crate::prepared::{Prepared, plain_parameters};
 use crate::sql::parse::table_name;
 use crate::sql::plan::check_parameter_count;
 use crate::sql::route::{InsertStatement, Routed, Write, route};
-use crate::{DEFAULT_SCHEMA, Error, Result, Value, dml};
+use crate::{Error, Result, Value, dml};
 
 impl Shared {
     pub(crate) async fn ingest(&self, target: IngestTarget, rows: BatchStream) -> Result<u64> {
@@ -114,37 +115,40 @@ fn target_table(
     transaction: &mut Transaction,
     target: &IngestTarget,
 ) -> Result<Arc<TableDef>> {
-    let schema_name = target.schema.clone().unwrap_or_else(|| DEFAULT_SCHEMA.to_owned());
-    let existing = {
-        let view = transaction.view();
-        view.catalog().find(&schema_name, &target.table).cloned()
-    };
+    let context = statement.context(transaction.view());
+    // Rows are added to the table the name stands for; a table is made, or made anew, where CREATE TABLE would.
+    if matches!(target.mode, IngestMode::Append | IngestMode::CreateAppend)
+        && let Ok(table) = context.table(target.schema.as_deref(), &target.table)
+    {
+        return Ok(Arc::clone(table));
+    }
+    if target.mode == IngestMode::Append {
+        return context.table(target.schema.as_deref(), &target.table).cloned();
+    }
+    let schema_name = context.schema_for_new(target.schema.clone())?;
+    let existing = context.view().catalog().find(&schema_name, &target.table).cloned();
+    for kind in [ObjectKind::View, ObjectKind::Sequence] {
+        if context.object(kind, Some(&schema_name), &target.table).is_some() {
+            let message = format!("relation \"{}\" already exists and is no table", target.table);
+            return Err(Error::new(sqlstate::DUPLICATE_TABLE, message));
+        }
+    }
+    drop(context);
     match (target.mode, existing) {
         (IngestMode::Append | IngestMode::CreateAppend, Some(table)) => Ok(table),
-        (IngestMode::Append, None) => {
-            let context = statement.context(transaction.view());
-            context.table(Some(&schema_name), &target.table).cloned()
-        }
         (IngestMode::Create, Some(table)) => {
             let message = format!("table \"{}\" already exists", table.name);
             Err(Error::new(sqlstate::DUPLICATE_TABLE, message).with_hint("Ingest in append or replace mode."))
         }
         (IngestMode::Replace, Some(table)) => {
-            transaction.drop_table(table.id)?;
+            drop_table(transaction, &table)?;
             create(transaction, schema_name, target)
         }
-        (IngestMode::Create | IngestMode::Replace | IngestMode::CreateAppend, None) => {
-            create(transaction, schema_name, target)
-        }
+        (_, None) => create(transaction, schema_name, target),
     }
 }
 
 fn create(transaction: &mut Transaction, schema_name: String, target: &IngestTarget) -> Result<Arc<TableDef>> {
-    let known = schema_name == DEFAULT_SCHEMA
-        || transaction.view().catalog().find_object(ObjectKind::Schema, "", &schema_name).is_some();
-    if !known {
-        return Err(Error::new(sqlstate::INVALID_SCHEMA_NAME, format!("schema \"{schema_name}\" does not exist")));
-    }
     let schema = Arc::new(schema_of_rows(&target.columns)?);
     Ok(transaction.create_table(plain_table(schema_name, target.table.clone(), schema))?)
 }
