@@ -43,10 +43,19 @@ pub(crate) struct Caller {
     pub(crate) session: Option<Handle>,
     /// The other end of the connection.
     pub(crate) peer: Option<SocketAddr>,
+    /// Whether it is ADBC's driver, which leaves the transaction id out of bulk ingests.
+    pub(crate) is_adbc: bool,
     /// How many endpoints it wants a large result to come in.
     pub(crate) endpoints: usize,
     /// How it wants rows to be compressed.
     pub(crate) compression: Compression,
+}
+
+impl Caller {
+    /// Somebody who has said nothing but who they are.
+    pub(crate) fn new(principal: Principal, session: Option<Handle>, peer: Option<SocketAddr>) -> Self {
+        Self { principal, session, peer, is_adbc: false, endpoints: 1, compression: None }
+    }
 }
 
 /// What the headers of a request say.

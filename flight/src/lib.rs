@@ -12,7 +12,7 @@
 //!   <── schema + ticket ───────────────────────────────────┘
 //!   DoGet(ticket) ──────────────────────────────────> execution ── running: so that it can be cancelled
 //!                                                          │ engine::Session::execute_prepared
-//!   <── Arrow batches ──────────────────────────────── stream: engine types become wire types, one batch at a time
+//!   <── Arrow batches ──────────────────────────────── stream, wire: engine types become wire types, one batch at a time
 //! ```
 //!
 //! Flight SQL has no connections: each request stands alone, and what belongs together is held together by opaque
@@ -35,6 +35,7 @@
 mod auth;
 mod authenticator;
 mod client;
+mod frames;
 mod handles;
 mod intact;
 mod listen;
@@ -47,6 +48,7 @@ mod status;
 mod stream;
 mod throttle;
 mod upload;
+mod wire;
 mod wrapper;
 
 pub use client::{RemoteClient, RemoteError, RemoteOptions, RemoteResult, RemoteStatement, RemoteStream, RemoteTable};

@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::authenticator::{Authenticator, read_tokens};
+use crate::frames::FramedDoGet;
 use crate::intact::IntactRequests;
 use crate::listen::{accept, listen};
 use crate::options::{FlightOptions, TlsFiles};
@@ -171,8 +172,10 @@ impl FlightServer {
         if let Some(tls) = self.tls {
             builder = builder.tls_config(tls)?;
         }
-        let flight = FlightServiceServer::new(GuardedService::new(Arc::clone(&self.service)))
-            .max_decoding_message_size(limits.message_bytes);
+        let guarded = Arc::new(GuardedService::new(Arc::clone(&self.service)));
+        let flight =
+            FlightServiceServer::from_arc(Arc::clone(&guarded)).max_decoding_message_size(limits.message_bytes);
+        let flight = FramedDoGet::new(flight, guarded, limits.message_bytes);
 
         let cut = watch::Sender::new(false);
         let incoming = accept(self.listener, limits.connections, cut.subscribe());

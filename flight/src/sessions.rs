@@ -209,6 +209,21 @@ impl Sessions {
         }
     }
 
+    /// Where a bulk ingest belongs. ADBC's driver sends its transaction's id with everything but ingests; its connection
+    /// has either one transaction open, which is then meant, or none, in autocommit.
+    pub(crate) fn enter_ingest(&self, caller: &Caller, transaction_id: Option<&[u8]>) -> Result<(Home, Scope), Status> {
+        let says_none = transaction_id.is_none_or(<[u8]>::is_empty);
+        if says_none && caller.is_adbc && caller.peer.is_some() {
+            let open = self.transactions.only(&caller.principal, |open| open.peer == caller.peer);
+            if let Some(open) = open {
+                let home = Home::Transaction(open);
+                let scope = self.enter(&caller.principal, &home)?;
+                return Ok((home, scope));
+            }
+        }
+        self.enter_call(caller, transaction_id)
+    }
+
     /// Takes the session of a home into use.
     pub(crate) fn enter(&self, principal: &Principal, home: &Home) -> Result<Scope, Status> {
         Ok(match home {

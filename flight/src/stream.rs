@@ -1,96 +1,60 @@
-//! From the engine's batches to Flight messages.
+//! From the engine's batches to Flight messages, which hold the batches' buffers as they are.
 //!
-//! The engine uses the Arrow types that are fastest to compute with; many clients know only the older ones. At this
-//! edge, and only here, they are exchanged:
-//!
-//! ```text
-//! Utf8View -> Utf8           Dictionary(_, V) -> V         LargeList, ListView, LargeListView -> List
-//! BinaryView -> Binary       RunEndEncoded(_, V) -> V                                   (at any depth)
-//! ```
-//!
-//! Invariants: [`wire_schema`] is announced, and exactly that schema is sent. A batch is pulled from the engine only
-//! when the network has taken everything before it, so a client that stops reading stops the query. Messages are
-//! about [`MESSAGE_BYTES_TARGET`], measured on the rows sent, not on the buffers they are a slice of.
+//! Invariants: a batch is pulled from the engine only when the network has taken everything before it, so a client that
+//! stops reading stops the query. Messages are about [`MESSAGE_BYTES_TARGET`], measured on the rows sent, not on the
+//! buffers they are a slice of. A stream ends with its first error; a panic on the way is one.
 
 use std::any::Any;
-use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use arrow::buffer::Buffer;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::ipc::CompressionType;
-use arrow::ipc::writer::IpcWriteOptions;
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use arrow_flight::encode::FlightDataEncoderBuilder;
-use arrow_flight::error::FlightError;
-use arrow_flight::{FlightData, IpcMessage, SchemaAsIpc};
+use arrow::ipc::root_as_message;
+use arrow::ipc::writer::{IpcWriteOptions, StreamEncoder};
+use arrow::record_batch::RecordBatch;
+use arrow_flight::FlightData;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt, TryStreamExt, future, stream};
+use futures::{Stream, StreamExt, stream};
 use tonic::Status;
 
-use crate::status::{internal, refuse};
+use crate::status::internal;
+use crate::wire::{Announced, convert};
 
 /// What DoGet answers with.
-pub(crate) type FlightStream = BoxStream<'static, Result<FlightData, Status>>;
+pub(crate) type FlightStream = BoxStream<'static, Result<Message, Status>>;
+
+/// A Flight message whose body has not been copied together.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    /// The Arrow message's metadata.
+    pub(crate) header: Bytes,
+    /// Its buffers, with the padding between them.
+    pub(crate) body: Vec<Buffer>,
+}
+
+impl From<Message> for FlightData {
+    fn from(message: Message) -> Self {
+        let body: Vec<u8> = message.body.iter().flat_map(|buffer| buffer.as_slice()).copied().collect();
+        FlightData::new().with_data_header(message.header).with_data_body(body)
+    }
+}
 
 /// Large enough that the cost per message disappears, small enough for the 4 MiB limit that gRPC clients start with.
 const MESSAGE_BYTES_TARGET: usize = 2 << 20;
 
-/// Schema and field metadata of the catalog's own, which is nobody else's business.
-const PRIVATE_METADATA_PREFIX: &str = "rustydb.";
-
-/// The schema as clients see it.
-pub(crate) fn wire_schema(schema: &Schema) -> SchemaRef {
-    let fields: Fields = schema.fields().iter().map(wire_field).collect();
-    Arc::new(Schema::new_with_metadata(fields, public(schema.metadata())))
-}
-
-fn public(metadata: &HashMap<String, String>) -> HashMap<String, String> {
-    let mut metadata = metadata.clone();
-    metadata.retain(|key, _| !key.starts_with(PRIVATE_METADATA_PREFIX));
-    metadata
-}
-
-fn wire_field(field: &FieldRef) -> FieldRef {
-    let data_type = wire_type(field.data_type());
-    Arc::new(Field::new(field.name(), data_type, field.is_nullable()).with_metadata(public(field.metadata())))
-}
-
-fn wire_type(data_type: &DataType) -> DataType {
-    match data_type {
-        DataType::Utf8View => DataType::Utf8,
-        DataType::BinaryView => DataType::Binary,
-        DataType::Dictionary(_, values) => wire_type(values),
-        DataType::RunEndEncoded(_, values) => wire_type(values.data_type()),
-        // The encoder announces large lists as lists; so do we.
-        DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) | DataType::LargeListView(item) => {
-            DataType::List(wire_field(item))
-        }
-        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(wire_field(item), *length),
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(wire_field).collect()),
-        DataType::Map(entries, sorted) => DataType::Map(wire_field(entries), *sorted),
-        other => other.clone(),
-    }
-}
-
-/// A schema as the protocol embeds it in other messages.
-pub(crate) fn schema_message(schema: &Schema) -> Result<Bytes, Status> {
-    let IpcMessage(bytes) =
-        SchemaAsIpc::new(schema, &Default::default()).try_into().map_err(|error: arrow::error::ArrowError| {
-            refuse("0A000", format!("the result's schema has no Arrow IPC form: {error}"))
-        })?;
-    Ok(bytes)
-}
-
 /// How messages are compressed; `None`: not at all, which is fastest on one machine or a fast network.
 pub(crate) type Compression = Option<CompressionType>;
 
-/// Encodes batches of any equivalent schema as messages of `schema`, which must be a [`wire_schema`].
+/// Encodes batches of any equivalent schema as messages of the schema that was announced.
 pub(crate) fn encode(
-    schema: SchemaRef,
+    announced: &Announced,
     compression: Compression,
     batches: impl Stream<Item = Result<RecordBatch, Status>> + Send + 'static,
 ) -> FlightStream {
@@ -98,60 +62,143 @@ pub(crate) fn encode(
         Ok(options) => options,
         Err(error) => return stream::iter([Err(internal(error))]).boxed(),
     };
-    let target = Arc::clone(&schema);
-    let wire_batches = batches
-        .map_ok(move |batch| stream::iter(to_wire(batch, &target).map_err(FlightError::from).transpose_each()))
-        .map_err(FlightError::from)
-        .try_flatten();
-    let messages = FlightDataEncoderBuilder::new()
-        .with_schema(schema)
-        .with_options(options)
-        // Batches arrive here in the right size. The encoder would measure whole buffers and cut a small slice of a
-        // large one into single rows.
-        .with_max_flight_data_size(usize::MAX)
-        .build(wire_batches)
-        .map_err(Status::from);
-    contain_panics(messages)
+    let writer = match StreamEncoder::try_new_with_options(&announced.schema, options) {
+        Ok(writer) => writer,
+        Err(error) => return stream::iter([Err(internal(error))]).boxed(),
+    };
+    let encoder = Encoder { schema: Arc::clone(&announced.schema), writer, has_written: false };
+    let first = Message { header: announced.first(), body: Vec::new() };
+    Messages { queued: VecDeque::from([first]), encoder, batches: Some(batches.boxed()) }.boxed()
 }
 
 /// A result set without rows and columns: what a statement answers that returns no rows, sent when it is done.
 pub(crate) fn encode_nothing() -> FlightStream {
-    encode(Arc::new(Schema::empty()), None, stream::empty())
+    match Announced::new(&Schema::empty()) {
+        Ok(nothing) => encode(&nothing, None, stream::empty()),
+        Err(status) => stream::iter([Err(status)]).boxed(),
+    }
 }
 
 /// A result set that is there already.
-pub(crate) fn encode_batch(batch: RecordBatch) -> FlightStream {
-    let schema = wire_schema(&batch.schema());
-    encode(schema, None, stream::iter([Ok(batch)]))
+pub(crate) fn encode_batch(batch: RecordBatch) -> Result<FlightStream, Status> {
+    let announced = Announced::new(&batch.schema())?;
+    Ok(encode(&announced, None, stream::iter([Ok(batch)])))
 }
 
-/// Turns one failed conversion into a stream of one error.
-trait TransposeEach<T, E> {
-    fn transpose_each(self) -> Vec<Result<T, E>>;
+/// Makes messages of batches.
+struct Encoder {
+    schema: SchemaRef,
+    writer: StreamEncoder,
+    /// The writer puts the schema before its first batch; it was sent already.
+    has_written: bool,
 }
 
-impl<T, E> TransposeEach<T, E> for Result<Vec<T>, E> {
-    fn transpose_each(self) -> Vec<Result<T, E>> {
-        match self {
-            Ok(items) => items.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error)],
+impl Encoder {
+    fn encode(&mut self, batch: RecordBatch, messages: &mut VecDeque<Message>) -> Result<(), Status> {
+        for piece in to_wire(batch, &self.schema)? {
+            let buffers = self.writer.encode(&piece).map_err(internal)?;
+            let skipped = usize::from(!std::mem::replace(&mut self.has_written, true));
+            messages.extend(messages_in(buffers)?.into_iter().skip(skipped));
+        }
+        Ok(())
+    }
+}
+
+/// What comes before each message of an Arrow stream: a continuation mark, and the length of the metadata.
+const STREAM_PREFIX_BYTES: usize = 8;
+
+/// The messages of a piece of an Arrow stream.
+fn messages_in(buffers: Vec<Buffer>) -> Result<Vec<Message>, Status> {
+    let mut pieces = Pieces(buffers.into());
+    let mut messages = Vec::with_capacity(1);
+    while !pieces.is_empty() {
+        let prefix = pieces.take_together(STREAM_PREFIX_BYTES)?;
+        let length = prefix.last_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length));
+        let header = pieces.take_together(length as usize)?;
+        let body_length = root_as_message(&header).map_err(internal)?.bodyLength();
+        let body = pieces.take(usize::try_from(body_length).map_err(internal)?)?;
+        messages.push(Message { header: header.into(), body });
+    }
+    Ok(messages)
+}
+
+/// Buffers that are one sequence of bytes.
+struct Pieces(VecDeque<Buffer>);
+
+impl Pieces {
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(Buffer::is_empty)
+    }
+
+    /// The next bytes, as they lie.
+    fn take(&mut self, mut length: usize) -> Result<Vec<Buffer>, Status> {
+        let mut taken = Vec::with_capacity(self.0.len());
+        while length > 0 {
+            let next = self.0.pop_front().ok_or_else(|| internal("an Arrow message is shorter than it says"))?;
+            if next.len() > length {
+                self.0.push_front(next.slice(length));
+                taken.push(next.slice_with_length(0, length));
+                break;
+            }
+            length -= next.len();
+            taken.push(next);
+        }
+        Ok(taken)
+    }
+
+    /// The next bytes, copied together.
+    fn take_together(&mut self, length: usize) -> Result<Vec<u8>, Status> {
+        Ok(self.take(length)?.iter().flat_map(|buffer| buffer.as_slice()).copied().collect())
+    }
+}
+
+/// The messages of a result.
+struct Messages {
+    queued: VecDeque<Message>,
+    encoder: Encoder,
+    /// `None` once they have ended.
+    batches: Option<BoxStream<'static, Result<RecordBatch, Status>>>,
+}
+
+impl Messages {
+    /// Encodes the next batch, if there is one. `Ready(Ok(false))`: that was the last.
+    fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, Status>> {
+        let Some(batches) = &mut self.batches else { return Poll::Ready(Ok(false)) };
+        match batches.poll_next_unpin(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => Poll::Ready(Ok(false)),
+            Poll::Ready(Some(batch)) => {
+                Poll::Ready(batch.and_then(|batch| self.encoder.encode(batch, &mut self.queued)).map(|()| true))
+            }
         }
     }
 }
 
-/// Ends the stream with an internal error if producing it panics: one broken query must not take its connection, and
-/// with it the other requests of the client, down.
-fn contain_panics(messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static) -> FlightStream {
-    AssertUnwindSafe(messages)
-        .catch_unwind()
-        .map(|message| message.unwrap_or_else(|panic| Err(internal(panic_text(panic.as_ref())))))
-        // After an error the gRPC stream is over; nothing must follow it.
-        .scan(false, |failed, message| {
-            let next = (!*failed).then_some(message);
-            *failed |= next.as_ref().is_some_and(Result::is_err);
-            future::ready(next)
-        })
-        .boxed()
+impl Stream for Messages {
+    type Item = Result<Message, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(message) = self.queued.pop_front() {
+                return Poll::Ready(Some(Ok(message)));
+            }
+            // One broken query must not take its connection, and with it the other requests of the client, down.
+            let polled = catch_unwind(AssertUnwindSafe(|| self.poll_batch(context)));
+            match polled.unwrap_or_else(|panic| Poll::Ready(Err(internal(panic_text(panic.as_ref()))))) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => {
+                    self.batches = None;
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Err(status)) => {
+                    self.batches = None;
+                    self.queued.clear();
+                    return Poll::Ready(Some(Err(status)));
+                }
+            }
+        }
+    }
 }
 
 /// What a panic said.
@@ -193,42 +240,20 @@ fn slice_bytes(column: &ArrayRef) -> usize {
     }
 }
 
-fn convert(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Status> {
-    if batch.num_columns() != schema.fields().len() {
-        return Err(internal("a result has other columns than were announced"));
-    }
-    let mut columns = Vec::with_capacity(batch.num_columns());
-    for (column, field) in batch.columns().iter().zip(schema.fields()) {
-        columns.push(match column.data_type() == field.data_type() {
-            true => Arc::clone(column),
-            false => exchange(column, field)?,
-        });
-    }
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
-        .map_err(|error| internal(format!("a result does not fit its announced schema: {error}")))
-}
-
-/// The column in the type that was announced. A value that has no place there is an error, never a NULL.
-fn exchange(column: &ArrayRef, field: &Field) -> Result<ArrayRef, Status> {
-    let (from, to) = (column.data_type(), field.data_type());
-    // No type but NULL itself fits a column announced as nothing but NULL, although some casts pretend to.
-    if *to == DataType::Null || !can_cast_types(from, to) {
-        let message = format!("column \"{}\" of type {from} was announced as {to}", field.name());
-        return Err(refuse("0A000", message).hint("say the type in the statement: CAST(… AS …)").into());
-    }
-    cast_with_options(column, to, &CastOptions { safe: false, ..CastOptions::default() }).map_err(|error| {
-        let message = format!("a value of column \"{}\" does not fit the announced type {to}: {error}", field.name());
-        refuse("22003", message).hint("say the type in the statement: CAST(… AS …)").into()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use arrow::array::{BinaryViewArray, DictionaryArray, Int64Array, StringArray, StringViewArray, new_empty_array};
-    use arrow::datatypes::Int8Type;
+    use arrow::datatypes::{Field, Int8Type};
+    use arrow::record_batch::RecordBatchOptions;
     use arrow_flight::decode::FlightRecordBatchStream;
+    use futures::TryStreamExt;
+
+    use crate::wire::wire_schema;
+
+    fn announce(schema: &Schema) -> Arc<Announced> {
+        Announced::new(schema).expect("it has an IPC form")
+    }
 
     fn nested(leaf: DataType) -> DataType {
         let item = Arc::new(Field::new("item", leaf, true));
@@ -236,10 +261,14 @@ mod tests {
     }
 
     async fn round_trip(schema: SchemaRef, batches: Vec<RecordBatch>) -> (SchemaRef, Vec<RecordBatch>, usize) {
-        let messages: Vec<_> =
-            encode(schema, None, stream::iter(batches.into_iter().map(Ok))).try_collect().await.expect("ok");
+        let messages: Vec<_> = encode(&announce(&schema), None, stream::iter(batches.into_iter().map(Ok)))
+            .try_collect()
+            .await
+            .expect("ok");
         let count = messages.len();
-        let mut decoded = FlightRecordBatchStream::new_from_flight_data(stream::iter(messages.into_iter().map(Ok)));
+        let mut decoded = FlightRecordBatchStream::new_from_flight_data(stream::iter(
+            messages.into_iter().map(|message| Ok(FlightData::from(message))),
+        ));
         let mut batches = Vec::new();
         while let Some(batch) = decoded.next().await {
             batches.push(batch.expect("decodes"));
@@ -280,7 +309,7 @@ mod tests {
             (DataType::Boolean, Arc::new(BinaryViewArray::from(vec![Some(b"x".as_slice())])), "0A000"),
         ] {
             let schema = Arc::new(Schema::new(vec![Field::new("a", announced, true)]));
-            let messages: Vec<_> = encode(schema, None, stream::iter([Ok(batch(sent))])).collect().await;
+            let messages: Vec<_> = encode(&announce(&schema), None, stream::iter([Ok(batch(sent))])).collect().await;
             let status = messages[1].as_ref().expect_err("refused");
             assert!(status.message().starts_with(&format!("[{sqlstate}]")), "{status:?}");
         }
@@ -331,19 +360,9 @@ mod tests {
     async fn a_panic_or_error_ends_the_stream_with_one_status() {
         let schema = Arc::new(Schema::empty());
         let panicking = stream::iter([()]).map(|()| -> Result<RecordBatch, Status> { panic!("broken operator") });
-        let messages: Vec<_> = encode(schema, None, panicking).collect().await;
+        let messages: Vec<_> = encode(&announce(&schema), None, panicking).collect().await;
         assert_eq!(messages.len(), 2);
         let status = messages[1].as_ref().expect_err("a status");
         assert_eq!(status.message(), "[XX000] internal error: broken operator");
-    }
-
-    #[test]
-    fn private_field_metadata_stays_at_home() {
-        let metadata = [("rustydb.default", "1"), ("public", "yes")];
-        let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let field = Field::new("a", DataType::Int64, false).with_metadata(metadata.into());
-        let wire = wire_schema(&Schema::new(vec![field]));
-        assert_eq!(wire.field(0).metadata().len(), 1);
-        assert!(!wire.field(0).is_nullable());
     }
 }

@@ -25,7 +25,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use crate::auth::{Caller, Credentials};
 use crate::service::{SqlService, as_command, decode_command};
 use crate::status::{SQLSTATE, internal, refuse};
-use crate::stream::{Compression, panic_text};
+use crate::stream::{Compression, FlightStream, panic_text};
 
 pub(crate) struct GuardedService {
     service: Arc<SqlService>,
@@ -42,8 +42,15 @@ impl GuardedService {
         let mut caller = self.service.identify(credentials, request.remote_addr()).await?;
         caller.compression = compression(request.metadata())?;
         caller.endpoints = endpoints(request.metadata())?;
+        caller.is_adbc = is_adbc(request.metadata());
         request.extensions_mut().insert(caller);
         Ok(request)
+    }
+
+    /// Answers DoGet.
+    pub(crate) async fn fetch(&self, request: Request<Ticket>) -> Result<FlightStream, Status> {
+        let request = self.admit(request).await?;
+        self.guard("DoGet", async { self.service.fetch_ticket(caller(&request)?, request.get_ref()).await }).await
     }
 
     /// Awaits a handler, and makes sure that whatever it does ends as one response.
@@ -140,8 +147,9 @@ impl FlightService for GuardedService {
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        let request = self.admit(request).await?;
-        self.guard("DoGet", FlightService::do_get(&*self.service, request)).await
+        // The way of clients is `FramedDoGet`, which sends the same without copying it.
+        let messages = self.fetch(request).await?;
+        Ok(Response::new(messages.map(|message| message.map(FlightData::from)).boxed()))
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
@@ -159,6 +167,11 @@ impl FlightService for GuardedService {
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         let request = self.admit(request).await?;
+        if request.get_ref().r#type == CREATE_PREPARED_STATEMENT {
+            let prepare = async { self.service.prepare_action(caller(&request)?, &request.get_ref().body).await };
+            let prepared = self.guard("CreatePreparedStatement", prepare).await?;
+            return Ok(Response::new(stream::iter([Ok(prepared)]).boxed()));
+        }
         self.guard("DoAction", FlightService::do_action(&*self.service, request)).await
     }
 
@@ -169,6 +182,9 @@ impl FlightService for GuardedService {
         Ok(Response::new(stream::iter(actions).boxed()))
     }
 }
+
+/// The one action of Flight SQL whose answer arrow-flight cannot express.
+const CREATE_PREPARED_STATEMENT: &str = "CreatePreparedStatement";
 
 /// The header with which a client asks for compressed rows; ADBC sends it when told
 /// `adbc.flight.sql.rpc.call_header.x-rustydb-compression`.
@@ -196,6 +212,14 @@ fn endpoints(metadata: &MetadataMap) -> Result<usize, Status> {
     number
         .filter(|number| (1..=ENDPOINTS_MAX).contains(number))
         .ok_or_else(|| refuse("22023", format!("{ENDPOINTS_HEADER} is a number from 1 to {ENDPOINTS_MAX}")).into())
+}
+
+/// What ADBC's driver calls itself, followed by its version.
+const ADBC_USER_AGENT: &str = "ADBC Flight SQL Driver";
+
+fn is_adbc(metadata: &MetadataMap) -> bool {
+    let agent = metadata.get("user-agent").and_then(|agent| agent.to_str().ok());
+    agent.is_some_and(|agent| agent.starts_with(ADBC_USER_AGENT))
 }
 
 /// Who sent a request that has been admitted.

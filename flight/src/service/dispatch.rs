@@ -13,18 +13,21 @@ use arrow_flight::sql::{
     CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys,
     CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo,
     CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery,
-    CommandStatementSubstraitPlan, CommandStatementUpdate, DoPutPreparedStatementResult, SqlInfo, TicketStatementQuery,
+    CommandStatementSubstraitPlan, CommandStatementUpdate, DoPutPreparedStatementResult, SqlInfo,
 };
 use arrow_flight::{Action, FlightDescriptor, FlightInfo, Ticket};
 use futures::StreamExt;
 use tonic::{Request, Response, Status};
 
 use super::SqlService;
+use super::poll::decode_command;
+use super::prepared::PreparedResult;
+use crate::auth::Caller;
 use crate::status::refuse;
+use crate::stream::FlightStream;
 use crate::wrapper::caller;
 
 type Described = Result<Response<FlightInfo>, Status>;
-type Fetched = Result<Response<<SqlService as FlightService>::DoGetStream>, Status>;
 type Put = Result<Response<<SqlService as FlightService>::DoPutStream>, Status>;
 type Acted = Result<Response<<SqlService as FlightService>::DoActionStream>, Status>;
 
@@ -41,10 +44,6 @@ impl FlightSqlService for SqlService {
     ) -> Described {
         let job = self.plan_statement(caller(&request)?, &command.query, command.transaction_id.as_deref()).await?;
         self.hand_out_ticket(job, &request)
-    }
-
-    async fn do_get_statement(&self, ticket: TicketStatementQuery, request: Request<Ticket>) -> Fetched {
-        self.redeem_ticket(caller(&request)?, &ticket.statement_handle).await.map(Response::new)
     }
 
     async fn do_put_statement_update(
@@ -73,7 +72,10 @@ impl FlightSqlService for SqlService {
         command: ActionCreatePreparedStatementRequest,
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        self.prepare(caller(&request)?, &command.query, command.transaction_id.as_deref()).await
+        // Not called: the wrapper hands CreatePreparedStatement to `prepare_action`, whose answer has one field more.
+        let PreparedResult { prepared_statement_handle, dataset_schema, parameter_schema, .. } =
+            self.prepare(caller(&request)?, &command.query, command.transaction_id.as_deref()).await?;
+        Ok(ActionCreatePreparedStatementResult { prepared_statement_handle, dataset_schema, parameter_schema })
     }
 
     async fn do_action_close_prepared_statement(
@@ -100,14 +102,6 @@ impl FlightSqlService for SqlService {
     ) -> Described {
         let job = self.prepared_job(caller(&request)?, &command.prepared_statement_handle)?;
         self.hand_out_ticket(job, &request)
-    }
-
-    async fn do_get_prepared_statement(
-        &self,
-        command: CommandPreparedStatementQuery,
-        request: Request<Ticket>,
-    ) -> Fetched {
-        self.fetch_prepared(caller(&request)?, &command.prepared_statement_handle).await.map(Response::new)
     }
 
     async fn do_put_prepared_statement_update(
@@ -187,10 +181,6 @@ impl FlightSqlService for SqlService {
         self.announce_metadata(&command, request)
     }
 
-    async fn do_get_catalogs(&self, command: CommandGetCatalogs, request: Request<Ticket>) -> Fetched {
-        self.fetch_metadata(command, caller(&request)?)
-    }
-
     async fn get_flight_info_schemas(
         &self,
         command: CommandGetDbSchemas,
@@ -199,16 +189,8 @@ impl FlightSqlService for SqlService {
         self.announce_metadata(&command, request)
     }
 
-    async fn do_get_schemas(&self, command: CommandGetDbSchemas, request: Request<Ticket>) -> Fetched {
-        self.fetch_metadata(command, caller(&request)?)
-    }
-
     async fn get_flight_info_tables(&self, command: CommandGetTables, request: Request<FlightDescriptor>) -> Described {
         self.announce_metadata(&command, request)
-    }
-
-    async fn do_get_tables(&self, command: CommandGetTables, request: Request<Ticket>) -> Fetched {
-        self.fetch_metadata(command, caller(&request)?)
     }
 
     async fn get_flight_info_table_types(
@@ -219,20 +201,12 @@ impl FlightSqlService for SqlService {
         self.announce_metadata(&command, request)
     }
 
-    async fn do_get_table_types(&self, command: CommandGetTableTypes, request: Request<Ticket>) -> Fetched {
-        self.fetch_metadata(command, caller(&request)?)
-    }
-
     async fn get_flight_info_primary_keys(
         &self,
         command: CommandGetPrimaryKeys,
         request: Request<FlightDescriptor>,
     ) -> Described {
         self.announce_metadata(&command, request)
-    }
-
-    async fn do_get_primary_keys(&self, command: CommandGetPrimaryKeys, request: Request<Ticket>) -> Fetched {
-        self.fetch_metadata(command, caller(&request)?)
     }
 
     async fn get_flight_info_exported_keys(
@@ -243,20 +217,12 @@ impl FlightSqlService for SqlService {
         self.announce_metadata(&command, request)
     }
 
-    async fn do_get_exported_keys(&self, command: CommandGetExportedKeys, request: Request<Ticket>) -> Fetched {
-        self.fetch_metadata(command, caller(&request)?)
-    }
-
     async fn get_flight_info_imported_keys(
         &self,
         command: CommandGetImportedKeys,
         request: Request<FlightDescriptor>,
     ) -> Described {
         self.announce_metadata(&command, request)
-    }
-
-    async fn do_get_imported_keys(&self, command: CommandGetImportedKeys, request: Request<Ticket>) -> Fetched {
-        self.fetch_metadata(command, caller(&request)?)
     }
 
     async fn get_flight_info_cross_reference(
@@ -267,10 +233,6 @@ impl FlightSqlService for SqlService {
         self.announce_metadata(&command, request)
     }
 
-    async fn do_get_cross_reference(&self, command: CommandGetCrossReference, request: Request<Ticket>) -> Fetched {
-        self.fetch_metadata(command, caller(&request)?)
-    }
-
     async fn get_flight_info_sql_info(
         &self,
         command: CommandGetSqlInfo,
@@ -279,20 +241,12 @@ impl FlightSqlService for SqlService {
         self.announce_metadata(&command, request)
     }
 
-    async fn do_get_sql_info(&self, command: CommandGetSqlInfo, request: Request<Ticket>) -> Fetched {
-        self.fetch_metadata(command, caller(&request)?)
-    }
-
     async fn get_flight_info_xdbc_type_info(
         &self,
         command: CommandGetXdbcTypeInfo,
         request: Request<FlightDescriptor>,
     ) -> Described {
         self.announce_metadata(&command, request)
-    }
-
-    async fn do_get_xdbc_type_info(&self, command: CommandGetXdbcTypeInfo, request: Request<Ticket>) -> Fetched {
-        self.fetch_metadata(command, caller(&request)?)
     }
 
     // What is not supported
@@ -325,26 +279,46 @@ impl FlightSqlService for SqlService {
         Err(not_supported("GetFlightInfo", command.type_url()))
     }
 
-    /// A query may be its own ticket, which saves the round trip of GetFlightInfo.
-    async fn do_get_fallback(&self, request: Request<Ticket>, message: Any) -> Fetched {
-        match Command::try_from(message.clone()) {
-            Ok(Command::CommandStatementQuery(command)) => {
-                self.fetch_statement(caller(&request)?, command).await.map(Response::new)
-            }
-            _ => Err(not_supported("DoGet", &message.type_url)),
-        }
-    }
-
     async fn do_put_fallback(&self, _request: Request<PeekableFlightDataStream>, message: Any) -> Put {
         Err(not_supported("DoPut", &message.type_url))
     }
 
     async fn do_put_error_callback(&self, _request: Request<PeekableFlightDataStream>, error: DoPutError) -> Put {
-        Err(refuse("08P01", format!("malformed DoPut: {error}")).into())
+        let refused = refuse("08P01", format!("malformed DoPut: {error}"));
+        Err(match error {
+            // What arrow-go, and with it ADBC, makes of data without record batches.
+            DoPutError::MissingCommand => refused.hint("to ingest no rows, send one record batch without rows").into(),
+            DoPutError::MissingFlightDescriptor => refused.into(),
+        })
     }
 
     /// The values are the server's own; no one else can add any.
     async fn register_sql_info(&self, _id: i32, _result: &SqlInfo) {}
+}
+
+impl SqlService {
+    /// Answers DoGet: a ticket is a command, or stands for a statement that waits.
+    pub(crate) async fn fetch_ticket(&self, caller: &Caller, ticket: &Ticket) -> Result<FlightStream, Status> {
+        match decode_command(&ticket.ticket)? {
+            Command::TicketStatementQuery(ticket) => self.redeem_ticket(caller, &ticket.statement_handle).await,
+            Command::CommandPreparedStatementQuery(command) => {
+                self.fetch_prepared(caller, &command.prepared_statement_handle).await
+            }
+            // A query may be its own ticket, which saves the round trip of GetFlightInfo.
+            Command::CommandStatementQuery(command) => self.fetch_statement(caller, command).await,
+            Command::CommandGetCatalogs(command) => self.fetch_metadata(command, caller).await,
+            Command::CommandGetDbSchemas(command) => self.fetch_metadata(command, caller).await,
+            Command::CommandGetTables(command) => self.fetch_metadata(command, caller).await,
+            Command::CommandGetTableTypes(command) => self.fetch_metadata(command, caller).await,
+            Command::CommandGetPrimaryKeys(command) => self.fetch_metadata(command, caller).await,
+            Command::CommandGetExportedKeys(command) => self.fetch_metadata(command, caller).await,
+            Command::CommandGetImportedKeys(command) => self.fetch_metadata(command, caller).await,
+            Command::CommandGetCrossReference(command) => self.fetch_metadata(command, caller).await,
+            Command::CommandGetSqlInfo(command) => self.fetch_metadata(command, caller).await,
+            Command::CommandGetXdbcTypeInfo(command) => self.fetch_metadata(command, caller).await,
+            other => Err(not_supported("DoGet", other.type_url())),
+        }
+    }
 }
 
 /// A refusal that names the command, which may be any text.

@@ -14,6 +14,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
 use rustydb_engine::{Completion, Prepared, Progress, RecordStream, StatementResult, Value};
@@ -28,7 +29,8 @@ use crate::handles::Handle;
 use crate::running::{Batches, RunningGuard};
 use crate::sessions::{Home, Scope, rolled_back};
 use crate::status::{from_engine, internal, refuse};
-use crate::stream::{Compression, FlightStream, encode, encode_nothing, schema_message, wire_schema};
+use crate::stream::{Compression, FlightStream, encode, encode_nothing};
+use crate::wire::{Announced, schema_message, wire_schema};
 use crate::wrapper::caller;
 
 /// A parsed and planned statement takes about this many times the memory of its text.
@@ -41,7 +43,7 @@ pub(super) struct Job {
     pub(super) parameters: Option<Arc<Parameters>>,
     /// The schema of its result as announced; `None`: no result set. The plan's, unless the parameters' types give
     /// another.
-    pub(super) schema: Option<SchemaRef>,
+    pub(super) schema: Option<Arc<Announced>>,
     pub(super) started: Option<Arc<Started>>,
     /// The result this is one endpoint of.
     pub(super) shared: Option<Arc<SharedRows>>,
@@ -64,9 +66,9 @@ pub(super) enum Begun {
 
 impl Begun {
     /// What DoGet sends; `schema` is what was announced.
-    pub(super) fn encode(self, schema: Option<&SchemaRef>, compression: Compression) -> FlightStream {
+    pub(super) fn encode(self, schema: Option<&Arc<Announced>>, compression: Compression) -> FlightStream {
         match (self, schema) {
-            (Self::Rows(batches), Some(schema)) => encode(Arc::clone(schema), compression, batches),
+            (Self::Rows(batches), Some(schema)) => encode(schema, compression, batches),
             _ => encode_nothing(),
         }
     }
@@ -76,20 +78,23 @@ impl Begun {
 pub(super) struct Plan {
     pub(super) prepared: Prepared,
     /// The schema of its result for parameters of the types it asks for; `None`: no result set.
-    pub(super) schema: Option<SchemaRef>,
+    pub(super) schema: Option<Arc<Announced>>,
+    /// The parameters it takes, as clients see them.
+    pub(super) parameter_schema: SchemaRef,
     _memory: OwnedSemaphorePermit,
 }
 
 impl Plan {
     pub(super) fn new(prepared: Prepared, budget_kib: &Arc<Semaphore>) -> Result<Self, Status> {
         let memory = reserve(budget_kib, prepared.sql().len().saturating_mul(STATEMENT_MEMORY_FACTOR))?;
-        let schema = prepared.result_schema().map(|schema| wire_schema(&schema));
-        Ok(Self { prepared, schema, _memory: memory })
+        let schema = prepared.result_schema().map(|schema| Announced::new(&schema)).transpose()?;
+        let parameter_schema = wire_schema(&prepared.parameter_schema());
+        Ok(Self { prepared, schema, parameter_schema, _memory: memory })
     }
 
-    /// The parameters it takes, as clients see them.
-    pub(super) fn parameter_schema(&self) -> SchemaRef {
-        wire_schema(&self.prepared.parameter_schema())
+    /// The schema of its parameters as the answer to CreatePreparedStatement has it.
+    pub(super) fn parameter_message(&self) -> Result<Bytes, Status> {
+        schema_message(&self.parameter_schema)
     }
 }
 
@@ -142,7 +147,7 @@ impl SqlService {
         };
         let schema = job.schema.clone();
         let handle = self.tickets.insert(&caller(request)?.principal, job)?;
-        ticket_info(request.get_ref(), handle, schema.as_ref()).map(Response::new)
+        Ok(Response::new(ticket_info(request.get_ref(), handle, schema.as_ref())))
     }
 
     /// Executes the job of a ticket, and forgets the ticket.
@@ -297,7 +302,7 @@ fn asks_to_commit(sql: &str) -> bool {
 }
 
 pub(super) fn check_parameters(job: &Job) -> Result<(), Status> {
-    let wanted = job.plan.prepared.parameter_schema().fields().len();
+    let wanted = job.plan.parameter_schema.fields().len();
     let bound = job.parameters.as_ref().map_or(0, |parameters| parameters.rows.num_columns());
     match wanted == bound {
         true => Ok(()),
@@ -311,12 +316,12 @@ pub(super) fn check_parameters(job: &Job) -> Result<(), Status> {
 pub(super) fn ticket_info(
     descriptor: &FlightDescriptor,
     handle: Handle,
-    schema: Option<&SchemaRef>,
-) -> Result<FlightInfo, Status> {
+    schema: Option<&Arc<Announced>>,
+) -> FlightInfo {
     let ticket = TicketStatementQuery { statement_handle: handle.to_bytes() };
     let mut info = flight_info(descriptor, &ticket);
-    info.schema = schema.map(|schema| schema_message(schema)).transpose()?.unwrap_or_default();
-    Ok(info)
+    info.schema = schema.map(|schema| schema.message()).unwrap_or_default();
+    info
 }
 
 /// A FlightInfo with one endpoint: this server, and a ticket.

@@ -16,7 +16,8 @@ use tonic::Status;
 use super::SqlService;
 use crate::auth::Caller;
 use crate::status::refuse;
-use crate::stream::{FlightStream, schema_message, wire_schema};
+use crate::stream::FlightStream;
+use crate::wire::{schema_message, wire_schema};
 
 impl SqlService {
     /// Every table as a flight, its endpoint the query for its rows.
@@ -74,7 +75,7 @@ impl SqlService {
 
 fn flight(table: &TableDef) -> Result<FlightInfo, Status> {
     let path = vec![table.schema_name.clone(), table.name.clone()];
-    let ticket = Ticket::new(select_all(&table.schema_name, &table.name).as_any().encode_to_vec());
+    let ticket = Ticket::new(query_for(&table.schema_name, &table.name).as_any().encode_to_vec());
     let mut info = FlightInfo::new()
         .with_descriptor(FlightDescriptor::new_path(path))
         .with_endpoint(FlightEndpoint::new().with_ticket(ticket))
@@ -84,10 +85,14 @@ fn flight(table: &TableDef) -> Result<FlightInfo, Status> {
     Ok(info)
 }
 
-fn select_all(schema: &str, table: &str) -> CommandStatementQuery {
+/// The query for all rows of a table or view.
+pub(super) fn select_all(schema: &str, table: &str) -> String {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let query = format!("SELECT * FROM {}.{}", quoted(schema), quoted(table));
-    CommandStatementQuery { query, transaction_id: None }
+    format!("SELECT * FROM {}.{}", quoted(schema), quoted(table))
+}
+
+fn query_for(schema: &str, table: &str) -> CommandStatementQuery {
+    CommandStatementQuery { query: select_all(schema, table), transaction_id: None }
 }
 
 /// The command a descriptor stands for, in the form of a command.
@@ -102,7 +107,7 @@ pub(crate) fn as_command(mut descriptor: FlightDescriptor) -> Result<FlightDescr
             return Err(refuse("08P01", "a path names a table: [TABLE] or [SCHEMA, TABLE]").into());
         }
     };
-    descriptor.cmd = select_all(schema, table).as_any().encode_to_vec().into();
+    descriptor.cmd = query_for(schema, table).as_any().encode_to_vec().into();
     Ok(descriptor)
 }
 

@@ -35,7 +35,7 @@ impl SqlService {
         messages: PeekableFlightDataStream,
     ) -> Result<i64, Status> {
         let mode = check(&command)?;
-        let (_home, scope) = self.sessions.enter_call(caller, command.transaction_id.as_deref())?;
+        let (_home, scope) = self.sessions.enter_ingest(caller, command.transaction_id.as_deref())?;
         let Some(upload) = Upload::open(messages).await? else {
             return Err(refuse("08P01", "the ingest stream has no schema").into());
         };

@@ -11,7 +11,7 @@ use arrow::record_batch::RecordBatch;
 use arrow_flight::sql::{
     CommandGetCrossReference, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys, UpdateDeleteRules,
 };
-use rustydb_engine::{CATALOG_NAME, Catalog, TableDef};
+use rustydb_engine::{CATALOG_NAME, Catalog, ForeignKey, ReferenceAction, TableDef};
 use tonic::Status;
 
 use super::SqlService;
@@ -69,7 +69,7 @@ impl MetadataCommand for CommandGetPrimaryKeys {
         Arc::clone(&PRIMARY_KEYS)
     }
 
-    fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
+    async fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
         let filter = Filter { catalog: self.catalog.as_deref(), schema: self.db_schema.as_deref(), table: &self.table };
         let catalog = service.sessions.catalog(caller)?;
         let mut tables: Vec<_> = catalog.tables().filter(|table| filter.matches(table)).collect();
@@ -101,7 +101,7 @@ impl MetadataCommand for CommandGetExportedKeys {
         Arc::clone(&FOREIGN_KEYS)
     }
 
-    fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
+    async fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
         let parent = Filter { catalog: self.catalog.as_deref(), schema: self.db_schema.as_deref(), table: &self.table };
         let catalog = service.sessions.catalog(caller)?;
         let mut references = references(&catalog);
@@ -116,7 +116,7 @@ impl MetadataCommand for CommandGetImportedKeys {
         Arc::clone(&FOREIGN_KEYS)
     }
 
-    fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
+    async fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
         let child = Filter { catalog: self.catalog.as_deref(), schema: self.db_schema.as_deref(), table: &self.table };
         let catalog = service.sessions.catalog(caller)?;
         let mut references = references(&catalog);
@@ -131,7 +131,7 @@ impl MetadataCommand for CommandGetCrossReference {
         Arc::clone(&FOREIGN_KEYS)
     }
 
-    fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
+    async fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
         let parent =
             Filter { catalog: self.pk_catalog.as_deref(), schema: self.pk_db_schema.as_deref(), table: &self.pk_table };
         let child =
@@ -152,18 +152,18 @@ struct Reference<'a> {
     child_column: usize,
     /// Position in the key, from 1.
     sequence: i32,
-    name: &'a str,
+    key: &'a ForeignKey,
 }
 
 impl<'a> Reference<'a> {
     // Every table is in the same catalog, so the catalog names do not order anything.
     fn parent_order(&self) -> (&'a str, &'a str, &'a str, &'a str, i32) {
         // Two children may reference one parent by the same key; their own names keep their columns together.
-        (&self.parent.schema_name, &self.parent.name, &self.child.name, self.name, self.sequence)
+        (&self.parent.schema_name, &self.parent.name, &self.child.name, &self.key.name, self.sequence)
     }
 
     fn child_order(&self) -> (&'a str, &'a str, &'a str, i32) {
-        (&self.child.schema_name, &self.child.name, self.name, self.sequence)
+        (&self.child.schema_name, &self.child.name, &self.key.name, self.sequence)
     }
 }
 
@@ -180,7 +180,7 @@ fn references(catalog: &Catalog) -> Vec<Reference<'_>> {
                     child,
                     child_column: *child_column,
                     sequence: sequence(at),
-                    name: &key.name,
+                    key,
                 });
             }
         }
@@ -192,8 +192,9 @@ fn foreign_keys(references: &[Reference<'_>]) -> Result<RecordBatch, Status> {
     let text = |of: &dyn Fn(&Reference<'_>) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(references.iter().map(of)))
     };
-    // The only actions there are: NO ACTION and RESTRICT, which differ in nothing as long as no check is deferred.
-    let rule: ArrayRef = Arc::new(UInt8Array::from(vec![UpdateDeleteRules::NoAction as u8; references.len()]));
+    let rules = |of: &dyn Fn(&ForeignKey) -> ReferenceAction| -> ArrayRef {
+        Arc::new(UInt8Array::from_iter_values(references.iter().map(|reference| rule(of(reference.key)) as u8)))
+    };
     batch(
         &FOREIGN_KEYS,
         vec![
@@ -206,12 +207,33 @@ fn foreign_keys(references: &[Reference<'_>]) -> Result<RecordBatch, Status> {
             text(&|reference| reference.child.name.clone()),
             text(&|reference| column_name(reference.child, reference.child_column)),
             Arc::new(Int32Array::from_iter_values(references.iter().map(|reference| reference.sequence))),
-            text(&|reference| reference.name.to_owned()),
-            text(&|reference| reference.parent.primary_key_name()),
-            Arc::clone(&rule),
-            rule,
+            text(&|reference| reference.key.name.clone()),
+            text(&referenced_key_name),
+            rules(&|key| key.on_update),
+            rules(&|key| key.on_delete),
         ],
     )
+}
+
+fn rule(action: ReferenceAction) -> UpdateDeleteRules {
+    match action {
+        ReferenceAction::NoAction => UpdateDeleteRules::NoAction,
+        ReferenceAction::Restrict => UpdateDeleteRules::Restrict,
+        ReferenceAction::Cascade => UpdateDeleteRules::Cascade,
+        ReferenceAction::SetNull => UpdateDeleteRules::SetNull,
+        ReferenceAction::SetDefault => UpdateDeleteRules::SetDefault,
+    }
+}
+
+/// The key a foreign key refers to: the primary key, or a UNIQUE constraint of the same columns.
+fn referenced_key_name(reference: &Reference<'_>) -> String {
+    let (parent, columns) = (reference.parent, &reference.key.parent_columns);
+    let same = |of: &[usize]| of.len() == columns.len() && of.iter().all(|column| columns.contains(column));
+    let unique = parent.indexes.iter().find(|index| index.unique && same(&index.columns));
+    match unique.filter(|_| !same(&parent.primary_key)) {
+        Some(index) => index.name.clone(),
+        None => parent.primary_key_name(),
+    }
 }
 
 fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch, Status> {

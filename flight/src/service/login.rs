@@ -32,7 +32,7 @@ impl SqlService {
     ) -> Result<Caller, Status> {
         let Some(session) = credentials.session() else {
             let principal = self.authenticator.identify(credentials, address.map(|address| address.ip())).await?;
-            return Ok(Caller { principal, session: None, peer: address, endpoints: 1, compression: None });
+            return Ok(Caller::new(principal, None, address));
         };
         let session = session?;
         let principal = self.sessions.principal(session)?;
@@ -42,7 +42,7 @@ impl SqlService {
                 .hint("log in again (Handshake)")
                 .into());
         }
-        Ok(Caller { principal, session: Some(session), peer: address, endpoints: 1, compression: None })
+        Ok(Caller::new(principal, Some(session), address))
     }
 
     pub(crate) async fn handshake(

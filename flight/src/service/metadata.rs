@@ -3,6 +3,7 @@
 //! A metadata command is its own ticket: GetFlightInfo announces the schema, DoGet looks. Nothing is kept in between.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -11,25 +12,35 @@ use arrow_flight::sql::{
     CommandGetCatalogs, CommandGetDbSchemas, CommandGetTableTypes, CommandGetTables, ProstMessageExt,
 };
 use arrow_flight::{FlightDescriptor, FlightInfo};
-use rustydb_engine::{CATALOG_NAME, DEFAULT_SCHEMA, TableDef};
+use rustydb_engine::{CATALOG_NAME, DEFAULT_SCHEMA, ObjectDef, ObjectKind};
 use tonic::{Request, Response, Status};
 
 use super::SqlService;
 use super::execution::flight_info;
+use super::flights::select_all;
 use super::type_info::{numeric_size, type_name};
 use crate::auth::Caller;
 use crate::status::internal;
-use crate::stream::{FlightStream, encode_batch, schema_message, wire_schema};
+use crate::stream::{FlightStream, encode_batch};
+use crate::wire::{schema_message, wire_schema};
 
 /// Where the engine notes a column's type as it was declared, if the Arrow type does not tell it.
 const DECLARED_TYPE_KEY: &str = "rustydb.type";
-/// The one type of table there is.
+/// Where it notes that a column is computed from others.
+const GENERATED_KEY: &str = "rustydb.generated";
+/// Where it notes that a column numbers its rows: `always`, which takes no value, or `by default`.
+const IDENTITY_KEY: &str = "rustydb.identity";
+
+/// Where it notes what COMMENT ON COLUMN says.
+const COMMENT_KEY: &str = "rustydb.comment";
+
 const TABLE: &str = "TABLE";
+const VIEW: &str = "VIEW";
 
 /// A command that asks about the database rather than for data in it.
 pub(super) trait MetadataCommand: ProstMessageExt {
     fn schema(&self, service: &SqlService) -> SchemaRef;
-    fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status>;
+    fn rows(self, service: &SqlService, caller: &Caller) -> impl Future<Output = Result<RecordBatch, Status>> + Send;
 }
 
 impl SqlService {
@@ -43,12 +54,12 @@ impl SqlService {
         Ok(Response::new(info))
     }
 
-    pub(super) fn fetch_metadata(
+    pub(super) async fn fetch_metadata(
         &self,
         command: impl MetadataCommand,
         caller: &Caller,
-    ) -> Result<Response<FlightStream>, Status> {
-        Ok(Response::new(encode_batch(command.rows(self, caller)?)))
+    ) -> Result<FlightStream, Status> {
+        encode_batch(command.rows(self, caller).await?)
     }
 }
 
@@ -61,7 +72,7 @@ impl MetadataCommand for CommandGetCatalogs {
         self.into_builder().schema()
     }
 
-    fn rows(self, _service: &SqlService, _caller: &Caller) -> Result<RecordBatch, Status> {
+    async fn rows(self, _service: &SqlService, _caller: &Caller) -> Result<RecordBatch, Status> {
         let mut builder = self.into_builder();
         builder.append(CATALOG_NAME);
         builder.build().map_err(not_a_batch)
@@ -73,9 +84,14 @@ impl MetadataCommand for CommandGetDbSchemas {
         self.clone().into_builder().schema()
     }
 
-    fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
+    async fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
         let catalog = service.sessions.catalog(caller)?;
         let mut schemas: BTreeSet<&str> = catalog.tables().map(|table| table.schema_name.as_str()).collect();
+        schemas.extend(catalog.objects().filter_map(|object| match object.kind {
+            ObjectKind::Schema => Some(object.name.as_str()),
+            ObjectKind::View => Some(object.schema_name.as_str()),
+            _ => None,
+        }));
         schemas.insert(DEFAULT_SCHEMA);
         let mut builder = self.into_builder();
         for schema in schemas {
@@ -90,16 +106,25 @@ impl MetadataCommand for CommandGetTables {
         self.clone().into_builder().schema()
     }
 
-    fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
+    async fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
         let catalog = service.sessions.catalog(caller)?;
         let include_schema = self.include_schema;
+        let wants_views = self.table_types.is_empty() || self.table_types.iter().any(|kind| kind == VIEW);
         let mut builder = self.into_builder();
         for table in catalog.tables() {
             let schema = match include_schema {
-                true => described_schema(table),
+                true => described_schema(&table.schema_name, &table.name, &table.schema, false),
                 false => Schema::empty(),
             };
             builder.append(CATALOG_NAME, &table.schema_name, &table.name, TABLE, &schema).map_err(not_a_batch)?;
+        }
+        let is_view = |object: &&Arc<ObjectDef>| object.kind == ObjectKind::View;
+        for view in catalog.objects().filter(is_view).filter(|_| wants_views) {
+            let schema = match include_schema {
+                true => service.view_schema(caller, &view.schema_name, &view.name).await?,
+                false => Schema::empty(),
+            };
+            builder.append(CATALOG_NAME, &view.schema_name, &view.name, VIEW, &schema).map_err(not_a_batch)?;
         }
         builder.build().map_err(not_a_batch)
     }
@@ -110,32 +135,52 @@ impl MetadataCommand for CommandGetTableTypes {
         self.into_builder().schema()
     }
 
-    fn rows(self, _service: &SqlService, _caller: &Caller) -> Result<RecordBatch, Status> {
+    async fn rows(self, _service: &SqlService, _caller: &Caller) -> Result<RecordBatch, Status> {
         let mut builder = self.into_builder();
         builder.append(TABLE);
+        builder.append(VIEW);
         builder.build().map_err(not_a_batch)
     }
 }
 
-/// A table's columns as a query returns them, each with what drivers show of a column (JDBC `getColumns`).
-fn described_schema(table: &TableDef) -> Schema {
-    let wire = wire_schema(&table.schema);
-    let fields = wire.fields().iter().zip(table.schema.fields()).map(|(field, stored)| {
+impl SqlService {
+    /// The columns of a view, which the engine knows by planning it.
+    async fn view_schema(&self, caller: &Caller, schema_name: &str, name: &str) -> Result<Schema, Status> {
+        let (_home, scope) = self.sessions.enter_call(caller, None)?;
+        let prepared = scope.turn().await?.prepare(&select_all(schema_name, name)).await;
+        Ok(match prepared.ok().and_then(|prepared| prepared.result_schema()) {
+            Some(schema) => described_schema(schema_name, name, &schema, true),
+            // A view whose query cannot be planned (any more) must not hide the others.
+            None => Schema::empty(),
+        })
+    }
+}
+
+/// A relation's columns as a query returns them, each with what drivers show of a column (JDBC `getColumns`).
+fn described_schema(schema_name: &str, relation: &str, stored: &Schema, is_read_only: bool) -> Schema {
+    let wire = wire_schema(stored);
+    let flag = |value: bool| String::from(if value { "1" } else { "0" });
+    let fields = wire.fields().iter().zip(stored.fields()).map(|(field, stored)| {
+        let engine_note = |key: &str| stored.metadata().get(key).map(String::as_str);
         let mut metadata = field.metadata().clone();
         let mut note = |key: &str, value: String| metadata.insert(format!("ARROW:FLIGHT:SQL:{key}"), value);
         note("CATALOG_NAME", CATALOG_NAME.to_owned());
-        note("DB_SCHEMA_NAME", table.schema_name.clone());
-        note("TABLE_NAME", table.name.clone());
-        let declared = stored.metadata().get(DECLARED_TYPE_KEY);
-        note("TYPE_NAME", declared.map_or(type_name(stored.data_type()), String::as_str).to_owned());
+        note("DB_SCHEMA_NAME", schema_name.to_owned());
+        note("TABLE_NAME", relation.to_owned());
+        note("TYPE_NAME", engine_note(DECLARED_TYPE_KEY).unwrap_or(type_name(stored.data_type())).to_owned());
         if let Some((precision, scale)) = numeric_size(stored.data_type()) {
             note("PRECISION", precision.to_string());
             note("SCALE", scale.to_string());
         }
-        note("IS_AUTO_INCREMENT", "0".to_owned());
-        note("IS_CASE_SENSITIVE", "1".to_owned());
-        note("IS_READ_ONLY", "0".to_owned());
-        note("IS_SEARCHABLE", "1".to_owned());
+        let identity = engine_note(IDENTITY_KEY);
+        note("IS_AUTO_INCREMENT", flag(identity.is_some()));
+        note("IS_CASE_SENSITIVE", flag(type_name(stored.data_type()) == "text"));
+        let is_computed = engine_note(GENERATED_KEY).is_some() || identity == Some("always");
+        note("IS_READ_ONLY", flag(is_read_only || is_computed));
+        note("IS_SEARCHABLE", flag(true));
+        if let Some(comment) = engine_note(COMMENT_KEY) {
+            note("REMARKS", comment.to_owned());
+        }
         Field::clone(field).with_metadata(metadata)
     });
     Schema::new(fields.collect::<Vec<_>>())

@@ -7,9 +7,9 @@
 //! ├─ prepared     the same with a handle and parameters     ├─ keys       primary and foreign keys
 //! ├─ execution    where both end: once, as rows or count    ├─ sql_info   what the server can do
 //! ├─ poll         the same, started before it is fetched    ├─ type_info  the types it has
-//! ├─ transaction  begin, end, savepoints                    ├─ flights    tables and tickets as plain Flight sees them
-//! ├─ parallel     a result over several endpoints           └─ session_options  settings without SQL
-//! └─ ingest       bulk load
+//! ├─ transaction  begin, end, savepoints                    ├─ vocabulary its functions and keywords
+//! ├─ parallel     a result over several endpoints           ├─ flights    tables and tickets as plain Flight sees them
+//! └─ ingest       bulk load                                 └─ session_options  settings without SQL
 //! ```
 //!
 //! Invariant: a statement runs once per request to run it. GetFlightInfo plans only; its ticket works for one DoGet.
@@ -30,6 +30,7 @@ mod sql_info;
 mod statement;
 mod transaction;
 mod type_info;
+mod vocabulary;
 
 use std::sync::Arc;
 
@@ -126,7 +127,7 @@ impl SqlService {
             Command::CommandStatementQuery(query) => {
                 let job = self.plan_statement(caller, &query.query, query.transaction_id.as_deref()).await?;
                 // A statement without result set has no columns.
-                job.schema.unwrap_or_else(|| Arc::new(Schema::empty()))
+                job.schema.map_or_else(|| Arc::new(Schema::empty()), |announced| Arc::clone(&announced.schema))
             }
             Command::CommandPreparedStatementQuery(query) => {
                 self.prepared_schema(caller, &query.prepared_statement_handle)?

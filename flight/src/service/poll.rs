@@ -156,7 +156,7 @@ impl SqlService {
             drop(self.tickets.take(&caller.principal, handle));
             return Err(failure);
         }
-        let info: FlightInfo = ticket_info(descriptor, handle, job.schema.as_ref())?;
+        let info: FlightInfo = ticket_info(descriptor, handle, job.schema.as_ref());
         let is_complete = started.is_ready();
         let again = TicketStatementQuery { statement_handle: handle.to_bytes() }.as_any();
         Ok(Response::new(PollInfo {

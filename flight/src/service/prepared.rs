@@ -9,9 +9,13 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow_flight::sql::server::PeekableFlightDataStream;
-use arrow_flight::sql::{ActionCreatePreparedStatementResult, DoPutPreparedStatementResult};
+use arrow_flight::sql::{
+    ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, DoPutPreparedStatementResult,
+    ProstMessageExt,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use prost::Message;
 use tonic::Status;
 
 use super::SqlService;
@@ -19,9 +23,10 @@ use super::execution::{Job, Parameters, Plan};
 use crate::auth::Caller;
 use crate::handles::Lease;
 use crate::sessions::Home;
-use crate::status::from_engine;
-use crate::stream::{FlightStream, schema_message, wire_schema};
+use crate::status::{from_engine, refuse};
+use crate::stream::FlightStream;
 use crate::upload::Upload;
+use crate::wire::Announced;
 
 /// A statement kept by its handle.
 pub(super) struct PreparedStatement {
@@ -29,14 +34,28 @@ pub(super) struct PreparedStatement {
     plan: Arc<Plan>,
     bound: Mutex<Option<Bound>>,
     /// The result's schema for the types that were bound last, if they are not those the statement asks for.
-    described: Mutex<Option<(Vec<DataType>, Option<SchemaRef>)>>,
+    described: Mutex<Option<(Vec<DataType>, Option<Arc<Announced>>)>>,
 }
 
 /// Parameters, and the schema of the result they lead to.
 #[derive(Clone)]
 struct Bound {
     parameters: Arc<Parameters>,
-    schema: Option<SchemaRef>,
+    schema: Option<Arc<Announced>>,
+}
+
+/// The specification's ActionCreatePreparedStatementResult, whose last field arrow-flight does not have yet: it tells
+/// JDBC to send the statement as an update.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct PreparedResult {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(super) prepared_statement_handle: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(super) dataset_schema: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(super) parameter_schema: Bytes,
+    #[prost(bool, optional, tag = "4")]
+    pub(super) is_update: Option<bool>,
 }
 
 impl PreparedStatement {
@@ -51,22 +70,35 @@ impl PreparedStatement {
 }
 
 impl SqlService {
+    /// Answers the action CreatePreparedStatement.
+    pub(crate) async fn prepare_action(&self, caller: &Caller, body: &[u8]) -> Result<arrow_flight::Result, Status> {
+        let malformed = |reason: String| Status::from(refuse("08P01", format!("malformed message: {reason}")));
+        let message = Any::decode(body).map_err(|error| malformed(error.to_string()))?;
+        let request = message.unpack::<ActionCreatePreparedStatementRequest>();
+        let request = request.map_err(|error| malformed(error.to_string()))?;
+        let request = request.ok_or_else(|| malformed("it is no ActionCreatePreparedStatementRequest".to_owned()))?;
+        let prepared = self.prepare(caller, &request.query, request.transaction_id.as_deref()).await?;
+        let type_url = ActionCreatePreparedStatementResult::type_url().to_owned();
+        let answer = Any { type_url, value: prepared.encode_to_vec().into() };
+        Ok(arrow_flight::Result::new(answer.encode_to_vec()))
+    }
+
     pub(super) async fn prepare(
         &self,
         caller: &Caller,
         sql: &str,
         transaction_id: Option<&[u8]>,
-    ) -> Result<ActionCreatePreparedStatementResult, Status> {
+    ) -> Result<PreparedResult, Status> {
         let Job { home, plan, schema, .. } = self.plan_statement(caller, sql, transaction_id).await?;
-        // No schema at all, rather than one without fields, is how drivers are told that this is an update.
-        let dataset_schema = schema.as_ref().map(|schema| schema_message(schema)).transpose()?;
-        let parameter_schema = schema_message(&plan.parameter_schema())?;
+        let parameter_schema = plan.parameter_message()?;
         let statement = PreparedStatement { home, plan, bound: Mutex::new(None), described: Mutex::new(None) };
         let handle = self.prepared.insert(&caller.principal, statement)?;
-        Ok(ActionCreatePreparedStatementResult {
+        Ok(PreparedResult {
             prepared_statement_handle: handle.to_bytes(),
-            dataset_schema: dataset_schema.unwrap_or_default(),
+            // No schema at all, rather than one without fields, is how older drivers are told that this is an update.
+            dataset_schema: schema.as_ref().map(|schema| schema.message()).unwrap_or_default(),
             parameter_schema,
+            is_update: Some(schema.is_none()),
         })
     }
 
@@ -105,7 +137,7 @@ impl SqlService {
     /// The schema of its result.
     pub(super) fn prepared_schema(&self, caller: &Caller, handle: &[u8]) -> Result<SchemaRef, Status> {
         let job = self.prepared_job(caller, handle)?;
-        Ok(job.schema.unwrap_or_else(|| Arc::new(Schema::empty())))
+        Ok(job.schema.map_or_else(|| Arc::new(Schema::empty()), |announced| Arc::clone(&announced.schema)))
     }
 
     /// The schema of the result for these parameters: `SELECT $1` returns what it is given.
@@ -114,9 +146,9 @@ impl SqlService {
         caller: &Caller,
         statement: &PreparedStatement,
         parameters: &Parameters,
-    ) -> Result<Option<SchemaRef>, Status> {
+    ) -> Result<Option<Arc<Announced>>, Status> {
         let (plan, types) = (&statement.plan, parameters.types());
-        let wanted = plan.parameter_schema();
+        let wanted = &plan.parameter_schema;
         let as_wanted = wanted.fields().iter().map(|field| field.data_type()).eq(types.iter());
         // A wrong number of them is for the execution to complain about.
         if plan.schema.is_none() || as_wanted || wanted.fields().len() != types.len() {
@@ -127,7 +159,8 @@ impl SqlService {
         }
         let scope = self.sessions.enter(&caller.principal, &statement.home)?;
         let schema = scope.turn().await?.result_schema_for(&plan.prepared, types.clone()).await;
-        let schema = schema.map_err(|error| from_engine(&error))?.map(|schema| wire_schema(&schema));
+        let schema = schema.map_err(|error| from_engine(&error))?;
+        let schema = schema.map(|schema| Announced::new(&schema)).transpose()?;
         *statement.described.lock() = Some((types, schema.clone()));
         Ok(schema)
     }

@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 
 use prost::Message;
-use rustydb_engine::{CATALOG_NAME, DEFAULT_SCHEMA};
+use rustydb_engine::{CATALOG_NAME, DEFAULT_SCHEMA, ObjectKind};
 use tonic::Status;
 
 use super::SqlService;
@@ -164,7 +164,7 @@ async fn set(scope: Option<&Scope>, name: &str, value: Option<&str>) -> Result<(
             return if schema == DEFAULT_SCHEMA { Ok(()) } else { Err(INVALID_VALUE) };
         }
         (SCHEMA, Some(schema)) => {
-            let known = session.catalog().tables().any(|table| table.schema_name == schema);
+            let known = session.catalog().find_object(ObjectKind::Schema, "", schema).is_some();
             if schema != DEFAULT_SCHEMA && !known {
                 return Err(INVALID_VALUE);
             }

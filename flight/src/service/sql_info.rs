@@ -1,10 +1,16 @@
-//! What the server can do, as drivers ask for it (CommandGetSqlInfo).
+//! What the server can do, as drivers ask for it (CommandGetSqlInfo): every value of the specification but those without
+//! an answer here (the versions of Substrait).
 //!
-//! Invariant: every value is true of this release. What is not known for certain, or has no true value in the
-//! protocol's terms, is left out rather than guessed: drivers then use their own defaults.
+//! Invariant: every value is true of this release.
 //!
-//! A value of type `i32` goes into the union's `int32_bitmask` member (type code 3), which is where ADBC looks for
-//! transaction support; a `bool` there would be ignored.
+//! The specification leaves open, or says otherwise than all clients do, in which member of the union some values travel.
+//! They go where the drivers look, which is also where the reference servers put them:
+//!
+//! | value | member | because |
+//! |---|---|---|
+//! | `FLIGHT_SQL_SERVER_TRANSACTION` | `int32_bitmask` | ADBC ignores a `bool` there |
+//! | case of identifiers, order of NULLs, default isolation | `bigint_value` | JDBC fails on, and ODBC misreads, an `int32` |
+//! | level of outer joins | `int32_bitmask`, a bit per level | JDBC and ODBC test bits |
 
 use std::time::Duration;
 
@@ -13,13 +19,17 @@ use arrow::record_batch::RecordBatch;
 use arrow_flight::sql::metadata::{SqlInfoData, SqlInfoDataBuilder};
 use arrow_flight::sql::{
     CommandGetSqlInfo, SqlInfo, SqlNullOrdering, SqlOuterJoinsSupportLevel, SqlSupportedCaseSensitivity,
-    SqlSupportedGroupBy, SqlSupportedResultSetConcurrency, SqlSupportedResultSetType, SqlSupportedSubqueries,
-    SqlSupportedTransaction, SqlSupportedUnions, SqlTransactionIsolationLevel, SupportedSqlGrammar,
+    SqlSupportedElementActions, SqlSupportedGroupBy, SqlSupportedResultSetConcurrency, SqlSupportedResultSetType,
+    SqlSupportedSubqueries, SqlSupportedTransaction, SqlSupportedUnions, SqlTransactionIsolationLevel,
+    SupportedSqlGrammar,
 };
 use tonic::Status;
 
 use super::SqlService;
 use super::metadata::{MetadataCommand, not_a_batch};
+use super::vocabulary::{
+    DATETIME_FUNCTIONS, KEYWORDS, NUMERIC_FUNCTIONS, STRING_FUNCTIONS, SYSTEM_FUNCTIONS, conversions,
+};
 use crate::auth::Caller;
 use crate::options::Limits;
 
@@ -28,7 +38,7 @@ impl MetadataCommand for CommandGetSqlInfo {
         service.sql_info.schema()
     }
 
-    fn rows(self, service: &SqlService, _caller: &Caller) -> Result<RecordBatch, Status> {
+    async fn rows(self, service: &SqlService, _caller: &Caller) -> Result<RecordBatch, Status> {
         self.into_builder(&service.sql_info).build().map_err(not_a_batch)
     }
 }
@@ -37,7 +47,9 @@ impl MetadataCommand for CommandGetSqlInfo {
 pub(super) fn sql_info(limits: &Limits) -> SqlInfoData {
     let mut info = SqlInfoDataBuilder::new();
     server(&mut info, limits);
+    names(&mut info);
     language(&mut info);
+    queries(&mut info);
     transactions(&mut info);
     result_sets(&mut info);
     sizes(&mut info, limits);
@@ -59,17 +71,51 @@ fn server(info: &mut SqlInfoDataBuilder, limits: &Limits) {
     info.append(SqlInfo::FlightSqlServerTransactionTimeout, milliseconds(limits.transaction_idle));
 }
 
+fn names(info: &mut SqlInfoDataBuilder) {
+    // Unquoted names are folded to lower case. Quoted ones are case sensitive, for which ODBC takes "unknown".
+    info.append(SqlInfo::SqlIdentifierCase, i64::from(SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32));
+    info.append(
+        SqlInfo::SqlQuotedIdentifierCase,
+        i64::from(SqlSupportedCaseSensitivity::SqlCaseSensitivityUnknown as i32),
+    );
+    info.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
+    info.append(SqlInfo::SqlExtraNameCharacters, "$");
+    info.append(SqlInfo::SqlSearchStringEscape, "\\");
+    info.append(SqlInfo::SqlSchemaTerm, "schema");
+    info.append(SqlInfo::SqlCatalogTerm, "catalog");
+    info.append(SqlInfo::SqlProcedureTerm, "procedure");
+    info.append(SqlInfo::SqlCatalogAtStart, true);
+    // There are indexes; there are no procedures and no privileges.
+    let in_indexes = bits([SqlSupportedElementActions::SqlElementInIndexDefinitions as i32]);
+    info.append(SqlInfo::SqlSchemasSupportedActions, in_indexes);
+    info.append(SqlInfo::SqlCatalogsSupportedActions, in_indexes);
+}
+
 fn language(info: &mut SqlInfoDataBuilder) {
     info.append(SqlInfo::SqlDdlCatalog, false);
-    info.append(SqlInfo::SqlDdlSchema, false);
+    info.append(SqlInfo::SqlDdlSchema, true);
     info.append(SqlInfo::SqlDdlTable, true);
-    // Unquoted names are folded to lower case. Quoted ones are case sensitive, for which there is no value.
-    info.append(SqlInfo::SqlIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32);
-    info.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
     info.append(SqlInfo::SqlAllTablesAreSelectable, true);
+    info.append(SqlInfo::SqlKeywords, KEYWORDS);
+    info.append(SqlInfo::SqlNumericFunctions, NUMERIC_FUNCTIONS);
+    info.append(SqlInfo::SqlStringFunctions, STRING_FUNCTIONS);
+    info.append(SqlInfo::SqlSystemFunctions, SYSTEM_FUNCTIONS);
+    info.append(SqlInfo::SqlDatetimeFunctions, DATETIME_FUNCTIONS);
+    info.append(SqlInfo::SqlSupportsConvert, conversions());
+    // ODBC's core grammar and SQL-92's lowest level both ask for GRANT.
+    info.append(SqlInfo::SqlSupportedGrammar, bits([SupportedSqlGrammar::SqlMinimumGrammar as i32]));
+    info.append(SqlInfo::SqlAnsi92SupportedLevel, 0);
+    info.append(SqlInfo::SqlSupportsNonNullableColumns, true);
+    info.append(SqlInfo::SqlSupportsIntegrityEnhancementFacility, true);
+    info.append(SqlInfo::SqlStoredProceduresSupported, false);
+    info.append(SqlInfo::SqlStoredFunctionsUsingCallSyntaxSupported, false);
+    info.append(SqlInfo::SqlNamedParametersSupported, false);
+    info.append(SqlInfo::SqlLocatorsUpdateCopy, true);
+}
+
+fn queries(info: &mut SqlInfoDataBuilder) {
     // NULLS LAST when ascending, NULLS FIRST when descending.
-    info.append(SqlInfo::SqlNullOrdering, SqlNullOrdering::SqlNullsSortedHigh as i32);
-    info.append(SqlInfo::SqlSearchStringEscape, "\\");
+    info.append(SqlInfo::SqlNullOrdering, i64::from(SqlNullOrdering::SqlNullsSortedHigh as i32));
     info.append(SqlInfo::SqlSupportsColumnAliasing, true);
     info.append(SqlInfo::SqlNullPlusNullIsNull, true);
     info.append(SqlInfo::SqlSupportsTableCorrelationNames, true);
@@ -79,37 +125,36 @@ fn language(info: &mut SqlInfoDataBuilder) {
     let group_by =
         [SqlSupportedGroupBy::SqlGroupByUnrelated as i32, SqlSupportedGroupBy::SqlGroupByBeyondSelect as i32];
     info.append(SqlInfo::SqlSupportedGroupBy, bits(group_by));
-    info.append(SqlInfo::SqlSupportsNonNullableColumns, true);
-    let grammar = [SupportedSqlGrammar::SqlMinimumGrammar as i32, SupportedSqlGrammar::SqlCoreGrammar as i32];
-    info.append(SqlInfo::SqlSupportedGrammar, bits(grammar));
-    // Keys and NOT NULL are enforced, but CHECK is missing, and the facility asks for all of them.
-    info.append(SqlInfo::SqlSupportsIntegrityEnhancementFacility, false);
-    info.append(SqlInfo::SqlOuterJoinsSupportLevel, SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32);
-    info.append(SqlInfo::SqlSchemaTerm, "schema");
-    info.append(SqlInfo::SqlCatalogTerm, "catalog");
-    info.append(SqlInfo::SqlCatalogAtStart, true);
+    info.append(SqlInfo::SqlSupportsLikeEscapeClause, true);
+    let outer_joins =
+        [SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins as i32, SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32];
+    info.append(SqlInfo::SqlOuterJoinsSupportLevel, bits(outer_joins));
     info.append(SqlInfo::SqlSupportedPositionedCommands, 0);
-    info.append(SqlInfo::SqlSelectForUpdateSupported, false);
-    info.append(SqlInfo::SqlStoredProceduresSupported, false);
+    info.append(SqlInfo::SqlSelectForUpdateSupported, true);
     let subqueries = [
         SqlSupportedSubqueries::SqlSubqueriesInComparisons as i32,
         SqlSupportedSubqueries::SqlSubqueriesInExists as i32,
         SqlSupportedSubqueries::SqlSubqueriesInIns as i32,
+        SqlSupportedSubqueries::SqlSubqueriesInQuantifieds as i32,
     ];
     info.append(SqlInfo::SqlSupportedSubqueries, bits(subqueries));
     info.append(SqlInfo::SqlCorrelatedSubqueriesSupported, true);
     let unions = [SqlSupportedUnions::SqlUnion as i32, SqlSupportedUnions::SqlUnionAll as i32];
     info.append(SqlInfo::SqlSupportedUnions, bits(unions));
-    info.append(SqlInfo::SqlNamedParametersSupported, false);
-    info.append(SqlInfo::SqlStoredFunctionsUsingCallSyntaxSupported, false);
 }
 
 fn transactions(info: &mut SqlInfoDataBuilder) {
-    // Snapshot isolation, which SQL knows as REPEATABLE READ.
-    let isolation = SqlTransactionIsolationLevel::SqlTransactionRepeatableRead as i32;
+    // Snapshot isolation, which SQL knows as REPEATABLE READ. READ UNCOMMITTED is accepted and means READ COMMITTED.
+    let levels = [
+        SqlTransactionIsolationLevel::SqlTransactionReadUncommitted as i32,
+        SqlTransactionIsolationLevel::SqlTransactionReadCommitted as i32,
+        SqlTransactionIsolationLevel::SqlTransactionRepeatableRead as i32,
+        SqlTransactionIsolationLevel::SqlTransactionSerializable as i32,
+    ];
+    let default = SqlTransactionIsolationLevel::SqlTransactionRepeatableRead as i32;
     info.append(SqlInfo::SqlTransactionsSupported, true);
-    info.append(SqlInfo::SqlDefaultTransactionIsolation, isolation);
-    info.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, bits([isolation]));
+    info.append(SqlInfo::SqlDefaultTransactionIsolation, i64::from(default));
+    info.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, bits(levels));
     info.append(SqlInfo::SqlDataDefinitionCausesTransactionCommit, false);
     info.append(SqlInfo::SqlDataDefinitionsInTransactionsIgnored, false);
     info.append(SqlInfo::SqlBatchUpdatesSupported, true);
@@ -121,6 +166,13 @@ fn result_sets(info: &mut SqlInfoDataBuilder) {
     info.append(SqlInfo::SqlSupportedResultSetTypes, bits([forward_only]));
     let read_only = SqlSupportedResultSetConcurrency::SqlResultSetConcurrencyReadOnly as i32;
     info.append(SqlInfo::SqlSupportedConcurrenciesForResultSetForwardOnly, bits([read_only]));
+    for none in [
+        SqlInfo::SqlSupportedConcurrenciesForResultSetUnspecified,
+        SqlInfo::SqlSupportedConcurrenciesForResultSetScrollSensitive,
+        SqlInfo::SqlSupportedConcurrenciesForResultSetScrollInsensitive,
+    ] {
+        info.append(none, 0);
+    }
 }
 
 fn sizes(info: &mut SqlInfoDataBuilder, limits: &Limits) {
@@ -128,7 +180,35 @@ fn sizes(info: &mut SqlInfoDataBuilder, limits: &Limits) {
     info.append(SqlInfo::SqlMaxConnections, count(limits.connections));
     info.append(SqlInfo::SqlMaxStatementLength, count(limits.statement_bytes));
     info.append(SqlInfo::SqlMaxStatements, count(limits.prepared_statements));
+    info.append(SqlInfo::SqlMaxTablesInSelect, count(TABLES_IN_SELECT_MAX));
+    info.append(SqlInfo::SqlMaxUsernameLength, count(USER_NAME_BYTES_MAX));
+    info.append(SqlInfo::SqlMaxRowSizeIncludesBlobs, true);
+    // Zero: no limit but that of the statement or of memory; for cursors and procedures, that there are none.
+    for unlimited in [
+        SqlInfo::SqlMaxBinaryLiteralLength,
+        SqlInfo::SqlMaxCharLiteralLength,
+        SqlInfo::SqlMaxColumnNameLength,
+        SqlInfo::SqlMaxColumnsInGroupBy,
+        SqlInfo::SqlMaxColumnsInIndex,
+        SqlInfo::SqlMaxColumnsInOrderBy,
+        SqlInfo::SqlMaxColumnsInSelect,
+        SqlInfo::SqlMaxColumnsInTable,
+        SqlInfo::SqlMaxCursorNameLength,
+        SqlInfo::SqlMaxIndexLength,
+        SqlInfo::SqlDbSchemaNameLength,
+        SqlInfo::SqlMaxProcedureNameLength,
+        SqlInfo::SqlMaxCatalogNameLength,
+        SqlInfo::SqlMaxRowSize,
+        SqlInfo::SqlMaxTableNameLength,
+    ] {
+        info.append(unlimited, 0_i64);
+    }
 }
+
+/// As many tables as the engine plans in one list (54001 beyond).
+const TABLES_IN_SELECT_MAX: usize = 1_000;
+/// As long as CREATE USER takes names.
+const USER_NAME_BYTES_MAX: usize = 63;
 
 /// The protocol's bit masks: bit n stands for the enumeration's value n.
 fn bits<const N: usize>(values: [i32; N]) -> i32 {

@@ -124,6 +124,63 @@ async fn an_unknown_column_is_named() {
 }
 
 #[tokio::test]
+async fn a_schema_is_that_of_the_command_or_of_the_session() {
+    let server = TestServer::start().await;
+    let mut client = server.session().await;
+    update(&mut client, "CREATE SCHEMA sales").await.unwrap();
+    let in_schema = CommandStatementIngest {
+        schema: Some("sales".to_owned()),
+        catalog: Some("rustydb".to_owned()),
+        ..command(CREATE)
+    };
+    assert_eq!(ingest(&mut client, in_schema, vec![people(0..5)]).await.unwrap(), 5);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM sales.people").await, 5);
+    update(&mut client, "SET search_path = sales, public").await.unwrap();
+    assert_eq!(ingest(&mut client, command(APPEND), vec![people(5..7)]).await.unwrap(), 2);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM sales.people").await, 7);
+    let nowhere = CommandStatementIngest { schema: Some("nowhere".to_owned()), ..command(CREATE) };
+    assert_refused(ingest(&mut client, nowhere, vec![people(0..1)]).await, Code::NotFound, "3F000");
+}
+
+#[tokio::test]
+async fn what_others_depend_on_is_not_replaced() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    ingest(&mut client, command(CREATE), vec![people(0..5)]).await.unwrap();
+    update(&mut client, "CREATE VIEW names AS SELECT name FROM people").await.unwrap();
+    assert_refused(ingest(&mut client, command(REPLACE), vec![people(0..1)]).await, Code::FailedPrecondition, "2BP01");
+    assert_eq!(number(&mut client, "SELECT count(*) FROM names").await, 5);
+    let over_a_view = CommandStatementIngest { table: "names".to_owned(), ..command(CREATE) };
+    assert_refused(ingest(&mut client, over_a_view, vec![people(0..1)]).await, Code::AlreadyExists, "42P07");
+}
+
+/// ADBC's driver sends transaction ids with everything but ingests.
+#[tokio::test]
+async fn an_ingest_of_adbc_belongs_to_the_transaction_of_its_connection() {
+    let server = TestServer::start().await;
+    let channel = tonic::transport::Channel::from_shared(format!("http://{}", server.address)).unwrap();
+    let channel = channel.user_agent("ADBC Flight SQL Driver 1.13.0 grpc-go").unwrap().connect().await.unwrap();
+    let mut adbc = Client::new(channel);
+    let mut other = server.client().await;
+    let transaction = adbc.begin_transaction().await.unwrap();
+    assert_eq!(ingest(&mut adbc, command(CREATE), vec![people(0..5)]).await.unwrap(), 5);
+    assert_refused(query(&mut other, "SELECT * FROM people").await, Code::NotFound, "42P01");
+    adbc.end_transaction(transaction, EndTransaction::Rollback).await.unwrap();
+    assert_refused(query(&mut other, "SELECT * FROM people").await, Code::NotFound, "42P01");
+    let transaction = adbc.begin_transaction().await.unwrap();
+    assert_eq!(ingest(&mut adbc, command(CREATE), vec![people(0..5)]).await.unwrap(), 5);
+    adbc.end_transaction(transaction, EndTransaction::Commit).await.unwrap();
+    assert_eq!(count(&mut other).await, 5);
+    // With autocommit, and for other clients at any time, an ingest without an id stands alone.
+    assert_eq!(ingest(&mut adbc, command(APPEND), vec![people(5..6)]).await.unwrap(), 1);
+    assert_eq!(count(&mut other).await, 6);
+    let transaction = other.begin_transaction().await.unwrap();
+    assert_eq!(ingest(&mut other, command(APPEND), vec![people(6..7)]).await.unwrap(), 1);
+    other.end_transaction(transaction, EndTransaction::Rollback).await.unwrap();
+    assert_eq!(count(&mut other).await, 7);
+}
+
+#[tokio::test]
 async fn temporary_tables_are_refused_by_name() {
     let server = TestServer::start().await;
     let mut client = server.client().await;

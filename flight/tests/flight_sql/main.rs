@@ -3,9 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is a failed test")]
 
+mod abuse;
 mod auth;
 mod cancel;
 mod ingest;
+mod jdbc;
 mod metadata;
 mod prepared;
 mod protocol;
@@ -13,6 +15,7 @@ mod remote_client;
 mod robustness;
 mod server;
 mod session_options;
+mod sql_info;
 mod statements;
 mod support;
 mod transactions;

@@ -51,7 +51,10 @@ async fn catalogs_schemas_and_table_types_are_listed() {
     let info = client.get_db_schemas(none).await.unwrap();
     assert_eq!(row_count(&rows(&mut client, info).await), 0);
     let info = client.get_table_types().await.unwrap();
-    assert_eq!(texts(&rows(&mut client, info).await, "table_type"), ["TABLE"]);
+    assert_eq!(texts(&rows(&mut client, info).await, "table_type"), ["TABLE", "VIEW"]);
+    update(&mut client, "CREATE SCHEMA empty").await.unwrap();
+    let info = client.get_db_schemas(CommandGetDbSchemas::default()).await.unwrap();
+    assert_eq!(texts(&rows(&mut client, info).await, "db_schema_name"), ["empty", "public"]);
 }
 
 #[tokio::test]
@@ -144,6 +147,27 @@ async fn foreign_keys_are_seen_from_both_ends() {
 }
 
 #[tokio::test]
+async fn what_a_foreign_key_does_is_told() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    for sql in [
+        "CREATE TABLE parent (id BIGINT PRIMARY KEY)",
+        "CREATE TABLE child (a BIGINT REFERENCES parent ON DELETE CASCADE ON UPDATE SET NULL, \
+         b BIGINT REFERENCES parent ON DELETE RESTRICT, c BIGINT DEFAULT 1 REFERENCES parent ON DELETE SET DEFAULT)",
+    ] {
+        update(&mut client, sql).await.unwrap();
+    }
+    let command = CommandGetExportedKeys { table: "parent".to_owned(), ..Default::default() };
+    let info = client.get_exported_keys(command).await.unwrap();
+    let keys = rows(&mut client, info).await;
+    assert_eq!(texts(&keys, "fk_column_name"), ["a", "b", "c"]);
+    assert_eq!(texts(&keys, "pk_key_name"), ["parent_pkey", "parent_pkey", "parent_pkey"]);
+    let rules = |column: usize| keys[0].column(column).as_primitive::<UInt8Type>().values().to_vec();
+    assert_eq!(rules(11), [2, 3, 3], "on update: SET NULL, NO ACTION, NO ACTION");
+    assert_eq!(rules(12), [0, 1, 4], "on delete: CASCADE, RESTRICT, SET DEFAULT");
+}
+
+#[tokio::test]
 async fn transaction_support_is_where_adbc_looks_for_it() {
     let server = TestServer::start().await;
     let mut client = server.client().await;
@@ -166,7 +190,7 @@ async fn type_info_can_be_asked_for_one_type() {
     let info = client.get_xdbc_type_info(CommandGetXdbcTypeInfo { data_type: None }).await.unwrap();
     assert!(texts(&rows(&mut client, info).await, "type_name").contains(&"numeric".to_owned()));
     let info = client.get_xdbc_type_info(CommandGetXdbcTypeInfo { data_type: Some(-5) }).await.unwrap();
-    assert_eq!(texts(&rows(&mut client, info).await, "type_name"), ["bigint"]);
+    assert_eq!(texts(&rows(&mut client, info).await, "type_name"), ["bigint", "uint64"]);
 }
 
 #[tokio::test]
