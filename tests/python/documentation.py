@@ -9,6 +9,7 @@ Each page gets an empty directory. What becomes of a fenced block depends on its
 | `sql` | run by the shell: on the page's server if there is one, else on `./rustydb-data` |
 | `toml` | given to `rustydb serve --config … --print-config`, which knows every setting |
 | `rust` | must stand, line by line, in a file of `rustydb/examples`, which the build compiles; a line `// …` stands for what is left out |
+| `js` | the same in a script of `tests/node`, which `test_node.py` runs |
 | any other | nothing |
 
 `cargo run --release --` in front of a command is what a reader without an installed binary types: it is replaced by the
@@ -35,6 +36,7 @@ import textwrap
 import rustydb_server
 
 EXAMPLES = rustydb_server.REPOSITORY / "rustydb" / "examples"
+NODE_SCRIPTS = rustydb_server.REPOSITORY / "tests" / "node"
 DOCUMENTED_ADDRESS = "127.0.0.1:50051"
 RUN_FROM_SOURCE = re.compile(r"\bcargo run --release (--quiet )?-- ")
 DIRECTIVE = re.compile(r"^<!-- (not run|output|fails|at)(?:: (.*))? -->$")
@@ -155,15 +157,21 @@ class Page:
         self._run(block, ["rustydb", "serve", "--config", str(file), "--print-config"])
 
     def _run_rust(self, block):
+        self._must_stand_in(block, sorted(EXAMPLES.rglob("*.rs")))
+
+    def _run_js(self, block):
+        self._must_stand_in(block, sorted(NODE_SCRIPTS.glob("*.mjs")))
+
+    def _must_stand_in(self, block, scripts):
         pattern = "".join(
             r"(?:.*\n)*?" if line.strip() == "// …" else re.escape(line.strip()) + "\n"
             for line in block.text.strip().splitlines()
         )
-        for example in sorted(EXAMPLES.rglob("*.rs")):
-            text = "".join(line.strip() + "\n" for line in example.read_text().splitlines())
+        for script in scripts:
+            text = "".join(line.strip() + "\n" for line in script.read_text().splitlines())
             if re.search("^" + pattern, text, re.MULTILINE):
                 return
-        raise AssertionError(f"{block.place}: no example in {EXAMPLES} contains this block")
+        raise AssertionError(f"{block.place}: none of {[script.name for script in scripts]} contains this block")
 
     def _run(self, block, command):
         environment = rustydb_server.environment()

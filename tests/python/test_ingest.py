@@ -2,6 +2,7 @@
 
 import decimal
 
+import adbc_driver_flightsql.dbapi
 import adbc_driver_manager
 import pyarrow
 import pytest
@@ -115,3 +116,33 @@ def test_every_string_and_integer_type_is_taken(cursor, table):
     received = cursor.fetch_arrow_table()
     assert received.schema.names == sent.schema.names
     assert received.to_pylist() == sent.to_pylist()
+
+
+def test_a_schema_can_be_named(cursor, table, rows):
+    cursor.execute(f"CREATE SCHEMA {table}")
+    assert cursor.adbc_ingest("items", rows, mode="create", db_schema_name=table, catalog_name="rustydb") == 3
+    assert read(cursor, f"{table}.items") == EXPECTED
+
+
+def test_without_autocommit_an_ingest_is_part_of_the_transaction(server, connection, table, rows):
+    with adbc_driver_flightsql.dbapi.connect(server.uri) as writer, writer.cursor() as cursor:
+        assert cursor.adbc_ingest(table, rows, mode="create") == 3
+        assert read(cursor, table) == EXPECTED
+        with connection.cursor() as other, pytest.raises(adbc_driver_manager.ProgrammingError, match="42P01"):
+            read(other, table)
+        writer.rollback()
+        with pytest.raises(adbc_driver_manager.ProgrammingError, match="42P01"):
+            read(cursor, table)
+        writer.rollback()
+        assert cursor.adbc_ingest(table, rows, mode="create") == 3
+        writer.commit()
+    with connection.cursor() as other:
+        assert read(other, table) == EXPECTED
+
+
+def test_a_table_that_a_view_needs_is_not_replaced(cursor, table, rows):
+    cursor.adbc_ingest(table, rows, mode="create")
+    cursor.execute(f"CREATE VIEW {table}_view AS SELECT name FROM {table}")
+    with pytest.raises(adbc_driver_manager.Error, match="2BP01"):
+        cursor.adbc_ingest(table, rows, mode="replace")
+    assert read(cursor, table) == EXPECTED

@@ -55,7 +55,22 @@ def test_the_schema_of_a_table_that_is_not_there(connection):
 
 
 def test_table_types(connection):
-    assert "TABLE" in connection.adbc_get_table_types()
+    assert connection.adbc_get_table_types() == ["TABLE", "VIEW"]
+
+
+def test_views_are_listed_with_their_columns(connection, cursor, described):
+    cursor.execute(f"CREATE VIEW {described}_view AS SELECT name, price * 2 AS twice FROM {described}")
+    (catalog,) = objects(connection, depth="all", table_name_filter=f"{described}_view", table_types_filter=["VIEW"])
+    (found,) = [found for schema in catalog["catalog_db_schemas"] for found in schema["db_schema_tables"]]
+    assert (found["table_name"], found["table_type"]) == (f"{described}_view", "VIEW")
+    assert [column["column_name"] for column in found["table_columns"]] == ["name", "twice"]
+    assert connection.adbc_get_table_schema(f"{described}_view").names == ["name", "twice"]
+
+
+def test_a_schema_without_tables_is_listed(connection, cursor, table):
+    cursor.execute(f"CREATE SCHEMA {table}")
+    (catalog,) = objects(connection, depth="db_schemas")
+    assert table in [schema["db_schema_name"] for schema in catalog["catalog_db_schemas"]]
 
 
 def test_information_about_the_server(connection):

@@ -1,0 +1,98 @@
+"""The real binary under clients that mean no good: nothing is left behind, and the others are served."""
+
+import os
+import pathlib
+import socket
+import struct
+
+import adbc_driver_flightsql.dbapi
+import pyarrow.flight
+import pytest
+
+import flight_sql
+
+ATTEMPTS = 100_000
+# A connection that is reset leaves no trace at the client either; closed in order, 100,000 would use up its ports.
+RESET = struct.pack("ii", 1, 0)
+
+
+def open_files(server):
+    return len(os.listdir(f"/proc/{server.process_id}/fd"))
+
+
+def resident_mib(server):
+    status = pathlib.Path(f"/proc/{server.process_id}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) // 1024
+
+
+def answer(server):
+    with adbc_driver_flightsql.dbapi.connect(server.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 42")
+        return cursor.fetchone()[0]
+
+
+def attempt(server, hello):
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        connection.connect((server.host, server.port))
+        connection.sendall(hello)
+
+
+def test_a_hundred_thousand_connections_leave_nothing_behind(start):
+    server = start()
+    assert answer(server) == 42
+    files, memory = open_files(server), resident_mib(server)
+    greetings = [b"", b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x00\x00", b"\0" * 64]
+    for number in range(ATTEMPTS):
+        attempt(server, greetings[number % len(greetings)])
+        if number % 20_000 == 0:
+            assert answer(server) == 42, "others are served meanwhile"
+    for _ in range(100):
+        # Closing the last ones takes the server a moment, which a query gives it.
+        assert answer(server) == 42
+        if open_files(server) <= files + 8:
+            break
+    assert open_files(server) <= files + 8
+    assert resident_mib(server) < memory + 128
+    assert server.stop() == 0, server.output
+
+
+def test_a_client_killed_in_mid_ingest_leaves_no_row(start):
+    server = start()
+    with adbc_driver_flightsql.dbapi.connect(server.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE t (id BIGINT PRIMARY KEY)")
+    schema = pyarrow.schema([("id", pyarrow.int64())])
+    options = flight_sql.message({1: 2, 2: 2})
+    command = flight_sql.command("CommandStatementIngest", {1: options, 2: "t"})
+    client = pyarrow.flight.connect(server.uri)
+    writer, _ = client.do_put(command, schema)
+    for start_at in range(0, 1_000_000, 10_000):
+        batch = pyarrow.record_batch([pyarrow.array(range(start_at, start_at + 10_000))], schema=schema)
+        writer.write_batch(batch)
+    # No end of the stream: the connection is gone with the client.
+    client.close()
+    del writer, client
+    with adbc_driver_flightsql.dbapi.connect(server.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM t")
+        assert cursor.fetchone() == (0,)
+        assert cursor.adbc_ingest("t", pyarrow.table({"id": [1, 2]}), mode="append") == 2, "no key is taken"
+    assert server.stop() == 0, server.output
+
+
+def test_garbage_in_every_call_is_answered_and_forgotten(client):
+    for length in (0, 1, 7, 64, 4096):
+        garbage = bytes((7 * index + length) % 256 for index in range(length))
+        descriptor = pyarrow.flight.FlightDescriptor.for_command(garbage)
+        calls = [
+            lambda: client.get_flight_info(descriptor),
+            lambda: client.get_schema(descriptor),
+            lambda: client.do_get(pyarrow.flight.Ticket(garbage)).read_all(),
+            lambda: list(client.do_action(pyarrow.flight.Action("BeginTransaction", garbage))),
+            lambda: list(client.do_action(pyarrow.flight.Action("CancelFlightInfo", garbage))),
+        ]
+        for call in calls:
+            # Nothing at all is a message too: of a transaction to begin, for instance.
+            if length:
+                with pytest.raises((pyarrow.ArrowException, pyarrow.ArrowInvalid)):
+                    call()
+    assert flight_sql.query(client, "SELECT 1 AS one").to_pylist() == [{"one": 1}]
