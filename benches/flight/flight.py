@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """How fast the Flight SQL server is, beside what is possible on the same machine in the same minutes.
 
-    cargo build --release && target/release/rustydb tpch --scale 1 --data /tmp/sf1 --runs 1
+    cargo build --release --bin rustydb && cargo build --release -p rustydb-flight --example point_queries
+    target/release/rustydb tpch --scale 1 --data /tmp/sf1 --runs 1
     python3 benches/flight/flight.py --rustydb target/release/rustydb --store /tmp/sf1 --json figures.json
 
 | measurement | beside |
 |---|---|
 | DoGet of lineitem, all columns, to pyarrow | a pyarrow Flight server in a process of its own that sends the same batches from memory |
 | bulk ingest of lineitem, durable | DuckDB's insert of the same Arrow table into a file |
-| prepared point query, 1 and 8 connections | (the Python clients are part of what is measured) |
+| prepared point query (bind, fetch), 1 and 8 connections | (client and server share the cores) |
 | 10,000 idle sessions, each on a connection of its own | memory of the process before |
 | DoGet over TLS | the same in plain text |
+| cancelling a join without end | processor time of the server in the second after |
 
 What is compared takes turns, round by round, so that a noisy minute of a shared machine hits both; the median counts.
 Needs pyarrow, adbc-driver-flightsql, adbc-driver-manager and duckdb. The store is used as it is; what is ingested goes to
@@ -29,6 +31,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import pyarrow
@@ -142,40 +145,59 @@ def measure_ingest(program, work, path, rounds):
     }
 
 
-def point_queries(uri, duration, counted):
-    """Binds and executes one prepared statement again and again."""
-    with pyarrow.flight.connect(uri) as client:
-        request = {1: "SELECT o_totalprice FROM orders WHERE o_orderkey = $1"}
-        answer = flight_sql.action(client, "CreatePreparedStatement", request, any_type="ActionCreatePreparedStatementRequest")
-        descriptor = flight_sql.command("CommandPreparedStatementQuery", {1: answer[1]})
-        ticket = pyarrow.flight.Ticket(flight_sql.packed("CommandPreparedStatementQuery", {1: answer[1]}))
-        schema = pyarrow.schema([("$1", pyarrow.int64())])
-        count, end = 0, time.perf_counter() + duration
-        while time.perf_counter() < end:
-            key = pyarrow.record_batch([pyarrow.array([count % 50_000 * 4 + 1])], schema=schema)
-            writer, reader = client.do_put(descriptor, schema)
-            writer.write_batch(key)
-            writer.done_writing()
-            reader.read()
-            writer.close()
-            client.do_get(ticket).read_all()
-            count += 1
-        counted.put(count / duration)
-
-
-def measure_points(server, duration):
+def measure_points(server, client, duration):
+    """One row by its key. The client is the example `point_queries` of the crate `flight`: a Python client would spend
+    more time on a request than the server does."""
+    query = "SELECT c_name, c_acctbal FROM customer WHERE c_custkey = $1"
+    keys = 150_000
     figures = {}
     for connections in (1, 8):
-        counted = multiprocessing.Queue()
-        clients = [
-            multiprocessing.Process(target=point_queries, args=(server.uri, duration, counted)) for _ in range(connections)
-        ]
-        for client in clients:
-            client.start()
-        figures[f"{connections}_connections_per_s"] = sum(counted.get() for _ in clients)
-        for client in clients:
-            client.join()
+        command = [client, f"{server.host}:{server.port}", str(connections), str(duration), query, str(keys)]
+        used = processor_seconds(server.process_id)
+        measured = subprocess.run(command, capture_output=True, text=True)
+        assert measured.returncode == 0, measured.stderr
+        measured = json.loads(measured.stdout)
+        used = processor_seconds(server.process_id) - used
+        measured["server_us_each"] = used * 1e6 / (measured["per_s"] * duration)
+        figures[f"{connections}_connections"] = measured
     return figures
+
+
+def processor_seconds(process_id):
+    fields = pathlib.Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure_cancel(server, rounds):
+    """How long the client waits for the end of a statement it cancels, and what the server still does after that."""
+    endless = "SELECT count(*) FROM lineitem a, lineitem b WHERE a.l_suppkey * b.l_suppkey % 1000003 = 17"
+    waited, used = [], []
+    for _ in range(rounds):
+        with pyarrow.flight.connect(server.uri) as client, pyarrow.flight.connect(server.uri) as other:
+            info = client.get_flight_info(flight_sql.command("CommandStatementQuery", {1: endless}))
+            ended = threading.Event()
+
+            def fetch_it():
+                try:
+                    client.do_get(info.endpoints[0].ticket).read_all()
+                except pyarrow.ArrowException:
+                    ended.set()
+
+            fetching = threading.Thread(target=fetch_it)
+            fetching.start()
+            before = processor_seconds(server.process_id)
+            while processor_seconds(server.process_id) < before + 0.5:
+                time.sleep(0.05)
+            start = time.perf_counter()
+            body = flight_sql.message({1: info.serialize()})
+            list(other.do_action(pyarrow.flight.Action("CancelFlightInfo", body)))
+            assert ended.wait(60)
+            waited.append(time.perf_counter() - start)
+            before = processor_seconds(server.process_id)
+            time.sleep(1)
+            used.append(processor_seconds(server.process_id) - before)
+            fetching.join()
+    return {"client_waits_ms": [1000 * each for each in waited], "server_busy_afterwards_ms": [1000 * each for each in used]}
 
 
 def resident_mib(process_id):
@@ -238,23 +260,29 @@ def main():
     parser.add_argument("--store", type=pathlib.Path, required=True, help="a store made by `rustydb tpch`")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--idle", type=int, default=10_000, help="idle sessions and connections")
-    parser.add_argument("--only", help="fetch, ingest, points, idle, tls; separated by commas")
+    parser.add_argument("--points", type=pathlib.Path, help="the client for point queries, if not beside the binary")
+    parser.add_argument("--only", help="fetch, ingest, points, cancel, idle, tls; separated by commas")
     parser.add_argument("--json", type=pathlib.Path, help="file to write the figures to")
     chosen = parser.parse_args()
-    wanted = set((chosen.only or "fetch,ingest,points,idle,tls").split(","))
+    wanted = set((chosen.only or "fetch,ingest,points,cancel,idle,tls").split(","))
     program = chosen.rustydb.resolve()
     # Not fork: gRPC does not survive it.
     multiprocessing.set_start_method("spawn")
     figures = {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory() as directory:
         work = pathlib.Path(directory)
-        if wanted & {"fetch", "ingest", "points"}:
+        if wanted & {"fetch", "ingest", "points", "cancel"}:
             with rustydb_server.Server(chosen.store, program=program) as server:
-                figures["fetch"], path = measure_fetch(server, work, chosen.rounds if "fetch" in wanted else 1)
-                print(json.dumps(figures["fetch"]), flush=True)
+                if wanted & {"fetch", "ingest"}:
+                    figures["fetch"], path = measure_fetch(server, work, chosen.rounds if "fetch" in wanted else 1)
+                    print(json.dumps(figures["fetch"]), flush=True)
                 if "points" in wanted:
-                    figures["points"] = measure_points(server, 5)
+                    client = chosen.points or program.parent / "examples" / "point_queries"
+                    figures["points"] = measure_points(server, client, 5)
                     print(json.dumps(figures["points"]), flush=True)
+                if "cancel" in wanted:
+                    figures["cancel"] = measure_cancel(server, chosen.rounds)
+                    print(json.dumps(figures["cancel"]), flush=True)
             if "ingest" in wanted:
                 figures["ingest"] = measure_ingest(program, work, path, min(chosen.rounds, 3))
                 print(json.dumps(figures["ingest"]), flush=True)
