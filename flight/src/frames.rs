@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use arrow::buffer::Buffer;
 use arrow_flight::Ticket;
@@ -31,9 +31,9 @@ use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
 use tonic::{Code, Request, Status};
 
-use crate::status::refuse;
+use crate::status::{SQLSTATE, refuse};
 use crate::stream::{FlightStream, Message};
-use crate::wrapper::GuardedService;
+use crate::wrapper::{GuardedService, blame};
 
 const DO_GET: &str = "/arrow.flight.protocol.FlightService/DoGet";
 
@@ -74,7 +74,8 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         if request.uri().path() != DO_GET {
-            return Box::pin(self.inner.call(request));
+            let response = self.inner.call(request);
+            return Box::pin(async move { response.await.map(precise) });
         }
         let (service, bytes_max) = (Arc::clone(&self.service), self.message_bytes_max);
         Box::pin(async move {
@@ -99,6 +100,15 @@ where
 
 impl<S: NamedService> NamedService for FramedDoGet<S> {
     const NAME: &'static str = S::NAME;
+}
+
+/// tonic refuses a message that is too long or no protobuf before anybody here sees it: its statuses get an SQLSTATE, too.
+fn precise(response: http::Response<Body>) -> http::Response<Body> {
+    let is_ours = response.headers().contains_key(SQLSTATE);
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != Code::Ok && !is_ours => blame(status).into_http(),
+        _ => response,
+    }
 }
 
 /// The one message of the request.

@@ -72,7 +72,7 @@ impl GuardedService {
 
 /// Statuses of ours carry an SQLSTATE. One without comes from arrow-flight's dispatch or from the transport: `Internal`
 /// then means a message that cannot be decoded, `OutOfRange` one that is too long.
-fn blame(status: Status) -> Status {
+pub(crate) fn blame(status: Status) -> Status {
     if status.metadata().get(SQLSTATE).is_some() {
         return status;
     }
@@ -80,7 +80,7 @@ fn blame(status: Status) -> Status {
         Code::Internal | Code::InvalidArgument => {
             refuse("08P01", format!("malformed message: {}", status.message())).into()
         }
-        Code::OutOfRange => refuse("54000", status.message()).hint("send smaller batches").into(),
+        Code::OutOfRange => refuse("54000", status.message()).hint("send less at a time").into(),
         _ => status,
     }
 }

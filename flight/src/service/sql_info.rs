@@ -125,7 +125,8 @@ fn queries(info: &mut SqlInfoDataBuilder) {
     let group_by =
         [SqlSupportedGroupBy::SqlGroupByUnrelated as i32, SqlSupportedGroupBy::SqlGroupByBeyondSelect as i32];
     info.append(SqlInfo::SqlSupportedGroupBy, bits(group_by));
-    info.append(SqlInfo::SqlSupportsLikeEscapeClause, true);
+    // Only the backslash, which needs no clause.
+    info.append(SqlInfo::SqlSupportsLikeEscapeClause, false);
     let outer_joins =
         [SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins as i32, SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32];
     info.append(SqlInfo::SqlOuterJoinsSupportLevel, bits(outer_joins));

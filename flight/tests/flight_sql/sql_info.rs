@@ -191,7 +191,6 @@ async fn what_is_said_of_the_language_is_so() {
         update(&mut client, sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
     for sql in [
-        "SELECT name FROM s.t WHERE name LIKE 'a!%' ESCAPE '!'",
         "SELECT id FROM s.t WHERE id = ANY (SELECT parent FROM s.t)",
         "SELECT id FROM s.t WHERE id <= ALL (SELECT parent FROM s.t)",
         "SELECT id FROM s.t AS o WHERE EXISTS (SELECT 1 FROM s.t AS i WHERE i.parent = o.id)",
