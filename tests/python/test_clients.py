@@ -74,7 +74,7 @@ def test_flightsql_dbapi_reads_metadata(flightsql_client, table):
     for call in ("get_catalogs", "get_db_schemas", "get_table_types", "get_sql_info"):
         arguments = [[0]] if call == "get_sql_info" else []
         info = getattr(flightsql_client, call)(*arguments)
-        assert flightsql_client.do_get(info.endpoints[0].ticket).read_all().num_rows == 1, call
+        assert flightsql_client.do_get(info.endpoints[0].ticket).read_all().num_rows >= 1, call
 
 
 def test_flightsql_dbapi_gets_errors(flightsql_client):

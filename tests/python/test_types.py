@@ -42,7 +42,6 @@ STORED = {
     "time32_ms": (pa.array([1, None, 3], pa.time32("ms")), pa.time64("us")),
     "time64_us": (pa.array([1, None, 3], pa.time64("us")), None),
     "time64_ns": (pa.array([1, None, 86_399_999_999_999], pa.time64("ns")), None),
-    **{f"duration_{unit}": (pa.array([1, None, -1], pa.duration(unit)), None) for unit in UNITS},
     **{f"timestamp_{unit}": (pa.array([1, None, -1], pa.timestamp(unit)), None) for unit in UNITS},
     **{f"timestamp_zone_{unit}": (pa.array([1, None, -1], pa.timestamp(unit, "Europe/Berlin")), None) for unit in UNITS},
     "interval": (pa.array([pa.MonthDayNano([1, 2, 3]), None, pa.MonthDayNano([0, 0, 1])]), None),
@@ -67,6 +66,10 @@ REFUSED = {
     "map": (pa.array([[("a", 1)], None, []], pa.map_(pa.string(), pa.int32())), "Map"),
 }
 
+# What tables hold and queries return as intervals: nanoseconds in a second, a millisecond, a microsecond, a nanosecond.
+DURATIONS = {f"duration_{unit}": pa.array([1, None, -1], pa.duration(unit)) for unit in UNITS}
+NANOSECONDS = dict(zip(DURATIONS, [10**9, 10**6, 10**3, 1]))
+
 # Clients without views, run ends and the like get the plain form.
 PARAMETER_TYPES = {
     "string_view": pa.string(),
@@ -88,6 +91,15 @@ def test_a_table_returns_what_was_ingested(cursor, table, name):
     assert received.column(0).to_pylist() == sent.to_pylist()
 
 
+@pytest.mark.parametrize("name", DURATIONS)
+def test_durations_come_back_as_intervals(cursor, table, name):
+    cursor.adbc_ingest(table, pa.table({"v": DURATIONS[name]}), mode="create")
+    cursor.execute(f"SELECT v FROM {table}")
+    one = NANOSECONDS[name]
+    expected = [pa.MonthDayNano([0, 0, one]), None, pa.MonthDayNano([0, 0, -one])]
+    assert cursor.fetch_arrow_table().column(0).to_pylist() == expected
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_a_table_cannot_hold_is_refused_by_name(cursor, table, name):
     sent, named = REFUSED[name]
@@ -97,9 +109,9 @@ def test_what_a_table_cannot_hold_is_refused_by_name(cursor, table, name):
         cursor.execute(f"SELECT * FROM {table}")
 
 
-@pytest.mark.parametrize("name", [*STORED, *REFUSED])
+@pytest.mark.parametrize("name", [*STORED, *REFUSED, *DURATIONS])
 def test_a_parameter_is_returned_as_it_was_sent(cursor, name):
-    sent = (STORED.get(name) or REFUSED.get(name))[0]
+    sent = DURATIONS[name] if name in DURATIONS else (STORED.get(name) or REFUSED.get(name))[0]
     if isinstance(sent, pa.ExtensionArray):
         sent = sent.storage
     cursor.execute("SELECT $1 AS v", pa.record_batch({"p": sent}))

@@ -243,7 +243,7 @@ async fn what_a_table_cannot_hold_is_refused_by_name() {
     let entries = Arc::new(Field::new("entries", DataType::Struct(entries), false));
     for (data_type, name) in [
         (DataType::List(Arc::clone(&item)), "List"),
-        (DataType::LargeList(Arc::clone(&item)), "LargeList"),
+        (DataType::LargeList(Arc::clone(&item)), "List"),
         (DataType::FixedSizeList(item, 2), "FixedSizeList"),
         (DataType::Map(entries, false), "Map"),
         (DataType::Decimal256(50, 2), "numeric(50,2)"),
@@ -349,10 +349,10 @@ fn stored_columns() -> Vec<(&'static str, ArrayRef, Option<DataType>)> {
         ("micros", Arc::new(TimestampMicrosecondArray::from(vec![Some(1), None, Some(-1)])), None),
         ("nanos", Arc::new(TimestampNanosecondArray::from(vec![Some(1), None, Some(-1)]).with_timezone("UTC")), None),
         ("zoned", Arc::new(TimestampMillisecondArray::from(vec![Some(1), None, Some(-1)]).with_timezone("UTC")), None),
-        ("duration_s", Arc::new(DurationSecondArray::from(vec![Some(1), None, Some(-1)])), None),
-        ("duration_ms", Arc::new(DurationMillisecondArray::from(vec![Some(1), None, Some(-1)])), None),
-        ("duration_us", Arc::new(DurationMicrosecondArray::from(vec![Some(1), None, Some(-1)])), None),
-        ("duration_ns", Arc::new(DurationNanosecondArray::from(vec![Some(1), None, Some(i64::MAX)])), None),
+        ("duration_s", Arc::new(DurationSecondArray::from(vec![Some(1), None, Some(-1)])), Some(INTERVAL)),
+        ("duration_ms", Arc::new(DurationMillisecondArray::from(vec![Some(1), None, Some(-1)])), Some(INTERVAL)),
+        ("duration_us", Arc::new(DurationMicrosecondArray::from(vec![Some(1), None, Some(-1)])), Some(INTERVAL)),
+        ("duration_ns", Arc::new(DurationNanosecondArray::from(vec![Some(1), None, Some(-1)])), Some(INTERVAL)),
         ("months", Arc::new(IntervalYearMonthArray::from(vec![Some(14), None, Some(-1)])), Some(INTERVAL)),
         (
             "days",
@@ -421,6 +421,8 @@ async fn times_and_durations_can_be_keys_and_conditions() {
     let sent = RecordBatch::try_from_iter([("at", Arc::new(times) as ArrayRef)]).unwrap();
     client.execute_ingest(append("t"), stream::iter([Ok(sent.clone())])).await.unwrap();
     assert_refused(client.execute_ingest(append("t"), stream::iter([Ok(sent)])).await, Code::AlreadyExists, "23505");
-    let found = query(&mut client, "SELECT at FROM t WHERE at > TIME '00:00:00.000000001' ORDER BY at").await.unwrap();
+    let found = query(&mut client, "SELECT at FROM t WHERE at > CAST('00:00:00.000000001' AS TIME(9)) ORDER BY at")
+        .await
+        .unwrap();
     assert_eq!(row_count(&found), 2, "{found:?}");
 }
