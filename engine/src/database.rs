@@ -15,6 +15,7 @@ use rustydb_storage::{CheckReport, Finding, MemoryUsage, Store};
 use crate::interrupt::interruptible;
 use crate::opaque::Opaque;
 use crate::options::{DatabaseLocation, DatabaseOptions};
+use crate::routine::registry::Routines;
 use crate::runtime::Runtimes;
 use crate::session::Session;
 use crate::sql::arithmetic::SqlArithmetic;
@@ -47,6 +48,7 @@ struct Shared {
     runtimes: Arc<Runtimes>,
     state: Arc<SessionState>,
     plans: PlanCache,
+    routines: Arc<Routines>,
     config: SessionConfig,
     statement_timeout: Option<Duration>,
     allow_server_files: bool,
@@ -73,7 +75,7 @@ impl Database {
         let runtime_env = runtime_env(&options)?;
         let config = session_config(query_threads);
         let state = interruptible(session_state(config.clone(), runtime_env));
-        let DatabaseOptions { statement_timeout, allow_server_files, location, .. } = options;
+        let DatabaseOptions { statement_timeout, allow_server_files, location, languages, .. } = options;
         let directory = match location {
             DatabaseLocation::Directory(path) => Some(
                 path.canonicalize().map_err(|error| Error::io(format!("cannot find {}", path.display()), &error))?,
@@ -87,6 +89,7 @@ impl Database {
             runtimes,
             state,
             plans: PlanCache::default(),
+            routines: Arc::new(Routines::new(languages)),
             config,
             statement_timeout,
             allow_server_files,
@@ -167,6 +170,10 @@ impl Database {
 
     pub(crate) fn state(&self) -> &Arc<SessionState> {
         &self.shared.state
+    }
+
+    pub(crate) fn routines(&self) -> &Arc<Routines> {
+        &self.shared.routines
     }
 
     pub(crate) fn plans(&self) -> &PlanCache {

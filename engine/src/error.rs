@@ -9,7 +9,11 @@ mod wording;
 
 pub(crate) use translate::position_of as translate_position;
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::LazyLock;
+
+use parking_lot::Mutex;
 
 /// The result of an engine call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -38,6 +42,7 @@ pub(crate) mod sqlstate {
     pub(crate) const FAILED_TRANSACTION: &str = "25P02";
     pub(crate) const IDLE_TRANSACTION: &str = "25P03";
     pub(crate) const DEPENDENT_OBJECTS: &str = "2BP01";
+    pub(crate) const INVALID_TRANSACTION_TERMINATION: &str = "2D000";
     pub(crate) const NO_SUCH_SAVEPOINT: &str = "3B001";
     pub(crate) const INVALID_SCHEMA_NAME: &str = "3F000";
     pub(crate) const SERIALIZATION_FAILURE: &str = "40001";
@@ -58,6 +63,10 @@ pub(crate) mod sqlstate {
     pub(crate) const TYPE_MISMATCH: &str = "42804";
     pub(crate) const INVALID_FOREIGN_KEY: &str = "42830";
     pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
+    pub(crate) const DUPLICATE_FUNCTION: &str = "42723";
+    pub(crate) const AMBIGUOUS_FUNCTION: &str = "42725";
+    pub(crate) const UNDEFINED_PARAMETER: &str = "42P02";
+    pub(crate) const INVALID_FUNCTION_DEFINITION: &str = "42P13";
     pub(crate) const UNDEFINED_TABLE: &str = "42P01";
     pub(crate) const DUPLICATE_TABLE: &str = "42P07";
     pub(crate) const INVALID_COLUMN_REFERENCE: &str = "42P10";
@@ -68,6 +77,7 @@ pub(crate) mod sqlstate {
     pub(crate) const OUT_OF_MEMORY: &str = "53200";
     pub(crate) const LIMIT_EXCEEDED: &str = "54000";
     pub(crate) const STATEMENT_TOO_COMPLEX: &str = "54001";
+    pub(crate) const TOO_MANY_ARGUMENTS: &str = "54023";
     pub(crate) const OBJECT_IN_USE: &str = "55006";
     pub(crate) const NOT_IN_PREREQUISITE_STATE: &str = "55000";
     pub(crate) const CANNOT_CHANGE_NOW: &str = "55P02";
@@ -77,6 +87,27 @@ pub(crate) mod sqlstate {
     pub(crate) const IO: &str = "58030";
     pub(crate) const INTERNAL: &str = "XX000";
     pub(crate) const DATA_CORRUPTED: &str = "XX001";
+}
+
+/// Lines about the routines an error has passed through; those further out are left out.
+const CONTEXT_BYTES_MAX: usize = 2_000;
+
+/// SQLSTATEs made up by users that are kept; further ones become `P0001`.
+const STATES_MAX: usize = 4_096;
+
+/// A state as a text that lives for ever.
+fn known_state(state: &str) -> &'static str {
+    static KNOWN: LazyLock<Mutex<BTreeSet<&'static str>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock();
+    if let Some(found) = known.get(state) {
+        return found;
+    }
+    if known.len() >= STATES_MAX || state.len() != 5 || !state.is_ascii() {
+        return "P0001";
+    }
+    let state: &'static str = Box::leak(state.to_owned().into_boxed_str());
+    known.insert(state);
+    state
 }
 
 /// A place in the text of a statement, counted from 1.
@@ -115,6 +146,26 @@ impl Error {
         }))
     }
 
+    /// An error with an SQLSTATE of a routine's choice.
+    pub fn raised(sqlstate: &str, message: impl Into<String>) -> Self {
+        Self::new(known_state(sqlstate), message)
+    }
+
+    /// Adds a line to the detail that tells where in a routine the error is; the place in the text of a piece of SQL
+    /// inside of it means nothing outside.
+    pub fn in_routine(mut self, place: &str) -> Self {
+        let detail = self.0.detail.get_or_insert_default();
+        if detail.len() + place.len() < CONTEXT_BYTES_MAX {
+            if !detail.is_empty() {
+                detail.push('\n');
+            }
+            detail.push_str(place);
+        }
+        self.0.position = None;
+        self.0.value = None;
+        self
+    }
+
     /// A clause or statement this release does not have. `what` is a noun phrase that names it.
     pub(crate) fn unsupported(what: impl fmt::Display) -> Self {
         Self::new(sqlstate::FEATURE_NOT_SUPPORTED, format!("{what} is not supported"))
@@ -132,12 +183,14 @@ impl Error {
         Self::new(sqlstate::IO, format!("{context}: {source}"))
     }
 
-    pub(crate) fn with_detail(mut self, detail: impl Into<String>) -> Self {
+    /// Adds a detail, replacing one that is there.
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.0.detail = Some(detail.into());
         self
     }
 
-    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+    /// Says what to do about it.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
@@ -154,13 +207,13 @@ impl Error {
     }
 
     /// Replaces the position.
-    pub(crate) fn moved_to(mut self, position: Position) -> Self {
+    pub fn moved_to(mut self, position: Position) -> Self {
         self.0.position = Some(position);
         self
     }
 
     /// Sets the position unless a more precise one is known already.
-    pub(crate) fn at(mut self, position: Option<Position>) -> Self {
+    pub fn at(mut self, position: Option<Position>) -> Self {
         self.0.position = self.0.position.or(position);
         self
     }

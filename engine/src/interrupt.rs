@@ -47,6 +47,11 @@ impl Interrupt {
     }
 }
 
+/// The interrupt of the current task.
+pub(crate) fn current() -> Option<Arc<Interrupt>> {
+    CURRENT.try_with(Arc::clone).ok()
+}
+
 /// From now on the current task has to stop at `deadline`.
 pub(crate) fn stop_at(deadline: Option<Instant>) {
     // Outside of a task, as in unit tests, nothing can be interrupted.

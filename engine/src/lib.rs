@@ -32,6 +32,7 @@ mod operators;
 mod optimizer;
 mod options;
 mod prepared;
+pub mod routine;
 mod runtime;
 mod scan;
 mod sequences;

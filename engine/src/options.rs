@@ -1,9 +1,12 @@
 //! How to open a database, and how its memory is shared out.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustydb_storage::StoreOptions;
+
+use crate::routine::Language;
 
 /// Where a database lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,9 @@ pub struct DatabaseOptions {
     /// Whether SQL may read and write files of this machine with COPY. Default: true, as fits an embedded database; a
     /// server turns it off unless told otherwise.
     pub allow_server_files: bool,
+    /// Languages that functions and procedures may be written in. Default: none here; the crate `rustydb` adds those of
+    /// the crate `rustydb-udf`.
+    pub languages: Vec<Arc<dyn Language>>,
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -65,6 +71,7 @@ impl DatabaseOptions {
             statement_timeout: None,
             memtable_bytes: None,
             allow_server_files: true,
+            languages: Vec::new(),
         }
     }
 

@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::ast;
 
 use crate::dml;
 use crate::opaque::Opaque;
-use crate::session::{describe_schema, text_table};
+use crate::session::{describe_call, describe_schema, text_table};
 use crate::sql::context::StatementContext;
 use crate::sql::lock_syntax::LockingQuery;
 use crate::sql::names::shown;
@@ -23,7 +23,7 @@ use crate::sql::plan::{bind, check_parameter_count, plan_query, result_schema};
 use crate::sql::route::{InsertStatement, Routed, route};
 use crate::sql::user_syntax::UserStatement;
 use crate::users::SHOW_USERS_COLUMNS;
-use crate::{Result, Value};
+use crate::{Error, Result, Value};
 
 /// A statement ready to be executed many times. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -39,8 +39,16 @@ struct Inner {
 
 impl Prepared {
     pub(crate) fn new(sql: String, parsed: Parsed, routed: Routed, context: &StatementContext) -> Result<Self> {
-        let (plans, answer) = analyse(context, routed)?;
         let mut types = HashMap::new();
+        let (plans, answer) = match &routed {
+            Routed::Call(function) => {
+                let (known, columns) = describe_call(context, context.routines(), function, parsed.parameters)?;
+                let known = known.into_iter().enumerate();
+                types.extend(known.filter_map(|(place, kind)| Some((format!("${}", place + 1), kind?))));
+                (Vec::new(), columns.map_or(Answer::Nothing, Answer::Columns))
+            }
+            _ => analyse(context, routed)?,
+        };
         for plan in &plans {
             for (name, data_type) in parameter_types(plan)? {
                 types.entry(name).or_insert(data_type);
@@ -155,7 +163,9 @@ fn analyse(context: &StatementContext, routed: Routed) -> Result<(Vec<LogicalPla
         | Routed::Transaction(_)
         | Routed::LockTables { .. }
         | Routed::User(_)
-        | Routed::Maintenance(_) => (Vec::new(), Answer::Nothing),
+        | Routed::Maintenance(_)
+        | Routed::Do { .. } => (Vec::new(), Answer::Nothing),
+        Routed::Call(_) => return Err(Error::internal("a CALL is described elsewhere")),
     })
 }
 

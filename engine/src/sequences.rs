@@ -100,6 +100,11 @@ pub(crate) fn function(name: &str, scope: impl FnOnce() -> SequenceScope) -> Opt
     Some(Arc::new(ScalarUDF::from(SequenceFunction { operation, signature, scope: scope() })))
 }
 
+/// Whether a function is one of these.
+pub(crate) fn is_function(name: &str) -> bool {
+    matches!(name, "nextval" | "currval" | "setval" | "lastval")
+}
+
 struct SequenceFunction {
     operation: Operation,
     signature: Signature,

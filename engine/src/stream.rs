@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::interrupt;
 use crate::opaque::Opaque;
+use crate::routine::function::RunningPlan;
 use crate::runtime::{Runtimes, Task};
 use crate::sql::names::shown;
 use crate::sql::plan::ReadyPlan;
@@ -158,6 +159,9 @@ fn renamed(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 
 async fn run(plan: ReadyPlan, sender: mpsc::Sender<Result<RecordBatch>>) -> Result<()> {
     let schema = plan.schema();
+    if let Some(running) = plan.context.session_config().get_extension::<RunningPlan>() {
+        running.set(interrupt::current());
+    }
     let renames = !Arc::ptr_eq(&schema, &plan.plan.schema());
     // The context is kept to the end: it may hold the right to run this plan.
     let mut rows = execute_stream(plan.plan, Arc::clone(&plan.context))?;

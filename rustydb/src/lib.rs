@@ -52,9 +52,36 @@
 //!
 //! `examples/embedded.rs` shows the same at more leisure, with a directory, batches of parameters and a transaction.
 
+use std::sync::Arc;
+
+pub use rustydb_engine::routine::{Language, Notice, Severity};
 pub use rustydb_engine::{
     BatchStream, Catalog, CheckReport, Completion, Database, DatabaseLocation, DatabaseOptions, Durability, Error,
     Finding, ForeignKey, IngestMode, IngestTarget, MemoryUsage, Position, Prepared, RecordStream, Result,
     ScriptStatement, Session, StatementResult, TableDef, TableId, TransactionStatus, Value, random_password,
     split_statements, statement_is_complete,
 };
+
+/// The languages that functions and procedures can be written in: PL/pgSQL and SQL.
+pub fn languages() -> Vec<Arc<dyn Language>> {
+    rustydb_udf::languages()
+}
+
+/// Opens a database like [`Database::open`], with [`languages`] for functions and procedures.
+///
+/// ```
+/// # async fn run() -> rustydb::Result<()> {
+/// let database = rustydb::open(rustydb::DatabaseOptions::memory()).await?;
+/// let session = database.connect();
+/// session.execute("CREATE FUNCTION twice(n integer) RETURNS integer LANGUAGE sql AS 'SELECT 2 * n'", &[]).await?;
+/// session.execute("SELECT twice(21)", &[]).await?;
+/// # database.close().await
+/// # }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+/// ```
+///
+/// # Errors
+/// Those of [`Database::open`].
+pub async fn open(options: DatabaseOptions) -> Result<Database> {
+    Database::open(DatabaseOptions { languages: languages(), ..options }).await
+}

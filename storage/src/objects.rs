@@ -1,4 +1,4 @@
-//! What a database has beside tables: schemas, views, sequences, comments.
+//! What a database has beside tables: schemas, views, sequences, comments, routines.
 //!
 //! To the store an object is a kind, a name and a text that only its owner reads. Objects are created, replaced and
 //! dropped by transactions, together with tables and rows: they are in the commit's log record, in the manifest, and in
@@ -26,6 +26,8 @@ pub enum ObjectKind {
     Sequence,
     /// A remark on something.
     Comment,
+    /// A function or procedure. Its name has the types of its parameters in it.
+    Routine,
 }
 
 impl ObjectKind {

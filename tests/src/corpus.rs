@@ -32,7 +32,7 @@ impl Configuration {
     }
 
     pub(crate) fn options(self, directory: &Path) -> DatabaseOptions {
-        let options = DatabaseOptions::directory(directory);
+        let options = DatabaseOptions { languages: rustydb_udf::languages(), ..DatabaseOptions::directory(directory) };
         match self {
             Configuration::Default => options,
             Configuration::TinyMemtable => DatabaseOptions { memtable_bytes: Some(4096), ..options },

@@ -1,17 +1,35 @@
 //! # Functions and procedures of the users' own
 //!
-//! This crate will hold the runtimes of code that users bring into the database: SQL functions, a procedural language
-//! compatible with PL/pgSQL, and WebAssembly. It holds no code yet, because the engine does not yet accept `CREATE
-//! FUNCTION` (it is refused with SQLSTATE 0A000), and a runtime without a way in would be a stub.
+//! The languages that routines can be written in: SQL ([`Sql`]) and PL/pgSQL ([`PlPgSql`]). WebAssembly is to come.
 //!
-//! What is fixed already, so that the engine leaves room for it:
-//!
-//! - **The way in is the engine's.** `engine` parses `CREATE FUNCTION`, keeps the definition in the catalog and checks who
-//!   may call it. What it needs from here (compile this definition; call it with these Arrow columns) it will define as
-//!   a trait; this crate implements it once per language, and the binary hands the implementations over when a database
-//!   is opened.
-//! - **Whole columns in, whole columns out.** A scalar function is called with Arrow arrays, not row by row; the
-//!   procedural language is the exception, and its statements go through the engine's row path.
-//! - **Nothing runs without limits.** Time, memory and depth are bounded per call, a failing function fails its
-//!   statement and never the process, and an error names the line in the function's own text.
-//! - **Edges.** This crate knows the engine's interface and no protocol; nothing below it knows this crate.
+//! ```text
+//!   engine: CREATE FUNCTION, catalog, CALL, SELECT f() ──▶ trait Language, trait Program
+//!                                                              ▲ implemented here
+//!   engine: Execution ◀── pieces of SQL, savepoints, COMMIT ── a running body
+//! ```
+//! - **The way in is the engine's.** It parses CREATE FUNCTION, keeps the definition in the catalog, finds the routine that
+//!   a call means, and runs it in the transaction of who called. A language turns a body into a `Program`, once per routine
+//!   and process; the binary hands the languages over when a database is opened.
+//! - **SQL is the engine's, too.** A body is compiled around pieces of SQL, which the engine compiles: expressions to the
+//!   row path's, statements to its programs or to plans. A language decides which names are variables.
+//! - **Looked up once.** What a body finds in the catalog (types of columns, meaning of names) is kept for as long as the
+//!   catalog is the same object ([`linked`]), for all sessions.
+//! - **Nothing runs without limits.** Calls nest 64 deep, blocks 100; loops ask at each turn whether the statement was
+//!   cancelled or its time is up; rows to be returned count against the memory of queries. A failing routine fails its
+//!   statement and never the process, and its error names the line.
+
+mod linked;
+mod plpgsql;
+mod sql;
+
+use std::sync::Arc;
+
+use rustydb_engine::routine::Language;
+
+pub use plpgsql::PlPgSql;
+pub use sql::Sql;
+
+/// All languages.
+pub fn languages() -> Vec<Arc<dyn Language>> {
+    vec![Arc::new(PlPgSql), Arc::new(Sql)]
+}

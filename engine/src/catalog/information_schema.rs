@@ -19,6 +19,7 @@ use rustydb_storage::{Catalog, ForeignKey, ObjectKind, ReferenceAction, TableDef
 use crate::constraints::{GENERATED_KEY, IDENTITY_KEY, checks_of};
 use crate::ddl::declaration::columns_in;
 use crate::ddl::view::ViewDefinition;
+use crate::routine::definition::RoutineDefinition;
 use crate::scan::ExecutionView;
 use crate::sequences::SequenceDefinition;
 use crate::sql::types::{DEFAULT_KEY, LENGTH_KEY, declared_name};
@@ -84,7 +85,7 @@ impl VirtualTable {
             "key_column_usage" => key_column_usage(catalog, &mut rows)?,
             "referential_constraints" => referential_constraints(catalog, &mut rows)?,
             MEMORY_TABLE => memory(&view, context, &mut rows),
-            // Routines are the user's, and there are none yet.
+            "routines" => routines(catalog, &mut rows)?,
             _ => {}
         }
         rows.finish(&self.schema)
@@ -313,6 +314,26 @@ fn views(catalog: &Catalog, rows: &mut Rows) -> Result<()> {
             Text("NONE"),
             Text("NO"),
             Text("NO"),
+        ]);
+    }
+    Ok(())
+}
+
+fn routines(catalog: &Catalog, rows: &mut Rows) -> Result<()> {
+    use Cell::Text;
+    for object in catalog.objects().filter(|object| object.kind == ObjectKind::Routine) {
+        let definition = RoutineDefinition::of(object)?;
+        let specific = format!("{}_{}", definition.name, object.id.0);
+        let data_type = definition.result_name();
+        rows.push([
+            Text(CATALOG_NAME),
+            Text(&object.schema_name),
+            Text(&specific),
+            Text(CATALOG_NAME),
+            Text(&object.schema_name),
+            Text(&definition.name),
+            Text(if definition.is_procedure { "PROCEDURE" } else { "FUNCTION" }),
+            data_type.as_deref().map_or(Cell::Null, Text),
         ]);
     }
     Ok(())

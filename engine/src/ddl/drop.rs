@@ -147,7 +147,7 @@ impl Doomed {
                     ObjectKind::Schema => self.add_contents(catalog, &object),
                     ObjectKind::View => self.add_views(catalog, "view", &object.schema_name, &object.name)?,
                     ObjectKind::Sequence => self.add_defaults(catalog, &object),
-                    ObjectKind::Comment => {}
+                    ObjectKind::Comment | ObjectKind::Routine => {}
                 }
             }
             for table in catalog.tables().filter(|table| self.tables.contains(&table.id)).cloned().collect::<Vec<_>>() {

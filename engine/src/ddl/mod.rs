@@ -1,11 +1,12 @@
 //! Statements that change what there is: tables ([`table`], [`declaration`], [`alter`], [`rewrite`]), indexes, views,
-//! schemas, sequences, and DROP and TRUNCATE. All of them are part of the transaction they run in, like rows.
+//! schemas, sequences, routines, and DROP and TRUNCATE. All of them are part of the transaction they run in, like rows.
 
 pub(crate) mod alter;
 pub(crate) mod declaration;
 pub(crate) mod drop;
 pub(crate) mod index;
 mod rewrite;
+pub(crate) mod routine;
 pub(crate) mod schema;
 pub(crate) mod sequence;
 pub(crate) mod table;

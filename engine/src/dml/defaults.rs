@@ -140,7 +140,7 @@ fn forbidden_in(expr: &Expr) -> Result<Option<&'static str>> {
 }
 
 /// Runs the analyser over an expression, so that it means what it would in a query, and makes it executable.
-fn physical(context: &StatementContext, expr: Expr, schema: DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+pub(crate) fn physical(context: &StatementContext, expr: Expr, schema: DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
     let schema = Arc::new(schema);
     let input = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: true, schema: Arc::clone(&schema) });
     let plan = LogicalPlanBuilder::from(input).project(vec![expr.alias("value")])?.build()?;

@@ -135,7 +135,7 @@ fn failing_row(columns: &[ArrayRef], row: usize) -> Result<String> {
 }
 
 /// Casts a column to its field's type; a value that does not fit is an error that names the column.
-fn convert(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
+pub(crate) fn convert(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     if column.data_type() == field.data_type() {
         return Ok(Arc::clone(column));
     }

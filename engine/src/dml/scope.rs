@@ -13,7 +13,6 @@ use datafusion::catalog::MemTable;
 use datafusion::common::{Column, DFSchema, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
-use datafusion::sql::planner::PlannerContext;
 use datafusion::sql::sqlparser::ast;
 
 use crate::sql::check::check_queries;
@@ -88,7 +87,7 @@ impl RowScope {
     /// Resolves an expression over these columns.
     pub(crate) fn resolve(&self, context: &StatementContext, mut expr: ast::Expr) -> Result<Expr> {
         check_queries(&mut expr)?;
-        Ok(planner(context).sql_to_expr(expr, &self.schema()?, &mut PlannerContext::new())?)
+        Ok(planner(context).sql_to_expr(expr, &self.schema()?, &mut context.planner_context())?)
     }
 
     /// A plan whose rows are these, each batch with the scope's columns in order.

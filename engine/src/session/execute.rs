@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::ast::ObjectName;
 use parking_lot::Mutex;
 use rustydb_storage::{Isolation, ReadView, Store, Transaction};
 
+use super::routine::RoutineStatement;
 use super::settings::{Settings, unknown};
 use super::transaction::{Frame, Modes, Taken, TransactionState};
 use super::{Completion, Shared, StatementResult};
@@ -44,6 +45,8 @@ pub(crate) struct Statement<'a> {
     /// Foreign keys whose check waits for the end of the transaction.
     pub(crate) deferred: Arc<Mutex<DeferredChecks>>,
     environment: Environment,
+    /// Whether the types of the parameters are those of the values, and not what the statement makes of them.
+    is_typed: bool,
     now: DateTime<Utc>,
     arrived: Instant,
 }
@@ -60,10 +63,20 @@ impl Statement<'_> {
         }
     }
 
+    /// The same for a statement of a routine.
+    pub(super) fn with_typed_parameters<'a>(&'a self, parameters: &'a [Value]) -> Statement<'a> {
+        Statement { is_typed: true, ..self.with_parameters(parameters) }
+    }
+
     /// The planning context of this statement against `view`.
     pub(crate) fn context(&self, view: ReadView) -> StatementContext {
         let (state, store) = (self.database.state(), self.database.store());
-        StatementContext::new(state, &self.settings.config, store, view, self.now, self.environment.clone())
+        let context =
+            StatementContext::new(state, &self.settings.config, store, view, self.now, self.environment.clone());
+        match self.is_typed {
+            true => context.with_parameters(self.parameters.iter().map(Value::data_type)),
+            false => context,
+        }
     }
 
     /// Starts a query.
@@ -121,6 +134,10 @@ impl Shared {
                     let parsed = text.parse()?;
                     check_parameter_count(parsed.parameters, parameters.len())?;
                     match route(parsed.statement)? {
+                        Routed::Query(query) if self.calls_first(&transaction, &statement, &query) => {
+                            let what = RoutineStatement::Query(query);
+                            return self.run_routine(&mut transaction, &statement, what).await;
+                        }
                         Routed::Query(query) if parameters.is_empty() => Asked::Query(&text, query),
                         routed => return self.dispatch(&mut transaction, &statement, routed).await,
                     }
@@ -142,8 +159,11 @@ impl Shared {
     pub(super) fn statement<'a>(&'a self, parameters: &'a [Value], arrived: Instant) -> Statement<'a> {
         let settings = self.visible.lock().settings.clone();
         let deadline = Deadline::after(settings.statement_timeout);
-        let environment =
-            Environment { search_path: settings.search_path.clone(), sequences: Arc::clone(&self.sequences) };
+        let environment = Environment {
+            search_path: settings.search_path.clone(),
+            sequences: Arc::clone(&self.sequences),
+            routines: Arc::clone(self.database.routines()),
+        };
         let deferred = Arc::clone(&self.deferred);
         Statement {
             database: &self.database,
@@ -152,6 +172,7 @@ impl Shared {
             deadline,
             deferred,
             environment,
+            is_typed: false,
             now: Utc::now(),
             arrived,
         }
@@ -250,6 +271,10 @@ impl Shared {
                 }
                 statement.deadline.limit(maintain(self.database.store(), maintenance)).await?;
                 done(maintenance.name())
+            }
+            Routed::Call(function) => self.run_routine(transaction, statement, RoutineStatement::Call(function)).await,
+            Routed::Do { language, body } => {
+                self.run_routine(transaction, statement, RoutineStatement::Do { language, body }).await
             }
             Routed::Write(write) => self.write(transaction, statement, *write).await,
         }
@@ -352,11 +377,12 @@ impl Shared {
     }
 
     /// What a statement that is only prepared is planned against.
-    fn planning_view(&self, transaction: &mut TransactionState) -> ReadView {
-        match transaction.open().and_then(|open| open.transaction()) {
-            Some(transaction) => transaction.view(),
-            None => self.database.store().snapshot(),
-        }
+    pub(super) fn planning_view(&self, transaction: &TransactionState) -> ReadView {
+        let open = match transaction {
+            TransactionState::Active(open) => open.transaction(),
+            TransactionState::Idle | TransactionState::Failed(_) => None,
+        };
+        open.map_or_else(|| self.database.store().snapshot(), Transaction::view)
     }
 
     /// Takes the transaction a changing statement works in: the session's, or a new one that `give_back` commits.
@@ -448,7 +474,7 @@ impl Shared {
             if !routed.ends_failure() {
                 transaction.require_not_failed()?;
             }
-            let context = statement.context(self.planning_view(&mut transaction));
+            let context = statement.context(self.planning_view(&transaction));
             let prepared = Prepared::new(sql, parsed, routed, &context)?;
             // What a statement's result looks like is found out as far as possible, whatever comes between.
             interrupt::check()?;
@@ -463,9 +489,9 @@ impl Shared {
     }
 
     pub(super) async fn result_schema_for(&self, prepared: &Prepared, types: &[DataType]) -> Result<Option<SchemaRef>> {
-        let mut transaction = self.transaction.lock().await;
+        let transaction = self.transaction.lock().await;
         let statement = self.statement(&[], Instant::now());
-        prepared.result_schema_for(&statement.context(self.planning_view(&mut transaction)), types)
+        prepared.result_schema_for(&statement.context(self.planning_view(&transaction)), types)
     }
 }
 
@@ -516,7 +542,7 @@ async fn run_write(
 }
 
 /// Tells the transaction what a plan is going to read, if it has to remember that: the rows may be read when it has ended.
-fn note_reads(ready: &ReadyPlan) -> Result<()> {
+pub(crate) fn note_reads(ready: &ReadyPlan) -> Result<()> {
     let Ok(execution) = ExecutionView::of(&ready.context) else { return Ok(()) };
     if execution.view().remembers_reads() {
         ready.plan.apply(|operator| {
@@ -529,7 +555,11 @@ fn note_reads(ready: &ReadyPlan) -> Result<()> {
     Ok(())
 }
 
-async fn apply(statement: &Statement<'_>, transaction: &mut Transaction, write: Write) -> Result<StatementResult> {
+pub(super) async fn apply(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    write: Write,
+) -> Result<StatementResult> {
     let completion = match write {
         Write::CreateTable(create) => ddl::table::create_table(statement, transaction, *create).await?,
         Write::CreateSchema { name, if_not_exists } => {
@@ -538,6 +568,8 @@ async fn apply(statement: &Statement<'_>, transaction: &mut Transaction, write: 
         Write::CreateView(view) => ddl::view::create_view(statement, transaction, *view)?,
         Write::CreateSequence(sequence) => ddl::sequence::create_sequence(statement, transaction, *sequence)?,
         Write::AlterSequence(sequence) => ddl::sequence::alter_sequence(statement, transaction, *sequence)?,
+        Write::CreateRoutine(create) => ddl::routine::create_routine(statement, transaction, *create)?,
+        Write::DropRoutine(dropped) => ddl::routine::drop_routines(statement, transaction, dropped)?,
         Write::AlterTable(alter) => ddl::alter::alter_table(statement, transaction, *alter).await?,
         Write::CreateIndex(index) => ddl::index::create_index(statement, transaction, *index).await?,
         Write::DropIndex { names, if_exists } => ddl::index::drop_indexes(statement, transaction, &names, if_exists)?,
@@ -563,13 +595,16 @@ async fn apply(statement: &Statement<'_>, transaction: &mut Transaction, write: 
     Ok(StatementResult::Done(completion))
 }
 
-fn write_name(write: &Write) -> &'static str {
+pub(crate) fn write_name(write: &Write) -> &'static str {
     match write {
         Write::CreateTable(_) => "CREATE TABLE",
         Write::CreateSchema { .. } => "CREATE SCHEMA",
         Write::CreateView(_) => "CREATE VIEW",
         Write::CreateSequence(_) => "CREATE SEQUENCE",
         Write::AlterSequence(_) => "ALTER SEQUENCE",
+        Write::CreateRoutine(create) if create.is_procedure => "CREATE PROCEDURE",
+        Write::CreateRoutine(_) => "CREATE FUNCTION",
+        Write::DropRoutine(_) => "DROP FUNCTION",
         Write::AlterTable(_) => "ALTER TABLE",
         Write::CreateIndex(_) => "CREATE INDEX",
         Write::DropIndex { .. } => "DROP INDEX",

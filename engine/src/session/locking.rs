@@ -132,7 +132,7 @@ impl Shared {
     }
 }
 
-async fn lock_and_read(
+pub(super) async fn lock_and_read(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
     query: &LockingQuery,

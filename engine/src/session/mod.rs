@@ -8,9 +8,11 @@ mod execute;
 mod idle;
 mod ingest;
 mod locking;
+mod routine;
 mod settings;
 mod transaction;
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +24,8 @@ use parking_lot::Mutex;
 use rustydb_storage::Catalog;
 
 use execute::Text;
-pub(crate) use execute::{Statement, describe_schema, text_table};
+pub(crate) use execute::{Statement, describe_schema, note_reads, text_table, write_name};
+pub(crate) use routine::{Changing, describe_call};
 use settings::Settings;
 use transaction::TransactionState;
 pub use transaction::TransactionStatus;
@@ -30,6 +33,7 @@ pub use transaction::TransactionStatus;
 use crate::dml::foreign_key::DeferredChecks;
 use crate::opaque::Opaque;
 use crate::prepared::Prepared;
+use crate::routine::Notice;
 use crate::runtime::Task;
 use crate::sequences::SessionSequences;
 use crate::sql::parse::place_value;
@@ -59,6 +63,8 @@ pub(crate) struct Shared {
     /// What currval and lastval know.
     sequences: Arc<SessionSequences>,
     deferred: Arc<Mutex<DeferredChecks>>,
+    /// What routines have said and nobody has read.
+    notices: Mutex<VecDeque<Notice>>,
 }
 
 #[derive(Debug)]
@@ -139,6 +145,7 @@ impl Session {
             idle: Mutex::default(),
             sequences: Arc::default(),
             deferred: Arc::default(),
+            notices: Mutex::default(),
         };
         Session { shared: Opaque::new(shared) }
     }
@@ -202,6 +209,11 @@ impl Session {
     pub fn catalog(&self) -> Arc<Catalog> {
         let own = self.shared.visible.lock().catalog.clone();
         own.unwrap_or_else(|| Arc::clone(self.shared.database.store().snapshot().catalog()))
+    }
+
+    /// What routines have said (RAISE NOTICE) since this was last asked; only the latest, if it is much.
+    pub fn take_notices(&self) -> Vec<Notice> {
+        self.shared.notices.lock().drain(..).collect()
     }
 
     /// The database this session belongs to.

@@ -9,7 +9,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::cte_worktable::CteWorkTable;
@@ -36,6 +36,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::operator_statistics::StatisticsRegistry;
 use datafusion::prelude::SessionConfig;
+use datafusion::sql::planner::PlannerContext;
 use rustydb_storage::{ObjectDef, ObjectKind, ReadView, Store, TableDef, TableId};
 
 use super::plan_cache::Lease;
@@ -46,6 +47,8 @@ use crate::ddl::view::ViewDefinition;
 use crate::error::{nearest, sqlstate};
 use crate::interrupt;
 use crate::optimizer::first_late_rule;
+use crate::routine::function::{self, RunningPlan};
+use crate::routine::registry::Routines;
 use crate::scan::ExecutionView;
 use crate::sequences::{self, SequenceScope, SessionSequences};
 use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Result};
@@ -74,6 +77,8 @@ pub(crate) struct StatementContext {
     depth: usize,
     /// Whether the physical planner stops before the late rules.
     early_only: bool,
+    /// The types of `$1 …`, where they are known before a statement is planned.
+    parameters: Vec<FieldRef>,
 }
 
 /// What a session adds to the meaning of names.
@@ -82,6 +87,7 @@ pub(crate) struct Environment {
     /// The schemas that names without one are looked for in.
     pub(crate) search_path: Arc<[String]>,
     pub(crate) sequences: Arc<SessionSequences>,
+    pub(crate) routines: Arc<Routines>,
 }
 
 /// A view inside a view inside a view …; more than anybody means.
@@ -97,7 +103,7 @@ impl StatementContext {
         environment: Environment,
     ) -> Self {
         let execution_view = Arc::new(ExecutionView::new(view.clone(), store.clone()));
-        let config = config.clone().with_extension(execution_view);
+        let config = config.clone().with_extension(execution_view).with_extension(Arc::<RunningPlan>::default());
         let mut properties = ExecutionProps::new().with_query_execution_start_time(started);
         properties.config_options = Some(Arc::clone(config.options()));
         StatementContext {
@@ -113,6 +119,7 @@ impl StatementContext {
             environment,
             depth: 0,
             early_only: false,
+            parameters: Vec::new(),
         }
     }
 
@@ -155,6 +162,18 @@ impl StatementContext {
     pub(crate) fn without_late_rules(mut self) -> Self {
         self.early_only = true;
         self
+    }
+
+    /// The same, with parameters of known types.
+    pub(crate) fn with_parameters(mut self, types: impl IntoIterator<Item = DataType>) -> Self {
+        let field = |data_type| Arc::new(Field::new("", data_type, true));
+        self.parameters = types.into_iter().map(field).collect();
+        self
+    }
+
+    /// What the planner knows before it reads a statement.
+    pub(crate) fn planner_context(&self) -> PlannerContext {
+        PlannerContext::new().with_prepare_param_data_types(self.parameters.iter().cloned().map(Some).collect())
     }
 
     pub(crate) fn view(&self) -> &ReadView {
@@ -223,6 +242,10 @@ impl StatementContext {
         self
     }
 
+    pub(crate) fn routines(&self) -> &Arc<Routines> {
+        &self.environment.routines
+    }
+
     pub(crate) fn search_path(&self) -> &Arc<[String]> {
         &self.environment.search_path
     }
@@ -241,6 +264,36 @@ impl StatementContext {
         inner.depth += 1;
         inner.environment.search_path = definition.search_path.clone().into();
         Ok(Arc::new(ViewTable::new(definition.plan(&inner)?, None)))
+    }
+
+    /// Arguments of a table function, computed as far as they can be.
+    fn simplified(&self, arguments: Vec<Expr>) -> DataFusionResult<Vec<Expr>> {
+        let simplify = SimplifyContext::builder()
+            .with_config_options(Arc::clone(self.config.options()))
+            .with_query_execution_start_time(self.properties.query_execution_start_time)
+            .build();
+        let simplifier = ExprSimplifier::new(simplify);
+        let schema = DFSchema::empty();
+        let simple = |argument| simplifier.coerce(argument, &schema).and_then(|argument| simplifier.simplify(argument));
+        arguments.into_iter().map(simple).collect()
+    }
+
+    /// A function of users.
+    fn routine(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        let (schema, plain) = match name.split_once('.') {
+            Some((schema, plain)) => (Some(schema), plain),
+            None => (None, name),
+        };
+        function::scalar(self, &self.environment.routines, schema, plain).ok().flatten()
+    }
+
+    /// A function of users in the place of a table.
+    fn routine_table(&self, name: &str, arguments: &[Expr]) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
+        if self.environment.routines.find(self, None, name, false)?.is_empty() {
+            return Ok(None);
+        }
+        let arguments = self.simplified(arguments.to_vec())?;
+        Ok(function::table(self, &self.environment.routines, name, &arguments)?)
     }
 
     fn no_such_table(&self, schema: &str, name: &str) -> Error {
@@ -311,23 +364,22 @@ impl ContextProvider for StatementContext {
     }
 
     fn get_table_function_source(&self, name: &str, arguments: Vec<Expr>) -> DataFusionResult<Arc<dyn TableSource>> {
-        let function = self.shared.table_functions().get(name).ok_or_else(|| {
+        let built_in = self.shared.table_functions().get(name);
+        let of_users = match built_in {
+            Some(_) => None,
+            None => self.routine_table(name, &arguments)?,
+        };
+        if let Some(table) = of_users {
+            return Ok(provider_as_source(table));
+        }
+        let function = built_in.ok_or_else(|| {
             let error = Error::new(sqlstate::UNDEFINED_FUNCTION, format!("table function \"{name}\" does not exist"));
             match nearest(name, self.shared.table_functions().keys().map(String::as_str)) {
                 Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
                 None => error,
             }
         })?;
-        let simplify = SimplifyContext::builder()
-            .with_config_options(Arc::clone(self.config.options()))
-            .with_query_execution_start_time(self.properties.query_execution_start_time)
-            .build();
-        let simplifier = ExprSimplifier::new(simplify);
-        let schema = DFSchema::empty();
-        let arguments = arguments
-            .into_iter()
-            .map(|argument| simplifier.coerce(argument, &schema).and_then(|argument| simplifier.simplify(argument)))
-            .collect::<DataFusionResult<Vec<_>>>()?;
+        let arguments = self.simplified(arguments)?;
         let provider = function.create_table_provider_with_args(TableFunctionArgs::new(&arguments, self))?;
         Ok(provider_as_source(provider))
     }
@@ -358,7 +410,9 @@ impl ContextProvider for StatementContext {
         if let Some(function) = sequences::function(name, scope) {
             return Some(function);
         }
-        let function = self.shared.scalar_functions().get(name)?;
+        let Some(function) = self.shared.scalar_functions().get(name) else {
+            return self.routine(name);
+        };
         // now() and its like carry the time zone of the session.
         match function.inner().with_updated_config(self.config.options()) {
             Some(adapted) => Some(Arc::new(adapted)),

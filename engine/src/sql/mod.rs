@@ -20,6 +20,7 @@ pub(crate) mod parse;
 pub(crate) mod plan;
 pub(crate) mod plan_cache;
 pub(crate) mod route;
+pub(crate) mod routine_syntax;
 pub(crate) mod single_row;
 mod size;
 pub(crate) mod split;

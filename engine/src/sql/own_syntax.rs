@@ -34,14 +34,14 @@ pub(crate) fn parse_own(parser: &mut Parser<'_>) -> Result<Option<Write>> {
 }
 
 /// Whether the next words are these, keywords or not.
-fn next_words_are(parser: &Parser<'_>, words: &[&str]) -> bool {
+pub(crate) fn next_words_are(parser: &Parser<'_>, words: &[&str]) -> bool {
     words.iter().enumerate().all(|(place, word)| match parser.peek_nth_token(place).token {
         Token::Word(found) => found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word),
         _ => false,
     })
 }
 
-fn take_word(parser: &mut Parser<'_>, word: &str) -> bool {
+pub(crate) fn take_word(parser: &mut Parser<'_>, word: &str) -> bool {
     let found = next_words_are(parser, &[word]);
     if found {
         parser.next_token();

@@ -2,8 +2,8 @@
 //!
 //! The grammar is sqlparser's PostgreSQL with a few friendly additions of the analytical systems (`* EXCLUDE`, `?`
 //! parameters). COPY has a grammar of its own ([`super::copy_syntax`]) because PostgreSQL's and DataFusion's spellings
-//! are both understood, and so have transactions ([`super::transaction_syntax`]), users ([`super::user_syntax`]) and
-//! what looks after the store ([`super::maintenance_syntax`]).
+//! are both understood, and so have transactions ([`super::transaction_syntax`]), users ([`super::user_syntax`]),
+//! routines ([`super::routine_syntax`]) and what looks after the store ([`super::maintenance_syntax`]).
 //!
 //! Invariants: no tree is built that is too deep to be walked and dropped on any thread ([`super::depth`]); after
 //! parsing, parameters are always `$1 … $n`; a statement uses `?` or `$n`, never both.
@@ -23,6 +23,7 @@ use super::lock_syntax::rewrite_locks;
 use super::maintenance_syntax::{MaintenanceStatement, parse_maintenance};
 use super::own_syntax::{ordered_identity_options, parse_own};
 use super::route::Write;
+use super::routine_syntax::{RoutineSyntax, parse_routine};
 use super::transaction_syntax::{TransactionStatement, parse_transaction};
 use super::user_syntax::{UserStatement, parse_user_statement};
 use crate::error::translate_position as position_of;
@@ -49,6 +50,8 @@ pub(crate) enum ParsedStatement {
     Transaction(TransactionStatement),
     User(UserStatement),
     Maintenance(MaintenanceStatement),
+    /// About functions and procedures.
+    Routine(RoutineSyntax),
     /// What sqlparser has no grammar for.
     Own(Box<Write>),
 }
@@ -79,6 +82,8 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
         ParsedStatement::User(user)
     } else if let Some(maintenance) = parse_maintenance(&mut parser)? {
         ParsedStatement::Maintenance(maintenance)
+    } else if let Some(routine) = parse_routine(&mut parser)? {
+        ParsedStatement::Routine(routine)
     } else if let Some(statement) = parse_own(&mut parser)? {
         ParsedStatement::Own(Box::new(statement))
     } else {

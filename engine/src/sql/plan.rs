@@ -60,7 +60,8 @@ pub(crate) fn planner(context: &StatementContext) -> SqlToRel<'_, StatementConte
 /// Plans a query after checking it; parameters stay placeholders.
 pub(crate) fn plan_query(context: &StatementContext, mut query: Query) -> Result<LogicalPlan> {
     check_queries(&mut query)?;
-    let plan = planner(context).sql_statement_to_plan(Statement::Query(Box::new(query)))?;
+    let statement = Statement::Query(Box::new(query));
+    let plan = planner(context).sql_statement_to_plan_with_context(statement, &mut context.planner_context())?;
     Ok(durations_as_intervals(plan)?)
 }
 

@@ -113,6 +113,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, CommandError> {
             let mut options =
                 if is_in_memory { DatabaseOptions::memory() } else { DatabaseOptions::directory(&arguments.data) };
             options.memory_limit = memory_limit;
+            options.languages = rustydb::languages();
             let database =
                 runtime.block_on(Database::open(options)).map_err(|error| CommandError::cannot_open(&error))?;
             (Backend::Embedded(Box::new(database.connect())), Some(database))

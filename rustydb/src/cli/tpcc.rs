@@ -198,6 +198,7 @@ impl TargetArguments {
         let Some(url) = &self.url else {
             let mut options = DatabaseOptions::directory(&self.data);
             options.memory_limit = super::memory_limit(self.memory_limit.as_deref())?;
+            options.languages = rustydb::languages();
             let opened = runtime.block_on(Database::open(options));
             return opened.map(Target::Embedded).map_err(|error| CommandError::cannot_open(&error));
         };

@@ -150,6 +150,7 @@ impl Config {
         options.allow_server_files = self.flag("allow_server_files");
         options.query_threads = Some(self.count("query_threads")).filter(|threads| *threads > 0);
         options.statement_timeout = self.duration("statement_timeout");
+        options.languages = rustydb::languages();
         options
     }
 

@@ -8,7 +8,7 @@ use super::render::value::Cells;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
-use rustydb::{Session, StatementResult, TransactionStatus};
+use rustydb::{Session, Severity, StatementResult, TransactionStatus};
 use rustydb_flight::{RemoteClient, RemoteResult};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -71,6 +71,21 @@ const COMPLETION_COLUMNS_MAX: usize = 20_000;
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 
 impl Backend {
+    /// What routines have said since this was last asked. A server has no way to pass it on.
+    pub(crate) fn notices(&self) -> Vec<String> {
+        let Backend::Embedded(session) = self else { return Vec::new() };
+        let shown = |notice: rustydb::Notice| {
+            let severity = match notice.severity {
+                Severity::Debug | Severity::Log => return None,
+                Severity::Info => "INFO",
+                Severity::Notice => "NOTICE",
+                Severity::Warning => "WARNING",
+            };
+            Some(format!("{severity}: {}", notice.message.message()))
+        };
+        session.take_notices().into_iter().filter_map(shown).collect()
+    }
+
     /// Ends the session, so that a server need not keep it until it has been idle for long.
     pub(crate) async fn close(self) {
         if let Backend::Remote(session) = self

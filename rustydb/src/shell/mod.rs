@@ -124,6 +124,9 @@ impl Shell {
                 return Err(Stop::Interrupted);
             }
         };
+        for notice in self.backend.notices() {
+            self.say(&notice);
+        }
         match outcome {
             Ok(Outcome::Done { tag }) => {
                 if !self.format.is_for_programs() {

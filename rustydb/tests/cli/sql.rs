@@ -271,3 +271,26 @@ fn an_interrupt_cancels_the_query_and_ends_the_script() {
     // The database was closed in order.
     run(directory.path(), &["check", "--data", "d"]).expect_status(0);
 }
+
+#[test]
+fn routines_outlive_the_process_and_what_they_say_is_shown() {
+    let directory = directory();
+    let script = "\
+CREATE TABLE seen (n INTEGER PRIMARY KEY);
+CREATE FUNCTION note(n INTEGER) RETURNS INTEGER LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO seen VALUES (n);
+    RAISE NOTICE 'noted %', n;
+    RETURN 2 * n;
+END;
+$$;
+";
+    run_with_input(directory.path(), &["sql"], script).expect_status(0);
+    let called = run(directory.path(), &["sql", "--format", "csv", "-c", "SELECT note(21)"]).expect_status(0);
+    assert_eq!(called.stdout, "note\n42\n");
+    assert!(called.stderr.contains("NOTICE: noted 21"), "{}", called.stderr);
+    let failed = run(directory.path(), &["sql", "-c", "SELECT note(21)"]);
+    assert!(failed.stderr.contains("PL/pgSQL function note(integer) line 3 at SQL statement"), "{}", failed.stderr);
+    let rows = run(directory.path(), &["sql", "--format", "csv", "-c", "SELECT n FROM seen"]).expect_status(0);
+    assert_eq!(rows.stdout, "n\n21\n");
+}

@@ -72,6 +72,11 @@ impl Transaction {
         }
     }
 
+    /// The tables and objects as the transaction sees them now.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
     /// Whether a commit would change anything.
     pub fn has_writes(&self) -> bool {
         !self.writes.is_empty() || !self.structure.is_empty()

@@ -9,8 +9,8 @@ mod write;
 
 use datafusion::logical_expr::ExplainFormat;
 use datafusion::sql::sqlparser::ast::{
-    AnalyzeFormat, AnalyzeFormatKind, ContextModifier, DescribeAlias, Expr, Ident, Lock, LockTableTarget, ObjectName,
-    Query, Reset, Set, Spanned, Statement, UtilityOption, Value, ValueWithSpan,
+    AnalyzeFormat, AnalyzeFormatKind, ContextModifier, DescribeAlias, Expr, Function, Ident, Lock, LockTableTarget,
+    ObjectName, Query, Reset, Set, Spanned, Statement, UtilityOption, Value, ValueWithSpan,
 };
 
 pub(crate) use ddl::{
@@ -33,6 +33,7 @@ use super::lock_syntax::{LockingQuery, table_mode, take_locks};
 use super::maintenance_syntax::MaintenanceStatement;
 use super::parse::{ParsedStatement, fold, place};
 use super::plan::ExplainOptions;
+use super::routine_syntax::RoutineSyntax;
 use super::transaction_syntax::TransactionStatement;
 use super::user_syntax::UserStatement;
 use crate::{Error, Result};
@@ -42,18 +43,35 @@ use crate::{Error, Result};
 pub(crate) enum Routed {
     Query(Box<Query>),
     SelectAndLock(LockingQuery),
-    LockTables { names: Vec<ObjectName>, mode: LockMode, nowait: bool },
-    Explain { options: ExplainOptions, statement: Box<Routed> },
+    LockTables {
+        names: Vec<ObjectName>,
+        mode: LockMode,
+        nowait: bool,
+    },
+    Explain {
+        options: ExplainOptions,
+        statement: Box<Routed>,
+    },
     Describe(ObjectName),
     DescribeQuery(Box<Query>),
     ShowTables,
     Show(String),
     ShowAll,
-    Set { name: String, value: SettingValue },
+    Set {
+        name: String,
+        value: SettingValue,
+    },
     Reset(Option<String>),
     Transaction(TransactionStatement),
     User(UserStatement),
     Maintenance(MaintenanceStatement),
+    /// CALL
+    Call(Function),
+    /// DO
+    Do {
+        language: String,
+        body: String,
+    },
     Write(Box<Write>),
 }
 
@@ -79,6 +97,9 @@ pub(crate) fn route(statement: ParsedStatement) -> Result<Routed> {
         ParsedStatement::Transaction(transaction) => Ok(Routed::Transaction(transaction)),
         ParsedStatement::User(statement) => Ok(Routed::User(statement)),
         ParsedStatement::Maintenance(maintenance) => Ok(Routed::Maintenance(maintenance)),
+        ParsedStatement::Routine(RoutineSyntax::Create(create)) => write(Write::CreateRoutine(create)),
+        ParsedStatement::Routine(RoutineSyntax::Drop(dropped)) => write(Write::DropRoutine(dropped)),
+        ParsedStatement::Routine(RoutineSyntax::Do { language, body }) => Ok(Routed::Do { language, body }),
         ParsedStatement::Own(statement) => Ok(Routed::Write(statement)),
         ParsedStatement::Sql(statement) => route_sql(*statement),
     }
@@ -148,6 +169,7 @@ fn route_sql(statement: Statement) -> Result<Routed> {
             let name = setting_name(&variable);
             Ok(if name == "all" { Routed::ShowAll } else { Routed::Show(name) })
         }
+        Statement::Call(function) => Ok(Routed::Call(function)),
         Statement::Set(set) => route_set(set),
         Statement::Reset(reset) => Ok(Routed::Reset(match reset.reset {
             Reset::ALL => None,

@@ -14,6 +14,7 @@ use super::dml::{DeleteStatement, InsertStatement, MergeStatement, UpdateStateme
 use crate::Result;
 use crate::sql::check::refuse;
 use crate::sql::copy_syntax::CopyStatement;
+use crate::sql::routine_syntax::{CreateRoutineStatement, DropRoutineStatement};
 
 /// A statement that changes the database.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub(crate) enum Write {
     CreateView(Box<CreateViewStatement>),
     CreateSequence(Box<CreateSequenceStatement>),
     AlterSequence(Box<AlterSequenceStatement>),
+    CreateRoutine(Box<CreateRoutineStatement>),
+    DropRoutine(DropRoutineStatement),
     AlterTable(Box<AlterTableStatement>),
     /// Taken apart where it is carried out.
     CreateIndex(Box<CreateIndex>),

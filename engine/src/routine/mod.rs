@@ -1,0 +1,48 @@
+//! Functions and procedures of users: what the engine does for them, whatever language they are written in.
+//!
+//! ```text
+//!   CREATE FUNCTION ─▶ ddl::routine ─▶ catalog object (RoutineDefinition)
+//!   CALL, SELECT f() ─▶ Routines (by name, per catalog) ─▶ Routine ─▶ Program ◀── compiled by a Language (crate `udf`)
+//!                                                                       │ run
+//!   DataFusion ◀─ CompiledStatement ◀─┐                                 ▼
+//!              ◀─ CompiledExpression ◀┴── Execution: the transaction, savepoints, limits, messages
+//! ```
+//! The engine knows no language. A [`Language`] turns the text of a body into a [`Program`], whose pieces of SQL are
+//! parsed at once ([`SqlExpression`], [`SqlStatement`]) and have their names looked up when they first run, against the
+//! catalog of that moment ([`Variables`]). A program that runs is given an [`Execution`].
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`language`] | the traits, and what a language is told of a routine |
+//! | [`definition`], [`registry`] | what the catalog keeps; finding the routine that a call means |
+//! | [`fragment`], [`names`] | pieces of SQL, and which of their names are variables |
+//! | [`expression`], [`plain`], [`statement`] | those pieces compiled |
+//! | [`execution`] | running them in the transaction of who called |
+//! | [`function`] | routines in queries over rows |
+//! | [`datum`], [`types`] | values and types of variables, and assignment |
+
+mod datum;
+pub(crate) mod definition;
+pub(crate) mod execution;
+pub(crate) mod expression;
+mod fragment;
+pub(crate) mod function;
+mod language;
+mod names;
+mod plain;
+pub(crate) mod registry;
+pub(crate) mod statement;
+pub(crate) mod types;
+
+pub use datum::Datum;
+pub use execution::{Execution, Names, Ran};
+pub use expression::CompiledExpression;
+pub use fragment::{SqlExpression, SqlStatement};
+pub use language::{Language, Mode, Notice, Outcome, Parameter, Program, Returns, Severity, Source};
+pub use names::{Variable, Variables};
+pub use rustydb_storage::Savepoint;
+pub use statement::{CompiledStatement, Rows};
+pub use types::{Shape, SqlType};
+
+pub(crate) use fragment::rowless_items;
+pub(crate) use names::InputTypes;

@@ -1,0 +1,344 @@
+//! CALL, DO, and queries that call functions which may change rows.
+//!
+//! A call is one statement. Outside of a transaction it is a transaction of its own, which runs again from its beginning
+//! when it meets a concurrent change, with the locks it has already: nobody has seen anything of it. A procedure that has
+//! ended a transaction is not run again.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use arrow::record_batch::RecordBatch;
+use datafusion::sql::sqlparser::ast::{Function, Query};
+use rustydb_storage::{ObjectKind, Transaction};
+
+use super::execute::{RERUNS_MAX, Statement, apply};
+use super::locking::lock_and_read;
+use super::transaction::{Frame, Modes, Taken, TransactionState};
+use super::{Completion, Shared, StatementResult};
+use crate::dml::returning::Changed;
+use crate::error::sqlstate;
+use crate::routine::definition::schema_of;
+use crate::routine::execution::{Access, Execution, batch_of};
+use crate::routine::expression::Compiler;
+use crate::routine::statement::{CompiledStatement, Kind, compile_call};
+use crate::routine::{Datum, InputTypes, Language, Notice, Outcome, Program, Ran, Returns, Source, rowless_items};
+use crate::sql::context::StatementContext;
+use crate::sql::lock_syntax::LockingQuery;
+use crate::sql::route::Write;
+use crate::stream::RecordStream;
+use crate::{Error, Result, Value, dml};
+
+/// A statement that runs routines.
+#[derive(Debug)]
+pub(super) enum RoutineStatement {
+    Call(Function),
+    Do { language: String, body: String },
+    Query(Box<Query>),
+}
+
+/// Messages that wait for somebody to read them; older ones are forgotten.
+const NOTICES_MAX: usize = 1_000;
+
+/// A transaction that routines work in, and the session it belongs to.
+pub(crate) struct Changing<'a> {
+    shared: &'a Shared,
+    statement: &'a Statement<'a>,
+    /// There is one but for the moment in which one ends and the next begins.
+    transaction: Option<Transaction>,
+    modes: Modes,
+    may_end: bool,
+    has_ended: bool,
+    reruns: bool,
+}
+
+impl<'a> Changing<'a> {
+    pub(crate) fn transaction(&self) -> &Transaction {
+        self.transaction.as_ref().expect("where a transaction ends, the next begins")
+    }
+
+    pub(crate) fn transaction_mut(&mut self) -> &mut Transaction {
+        self.transaction.as_mut().expect("where a transaction ends, the next begins")
+    }
+
+    pub(crate) fn search_path(&self) -> &Arc<[String]> {
+        &self.statement.settings.search_path
+    }
+
+    pub(crate) fn context(&self) -> StatementContext {
+        self.statement.context(self.transaction().view())
+    }
+
+    pub(crate) fn may_end(&self) -> bool {
+        self.may_end
+    }
+
+    /// Whether a conflict makes all of the call run again.
+    pub(crate) fn reruns(&self) -> bool {
+        self.reruns && !self.has_ended
+    }
+
+    pub(crate) fn require_read_write(&self, what: &str) -> Result<()> {
+        self.modes.require_read_write(what)
+    }
+
+    pub(crate) fn notice(&self, notice: Notice) {
+        let mut notices = self.shared.notices.lock();
+        if notices.len() >= NOTICES_MAX {
+            notices.pop_front();
+        }
+        notices.push_back(notice);
+    }
+
+    /// At READ COMMITTED the snapshot moves.
+    pub(crate) async fn refresh(&mut self) -> Result<()> {
+        let transaction = self.transaction_mut();
+        if transaction.isolation().moves_with_statements() {
+            transaction.refresh().await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a statement that changes rows; at READ COMMITTED again, if it meets a concurrent change.
+    pub(crate) async fn change(&mut self, parameters: &[Value], write: Write) -> Result<Changed> {
+        self.refresh().await?;
+        let statement = self.statement.with_typed_parameters(parameters);
+        let moves = self.transaction().isolation().moves_with_statements();
+        let transaction = self.transaction_mut();
+        let reading = dml::Reading::default();
+        if !moves {
+            // In a box, here and below: the call of a routine is as large as the largest thing it may do.
+            return Box::pin(dml::change(&statement, transaction, &reading, write)).await;
+        }
+        let start = transaction.savepoint();
+        for attempt in 0.. {
+            match Box::pin(dml::change(&statement, transaction, &reading, write.clone())).await {
+                Err(error) if error.is_conflict() && attempt < RERUNS_MAX => {
+                    transaction.undo_to(&start);
+                    transaction.refresh().await?;
+                }
+                result => return result,
+            }
+        }
+        Err(Error::internal("counting attempts ended"))
+    }
+
+    /// Runs a statement that changes what there is.
+    pub(crate) async fn define(&mut self, parameters: &[Value], write: Write) -> Result<StatementResult> {
+        let statement = self.statement.with_typed_parameters(parameters);
+        Box::pin(apply(&statement, self.transaction_mut(), write)).await
+    }
+
+    /// Runs a query whose rows are locked.
+    pub(crate) async fn lock(&mut self, parameters: &[Value], query: &LockingQuery) -> Result<RecordBatch> {
+        self.refresh().await?;
+        let statement = self.statement.with_typed_parameters(parameters);
+        let moves = self.transaction().isolation().moves_with_statements();
+        let transaction = self.transaction_mut();
+        for attempt in 0.. {
+            match Box::pin(lock_and_read(&statement, transaction, query)).await {
+                Err(error) if moves && error.is_conflict() && attempt < RERUNS_MAX => transaction.refresh().await?,
+                result => return result,
+            }
+        }
+        Err(Error::internal("counting attempts ended"))
+    }
+
+    pub(crate) async fn commit(&mut self) -> Result<()> {
+        let ended = match self.transaction.take() {
+            Some(transaction) => Box::pin(self.shared.commit_now(transaction, self.statement)).await,
+            None => Ok(()),
+        };
+        self.begin().await;
+        ended
+    }
+
+    pub(crate) async fn rollback(&mut self) -> Result<()> {
+        if let Some(transaction) = self.transaction.take() {
+            transaction.rollback();
+        }
+        self.shared.deferred.lock().clear();
+        self.begin().await;
+        Ok(())
+    }
+
+    async fn begin(&mut self) {
+        self.has_ended = true;
+        let options = self.modes.options(self.statement.settings.lock_timeout);
+        self.transaction = Some(self.shared.database.store().begin_with(options).await);
+    }
+}
+
+impl Shared {
+    /// Whether a query calls functions in a way that lets them change rows: once, before its rows are looked at.
+    pub(super) fn calls_first(&self, transaction: &TransactionState, statement: &Statement<'_>, query: &Query) -> bool {
+        let routines = self.database.routines();
+        let view = self.planning_view(transaction);
+        if !view.catalog().objects().any(|object| object.kind == ObjectKind::Routine) {
+            return false;
+        }
+        let context = &statement.context(view);
+        let compiler = Compiler { context, routines };
+        let in_list = rowless_items(query).is_some_and(|items| items.iter().any(|item| compiler.calls_routine(item)));
+        in_list || compiler.reads_routine(query)
+    }
+
+    pub(super) async fn run_routine(
+        &self,
+        state: &mut TransactionState,
+        statement: &Statement<'_>,
+        what: RoutineStatement,
+    ) -> Result<StatementResult> {
+        let mut attempts = 0;
+        loop {
+            let Taken { mut transaction, frame, commits } = self.take_any(state, statement).await?;
+            let modes = frame.modes;
+            transaction.expect_reruns(commits || transaction.isolation().moves_with_statements());
+            // A savepoint makes the first change copy what was changed before: only where it is used.
+            let start = commits.then(|| transaction.savepoint());
+            let (result, has_ended) = loop {
+                let changing = Changing {
+                    shared: self,
+                    statement,
+                    transaction: Some(transaction),
+                    modes,
+                    may_end: commits && !matches!(what, RoutineStatement::Query(_)),
+                    has_ended: false,
+                    reruns: commits,
+                };
+                let routines = Arc::clone(self.database.routines());
+                let mut execution = Execution::new(Access::Changing(changing), routines);
+                let result = statement.deadline.limit(run(&mut execution, statement, &what)).await;
+                let Access::Changing(Changing { transaction: left, has_ended, .. }) = execution.into_access() else {
+                    return Err(Error::internal("a call lost its transaction"));
+                };
+                transaction = left.ok_or_else(|| Error::internal("a call lost its transaction"))?;
+                match (&result, &start) {
+                    (Err(error), Some(start)) if error.is_conflict() && !has_ended && attempts < RERUNS_MAX => {
+                        attempts += 1;
+                        transaction.undo_to(start);
+                        transaction.refresh().await?;
+                    }
+                    _ => break (result, has_ended),
+                }
+            };
+            let result = result?;
+            match self.give_back(state, statement, Taken { transaction, frame, commits }).await {
+                Err(error) if commits && !has_ended && error.is_conflict() && attempts < RERUNS_MAX => attempts += 1,
+                ended => return ended.map(|()| result),
+            }
+        }
+    }
+
+    /// As [`take`](Self::take), for a statement that may turn out to change nothing.
+    async fn take_any(&self, state: &mut TransactionState, statement: &Statement<'_>) -> Result<Taken> {
+        state.require_not_failed()?;
+        let (store, lock_timeout) = (self.database.store(), statement.settings.lock_timeout);
+        let taken = match state.take(store, lock_timeout).await? {
+            Some(taken) => taken,
+            None => {
+                let frame = Frame::new(statement.settings.default_modes);
+                let transaction = store.begin_with(frame.modes.options(lock_timeout)).await;
+                Taken { transaction, frame, commits: true }
+            }
+        };
+        self.publish(state);
+        Ok(taken)
+    }
+}
+
+/// The parameters of a statement as inputs.
+pub(crate) fn parameter_types(parameters: &[Value]) -> InputTypes {
+    parameters.iter().map(Value::data_type).collect()
+}
+
+async fn run(
+    execution: &mut Execution<'_>,
+    statement: &Statement<'_>,
+    what: &RoutineStatement,
+) -> Result<StatementResult> {
+    let routines = Arc::clone(statement.database.routines());
+    let types = parameter_types(statement.parameters);
+    let inputs: Vec<Datum> = statement.parameters.iter().map(Datum::of).collect();
+    match what {
+        RoutineStatement::Call(function) => {
+            let compiled = compile_call(function.clone(), types, &execution.context(), &routines)?;
+            let Ran { rows: _, returned } = execution.run(&compiled, &inputs).await?;
+            match returned {
+                None => Ok(StatementResult::Done(Completion::new("CALL"))),
+                Some(mut rows) => {
+                    let shape = Arc::clone(rows.shape());
+                    let values = rows.next().await?.unwrap_or_default();
+                    let batch = batch_of(&shape, &[values])?;
+                    Ok(StatementResult::Rows(RecordStream::made(&batch.schema(), vec![batch])?))
+                }
+            }
+        }
+        RoutineStatement::Do { language, body } => {
+            let program = anonymous(&routines.languages, language, body)?;
+            match execution.run_program(&program).await? {
+                Outcome::Nothing => Ok(StatementResult::Done(Completion::new("DO"))),
+                _ => Err(Error::internal("a block that returned something")),
+            }
+        }
+        RoutineStatement::Query(query) => {
+            let compiled = CompiledStatement::of_query(Query::clone(query), types, &execution.context(), &routines)?;
+            match &compiled.kind {
+                Kind::Values(_) => {
+                    let mut rows = execution.open(&compiled, &inputs).await?;
+                    let shape = Arc::clone(rows.shape());
+                    let values = rows.next().await?.unwrap_or_default();
+                    let batch = batch_of(&shape, &[values])?;
+                    Ok(StatementResult::Rows(RecordStream::made(&batch.schema(), vec![batch])?))
+                }
+                _ => {
+                    let ready = execution.plan(&compiled, &inputs).await?;
+                    Ok(StatementResult::Rows(statement.start(ready)))
+                }
+            }
+        }
+    }
+}
+
+/// The program of a DO block.
+pub(crate) fn anonymous(languages: &[Arc<dyn Language>], language: &str, body: &str) -> Result<Arc<dyn Program>> {
+    let found = languages.iter().find(|known| known.name() == language);
+    let language = found.ok_or_else(|| crate::routine::definition::no_language(language, languages))?;
+    if language.name() == "sql" {
+        return Err(Error::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            "language \"sql\" does not support inline code execution",
+        ));
+    }
+    language.compile(&Source {
+        name: "inline_code_block".to_owned(),
+        signature: "inline_code_block".to_owned(),
+        is_procedure: true,
+        parameters: Vec::new(),
+        returns: Returns::Void,
+        names_columns: false,
+        body: body.to_owned(),
+    })
+}
+
+/// The types that a CALL's parameters should have, and the columns it answers with, for those who prepare one.
+pub(crate) fn describe_call(
+    context: &StatementContext,
+    routines: &crate::routine::registry::Routines,
+    function: &Function,
+    parameters: usize,
+) -> Result<(Vec<Option<DataType>>, Option<arrow::datatypes::SchemaRef>)> {
+    let unknown = vec![DataType::Null; parameters];
+    let compiled = compile_call(function.clone(), unknown, context, routines)?;
+    let Kind::Call { routine, arguments, .. } = &compiled.kind else {
+        return Err(Error::internal("a CALL that is none"));
+    };
+    let mut types = vec![None; parameters];
+    for argument in arguments {
+        if let Some(input) = argument.value.as_input()
+            && let Some(place) = types.get_mut(input)
+        {
+            *place = Some(argument.wanted.data_type.clone());
+        }
+    }
+    Ok((types, routine.output_shape().map(|shape| schema_of(&shape))))
+}

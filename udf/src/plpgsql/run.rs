@@ -1,0 +1,350 @@
+//! Running instructions: one loop over them, with the frame, the loops and the open blocks of one call.
+//!
+//! Invariant: an error leaves the call, or goes on in the handler of the innermost block that has one for it; the block's
+//! changes are undone before. What a routine does not handle keeps its SQLSTATE and message, and gets a line that says
+//! where it was.
+
+mod assign;
+mod report;
+mod results;
+mod statements;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use rustydb_engine::routine::{
+    CompiledExpression, CompiledStatement, Datum, Execution, Names, Outcome, Ran, Rows, Savepoint, Source, SqlType,
+};
+use rustydb_engine::{Error, Result};
+
+use super::code::{Code, FOUND, HandlerCode, Instruction, Number, Place};
+use super::conditions::matches;
+use super::frame::{Bound, Cell, Kind, LinkedCode, Record, Sight};
+use crate::linked::Linked;
+
+/// One call of a routine.
+pub(super) struct Call<'c> {
+    source: &'c Source,
+    code: &'c Code,
+    cache: &'c Linked<LinkedCode>,
+    names: Names,
+    linked: Arc<LinkedCode>,
+    frame: Vec<Cell>,
+    loops: Vec<Option<LoopState>>,
+    blocks: Vec<OpenBlock<'c>>,
+    /// The errors that are being handled, the innermost last.
+    handled: Vec<Error>,
+    rows: Vec<Vec<Datum>>,
+    rows_bytes: usize,
+    row_count: u64,
+}
+
+struct OpenBlock<'c> {
+    handlers: &'c [HandlerCode],
+    start: Option<Savepoint>,
+    handled: usize,
+}
+
+enum LoopState {
+    Integer { current: i64, last: i64, step: i64, any: bool },
+    Rows { rows: Box<Rows>, any: bool },
+    Array { values: VecDeque<Datum>, element: DataType, any: bool },
+}
+
+/// What an instruction leads to.
+enum Flow {
+    Next,
+    To(usize),
+    Return(Outcome),
+}
+
+impl<'c> Call<'c> {
+    pub(super) fn new(
+        source: &'c Source,
+        code: &'c Code,
+        cache: &'c Linked<LinkedCode>,
+        execution: &Execution<'_>,
+        arguments: Vec<Datum>,
+    ) -> Result<Self> {
+        let names = execution.names();
+        let linked = cache.get(&names, || LinkedCode::new(code, execution))?;
+        let frame = (0..code.variables.len()).map(|variable| linked.empty(variable)).collect();
+        let mut call = Call {
+            source,
+            code,
+            cache,
+            names,
+            linked,
+            frame,
+            loops: (0..code.loops).map(|_| None).collect(),
+            blocks: Vec::new(),
+            handled: Vec::new(),
+            rows: Vec::new(),
+            rows_bytes: 0,
+            row_count: 0,
+        };
+        call.frame[FOUND] = Cell::Scalar(Datum::Bool(false));
+        for (variable, value) in code.inputs.iter().zip(arguments) {
+            call.frame[*variable] = match &call.linked.kinds[*variable] {
+                Kind::Scalar(_) => Cell::Scalar(value),
+                Kind::Row(shape) => {
+                    Cell::Record(Some(Record { shape: Arc::clone(shape), values: shape.from_row(&value)? }))
+                }
+                Kind::Record | Kind::Dynamic => return Err(Error::raised("XX000", "a parameter of no type")),
+            };
+        }
+        Ok(call)
+    }
+
+    /// Runs the body to its end.
+    pub(super) async fn run(&mut self, execution: &mut Execution<'_>) -> Result<Outcome> {
+        let mut at = 0;
+        loop {
+            match self.step(execution, at).await {
+                Ok(Flow::Next) => at += 1,
+                Ok(Flow::To(to)) => at = to,
+                Ok(Flow::Return(outcome)) => {
+                    while self.blocks.pop().is_some() {
+                        execution.end_block();
+                    }
+                    return Ok(outcome);
+                }
+                Err(error) => match self.handle(execution, error, at)? {
+                    Some(handler) => at = handler,
+                    None => return Err(Error::raised("XX000", "an error got lost")),
+                },
+            }
+        }
+    }
+
+    /// Finds the handler for an error and goes back to where its block began; fails if there is none.
+    fn handle(&mut self, execution: &mut Execution<'_>, error: Error, at: usize) -> Result<Option<usize>> {
+        let (line, what) = self.code.places[at];
+        let signature = &self.source.signature;
+        let error = error.in_routine(&match what {
+            "" => format!("PL/pgSQL function {signature}"),
+            what if what.starts_with("statement block local") => {
+                format!("PL/pgSQL function {signature} line {line} during {what}")
+            }
+            what => format!("PL/pgSQL function {signature} line {line} at {what}"),
+        });
+        let may_handle = execution.may_handle(&error);
+        while let Some(block) = self.blocks.pop() {
+            execution.undo_block(block.start);
+            let state = error.sqlstate();
+            let takes = |handler: &&HandlerCode| {
+                handler.conditions.iter().any(|condition| match condition {
+                    Some(condition) => matches(condition, state),
+                    None => !["57014", "P0004"].contains(&state),
+                })
+            };
+            if may_handle && let Some(handler) = block.handlers.iter().find(takes) {
+                self.frame[handler.state] = Cell::Scalar(Datum::text(state));
+                self.frame[handler.message] = Cell::Scalar(Datum::text(error.message()));
+                self.handled.truncate(block.handled);
+                self.handled.push(error);
+                return Ok(Some(handler.start));
+            }
+        }
+        Err(error)
+    }
+
+    async fn step(&mut self, execution: &mut Execution<'_>, at: usize) -> Result<Flow> {
+        let code = self.code;
+        match &code.instructions[at] {
+            Instruction::Initialise { variable, default } => {
+                self.frame[*variable] = self.linked.empty(*variable);
+                if let Some(default) = default {
+                    let place = Place { variable: *variable, field: None, subscript: None };
+                    self.assign_expression(execution, &place, *default).await?;
+                }
+            }
+            Instruction::Assign { target, value } => self.assign_expression(execution, target, *value).await?,
+            Instruction::Jump(to) => return Ok(Flow::To(*to)),
+            Instruction::Repeat(to) => {
+                execution.pause().await?;
+                return Ok(Flow::To(*to));
+            }
+            Instruction::JumpUnless { condition, to } => {
+                if !self.truth(execution, *condition).await? {
+                    return Ok(Flow::To(*to));
+                }
+            }
+            Instruction::ForInteger { number, variable, bounds, exit } => {
+                if !self.begin_integers(execution, *number, *variable, bounds).await? {
+                    return Ok(Flow::To(*exit));
+                }
+            }
+            Instruction::ForRows { number, query } => {
+                let rows = self.open(execution, query).await?;
+                self.loops[*number] = Some(LoopState::Rows { rows: Box::new(rows), any: false });
+            }
+            Instruction::ForArray { number, array } => {
+                let (value, data_type) = self.evaluate(execution, *array).await?;
+                let Some(values) = SqlType::elements(&value)? else {
+                    return Err(Error::raised("22004", "FOREACH expression must not be null"));
+                };
+                let element = SqlType::plain(data_type).element().map_or(DataType::Null, |kind| kind.data_type);
+                self.loops[*number] = Some(LoopState::Array { values: values.into(), element, any: false });
+            }
+            Instruction::Next { number, targets, body } => {
+                execution.pause().await?;
+                if self.next_turn(execution, *number, targets).await? {
+                    return Ok(Flow::To(*body));
+                }
+            }
+            Instruction::EndLoop { number, sets_found } => {
+                let any = match self.loops[*number].take() {
+                    Some(
+                        LoopState::Integer { any, .. } | LoopState::Rows { any, .. } | LoopState::Array { any, .. },
+                    ) => any,
+                    None => false,
+                };
+                if *sets_found {
+                    self.set_found(any);
+                }
+            }
+            Instruction::Run { statement, into, is_call } => {
+                self.run_statement(execution, *statement, into.as_ref(), *is_call).await?;
+            }
+            Instruction::Perform(statement) => {
+                let bound = self.statement(execution, *statement)?;
+                let inputs = bound.values(&self.frame, &[])?;
+                let Ran { rows, .. } = execution.run(&bound.compiled, &inputs).await?;
+                self.row_count = rows;
+                self.set_found(rows > 0);
+                self.relink(execution)?;
+            }
+            Instruction::Execute { command, using, into } => {
+                self.execute(execution, *command, using, into.as_ref()).await?;
+            }
+            Instruction::Return(value) => return self.return_value(execution, *value).await.map(Flow::Return),
+            Instruction::ReturnNext(value) => self.return_next(execution, *value).await?,
+            Instruction::ReturnQuery(query) => self.return_query(execution, query).await?,
+            Instruction::Raise(raise) => self.raise(execution, raise).await?,
+            Instruction::RaiseAgain => {
+                let unhandled = || {
+                    let message = "RAISE without parameters cannot be used outside an exception handler";
+                    Error::raised("0Z002", message)
+                };
+                return Err(self.handled.last().cloned().unwrap_or_else(unhandled));
+            }
+            Instruction::Assert { condition, message } => {
+                let (value, _) = self.evaluate(execution, *condition).await?;
+                if value != Datum::Bool(true) {
+                    let message = match message {
+                        Some(message) => Some(self.text(execution, *message).await?).flatten(),
+                        None => None,
+                    };
+                    return Err(Error::raised("P0004", message.unwrap_or_else(|| "assertion failed".to_owned())));
+                }
+            }
+            Instruction::Diagnose { stacked, items } => self.diagnose(execution, *stacked, items, at).await?,
+            Instruction::BeginBlock(handlers) => {
+                let start = execution.begin_block();
+                self.blocks.push(OpenBlock { handlers, start, handled: self.handled.len() });
+            }
+            Instruction::EndBlock => {
+                self.blocks.pop();
+                execution.end_block();
+            }
+            Instruction::EndHandler => drop(self.handled.pop()),
+            Instruction::NoCase => {
+                return Err(Error::raised("20000", "case not found").with_hint("CASE statement is missing ELSE part."));
+            }
+            Instruction::Commit => {
+                execution.commit().await?;
+                self.relink(execution)?;
+            }
+            Instruction::Rollback => {
+                execution.rollback().await?;
+                self.relink(execution)?;
+            }
+            Instruction::End => return self.end().map(Flow::Return),
+        }
+        Ok(Flow::Next)
+    }
+
+    fn set_found(&mut self, found: bool) {
+        self.frame[FOUND] = Cell::Scalar(Datum::Bool(found));
+    }
+
+    /// After something that may have changed what names mean.
+    fn relink(&mut self, execution: &Execution<'_>) -> Result<()> {
+        if !execution.means(&self.names) {
+            self.names = execution.names();
+            self.linked = self.cache.get(&self.names, || LinkedCode::new(self.code, execution))?;
+        }
+        Ok(())
+    }
+
+    fn expression(&self, execution: &Execution<'_>, number: Number) -> Result<Arc<Bound<CompiledExpression>>> {
+        let slot = &self.linked.expressions[number];
+        if let Some(bound) = slot.get(|bound| bound.fits(&self.frame)) {
+            return Ok(bound);
+        }
+        let (expression, scope) = &self.code.expressions[number];
+        let mut sight = Sight::new(self.code, &self.linked, &self.frame, *scope);
+        let compiled = execution.expression(expression, &mut sight)?;
+        Ok(slot.put(sight.bind(compiled)))
+    }
+
+    fn statement(&self, execution: &Execution<'_>, number: Number) -> Result<Arc<Bound<CompiledStatement>>> {
+        let slot = &self.linked.statements[number];
+        if let Some(bound) = slot.get(|bound| bound.fits(&self.frame)) {
+            return Ok(bound);
+        }
+        let (statement, scope) = &self.code.statements[number];
+        let mut sight = Sight::new(self.code, &self.linked, &self.frame, *scope);
+        let compiled = execution.statement(statement, &mut sight)?;
+        Ok(slot.put(sight.bind(compiled)))
+    }
+
+    /// The value of an expression and its type.
+    async fn evaluate(&mut self, execution: &mut Execution<'_>, number: Number) -> Result<(Datum, DataType)> {
+        let bound = self.expression(execution, number)?;
+        let value = self.value_of(execution, &bound).await?;
+        Ok((value, bound.compiled.data_type().clone()))
+    }
+
+    async fn value_of(&mut self, execution: &mut Execution<'_>, bound: &Bound<CompiledExpression>) -> Result<Datum> {
+        let inputs = bound.values(&self.frame, &[])?;
+        match bound.compiled.evaluate_now(&inputs) {
+            Some(value) => Ok(value),
+            None => execution.evaluate(&bound.compiled, &inputs).await,
+        }
+    }
+
+    async fn truth(&mut self, execution: &mut Execution<'_>, number: Number) -> Result<bool> {
+        let bound = self.expression(execution, number)?;
+        match self.value_of(execution, &bound).await? {
+            Datum::Bool(truth) => Ok(truth),
+            Datum::Null => Ok(false),
+            other => {
+                let boolean = SqlType::plain(DataType::Boolean);
+                Ok(boolean.assign(other, bound.compiled.data_type())? == Datum::Bool(true))
+            }
+        }
+    }
+
+    /// The value of an expression as text.
+    async fn text(&mut self, execution: &mut Execution<'_>, number: Number) -> Result<Option<String>> {
+        let (value, data_type) = self.evaluate(execution, number).await?;
+        text_of(&value, &data_type)
+    }
+
+    async fn integer(&mut self, execution: &mut Execution<'_>, number: Number, what: &str) -> Result<i64> {
+        let (value, data_type) = self.evaluate(execution, number).await?;
+        match SqlType::plain(DataType::Int32).assign(value, &data_type)?.as_int() {
+            Some(value) => Ok(value),
+            None => Err(Error::raised("22004", format!("{what} of FOR loop cannot be null"))),
+        }
+    }
+}
+
+/// A value as text.
+fn text_of(value: &Datum, data_type: &DataType) -> Result<Option<String>> {
+    let text = SqlType::text().assign(value.clone(), data_type)?;
+    Ok(text.as_text().map(str::to_owned))
+}

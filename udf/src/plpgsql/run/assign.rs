@@ -1,0 +1,196 @@
+//! Assignment: to variables, fields, elements, and of whole rows.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use rustydb_engine::routine::{Datum, Execution, Shape, SqlType};
+use rustydb_engine::{Error, Result};
+
+use super::Call;
+use crate::plpgsql::code::{Number, Place};
+use crate::plpgsql::frame::{Cell, Kind, Record};
+
+/// Text in a variable; more is a mistake that would only fill the memory.
+const TEXT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+impl Call<'_> {
+    pub(super) async fn assign_expression(
+        &mut self,
+        execution: &mut Execution<'_>,
+        place: &Place,
+        value: Number,
+    ) -> Result<()> {
+        let bound = self.expression(execution, value)?;
+        let value = self.value_of(execution, &bound).await?;
+        let data_type = bound.compiled.data_type();
+        if let (Place { variable, field: None, subscript: None }, Kind::Scalar(sql_type)) =
+            (place, &self.linked.kinds[place.variable])
+            && sql_type.takes_as_is(data_type)
+            && !matches!(value, Datum::Null | Datum::Text(_))
+        {
+            self.frame[*variable] = Cell::Scalar(value);
+            return Ok(());
+        }
+        self.assign(execution, place, value, data_type).await
+    }
+
+    pub(super) async fn assign(
+        &mut self,
+        execution: &mut Execution<'_>,
+        place: &Place,
+        value: Datum,
+        data_type: &DataType,
+    ) -> Result<()> {
+        let Place { variable, field, subscript } = place;
+        let subscript = match subscript {
+            Some(subscript) => Some(self.integer(execution, *subscript, "subscript").await?),
+            None => None,
+        };
+        if let Datum::Text(text) = &value
+            && text.len() > TEXT_BYTES_MAX
+        {
+            return Err(Error::raised("54000", format!("a text of more than {TEXT_BYTES_MAX} bytes")));
+        }
+        let linked = Arc::clone(&self.linked);
+        match (&linked.kinds[*variable], field) {
+            (Kind::Scalar(sql_type), None) => {
+                let before = match &self.frame[*variable] {
+                    Cell::Scalar(before) => before,
+                    Cell::Record(_) => return Err(Error::raised("XX000", "a variable that is something else")),
+                };
+                let value = changed(sql_type, before, subscript, value, data_type)?;
+                if value.is_null() && self.code.variables[*variable].not_null {
+                    let name = &self.code.variables[*variable].name;
+                    return Err(Error::raised(
+                        "22004",
+                        format!("null value cannot be assigned to variable \"{name}\" declared NOT NULL"),
+                    ));
+                }
+                self.frame[*variable] = Cell::Scalar(value);
+            }
+            (Kind::Scalar(_), Some(_)) => {
+                let name = &self.code.variables[*variable].name;
+                return Err(Error::raised("42601", format!("\"{name}\" is no record")));
+            }
+            (Kind::Dynamic, _) => {
+                let shape = Shape { names: vec![String::new()], types: vec![SqlType::plain(data_type.clone())] };
+                self.frame[*variable] = Cell::Record(Some(Record { shape: Arc::new(shape), values: vec![value] }));
+            }
+            (Kind::Row(_) | Kind::Record, Some(field)) => {
+                let name = &self.code.variables[*variable].name;
+                let Cell::Record(Some(record)) = &mut self.frame[*variable] else {
+                    return Err(Error::raised("55000", format!("record \"{name}\" is not assigned yet")));
+                };
+                let Some(position) = record.shape.position(field) else {
+                    return Err(Error::raised("42703", format!("record \"{name}\" has no field \"{field}\"")));
+                };
+                let sql_type = &record.shape.types[position];
+                let value = changed(sql_type, &record.values[position], subscript, value, data_type)?;
+                record.values[position] = value;
+            }
+            (kind @ (Kind::Row(_) | Kind::Record), None) => {
+                let Some(given) = SqlType::plain(data_type.clone()).shape() else {
+                    if value.is_null() {
+                        self.frame[*variable] = linked.empty(*variable);
+                        return Ok(());
+                    }
+                    return Err(Error::raised("42804", "cannot assign non-composite value to a record variable"));
+                };
+                let values = given.from_row(&value)?;
+                let record = fit_row(kind, Arc::new(given), values)?;
+                self.frame[*variable] = Cell::Record(Some(record));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a row into targets; without a row they become NULL.
+    pub(super) async fn assign_row(
+        &mut self,
+        execution: &mut Execution<'_>,
+        targets: &[Place],
+        shape: &Arc<Shape>,
+        row: Option<Vec<Datum>>,
+    ) -> Result<()> {
+        if let [Place { variable, field: None, subscript: None }] = targets {
+            let linked = Arc::clone(&self.linked);
+            let kind = &linked.kinds[*variable];
+            if matches!(kind, Kind::Row(_) | Kind::Record) {
+                let values = row.unwrap_or_else(|| shape.types.iter().map(|_| Datum::Null).collect());
+                self.frame[*variable] = Cell::Record(Some(fit_row(kind, Arc::clone(shape), values)?));
+                return Ok(());
+            }
+        }
+        let mut values = row.unwrap_or_default().into_iter();
+        for (column, target) in targets.iter().enumerate() {
+            let (value, data_type) = match (values.next(), shape.types.get(column)) {
+                (Some(value), Some(kind)) => (value, &kind.data_type),
+                _ => (Datum::Null, &DataType::Null),
+            };
+            self.assign(execution, target, value, data_type).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A value that a variable gets: all of it, or one element of its array.
+pub(super) fn changed(
+    sql_type: &SqlType,
+    before: &Datum,
+    subscript: Option<i64>,
+    value: Datum,
+    data_type: &DataType,
+) -> Result<Datum> {
+    let Some(subscript) = subscript else { return sql_type.assign(value, data_type) };
+    let Some(element) = sql_type.element() else {
+        let message = format!("cannot subscript type {} because it does not support subscripting", sql_type.name());
+        return Err(Error::raised("42804", message));
+    };
+    let value = element.assign(value, data_type)?;
+    let mut elements = SqlType::elements(before)?.unwrap_or_default();
+    let place = match usize::try_from(subscript) {
+        Ok(place @ 1..=1_000_000) => place - 1,
+        _ => return Err(Error::raised("2202E", format!("array subscript {subscript} out of range"))),
+    };
+    if elements.len() <= place {
+        elements.resize(place + 1, Datum::Null);
+    }
+    elements[place] = value;
+    sql_type.array(&elements)
+}
+
+/// A row as a variable of a kind holds it.
+pub(super) fn fit_row(kind: &Kind, given: Arc<Shape>, values: Vec<Datum>) -> Result<Record> {
+    match kind {
+        Kind::Row(shape) => {
+            // As in PL/pgSQL: what is too much is ignored, what is missing is NULL.
+            let mut fitted = Vec::with_capacity(shape.types.len());
+            let mut values = values.into_iter().zip(&given.types);
+            for wanted in &shape.types {
+                fitted.push(match values.next() {
+                    Some((value, from)) => wanted.assign(value, &from.data_type)?,
+                    None => Datum::Null,
+                });
+            }
+            Ok(Record { shape: Arc::clone(shape), values: fitted })
+        }
+        _ => Ok(Record { shape: given, values }),
+    }
+}
+
+/// A row of the columns that a function returns.
+pub(super) fn fit_values(wanted: &Shape, given: &Shape, values: Vec<Datum>) -> Result<Vec<Datum>> {
+    if wanted.types.len() != values.len() {
+        return Err(wrong_columns(wanted, given));
+    }
+    let pairs = values.into_iter().zip(&wanted.types).zip(&given.types);
+    pairs.map(|((value, wanted), given)| wanted.assign(value, &given.data_type)).collect()
+}
+
+pub(super) fn wrong_columns(wanted: &Shape, given: &Shape) -> Error {
+    Error::raised("42804", "structure of query does not match function result type").with_detail(format!(
+        "Number of returned columns ({}) does not match expected column count ({}).",
+        given.types.len(),
+        wanted.types.len()
+    ))
+}
