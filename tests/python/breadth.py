@@ -70,6 +70,11 @@ class Workload:
             cursor.execute(f"CREATE TABLE {table} ({', '.join(declared)}, PRIMARY KEY ({key}))")
             cursor.adbc_ingest(table, self.oracle.execute(f"FROM {table}").to_arrow_reader(), mode="append")
 
+    def tables_in_order(self, cursor, number):
+        """The tables in a text's plan."""
+        plan = rows(cursor, "EXPLAIN " + self.texts[number])[-1][1]
+        return re.findall(r"ColumnScanExec: table=public\.(\w+)", plan)
+
     def check(self, cursor, number):
         """Runs a text on both and fails with the first difference."""
         text = self.texts[number].strip().rstrip(";").strip()

@@ -190,7 +190,7 @@ pub(crate) fn fresh_copy(plan: Arc<dyn ExecutionPlan>) -> DataFusionResult<Arc<d
     plan.transform_up(|operator| {
         let fresh = operator.reset_state()?;
         Ok(Transformed::yes(match fresh.downcast_ref::<AggregateExec>() {
-            Some(aggregate) if aggregate.dynamic_filter_expr().is_some() => with_fresh_filter(aggregate)?,
+            Some(aggregate) if !aggregate.dynamic_expressions_produced().is_empty() => with_fresh_filter(aggregate)?,
             _ => fresh,
         }))
     })
