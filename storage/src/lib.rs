@@ -40,6 +40,7 @@ mod manifest;
 mod memtable;
 mod objects;
 mod options;
+mod point;
 mod range;
 mod scan;
 mod segment;
@@ -58,19 +59,20 @@ pub use catalog::{
     TableDef, TableId,
 };
 pub use check::{CheckReport, Finding, check};
-pub use encoding::canonical_type;
+pub use encoding::{RowWriter, canonical_type};
 pub use error::{Error, Result};
 pub use files::MemoryFiles;
 pub use locks::LockWait;
 pub use objects::{ObjectDef, ObjectId, ObjectKind};
 pub use options::{Location, StoreOptions};
+pub use point::{FoundRow, KeyRange, RangeWindow};
 pub use range::{RangeBound, RangeRequest};
 pub use rustydb_txn::{Isolation, LockMode};
 pub use scan::{CompareOp, DynamicFilter, Filter, RowPredicate, ScanRequest, ScanUnit, UnitReader};
 pub use sequence::{SequenceSpec, SequenceState};
 pub use statistics::{ColumnStatistics, TableStatistics};
 pub use store::{MemoryUsage, Store};
-pub use transaction::{Durability, RowLock, Savepoint, Transaction, TransactionOptions};
+pub use transaction::{Change, Durability, RowLock, Savepoint, Transaction, TransactionOptions};
 pub use view::ReadView;
 
 /// Rows of a block: the unit of Parquet pages, cached columns and scan batches.

@@ -20,7 +20,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::physical::Physical;
-use super::row::RowLayout;
+use super::row::{RawValue, RowLayout};
 use crate::error::{Error, Result};
 
 /// Longest key, in encoded bytes: keys are kept in memory, by the memtable and the key indexes.
@@ -141,38 +141,44 @@ impl KeyEncoder {
     /// Appends the key of an encoded row to `key`.
     pub(crate) fn append_row(&self, layout: &RowLayout, row: &[u8], key: &mut Vec<u8>) -> Result<()> {
         let beginning = key.len();
-        for ((column, physical), nullable) in self.columns.iter().zip(&self.physicals).zip(&self.nullable) {
-            let value = layout.value(row, *column);
-            if *nullable {
-                key.push(if value.is_some() { PRESENT } else { NULL });
-            }
-            let Some(value) = value else {
-                if *nullable {
-                    continue;
-                }
-                return Err(Error::Internal(format!("NULL in key column {column}")));
-            };
-            let start = key.len();
-            match physical {
-                Physical::Variable => escape(value, key),
-                Physical::Boolean | Physical::Fixed(_) => key.extend_from_slice(value),
-                Physical::Unsigned(_) => key.extend(value.iter().rev()),
-                Physical::Signed(_) | Physical::Decimal64 | Physical::Decimal128 => {
-                    key.extend(value.iter().rev());
-                    key[start] ^= 0x80;
-                }
-                Physical::Float32 => {
-                    let bits = value.try_into().map_err(|_| Error::Internal("a float of other than 4 bytes".into()))?;
-                    key.extend_from_slice(&ordered_f32(f32::from_le_bytes(bits)).to_be_bytes());
-                }
-                Physical::Float64 => {
-                    let bits = value.try_into().map_err(|_| Error::Internal("a float of other than 8 bytes".into()))?;
-                    key.extend_from_slice(&ordered_f64(f64::from_le_bytes(bits)).to_be_bytes());
-                }
-                Physical::Interval => return Err(Error::Internal("an interval in a key".into())),
-            }
+        for (part, column) in self.columns.iter().enumerate() {
+            self.encode_part(part, layout.value(row, *column), key)?;
         }
         check_length(key.len() - beginning)
+    }
+
+    /// Appends the value of one key column, as a row has it, to the parts of the key before it.
+    pub(crate) fn encode_part(&self, part: usize, value: RawValue<'_>, key: &mut Vec<u8>) -> Result<()> {
+        let nullable = self.nullable[part];
+        if nullable {
+            key.push(if value.is_some() { PRESENT } else { NULL });
+        }
+        let Some(value) = value else {
+            if nullable {
+                return Ok(());
+            }
+            return Err(Error::Internal(format!("NULL in key column {}", self.columns[part])));
+        };
+        let start = key.len();
+        match self.physicals[part] {
+            Physical::Variable => escape(value, key),
+            Physical::Boolean | Physical::Fixed(_) => key.extend_from_slice(value),
+            Physical::Unsigned(_) => key.extend(value.iter().rev()),
+            Physical::Signed(_) | Physical::Decimal64 | Physical::Decimal128 => {
+                key.extend(value.iter().rev());
+                key[start] ^= 0x80;
+            }
+            Physical::Float32 => {
+                let bits = value.try_into().map_err(|_| Error::Internal("a float of other than 4 bytes".into()))?;
+                key.extend_from_slice(&ordered_f32(f32::from_le_bytes(bits)).to_be_bytes());
+            }
+            Physical::Float64 => {
+                let bits = value.try_into().map_err(|_| Error::Internal("a float of other than 8 bytes".into()))?;
+                key.extend_from_slice(&ordered_f64(f64::from_le_bytes(bits)).to_be_bytes());
+            }
+            Physical::Interval => return Err(Error::Internal("an interval in a key".into())),
+        }
+        Ok(())
     }
 
     /// Whether any column of an encoded row's key is NULL.
@@ -208,6 +214,17 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
+    /// Keys that were encoded one by one.
+    pub(crate) fn of<'a>(keys: impl IntoIterator<Item = &'a [u8]>) -> Result<Keys> {
+        let mut gathered = Keys { bytes: Vec::new(), rows: 0, bounds: Bounds::Ends(Vec::new()) };
+        for key in keys {
+            let start = gathered.bytes.len();
+            gathered.bytes.extend_from_slice(key);
+            gathered.end_row(start)?;
+        }
+        Ok(gathered)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.rows
     }

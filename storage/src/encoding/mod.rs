@@ -11,6 +11,7 @@ mod row;
 
 pub(crate) use keys::{KeyEncoder, Keys, format_key};
 pub(crate) use row::RowLayout;
+pub use row::RowWriter;
 
 pub(crate) use physical::DECIMAL64_PRECISION;
 pub use physical::canonical_type;

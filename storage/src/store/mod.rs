@@ -36,7 +36,7 @@ pub(crate) use commit::{Commit, Structure};
 pub(crate) use publication::Publication;
 pub(crate) use version::{Place, Segments, Version};
 
-use crate::catalog::{IndexId, TableId};
+use crate::catalog::{Catalog, IndexId, TableId};
 use crate::column_cache::{ColumnCache, ColumnSource};
 use crate::error::{Error, Result};
 use crate::files::{DirectoryLock, FileObjects, Files, LocalFiles};
@@ -262,6 +262,11 @@ impl Store {
         Transaction::new(Arc::new(snapshot), Control::new(&options, serial))
     }
 
+    /// The tables there are now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.inner.current.load().catalog)
+    }
+
     /// The newest committed state, to read.
     pub fn snapshot(&self) -> ReadView {
         self.begin().view()
@@ -413,6 +418,10 @@ impl Inner {
 
     pub(crate) fn new_row_ids(&self, count: usize) -> ArrayRef {
         row_id_array(self.next_row_id.fetch_add(count as u64, Ordering::Relaxed), count)
+    }
+
+    pub(crate) fn new_row_id(&self) -> u64 {
+        self.next_row_id.fetch_add(1, Ordering::Relaxed)
     }
 
     fn check_open(&self) -> Result<()> {

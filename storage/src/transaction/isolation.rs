@@ -30,7 +30,7 @@ use crate::store::Place;
 use crate::view::{ReadView, Snapshot};
 
 /// Tells the numbers of indexes from those of tables.
-const INDEX_SPACE: u64 = 1 << 63;
+pub(super) const INDEX_SPACE: u64 = 1 << 63;
 
 /// What a transaction is promised and how it behaves.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +108,7 @@ pub enum RowLock {
 }
 
 impl RowLock {
-    fn mode(self) -> LockMode {
+    pub(super) fn mode(self) -> LockMode {
         match self {
             RowLock::KeyShare => LockMode::RowKeyShare,
             RowLock::Share => LockMode::RowShared,

@@ -7,6 +7,7 @@
 
 mod isolation;
 mod objects;
+mod point;
 mod savepoint;
 mod writes;
 
@@ -19,6 +20,7 @@ use rustydb_txn::{Expectation, LockMode};
 
 pub(crate) use isolation::Control;
 pub use isolation::{RowLock, TransactionOptions};
+pub use point::Change;
 pub use savepoint::Savepoint;
 pub(crate) use writes::{PendingRow, TableWrites, Writes};
 

@@ -1,0 +1,369 @@
+//! Single rows and short ranges as bytes: the reads of the engine's row path.
+//!
+//! Rows come as the compact rows that memtables keep ([`RowWriter`] makes them), keys as encoded keys, and nothing on the
+//! way is an Arrow array, except when a row lies in a segment: then the columns asked for are decoded and put into a
+//! compact row, in which the others are NULL. A row that is found brings its place with it ([`FoundRow`]), so that a
+//! change of it does not look for it again.
+//!
+//! The functions are `async` because keys and columns of segments may have to be loaded; where nothing has to be, they
+//! end without waiting.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::catalog::{IndexId, TableDef};
+use crate::encoding::{KeyEncoder, Keys, RowWriter};
+use crate::error::{Error, Result};
+use crate::index::{Interval, successor};
+use crate::segment::Segment;
+use crate::store::Place;
+use crate::view::{Found, ReadView};
+
+impl TableDef {
+    /// The bytes of a column in a compact row of this table; `None` is NULL.
+    pub fn stored_value<'r>(&self, row: &'r [u8], column: usize) -> Option<&'r [u8]> {
+        // The layout was made with the table.
+        self.codec().ok().and_then(|codec| codec.rows.value(row, column))
+    }
+
+    /// Begins a compact row with the columns of [`storage_schema`](Self::storage_schema).
+    pub fn row_writer(&self) -> Result<RowWriter<'_>> {
+        Ok(self.codec()?.rows.writer())
+    }
+
+    /// The key of a compact row.
+    pub fn stored_key(&self, row: &[u8]) -> Result<Vec<u8>> {
+        let codec = self.codec()?;
+        let mut key = Vec::with_capacity(16);
+        codec.keys.encode_row(&codec.rows, row, &mut key)?;
+        Ok(key)
+    }
+}
+
+/// A range of keys of a table or of one of its indexes: leading columns by value, and bounds for the next.
+#[derive(Debug)]
+pub struct KeyRange<'a> {
+    encoder: &'a KeyEncoder,
+    index: Option<IndexId>,
+    parts: usize,
+    prefix: Vec<u8>,
+    interval: Option<Interval>,
+}
+
+impl<'a> KeyRange<'a> {
+    /// Begins a range of the primary key, or of the index at this position among the table's.
+    pub fn new(table: &'a TableDef, index: Option<usize>) -> Result<Self> {
+        let codec = table.codec()?;
+        let (encoder, index) = match index {
+            None => (&codec.keys, None),
+            Some(position) => match (codec.indexes.get(position), table.indexes.get(position)) {
+                (Some(encoder), Some(index)) => (encoder, Some(index.id)),
+                _ => return Err(Error::Internal(format!("table \"{}\" has no index {position}", table.name))),
+            },
+        };
+        Ok(KeyRange { encoder, index, parts: 0, prefix: Vec::with_capacity(16), interval: None })
+    }
+
+    /// Gives the next column a value (NULL finds NULL).
+    pub fn push(&mut self, value: Option<&[u8]>) -> Result<()> {
+        self.encoder.encode_part(self.parts, value, &mut self.prefix)?;
+        self.parts += 1;
+        Ok(())
+    }
+
+    /// Bounds the next column: its lower and upper end, each with whether it belongs to the range. Leaves out NULLs.
+    pub fn bound(&mut self, lower: Option<(&[u8], bool)>, upper: Option<(&[u8], bool)>) -> Result<()> {
+        let mut interval = Interval::of_prefix(&self.prefix);
+        if self.encoder.is_nullable(self.parts) {
+            let (present, null) = KeyEncoder::markers();
+            let end = |marker: u8| [&self.prefix[..], &[marker]].concat();
+            interval = Interval { low: end(present), high: Some(end(null)) };
+        }
+        let at = |value: &[u8]| {
+            let mut key = self.prefix.clone();
+            self.encoder.encode_part(self.parts, Some(value), &mut key).map(|()| key)
+        };
+        if let Some((value, inclusive)) = lower {
+            let at = at(value)?;
+            match inclusive {
+                true => interval.low = at,
+                false => match successor(&at) {
+                    Some(after) => interval.low = after,
+                    None => interval = Interval::empty(),
+                },
+            }
+        }
+        if let Some((value, inclusive)) = upper {
+            let at = at(value)?;
+            interval.high = if inclusive { successor(&at) } else { Some(at) };
+        }
+        if interval.high.as_ref().is_some_and(|high| *high < interval.low) {
+            interval.high = Some(interval.low.clone());
+        }
+        self.interval = Some(interval);
+        Ok(())
+    }
+
+    /// The key, if all of its columns have a value.
+    pub fn key(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    fn interval(&self) -> Interval {
+        self.interval.clone().unwrap_or_else(|| Interval::of_prefix(&self.prefix))
+    }
+}
+
+/// A row that is visible, and where it is.
+#[derive(Debug, Clone)]
+pub struct FoundRow {
+    /// The compact row. If it was in a segment, only the columns that were asked for have their values.
+    pub bytes: Bytes,
+    pub(crate) key: Box<[u8]>,
+    pub(crate) origin: Origin,
+}
+
+impl FoundRow {
+    /// Its key.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+}
+
+/// Where a row is.
+#[derive(Debug, Clone)]
+pub(crate) enum Origin {
+    /// Among the transaction's own pending rows.
+    Pending,
+    /// In a segment that the transaction staged.
+    Staged(Arc<Segment>, u32),
+    /// Committed, in a memtable.
+    Memory,
+    /// Committed, in a segment.
+    Segment(Arc<Segment>, u32),
+}
+
+/// A range on its way.
+struct Gathering<'a> {
+    table: &'a TableDef,
+    range: &'a KeyRange<'a>,
+    interval: Interval,
+    descending: bool,
+    /// At most so many rows of each place.
+    wanted: usize,
+    candidates: Vec<Candidate>,
+    /// How many places had rows; those of one place come in order.
+    places: usize,
+}
+
+/// A row of a range before its columns are read.
+struct Candidate {
+    order: Box<[u8]>,
+    /// `None`: `order` is the key.
+    key: Option<Box<[u8]>>,
+    row: Option<Bytes>,
+    origin: Origin,
+}
+
+impl ReadView {
+    /// The visible row with this key, with these columns of the storage schema.
+    pub async fn stored_row(&self, table: &TableDef, key: &[u8], columns: &[usize]) -> Result<Option<FoundRow>> {
+        self.note_key(table, key)?;
+        self.snapshot.version.load_keys(table.id, std::iter::once(key)).await?;
+        if let Some(writes) = self.writes.table(table.id) {
+            for segment in writes.staged.iter().filter(|segment| segment.meta.may_contain(key)) {
+                segment.load_keys().await?;
+            }
+        }
+        let (bytes, origin) = match self.find(table.id, key)? {
+            None => return Ok(None),
+            Some(Found::Pending(row)) => (row, Origin::Pending),
+            Some(Found::Committed(Place::Active | Place::Frozen, Some(row))) => (row, Origin::Memory),
+            Some(Found::Committed(Place::Segment(segment, row), _)) => {
+                (segment_row(table, &segment, row, columns).await?, Origin::Segment(segment, row))
+            }
+            Some(Found::Staged(segment, row)) => {
+                (segment_row(table, &segment, row, columns).await?, Origin::Staged(segment, row))
+            }
+            Some(Found::Committed(_, None)) => {
+                return Err(Error::Internal("a row in memory without its bytes".into()));
+            }
+        };
+        Ok(Some(FoundRow { bytes, key: key.into(), origin }))
+    }
+
+    fn note_key(&self, table: &TableDef, key: &[u8]) -> Result<()> {
+        if let Some(serial) = &self.serial {
+            serial.note_keys(table.id, &Keys::of([key])?);
+        }
+        Ok(())
+    }
+
+    /// The visible rows of a range, in its order or against it, at most `limit`, with these columns of the storage
+    /// schema. `None`: there are more than `rows_max` of them.
+    pub async fn stored_range(
+        &self,
+        table: &TableDef,
+        range: &KeyRange<'_>,
+        window: RangeWindow,
+        columns: &[usize],
+    ) -> Result<Option<Vec<FoundRow>>> {
+        let interval = range.interval();
+        match (&self.serial, range.index) {
+            (Some(serial), None) => serial.note_interval(table.id, &interval),
+            (Some(serial), Some(_)) => serial.note_scan(table, &[])?,
+            (None, _) => {}
+        }
+        let wanted = window.limit.min(window.rows_max.saturating_add(1));
+        let descending = window.descending;
+        let mut gathering = Gathering { table, range, interval, descending, wanted, candidates: Vec::new(), places: 0 };
+        self.gather_from_memory(&mut gathering)?;
+        for segment in self.visible_segments(table.id) {
+            self.gather_from_segment(segment, &mut gathering).await?;
+        }
+        let Gathering { mut candidates, places, .. } = gathering;
+        if places > 1 {
+            candidates.sort_by(|left, right| left.order.cmp(&right.order));
+            if window.descending {
+                candidates.reverse();
+            }
+        }
+        candidates.truncate(window.limit);
+        if candidates.len() > window.rows_max {
+            return Ok(None);
+        }
+        let mut rows = Vec::with_capacity(candidates.len());
+        for Candidate { order, key, row, origin } in candidates {
+            let bytes = match (row, &origin) {
+                (Some(row), _) => row,
+                (None, Origin::Segment(segment, row) | Origin::Staged(segment, row)) => {
+                    segment_row(table, segment, *row, columns).await?
+                }
+                (None, _) => return Err(Error::Internal("a row in memory without its bytes".into())),
+            };
+            let key = match (key, range.index) {
+                (Some(key), _) => key,
+                (None, None) => order,
+                // The key columns are among those that are always read.
+                (None, Some(_)) => table.stored_key(&bytes)?.into(),
+            };
+            rows.push(FoundRow { bytes, key, origin });
+        }
+        Ok(Some(rows))
+    }
+
+    fn gather_from_memory(&self, gathering: &mut Gathering<'_>) -> Result<()> {
+        let Gathering { table, range, interval, descending, wanted, candidates, places } = gathering;
+        let (table, range, descending, wanted) = (*table, *range, *descending, *wanted);
+        let (timestamp, writes) = (self.snapshot.timestamp, self.writes.table(table.id));
+        for (memtable, _) in self.snapshot.version.memtables() {
+            let Some(part) = memtable.table(table.id) else { continue };
+            let before = candidates.len();
+            let mut take = |order: &[u8], key: Option<&[u8]>, row: Bytes| {
+                if !writes.is_some_and(|writes| writes.rows.contains_key(key.unwrap_or(order))) {
+                    let key = key.map(Box::from);
+                    candidates.push(Candidate { order: order.into(), key, row: Some(row), origin: Origin::Memory });
+                }
+                if candidates.len() - before < wanted { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            };
+            match range.index {
+                None => part.walk(interval, descending, timestamp, |key, row| take(key, None, row)),
+                Some(index) => {
+                    part.walk_index((index, range.encoder), table, interval, descending, timestamp, |found| {
+                        take(found.value, Some(found.key), found.row)
+                    })?;
+                }
+            }
+            *places += usize::from(candidates.len() > before);
+        }
+        let Some(writes) = writes else { return Ok(()) };
+        let before = candidates.len();
+        match range.index {
+            None => {
+                let own = writes.rows.range::<[u8], _>(interval.bounds());
+                candidates.extend(own.filter_map(|(key, pending)| {
+                    let row = Some(pending.row.clone()?);
+                    Some(Candidate { order: key.clone(), key: None, row, origin: Origin::Pending })
+                }));
+            }
+            Some(index) => {
+                let entries = writes.entries.get(&index).into_iter();
+                for (entry, length) in entries.flat_map(|entries| entries.range::<[u8], _>(interval.bounds())) {
+                    let (value, key) = entry.split_at(*length as usize);
+                    let row = writes.rows.get(key).and_then(|pending| pending.row.clone());
+                    candidates.extend(row.map(|row| Candidate {
+                        order: value.into(),
+                        key: Some(key.into()),
+                        row: Some(row),
+                        origin: Origin::Pending,
+                    }));
+                }
+            }
+        }
+        if descending {
+            candidates[before..].reverse();
+        }
+        *places += usize::from(candidates.len() > before);
+        Ok(())
+    }
+
+    async fn gather_from_segment(&self, segment: Arc<Segment>, gathering: &mut Gathering<'_>) -> Result<()> {
+        let Gathering { table: _, range, interval, descending, wanted, candidates, places } = gathering;
+        let (postings, keys) = match range.index {
+            None if interval.overlaps(&segment.meta.first_key.0, &segment.meta.last_key.0) => {
+                (None, Some(Arc::clone(segment.load_keys().await?)))
+            }
+            Some(index) if segment.may_have_value(range.encoder, interval)? => {
+                (Some(segment.load_postings(index, range.encoder).await?), None)
+            }
+            _ => return Ok(()),
+        };
+        let values = match (&postings, &keys) {
+            (Some(postings), _) => postings.values(),
+            (None, Some(keys)) => keys.as_ref(),
+            (None, None) => return Ok(()),
+        };
+        let staged = self
+            .writes
+            .table(segment.table.id)
+            .is_some_and(|writes| writes.staged.iter().any(|own| own.meta.id == segment.meta.id));
+        let row = |at: usize| postings.as_ref().map_or(at as u32, |postings| postings.row(at));
+        let visible = |at: &usize| self.shows(&segment, row(*at));
+        let positions = interval.positions(values);
+        let chosen: Vec<usize> = match *descending {
+            true => positions.rev().filter(visible).take(*wanted).collect(),
+            false => positions.filter(visible).take(*wanted).collect(),
+        };
+        *places += usize::from(!chosen.is_empty());
+        candidates.extend(chosen.into_iter().map(|at| {
+            let (order, row) = (Box::from(values.get(at)), row(at));
+            let segment = Arc::clone(&segment);
+            let origin = if staged { Origin::Staged(segment, row) } else { Origin::Segment(segment, row) };
+            Candidate { order, key: None, row: None, origin }
+        }));
+        Ok(())
+    }
+}
+
+/// How much of a range is wanted, and from which end.
+#[derive(Debug, Clone, Copy)]
+pub struct RangeWindow {
+    /// Against the order of the keys.
+    pub descending: bool,
+    /// At most so many rows.
+    pub limit: usize,
+    /// Beyond so many rows the range is not read at all.
+    pub rows_max: usize,
+}
+
+/// A row of a segment as a compact row with these columns and those of the key.
+async fn segment_row(table: &TableDef, segment: &Segment, row: u32, columns: &[usize]) -> Result<Bytes> {
+    let mut known = Vec::with_capacity(columns.len() + table.key_columns().len());
+    let keys = table.key_columns().iter().filter(|column| !columns.contains(column));
+    for column in columns.iter().chain(keys) {
+        known.push((*column, segment.column(*column).await?.value(row as usize)?));
+    }
+    table.codec()?.rows.encode_partly(&known)
+}
