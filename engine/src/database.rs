@@ -16,6 +16,7 @@ use crate::interrupt::interruptible;
 use crate::opaque::Opaque;
 use crate::options::{DatabaseLocation, DatabaseOptions};
 use crate::routine::registry::Routines;
+use crate::row_path::{ProgramCache, ProgramCacheUsage};
 use crate::runtime::Runtimes;
 use crate::session::Session;
 use crate::sql::arithmetic::SqlArithmetic;
@@ -49,6 +50,7 @@ struct Shared {
     state: Arc<SessionState>,
     plans: PlanCache,
     routines: Arc<Routines>,
+    programs: Arc<ProgramCache>,
     config: SessionConfig,
     statement_timeout: Option<Duration>,
     allow_server_files: bool,
@@ -73,7 +75,8 @@ impl Database {
         };
         let users = Users::open(directory)?;
         let runtime_env = runtime_env(&options)?;
-        let config = session_config(query_threads);
+        let programs = Arc::new(ProgramCache::default());
+        let config = session_config(query_threads).with_extension(Arc::clone(&programs));
         let state = interruptible(session_state(config.clone(), runtime_env));
         let DatabaseOptions { statement_timeout, allow_server_files, location, languages, .. } = options;
         let directory = match location {
@@ -90,6 +93,7 @@ impl Database {
             state,
             plans: PlanCache::default(),
             routines: Arc::new(Routines::new(languages)),
+            programs,
             config,
             statement_timeout,
             allow_server_files,
@@ -174,6 +178,15 @@ impl Database {
 
     pub(crate) fn routines(&self) -> &Arc<Routines> {
         &self.shared.routines
+    }
+
+    pub(crate) fn programs(&self) -> &ProgramCache {
+        &self.shared.programs
+    }
+
+    /// How well the compiled statements of the row path are kept.
+    pub fn program_cache(&self) -> ProgramCacheUsage {
+        self.shared.programs.usage()
     }
 
     pub(crate) fn plans(&self) -> &PlanCache {

@@ -33,6 +33,7 @@ mod optimizer;
 mod options;
 mod prepared;
 pub mod routine;
+mod row_path;
 mod runtime;
 mod scan;
 mod sequences;
@@ -46,6 +47,7 @@ pub use datafusion::scalar::ScalarValue as Value;
 pub use error::{Error, Position, Result};
 pub use options::{DatabaseLocation, DatabaseOptions};
 pub use prepared::Prepared;
+pub use row_path::{DataRows, Datum, Expression, ProgramCacheUsage, Type, Undecided};
 pub use rustydb_storage::{
     Catalog, CheckReport, Durability, Finding, ForeignKey, MemoryUsage, ObjectDef, ObjectKind, ReferenceAction,
     TableDef, TableId,

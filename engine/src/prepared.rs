@@ -12,8 +12,11 @@ use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::sqlparser::ast;
 
+use parking_lot::Mutex;
+
 use crate::dml;
 use crate::opaque::Opaque;
+use crate::row_path::Program;
 use crate::session::{describe_call, describe_schema, text_table};
 use crate::sql::context::StatementContext;
 use crate::sql::lock_syntax::LockingQuery;
@@ -35,6 +38,8 @@ struct Inner {
     parsed: Parsed,
     parameter_schema: SchemaRef,
     result_schema: Option<SchemaRef>,
+    /// The program it was last run by.
+    program: Mutex<Option<Arc<Program>>>,
 }
 
 impl Prepared {
@@ -74,6 +79,7 @@ impl Prepared {
             parsed,
             parameter_schema,
             result_schema: result_schema.map(|schema| shown(&schema)),
+            program: Mutex::default(),
         })))
     }
 
@@ -107,6 +113,15 @@ impl Prepared {
             }
             _ => Ok(self.result_schema()),
         }
+    }
+
+    /// The program it was last run by, which may be out of date.
+    pub(crate) fn program(&self) -> Option<Arc<Program>> {
+        self.0.program.lock().clone()
+    }
+
+    pub(crate) fn keep_program(&self, program: &Arc<Program>) {
+        *self.0.program.lock() = Some(Arc::clone(program));
     }
 
     pub(crate) fn parsed(&self) -> Parsed {

@@ -47,6 +47,11 @@ impl Runtimes {
         })
     }
 
+    /// Makes clocks and files of the statements' runtime work on the calling thread, until the guard is dropped.
+    pub(crate) fn enter(&self) -> tokio::runtime::EnterGuard<'_> {
+        self.statements.as_ref().expect("runtimes are taken only in drop").enter()
+    }
+
     /// Starts work on the statements' threads.
     pub(crate) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Task<T> {
         spawn_on(&self.statements, work)
@@ -148,7 +153,7 @@ impl From<JoinError> for Error {
     }
 }
 
-fn panic_message(payload: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => (*text).to_owned(),
         (_, Some(text)) => text.clone(),

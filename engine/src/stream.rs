@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::interrupt;
 use crate::opaque::Opaque;
 use crate::routine::function::RunningPlan;
+use crate::row_path::DataRows;
 use crate::runtime::{Runtimes, Task};
 use crate::sql::names::shown;
 use crate::sql::plan::ReadyPlan;
@@ -80,6 +81,8 @@ impl Rows {
 enum Source {
     /// Rows made already, as for SHOW.
     Ready(VecDeque<RecordBatch>),
+    /// Rows made already by the row path; a batch only when somebody asks for one.
+    Data(Option<DataRows>),
     Running {
         batches: mpsc::Receiver<Result<RecordBatch>>,
         task: Option<Task<()>>,
@@ -94,6 +97,24 @@ impl RecordStream {
             planning_time: Duration::ZERO,
             progress: Progress::default(),
             source: Source::Ready(VecDeque::from([batch])),
+        }
+    }
+
+    pub(crate) fn of_data(rows: DataRows) -> Self {
+        RecordStream {
+            schema: Arc::clone(&rows.schema),
+            planning_time: Duration::ZERO,
+            progress: Progress::default(),
+            source: Source::Data(Some(rows)),
+        }
+    }
+
+    /// The rows as single values, if they are at hand like that: those of statements on the row path. Otherwise the stream
+    /// comes back.
+    pub fn into_data(self) -> Result<DataRows, RecordStream> {
+        match self.source {
+            Source::Data(Some(rows)) => Ok(rows),
+            source => Err(RecordStream { source, ..self }),
         }
     }
 
@@ -180,6 +201,7 @@ impl Stream for RecordStream {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match &mut self.source {
             Source::Ready(batches) => Poll::Ready(batches.pop_front().map(Ok)),
+            Source::Data(rows) => Poll::Ready(rows.take().map(|rows| rows.to_batch())),
             Source::Running { batches, task, .. } => match batches.poll_recv(context) {
                 Poll::Ready(Some(batch)) => Poll::Ready(Some(batch)),
                 Poll::Pending => Poll::Pending,

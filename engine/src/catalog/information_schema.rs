@@ -1,4 +1,5 @@
-//! The tables that describe the database: `information_schema.*` and `rustydb_memory`.
+//! The tables that describe the database: `information_schema.*`, `rustydb_memory` and
+//! `rustydb_plan_cache`.
 //!
 //! Their rows are made when they are read, from the view of the running statement, so that a transaction sees its own
 //! uncommitted tables and nobody else's.
@@ -20,6 +21,7 @@ use crate::constraints::{GENERATED_KEY, IDENTITY_KEY, checks_of};
 use crate::ddl::declaration::columns_in;
 use crate::ddl::view::ViewDefinition;
 use crate::routine::definition::RoutineDefinition;
+use crate::row_path::{ProgramCache, ProgramCacheUsage};
 use crate::scan::ExecutionView;
 use crate::sequences::SequenceDefinition;
 use crate::sql::types::{DEFAULT_KEY, LENGTH_KEY, declared_name};
@@ -30,6 +32,9 @@ pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
 
 /// Memory use by part; found without a schema, too.
 const MEMORY_TABLE: &str = "rustydb_memory";
+
+/// How well the programs of the row path are kept; found without a schema, too.
+const PLAN_CACHE_TABLE: &str = "rustydb_plan_cache";
 
 /// The names of all these tables.
 pub(crate) const NAMES: &[&str] = &[
@@ -46,6 +51,7 @@ pub(crate) const NAMES: &[&str] = &[
     "sequences",
     "routines",
     MEMORY_TABLE,
+    PLAN_CACHE_TABLE,
 ];
 
 /// One of the tables that describe the database.
@@ -59,7 +65,7 @@ impl VirtualTable {
     /// The provider for `schema.name`, if there is such a table.
     pub(crate) fn find(schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
         let name = NAMES.iter().copied().find(|known| *known == name)?;
-        if schema != INFORMATION_SCHEMA && name != MEMORY_TABLE {
+        if schema != INFORMATION_SCHEMA && name != MEMORY_TABLE && name != PLAN_CACHE_TABLE {
             return None;
         }
         let table = VirtualTable { name, schema: Arc::new(Schema::new(fields_of(name))) };
@@ -86,6 +92,7 @@ impl VirtualTable {
             "referential_constraints" => referential_constraints(catalog, &mut rows)?,
             MEMORY_TABLE => memory(&view, context, &mut rows),
             "routines" => routines(catalog, &mut rows)?,
+            PLAN_CACHE_TABLE => plan_cache(context, &mut rows),
             _ => {}
         }
         rows.finish(&self.schema)
@@ -228,6 +235,7 @@ fn fields_of(table: &str) -> Vec<Field> {
             text("update_rule"),
             text("delete_rule"),
         ],
+        PLAN_CACHE_TABLE => vec![text("name"), Field::new("value", DataType::UInt64, false)],
         _ => vec![text("part"), Field::new("bytes", DataType::UInt64, false)],
     }
 }
@@ -626,6 +634,16 @@ fn constraint_column_usage(catalog: &Catalog, rows: &mut Rows) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn plan_cache(context: &TaskContext, rows: &mut Rows) {
+    let Some(programs) = context.session_config().get_extension::<ProgramCache>() else { return };
+    let ProgramCacheUsage { hits, misses, evictions, texts, programs } = programs.usage();
+    for (name, value) in
+        [("hits", hits), ("misses", misses), ("evictions", evictions), ("texts", texts), ("programs", programs)]
+    {
+        rows.push([Cell::Text(name), Cell::Bytes(value)]);
+    }
 }
 
 fn memory(view: &ExecutionView, context: &TaskContext, rows: &mut Rows) {

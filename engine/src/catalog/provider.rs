@@ -34,6 +34,10 @@ pub(crate) struct ColumnTable {
 
 impl ColumnTable {
     /// The table it shows.
+    pub(crate) fn definition(&self) -> &Arc<TableDef> {
+        &self.table
+    }
+
     pub(crate) fn id(&self) -> TableId {
         self.table.id
     }

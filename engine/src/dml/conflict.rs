@@ -87,6 +87,19 @@ impl OnConflict {
         self.update.as_ref().map(|update| update.plan(table, Vec::new())).transpose()
     }
 
+    /// Whether the primary key alone decides.
+    pub(crate) fn is_by_primary_key(&self, table: &TableDef) -> bool {
+        match self.arbiters.as_slice() {
+            [arbiter] => !table.primary_key.is_empty() && arbiter.columns == table.primary_key,
+            _ => false,
+        }
+    }
+
+    /// The columns that DO UPDATE assigns.
+    pub(crate) fn assigned(&self) -> &[usize] {
+        self.update.as_ref().map_or(&[], |update| &update.assigned)
+    }
+
     /// Inserts what has no conflict and does the clause's bidding with the rest. Returns how many rows were inserted or
     /// changed, and what they are now, in the order of `rows`.
     pub(crate) async fn insert(self, subject: Subject<'_, '_>, rows: RecordBatch) -> Result<(u64, RecordBatch)> {

@@ -12,7 +12,7 @@
 //! ```
 
 pub(crate) mod apply;
-mod conflict;
+pub(crate) mod conflict;
 pub(crate) mod defaults;
 pub(crate) mod foreign_key;
 pub(crate) mod insert;
@@ -20,7 +20,7 @@ mod merge;
 pub(crate) mod modify;
 pub(crate) mod returning;
 pub(crate) mod rows;
-mod scope;
+pub(crate) mod scope;
 pub(crate) mod syntax;
 mod with;
 

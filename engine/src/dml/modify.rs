@@ -52,9 +52,9 @@ pub(crate) struct ModifyPlan {
     /// What RETURNING sees.
     pub(crate) scope: RowScope,
     /// The columns an UPDATE assigns.
-    assigned: Vec<usize>,
+    pub(crate) assigned: Vec<usize>,
     /// Whether a row may be found more than once.
-    joined: bool,
+    pub(crate) joined: bool,
 }
 
 pub(crate) async fn update(

@@ -20,6 +20,9 @@ use crate::sql::context::StatementContext;
 use crate::sql::plan::planner;
 use crate::{Error, Result};
 
+/// The name by which plans know rows at hand.
+pub(crate) const ROWS_AT_HAND: &str = "rows at hand";
+
 /// The columns of some rows, by qualified name.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RowScope {
@@ -111,6 +114,6 @@ impl RowScope {
             let value = Expr::Column(Column::new_unqualified(index.to_string()));
             value.alias_qualified(column.relation.clone(), &column.name)
         });
-        Ok(LogicalPlanBuilder::scan("rows at hand", source, None)?.project(names.collect::<Vec<_>>())?)
+        Ok(LogicalPlanBuilder::scan(ROWS_AT_HAND, source, None)?.project(names.collect::<Vec<_>>())?)
     }
 }

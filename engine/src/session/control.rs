@@ -1,5 +1,7 @@
 //! Statements that control the session's transaction: BEGIN to COMMIT, savepoints, modes.
 
+use std::sync::Arc;
+
 use super::execute::Statement;
 use super::transaction::{OpenTransaction, TransactionState, no_transaction};
 use super::{Completion, Shared};
@@ -31,7 +33,8 @@ impl Shared {
             }
             TransactionStatement::SetCharacteristics(list) => {
                 let mut visible = self.visible.lock();
-                visible.settings.default_modes = visible.settings.default_modes.with(list);
+                let settings = Arc::make_mut(&mut visible.settings);
+                settings.default_modes = settings.default_modes.with(list);
                 done("SET")
             }
             TransactionStatement::Savepoint(name) => {

@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, SchemaRef};
 use chrono::{DateTime, Utc};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::ExplainFormat;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use parking_lot::Mutex;
 use rustydb_storage::{Isolation, ReadView, Store, Transaction};
@@ -24,7 +25,7 @@ use crate::scan::{ColumnScanExec, ExecutionView};
 use crate::sql::context::{Environment, StatementContext};
 use crate::sql::maintenance_syntax::MaintenanceStatement;
 use crate::sql::names::shown;
-use crate::sql::parse::{Parsed, ParsedStatement, parse_statement, table_name};
+use crate::sql::parse::{Parsed, ParsedStatement, parse_expression, parse_statement, table_name};
 use crate::sql::plan::{
     ReadyPlan, bind, check_parameter_count, explain, find_ready, make_ready, make_ready_and_keep, plan_query,
     result_schema,
@@ -34,12 +35,12 @@ use crate::sql::types::{DEFAULT_KEY, declared_name};
 use crate::sql::user_syntax::UserStatement;
 use crate::stream::{Deadline, RecordStream};
 use crate::users::{self, SHOW_USERS_COLUMNS, UserOutcome};
-use crate::{Database, Error, Result, Value, copy, ddl, dml};
+use crate::{Database, Error, Expression, Result, Value, copy, ddl, dml};
 
 /// What the parts of the engine need to know about the statement they work on.
 pub(crate) struct Statement<'a> {
     pub(crate) database: &'a Database,
-    pub(crate) settings: Settings,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) parameters: &'a [Value],
     pub(crate) deadline: Deadline,
     /// Foreign keys whose check waits for the end of the transaction.
@@ -55,7 +56,7 @@ impl Statement<'_> {
     /// The same statement once more, with other values of its parameters.
     pub(super) fn with_parameters<'a>(&'a self, parameters: &'a [Value]) -> Statement<'a> {
         Statement {
-            settings: self.settings.clone(),
+            settings: Arc::clone(&self.settings),
             parameters,
             deferred: Arc::clone(&self.deferred),
             environment: self.environment.clone(),
@@ -66,6 +67,11 @@ impl Statement<'_> {
     /// The same for a statement of a routine.
     pub(super) fn with_typed_parameters<'a>(&'a self, parameters: &'a [Value]) -> Statement<'a> {
         Statement { is_typed: true, ..self.with_parameters(parameters) }
+    }
+
+    /// When it began, in microseconds since 1970.
+    pub(crate) fn now_microseconds(&self) -> i64 {
+        self.now.timestamp_micros()
     }
 
     /// The planning context of this statement against `view`.
@@ -92,7 +98,7 @@ pub(crate) enum Text<'a> {
 }
 
 impl Text<'_> {
-    fn sql(&self) -> &str {
+    pub(super) fn sql(&self) -> &str {
         match self {
             Text::Unparsed(sql) => sql,
             Text::Prepared(prepared) => prepared.sql(),
@@ -133,6 +139,10 @@ impl Shared {
                 false => {
                     let parsed = text.parse()?;
                     check_parameter_count(parsed.parameters, parameters.len())?;
+                    let compiled = self.compile_and_run(&mut transaction, &statement, text.sql(), &parsed.statement);
+                    if let Some(result) = compiled.await {
+                        return result;
+                    }
                     match route(parsed.statement)? {
                         Routed::Query(query) if self.calls_first(&transaction, &statement, &query) => {
                             let what = RoutineStatement::Query(query);
@@ -157,7 +167,7 @@ impl Shared {
     }
 
     pub(super) fn statement<'a>(&'a self, parameters: &'a [Value], arrived: Instant) -> Statement<'a> {
-        let settings = self.visible.lock().settings.clone();
+        let settings = Arc::clone(&self.visible.lock().settings);
         let deadline = Deadline::after(settings.statement_timeout);
         let environment = Environment {
             search_path: settings.search_path.clone(),
@@ -185,11 +195,12 @@ impl Shared {
         }
         let mut visible = self.visible.lock();
         visible.status = transaction.status();
-        visible.settings.current_modes = transaction.modes();
+        let modes = transaction.modes();
+        if visible.settings.current_modes != modes {
+            Arc::make_mut(&mut visible.settings).current_modes = modes;
+        }
         visible.catalog = match transaction {
-            TransactionState::Active(open) => {
-                open.transaction().map(|transaction| Arc::clone(transaction.view().catalog()))
-            }
+            TransactionState::Active(open) => open.transaction().map(|transaction| Arc::clone(transaction.catalog())),
             TransactionState::Idle | TransactionState::Failed(_) => None,
         };
     }
@@ -204,7 +215,20 @@ impl Shared {
             transaction.require_not_failed()?;
         }
         match routed {
-            Routed::Query(_) | Routed::Explain { .. } => {
+            Routed::Explain { options, statement: explained } => {
+                let program = match options.analyze || !matches!(options.format, ExplainFormat::Indent) {
+                    true => None,
+                    false => self.program_to_explain(transaction, statement, &explained),
+                };
+                let routed = Routed::Explain { options, statement: explained };
+                let ready = statement.deadline.limit(self.read(transaction, statement, Asked::Other(routed))).await?;
+                let rows = statement.start(ready);
+                match program {
+                    None => Ok(StatementResult::Rows(rows)),
+                    Some(program) => with_program(rows, &program.describe()).await,
+                }
+            }
+            Routed::Query(_) => {
                 let ready = statement.deadline.limit(self.read(transaction, statement, Asked::Other(routed))).await?;
                 Ok(StatementResult::Rows(statement.start(ready)))
             }
@@ -256,7 +280,7 @@ impl Shared {
             Routed::Reset(name) => {
                 match name {
                     Some(name) => self.set(&name, None)?,
-                    None => self.visible.lock().settings = self.defaults.clone(),
+                    None => self.visible.lock().settings = Arc::new(self.defaults.clone()),
                 }
                 done("RESET")
             }
@@ -460,7 +484,7 @@ impl Shared {
     }
 
     pub(crate) fn set(&self, name: &str, value: Option<&str>) -> Result<()> {
-        self.visible.lock().settings.set(name, value, &self.defaults)
+        Arc::make_mut(&mut self.visible.lock().settings).set(name, value, &self.defaults)
     }
 
     /// Plans a statement. A failure fails the open transaction, as it would if the statement were executed: the client
@@ -492,6 +516,15 @@ impl Shared {
         let transaction = self.transaction.lock().await;
         let statement = self.statement(&[], Instant::now());
         prepared.result_schema_for(&statement.context(self.planning_view(&transaction)), types)
+    }
+}
+
+impl Shared {
+    pub(super) async fn compile_expression(&self, text: &str, types: &[DataType]) -> Result<Option<Expression>> {
+        let mut transaction = self.transaction.lock().await;
+        let statement = self.statement(&[], Instant::now());
+        let context = statement.context(self.planning_view(&mut transaction));
+        Expression::compile(&context, parse_expression(text)?, types)
     }
 }
 
@@ -643,6 +676,15 @@ pub(crate) async fn plan_read(context: &StatementContext, routed: Routed, parame
         _ => return Err(Error::internal("only queries are planned as such")),
     };
     make_ready(context, plan).await
+}
+
+/// EXPLAIN's rows, and what the row path does.
+async fn with_program(rows: RecordStream, description: &str) -> Result<StatementResult> {
+    let schema = rows.schema();
+    let mut batches = rows.collect().await?;
+    let texts = ["row_path", description].map(|text| Arc::new(StringArray::from(vec![text])) as ArrayRef);
+    batches.push(RecordBatch::try_new(Arc::clone(&schema), texts.to_vec())?);
+    Ok(StatementResult::Rows(RecordStream::made(&schema, batches)?))
 }
 
 fn done(tag: &str) -> Result<StatementResult> {

@@ -9,6 +9,7 @@ mod idle;
 mod ingest;
 mod locking;
 mod routine;
+mod row;
 mod settings;
 mod transaction;
 
@@ -39,7 +40,7 @@ use crate::sequences::SessionSequences;
 use crate::sql::parse::place_value;
 use crate::sql::split::split_statements;
 use crate::stream::RecordStream;
-use crate::{Database, Identity, Result, Value};
+use crate::{Database, Expression, Identity, Result, Value};
 
 /// A connection to a database. Dropping it rolls back what it has not committed.
 #[derive(Debug)]
@@ -72,7 +73,7 @@ struct Visible {
     status: TransactionStatus,
     /// The tables as the open transaction sees them.
     catalog: Option<Arc<Catalog>>,
-    settings: Settings,
+    settings: Arc<Settings>,
 }
 
 /// The outcome of a statement.
@@ -135,7 +136,7 @@ pub enum IngestMode {
 impl Session {
     pub(crate) fn new(database: Database, identity: Option<Identity>) -> Self {
         let defaults = Settings::new(database.default_config().clone(), database.statement_timeout());
-        let visible = Visible { status: TransactionStatus::Idle, catalog: None, settings: defaults.clone() };
+        let visible = Visible { status: TransactionStatus::Idle, catalog: None, settings: Arc::new(defaults.clone()) };
         let shared = Shared {
             database,
             identity,
@@ -153,6 +154,9 @@ impl Session {
     /// Runs exactly one statement with the values of its parameters (`$1` … or `?` in order).
     pub async fn execute(&self, sql: &str, parameters: &[Value]) -> Result<StatementResult> {
         let arrived = Instant::now();
+        if let Some(result) = self.shared.run_known(Text::Unparsed(sql), parameters, arrived).await {
+            return result.map_err(|error| place_value(error, sql));
+        }
         let (shared, sql, parameters) = (self.shared.clone(), sql.to_owned(), parameters.to_vec());
         let work = async move {
             let result = shared.execute(Text::Unparsed(&sql), &parameters, arrived).await;
@@ -182,6 +186,9 @@ impl Session {
     /// Runs a prepared statement.
     pub async fn execute_prepared(&self, prepared: &Prepared, parameters: &[Value]) -> Result<StatementResult> {
         let arrived = Instant::now();
+        if let Some(result) = self.shared.run_known(Text::Prepared(prepared), parameters, arrived).await {
+            return result.map_err(|error| place_value(error, prepared.sql()));
+        }
         let (shared, prepared, parameters) = (self.shared.clone(), prepared.clone(), parameters.to_vec());
         let work = async move {
             let result = shared.execute(Text::Prepared(&prepared), &parameters, arrived).await;
@@ -195,6 +202,14 @@ impl Session {
     pub async fn execute_batch(&self, prepared: &Prepared, parameters: &RecordBatch) -> Result<u64> {
         let (shared, prepared, parameters) = (self.shared.clone(), prepared.clone(), parameters.clone());
         let work = async move { shared.execute_batch(&prepared, parameters).await };
+        self.shared.database.runtimes().run(work).await
+    }
+
+    /// Compiles an expression in which `$1`, `$2`, … have these types; see [`Expression`]. `None`: only `SELECT` of it can
+    /// tell its value.
+    pub async fn compile_expression(&self, expression: &str, types: Vec<DataType>) -> Result<Option<Expression>> {
+        let (shared, text) = (self.shared.clone(), expression.to_owned());
+        let work = async move { shared.compile_expression(&text, &types).await };
         self.shared.database.runtimes().run(work).await
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) lock_timeout: Option<Duration>,
     pub(crate) idle_in_transaction_session_timeout: Option<Duration>,
     pub(crate) synchronous_commit: bool,
+    /// Whether statements may take the row path.
+    pub(crate) row_path: bool,
     /// The modes of transactions that do not say otherwise.
     pub(crate) default_modes: Modes,
     /// Those of the open transaction.
@@ -34,7 +36,7 @@ pub(crate) struct Settings {
 }
 
 /// Name, and what SHOW ALL says about it.
-const DESCRIPTIONS: [(&str, &str); 18] = [
+const DESCRIPTIONS: [(&str, &str); 19] = [
     ("application_name", "A name for this session, for people who watch the server."),
     ("batch_size", "Rows in a batch that operators pass on."),
     ("client_encoding", "Always UTF8."),
@@ -49,6 +51,7 @@ const DESCRIPTIONS: [(&str, &str); 18] = [
         "Rolls a transaction back when its client sends nothing for longer; as statement_timeout. 0: never.",
     ),
     ("lock_timeout", "Fails a statement that waits longer for a lock; as statement_timeout. 0: never."),
+    ("row_path", "Whether statements on single rows and short ranges are compiled; off: all go the ordinary way."),
     ("search_path", "The schemas that names without a schema are looked for in, in order."),
     ("server_version", "The version of the database."),
     ("standard_conforming_strings", "Always on: a backslash in '…' is a backslash."),
@@ -78,6 +81,7 @@ impl Settings {
             lock_timeout: None,
             idle_in_transaction_session_timeout: None,
             synchronous_commit: true,
+            row_path: true,
             default_modes: Modes::default(),
             current_modes: None,
             application_name: String::new(),
@@ -108,6 +112,7 @@ impl Settings {
             "transaction_deferrable" => on_off(self.modes().deferrable),
             "transaction_isolation" => self.modes().isolation.to_string(),
             "transaction_read_only" => on_off(self.modes().read_only),
+            "row_path" => on_off(self.row_path),
             "search_path" => self.search_path.join(", "),
             "server_version" => env!("CARGO_PKG_VERSION").to_owned(),
             "standard_conforming_strings" => "on".to_owned(),
@@ -170,6 +175,7 @@ impl Settings {
             "idle_in_transaction_session_timeout" => {
                 self.idle_in_transaction_session_timeout = duration(name, value)?;
             }
+            "row_path" => self.row_path = switch(name, value)?,
             "lock_timeout" => self.lock_timeout = duration(name, value)?,
             "statement_timeout" => self.statement_timeout = duration(name, value)?,
             "synchronous_commit" => self.synchronous_commit = switch(name, value)?,

@@ -167,6 +167,12 @@ fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
     Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) })
 }
 
+/// The operators of a call that this rule has made, from left to right.
+pub(crate) fn checked_operators(function: &ScalarUDF) -> Option<Vec<Operator>> {
+    let checked = function.inner().downcast_ref::<Checked>()?;
+    Some(checked.operations.iter().map(|operation| operation.operator()).collect())
+}
+
 /// Whether the rule has been here: a plan may be analysed again, as part of a larger one.
 fn is_rounded(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarFunction(function) if function.func.name() == "round" && function.args.len() == 1)

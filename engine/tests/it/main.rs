@@ -18,6 +18,8 @@ mod limits;
 mod plan_cache;
 mod prepared;
 mod queries;
+mod row_expressions;
+mod row_path;
 mod savepoints;
 mod scans;
 mod session;

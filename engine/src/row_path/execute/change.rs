@@ -1,0 +1,231 @@
+//! INSERT, UPDATE and DELETE: everything is computed and looked up first, and changed then.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustydb_storage::{Change, FoundRow, KeyRange, ReadView, RowLock, TableDef, Transaction};
+
+use super::{Call, Outcome, Run, Stop, fulfils};
+use crate::row_path::datum::Stored;
+use crate::row_path::expression::{Decided, Inputs, Node, StoredRow, Undecided};
+use crate::row_path::program::{Conflict, Delete, Insert, NewValue, Parent, Returning, Rules, Update};
+use crate::row_path::result::DataRows;
+
+/// The values of RETURNING for rows as stored.
+fn returned(
+    returning: &Option<Returning>,
+    table: &TableDef,
+    stored: &[Stored],
+    rows: &[Bytes],
+    call: Call<'_>,
+) -> Run<Option<DataRows>> {
+    let Some(Returning { output, schema }) = returning else { return Ok(None) };
+    let row = |bytes: &Bytes| {
+        let row = [StoredRow { table, columns: stored, bytes }];
+        output.iter().map(|node| node.evaluate(&call.inputs(&row, &[]))).collect::<Decided<Vec<_>>>()
+    };
+    let rows = rows.iter().map(row).collect::<Decided<_>>()?;
+    Ok(Some(DataRows { schema: Arc::clone(schema), rows }))
+}
+
+/// Fails undecided if a CHECK does not hold for a new row.
+fn check(rules: &Rules, table: &TableDef, stored: &[Stored], bytes: &[u8], call: Call<'_>) -> Run<()> {
+    let row = [StoredRow { table, columns: stored, bytes }];
+    for rule in &rules.checks {
+        if rule.truth(&call.inputs(&row, &[]))? == Some(false) {
+            return Err(Stop::Undecided);
+        }
+    }
+    Ok(())
+}
+
+/// The keys of the parents that new rows refer to, all of which are there.
+async fn parents_of(parents: &[Parent], table: &TableDef, rows: &[Bytes], view: &ReadView) -> Run<Vec<Vec<Vec<u8>>>> {
+    let mut all = Vec::with_capacity(parents.len());
+    for parent in parents {
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        for row in rows {
+            let mut key = KeyRange::new(&parent.table, None)?;
+            let mut refers = true;
+            for column in &parent.columns {
+                match table.stored_value(row, *column) {
+                    Some(value) => key.push(Some(value))?,
+                    None => refers = false,
+                }
+            }
+            if refers && !keys.iter().any(|known| known == key.key()) {
+                if view.stored_row(&parent.table, key.key(), &[]).await?.is_none() {
+                    return Err(Stop::Undecided);
+                }
+                keys.push(key.key().to_vec());
+            }
+        }
+        all.push(keys);
+    }
+    Ok(all)
+}
+
+async fn lock_parents(parents: &[Parent], keys: Vec<Vec<Vec<u8>>>, transaction: &mut Transaction) -> Run<()> {
+    for (parent, keys) in parents.iter().zip(keys) {
+        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        if !keys.is_empty() {
+            transaction.lock_stored(&parent.table, &keys, RowLock::KeyShare, None).await?;
+        }
+    }
+    Ok(())
+}
+
+impl Insert {
+    pub(super) async fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
+        let mut rows = Vec::with_capacity(self.rows.len());
+        for values in &self.rows {
+            rows.push(self.row(values, transaction, call)?);
+        }
+        if let (Some(conflict), [proposed]) = (&self.conflict, rows.as_slice()) {
+            let view = transaction.view();
+            let all: Vec<usize> = (0..self.stored.len()).collect();
+            let key = self.table.stored_key(proposed)?;
+            if let Some(found) = view.stored_row(&self.table, &key, &all).await? {
+                return self.conflicting(conflict, found, proposed, view, transaction, call).await;
+            }
+        }
+        let returned = returned(&self.returning, &self.table, &self.stored, &rows, call)?;
+        let view = transaction.view();
+        let parents = parents_of(&self.parents, &self.table, &rows, &view).await?;
+        drop(view);
+        let count = rows.len() as u64;
+        if transaction.insert_stored(&self.table, rows).await? == Change::Taken {
+            return Err(Stop::Undecided);
+        }
+        lock_parents(&self.parents, parents, transaction).await?;
+        Ok(Outcome { count, rows: returned })
+    }
+
+    fn row(&self, values: &[Node], transaction: &Transaction, call: Call<'_>) -> Run<Bytes> {
+        let mut writer = self.table.row_writer()?;
+        let inputs = call.inputs(&[], &[]);
+        for ((value, stored), rule) in values.iter().zip(&self.stored).zip(&self.rules.columns) {
+            let value = value.evaluate(&inputs)?;
+            if !rule.accepts(&value) {
+                return Err(Stop::Undecided);
+            }
+            stored.write(&value, |raw| writer.push(raw))??;
+        }
+        if self.table.primary_key.is_empty() {
+            writer.push(Some(&transaction.new_row_id().to_le_bytes()))?;
+        }
+        let bytes = writer.finish()?;
+        check(&self.rules, &self.table, &self.stored, &bytes, call)?;
+        Ok(bytes)
+    }
+
+    /// The proposed row's key is taken.
+    async fn conflicting(
+        &self,
+        conflict: &Conflict,
+        found: FoundRow,
+        proposed: &Bytes,
+        view: ReadView,
+        transaction: &mut Transaction,
+        call: Call<'_>,
+    ) -> Run<Outcome> {
+        let nothing = || -> Run<Outcome> {
+            let rows = returned(&self.returning, &self.table, &self.stored, &[], call)?;
+            Ok(Outcome { count: 0, rows })
+        };
+        let Some(update) = &conflict.update else { return nothing() };
+        let (table, columns) = (self.table.as_ref(), self.stored.as_slice());
+        let both =
+            [StoredRow { table, columns, bytes: &found.bytes }, StoredRow { table, columns, bytes: proposed.as_ref() }];
+        let inputs = call.inputs(&both, &[]);
+        if !fulfils(&update.conditions, &inputs)? {
+            return nothing();
+        }
+        let new = new_row(table, columns, &update.values, &self.rules, &found.bytes, &inputs)?;
+        check(&self.rules, table, columns, &new, call)?;
+        let rows = [new];
+        let returned = returned(&self.returning, table, columns, &rows, call)?;
+        let parents = parents_of(&update.parents, table, &rows, &view).await?;
+        drop(view);
+        let [new] = rows;
+        if transaction.update_stored(table, vec![(found, new)]).await? == Change::Taken {
+            return Err(Stop::Undecided);
+        }
+        lock_parents(&update.parents, parents, transaction).await?;
+        Ok(Outcome { count: 1, rows: returned })
+    }
+}
+
+/// A changed row: what is kept of the old one, and what is computed.
+fn new_row(
+    table: &TableDef,
+    stored: &[Stored],
+    values: &[NewValue],
+    rules: &Rules,
+    old: &[u8],
+    inputs: &Inputs<'_>,
+) -> Run<Bytes> {
+    let mut writer = table.row_writer()?;
+    for (column, value) in values.iter().enumerate() {
+        match value {
+            NewValue::Kept => writer.push(table.stored_value(old, column))?,
+            NewValue::Computed(node) => {
+                let value = node.evaluate(inputs)?;
+                if !rules.columns.get(column).is_some_and(|rule| rule.accepts(&value)) {
+                    return Err(Stop::Undecided);
+                }
+                let stored = stored.get(column).ok_or(Undecided)?;
+                stored.write(&value, |raw| writer.push(raw))??;
+            }
+        }
+    }
+    if table.primary_key.is_empty() {
+        writer.push(table.stored_value(old, values.len()))?;
+    }
+    Ok(writer.finish()?)
+}
+
+impl Update {
+    pub(super) async fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
+        let (table, stored) = (self.target.table.as_ref(), self.target.stored.as_slice());
+        let view = transaction.view();
+        let found = self.target.targets(&view, call).await?;
+        let mut new = Vec::with_capacity(found.len());
+        for row in &found {
+            let old = [self.target.stored_row(&row.bytes)];
+            let bytes = new_row(table, stored, &self.values, &self.rules, &row.bytes, &call.inputs(&old, &[]))?;
+            check(&self.rules, table, stored, &bytes, call)?;
+            new.push(bytes);
+        }
+        let rows = returned(&self.returning, table, stored, &new, call)?;
+        let parents = parents_of(&self.parents, table, &new, &view).await?;
+        drop(view);
+        let count = found.len() as u64;
+        if count > 0 {
+            let changes = found.into_iter().zip(new).collect();
+            if transaction.update_stored(table, changes).await? == Change::Taken {
+                return Err(Stop::Undecided);
+            }
+        }
+        lock_parents(&self.parents, parents, transaction).await?;
+        Ok(Outcome { count, rows })
+    }
+}
+
+impl Delete {
+    pub(super) async fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
+        let (table, stored) = (self.target.table.as_ref(), self.target.stored.as_slice());
+        let view = transaction.view();
+        let found = self.target.targets(&view, call).await?;
+        drop(view);
+        let rows: Vec<Bytes> = match &self.returning {
+            Some(_) => found.iter().map(|row| row.bytes.clone()).collect(),
+            None => Vec::new(),
+        };
+        let rows = returned(&self.returning, table, stored, &rows, call)?;
+        if !found.is_empty() {
+            transaction.delete_stored(table, &found).await?;
+        }
+        Ok(Outcome { count: found.len() as u64, rows })
+    }
+}
