@@ -4,6 +4,7 @@
 //! ```text
 //! cargo bench -p rustydb-benches                       everything below, a few minutes
 //! cargo bench -p rustydb-benches --bench commit        single-row inserts: statements and rows per second
+//! cargo bench -p rustydb-benches --bench row_path      statements by key and a transaction of many, with and without
 //! cargo bench -p rustydb-benches --bench scan          reading LINEITEM at scale 0.1
 //! cargo bench -p rustydb-benches --bench tpch          the 22 queries at scale 0.1, one after the other
 //! python3 benches/side_by_side/side_by_side.py         RustyDB and DuckDB on the same data, in one run
