@@ -13,7 +13,7 @@ use rustydb_txn::{Expectation, LockMode, Resource};
 
 use super::isolation::INDEX_SPACE;
 use super::{RowLock, Transaction};
-use crate::catalog::{Catalog, TableDef, TableId};
+use crate::catalog::{TableDef, TableId};
 use crate::encoding::Keys;
 use crate::error::{Error, Result};
 use crate::index::unique_value;
@@ -37,11 +37,6 @@ struct NewRow {
 }
 
 impl Transaction {
-    /// The tables it sees.
-    pub fn catalog(&self) -> &Arc<Catalog> {
-        &self.catalog
-    }
-
     /// A new value for the hidden key of a table without a primary key.
     pub fn new_row_id(&self) -> u64 {
         self.snapshot.store.new_row_id()
