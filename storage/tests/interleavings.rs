@@ -12,7 +12,7 @@ mod deletes;
 #[path = "../src/memtable"]
 mod memtable {
     mod directory;
-    mod leaf;
+    pub mod leaf;
     mod search;
     mod slab;
     pub mod tree;
@@ -118,12 +118,19 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use deletes::DeleteSet;
+use memtable::leaf::Stamped;
 use memtable::tree::Tree;
 use rustydb_txn::Timestamp;
 use shuttle::thread;
 use store::publication::Publication;
 use store::sequencer::{Admission, Window, footprint, hash};
 use sync::{Mutex, explore, pause};
+
+impl Stamped for u64 {
+    fn stamp(&self) -> u64 {
+        *self
+    }
+}
 
 const EVERYTHING: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
 

@@ -10,6 +10,8 @@
 use bytes::Bytes;
 use rustydb_txn::Timestamp;
 
+use super::leaf::Stamped;
+
 /// What a chain says about its key at some timestamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ChainState {
@@ -57,6 +59,12 @@ pub(super) struct Chain {
 #[derive(Debug)]
 struct Past {
     versions: Vec<Version>,
+}
+
+impl Stamped for Chain {
+    fn stamp(&self) -> u64 {
+        self.newest.timestamp
+    }
 }
 
 impl Chain {

@@ -14,6 +14,12 @@ use super::search::{AscendingKeys, PREFIX_BYTES_MAX, common_length, head_of, sea
 /// Keys in a full leaf: their heads fill eight cache lines.
 pub(super) const LEAF_KEYS: usize = 64;
 
+/// A value that knows when it was changed last.
+pub(crate) trait Stamped {
+    /// The time of its last change; never goes back.
+    fn stamp(&self) -> u64;
+}
+
 #[derive(Debug)]
 struct Entry<V> {
     start: u32,
@@ -29,6 +35,8 @@ pub(super) struct Leaf<V> {
     prefix_length: u8,
     /// Where the last key came in: the next one often belongs right behind it.
     last_position: u8,
+    /// The time of the last change here.
+    stamp: u64,
     entries: Vec<Entry<V>>,
     keys: Vec<u8>,
     pub(super) low: Box<[u8]>,
@@ -48,7 +56,7 @@ impl<V> AscendingKeys for Leaf<V> {
     }
 }
 
-impl<V> Leaf<V> {
+impl<V: Stamped> Leaf<V> {
     /// A leaf without keys that may hold those from `low` up to `high`, where `next` begins.
     pub(super) fn new(low: Box<[u8]>, high: Option<Box<[u8]>>, next: Option<u32>) -> Leaf<V> {
         Leaf {
@@ -57,6 +65,7 @@ impl<V> Leaf<V> {
             prefix: [0; PREFIX_BYTES_MAX],
             prefix_length: 0,
             last_position: 0,
+            stamp: 0,
             entries: Vec::new(),
             keys: Vec::new(),
             low,
@@ -91,8 +100,17 @@ impl<V> Leaf<V> {
         &self.entries[self.order[position] as usize].value
     }
 
-    pub(super) fn value_mut(&mut self, position: usize) -> &mut V {
-        &mut self.entries[self.order[position] as usize].value
+    /// Changes a value.
+    pub(super) fn change<R>(&mut self, position: usize, change: impl FnOnce(&mut V) -> R) -> R {
+        let value = &mut self.entries[self.order[position] as usize].value;
+        let result = change(value);
+        self.stamp = self.stamp.max(value.stamp());
+        result
+    }
+
+    /// The time of the last change here, or something later.
+    pub(super) fn stamp(&self) -> u64 {
+        self.stamp
     }
 
     /// Puts a key where [`search`](Self::search) said that it belongs. There must be room.
@@ -113,6 +131,7 @@ impl<V> Leaf<V> {
         self.heads[position] = head_of(&key[self.prefix_length as usize..]);
         self.order[position] = count as u8;
         self.last_position = position as u8;
+        self.stamp = self.stamp.max(value.stamp());
         self.entries.push(Entry { start: self.keys.len() as u32, length: key.len() as u32, value });
         self.keys.extend_from_slice(key);
     }

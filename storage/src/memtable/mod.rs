@@ -17,6 +17,8 @@
 //! are also noted in [`TableMemtable::superseded`]: a flush that is writing the old rows out re-maps them to the
 //! segment's delete set before anybody sees the segment.
 //!
+//! Scans keep what they have converted to columns ([`pages`]) and convert only what is new the next time.
+//!
 //! Entries of secondary indexes lie beside the rows, `value‖key` in byte order. They are only added: an entry whose row
 //! has another value by now, or none, is told by looking at the row (see [`crate::index`]).
 
@@ -26,6 +28,7 @@ mod directory;
 mod leaf;
 #[cfg(test)]
 mod model;
+mod pages;
 mod search;
 mod slab;
 mod tree;
@@ -46,6 +49,9 @@ use crate::index::Interval;
 pub(crate) use batch::Batch;
 use chain::Chain;
 pub(crate) use chain::ChainState;
+use leaf::Stamped;
+use pages::Pages;
+pub(crate) use pages::{Page, Piece};
 use tree::Tree;
 
 /// Memory a key costs beside its bytes and its first version: the rest of its entry, its head, and a quarter of a leaf's
@@ -61,6 +67,13 @@ const LOGGED_PER_KEPT: usize = 4;
 /// `value‖key` → length of the value.
 type IndexEntries = Tree<u32>;
 
+/// Entries of indexes never change.
+impl Stamped for u32 {
+    fn stamp(&self) -> u64 {
+        0
+    }
+}
+
 /// One table's part of a memtable.
 #[derive(Debug, Default)]
 pub(crate) struct TableMemtable {
@@ -69,6 +82,7 @@ pub(crate) struct TableMemtable {
     /// Keys whose row here was replaced or removed while the memtable was frozen, and when.
     superseded: Mutex<Vec<(Box<[u8]>, Timestamp)>>,
     indexes: RwLock<HashMap<IndexId, Arc<IndexEntries>>>,
+    pages: Pages,
 }
 
 /// A row an index look-up found.
@@ -104,6 +118,7 @@ impl TableMemtable {
             keys: AtomicUsize::new(keys),
             superseded: Mutex::default(),
             indexes: RwLock::new(trees),
+            pages: Pages::default(),
         };
         (part, bytes)
     }
@@ -279,6 +294,8 @@ impl TableMemtable {
 pub(crate) struct Memtable {
     tables: RwLock<HashMap<TableId, Arc<TableMemtable>>>,
     bytes: AtomicUsize,
+    /// Rows that scans have converted.
+    page_bytes: Arc<AtomicUsize>,
     /// What the log says of it, which may be far more than is kept.
     logged_bytes: AtomicUsize,
 }
@@ -291,11 +308,15 @@ impl Memtable {
 
     /// A table's part, new if need be.
     pub(crate) fn part(&self, table: TableId) -> Arc<TableMemtable> {
-        self.table(table).unwrap_or_else(|| Arc::clone(self.tables.write().entry(table).or_default()))
+        self.table(table).unwrap_or_else(|| {
+            let part = || Arc::new(TableMemtable { pages: Pages::counted_by(&self.page_bytes), ..Default::default() });
+            Arc::clone(self.tables.write().entry(table).or_insert_with(part))
+        })
     }
 
     /// Puts a table's part in, which takes so much memory. The table must have none.
-    pub(crate) fn install(&self, table: TableId, part: TableMemtable, bytes: usize) {
+    pub(crate) fn install(&self, table: TableId, mut part: TableMemtable, bytes: usize) {
+        part.pages = Pages::counted_by(&self.page_bytes);
         let before = self.tables.write().insert(table, Arc::new(part));
         assert!(before.is_none(), "a part is installed where there is none");
         self.note_memory(bytes as isize);
@@ -380,7 +401,7 @@ impl Memtable {
 
     /// Memory held, estimated.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed) + self.page_bytes.load(Ordering::Relaxed)
     }
 }
 

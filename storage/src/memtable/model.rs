@@ -6,7 +6,15 @@ use std::ops::{Bound, ControlFlow};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::leaf::Stamped;
 use super::tree::Tree;
+
+/// The tests count their steps in the values.
+impl Stamped for u64 {
+    fn stamp(&self) -> u64 {
+        *self
+    }
+}
 
 /// Keys of few different bytes, so that many are prefixes of others, differ in trailing zeros, or share 8 bytes and more.
 fn random_key(random: &mut StdRng, style: u32) -> Vec<u8> {
@@ -75,6 +83,19 @@ fn compare_walks(tree: &Tree<u64>, twin: &BTreeMap<Vec<u8>, u64>, random: &mut S
     let bounds = (as_slice(&low), as_slice(&high));
     assert_eq!(walked(tree, bounds, false, limit), ascending, "ascending, {low:?} to {high:?}");
     assert_eq!(walked(tree, bounds, true, limit), descending, "descending, {low:?} to {high:?}");
+    let since = random.random_range(0..7000);
+    let mut changed = Vec::new();
+    tree.walk_since(
+        since,
+        bounds,
+        |value| Some(*value),
+        |key, value| {
+            changed.push((key.to_vec(), value));
+            ControlFlow::Continue(())
+        },
+    );
+    let younger = twin.iter().filter(|(key, value)| is_inside(key) && **value > since);
+    assert_eq!(changed, younger.map(|(key, value)| (key.clone(), *value)).collect::<Vec<_>>(), "after {since}");
 }
 
 #[test]

@@ -21,7 +21,7 @@
 use std::ops::{Bound, ControlFlow};
 
 use super::directory::Directory;
-use super::leaf::{LEAF_KEYS, Leaf};
+use super::leaf::{LEAF_KEYS, Leaf, Stamped};
 use super::search::AscendingKeys;
 use super::slab::Slab;
 use crate::sync::{ArcSwap, Mutex, RwLock};
@@ -41,7 +41,7 @@ pub(crate) struct Tree<V> {
     growing: Mutex<()>,
 }
 
-impl<V> Default for Tree<V> {
+impl<V: Stamped> Default for Tree<V> {
     fn default() -> Self {
         let tree = Tree::empty();
         tree.leaves.push(RwLock::new(Leaf::new(Box::default(), None, None)));
@@ -50,7 +50,7 @@ impl<V> Default for Tree<V> {
     }
 }
 
-impl<V> Tree<V> {
+impl<V: Stamped> Tree<V> {
     fn empty() -> Tree<V> {
         Tree {
             root: ArcSwap::from_pointee(Directory::default()),
@@ -120,7 +120,7 @@ impl<V> Tree<V> {
         loop {
             let mut leaf = self.leaves.get(number).write();
             let position = match leaf.search(key) {
-                Ok(position) => return change(Some(leaf.value_mut(position))).1,
+                Ok(position) => return leaf.change(position, |value| change(Some(value)).1),
                 Err(position) => position,
             };
             if position == leaf.len()
@@ -177,14 +177,40 @@ impl<V> Tree<V> {
         mut keep: impl FnMut(&V) -> Option<T>,
         mut visit: impl FnMut(&[u8], T) -> ControlFlow<()>,
     ) {
+        match descending {
+            true => self.walk_by(At::Bound(bounds.1.map(Box::from)), &mut visit, |at, limit, copies| {
+                self.copy_descending(at, bounds.0, limit, &mut keep, copies)
+            }),
+            false => self.walk_by(At::Bound(bounds.0.map(Box::from)), &mut visit, |at, limit, copies| {
+                self.copy_ascending(at, bounds.1, None, limit, &mut keep, copies)
+            }),
+        }
+    }
+
+    /// As [`walk`](Self::walk), in ascending order, for the values that were changed after `since`. Leaves without any
+    /// are passed over.
+    pub(crate) fn walk_since<T>(
+        &self,
+        since: u64,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        mut keep: impl FnMut(&V) -> Option<T>,
+        mut visit: impl FnMut(&[u8], T) -> ControlFlow<()>,
+    ) {
+        self.walk_by(At::Bound(bounds.0.map(Box::from)), &mut visit, |at, limit, copies| {
+            self.copy_ascending(at, bounds.1, Some(since), limit, &mut keep, copies)
+        });
+    }
+
+    fn walk_by<T>(
+        &self,
+        mut at: At,
+        visit: &mut impl FnMut(&[u8], T) -> ControlFlow<()>,
+        mut copy: impl FnMut(&At, usize, &mut Copies<T>) -> Option<At>,
+    ) {
         let mut copies = Copies { keys: Vec::new(), kept: Vec::new() };
-        let mut at = if descending { At::Bound(bounds.1.map(Box::from)) } else { At::Bound(bounds.0.map(Box::from)) };
         let mut limit = FIRST_COPIES;
         loop {
-            let next = match descending {
-                true => self.copy_descending(&at, bounds.0, limit, &mut keep, &mut copies),
-                false => self.copy_ascending(&at, bounds.1, limit, &mut keep, &mut copies),
-            };
+            let next = copy(&at, limit, &mut copies);
             let mut start = 0;
             for (end, kept) in copies.kept.drain(..) {
                 if visit(&copies.keys[start..end], kept).is_break() {
@@ -205,6 +231,7 @@ impl<V> Tree<V> {
         &self,
         at: &At,
         end: Bound<&[u8]>,
+        since: Option<u64>,
         limit: usize,
         keep: &mut impl FnMut(&V) -> Option<T>,
         copies: &mut Copies<T>,
@@ -228,7 +255,9 @@ impl<V> Tree<V> {
                 None => break (leaf, start),
             }
         };
-        for position in start..leaf.len() {
+        let is_news = |stamp: u64| since.is_none_or(|since| stamp > since);
+        let behind = if is_news(leaf.stamp()) { leaf.len() } else { start };
+        for position in (start..behind).filter(|position| is_news(leaf.value(*position).stamp())) {
             let key = leaf.key(position);
             let is_inside = match end {
                 Bound::Included(end) => key <= end,
@@ -245,7 +274,12 @@ impl<V> Tree<V> {
                 }
             }
         }
-        leaf.next.map(At::Leaf)
+        let ends_here = match (leaf.high.as_deref(), end) {
+            (Some(high), Bound::Included(end)) => end < high,
+            (Some(high), Bound::Excluded(end)) => end <= high,
+            (_, Bound::Unbounded) | (None, _) => false,
+        };
+        leaf.next.filter(|_| !ends_here).map(At::Leaf)
     }
 
     fn copy_descending<T>(

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
-use bytes::Bytes;
 use roaring::RoaringBitmap;
 
 use super::filter::RowPredicate;
@@ -17,10 +16,15 @@ use crate::BLOCK_ROWS;
 use crate::block::{Column, Selection};
 use crate::error::{Error, Result};
 use crate::kernel::Mask;
+use crate::memtable::{Page, Piece};
 use crate::segment::Segment;
 
 /// Rows left of several blocks are put together until there are this many.
 const BATCH_ROWS_MIN: usize = BLOCK_ROWS / 2;
+
+/// Rows of a memtable that are converted together. With those that change before the page is made anew, they are no more
+/// than a block's.
+const PAGE_ROWS: usize = BLOCK_ROWS / 4 * 3;
 
 /// Where a reader is.
 #[derive(Debug)]
@@ -170,6 +174,7 @@ impl UnitReader {
         Ok(loaded)
     }
 
+    /// The wanted rows of the memtable's next page.
     fn next_of_memtable(&mut self) -> Result<RecordBatch> {
         let Source::Memtable { part, timestamp, writes } = &self.unit.source else {
             return Err(Error::Internal("rows of something that is no memtable".into()));
@@ -178,13 +183,33 @@ impl UnitReader {
             Position::Key(key) => Some(key),
             _ => None,
         };
+        let plan = &self.unit.plan;
+        // Asked once: what a dynamic filter reads may be another column in a moment.
+        let tests: Vec<Arc<Counted>> = plan.tests().into_iter().chain(plan.dynamic_tests()?).collect();
+        let mut columns: Vec<usize> = tests.iter().flat_map(|counted| counted.test.columns()).collect();
+        columns.extend(&plan.projection);
+        let Piece { page, rows, next } = part.piece(&plan.table, after.as_deref(), *timestamp, &columns, PAGE_ROWS)?;
         let overwritten = |key: &[u8]| writes.as_ref().is_some_and(|writes| writes.rows.contains_key(key));
-        let mut rows: Vec<Bytes> = Vec::new();
-        let collect = |_: &[u8], row, _| rows.push(row);
-        if let Some(key) = part.collect_visible(after.as_deref(), *timestamp, BLOCK_ROWS, overwritten, collect) {
-            self.position = Position::Key(key);
+        let rows: Vec<&[u8]> = rows.iter().filter(|(key, _)| !overwritten(key)).map(|(_, row)| row.as_ref()).collect();
+        let mut pieces = Vec::new();
+        if let Some((page, mut mask)) = page {
+            let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let end = next.clone().map_or(Bound::Unbounded, Bound::Included);
+            let own = writes.as_ref().map(|writes| writes.rows.range::<Box<[u8]>, _>((start, end)));
+            own.into_iter().flatten().filter_map(|(key, _)| page.find(key)).for_each(|row| mask.remove(row));
+            pieces.push(filter_page(plan, &tests, &page, mask)?);
         }
-        filter_rows(&self.unit.plan, &rows.iter().map(Bytes::as_ref).collect::<Vec<_>>())
+        if !rows.is_empty() {
+            pieces.push(filter_rows(plan, &rows)?);
+        }
+        if let Some(next) = next {
+            self.position = Position::Key(next);
+        }
+        match pieces.len() {
+            0 => Ok(RecordBatch::new_empty(Arc::clone(&plan.schema))),
+            1 => Ok(pieces.remove(0)),
+            _ => Ok(concat_batches(&plan.schema, &pieces)?),
+        }
     }
 
     fn next_pending(&mut self) -> Result<RecordBatch> {
@@ -231,36 +256,60 @@ fn filter_rows(plan: &ScanPlan, rows: &[&[u8]]) -> Result<RecordBatch> {
     let codec = &plan.table.codec()?.rows;
     let mut mask = Mask::all(rows.len());
     let mut decoded: HashMap<usize, ArrayRef> = HashMap::new();
-    for counted in plan.tests().iter().chain(&plan.dynamic_tests()?) {
-        if mask.is_empty() {
-            break;
+    let tests: Vec<Arc<Counted>> = plan.tests().into_iter().chain(plan.dynamic_tests()?).collect();
+    apply_tests(&tests, &mut mask, |column| match decoded.get(&column) {
+        Some(array) => Ok(Arc::clone(array)),
+        None => {
+            let array = Arc::clone(codec.decode(rows, &[column])?.column(0));
+            decoded.insert(column, Arc::clone(&array));
+            Ok(array)
         }
-        let single = counted.test.column();
-        let columns = match &counted.test {
-            Test::Rows(predicate) => predicate.columns(),
-            _ => single.as_slice(),
-        };
-        let missing: Vec<usize> = columns.iter().copied().filter(|column| !decoded.contains_key(column)).collect();
-        let batch = codec.decode(rows, &missing)?;
-        decoded.extend(missing.into_iter().zip(batch.columns().iter().cloned()));
-        match &counted.test {
-            Test::Never => mask.clear(),
-            Test::Rows(predicate) => {
-                let selection = Selection::new(mask.clone());
-                let arrays: Vec<ArrayRef> =
-                    columns.iter().map(|column| selection.of_array(&decoded[column])).collect::<Result<_>>()?;
-                mask.restrict(&Mask::from_boolean(&predicate.evaluate(&arrays, selection.count())?));
-            }
-            test => {
-                for column in columns {
-                    mask.and(&test.matches(&decoded[column])?);
-                }
-            }
-        }
-    }
+    })?;
     if mask.is_full() {
         return codec.decode(rows, &plan.projection);
     }
     let left: Vec<&[u8]> = mask.indices().into_iter().map(|row| rows[row as usize]).collect();
     codec.decode(&left, &plan.projection)
+}
+
+/// The rows of a page in the mask that pass all tests.
+fn filter_page(plan: &ScanPlan, tests: &[Arc<Counted>], page: &Page, mut mask: Mask) -> Result<RecordBatch> {
+    let column = |column| {
+        let array = page.column(column).cloned();
+        array.ok_or_else(|| Error::Internal(format!("column {column} of a page was not asked for")))
+    };
+    apply_tests(tests, &mut mask, column)?;
+    let selection = Selection::new(mask);
+    let arrays = plan.projection.iter().map(|wanted| selection.of_array(&column(*wanted)?));
+    let arrays = arrays.collect::<Result<Vec<_>>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(selection.count()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(&plan.schema), arrays, &options)?)
+}
+
+/// Takes out of `mask` the rows that fail a test; `array` has the values of all rows.
+fn apply_tests(
+    tests: &[Arc<Counted>],
+    mask: &mut Mask,
+    mut array: impl FnMut(usize) -> Result<ArrayRef>,
+) -> Result<()> {
+    for counted in tests {
+        if mask.is_empty() {
+            break;
+        }
+        match &counted.test {
+            Test::Never => mask.clear(),
+            Test::Rows(predicate) => {
+                let selection = Selection::new(mask.clone());
+                let arrays = predicate.columns().iter().map(|column| selection.of_array(&array(*column)?));
+                let arrays: Vec<ArrayRef> = arrays.collect::<Result<_>>()?;
+                mask.restrict(&Mask::from_boolean(&predicate.evaluate(&arrays, selection.count())?));
+            }
+            test => {
+                if let Some(column) = test.column() {
+                    mask.and(&test.matches(&array(column)?)?);
+                }
+            }
+        }
+    }
+    Ok(())
 }

@@ -113,6 +113,14 @@ impl Test {
         }
     }
 
+    /// All columns it reads.
+    pub(crate) fn columns(&self) -> Vec<usize> {
+        match self {
+            Test::Rows(predicate) => predicate.columns().to_vec(),
+            test => test.column().into_iter().collect(),
+        }
+    }
+
     /// Roughly how much longer it takes per row than the cheapest kind.
     pub(crate) fn cost(&self) -> f64 {
         match self {
