@@ -95,7 +95,7 @@ pub async fn check(options: StoreOptions) -> Result<CheckReport> {
         report.tables += 1;
         for segment in version.segments(table.id) {
             report.segments += 1;
-            let deleted = segment.deletes.at(Timestamp::MAX).map_or(0, |rows| rows.len());
+            let deleted = segment.deletes.at(Timestamp::MAX).map_or(0, |deleted| deleted.len() as u64);
             report.rows += u64::from(segment.meta.rows) - deleted;
             if let Err(error) = check_segment(segment).await {
                 report.note(segment, error)?;

@@ -1,7 +1,16 @@
 //! Which rows of a segment are gone, and since when.
 //!
 //! A base bitmap of the rows that every open snapshot sees as deleted, and a short list of younger deletes with their
-//! commit timestamps. A scan asks once for the bitmap of its snapshot; a segment without deletes costs it nothing.
+//! commit timestamps. What a snapshot sees is a prefix of that list on top of the base:
+//!
+//! ```text
+//!   base {3, 17, 90}   recent (ts 7, row 5) (ts 9, row 40) │ (ts 12, row 8)
+//!   └────────────── a reader at 11: 2 of them ─────────────┘
+//!                        ▼ made once, kept for the next reader that sees as many
+//!   DeletedRows   block 0: words of 64 bits   block 1: –   block 2: words   …
+//! ```
+//! So a scan works out nothing: it takes the words of a block as they are for the rows it leaves out. A segment without
+//! deletes, and a block without, cost it nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,10 +19,81 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use roaring::RoaringBitmap;
 use rustydb_txn::Timestamp;
 
-use crate::sync::RwLock;
+use crate::BLOCK_ROWS;
+use crate::kernel::Mask;
+use crate::sync::{Mutex, RwLock};
 
 /// Young deletes are folded into the base when there are this many, if the watermark allows.
 const FOLD_THRESHOLD: usize = 1024;
+
+/// Sets kept for readers to come: the newest, and what a transaction that has been open for a while sees.
+const KEPT_MAX: usize = 2;
+
+const BLOCK_WORDS: usize = BLOCK_ROWS / u64::BITS as usize;
+
+/// One bit for each row of a block.
+type BlockWords = [u64; BLOCK_WORDS];
+
+/// The rows of one segment that are deleted for one reader.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct DeletedRows {
+    rows: RoaringBitmap,
+    /// The same block by block; `None`, or the end of the list: no row of the block is deleted.
+    blocks: Vec<Option<Arc<BlockWords>>>,
+}
+
+impl DeletedRows {
+    fn new(rows: RoaringBitmap) -> DeletedRows {
+        let mut deleted = DeletedRows::default();
+        deleted.add(&rows.iter().collect::<Vec<u32>>());
+        deleted
+    }
+
+    fn add(&mut self, rows: &[u32]) {
+        self.rows.extend(rows.iter().copied());
+        for row in rows {
+            let (block, row) = (*row as usize / BLOCK_ROWS, *row as usize % BLOCK_ROWS);
+            if self.blocks.len() <= block {
+                self.blocks.resize(block + 1, None);
+            }
+            let words = self.blocks[block].get_or_insert_with(|| Arc::new([0; BLOCK_WORDS]));
+            Arc::make_mut(words)[row / 64] |= 1 << (row % 64);
+        }
+    }
+
+    /// These and others.
+    pub(crate) fn with(&self, others: &RoaringBitmap) -> DeletedRows {
+        let mut all = self.clone();
+        all.add(&others.iter().collect::<Vec<u32>>());
+        all
+    }
+
+    /// The rows, in one bitmap.
+    pub(crate) fn rows(&self) -> &RoaringBitmap {
+        &self.rows
+    }
+
+    /// How many they are.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len() as usize
+    }
+
+    /// The rows of a block, of which there are so many, that are not deleted.
+    pub(crate) fn live(&self, block: usize, rows: usize) -> Mask {
+        match self.blocks.get(block) {
+            Some(Some(deleted)) => {
+                let words = deleted[..rows.div_ceil(64)].iter().map(|word| !word);
+                Mask::from_words(words.collect(), rows)
+            }
+            _ => Mask::all(rows),
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let words = self.blocks.iter().flatten().count() * size_of::<BlockWords>();
+        self.rows.serialized_size() + self.blocks.capacity() * size_of::<usize>() + words
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -24,18 +104,31 @@ struct State {
     recent_rows: HashMap<u32, Timestamp>,
 }
 
+/// The base with the first so many recent deletes, ready for scans.
+#[derive(Debug, Clone)]
+struct Kept {
+    recent: usize,
+    rows: Arc<DeletedRows>,
+}
+
 /// The versioned delete set of one segment.
 #[derive(Debug, Default)]
 pub(crate) struct DeleteSet {
     state: RwLock<State>,
     any: AtomicBool,
+    /// At most [`KEPT_MAX`], the one used last at the end. Locked behind `state`.
+    kept: Mutex<Vec<Kept>>,
 }
 
 impl DeleteSet {
     /// A set whose `rows` were deleted before any snapshot that can be open.
     pub(crate) fn with_base(rows: RoaringBitmap) -> Self {
         let any = AtomicBool::new(!rows.is_empty());
-        DeleteSet { state: RwLock::new(State { base: Arc::new(rows), ..State::default() }), any }
+        DeleteSet {
+            state: RwLock::new(State { base: Arc::new(rows), ..State::default() }),
+            any,
+            kept: Mutex::default(),
+        }
     }
 
     /// Records the delete of a row. Commits come in any order, but none at or before the watermark.
@@ -44,6 +137,10 @@ impl DeleteSet {
         let younger = state.recent.iter().rev().take_while(|(other, _)| *other > timestamp).count();
         let place = state.recent.len() - younger;
         state.recent.insert(place, (timestamp, row));
+        if younger > 0 {
+            // Only those who look at commits that nobody sees yet can have seen what comes behind it.
+            self.kept.lock().retain(|kept| kept.recent <= place);
+        }
         state.recent_rows.insert(row, timestamp);
         self.any.store(true, Ordering::Release);
         if state.recent.len().is_multiple_of(FOLD_THRESHOLD) {
@@ -51,6 +148,10 @@ impl DeleteSet {
             let rows: Vec<u32> = state.recent.drain(..settled).map(|(_, row)| row).collect();
             state.recent_rows.retain(|_, deleted| *deleted > watermark);
             Arc::make_mut(&mut state.base).extend(rows);
+            // Nobody sees fewer of them any more.
+            let mut kept = self.kept.lock();
+            kept.retain(|kept| kept.recent >= settled);
+            kept.iter_mut().for_each(|kept| kept.recent -= settled);
         }
     }
 
@@ -64,17 +165,33 @@ impl DeleteSet {
     }
 
     /// The rows deleted for a reader at `timestamp`; `None` if there are none.
-    pub(crate) fn at(&self, timestamp: Timestamp) -> Option<Arc<RoaringBitmap>> {
+    pub(crate) fn at(&self, timestamp: Timestamp) -> Option<Arc<DeletedRows>> {
         if !self.any.load(Ordering::Acquire) {
             return None;
         }
         let state = self.state.read();
-        let settled = state.recent.partition_point(|(deleted, _)| *deleted <= timestamp);
-        let mut rows = Arc::clone(&state.base);
-        if settled > 0 {
-            Arc::make_mut(&mut rows).extend(state.recent[..settled].iter().map(|(_, row)| *row));
+        let seen = state.recent.partition_point(|(deleted, _)| *deleted <= timestamp);
+        if seen == 0 && state.base.is_empty() {
+            return None;
         }
-        (!rows.is_empty()).then_some(rows)
+        let mut kept = self.kept.lock();
+        if let Some(at) = kept.iter().position(|kept| kept.recent == seen) {
+            let found = kept.remove(at);
+            kept.push(found.clone());
+            return Some(found.rows);
+        }
+        let nearest = kept.iter().filter(|kept| kept.recent < seen).max_by_key(|kept| kept.recent);
+        let (from, mut rows) = match nearest {
+            Some(nearest) => (nearest.recent, nearest.rows.as_ref().clone()),
+            None => (0, DeletedRows::new(state.base.as_ref().clone())),
+        };
+        rows.add(&state.recent[from..seen].iter().map(|(_, row)| *row).collect::<Vec<u32>>());
+        let rows = Arc::new(rows);
+        if kept.len() == KEPT_MAX {
+            kept.remove(0);
+        }
+        kept.push(Kept { recent: seen, rows: Arc::clone(&rows) });
+        Some(rows)
     }
 
     /// The deletes that are not in `known`, in order of their timestamps; those that every snapshot sees have `settled`.
@@ -87,12 +204,18 @@ impl DeleteSet {
 
     pub(crate) fn memory_bytes(&self) -> usize {
         let state = self.state.read();
-        state.base.serialized_size() + state.recent.capacity() * 2 * size_of::<(Timestamp, u32)>()
+        let kept: usize = self.kept.lock().iter().map(|kept| kept.rows.memory_bytes()).sum();
+        state.base.serialized_size() + state.recent.capacity() * 2 * size_of::<(Timestamp, u32)>() + kept
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
     use super::*;
 
     #[test]
@@ -102,7 +225,7 @@ mod tests {
         deletes.add(8, 12, 0);
         assert!(deletes.contains(3, 0));
         assert!(!deletes.contains(7, 9) && deletes.contains(7, 10));
-        let rows: Vec<u32> = deletes.at(11).unwrap().iter().collect();
+        let rows: Vec<u32> = deletes.at(11).unwrap().rows().iter().collect();
         assert_eq!(rows, [3, 7]);
         assert!(DeleteSet::default().at(u64::MAX).is_none());
     }
@@ -112,9 +235,13 @@ mod tests {
         let deletes = DeleteSet::default();
         for timestamp in [12, 10, 13, 11] {
             deletes.add(timestamp as u32, timestamp, 9);
+            for seen in 9..14 {
+                let rows: RoaringBitmap = deletes.at(seen).map(|deleted| deleted.rows().clone()).unwrap_or_default();
+                assert!(rows.iter().all(|row| u64::from(row) <= seen && deletes.contains(row, seen)));
+            }
         }
         for seen in 9..14 {
-            let rows: Vec<u32> = deletes.at(seen).iter().flat_map(|rows| rows.iter()).collect();
+            let rows: Vec<u32> = deletes.at(seen).iter().flat_map(|deleted| deleted.rows()).collect();
             assert_eq!(rows, (10..=seen as u32).collect::<Vec<_>>());
         }
         assert_eq!(deletes.since(&RoaringBitmap::new(), 9), [(10, 10), (11, 11), (12, 12), (13, 13)]);
@@ -127,7 +254,7 @@ mod tests {
         let known = deletes.at(10).unwrap();
         deletes.add(9, 12, 0);
         deletes.add(8, 12, 0);
-        assert_eq!(deletes.since(&known, 10), [(12, 9), (12, 8)]);
+        assert_eq!(deletes.since(known.rows(), 10), [(12, 9), (12, 8)]);
         assert_eq!(deletes.since(&[5].into_iter().collect(), 10), [(10, 3), (10, 7), (12, 9), (12, 8)]);
     }
 
@@ -140,7 +267,51 @@ mod tests {
         }
         assert!(deletes.contains(500, 500));
         assert!(!deletes.contains(501, 500), "a snapshot at 500 still sees row 501");
-        assert_eq!(deletes.at(last).unwrap().len(), last);
+        assert_eq!(deletes.at(last).unwrap().len() as u64, last);
         assert_eq!(deletes.at(600).unwrap().len(), 600);
+    }
+
+    #[test]
+    fn readers_that_see_the_same_share_one_set() {
+        let deletes = DeleteSet::with_base([3].into_iter().collect());
+        deletes.add(7, 10, 0);
+        let seen = deletes.at(10).unwrap();
+        assert!(Arc::ptr_eq(&seen, &deletes.at(11).unwrap()));
+        deletes.add(8, 12, 0);
+        assert!(Arc::ptr_eq(&seen, &deletes.at(11).unwrap()));
+        assert!(!Arc::ptr_eq(&seen, &deletes.at(12).unwrap()));
+    }
+
+    #[test]
+    fn any_reader_sees_exactly_what_was_deleted_by_then() {
+        for seed in 0..20 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let segment_rows = 3 * BLOCK_ROWS as u32 - 100;
+            let mut twin: Vec<(Timestamp, u32)> = (0..50).map(|_| (0, random.random_range(0..segment_rows))).collect();
+            let deletes = DeleteSet::with_base(twin.iter().map(|(_, row)| *row).collect());
+            let mut known: HashSet<u32> = twin.iter().map(|(_, row)| *row).collect();
+            let mut watermark = 0;
+            for timestamp in 1..5000 {
+                let row = random.random_range(0..segment_rows);
+                if known.insert(row) {
+                    deletes.add(row, timestamp, watermark);
+                    twin.push((timestamp, row));
+                }
+                if random.random_bool(0.01) {
+                    watermark = random.random_range(watermark..=timestamp);
+                    let reader = random.random_range(watermark..=timestamp);
+                    let seen: RoaringBitmap =
+                        twin.iter().filter(|(deleted, _)| *deleted <= reader).map(|(_, row)| *row).collect();
+                    let found = deletes.at(reader).unwrap();
+                    assert_eq!(found.rows(), &seen, "seed {seed}, reader at {reader}");
+                    for block in 0..4 {
+                        let start = block as u32 * BLOCK_ROWS as u32;
+                        let rows = (segment_rows.saturating_sub(start) as usize).min(BLOCK_ROWS);
+                        let live: Vec<u32> = (0..rows as u32).filter(|row| !seen.contains(start + row)).collect();
+                        assert_eq!(found.live(block, rows).indices(), live, "seed {seed}, block {block}");
+                    }
+                }
+            }
+        }
     }
 }

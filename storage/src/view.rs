@@ -5,7 +5,6 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::interleave_record_batch;
 use bytes::Bytes;
-use roaring::RoaringBitmap;
 use rustydb_txn::{SnapshotToken, Timestamp};
 
 use crate::catalog::{Catalog, TableDef, TableId};
@@ -97,8 +96,7 @@ impl ReadView {
             }
             let mut deleted = segment.deletes.at(timestamp);
             if let Some(removed) = writes.and_then(|writes| writes.removed.get(&segment.meta.id)) {
-                let both = deleted.as_deref().map_or_else(|| removed.clone(), |deleted| deleted | removed);
-                deleted = Some(Arc::new(both));
+                deleted = Some(Arc::new(deleted.as_deref().cloned().unwrap_or_default().with(removed)));
             }
             let rows = segment.meta.rows as usize;
             for start in (0..rows).step_by(UNIT_ROWS) {
@@ -197,9 +195,7 @@ impl ReadView {
         let in_segments: usize = visible
             .chain(writes.iter().flat_map(|writes| &writes.staged))
             .map(|segment| {
-                let deleted =
-                    segment.deletes.at(timestamp).map_or(0, |deleted: Arc<RoaringBitmap>| deleted.len() as usize);
-                segment.meta.rows as usize - deleted
+                segment.meta.rows as usize - segment.deletes.at(timestamp).map_or(0, |deleted| deleted.len())
             })
             .sum();
         let in_memory: usize =
@@ -218,7 +214,7 @@ impl ReadView {
         // An exact count would answer a query without a scan that is remembered.
         let (mut rows, mut bytes, mut exact) = (0, 0, self.serial.is_none());
         for segment in &segments {
-            let deleted = segment.deletes.at(timestamp).map_or(0, |deleted: Arc<RoaringBitmap>| deleted.len() as usize);
+            let deleted = segment.deletes.at(timestamp).map_or(0, |deleted| deleted.len());
             rows += segment.meta.rows as usize - deleted;
             bytes += segment.meta.file_bytes as usize;
             exact &= deleted == 0;

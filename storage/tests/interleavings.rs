@@ -9,6 +9,12 @@
 #[path = "../src/deletes.rs"]
 mod deletes;
 
+#[path = "../src/kernel"]
+mod kernel {
+    mod mask;
+    pub use mask::Mask;
+}
+
 #[path = "../src/memtable"]
 mod memtable {
     mod directory;
@@ -120,6 +126,7 @@ use std::sync::Arc;
 use deletes::DeleteSet;
 use memtable::leaf::Stamped;
 use memtable::tree::Tree;
+use rustydb_storage::BLOCK_ROWS;
 use rustydb_txn::Timestamp;
 use shuttle::thread;
 use store::publication::Publication;
@@ -223,7 +230,7 @@ fn a_reader_of_a_delete_set_sees_whole_commits_whatever_order_they_are_applied_i
             .collect();
         for _ in 0..3 {
             let snapshot = publication.open_snapshot();
-            let seen: Vec<u32> = deletes.at(snapshot.timestamp()).iter().flat_map(|rows| rows.iter()).collect();
+            let seen: Vec<u32> = deletes.at(snapshot.timestamp()).iter().flat_map(|deleted| deleted.rows()).collect();
             assert_eq!(seen, (2..2 * snapshot.timestamp() as u32 + 2).collect::<Vec<_>>());
             publication.close_snapshot(snapshot);
         }

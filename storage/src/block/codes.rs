@@ -3,13 +3,13 @@
 //! Three forms, the smallest one wins: one number for all rows, runs of equal numbers, or bit-packed numbers.
 
 use crate::kernel::compare::select;
-use crate::kernel::{Mask, Packed, bits_of};
+use crate::kernel::{Mask, Packed, bits_of, compact};
 
 /// One number for each row of a block.
 #[derive(Debug, Clone)]
 pub(crate) enum Codes {
     /// All rows have this one.
-    Constant(u32, usize),
+    Constant(u32),
     /// Run `i` has `values[i]` and ends before row `ends[i]`.
     Runs { ends: Box<[u16]>, values: Box<[u32]> },
     /// Bit-packed.
@@ -25,7 +25,7 @@ impl Codes {
         let highest = codes.iter().copied().max().unwrap_or_default();
         let runs = 1 + codes.windows(2).filter(|pair| pair[0] != pair[1]).count();
         if runs == 1 {
-            return Codes::Constant(highest, codes.len());
+            return Codes::Constant(highest);
         }
         let width = bits_of(highest);
         if runs * (size_of::<u16>() + size_of::<u32>()) >= Packed::size_bytes(width, codes.len()) {
@@ -52,38 +52,36 @@ impl Codes {
 
     pub(crate) fn get(&self, row: usize) -> u32 {
         match self {
-            Codes::Constant(code, _) => *code,
+            Codes::Constant(code) => *code,
             Codes::Runs { ends, values } => values[ends.partition_point(|end| usize::from(*end) <= row)],
             Codes::Packed(packed) => packed.get(row),
         }
     }
 
-    /// All numbers.
-    pub(crate) fn unpack(&self) -> Vec<u32> {
-        match self {
-            Codes::Constant(code, rows) => vec![*code; *rows],
-            Codes::Runs { ends, values } => {
-                let mut codes = Vec::with_capacity(ends.last().copied().unwrap_or_default().into());
-                for (end, value) in ends.iter().zip(values) {
-                    codes.resize((*end).into(), *value);
-                }
-                codes
-            }
-            Codes::Packed(packed) => packed.unpack(),
-        }
-    }
-
-    /// The numbers of some rows.
-    pub(crate) fn take(&self, mask: &Mask, count: usize) -> Vec<u32> {
-        if let Codes::Constant(code, _) = self {
-            return vec![*code; count];
-        }
+    /// The values that the numbers of some rows stand for; `count` is how many rows `mask` has. In one pass: what is
+    /// unpacked is converted and taken out while it is in the first-level cache.
+    pub(crate) fn decode<T: Clone>(&self, mask: &Mask, count: usize, convert: impl Fn(u32) -> T) -> Vec<T> {
         let mut taken = Vec::with_capacity(count);
-        if count < mask.rows() / SPARSE_SHARE {
-            mask.for_each(|row| taken.push(self.get(row)));
-        } else {
-            let all = self.unpack();
-            mask.for_each_run(|rows| taken.extend_from_slice(&all[rows]));
+        match self {
+            Codes::Constant(code) => taken.resize(count, convert(*code)),
+            _ if count < mask.rows() / SPARSE_SHARE => mask.for_each(|row| taken.push(convert(self.get(row)))),
+            Codes::Runs { ends, values } => {
+                let (mut start, all) = (0, count == mask.rows());
+                for (end, value) in ends.iter().zip(values) {
+                    let end = usize::from(*end);
+                    let wanted = if all { end - start } else { mask.count_range(start..end) };
+                    taken.resize(taken.len() + wanted, convert(*value));
+                    start = end;
+                }
+            }
+            Codes::Packed(packed) => {
+                let mut words = mask.words();
+                packed.for_each_group(|group| {
+                    let (of_group, rest) = words.split_at(group.len().div_ceil(64));
+                    compact(group, of_group, &mut taken, &convert);
+                    words = rest;
+                });
+            }
         }
         taken
     }
@@ -91,7 +89,7 @@ impl Codes {
     /// Takes the rows out of `mask` whose number fails `test`.
     pub(crate) fn filter(&self, test: impl Fn(u32) -> bool, mask: &mut Mask) {
         match self {
-            Codes::Constant(code, _) => {
+            Codes::Constant(code) => {
                 if !test(*code) {
                     mask.clear();
                 }
@@ -132,22 +130,23 @@ mod tests {
 
     fn check(codes: &[u32]) -> Codes {
         let encoded = Codes::new(codes);
-        assert_eq!(encoded.unpack(), codes);
+        assert_eq!(encoded.decode(&Mask::all(codes.len()), codes.len(), |code| code), codes);
         for (row, code) in codes.iter().enumerate() {
             assert_eq!(encoded.get(row), *code);
         }
         // Every form, with dense and sparse masks before the filter.
-        for step in [1, 2, 40] {
-            let mut before = Mask::all(codes.len()).inverted();
-            (0..codes.len()).step_by(step).for_each(|row| before.insert(row));
+        for (step, keep) in [(1, true), (2, true), (40, true), (7, false), (100, false)] {
+            let mut before = if keep { Mask::all(codes.len()).inverted() } else { Mask::all(codes.len()) };
+            let mut change = |row| if keep { before.insert(row) } else { before.remove(row) };
+            (0..codes.len()).step_by(step).for_each(&mut change);
             let rows = before.indices();
             let taken: Vec<u32> = rows.iter().map(|row| codes[*row as usize]).collect();
-            assert_eq!(encoded.take(&before, rows.len()), taken);
+            assert_eq!(encoded.decode(&before, rows.len(), |code| code), taken);
             for limit in [0, 1, 3, u32::MAX] {
                 let mut mask = before.clone();
                 encoded.filter(|code| code < limit, &mut mask);
                 let expected: Vec<u32> = rows.iter().copied().filter(|row| codes[*row as usize] < limit).collect();
-                assert_eq!(mask.indices(), expected, "below {limit} of every {step}th");
+                assert_eq!(mask.indices(), expected, "below {limit} of every {step}th, {keep}");
             }
         }
         encoded
@@ -155,8 +154,8 @@ mod tests {
 
     #[test]
     fn each_form_is_chosen_where_it_is_smallest_and_comes_back() {
-        assert!(matches!(check(&[7; 8192]), Codes::Constant(7, 8192)));
-        assert!(matches!(check(&[5]), Codes::Constant(5, 1)));
+        assert!(matches!(check(&[7; 8192]), Codes::Constant(7)));
+        assert!(matches!(check(&[5]), Codes::Constant(5)));
         let runs: Vec<u32> = (0..8192).map(|row| row / 1000).collect();
         assert!(matches!(check(&runs), Codes::Runs { .. }));
         let mixed: Vec<u32> = (0..8192_u32).map(|row| row.wrapping_mul(2_654_435_761) % 5).collect();

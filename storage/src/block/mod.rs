@@ -41,7 +41,7 @@ use arrow::datatypes::{
 use crate::BLOCK_ROWS;
 use crate::encoding::DECIMAL64_PRECISION;
 use crate::error::{Error, Result};
-use crate::kernel::Mask;
+use crate::kernel::{Mask, compact};
 use crate::kernel::compare::{Ranged, select};
 use crate::scan::{DictionaryTest, Test};
 pub(crate) use codes::Codes;
@@ -83,8 +83,9 @@ impl Selection {
         }
     }
 
-    fn of_codes(&self, codes: &Codes) -> Vec<u32> {
-        if self.is_full() { codes.unpack() } else { codes.take(&self.mask, self.count) }
+    /// The selected values that codes stand for.
+    fn of_codes<T: Clone>(&self, codes: &Codes, convert: impl Fn(u32) -> T) -> Vec<T> {
+        codes.decode(&self.mask, self.count, convert)
     }
 
     fn of_nulls(&self, nulls: Option<&NullBuffer>) -> Result<Option<NullBuffer>> {
@@ -171,12 +172,12 @@ impl Column {
         match &self.blocks[block] {
             Block::Plain(array) => selection.of_array(array),
             Block::Integers { reference, codes, nulls } => {
-                self.integers(*reference, selection.of_codes(codes), selection.of_nulls(nulls.as_ref())?)
+                self.integers(*reference, codes, selection, selection.of_nulls(nulls.as_ref())?)
             }
             Block::Wide { values, nulls } => {
                 let nulls = selection.of_nulls(nulls.as_ref())?;
                 let mut wide = Vec::with_capacity(selection.count);
-                selection.mask.for_each_run(|rows| wide.extend(values[rows].iter().map(|value| i128::from(*value))));
+                compact(values, selection.mask.words(), &mut wide, i128::from);
                 let decimals = PrimitiveArray::<Decimal128Type>::new(wide.into(), nulls);
                 Ok(Arc::new(decimals.with_data_type(self.data_type.clone())))
             }
@@ -186,20 +187,25 @@ impl Column {
                 if values.is_empty() {
                     return Ok(arrow::array::new_null_array(&self.data_type, selection.count));
                 }
-                dictionary::decode(values, UInt32Array::new(selection.of_codes(codes).into(), nulls))
+                dictionary::decode(values, UInt32Array::new(selection.of_codes(codes, |code| code).into(), nulls))
             }
         }
     }
 
     /// Decodes integers of the column's type.
-    fn integers(&self, reference: i128, codes: Vec<u32>, nulls: Option<NullBuffer>) -> Result<ArrayRef> {
+    fn integers(
+        &self,
+        reference: i128,
+        codes: &Codes,
+        selection: &Selection,
+        nulls: Option<NullBuffer>,
+    ) -> Result<ArrayRef> {
         macro_rules! integers {
             ($type:ty) => {{
                 type Native = <$type as ArrowPrimitiveType>::Native;
                 // Modulo the type's width, as every value fits it.
                 let reference = reference as Native;
-                let values: Vec<Native> =
-                    codes.into_iter().map(|code| reference.wrapping_add(code as Native)).collect();
+                let values: Vec<Native> = selection.of_codes(codes, |code| reference.wrapping_add(code as Native));
                 let array = PrimitiveArray::<$type>::new(values.into(), nulls);
                 Ok(Arc::new(array.with_data_type(self.data_type.clone())))
             }};

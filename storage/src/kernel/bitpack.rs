@@ -83,12 +83,6 @@ impl Packed {
         }
     }
 
-    /// All values.
-    pub(crate) fn unpack(&self) -> Vec<u32> {
-        let mut values = Vec::with_capacity(self.words.len() / self.width as usize * u32::BITS as usize);
-        self.for_each_group(|group| values.extend_from_slice(group));
-        values
-    }
 }
 
 /// The word row and the bit in it at which a row's values begin.
@@ -127,6 +121,14 @@ mod tests {
     use rand::{Rng, SeedableRng};
 
     use super::*;
+
+    impl Packed {
+        fn unpack(&self) -> Vec<u32> {
+            let mut values = Vec::new();
+            self.for_each_group(|group| values.extend_from_slice(group));
+            values
+        }
+    }
 
     #[test]
     fn every_width_and_odd_lengths_come_back() {

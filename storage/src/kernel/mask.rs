@@ -51,12 +51,30 @@ impl Mask {
         self.words.into()
     }
 
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
     pub(crate) fn count(&self) -> usize {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// How many of these rows it has.
+    pub(crate) fn count_range(&self, rows: Range<usize>) -> usize {
+        debug_assert!(rows.end <= self.rows);
+        let words = self.words.iter().enumerate().take(rows.end.div_ceil(64)).skip(rows.start / 64);
+        let counts = words.map(|(index, word)| {
+            let (first, last) = (rows.start.saturating_sub(index * 64), (rows.end - index * 64).min(64));
+            match first < last {
+                true => (word & u64::MAX << first & u64::MAX >> (64 - last)).count_ones() as usize,
+                false => 0,
+            }
+        });
+        counts.sum()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -171,9 +189,14 @@ impl Mask {
     }
 
     /// Calls `visit` with each run of rows, ascending.
-    pub(crate) fn for_each_run(&self, mut visit: impl FnMut(Range<usize>)) {
+    pub(crate) fn for_each_run(&self, visit: impl FnMut(Range<usize>)) {
+        Mask::runs(&self.words, visit);
+    }
+
+    /// The same for bits that are part of a mask.
+    pub(crate) fn runs(words: &[u64], mut visit: impl FnMut(Range<usize>)) {
         let mut run: Option<Range<usize>> = None;
-        for (index, word) in self.words.iter().enumerate() {
+        for (index, word) in words.iter().enumerate() {
             let (mut left, mut bit) = (*word, 0);
             while left != 0 {
                 let skipped = left.trailing_zeros();
@@ -286,6 +309,7 @@ mod tests {
             mask.remove_range(start..end);
             let expected: Vec<u32> =
                 (0..300).filter(|row| row % 5 != 0 && !(start as u32..end as u32).contains(row)).collect();
+            assert_eq!(of(300, |row| row % 5 != 0).count_range(start..end), 240 - expected.len(), "{start}..{end}");
             assert_eq!(rows(&mask), expected, "{start}..{end}");
         }
     }

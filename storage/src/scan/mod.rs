@@ -23,7 +23,6 @@ mod test;
 use std::ops::Range;
 use std::sync::Arc;
 
-use roaring::RoaringBitmap;
 use rustydb_txn::Timestamp;
 
 pub(crate) use dictionary::DictionaryTest;
@@ -33,6 +32,7 @@ pub use reader::UnitReader;
 pub(crate) use test::Test;
 
 use crate::BLOCK_ROWS;
+use crate::deletes::DeletedRows;
 use crate::memtable::TableMemtable;
 use crate::segment::Segment;
 use crate::transaction::TableWrites;
@@ -46,7 +46,7 @@ enum Source {
     Segment {
         segment: Arc<Segment>,
         rows: Range<usize>,
-        deleted: Option<Arc<RoaringBitmap>>,
+        deleted: Option<Arc<DeletedRows>>,
     },
     Memtable {
         part: Arc<TableMemtable>,
@@ -71,7 +71,7 @@ impl ScanUnit {
         plan: &Arc<ScanPlan>,
         segment: &Arc<Segment>,
         rows: Range<usize>,
-        deleted: Option<Arc<RoaringBitmap>>,
+        deleted: Option<Arc<DeletedRows>>,
     ) -> ScanUnit {
         Self::new(plan, Source::Segment { segment: Arc::clone(segment), rows, deleted })
     }

@@ -1,12 +1,11 @@
 //! One unit of a scan at work: visible rows, through the filters, into batches.
 
 use std::collections::HashMap;
-use std::ops::{Bound, Range};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
-use roaring::RoaringBitmap;
 
 use super::filter::RowPredicate;
 use super::plan::{Counted, ScanPlan};
@@ -101,8 +100,11 @@ impl UnitReader {
         let end = (at + BLOCK_ROWS).min(rows.end);
         self.position = if end < rows.end { Position::Row(end) } else { Position::End };
 
-        let mut mask = visible_rows(at..end, deleted.as_deref());
         let block = at / BLOCK_ROWS;
+        let mut mask = match &deleted {
+            Some(deleted) => deleted.live(block, end - at),
+            None => Mask::all(end - at),
+        };
         let (tests, dynamic) = (plan.tests(), plan.dynamic_tests()?);
         // What the zones of columns at hand rule out costs nothing to know.
         let excluded = |counted: &Arc<Counted>| {
@@ -238,17 +240,6 @@ fn evaluate_rows(predicate: &dyn RowPredicate, columns: &[Arc<Column>], block: u
     let arrays: Vec<ArrayRef> = columns.iter().map(|column| column.select(block, &selection)).collect::<Result<_>>()?;
     mask.restrict(&Mask::from_boolean(&predicate.evaluate(&arrays, selection.count())?));
     Ok(())
-}
-
-/// The rows of a block that are not deleted.
-fn visible_rows(rows: Range<usize>, deleted: Option<&RoaringBitmap>) -> Mask {
-    let mut mask = Mask::all(rows.len());
-    if let Some(deleted) = deleted {
-        for row in deleted.range(rows.start as u32..rows.end as u32) {
-            mask.remove(row as usize - rows.start);
-        }
-    }
-    mask
 }
 
 /// Encoded rows that pass all tests, decoded. Only columns that tests read are decoded for rows that fail.

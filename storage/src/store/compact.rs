@@ -141,7 +141,7 @@ impl Inner {
                 version.segments(table.id).iter().filter(|segment| listed.contains(&segment.meta.id)).collect();
             let dead: Vec<RoaringBitmap> = segments
                 .iter()
-                .map(|segment| segment.deletes.at(timestamp).map(|rows| rows.as_ref().clone()).unwrap_or_default())
+                .map(|segment| segment.deletes.at(timestamp).map(|deleted| deleted.rows().clone()).unwrap_or_default())
                 .collect();
             let shapes: Vec<Shape<'_>> =
                 segments.iter().zip(&dead).map(|(segment, dead)| shape(segment, dead)).collect();
@@ -229,7 +229,7 @@ fn replace(manifest: &Manifest, task: &Task, outputs: &[Arc<Segment>], merged: &
     let mut deleted = vec![RoaringBitmap::new(); outputs.len()];
     for (index, (input, dead)) in task.inputs.iter().zip(&task.dead).enumerate() {
         let then = input.deletes.at(manifest.timestamp);
-        for row in then.iter().flat_map(|rows| rows.iter()).filter(|row| !dead.contains(*row)) {
+        for row in then.iter().flat_map(|deleted| deleted.rows().iter()).filter(|row| !dead.contains(*row)) {
             if let Some((output, row)) = merged.new_place(index, row) {
                 deleted[output].insert(row);
             }

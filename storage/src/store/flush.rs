@@ -160,7 +160,8 @@ impl Inner {
         for table in frozen.version.catalog.tables() {
             let mut segments = Vec::new();
             for segment in frozen.version.segments(table.id) {
-                let deleted = Base64(serialize(segment.deletes.at(frozen.timestamp).as_deref())?);
+                let deleted = segment.deletes.at(frozen.timestamp);
+                let deleted = Base64(serialize(deleted.as_ref().map(|deleted| deleted.rows()))?);
                 segments.push(AddedSegment { meta: segment.meta.clone(), deleted });
             }
             for new in flushed.iter().filter(|new| new.table == table.id) {
