@@ -4,22 +4,25 @@
 //!  write(batch) ─▶ a million rows ─▶ [sort by key] ─▶ Parquet ─▶ put      (on blocking threads, two at a time)
 //!  finish ─▶ the segments join the transaction ─▶ commit logs only references to them
 //! ```
-//! Memory is bounded by the segments in flight. Each segment is sorted; segments of one load may overlap if the input
+//! Memory is bounded by the segments in flight, which are smaller where memory is scarce: a load takes at most half of the
+//! column cache's budget for itself. Each segment is sorted; segments of one load may overlap if the input
 //! was not sorted. Keys are checked within a segment, against the earlier segments of the load and against everything
 //! the transaction sees; commit checks them against what others committed meanwhile. Rows that already come in key
 //! order are neither sorted nor compared across segments: their key ranges cannot meet.
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::DataType;
 use object_store::path::Path;
 use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
 use tokio::task::JoinSet;
 
 use crate::catalog::{IndexDef, TableDef};
+use crate::column_cache::Reservation;
 use crate::deletes::DeleteSet;
-use crate::encoding::Keys;
+use crate::encoding::{Keys, Physical};
 use crate::error::{Error, Result};
 use crate::segment::{EncodedSegment, SEGMENT_ROWS_MAX, STAGED, Segment, encode_segment};
 use crate::store::Inner;
@@ -29,6 +32,15 @@ use crate::view::ReadView;
 /// Segments that may be sorted and encoded at once.
 const PARALLEL_SEGMENTS_MAX: usize = 4;
 
+/// Memory that encoding a segment takes, as a multiple of its rows: the rows, the same sorted, and the file.
+const ENCODING_FACTOR: usize = 3;
+
+/// With less than this for the rows of a segment, one is encoded at a time.
+const PARALLEL_SEGMENT_BYTES_MIN: usize = 64 * 1024 * 1024;
+
+/// However little memory there is, a segment has so many bytes of rows.
+const SEGMENT_BYTES_MIN: usize = 4 * 1024 * 1024;
+
 /// An unfinished bulk load. Dropping it removes what it has written.
 #[derive(Debug)]
 pub struct BulkWriter {
@@ -36,6 +48,9 @@ pub struct BulkWriter {
     table: Arc<TableDef>,
     pending: Vec<RecordBatch>,
     pending_rows: usize,
+    pending_bytes: usize,
+    segment_bytes_max: usize,
+    memory: Reservation,
     encoding: JoinSet<Result<(Arc<Segment>, Keys)>>,
     parallel: usize,
     staged: Vec<Arc<Segment>>,
@@ -44,8 +59,17 @@ pub struct BulkWriter {
 
 impl BulkWriter {
     pub(crate) fn new(view: ReadView, table: Arc<TableDef>) -> Result<Self> {
-        let parallel = std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(PARALLEL_SEGMENTS_MAX);
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(PARALLEL_SEGMENTS_MAX);
+        let cache = &view.snapshot.store.columns().cache;
+        let memory = cache.reservable_bytes();
+        let share = |parallel: usize| memory / (1 + parallel * ENCODING_FACTOR);
+        let parallel = if share(cores) < PARALLEL_SEGMENT_BYTES_MIN { 1 } else { cores };
+        let segment_bytes_max = share(parallel).max(SEGMENT_BYTES_MIN);
+        let memory = cache.reserve(0);
         Ok(BulkWriter {
+            pending_bytes: 0,
+            segment_bytes_max,
+            memory,
             view,
             table,
             pending: Vec::new(),
@@ -64,13 +88,19 @@ impl BulkWriter {
         self.rows += rows.num_rows() as u64;
         while self.pending_rows + rows.num_rows() >= SEGMENT_ROWS_MAX {
             let fitting = SEGMENT_ROWS_MAX - self.pending_rows;
-            self.pending.push(rows.slice(0, fitting));
+            let last = rows.slice(0, fitting);
+            self.pending_bytes += bytes_of(&last);
+            self.pending.push(last);
             rows = rows.slice(fitting, rows.num_rows() - fitting);
             self.cut().await?;
         }
         if rows.num_rows() > 0 {
             self.pending_rows += rows.num_rows();
+            self.pending_bytes += bytes_of(&rows);
             self.pending.push(rows);
+        }
+        if self.pending_bytes >= self.segment_bytes_max {
+            self.cut().await?;
         }
         Ok(())
     }
@@ -93,8 +123,10 @@ impl BulkWriter {
             self.collect_one().await?;
         }
         let (table, store) = (Arc::clone(&self.table), Arc::clone(&self.view.snapshot.store));
+        // These rows and what encoding them takes, beside as many others as are being encoded, and the next.
+        self.memory.grow_to(self.pending_bytes * (1 + ENCODING_FACTOR * (1 + self.encoding.len())));
         let rows = std::mem::take(&mut self.pending);
-        self.pending_rows = 0;
+        (self.pending_rows, self.pending_bytes) = (0, 0);
         let id = store.new_segment_id();
         self.encoding.spawn(async move {
             let encoder = Arc::clone(&table);
@@ -114,7 +146,7 @@ impl BulkWriter {
             let mut common = self.view.first_common_key(self.table.id, &keys).await?;
             let (first, last) = (&segment.meta.first_key.0, &segment.meta.last_key.0);
             for other in self.staged.iter().filter(|other| other.meta.overlaps(first, last)) {
-                common = common.or(keys.first_match(other.load_keys().await?, |_, _| true));
+                common = common.or(keys.first_match(other.keys().await?.as_ref(), |_, _| true));
             }
             if let Some(row) = common {
                 return Err(segment_duplicate(&segment, None, row).await?);
@@ -147,6 +179,16 @@ impl BulkWriter {
         }
         Ok(())
     }
+}
+
+/// Memory of some rows, which may be a slice of more.
+fn bytes_of(rows: &RecordBatch) -> usize {
+    let column = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8View => column.as_string_view().total_buffer_bytes_used() + column.len() * size_of::<u128>(),
+        DataType::BinaryView => column.as_binary_view().total_buffer_bytes_used() + column.len() * size_of::<u128>(),
+        other => column.len() * Physical::of(other).map_or(size_of::<u128>(), Physical::width),
+    };
+    rows.columns().iter().map(column).sum()
 }
 
 /// Sorts rows by key if need be and encodes them.
@@ -183,10 +225,8 @@ pub(crate) async fn put_segment(store: &Inner, table: Arc<TableDef>, encoded: En
 
 /// The error for a row of a segment whose key, or whose value in a unique index, is taken.
 pub(crate) async fn segment_duplicate(segment: &Segment, index: Option<&IndexDef>, row: usize) -> Result<Error> {
-    let mut columns = Vec::new();
-    for column in 0..segment.table.storage_schema().fields().len() {
-        columns.push(segment.column(column).await?.value(row)?);
-    }
-    let row = RecordBatch::try_new(Arc::clone(segment.table.storage_schema()), columns)?;
+    let all: Vec<usize> = (0..segment.table.storage_schema().fields().len()).collect();
+    let row = segment.row(row as u32, &all).await?;
+    let row = segment.table.codec()?.rows.decode(&[&row], &all)?;
     Ok(duplicate_key(&segment.table, index, &row, 0))
 }

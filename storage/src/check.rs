@@ -10,9 +10,11 @@
 //! | an older manifest | everything: it is not needed, but not what was written either |
 //! | the newest manifest, `FORMAT` | nothing: it alone says what the store consists of |
 //!
-//! Not looked at: whether rows refer to rows that exist (the engine checks foreign keys when rows change), and files that
-//! nobody refers to, which a crash leaves behind and the next start removes.
+//! Files that nobody refers to are no damage: a crash leaves them behind, and the next start removes them. They are listed.
 
+mod references;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rustydb_txn::Timestamp;
@@ -21,11 +23,12 @@ use tokio::sync::mpsc::unbounded_channel;
 use crate::catalog::TableId;
 use crate::column_cache::{ColumnCache, ColumnSource};
 use crate::error::{Error, Result};
-use crate::files::FileObjects;
+use crate::files::{FileObjects, Files};
 use crate::manifest;
 use crate::options::StoreOptions;
-use crate::segment::Segment;
+use crate::segment::{SEGMENT_DIRECTORY, Segment};
 use crate::store::{Version, files_of, recovery};
+use references::check_references;
 
 /// Columns are read once, so little cache will do.
 const CHECK_CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -44,6 +47,8 @@ pub struct Finding {
 pub struct CheckReport {
     /// What is wrong; empty for a sound store.
     pub findings: Vec<Finding>,
+    /// Segment files that nothing refers to, which the next start removes. No damage.
+    pub left_over: Vec<String>,
     /// Tables.
     pub tables: usize,
     /// Segment files read.
@@ -108,7 +113,22 @@ pub async fn check(options: StoreOptions) -> Result<CheckReport> {
             check_unique(&version, table.id, &mut report).await?;
         }
     }
+    // A damaged key would have others look for their parents in vain.
+    if report.findings.iter().all(|finding| finding.file.starts_with(manifest::MANIFEST_DIRECTORY)) {
+        for table in version.catalog.tables() {
+            check_references(&version, table, &mut report).await?;
+        }
+    }
+    report.left_over = left_over(files.as_ref(), &version)?;
     Ok(report)
+}
+
+/// The segment files that are no segment's.
+fn left_over(files: &dyn Files, version: &Version) -> Result<Vec<String>> {
+    let segments = version.segments.values().flat_map(|segments| segments.iter());
+    let known: HashSet<String> = segments.map(|segment| segment.meta.path()).collect();
+    let listing = files.list(SEGMENT_DIRECTORY).map_err(|error| Error::io("listing the segments", error))?;
+    Ok(listing.into_iter().map(|file| file.path).filter(|path| !known.contains(path)).collect())
 }
 
 impl CheckReport {
@@ -133,7 +153,7 @@ async fn check_segment(segment: &Segment) -> Result<()> {
             return Err(Error::corruption(segment.meta.path(), detail));
         }
     }
-    let keys = segment.load_keys().await?;
+    let keys = segment.keys().await?;
     let range = (Some(segment.meta.first_key.0.as_slice()), Some(segment.meta.last_key.0.as_slice()));
     if (keys.first(), keys.last()) != range {
         return Err(Error::corruption(segment.meta.path(), "its key range is not the one in the manifest"));
@@ -145,15 +165,15 @@ async fn check_segment(segment: &Segment) -> Result<()> {
 async fn check_unique(version: &Version, table: TableId, report: &mut CheckReport) -> Result<()> {
     let segments = version.segments(table);
     for (index, segment) in segments.iter().enumerate() {
-        let keys = segment.load_keys().await?;
+        let keys = segment.keys().await?;
         let live = |segment: &Segment, row: u32| !segment.deletes.contains(row, Timestamp::MAX);
         for other in &segments[index + 1..] {
             if !other.meta.overlaps(&segment.meta.first_key.0, &segment.meta.last_key.0) {
                 continue;
             }
-            let others = other.load_keys().await?;
+            let others = other.keys().await?;
             let both_live = |own, row| live(segment, own) && live(other, row);
-            if let Some(row) = keys.first_match(others, both_live) {
+            if let Some(row) = keys.first_match(&others, both_live) {
                 let detail = format!("the key of row {row} has another live row in {}", other.meta.path());
                 report.findings.push(Finding { file: segment.meta.path(), detail });
             }

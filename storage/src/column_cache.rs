@@ -1,68 +1,138 @@
-//! Columns of segments in memory, encoded, while the budget allows.
+//! What is in memory of segments, while the budget allows: encoded columns, key indexes, postings of secondary indexes.
 //!
-//! The unit is one column of one segment. Two readers that miss at once load once. A reader that holds a column keeps it
-//! alive until it is done, evicted or not. A column larger than the whole budget is served and not kept.
+//! The unit is a [`Slot`]: one column of one segment, its key index, one index's postings. A segment owns its slots, so who
+//! reads finds what is there without asking anybody; the cache decides what stays. Two readers that miss at once load
+//! once. A reader that holds a value keeps it alive until it is done, let go or not, and others find it through the slot
+//! meanwhile. A value larger than the whole budget is served and not kept.
 //!
 //! ```text
 //!              first time                   used again meanwhile
 //!   load ──▶ [ small: a tenth of the bytes ] ─────────▶ [ main ] ──▶ not used since it came by last: out
 //!     │              │ not used again                      ▲  └── used since: goes round again
 //!     │              ▼                                     │
-//!     └─ known ◀── [ ghost: keys only ]  ──────────────────┘ loaded again soon: straight to main
+//!     └─ known ◀── [ ghost: names only ] ──────────────────┘ loaded again soon: straight to main
 //! ```
 //! This is S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023), by bytes. One pass over
 //! much data, a table scanned once, goes through the small queue and leaves the main one alone.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
+use arc_swap::ArcSwapOption;
 use object_store::ObjectStore;
-use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::block::Column;
+use crate::catalog::IndexId;
 use crate::error::Result;
 
-/// Segment and column.
-pub(crate) type ColumnKey = (u64, usize);
+/// What of a segment a slot is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A column, encoded.
+    Column(usize),
+    /// The keys of all rows, in order.
+    Keys,
+    /// From key to row.
+    KeyIndex,
+    /// The rows in the order of a secondary index.
+    Postings(IndexId),
+}
+
+impl Part {
+    fn kind(self) -> usize {
+        match self {
+            Part::Column(_) => 0,
+            Part::Keys | Part::KeyIndex => 1,
+            Part::Postings(_) => 2,
+        }
+    }
+}
+
+/// A slot's name: the segment, and what of it.
+pub(crate) type SlotName = (u64, Part);
 
 /// The small queue's share of the budget.
 const SMALL_SHARE: usize = 10;
 
-/// Uses beyond this many count no more: a column that was hot once must not stay for ever.
+/// Uses beyond this many count no more: what was hot once must not stay for ever.
 const USES_MAX: u8 = 3;
 
-/// Keys remembered of columns that were let go unused.
+/// Names remembered of what was let go unused.
 const GHOSTS_MAX: usize = 4096;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Queue {
-    /// Not loaded yet.
-    None,
-    Small,
-    Main,
+/// Something that may be in memory, or be loaded.
+#[derive(Debug)]
+pub(crate) struct Slot<T>(Arc<SlotInner<T>>);
+
+#[derive(Debug)]
+struct SlotInner<T> {
+    name: SlotName,
+    /// As long as the cache keeps it.
+    kept: ArcSwapOption<T>,
+    /// As long as anybody has it.
+    alive: RwLock<Weak<T>>,
+    /// Held while loading.
+    loading: tokio::sync::Mutex<()>,
+    /// Since it came into its queue, or came by its end last.
+    uses: AtomicU8,
+}
+
+impl<T> Slot<T> {
+    pub(crate) fn new(name: SlotName) -> Self {
+        let (kept, alive, uses) = (ArcSwapOption::empty(), RwLock::new(Weak::new()), AtomicU8::new(0));
+        Slot(Arc::new(SlotInner { name, kept, alive, loading: tokio::sync::Mutex::new(()), uses }))
+    }
+
+    /// The value, if it is in memory. Holding it is what makes sure that it still is a moment later.
+    pub(crate) fn get(&self) -> Option<Arc<T>> {
+        let Some(value) = self.0.kept.load_full() else { return self.0.alive.read().upgrade() };
+        if self.0.uses.load(Ordering::Relaxed) < USES_MAX {
+            self.0.uses.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(value)
+    }
+}
+
+/// What the cache can do with a slot, whatever is in it.
+trait Resident: std::fmt::Debug + Send + Sync {
+    fn name(&self) -> SlotName;
+    fn uses(&self) -> &AtomicU8;
+    fn let_go(&self);
+}
+
+impl<T: std::fmt::Debug + Send + Sync> Resident for SlotInner<T> {
+    fn name(&self) -> SlotName {
+        self.name
+    }
+
+    fn uses(&self) -> &AtomicU8 {
+        &self.uses
+    }
+
+    fn let_go(&self) {
+        self.kept.store(None);
+    }
 }
 
 #[derive(Debug)]
 struct Entry {
-    column: Arc<OnceCell<Arc<Column>>>,
+    slot: Arc<dyn Resident>,
     memory_bytes: usize,
-    /// Since it came into its queue, or came by its end last.
-    uses: u8,
-    queue: Queue,
 }
 
 #[derive(Debug, Default)]
-struct Entries {
-    columns: HashMap<ColumnKey, Entry>,
-    small: VecDeque<ColumnKey>,
-    main: VecDeque<ColumnKey>,
-    ghosts: VecDeque<ColumnKey>,
+struct Queues {
+    small: VecDeque<Entry>,
+    main: VecDeque<Entry>,
+    ghosts: VecDeque<SlotName>,
     small_bytes: usize,
-    memory_bytes: usize,
+    /// What loads and compactions have taken of the budget for themselves.
+    reserved_bytes: usize,
+    /// Of columns, of key indexes, of postings.
+    kind_bytes: [usize; 3],
     evictions: u64,
 }
 
@@ -70,73 +140,144 @@ struct Entries {
 #[derive(Debug)]
 pub(crate) struct ColumnCache {
     budget_bytes: usize,
-    entries: Mutex<Entries>,
+    queues: Mutex<Queues>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
 impl ColumnCache {
     pub(crate) fn new(budget_bytes: usize) -> Self {
-        ColumnCache { budget_bytes, entries: Mutex::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        ColumnCache { budget_bytes, queues: Mutex::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
-    /// The column, loading it if need be; concurrent calls for one column share the loading.
-    pub(crate) async fn get_or_load(
+    /// The slot's value, loading it if need be; concurrent calls for one slot share the loading.
+    pub(crate) async fn get_or_load<T: std::fmt::Debug + Send + Sync + 'static>(
         &self,
-        key: ColumnKey,
-        load: impl Future<Output = Result<Column>>,
-    ) -> Result<Arc<Column>> {
-        let slot = {
-            let mut entries = self.entries.lock();
-            let entry = entries.columns.entry(key).or_insert_with(Entry::new);
-            if entry.queue != Queue::None {
-                entry.uses = (entry.uses + 1).min(USES_MAX);
-            }
-            Arc::clone(&entry.column)
-        };
-        if let Some(column) = slot.get() {
+        slot: &Slot<T>,
+        memory_bytes: impl Fn(&T) -> usize,
+        load: impl Future<Output = Result<T>>,
+    ) -> Result<Arc<T>> {
+        if let Some(value) = slot.get() {
             self.hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(Arc::clone(column));
+            return Ok(value);
+        }
+        let _loading = slot.0.loading.lock().await;
+        if let Some(value) = slot.get() {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(value);
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        let column = slot.get_or_try_init(|| async { Ok::<_, crate::Error>(Arc::new(load.await?)) }).await?;
-        self.account(key, &slot, column.memory_bytes());
-        Ok(Arc::clone(column))
+        let value = Arc::new(load.await?);
+        self.admit(slot, &value, memory_bytes(&value));
+        Ok(value)
     }
 
-    /// Counts a loaded column and evicts down to the budget.
-    fn account(&self, key: ColumnKey, slot: &Arc<OnceCell<Arc<Column>>>, memory_bytes: usize) {
-        let mut entries = self.entries.lock();
-        match entries.columns.get(&key) {
-            Some(entry) if Arc::ptr_eq(&entry.column, slot) && entry.queue == Queue::None => {}
-            _ => return,
+    /// Puts a value into its slot that somebody has made without being asked to, if nothing is there.
+    pub(crate) fn offer<T: std::fmt::Debug + Send + Sync + 'static>(
+        &self,
+        slot: &Slot<T>,
+        value: &Arc<T>,
+        memory_bytes: usize,
+    ) {
+        // Whoever is loading will be faster than waiting for it.
+        let Ok(_loading) = slot.0.loading.try_lock() else { return };
+        if slot.get().is_none() {
+            self.admit(slot, value, memory_bytes);
         }
+    }
+
+    /// Whether so many bytes more would drive nothing out.
+    pub(crate) fn has_room(&self, memory_bytes: usize) -> bool {
+        let queues = self.queues.lock();
+        queues.memory_bytes().saturating_add(memory_bytes) <= self.room_bytes(&queues)
+    }
+
+    /// Takes a part of the budget for something else, at most [`reservable_bytes`](Self::reservable_bytes), until the
+    /// reservation is dropped; drives out what stands in the way.
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: usize) -> Reservation {
+        let mut queues = self.queues.lock();
+        queues.reserved_bytes += bytes;
+        self.evict(&mut queues);
+        Reservation { cache: Arc::clone(self), bytes }
+    }
+
+    /// The most that one load or compaction may take for itself.
+    pub(crate) fn reservable_bytes(&self) -> usize {
+        self.budget_bytes / 2
+    }
+
+    /// What the budget leaves for values. Reservations together do not get the last quarter: reads must go on.
+    fn room_bytes(&self, queues: &Queues) -> usize {
+        self.budget_bytes - queues.reserved_bytes.min(self.budget_bytes / 4 * 3)
+    }
+
+    fn evict(&self, queues: &mut Queues) {
+        let room = self.room_bytes(queues);
+        while queues.memory_bytes() > room && queues.evict_one(room / SMALL_SHARE) {}
+    }
+
+    /// Keeps a value, puts its slot into the queue it belongs to, and evicts down to the budget.
+    fn admit<T: std::fmt::Debug + Send + Sync + 'static>(&self, slot: &Slot<T>, value: &Arc<T>, memory_bytes: usize) {
+        *slot.0.alive.write() = Arc::downgrade(value);
         if memory_bytes > self.budget_bytes {
-            entries.columns.remove(&key);
             return;
         }
-        entries.admit(key, memory_bytes);
-        while entries.memory_bytes > self.budget_bytes && entries.evict_one(self.budget_bytes / SMALL_SHARE) {}
-    }
-
-    /// Forgets the columns of a segment.
-    pub(crate) fn remove_segment(&self, segment: u64) {
-        let mut entries = self.entries.lock();
-        let columns: Vec<ColumnKey> = entries.columns.keys().filter(|(id, _)| *id == segment).copied().collect();
-        columns.iter().for_each(|key| entries.forget(*key));
-        let entries = &mut *entries;
-        for queue in [&mut entries.small, &mut entries.main, &mut entries.ghosts] {
-            queue.retain(|(id, _)| *id != segment);
+        let mut queues = self.queues.lock();
+        let ghost = queues.ghosts.iter().position(|ghost| *ghost == slot.0.name);
+        slot.0.uses.store(0, Ordering::Relaxed);
+        slot.0.kept.store(Some(Arc::clone(value)));
+        queues.kind_bytes[slot.0.name.1.kind()] += memory_bytes;
+        let entry = Entry { slot: Arc::clone(&slot.0) as Arc<dyn Resident>, memory_bytes };
+        match ghost {
+            Some(ghost) => {
+                queues.ghosts.remove(ghost);
+                queues.main.push_back(entry);
+            }
+            None => {
+                queues.small.push_back(entry);
+                queues.small_bytes += memory_bytes;
+            }
         }
+        self.evict(&mut queues);
     }
 
-    pub(crate) fn memory_bytes(&self) -> usize {
-        self.entries.lock().memory_bytes
+    /// Forgets what is kept of a segment.
+    pub(crate) fn remove_segment(&self, segment: u64) {
+        let mut queues = self.queues.lock();
+        let queues = &mut *queues;
+        let (mut small_gone, kinds) = (0, &mut queues.kind_bytes);
+        let mut keep = |entry: &Entry, gone: &mut usize| {
+            let (owner, part) = entry.slot.name();
+            if owner == segment {
+                entry.slot.let_go();
+                *gone += entry.memory_bytes;
+                kinds[part.kind()] -= entry.memory_bytes;
+            }
+            owner != segment
+        };
+        queues.small.retain(|entry| keep(entry, &mut small_gone));
+        queues.main.retain(|entry| keep(entry, &mut 0));
+        queues.small_bytes -= small_gone;
+        queues.ghosts.retain(|(owner, _)| *owner != segment);
     }
 
-    /// Columns let go to keep the budget, since the store was opened.
+    pub(crate) fn budget_bytes(&self) -> usize {
+        self.budget_bytes
+    }
+
+    /// What loads and compactions have taken.
+    pub(crate) fn reserved_bytes(&self) -> usize {
+        self.queues.lock().reserved_bytes
+    }
+
+    /// Memory held for columns, for key indexes, and for postings.
+    pub(crate) fn memory_bytes(&self) -> [usize; 3] {
+        self.queues.lock().kind_bytes
+    }
+
+    /// Values let go to keep the budget, since the store was opened.
     pub(crate) fn evictions(&self) -> u64 {
-        self.entries.lock().evictions
+        self.queues.lock().evictions
     }
 
     /// Calls served from memory and calls that had to load, since the store was opened.
@@ -145,66 +286,67 @@ impl ColumnCache {
     }
 }
 
-impl Entry {
-    fn new() -> Entry {
-        Entry { column: Arc::default(), memory_bytes: 0, uses: 0, queue: Queue::None }
-    }
-}
-
-impl Entries {
-    /// Puts a loaded column into the queue it belongs to.
-    fn admit(&mut self, key: ColumnKey, memory_bytes: usize) {
-        let ghost = self.ghosts.iter().position(|ghost| *ghost == key);
-        let queue = if ghost.is_some() { Queue::Main } else { Queue::Small };
-        if let Some(ghost) = ghost {
-            self.ghosts.remove(ghost);
-        }
-        let Some(entry) = self.columns.get_mut(&key) else { return };
-        (entry.memory_bytes, entry.queue, entry.uses) = (memory_bytes, queue, 0);
-        self.memory_bytes += memory_bytes;
-        match queue {
-            Queue::Main => self.main.push_back(key),
-            _ => {
-                self.small.push_back(key);
-                self.small_bytes += memory_bytes;
-            }
-        }
+impl Queues {
+    fn memory_bytes(&self) -> usize {
+        self.kind_bytes.iter().sum()
     }
 
-    /// Moves one column on: out, to the other queue, or round again. Whether there was any.
+    /// Moves one entry on: out, to the other queue, or round again. Whether there was any.
     fn evict_one(&mut self, small_bytes_max: usize) -> bool {
         let from_small = self.small_bytes > small_bytes_max || self.main.is_empty();
-        let key = if from_small { self.small.pop_front() } else { self.main.pop_front() };
-        let Some(key) = key.or_else(|| self.main.pop_front()) else { return false };
-        let Some(entry) = self.columns.get_mut(&key) else { return true };
-        if entry.uses > 0 {
-            if entry.queue == Queue::Small {
-                self.small_bytes -= entry.memory_bytes;
-                (entry.queue, entry.uses) = (Queue::Main, 0);
-            } else {
-                entry.uses -= 1;
-            }
-            self.main.push_back(key);
+        let (entry, was_small) = match if from_small { self.small.pop_front() } else { None } {
+            Some(entry) => (entry, true),
+            None => match self.main.pop_front() {
+                Some(entry) => (entry, false),
+                None => return false,
+            },
+        };
+        if was_small {
+            self.small_bytes -= entry.memory_bytes;
+        }
+        let uses = entry.slot.uses();
+        let used = uses.load(Ordering::Relaxed);
+        if used > 0 {
+            uses.store(if was_small { 0 } else { used - 1 }, Ordering::Relaxed);
+            self.main.push_back(entry);
             return true;
         }
-        if entry.queue == Queue::Small {
-            self.ghosts.push_back(key);
+        let name = entry.slot.name();
+        if was_small {
+            self.ghosts.push_back(name);
             if self.ghosts.len() > GHOSTS_MAX {
                 self.ghosts.pop_front();
             }
         }
         self.evictions += 1;
-        self.forget(key);
+        self.kind_bytes[name.1.kind()] -= entry.memory_bytes;
+        entry.slot.let_go();
         true
     }
+}
 
-    fn forget(&mut self, key: ColumnKey) {
-        if let Some(entry) = self.columns.remove(&key) {
-            self.memory_bytes -= entry.memory_bytes;
-            if entry.queue == Queue::Small {
-                self.small_bytes -= entry.memory_bytes;
-            }
+/// A part of the budget that something else than the cache uses.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    cache: Arc<ColumnCache>,
+    bytes: usize,
+}
+
+impl Reservation {
+    /// Reserves more, if it is less than this.
+    pub(crate) fn grow_to(&mut self, bytes: usize) {
+        if bytes > self.bytes {
+            let mut queues = self.cache.queues.lock();
+            queues.reserved_bytes += bytes - self.bytes;
+            self.bytes = bytes;
+            self.cache.evict(&mut queues);
         }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.cache.queues.lock().reserved_bytes -= self.bytes;
     }
 }
 
@@ -212,14 +354,14 @@ impl Entries {
 #[derive(Debug)]
 pub(crate) struct ColumnSource {
     pub(crate) objects: Arc<dyn ObjectStore>,
-    pub(crate) cache: ColumnCache,
+    pub(crate) cache: Arc<ColumnCache>,
     /// Paths of files nobody needs any more, for the background thread to remove.
     discarded: UnboundedSender<String>,
 }
 
 impl ColumnSource {
     pub(crate) fn new(objects: Arc<dyn ObjectStore>, cache: ColumnCache, discarded: UnboundedSender<String>) -> Self {
-        ColumnSource { objects, cache, discarded }
+        ColumnSource { objects, cache: Arc::new(cache), discarded }
     }
 
     /// Has a file removed in the background. If the store is closing, the next opening removes it instead.
@@ -230,92 +372,141 @@ impl ColumnSource {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::Int64Array;
-    use arrow::datatypes::DataType;
-
     use super::*;
 
-    fn block() -> Column {
-        Column::new(&DataType::Int64, vec![Arc::new(Int64Array::from(vec![7; 1000]))]).unwrap()
+    /// Values of a kibibyte and their slots.
+    struct Cached {
+        cache: ColumnCache,
+        slots: Vec<Slot<usize>>,
+    }
+
+    const ONE: usize = 1024;
+
+    impl Cached {
+        fn new(budget_bytes: usize, slots: usize) -> Cached {
+            let slot = |index| Slot::new((index as u64 / 1000, Part::Column(index)));
+            Cached { cache: ColumnCache::new(budget_bytes), slots: (0..slots).map(slot).collect() }
+        }
+
+        async fn load(&self, index: usize) -> Arc<usize> {
+            self.cache.get_or_load(&self.slots[index], |_| ONE, async { Ok(index) }).await.unwrap()
+        }
+
+        fn total(&self) -> usize {
+            self.cache.memory_bytes().iter().sum()
+        }
     }
 
     #[tokio::test]
-    async fn the_budget_holds_and_the_longest_unused_column_goes() {
-        let one = block().memory_bytes();
-        let cache = ColumnCache::new(2 * one);
-        let load = |key| cache.get_or_load(key, async { Ok(block()) });
-        load((1, 0)).await.unwrap();
-        load((1, 1)).await.unwrap();
-        load((1, 0)).await.unwrap();
-        load((1, 2)).await.unwrap();
-        assert_eq!((cache.memory_bytes(), cache.evictions()), (2 * one, 1));
-        assert_eq!(cache.hits_and_misses(), (1, 3));
-        load((1, 0)).await.unwrap();
-        assert_eq!(cache.hits_and_misses(), (2, 3), "the column used in between was kept");
-        load((1, 1)).await.unwrap();
-        assert_eq!(cache.hits_and_misses(), (2, 4), "the other was not");
-        cache.remove_segment(1);
-        assert_eq!(cache.memory_bytes(), 0);
+    async fn the_budget_holds_and_the_longest_unused_value_goes() {
+        let cached = Cached::new(2 * ONE, 3);
+        for index in [0, 1, 0, 2] {
+            assert_eq!(*cached.load(index).await, index);
+        }
+        assert_eq!((cached.total(), cached.cache.evictions()), (2 * ONE, 1));
+        assert_eq!(cached.cache.hits_and_misses(), (1, 3));
+        cached.load(0).await;
+        assert_eq!(cached.cache.hits_and_misses(), (2, 3), "the one used in between was kept");
+        cached.load(1).await;
+        assert_eq!(cached.cache.hits_and_misses(), (2, 4), "the other was not");
+        cached.cache.remove_segment(0);
+        assert_eq!(cached.total(), 0);
+        assert!(cached.slots.iter().all(|slot| slot.get().is_none()));
     }
 
     #[tokio::test]
     async fn one_pass_over_much_does_not_drive_out_what_is_used_again() {
-        let one = block().memory_bytes();
-        let cache = ColumnCache::new(20 * one);
-        let load = |key| cache.get_or_load(key, async { Ok(block()) });
+        let cached = Cached::new(20 * ONE, 2000);
         for _ in 0..3 {
-            for column in 0..15 {
-                load((1, column)).await.unwrap();
+            for index in 0..15 {
+                cached.load(index).await;
             }
         }
-        for column in 0..1000 {
-            load((2, column)).await.unwrap();
-            assert!(cache.memory_bytes() <= 20 * one);
+        for index in 1000..2000 {
+            cached.load(index).await;
+            assert!(cached.total() <= 20 * ONE);
         }
-        let (_, misses) = cache.hits_and_misses();
-        for column in 0..15 {
-            load((1, column)).await.unwrap();
+        let (_, misses) = cached.cache.hits_and_misses();
+        for index in 0..15 {
+            cached.load(index).await;
         }
-        assert_eq!(cache.hits_and_misses().1, misses, "all of them were still there");
+        assert_eq!(cached.cache.hits_and_misses().1, misses, "all of them were still there");
     }
 
     #[tokio::test]
     async fn what_comes_back_soon_is_kept_longer() {
-        let one = block().memory_bytes();
-        let cache = ColumnCache::new(4 * one);
-        let load = |key| cache.get_or_load(key, async { Ok(block()) });
-        for column in 0..5 {
-            load((1, column)).await.unwrap();
+        let cached = Cached::new(4 * ONE, 30);
+        for index in 0..5 {
+            cached.load(index).await;
         }
-        load((1, 0)).await.unwrap();
-        for column in 10..30 {
-            load((1, column)).await.unwrap();
+        cached.load(0).await;
+        for index in 10..30 {
+            cached.load(index).await;
         }
-        let (hits, _) = cache.hits_and_misses();
-        load((1, 0)).await.unwrap();
-        assert_eq!(cache.hits_and_misses().0, hits + 1, "its second load made it a resident");
+        let (hits, _) = cached.cache.hits_and_misses();
+        cached.load(0).await;
+        assert_eq!(cached.cache.hits_and_misses().0, hits + 1, "its second load made it a resident");
     }
 
     #[tokio::test]
-    async fn a_column_larger_than_the_budget_is_served_and_drives_nothing_out() {
-        let one = block().memory_bytes();
-        let cache = ColumnCache::new(one);
-        cache.get_or_load((1, 0), async { Ok(block()) }).await.unwrap();
-        let values = Int64Array::from_iter_values((0..8192).map(|value: i64| value.wrapping_mul(i64::MAX / 7)));
-        let large = Column::new(&DataType::Int64, vec![Arc::new(values)]).unwrap();
-        assert_eq!(cache.get_or_load((1, 1), async { Ok(large) }).await.unwrap().null_count(), 0);
-        assert_eq!((cache.memory_bytes(), cache.evictions()), (one, 0));
+    async fn a_value_larger_than_the_budget_is_served_and_drives_nothing_out() {
+        let cached = Cached::new(ONE, 2);
+        cached.load(0).await;
+        let large = cached.cache.get_or_load(&cached.slots[1], |_| ONE + 1, async { Ok(7) }).await.unwrap();
+        assert_eq!((*large, cached.total(), cached.cache.evictions()), (7, ONE, 0));
+        assert!(cached.slots[1].get().is_some(), "it is there as long as somebody has it");
+        drop(large);
+        assert!(cached.slots[1].get().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_somebody_holds_is_found_though_it_was_let_go() {
+        let cached = Cached::new(ONE, 2);
+        let held = cached.load(0).await;
+        cached.load(1).await;
+        assert_eq!(cached.cache.evictions(), 1);
+        assert!(Arc::ptr_eq(&held, &cached.load(0).await));
+        drop(held);
+        assert!(cached.slots[0].get().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_offer_fills_an_empty_slot_only() {
+        let cached = Cached::new(4 * ONE, 2);
+        let first = cached.load(0).await;
+        cached.cache.offer(&cached.slots[0], &Arc::new(70), ONE);
+        assert!(Arc::ptr_eq(&first, &cached.load(0).await));
+        cached.cache.offer(&cached.slots[1], &Arc::new(71), ONE);
+        assert_eq!((*cached.load(1).await, cached.total()), (71, 2 * ONE));
+        assert!(cached.cache.has_room(2 * ONE) && !cached.cache.has_room(2 * ONE + 1));
+    }
+
+    #[tokio::test]
+    async fn a_reservation_makes_room_and_gives_it_back() {
+        let cached = Cached { cache: ColumnCache::new(8 * ONE), ..Cached::new(0, 9) };
+        let cache = Arc::new(cached.cache);
+        for slot in &cached.slots[..8] {
+            cache.get_or_load(slot, |_| ONE, async { Ok(1) }).await.unwrap();
+        }
+        let reservation = cache.reserve(cache.reservable_bytes());
+        assert_eq!((cache.memory_bytes()[0], cache.reserved_bytes()), (4 * ONE, 4 * ONE));
+        let mut all = cache.reserve(0);
+        all.grow_to(100 * ONE);
+        all.grow_to(3);
+        assert_eq!(cache.memory_bytes()[0], 2 * ONE, "a quarter is left");
+        drop((reservation, all));
+        assert!(cache.has_room(6 * ONE) && cache.reserved_bytes() == 0);
     }
 
     #[tokio::test]
     async fn readers_that_miss_together_load_once() {
-        let cache = ColumnCache::new(usize::MAX);
+        let cached = Cached::new(usize::MAX, 1);
         let loads = AtomicU64::new(0);
         let load = || {
-            cache.get_or_load((1, 0), async {
+            cached.cache.get_or_load(&cached.slots[0], |_| ONE, async {
                 loads.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
-                Ok(block())
+                Ok(7)
             })
         };
         let (left, right) = tokio::join!(load(), load());
@@ -325,10 +516,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_load_is_tried_again() {
-        let cache = ColumnCache::new(usize::MAX);
-        let failed = cache.get_or_load((1, 0), async { Err(crate::Error::Closed) }).await;
+        let cached = Cached::new(usize::MAX, 1);
+        let failed = cached.cache.get_or_load(&cached.slots[0], |_| ONE, async { Err(crate::Error::Closed) }).await;
         assert!(failed.is_err());
-        assert!(cache.get_or_load((1, 0), async { Ok(block()) }).await.is_ok());
-        assert!(cache.memory_bytes() > 0);
+        assert_eq!(*cached.load(0).await, 0);
+        assert_eq!(cached.total(), ONE);
     }
 }

@@ -20,11 +20,11 @@ pub struct StoreOptions {
     pub location: Location,
     /// Rows in memory beyond this are written out to segments; twice this makes writers wait.
     pub memtable_bytes: usize,
-    /// Encoded columns kept in memory.
+    /// Encoded columns, key indexes and postings kept in memory; bulk loads and compactions take what they need of it.
     pub column_cache_bytes: usize,
     /// Compaction writes at most this much; 0 for as fast as it can.
     pub background_bytes_per_second: u64,
-    /// Uncommitted row changes one transaction may hold; bulk loads do not count.
+    /// Uncommitted row changes that all transactions together may hold; bulk loads do not count.
     pub transaction_bytes: usize,
 }
 

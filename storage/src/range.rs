@@ -5,7 +5,7 @@
 //! those are then sorted together. That is right because the places are disjoint, and cheap because ranges are short:
 //! a long range is a scan's business.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
@@ -158,32 +158,30 @@ impl ReadView {
         request: &RangeRequest,
         candidates: &mut Vec<Candidate>,
     ) -> Result<()> {
-        let (postings, keys) = match order.index {
+        let choose = |positions: Range<usize>, row: &dyn Fn(usize) -> u32| -> Vec<usize> {
+            let visible = |at: &usize| self.shows(&segment, row(*at));
+            match request.descending {
+                true => positions.rev().filter(visible).take(request.limit).collect(),
+                false => positions.filter(visible).take(request.limit).collect(),
+            }
+        };
+        let place = |row| RowPlace::Segment(Arc::clone(&segment), row);
+        match order.index {
             None if interval.overlaps(&segment.meta.first_key.0, &segment.meta.last_key.0) => {
-                (None, Some(Arc::clone(segment.load_keys().await?)))
+                let keys = segment.key_columns().await?;
+                for row in choose(keys.positions(interval)?, &|at| at as u32) {
+                    candidates.push(Candidate { order: keys.key(row)?.into(), place: place(row as u32) });
+                }
             }
             Some(index) if segment.may_have_value(order.encoder, interval)? => {
-                (Some(segment.load_postings(index, order.encoder).await?), None)
+                let postings = segment.load_postings(index, order.encoder).await?;
+                for at in choose(postings.positions(interval), &|at| postings.row(at)) {
+                    candidates
+                        .push(Candidate { order: postings.values().get(at).into(), place: place(postings.row(at)) });
+                }
             }
-            _ => return Ok(()),
-        };
-        let values = match (&postings, &keys) {
-            (Some(postings), _) => postings.values(),
-            (None, Some(keys)) => keys.as_ref(),
-            (None, None) => return Ok(()),
-        };
-        let positions = interval.positions(values);
-        let row = |at: usize| postings.as_ref().map_or(at as u32, |postings| postings.row(at));
-        let visible = |at: &usize| self.shows(&segment, row(*at));
-        let mut chosen: Vec<usize> = if request.descending {
-            positions.rev().filter(visible).take(request.limit).collect()
-        } else {
-            positions.filter(visible).take(request.limit).collect()
-        };
-        candidates.extend(chosen.drain(..).map(|at| Candidate {
-            order: values.get(at).into(),
-            place: RowPlace::Segment(Arc::clone(&segment), row(at)),
-        }));
+            _ => {}
+        }
         Ok(())
     }
 }

@@ -1,9 +1,9 @@
 //! A consistent picture of the store at one moment.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::compute::interleave_record_batch;
+use arrow::array::RecordBatch;
 use bytes::Bytes;
 use rustydb_txn::{SnapshotToken, Timestamp};
 
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::index::{Interval, Postings};
 use crate::range::RowPlace;
 use crate::scan::{Filter, ScanPlan, ScanRequest, ScanUnit, UNIT_ROWS};
-use crate::segment::Segment;
+use crate::segment::{KeyHash, Pins, Segment};
 use crate::serial::SerialTransaction;
 use crate::statistics::{TableStatistics, merge_columns};
 use crate::store::{Inner, Place, Version};
@@ -121,7 +121,7 @@ impl ReadView {
     pub async fn lookup(&self, table: TableId, keys: &RecordBatch) -> Result<Vec<bool>> {
         let keys = self.encode_keys(table, keys)?;
         self.note_keys(table, &keys);
-        self.load_keys(table, &keys).await?;
+        let _pins = self.load_keys(table, &keys).await?;
         (0..keys.len()).map(|row| Ok(self.find(table, keys.get(row))?.is_some())).collect()
     }
 
@@ -129,7 +129,7 @@ impl ReadView {
     pub async fn get(&self, table: TableId, keys: &RecordBatch, projection: &[usize]) -> Result<RecordBatch> {
         let keys = self.encode_keys(table, keys)?;
         self.note_keys(table, &keys);
-        self.load_keys(table, &keys).await?;
+        let _pins = self.load_keys(table, &keys).await?;
         let definition = self.table(table)?;
         let mut places = Vec::new();
         for row in 0..keys.len() {
@@ -151,39 +151,14 @@ impl ReadView {
         places: Vec<RowPlace>,
         projection: &[usize],
     ) -> Result<RecordBatch> {
-        let in_memory = places.iter().filter_map(|place| match place {
-            RowPlace::Memory(row) => Some(row.as_ref()),
-            RowPlace::Segment(..) => None,
-        });
-        let mut batches = vec![table.codec()?.rows.decode(&in_memory.collect::<Vec<&[u8]>>(), projection)?];
-        if batches[0].num_rows() == places.len() {
-            return Ok(batches.remove(0));
+        let mut rows: Vec<Bytes> = Vec::with_capacity(places.len());
+        for place in places {
+            rows.push(match place {
+                RowPlace::Memory(row) => row,
+                RowPlace::Segment(segment, row) => segment.row(row, projection).await?,
+            });
         }
-        if projection.is_empty() {
-            let options = RecordBatchOptions::new().with_row_count(Some(places.len()));
-            return Ok(RecordBatch::try_new_with_options(batches[0].schema(), Vec::new(), &options)?);
-        }
-        let (mut order, mut next_in_memory) = (Vec::with_capacity(places.len()), 0);
-        for place in &places {
-            match place {
-                RowPlace::Memory(_) => {
-                    order.push((0, next_in_memory));
-                    next_in_memory += 1;
-                }
-                RowPlace::Segment(segment, row) => {
-                    let row = *row as usize;
-                    let mut columns = Vec::with_capacity(projection.len());
-                    for column in projection {
-                        columns.push(segment.column(*column).await?.value(row)?);
-                    }
-                    order.push((batches.len(), 0));
-                    let options = RecordBatchOptions::new().with_row_count(Some(1));
-                    batches.push(RecordBatch::try_new_with_options(batches[0].schema(), columns, &options)?);
-                }
-            }
-        }
-        let batches: Vec<&RecordBatch> = batches.iter().collect();
-        Ok(interleave_record_batch(&batches, &order)?)
+        table.codec()?.rows.decode(&rows.iter().map(Bytes::as_ref).collect::<Vec<&[u8]>>(), projection)
     }
 
     /// About how many rows a table has: those of [`statistics`](Self::statistics), without the rest.
@@ -297,20 +272,21 @@ impl ReadView {
         rows
     }
 
-    /// Makes [`find`](Self::find) possible for these keys.
-    pub(crate) async fn load_keys(&self, table: TableId, keys: &Keys) -> Result<()> {
+    /// Makes [`find`](Self::find) possible for these keys, as long as the pins are held.
+    pub(crate) async fn load_keys(&self, table: TableId, keys: &Keys) -> Result<Pins> {
         let all = (0..keys.len()).map(|row| keys.get(row));
+        let mut pins = self.snapshot.version.load_keys(table, all.clone()).await?;
         if let Some(writes) = self.writes.table(table) {
             for segment in &writes.staged {
                 if all.clone().any(|key| segment.meta.may_contain(key)) {
-                    segment.load_keys().await?;
+                    pins.add(segment.load_key_index().await?);
                 }
             }
         }
-        self.snapshot.version.load_keys(table, all).await
+        Ok(pins)
     }
 
-    /// Finds the visible row of a key; the keys must be loaded.
+    /// Finds the visible row of a key; its segments must be pinned ([`load_keys`](Self::load_keys)).
     pub(crate) fn find(&self, table: TableId, key: &[u8]) -> Result<Option<Found>> {
         if let Some(writes) = self.writes.table(table) {
             let pending = writes.rows.get(key);
@@ -318,11 +294,11 @@ impl ReadView {
                 return Ok(Some(Found::Pending(row)));
             }
             for segment in writes.staged.iter().filter(|segment| segment.meta.may_contain(key)) {
-                let keys = segment.loaded_keys().ok_or_else(|| Error::Internal("staged keys are not loaded".into()))?;
-                if let Some(row) = keys.find(key)
-                    && !writes.is_removed(segment.meta.id, row as u32)
+                let keys = segment.key_index().ok_or_else(|| Error::Internal("staged keys are not loaded".into()))?;
+                if let Some(row) = keys.find(key, KeyHash::of(key))?
+                    && !writes.is_removed(segment.meta.id, row)
                 {
-                    return Ok(Some(Found::Staged(Arc::clone(segment), row as u32)));
+                    return Ok(Some(Found::Staged(Arc::clone(segment), row)));
                 }
             }
             if pending.is_some() {
@@ -340,7 +316,7 @@ impl ReadView {
         if let Some(writes) = writes {
             for segment in writes.staged.iter().filter(|segment| segment.meta.overlaps(first, last)) {
                 let live = |_, row| !writes.is_removed(segment.meta.id, row);
-                if let Some(row) = keys.first_match(segment.load_keys().await?, live) {
+                if let Some(row) = keys.first_match(segment.keys().await?.as_ref(), live) {
                     return Ok(Some(row));
                 }
             }
@@ -384,14 +360,15 @@ impl ReadView {
         version.first_common_value(table, position, postings, timestamp, |_| true, removed).await
     }
 
-    /// Makes [`holder`](Self::holder) possible for these values.
-    pub(crate) async fn load_postings(&self, table: &TableDef, position: usize, values: &[Vec<u8>]) -> Result<()> {
+    /// Makes [`holder`](Self::holder) possible for these values, as long as the pins are held.
+    pub(crate) async fn load_postings(&self, table: &TableDef, position: usize, values: &[Vec<u8>]) -> Result<Pins> {
         let (index, encoder) = (&table.indexes[position], &table.codec()?.indexes[position]);
+        let mut pins = self.snapshot.version.load_postings(table, position, values).await?;
         for segment in self.writes.table(table.id).iter().flat_map(|writes| &writes.staged) {
-            segment.load_postings(index.id, encoder).await?;
-            segment.load_keys().await?;
+            pins.add(segment.load_postings(index.id, encoder).await?);
+            pins.add(segment.load_key_index().await?);
         }
-        self.snapshot.version.load_postings(table, position, values).await
+        Ok(pins)
     }
 
     /// The key of a visible row that has this very value in an index, leaving out rows whose key is `replaced`.
@@ -414,12 +391,23 @@ impl ReadView {
                 return Ok(Some(key.into()));
             }
             for segment in &writes.staged {
-                let (Some(postings), Some(keys)) = (segment.loaded_postings(index.id), segment.loaded_keys()) else {
+                let (Some(postings), Some(keys)) = (segment.postings(index.id), segment.key_index()) else {
                     return Err(Error::Internal("a staged index is not loaded".into()));
                 };
-                let live = |row: u32| !writes.is_removed(segment.meta.id, row) && !replaced(keys.get(row as usize));
-                if let Some(row) = postings.find(index, value, live) {
-                    return Ok(Some(keys.get(row as usize).into()));
+                let failed = Cell::new(None);
+                let live = |row: u32| match keys.key(row) {
+                    Ok(key) => !writes.is_removed(segment.meta.id, row) && !replaced(&key),
+                    Err(error) => {
+                        failed.set(Some(error));
+                        false
+                    }
+                };
+                let found = postings.find(index, value, live);
+                if let Some(error) = failed.into_inner() {
+                    return Err(error);
+                }
+                if let Some(row) = found {
+                    return Ok(Some(keys.key(row)?.into()));
                 }
             }
         }

@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::*;
-use rustydb_storage::{Durability, Error, MemoryFiles, Store, TableId, check};
+use rustydb_storage::{Durability, Error, ForeignKey, MemoryFiles, NewTable, ReferenceAction, Store, TableId, check};
 
 /// A history that goes through every kind of write: rows, a bulk load, flushes, deletes and DDL. Calls `acknowledged`
 /// with the state after each commit that was reported as durable, and stops at the first error.
@@ -222,6 +222,119 @@ async fn a_missing_file_is_named() {
     assert!(matches!(Store::open(options(&files)).await, Err(Error::Corruption { file, .. }) if file == segment));
     let report = check(options(&files)).await.unwrap();
     assert!(report.findings.iter().any(|finding| finding.file == segment && finding.detail.contains("missing")));
+}
+
+/// A store with three small segments (too few for the background to merge), overlapping, with dead rows, worth merging, and what is in it. Rows of the log
+/// replace and delete some of the segments'.
+async fn store_to_compact() -> (MemoryFiles, Store, TableId, BTreeMap<i64, String>) {
+    let (files, store, table) = store_with(keyed("t")).await;
+    for round in 0..3 {
+        let rows: Vec<(i64, &str)> = (0..40).map(|row| (row * 4 + round, "flushed")).collect();
+        insert(&store, table, &rows).await.unwrap();
+        delete(&store, table, &[round * 3]).await.unwrap();
+        store.flush().await.unwrap();
+    }
+    delete(&store, table, &[16, 17, 18]).await.unwrap();
+    update(&store, table, &[33], &[(33, "newer")]).await.unwrap();
+    let state = contents(&store.snapshot(), table).await;
+    (files, store, table, state)
+}
+
+#[tokio::test]
+async fn a_compaction_that_fails_at_any_call_changes_nothing_that_anybody_sees() {
+    let total = {
+        let (files, store, _, _) = store_to_compact().await;
+        let before = files.changes();
+        store.compact().await.unwrap();
+        files.changes() - before
+    };
+    assert!(total > 6, "{total} changes: the walk would be short");
+    for calls in 0..total {
+        for once in [false, true] {
+            let (files, store, table, mut state) = store_to_compact().await;
+            if once {
+                files.fail_once_after(calls)
+            } else {
+                files.fail_after(Some(calls))
+            }
+            let _ = store.compact().await;
+            assert_eq!(contents(&store.snapshot(), table).await, state, "call {calls}, once: {once}");
+            if once {
+                // A failed compaction is no reason to refuse writes.
+                if delete(&store, table, &[20, 21]).await.is_ok() {
+                    state.remove(&20);
+                    state.remove(&21);
+                }
+                assert_eq!(contents(&store.snapshot(), table).await, state, "call {calls}");
+                let _ = store.close().await;
+            }
+            drop(store);
+            for torn in [0, 7, 10_000] {
+                let left = files.after_torn_power_cut(torn);
+                let found = recovered(&left).await.unwrap();
+                assert_eq!(found, state, "call {calls}, once: {once}, {torn} torn bytes");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_nothing_refers_to_is_listed_and_removed_by_the_next_start() {
+    let (pristine, _) = sound_store().await;
+    let files = pristine.after_power_cut();
+    let segment = files.paths().into_iter().map(|(path, _)| path).find(|path| path.starts_with("segments/")).unwrap();
+    let left_over = "segments/1/000000009999.parquet";
+    files.copy_file(&segment, left_over);
+    let report = check(options(&files)).await.unwrap();
+    assert_eq!((report.findings, report.left_over), (vec![], vec![left_over.to_owned()]));
+    let store = open(&files).await;
+    store.close().await.unwrap();
+    assert_eq!(check(options(&files)).await.unwrap().left_over, Vec::<String>::new());
+}
+
+/// Two tables, the second of which says that it refers to the first; the store itself does not see to it.
+async fn referring_store() -> (MemoryFiles, Store, TableId, TableId) {
+    let (files, store, parent) = store_with(keyed("parent")).await;
+    let mut transaction = store.begin();
+    let foreign_key = ForeignKey {
+        name: "child_parent_fkey".into(),
+        columns: vec![0],
+        parent,
+        parent_columns: vec![0],
+        on_delete: ReferenceAction::default(),
+        on_update: ReferenceAction::default(),
+        deferrable: false,
+        initially_deferred: false,
+        not_validated: false,
+    };
+    let child = NewTable { foreign_keys: vec![foreign_key], ..keyed("child") };
+    let child = transaction.create_table(child).unwrap().id;
+    transaction.commit(Durability::Sync).await.unwrap();
+    (files, store, parent, child)
+}
+
+#[tokio::test]
+async fn rows_without_a_parent_are_found_wherever_they_are() {
+    let (files, store, parent, child) = referring_store().await;
+    insert(&store, parent, &[(1, "a"), (2, "b"), (3, "c"), (4, "d")]).await.unwrap();
+    insert(&store, child, &[(1, "of a"), (2, "of b")]).await.unwrap();
+    store.flush().await.unwrap();
+    insert(&store, child, &[(3, "of c")]).await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(check(options(&files)).await.unwrap().findings, []);
+
+    let store = open(&files).await;
+    delete(&store, parent, &[2, 3]).await.unwrap();
+    insert(&store, child, &[(7, "of nobody")]).await.unwrap();
+    store.close().await.unwrap();
+    let report = check(options(&files)).await.unwrap();
+    let places: Vec<(&str, bool)> = report
+        .findings
+        .iter()
+        .map(|finding| (finding.file.split('/').next().unwrap(), finding.detail.contains("child_parent_fkey")))
+        .collect();
+    assert_eq!(places, [("segments", true), ("log", true)], "{:?}", report.findings);
+    assert!(report.findings[0].detail.starts_with("1 rows") && report.findings[1].detail.starts_with("2 rows"));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ mod deletes;
 #[path = "../src/kernel"]
 mod kernel {
     mod mask;
-    pub use mask::Mask;
+    pub(crate) use mask::Mask;
 }
 
 #[path = "../src/memtable"]

@@ -7,10 +7,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int32Builder, RecordBatch, StringBuilder, UInt64Builder};
+use arrow::array::{ArrayRef, Float64Builder, Int32Builder, RecordBatch, StringBuilder, UInt64Builder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::datasource::TableProvider;
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
@@ -35,6 +36,8 @@ const MEMORY_TABLE: &str = "rustydb_memory";
 
 /// How well the programs of the row path are kept; found without a schema, too.
 const PLAN_CACHE_TABLE: &str = "rustydb_plan_cache";
+/// How well the column cache works; found without a schema, too.
+const CACHE_TABLE: &str = "rustydb_cache";
 
 /// The names of all these tables.
 pub(crate) const NAMES: &[&str] = &[
@@ -52,6 +55,7 @@ pub(crate) const NAMES: &[&str] = &[
     "routines",
     MEMORY_TABLE,
     PLAN_CACHE_TABLE,
+    CACHE_TABLE,
 ];
 
 /// One of the tables that describe the database.
@@ -65,7 +69,7 @@ impl VirtualTable {
     /// The provider for `schema.name`, if there is such a table.
     pub(crate) fn find(schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
         let name = NAMES.iter().copied().find(|known| *known == name)?;
-        if schema != INFORMATION_SCHEMA && name != MEMORY_TABLE && name != PLAN_CACHE_TABLE {
+        if schema != INFORMATION_SCHEMA && ![MEMORY_TABLE, PLAN_CACHE_TABLE, CACHE_TABLE].contains(&name) {
             return None;
         }
         let table = VirtualTable { name, schema: Arc::new(Schema::new(fields_of(name))) };
@@ -93,6 +97,7 @@ impl VirtualTable {
             MEMORY_TABLE => memory(&view, context, &mut rows),
             "routines" => routines(catalog, &mut rows)?,
             PLAN_CACHE_TABLE => plan_cache(context, &mut rows),
+            CACHE_TABLE => cache(&view, &mut rows),
             _ => {}
         }
         rows.finish(&self.schema)
@@ -236,7 +241,17 @@ fn fields_of(table: &str) -> Vec<Field> {
             text("delete_rule"),
         ],
         PLAN_CACHE_TABLE => vec![text("name"), Field::new("value", DataType::UInt64, false)],
-        _ => vec![text("part"), Field::new("bytes", DataType::UInt64, false)],
+        CACHE_TABLE => vec![
+            Field::new("hits", DataType::UInt64, false),
+            Field::new("misses", DataType::UInt64, false),
+            Field::new("evictions", DataType::UInt64, false),
+            Field::new("hit_rate", DataType::Float64, true),
+        ],
+        _ => vec![
+            text("part"),
+            Field::new("bytes", DataType::UInt64, false),
+            Field::new("limit_bytes", DataType::UInt64, true),
+        ],
     }
 }
 
@@ -245,6 +260,7 @@ enum Cell<'a> {
     Text(&'a str),
     Number(i32),
     Bytes(u64),
+    Share(f64),
     Null,
 }
 
@@ -252,6 +268,7 @@ enum Builder {
     Text(StringBuilder),
     Number(Int32Builder),
     Bytes(UInt64Builder),
+    Share(Float64Builder),
 }
 
 /// Rows collected by column.
@@ -266,6 +283,7 @@ impl Rows {
                 .map(|field| match field.data_type() {
                     DataType::Int32 => Builder::Number(Int32Builder::new()),
                     DataType::UInt64 => Builder::Bytes(UInt64Builder::new()),
+                    DataType::Float64 => Builder::Share(Float64Builder::new()),
                     _ => Builder::Text(StringBuilder::new()),
                 })
                 .collect(),
@@ -281,6 +299,8 @@ impl Rows {
                 (Builder::Number(column), _) => column.append_null(),
                 (Builder::Bytes(column), Cell::Bytes(value)) => column.append_value(value),
                 (Builder::Bytes(column), _) => column.append_null(),
+                (Builder::Share(column), Cell::Share(value)) => column.append_value(value),
+                (Builder::Share(column), _) => column.append_null(),
             }
         }
     }
@@ -291,6 +311,7 @@ impl Rows {
                 Builder::Text(mut column) => Arc::new(column.finish()),
                 Builder::Number(mut column) => Arc::new(column.finish()),
                 Builder::Bytes(mut column) => Arc::new(column.finish()),
+                Builder::Share(mut column) => Arc::new(column.finish()),
             }
         });
         RecordBatch::try_new(Arc::clone(schema), columns.collect()).map_err(Error::from)
@@ -646,11 +667,32 @@ fn plan_cache(context: &TaskContext, rows: &mut Rows) {
     }
 }
 
+/// What each part holds and may hold. Columns, indexes, loads and compactions share one limit.
 fn memory(view: &ExecutionView, context: &TaskContext, rows: &mut Rows) {
     let store = view.store().memory();
     let bytes = |count: usize| Cell::Bytes(count as u64);
-    rows.push([Cell::Text("queries"), bytes(context.memory_pool().reserved())]);
-    rows.push([Cell::Text("memtable"), bytes(store.memtable_bytes)]);
-    rows.push([Cell::Text("column cache"), bytes(store.column_cache_bytes)]);
-    rows.push([Cell::Text("indexes"), bytes(store.index_bytes)]);
+    let pool = context.memory_pool();
+    let of_queries = match pool.memory_limit() {
+        MemoryLimit::Finite(limit) => bytes(limit),
+        _ => Cell::Null,
+    };
+    let cache_limit = || bytes(store.cache_limit_bytes);
+    rows.push([Cell::Text("queries"), bytes(pool.reserved()), of_queries]);
+    rows.push([Cell::Text("memtable"), bytes(store.memtable_bytes), bytes(store.memtable_limit_bytes)]);
+    rows.push([Cell::Text("column cache"), bytes(store.column_cache_bytes), cache_limit()]);
+    rows.push([Cell::Text("key indexes"), bytes(store.key_index_bytes), cache_limit()]);
+    rows.push([Cell::Text("secondary indexes"), bytes(store.posting_bytes), cache_limit()]);
+    rows.push([Cell::Text("loads and compactions"), bytes(store.background_bytes), cache_limit()]);
+    rows.push([Cell::Text("transactions"), bytes(store.transaction_bytes), bytes(store.transaction_limit_bytes)]);
+    rows.push([Cell::Text("delete sets"), bytes(store.delete_set_bytes), Cell::Null]);
+}
+
+fn cache(view: &ExecutionView, rows: &mut Rows) {
+    let store = view.store().memory();
+    let (hits, misses) = (store.column_cache_hits, store.column_cache_misses);
+    let rate = match hits + misses {
+        0 => Cell::Null,
+        requests => Cell::Share(hits as f64 / requests as f64),
+    };
+    rows.push([Cell::Bytes(hits), Cell::Bytes(misses), Cell::Bytes(store.column_cache_evictions), rate]);
 }

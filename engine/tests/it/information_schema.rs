@@ -60,11 +60,33 @@ async fn memory_use_is_listed_by_part() {
     let session = memory().await;
     assert_eq!(
         query(&session, "SELECT part FROM rustydb_memory ORDER BY part").await,
-        ["column cache", "indexes", "memtable", "queries"]
+        [
+            "column cache",
+            "delete sets",
+            "key indexes",
+            "loads and compactions",
+            "memtable",
+            "queries",
+            "secondary indexes",
+            "transactions"
+        ]
     );
     run(&session, "CREATE TABLE t (a int)").await;
     run(&session, "INSERT INTO t VALUES (1), (2)").await;
     assert_eq!(query(&session, "SELECT bytes > 0 FROM rustydb_memory WHERE part = 'memtable'").await, ["true"]);
+    let within = "SELECT count(*) FROM rustydb_memory WHERE bytes > limit_bytes OR (limit_bytes IS NULL AND part <> 'delete sets')";
+    assert_eq!(query(&session, within).await, ["0"]);
+}
+
+#[tokio::test]
+async fn the_cache_tells_how_often_it_had_what_was_wanted() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (a int)").await;
+    run(&session, "INSERT INTO t VALUES (1), (2)").await;
+    run(&session, "CHECKPOINT").await;
+    assert_eq!(query(&session, "SELECT sum(a) FROM t").await, ["3"]);
+    let rate = "SELECT hits > 0, misses, evictions, hit_rate FROM rustydb_cache";
+    assert_eq!(query(&session, rate).await, ["true|0|0|1.0"], "the flush has left the column there");
 }
 
 #[tokio::test]

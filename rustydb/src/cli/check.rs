@@ -52,10 +52,13 @@ fn findings(report: &CheckReport) -> String {
         "{} tables, {} segments, {} rows and {} log records",
         report.tables, report.segments, report.rows, report.log_records
     );
-    if report.findings.is_empty() {
-        return format!("no damage found in {seen}\n");
-    }
     let mut text = String::new();
+    for file in &report.left_over {
+        text.push_str(&format!("{file}: nothing refers to it; the next start removes it\n"));
+    }
+    if report.findings.is_empty() {
+        return text + &format!("no damage found in {seen}\n");
+    }
     for finding in &report.findings {
         text.push_str(&format!("{}: {}\n", finding.file, finding.detail));
     }

@@ -23,6 +23,7 @@
 mod codes;
 mod dictionary;
 pub(crate) mod rank;
+mod value;
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
@@ -33,16 +34,15 @@ use arrow::buffer::NullBuffer;
 use arrow::compute::{FilterBuilder, FilterPredicate, concat};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, DurationMicrosecondType, DurationMillisecondType, DurationNanosecondType,
-    DurationSecondType, Int8Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, Time64NanosecondType,
-    TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
-    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    DurationSecondType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
+    Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 
-use crate::BLOCK_ROWS;
 use crate::encoding::DECIMAL64_PRECISION;
 use crate::error::{Error, Result};
-use crate::kernel::{Mask, compact};
 use crate::kernel::compare::{Ranged, select};
+use crate::kernel::{Mask, compact};
 use crate::scan::{DictionaryTest, Test};
 pub(crate) use codes::Codes;
 use rank::{Zone, match_integers};
@@ -79,8 +79,37 @@ impl Selection {
     pub(crate) fn of_array(&self, array: &ArrayRef) -> Result<ArrayRef> {
         match self.is_full() {
             true => Ok(array.clone()),
-            false => Ok(self.predicate().filter(array)?),
+            false => self.take_of(array),
         }
+    }
+
+    fn take_of(&self, array: &ArrayRef) -> Result<ArrayRef> {
+        macro_rules! primitive {
+            ($type:ty) => {
+                Some(self.of_primitive::<$type>(array.as_primitive())?)
+            };
+        }
+        let data_type = array.data_type();
+        let taken = match_integers!(
+            data_type,
+            primitive,
+            match data_type {
+                DataType::Float32 => primitive!(Float32Type),
+                DataType::Float64 => primitive!(Float64Type),
+                _ => None,
+            }
+        );
+        match taken {
+            Some(taken) => Ok(taken),
+            None => Ok(self.predicate().filter(array)?),
+        }
+    }
+
+    fn of_primitive<T: ArrowPrimitiveType>(&self, array: &PrimitiveArray<T>) -> Result<ArrayRef> {
+        let mut values = Vec::with_capacity(self.count);
+        compact(array.values(), self.mask.words(), &mut values, |value| value);
+        let taken = PrimitiveArray::<T>::new(values.into(), self.of_nulls(array.nulls())?);
+        Ok(Arc::new(taken.with_data_type(array.data_type().clone())))
     }
 
     /// The selected values that codes stand for.
@@ -265,17 +294,6 @@ impl Column {
         }
         mask.and_valid(nulls);
         Ok(())
-    }
-
-    /// One value, as an array of length 1 that shares no large buffer with the column.
-    pub(crate) fn value(&self, row: usize) -> Result<ArrayRef> {
-        let block = row / BLOCK_ROWS;
-        if let Block::Plain(array) = &self.blocks[block] {
-            return Ok(arrow::compute::interleave(&[array.as_ref()], &[(0, row % BLOCK_ROWS)])?);
-        }
-        let mut mask = Mask::all(self.zones[block].rows).inverted();
-        mask.insert(row % BLOCK_ROWS);
-        self.select(block, &Selection::new(mask))
     }
 
     /// All values in one array.

@@ -7,7 +7,8 @@
 //! * **overlap**: more than [`FAN_IN`] big segments cover one key, so that a look-up of it asks them all. Those that
 //!   cover the busiest key are merged into as many that do not overlap.
 //!
-//! A choice never has more than [`INPUT_ROWS_MAX`] rows, which bounds the memory and the time of a merge.
+//! A choice never has more than [`INPUT_ROWS_MAX`] rows, or as many as there is memory for, which bounds the memory and the
+//! time of a merge.
 
 use crate::segment::SEGMENT_ROWS_MAX;
 
@@ -18,10 +19,11 @@ const FAN_IN: usize = 4;
 const INPUTS_MAX: usize = 32;
 
 /// Most rows of a merge.
-const INPUT_ROWS_MAX: u64 = 6 * SEGMENT_ROWS_MAX as u64;
+pub(crate) const INPUT_ROWS_MAX: u64 = 6 * SEGMENT_ROWS_MAX as u64;
 
-/// Segments with this many live rows are big: only dead rows and overlap are reasons to touch them again.
-const BIG_ROWS: u64 = SEGMENT_ROWS_MAX as u64 / 2;
+/// Segments with this share of the most rows of a merge are big, half a million if memory allows: only dead rows and
+/// overlap are reasons to touch them again.
+const BIG_SHARE: u64 = 12;
 
 /// Fewer dead rows than this are not worth a rewrite.
 const DEAD_ROWS_MIN: u64 = 1024;
@@ -36,10 +38,6 @@ pub(crate) struct Shape<'a> {
 }
 
 impl Shape<'_> {
-    fn is_big(&self) -> bool {
-        self.live >= BIG_ROWS
-    }
-
     fn has_too_many_dead(&self, thorough: bool) -> bool {
         let dead = self.rows - self.live;
         self.live == 0 || (thorough && dead > 0) || (dead >= DEAD_ROWS_MIN && dead * 4 >= self.rows)
@@ -55,35 +53,40 @@ fn class_of(rows: u64) -> u32 {
     (rows / 1024).checked_ilog(FAN_IN as u64).map_or(0, |class| class + 1)
 }
 
-/// The indexes of the segments to merge; empty if all is well. `thorough`: any dead row is reason enough.
-pub(crate) fn choose(segments: &[Shape<'_>], thorough: bool) -> Vec<usize> {
-    let bounded = |candidates: Vec<usize>| {
+/// The indexes of the segments to merge; empty if all is well. `thorough`: any dead row is reason enough. `rows_max`: the
+/// most rows of a merge that has more than one input.
+pub(crate) fn choose(segments: &[Shape<'_>], thorough: bool, rows_max: u64) -> Vec<usize> {
+    // `one`: rewriting a single segment is worth it, and possible however large it is.
+    let bounded = |candidates: Vec<usize>, one: bool| {
         let mut rows = 0;
-        let fits = |index: &usize| {
+        let fits = |(position, index): &(usize, usize)| {
             rows += segments[*index].rows;
-            rows <= INPUT_ROWS_MAX
+            rows <= rows_max || (one && *position == 0)
         };
-        candidates.into_iter().take(INPUTS_MAX).take_while(fits).collect::<Vec<usize>>()
+        let chosen = candidates.into_iter().take(INPUTS_MAX).enumerate().take_while(fits);
+        let chosen: Vec<usize> = chosen.map(|(_, index)| index).collect();
+        if one || chosen.len() > 1 { chosen } else { Vec::new() }
     };
+    let is_big = |index: &usize| segments[*index].live >= rows_max / BIG_SHARE;
     let all = || 0..segments.len();
     let dead: Vec<usize> = all().filter(|index| segments[*index].has_too_many_dead(thorough)).collect();
     if !dead.is_empty() {
-        return bounded(dead);
+        return bounded(dead, true);
     }
-    let mut small: Vec<usize> = all().filter(|index| !segments[*index].is_big()).collect();
+    let mut small: Vec<usize> = all().filter(|index| !is_big(index)).collect();
     small.sort_by_key(|index| segments[*index].live);
     for class in 0..=u64::BITS {
         let up_to: Vec<usize> = small.iter().copied().filter(|index| segments[*index].class() <= class).collect();
         let of_class = up_to.iter().filter(|index| segments[**index].class() == class).count();
         let merged_class = class_of(up_to.iter().map(|index| segments[*index].live).sum());
         if of_class >= FAN_IN || (up_to.len() >= FAN_IN && of_class > 0 && merged_class > class) {
-            return bounded(up_to);
+            return bounded(up_to, false);
         }
     }
-    let mut covering = busiest(segments, all().filter(|index| segments[*index].is_big()));
+    let mut covering = busiest(segments, all().filter(is_big));
     if covering.len() > FAN_IN {
         covering.sort_by_key(|index| segments[*index].rows);
-        return bounded(covering);
+        return bounded(covering, false);
     }
     Vec::new()
 }
@@ -103,6 +106,10 @@ fn busiest(segments: &[Shape<'_>], candidates: impl Iterator<Item = usize> + Clo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn choose(segments: &[Shape<'_>], thorough: bool) -> Vec<usize> {
+        super::choose(segments, thorough, INPUT_ROWS_MAX)
+    }
 
     const FULL: u64 = SEGMENT_ROWS_MAX as u64;
 
@@ -154,5 +161,16 @@ mod tests {
         let chosen = choose(&segments, false);
         assert_eq!(chosen.len(), 6);
         assert!(!chosen.contains(&40));
+    }
+
+    #[test]
+    fn with_little_memory_merges_are_smaller_and_dead_rows_go_nevertheless() {
+        let rows_max = 1200;
+        let dead = [shape(FULL, FULL / 2, b"a", b"b"), shape(FULL, FULL / 2, b"c", b"d")];
+        assert_eq!(super::choose(&dead, false, rows_max), [0]);
+        let small = [shape(90, 90, b"a", b"z"); 20];
+        assert_eq!(super::choose(&small, false, rows_max).len(), 13);
+        let big = [shape(700, 700, b"a", b"z"); 20];
+        assert!(super::choose(&big, false, rows_max).is_empty(), "no two of them fit");
     }
 }

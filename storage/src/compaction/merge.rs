@@ -46,10 +46,9 @@ impl Merged {
 /// A live row: input and row.
 type Source = (u32, u32);
 
-/// One output: the file, its keys, and when each of its rows was committed.
+/// One output: the file, and when each of its rows was committed.
 pub(crate) struct Output {
     pub(crate) encoded: EncodedSegment,
-    pub(crate) keys: Keys,
     pub(crate) written: Box<[Timestamp]>,
 }
 
@@ -66,7 +65,7 @@ pub(crate) async fn merge(
 ) -> Result<Merged> {
     let mut keys = Vec::with_capacity(inputs.len());
     for input in inputs {
-        keys.push(Arc::clone(input.load_keys().await?));
+        keys.push(input.keys().await?);
     }
     let order = merge_order(&keys, dead);
     let outputs = order.len().div_ceil(SEGMENT_ROWS_MAX).max(1);
@@ -91,7 +90,7 @@ pub(crate) async fn merge(
         let output_keys = take_keys(&keys, sources)?;
         let written = sources.iter().map(|(input, row)| inputs[*input as usize].written(*row)).collect();
         let encoded = encoder.finish(id(), &output_keys)?;
-        store(Output { encoded, keys: output_keys, written }).await?;
+        store(Output { encoded, written }).await?;
     }
     Ok(merged)
 }

@@ -27,5 +27,5 @@
 mod choose;
 mod merge;
 
-pub(crate) use choose::{Shape, choose};
+pub(crate) use choose::{INPUT_ROWS_MAX, Shape, choose};
 pub(crate) use merge::{Merged, merge};

@@ -154,10 +154,8 @@ impl KeyEncoder {
             key.push(if value.is_some() { PRESENT } else { NULL });
         }
         let Some(value) = value else {
-            if nullable {
-                return Ok(());
-            }
-            return Err(Error::Internal(format!("NULL in key column {}", self.columns[part])));
+            let column = self.columns[part];
+            return if nullable { Ok(()) } else { Err(Error::Internal(format!("NULL in key column {column}"))) };
         };
         let start = key.len();
         match self.physicals[part] {

@@ -10,8 +10,8 @@ mod physical;
 mod row;
 
 pub(crate) use keys::{KeyEncoder, Keys, format_key};
-pub(crate) use row::RowLayout;
 pub use row::RowWriter;
+pub(crate) use row::{RawValue, RowLayout};
 
-pub(crate) use physical::DECIMAL64_PRECISION;
 pub use physical::canonical_type;
+pub(crate) use physical::{DECIMAL64_PRECISION, Physical};

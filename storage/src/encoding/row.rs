@@ -105,6 +105,38 @@ impl RowLayout {
         Ok(rows.into_iter().map(Bytes::from).collect())
     }
 
+    /// Puts one row together. `value` is called for each column in order, with where its bytes go.
+    pub(crate) fn build(
+        &self,
+        mut value: impl FnMut(usize, &mut dyn FnMut(RawValue<'_>) -> Result<()>) -> Result<()>,
+    ) -> Result<Bytes> {
+        let mut row = Vec::with_capacity(self.variable_start + 32);
+        row.resize(self.variable_start, 0);
+        for (index, layout) in self.columns.iter().enumerate() {
+            value(index, &mut |bytes| {
+                if bytes.is_none() {
+                    row[index / 8] |= 1 << (index % 8);
+                }
+                match (layout.physical, bytes) {
+                    (Physical::Variable, bytes) => {
+                        row.extend_from_slice(bytes.unwrap_or_default());
+                        let end = variable_end(row.len() - self.variable_start)?;
+                        row[layout.offset..layout.offset + 4].copy_from_slice(&end.to_le_bytes());
+                    }
+                    (fixed, Some(bytes)) if bytes.len() == fixed.width() => {
+                        row[layout.offset..layout.offset + bytes.len()].copy_from_slice(bytes);
+                    }
+                    (_, None) => {}
+                    (fixed, Some(bytes)) => {
+                        return Err(Error::Internal(format!("{} bytes for a {fixed:?}", bytes.len())));
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(Bytes::from(row))
+    }
+
     /// The raw bytes of one column of an encoded row. Rows come from [`encode`](Self::encode) or, checksummed, from the
     /// log; [`validate`](Self::validate) has checked the latter.
     pub(crate) fn value<'a>(&self, row: &'a [u8], column: usize) -> RawValue<'a> {
@@ -436,6 +468,10 @@ fn encode_column(layout: &ColumnLayout, variable_start: usize, array: &ArrayRef,
     Ok(())
 }
 
+fn variable_end(bytes: usize) -> Result<u32> {
+    u32::try_from(bytes).map_err(|_| Error::Unsupported("a row of more than 4 GiB".into()))
+}
+
 fn append_variable<'a>(
     layout: &ColumnLayout,
     variable_start: usize,
@@ -444,8 +480,7 @@ fn append_variable<'a>(
 ) -> Result<()> {
     for (row, bytes) in rows.iter_mut().enumerate() {
         bytes.extend_from_slice(value(row).unwrap_or_default());
-        let end = u32::try_from(bytes.len() - variable_start)
-            .map_err(|_| Error::Unsupported("a row of more than 4 GiB".into()))?;
+        let end = variable_end(bytes.len() - variable_start)?;
         bytes[layout.offset..layout.offset + 4].copy_from_slice(&end.to_le_bytes());
     }
     Ok(())

@@ -98,6 +98,16 @@ impl MemoryFiles {
         state.durable_names.remove(path);
     }
 
+    /// Puts a durable copy of a file behind the store's back.
+    pub fn copy_file(&self, path: &str, copy: &str) {
+        let mut state = self.state.lock();
+        if let Some(content) = state.names.get(path).map(|content| content.lock().clone()) {
+            let content = Arc::new(Mutex::new(content));
+            state.names.insert(copy.to_owned(), Arc::clone(&content));
+            state.durable_names.insert(copy.to_owned(), content);
+        }
+    }
+
     /// Takes the lock away from whoever holds it without telling them, as a network file system does that lost a lease.
     pub fn break_lock(&self) {
         self.state.lock().locked = false;

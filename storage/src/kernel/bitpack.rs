@@ -82,7 +82,6 @@ impl Packed {
             visit(&out[..GROUP.min(self.values - index * GROUP)]);
         }
     }
-
 }
 
 /// The word row and the bit in it at which a row's values begin.

@@ -5,36 +5,45 @@
 //!  ┌──────────────────────────┐   ┌─────────────────────────────┐
 //!  │ rows in key order,       │   │ SegmentMeta  (from manifest)│  statistics, checksums, key range
 //!  │ one row group,           │   │ DeleteSet    (versioned)    │  which rows are gone since when
-//!  │ pages of 8192 rows       │   │ Keys         (on demand)    │  key → row, by binary search
+//!  │ pages of 8192 rows       │   │ KeyIndex     (on demand)    │  key → row, by hash
 //!  └──────────────────────────┘   │ Postings     (on demand)    │  value → row, for each secondary index
-//!                                 │ columns      (column cache) │  encoded blocks
+//!                                 │ Columns      (on demand)    │  encoded blocks
 //!                                 └─────────────────────────────┘
 //! ```
+//! What is made on demand lies in slots of the column cache ([`crate::column_cache`]), which lets it go when memory is
+//! short. Who needs it to stay for a while holds [`Pins`].
+//!
 //! Rows never move and are never rewritten; a change marks the old row in the delete set. The commit timestamps of the
 //! rows are kept only in memory: after a restart nobody can hold a snapshot that is older than the segment.
 
+mod key_index;
+mod key_table;
 mod meta;
 mod reader;
 mod writer;
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use rustydb_txn::Timestamp;
 use tokio::sync::OnceCell;
 
+pub(crate) use key_index::{KeyColumns, KeyIndex};
+pub(crate) use key_table::KeyHash;
 pub(crate) use meta::{Base64, SEGMENT_DIRECTORY, SegmentMeta};
 pub(crate) use writer::{EncodedSegment, SEGMENT_ROWS_MAX, SegmentEncoder, encode_segment};
 
 use crate::block::Column;
 use crate::catalog::{IndexId, TableDef};
-use crate::column_cache::ColumnSource;
+use crate::column_cache::{ColumnSource, Part, Slot};
 use crate::deletes::DeleteSet;
 use crate::encoding::{KeyEncoder, Keys};
 use crate::error::{Error, Result};
@@ -42,6 +51,21 @@ use crate::index::{Interval, Postings};
 
 /// [`Segment::created`] of a segment that only its own transaction sees.
 pub(crate) const STAGED: Timestamp = Timestamp::MAX;
+
+/// Keeps key indexes and postings in memory while it lives: what was loaded and pinned can be used without waiting.
+#[must_use]
+#[derive(Debug, Default)]
+pub(crate) struct Pins(Vec<Arc<dyn Any + Send + Sync>>);
+
+impl Pins {
+    pub(crate) fn add(&mut self, pinned: Arc<dyn Any + Send + Sync>) {
+        self.0.push(pinned);
+    }
+
+    pub(crate) fn extend(&mut self, others: Pins) {
+        self.0.extend(others.0);
+    }
+}
 
 /// A segment that readers may use.
 #[derive(Debug)]
@@ -55,8 +79,10 @@ pub(crate) struct Segment {
     row_timestamps: ArcSwapOption<Box<[Timestamp]>>,
     source: Arc<ColumnSource>,
     footer: OnceCell<ArrowReaderMetadata>,
-    keys: OnceCell<Arc<Keys>>,
-    postings: Mutex<HashMap<IndexId, Arc<OnceCell<Arc<Postings>>>>>,
+    columns: Box<[Slot<Column>]>,
+    keys: Slot<Keys>,
+    key_index: Slot<KeyIndex>,
+    postings: Mutex<HashMap<IndexId, Arc<Slot<Postings>>>>,
     /// Set when nothing durable refers to the file any more; the last reader's drop removes it.
     obsolete: AtomicBool,
 }
@@ -69,7 +95,11 @@ impl Segment {
         deletes: DeleteSet,
         created: Timestamp,
     ) -> Self {
+        let slot = |part| (meta.id, part);
         Segment {
+            columns: (0..meta.columns.len()).map(|column| Slot::new(slot(Part::Column(column)))).collect(),
+            keys: Slot::new(slot(Part::Keys)),
+            key_index: Slot::new(slot(Part::KeyIndex)),
             meta,
             table,
             deletes,
@@ -77,17 +107,48 @@ impl Segment {
             row_timestamps: ArcSwapOption::empty(),
             source,
             footer: OnceCell::new(),
-            keys: OnceCell::new(),
             postings: Mutex::default(),
             obsolete: AtomicBool::new(false),
         }
     }
 
-    /// Adds what a flush knows and a recovery would have to find out: the keys and when each row was committed.
-    pub(crate) fn complete(&self, keys: Keys, written: Box<[Timestamp]>) {
+    /// Adds what a flush or a compaction knows and nobody finds out later: when each row was committed.
+    pub(crate) fn complete(&self, written: Box<[Timestamp]>) {
         assert_eq!(written.len(), self.meta.rows as usize, "one timestamp for each row");
         self.row_timestamps.store(Some(Arc::new(written)));
-        assert!(self.keys.set(Arc::new(keys)).is_ok(), "a segment is completed once, before anybody reads it");
+    }
+
+    /// Puts columns and key index into the cache that are at hand, as far as there is room: who has just written the rows
+    /// will be asked for them. `rows` come in blocks; all but the last have [`crate::BLOCK_ROWS`] rows.
+    pub(crate) fn warm(&self, rows: &[RecordBatch], keys: &Keys) -> Result<()> {
+        for index in 0..self.columns.len() {
+            self.warm_column(index, rows.iter().map(|batch| Arc::clone(batch.column(index))).collect())?;
+        }
+        self.warm_keys(keys);
+        Ok(())
+    }
+
+    /// The same for one column.
+    pub(crate) fn warm_column(&self, index: usize, blocks: Vec<ArrayRef>) -> Result<()> {
+        // Encoded, it will not be larger.
+        if self.source.cache.has_room(blocks.iter().map(|block| block.get_array_memory_size()).sum()) {
+            let column = Column::new(self.table.storage_schema().field(index).data_type(), blocks)?;
+            let bytes = column.memory_bytes();
+            self.source.cache.offer(&self.columns[index], &Arc::new(column), bytes);
+        }
+        Ok(())
+    }
+
+    /// The same for the key index, if the key columns are there.
+    fn warm_keys(&self, keys: &Keys) {
+        let key_columns = self.table.key_columns().iter().map(|column| self.columns[*column].get());
+        if let Some(columns) = key_columns.collect::<Option<Vec<_>>>() {
+            let index = KeyIndex::new(KeyColumns::new(Arc::clone(&self.table), columns, keys.len()), keys);
+            let bytes = index.memory_bytes();
+            if self.source.cache.has_room(bytes) {
+                self.source.cache.offer(&self.key_index, &Arc::new(index), bytes);
+            }
+        }
     }
 
     /// Forgets when each row was committed, once no snapshot is old enough to care.
@@ -121,13 +182,24 @@ impl Segment {
 
     /// One column, from the cache or the file.
     pub(crate) async fn column(&self, column: usize) -> Result<Arc<Column>> {
-        self.source
-            .cache
-            .get_or_load((self.meta.id, column), async {
-                let blocks = self.read_rows(column, 0..self.meta.rows as usize).await?;
-                Column::new(self.table.storage_schema().field(column).data_type(), blocks)
-            })
-            .await
+        let load = async {
+            let blocks = self.read_rows(column, 0..self.meta.rows as usize).await?;
+            Column::new(self.table.storage_schema().field(column).data_type(), blocks)
+        };
+        self.source.cache.get_or_load(&self.columns[column], Column::memory_bytes, load).await
+    }
+
+    /// A row as the memtable would have it, of which only some columns are known and the others NULL. Reads nothing but
+    /// single values out of the encoded columns.
+    pub(crate) async fn row(&self, row: u32, columns: &[usize]) -> Result<Bytes> {
+        let mut known: Vec<Option<Arc<Column>>> = vec![None; self.columns.len()];
+        for column in columns {
+            known[*column] = Some(self.column(*column).await?);
+        }
+        self.table.codec()?.rows.build(|column, take| match &known[column] {
+            Some(column) => column.with_raw(row as usize, take)?,
+            None => take(None),
+        })
     }
 
     /// A range of rows of one column, from the file, leaving the cache alone.
@@ -140,38 +212,59 @@ impl Segment {
         self.footer.get_or_try_init(|| reader::read_footer(self.source.objects.as_ref(), &self.meta)).await
     }
 
-    /// The keys of all rows, made from the key columns at first use.
-    pub(crate) async fn load_keys(&self) -> Result<&Arc<Keys>> {
-        self.keys
-            .get_or_try_init(|| async {
-                let mut columns: Vec<ArrayRef> = Vec::new();
-                for column in self.table.key_columns() {
-                    columns.push(self.column(*column).await?.to_array()?);
-                }
-                let keys = self.table.codec()?.keys.encode(&columns)?;
-                if let Some(row) = keys.first_disorder() {
-                    return Err(Error::corruption(self.meta.path(), format!("row {row} is out of key order")));
-                }
-                Ok(Arc::new(keys))
-            })
-            .await
+    /// The key columns.
+    pub(crate) async fn key_columns(&self) -> Result<KeyColumns> {
+        let mut columns = Vec::with_capacity(self.table.key_columns().len());
+        for column in self.table.key_columns() {
+            columns.push(self.column(*column).await?);
+        }
+        Ok(KeyColumns::new(Arc::clone(&self.table), columns, self.meta.rows as usize))
     }
 
-    /// The keys, if they are in memory already.
-    pub(crate) fn loaded_keys(&self) -> Option<&Arc<Keys>> {
-        self.keys.get()
+    /// The keys of all rows, ascending: for comparing many with many.
+    pub(crate) async fn keys(&self) -> Result<Arc<Keys>> {
+        let load = async { self.checked_keys(&self.key_columns().await?) };
+        self.source.cache.get_or_load(&self.keys, Keys::memory_bytes, load).await
+    }
+
+    fn checked_keys(&self, columns: &KeyColumns) -> Result<Keys> {
+        let keys = columns.all()?;
+        match keys.first_disorder() {
+            Some(row) => Err(Error::corruption(self.meta.path(), format!("row {row} is out of key order"))),
+            None => Ok(keys),
+        }
+    }
+
+    /// The primary-key index, made at first use.
+    pub(crate) async fn load_key_index(&self) -> Result<Arc<KeyIndex>> {
+        let load = async {
+            let columns = self.key_columns().await?;
+            let keys = self.checked_keys(&columns)?;
+            Ok(KeyIndex::new(columns, &keys))
+        };
+        self.source.cache.get_or_load(&self.key_index, KeyIndex::memory_bytes, load).await
+    }
+
+    /// The primary-key index, if it is in memory already.
+    pub(crate) fn key_index(&self) -> Option<Arc<KeyIndex>> {
+        self.key_index.get()
     }
 
     /// The rows in the order of an index, sorted at first use.
     pub(crate) async fn load_postings(&self, index: IndexId, encoder: &KeyEncoder) -> Result<Arc<Postings>> {
-        let slot = Arc::clone(self.postings.lock().entry(index).or_default());
-        let postings = slot.get_or_try_init(|| async { Postings::build(self, encoder).await.map(Arc::new) });
-        postings.await.cloned()
+        let slot = Arc::clone(
+            self.postings
+                .lock()
+                .entry(index)
+                .or_insert_with(|| Arc::new(Slot::new((self.meta.id, Part::Postings(index))))),
+        );
+        let load = Postings::build(self, encoder);
+        self.source.cache.get_or_load(&slot, Postings::memory_bytes, load).await
     }
 
     /// The rows in the order of an index, if that is in memory already.
-    pub(crate) fn loaded_postings(&self, index: IndexId) -> Option<Arc<Postings>> {
-        self.postings.lock().get(&index).and_then(|slot| slot.get().cloned())
+    pub(crate) fn postings(&self, index: IndexId) -> Option<Arc<Postings>> {
+        self.postings.lock().get(&index).and_then(|slot| slot.get())
     }
 
     /// Whether an index (made by `encoder`) may have a value in an interval here, going by the bounds of its first
@@ -203,13 +296,6 @@ impl Segment {
         }
         let all: Vec<usize> = (0..self.meta.columns.len()).collect();
         layout.decode(&rows, &all)
-    }
-
-    /// Memory held for the keys and the secondary indexes.
-    pub(crate) fn index_bytes(&self) -> usize {
-        let postings = self.postings.lock();
-        let postings: usize = postings.values().filter_map(|slot| slot.get()).map(|made| made.memory_bytes()).sum();
-        self.keys.get().map_or(0, |keys| keys.memory_bytes()) + postings
     }
 
     /// Lets the file go when the last reader does. Call it only when no manifest or log that a recovery would start

@@ -44,7 +44,7 @@ use crate::log::{AddedSegment, Frame, Lsn, Operation, RecordWriter};
 use crate::manifest::Manifest;
 use crate::memtable::TableMemtable;
 use crate::objects::ObjectChanges;
-use crate::segment::Base64;
+use crate::segment::{Base64, Pins};
 use crate::serial::SerialTransaction;
 use crate::transaction::{Durability, TableWrites, Writes};
 use crate::view::Snapshot;
@@ -156,29 +156,30 @@ impl Commit {
         writes.rows.keys().map(|key| key.as_ref())
     }
 
-    /// Whether everything is in memory that deciding and applying the commit will look at.
-    fn keys_ready(&self, version: &Version) -> Result<bool> {
+    /// Pins everything that deciding and applying the commit will look at, if it is in memory.
+    fn pin_keys(&self, version: &Version) -> Result<Option<Pins>> {
+        let mut pins = Pins::default();
         for (table, writes) in self.writes.tables() {
-            if !version.keys_loaded(table, Self::row_keys(writes)) {
-                return Ok(false);
-            }
+            let Some(keys) = version.pin_keys(table, Self::row_keys(writes)) else { return Ok(None) };
+            pins.extend(keys);
             for (definition, position, values) in unique_values(version, table, writes)? {
-                if !version.postings_loaded(definition, position, &values)? {
-                    return Ok(false);
-                }
+                let Some(postings) = version.pin_postings(definition, position, &values)? else { return Ok(None) };
+                pins.extend(postings);
             }
         }
-        Ok(true)
+        Ok(Some(pins))
     }
 
-    async fn load_keys(&self, version: &Version) -> Result<()> {
+    /// Brings it into memory and pins it.
+    async fn load_keys(&self, version: &Version) -> Result<Pins> {
+        let mut pins = Pins::default();
         for (table, writes) in self.writes.tables() {
-            version.load_keys(table, Self::row_keys(writes)).await?;
+            pins.extend(version.load_keys(table, Self::row_keys(writes)).await?);
             for (definition, position, values) in unique_values(version, table, writes)? {
-                version.load_postings(definition, position, &values).await?;
+                pins.extend(version.load_postings(definition, position, &values).await?);
             }
         }
-        Ok(())
+        Ok(pins)
     }
 
     /// What others must not have written meanwhile.
@@ -321,15 +322,13 @@ impl Inner {
         let frame = commit.encode()?;
         let mut alone = false;
         loop {
-            commit.load_keys(&self.current.load_full()).await?;
+            let _loaded = commit.load_keys(&self.current.load_full()).await?;
             let (_shared, _alone) = match alone {
                 false => (Some(self.committer.read().await), None),
                 true => (None, Some(self.committer.write().await)),
             };
             let version = self.current.load_full();
-            if !commit.keys_ready(&version)? {
-                continue;
-            }
+            let Some(_pins) = commit.pin_keys(&version)? else { continue };
             let footprint = commit.footprint(&version)?;
             for _ in 0..VALIDATIONS_MAX {
                 let seen = self.publication.applied();
@@ -385,7 +384,7 @@ impl Inner {
     async fn commit_structure(&self, commit: Commit) -> Result<Timestamp> {
         let mut committer = self.committer.write().await;
         let version = self.current.load_full();
-        commit.load_keys(&version).await?;
+        let _pins = commit.load_keys(&version).await?;
         let places = self.validate(&commit, &version)?;
         self.validate_structure(&commit, &version)?;
         self.validate_objects(&commit, &version)?;

@@ -11,9 +11,10 @@ use tokio::sync::{Notify, oneshot};
 
 use super::commit::serialize;
 use super::{Inner, Version};
+use crate::BLOCK_ROWS;
 use crate::bulk::put_segment;
 use crate::catalog::TableDef;
-use crate::compaction::{Merged, Shape, choose, merge};
+use crate::compaction::{INPUT_ROWS_MAX, Merged, Shape, choose, merge};
 use crate::error::{Error, Result};
 use crate::log::{AddedSegment, Lsn};
 use crate::manifest::{self, Manifest};
@@ -28,6 +29,12 @@ struct Task {
     /// What must be durable before rows that are dead by then may be forgotten.
     lsn: Lsn,
 }
+
+/// Of each row of a merge: its key, its place among the outputs, and where it comes from.
+const MERGE_ROW_BYTES: u64 = 16 + 4 + 8;
+
+/// However little memory there is, so many rows are merged at once.
+const MERGE_ROWS_MIN: u64 = 8 * BLOCK_ROWS as u64;
 
 /// After a failure, compaction rests; what failed may be a full disk or a damaged file, and reads and writes go on.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(30);
@@ -94,6 +101,8 @@ impl Inner {
     async fn compact_once(&self, thorough: bool) -> Result<bool> {
         let Some(task) = self.choose_compaction(thorough).await else { return Ok(false) };
         let started = Instant::now();
+        let needed = task.inputs.iter().map(|input| merge_bytes(input)).sum::<u64>();
+        let _memory = self.columns.cache.reserve(usize::try_from(needed).unwrap_or(usize::MAX));
         let mut outputs: Vec<Arc<Segment>> = Vec::new();
         let merged = merge(
             &task.table,
@@ -103,7 +112,7 @@ impl Inner {
             async |bytes| self.pause_background(bytes).await,
             async |output| {
                 let segment = put_segment(self, Arc::clone(&task.table), output.encoded).await?;
-                segment.complete(output.keys, output.written);
+                segment.complete(output.written);
                 outputs.push(segment);
                 Ok(())
             },
@@ -145,7 +154,7 @@ impl Inner {
                 .collect();
             let shapes: Vec<Shape<'_>> =
                 segments.iter().zip(&dead).map(|(segment, dead)| shape(segment, dead)).collect();
-            let chosen = choose(&shapes, thorough);
+            let chosen = choose(&shapes, thorough, self.merge_rows_max(&segments));
             if !chosen.is_empty() {
                 return Some(Task {
                     table: Arc::clone(table),
@@ -157,6 +166,16 @@ impl Inner {
             }
         }
         None
+    }
+
+    /// How many rows of such segments a merge may have at once: their keys and their order, one column of all of them,
+    /// and an output. A compaction may take what a load may.
+    fn merge_rows_max(&self, segments: &[&Arc<Segment>]) -> u64 {
+        let memory = self.columns.cache.reservable_bytes() as u64;
+        let rows: u64 = segments.iter().map(|segment| u64::from(segment.meta.rows)).sum();
+        let bytes: u64 = segments.iter().map(|segment| merge_bytes(segment)).sum();
+        let affordable = u128::from(memory) * u128::from(rows) / u128::from(bytes.max(1));
+        u64::try_from(affordable).unwrap_or(u64::MAX).clamp(MERGE_ROWS_MIN, INPUT_ROWS_MAX)
     }
 
     /// Steps 3 and 4.
@@ -215,6 +234,14 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Memory that a segment takes while it is merged.
+fn merge_bytes(segment: &Segment) -> u64 {
+    let widest = segment.meta.columns.iter().map(|column| column.chunk.bytes).max().unwrap_or(0);
+    let rows = u64::from(segment.meta.rows) * (MERGE_ROW_BYTES + 2 * size_of::<u128>() as u64);
+    // On disk values take a third of what they do decoded; a column is there as it was read and in its new order.
+    rows + 2 * 3 * widest + segment.meta.file_bytes
 }
 
 fn shape<'a>(segment: &'a Segment, dead: &RoaringBitmap) -> Shape<'a> {

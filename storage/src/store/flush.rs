@@ -44,6 +44,7 @@ struct Frozen {
 struct Flushed {
     table: TableId,
     segment: Arc<Segment>,
+    keys: Keys,
 }
 
 impl Inner {
@@ -144,8 +145,9 @@ impl Inner {
                 let keys = Keys::concat(&chunks.collect::<Result<Vec<_>>>()?)?;
                 let encoded = encode_segment(table, self.new_segment_id(), &batches, &keys)?;
                 let segment = put_segment(self, Arc::clone(table), encoded).await?;
-                segment.complete(keys, written.into_boxed_slice());
-                flushed.push(Flushed { table: table.id, segment });
+                segment.complete(written.into_boxed_slice());
+                segment.warm(&batches, &keys)?;
+                flushed.push(Flushed { table: table.id, segment, keys });
             }
             match last {
                 Some(key) => after = Some(key),
@@ -188,17 +190,14 @@ impl Inner {
         let frozen = next.frozen.take();
         let watermark = self.publication.watermark();
         for (table, part) in frozen.iter().flat_map(|memtable| memtable.tables()) {
-            let segments: Vec<_> = flushed.iter().filter(|new| new.table == table).map(|new| &new.segment).collect();
+            let of_table: Vec<&Flushed> = flushed.iter().filter(|new| new.table == table).collect();
             for (key, timestamp) in part.take_superseded() {
-                let place = segments.iter().find_map(|segment| {
-                    let row = segment.loaded_keys().and_then(|keys| keys.find(&key))?;
-                    Some((segment, row as u32))
-                });
+                let place = of_table.iter().find_map(|new| Some((&new.segment, new.keys.find(&key)? as u32)));
                 let (segment, row) = place.expect("a superseded row was visible at the freeze, so it was written");
                 segment.deletes.add(row, timestamp, watermark);
             }
         }
-        for Flushed { table, segment } in flushed {
+        for Flushed { table, segment, .. } in flushed {
             // The segment of a table dropped meanwhile stays marked as obsolete and goes with this reference; the
             // manifest names it, but so does the log name the drop.
             if next.catalog.table(table).is_some() {

@@ -23,7 +23,7 @@ mod validate;
 mod version;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use arrow::array::ArrayRef;
@@ -91,6 +91,7 @@ pub(crate) struct Inner {
     compaction_requests: Mutex<Vec<oneshot::Sender<Result<()>>>>,
     compaction_wanted: Arc<Notify>,
     compacted_bytes: AtomicU64,
+    pending_bytes: Arc<AtomicUsize>,
     closed: AtomicBool,
     lock: LockSlot,
 }
@@ -109,12 +110,24 @@ impl std::fmt::Debug for LockSlot {
 pub struct MemoryUsage {
     /// Rows not yet written to segments.
     pub memtable_bytes: usize,
-    /// Encoded columns of segments.
+    /// Encoded columns of segments. Together with the next two at most as much as the cache may hold.
     pub column_cache_bytes: usize,
-    /// Keys and secondary indexes of segments.
-    pub index_bytes: usize,
+    /// Primary-key indexes of segments.
+    pub key_index_bytes: usize,
+    /// Postings of secondary indexes of segments.
+    pub posting_bytes: usize,
     /// Delete sets.
     pub delete_set_bytes: usize,
+    /// Changes that transactions have made and not committed.
+    pub transaction_bytes: usize,
+    /// Most memory that those have together.
+    pub transaction_limit_bytes: usize,
+    /// What loads and compactions have taken of the cache's memory.
+    pub background_bytes: usize,
+    /// Most memory that the cache's columns and indexes, loads and compactions have together.
+    pub cache_limit_bytes: usize,
+    /// Rows in memory beyond this are written out.
+    pub memtable_limit_bytes: usize,
     /// Column requests served from memory since the store was opened.
     pub column_cache_hits: u64,
     /// Column requests that had to read a file.
@@ -175,6 +188,7 @@ impl Store {
             compaction_requests: Mutex::default(),
             compaction_wanted: Arc::default(),
             compacted_bytes: AtomicU64::new(0),
+            pending_bytes: Arc::default(),
             closed: AtomicBool::new(false),
             lock: LockSlot(Mutex::new(Some(lock))),
             options,
@@ -296,10 +310,17 @@ impl Store {
         let version = self.inner.current.load();
         let segments = || version.segments.values().flat_map(|segments| segments.iter());
         let (column_cache_hits, column_cache_misses) = self.inner.columns.cache.hits_and_misses();
+        let [column_cache_bytes, key_index_bytes, posting_bytes] = self.inner.columns.cache.memory_bytes();
         MemoryUsage {
             memtable_bytes: version.memtables().map(|(memtable, _)| memtable.memory_bytes()).sum(),
-            column_cache_bytes: self.inner.columns.cache.memory_bytes(),
-            index_bytes: segments().map(|segment| segment.index_bytes()).sum(),
+            column_cache_bytes,
+            key_index_bytes,
+            posting_bytes,
+            transaction_bytes: self.inner.pending_bytes.load(Ordering::Relaxed),
+            transaction_limit_bytes: self.inner.options.transaction_bytes,
+            background_bytes: self.inner.columns.cache.reserved_bytes(),
+            cache_limit_bytes: self.inner.columns.cache.budget_bytes(),
+            memtable_limit_bytes: self.inner.options.memtable_bytes,
             delete_set_bytes: segments().map(|segment| segment.deletes.memory_bytes()).sum(),
             column_cache_hits,
             column_cache_misses,
@@ -397,6 +418,11 @@ impl Inner {
 
     pub(crate) fn columns(&self) -> &Arc<ColumnSource> {
         &self.columns
+    }
+
+    /// The memory of all transactions' pending changes.
+    pub(crate) fn pending_bytes(&self) -> &Arc<AtomicUsize> {
+        &self.pending_bytes
     }
 
     pub(crate) fn transaction_bytes(&self) -> usize {

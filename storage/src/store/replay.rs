@@ -158,7 +158,7 @@ async fn end_in_segments(table: &TableDef, batch: &Batch<Change<'_>>, version: &
         if first == batch.len() || batch.key(first) > segment.meta.last_key.0.as_slice() {
             continue;
         }
-        let keys = segment.load_keys().await?;
+        let keys = segment.keys().await?;
         let mut row = 0;
         for position in first..batch.len() {
             let key = batch.key(position);

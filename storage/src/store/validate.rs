@@ -11,7 +11,6 @@ use super::commit::{Commit, Structure};
 use super::{Inner, Place, Version};
 use crate::bulk::segment_duplicate;
 use crate::catalog::{Catalog, TableDef, TableId};
-use crate::encoding::Keys;
 use crate::error::{Error, Result};
 use crate::index::unique_value;
 use crate::objects::ObjectKind;
@@ -187,8 +186,8 @@ impl Inner {
             for segment in &writes.staged {
                 let counts = |row| !writes.is_removed(segment.meta.id, row);
                 if !segment.table.has_hidden_key() {
-                    let keys: &Arc<Keys> = segment.load_keys().await?;
-                    let common = version.first_common_key(table, keys, now, counts, removed).await?;
+                    let keys = segment.keys().await?;
+                    let common = version.first_common_key(table, &keys, now, counts, removed).await?;
                     if let Some(row) = common {
                         return Err(segment_duplicate(segment, None, row).await?);
                     }

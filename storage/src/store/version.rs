@@ -22,11 +22,11 @@ use bytes::Bytes;
 use rustydb_txn::Timestamp;
 
 use crate::catalog::{Catalog, TableDef, TableId};
-use crate::encoding::Keys;
+use crate::encoding::{KeyEncoder, Keys};
 use crate::error::{Error, Result};
 use crate::index::{Interval, Postings, successor};
 use crate::memtable::{ChainState, Memtable};
-use crate::segment::Segment;
+use crate::segment::{KeyHash, Pins, Segment};
 
 /// Segments of one table.
 pub(crate) type Segments = Arc<[Arc<Segment>]>;
@@ -97,8 +97,8 @@ impl Version {
         std::iter::once((&self.active, Place::Active)).chain(frozen)
     }
 
-    /// Finds the row of a key that a reader at `timestamp` sees. The keys of every segment that may contain the key
-    /// must be loaded ([`load_keys`](Self::load_keys)).
+    /// Finds the row of a key that a reader at `timestamp` sees. The key indexes of every segment that may contain the
+    /// key must be pinned ([`load_keys`](Self::load_keys)).
     pub(crate) fn locate(&self, table: TableId, key: &[u8], timestamp: Timestamp) -> Result<Option<Located>> {
         for (memtable, place) in self.memtables() {
             let Some(part) = memtable.table(table) else { continue };
@@ -108,88 +108,103 @@ impl Version {
                 ChainState::Removed | ChainState::Unknown => {}
             }
         }
+        let hash = KeyHash::of(key);
         // Newest first: recent rows are asked for more often. At most one segment holds a live row of the key.
         for segment in self.segments(table).iter().rev() {
             if segment.created() > timestamp || !segment.meta.may_contain(key) {
                 continue;
             }
             let keys = segment
-                .loaded_keys()
+                .key_index()
                 .ok_or_else(|| Error::Internal(format!("keys of segment {} are not loaded", segment.meta.id)))?;
-            if let Some(row) = keys.find(key) {
-                let row = row as u32;
-                if !segment.deletes.contains(row, timestamp) {
-                    let written = segment.written(row);
-                    return Ok(Some(Located { place: Place::Segment(Arc::clone(segment), row), written, row: None }));
-                }
+            if let Some(row) = keys.find(key, hash)?
+                && !segment.deletes.contains(row, timestamp)
+            {
+                let written = segment.written(row);
+                return Ok(Some(Located { place: Place::Segment(Arc::clone(segment), row), written, row: None }));
             }
         }
         Ok(None)
     }
 
-    /// Brings the keys of all segments into memory that may contain one of `keys`.
+    /// Brings the key indexes of all segments into memory that may contain one of `keys`.
     pub(crate) async fn load_keys<'a>(
         &self,
         table: TableId,
         keys: impl Iterator<Item = &'a [u8]> + Clone,
-    ) -> Result<()> {
-        for segment in self.unloaded(table, keys) {
-            segment.load_keys().await?;
+    ) -> Result<Pins> {
+        let mut pins = Pins::default();
+        for segment in self.candidates(table, keys) {
+            pins.add(segment.load_key_index().await?);
         }
-        Ok(())
+        Ok(pins)
     }
 
-    /// Whether [`locate`](Self::locate) can answer for all of `keys`.
-    pub(crate) fn keys_loaded<'a>(&self, table: TableId, keys: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
-        self.unloaded(table, keys).next().is_none()
+    /// The same if they are all in memory already.
+    pub(crate) fn pin_keys<'a>(&self, table: TableId, keys: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Pins> {
+        let mut pins = Pins::default();
+        for segment in self.candidates(table, keys) {
+            pins.add(segment.key_index()?);
+        }
+        Some(pins)
     }
 
-    fn unloaded<'a>(
+    fn candidates<'a>(
         &self,
         table: TableId,
         keys: impl Iterator<Item = &'a [u8]> + Clone,
     ) -> impl Iterator<Item = &Arc<Segment>> {
-        self.segments(table).iter().filter(move |segment| {
-            segment.loaded_keys().is_none() && keys.clone().any(|key| segment.meta.may_contain(key))
-        })
+        let segments = self.segments(table).iter();
+        segments.filter(move |segment| keys.clone().any(|key| segment.meta.may_contain(key)))
     }
 
     /// Brings into memory what [`holder`](Self::holder) needs to answer for these values of an index of the table: the
-    /// postings and keys of all segments that may have one of them.
-    pub(crate) async fn load_postings(&self, table: &TableDef, position: usize, values: &[Vec<u8>]) -> Result<()> {
+    /// postings and key indexes of all segments that may have one of them.
+    pub(crate) async fn load_postings(&self, table: &TableDef, position: usize, values: &[Vec<u8>]) -> Result<Pins> {
         let (index, encoder) = (&table.indexes[position], &table.codec()?.indexes[position]);
-        for segment in self.segments(table.id) {
-            if segment.loaded_postings(index.id).is_none() || segment.loaded_keys().is_none() {
-                for value in values {
-                    if segment.may_have_value(encoder, &Interval::of_prefix(value))? {
-                        segment.load_postings(index.id, encoder).await?;
-                        segment.load_keys().await?;
-                        break;
-                    }
-                }
-            }
+        let mut pins = Pins::default();
+        for segment in self.value_candidates(table, encoder, values)? {
+            pins.add(segment.load_postings(index.id, encoder).await?);
+            pins.add(segment.load_key_index().await?);
         }
-        Ok(())
+        Ok(pins)
     }
 
-    /// Whether [`holder`](Self::holder) can answer for all of `values`.
-    pub(crate) fn postings_loaded(&self, table: &TableDef, position: usize, values: &[Vec<u8>]) -> Result<bool> {
+    /// The same if it is all in memory already.
+    pub(crate) fn pin_postings(&self, table: &TableDef, position: usize, values: &[Vec<u8>]) -> Result<Option<Pins>> {
         let (index, encoder) = (&table.indexes[position], &table.codec()?.indexes[position]);
+        let mut pins = Pins::default();
+        for segment in self.value_candidates(table, encoder, values)? {
+            let (Some(postings), Some(keys)) = (segment.postings(index.id), segment.key_index()) else {
+                return Ok(None);
+            };
+            pins.add(postings);
+            pins.add(keys);
+        }
+        Ok(Some(pins))
+    }
+
+    fn value_candidates(
+        &self,
+        table: &TableDef,
+        encoder: &KeyEncoder,
+        values: &[Vec<u8>],
+    ) -> Result<Vec<&Arc<Segment>>> {
+        let intervals: Vec<Interval> = values.iter().map(|value| Interval::of_prefix(value)).collect();
+        let mut candidates = Vec::new();
         for segment in self.segments(table.id) {
-            if segment.loaded_postings(index.id).is_some() && segment.loaded_keys().is_some() {
-                continue;
-            }
-            for value in values {
-                if segment.may_have_value(encoder, &Interval::of_prefix(value))? {
-                    return Ok(false);
+            for interval in &intervals {
+                if segment.may_have_value(encoder, interval)? {
+                    candidates.push(segment);
+                    break;
                 }
             }
         }
-        Ok(true)
+        Ok(candidates)
     }
 
     /// The key of a row that a reader at `timestamp` sees and that has this very value in an index, leaving out rows
-    /// whose key the caller has `removed`. The postings must be loaded.
+    /// whose key the caller has `removed`. The postings must be pinned.
     pub(crate) fn holder(
         &self,
         table: &TableDef,
@@ -218,7 +233,7 @@ impl Version {
             if !segment.may_have_value(encoder, &interval)? {
                 continue;
             }
-            let (Some(postings), Some(keys)) = (segment.loaded_postings(index.id), segment.loaded_keys()) else {
+            let (Some(postings), Some(keys)) = (segment.postings(index.id), segment.key_index()) else {
                 return Err(Error::Internal(format!(
                     "index {} of segment {} is not loaded",
                     index.name, segment.meta.id
@@ -226,8 +241,11 @@ impl Version {
             };
             for at in postings.positions(&interval).filter(|at| postings.values().get(*at) == value) {
                 let row = postings.row(at);
-                let key = keys.get(row as usize);
-                if !segment.deletes.contains(row, timestamp) && !removed(key) {
+                if segment.deletes.contains(row, timestamp) {
+                    continue;
+                }
+                let key = keys.key(row)?;
+                if !removed(&key) {
                     return Ok(Some(key.into()));
                 }
             }
@@ -266,7 +284,7 @@ impl Version {
         for segment in self.segments(table.id).iter().filter(|segment| segment.created() <= timestamp) {
             if segment.may_have_value(encoder, &interval)? {
                 let others = segment.load_postings(index.id, encoder).await?;
-                let keys = segment.load_keys().await?;
+                let keys = segment.keys().await?;
                 let live = |row: u32| !segment.deletes.contains(row, timestamp) && !removed(keys.get(row as usize));
                 common = postings.first_common(index, &others, &counts, live);
                 if common.is_some() {
@@ -304,10 +322,10 @@ impl Version {
             if segment.created() > timestamp || !segment.meta.overlaps(first, last) {
                 continue;
             }
-            let others = segment.load_keys().await?;
+            let others = segment.keys().await?;
             let live =
                 |own, row| counts(own) && !segment.deletes.contains(row, timestamp) && !removed(keys.get(own as usize));
-            if let Some(common) = keys.first_match(others, live) {
+            if let Some(common) = keys.first_match(&others, live) {
                 return Ok(Some(common));
             }
         }

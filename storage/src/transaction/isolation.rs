@@ -190,7 +190,7 @@ impl Transaction {
         for (table, own) in self.writes.tables() {
             let replaced = own.rows.iter().filter(|(_, pending)| pending.expectation == Expectation::Present);
             let keys: Vec<&[u8]> = replaced.map(|(key, _)| key.as_ref()).collect();
-            newest.version.load_keys(table, keys.iter().copied()).await?;
+            let _pins = newest.version.load_keys(table, keys.iter().copied()).await?;
             let is_staged = |id: &u64| own.staged.iter().any(|segment| segment.meta.id == *id);
             let staged = own.removed.iter().filter(|(id, _)| is_staged(id));
             let mut removed: HashMap<u64, RoaringBitmap> = staged.map(|(id, rows)| (*id, rows.clone())).collect();
@@ -325,7 +325,7 @@ impl Transaction {
         }
         let version = store.current();
         let wanted: Vec<&[u8]> = rows.iter().map(|row| keys.get(*row)).collect();
-        version.load_keys(table.id, wanted.iter().copied()).await?;
+        let _pins = version.load_keys(table.id, wanted.iter().copied()).await?;
         let state = |row: &usize| {
             let located = version.locate(table.id, keys.get(*row), Timestamp::MAX)?;
             Ok((*row, located.map_or(VersionState::Absent, |located| VersionState::Live(located.written))))
@@ -346,10 +346,10 @@ impl Transaction {
         }
         for (row, state) in self.newest_states(table, keys, &rows).await?.into_iter().flatten() {
             let same = match lock {
-                RowLock::KeyShare => state != VersionState::Absent || !self.is_committed(table, keys.get(row))?,
+                RowLock::KeyShare => state != VersionState::Absent || !self.is_committed(table, keys.get(row)).await?,
                 _ => match judge_write(Expectation::Present, state, self.snapshot.timestamp) {
                     Verdict::Proceed => true,
-                    _ => !self.is_committed(table, keys.get(row))?,
+                    _ => !self.is_committed(table, keys.get(row)).await?,
                 },
             };
             if !same {
@@ -360,8 +360,10 @@ impl Transaction {
     }
 
     /// Whether the snapshot shows a committed row with this key: one in a staged segment is nobody else's.
-    fn is_committed(&self, table: &TableDef, key: &[u8]) -> Result<bool> {
-        Ok(self.snapshot.version.locate(table.id, key, self.snapshot.timestamp)?.is_some())
+    async fn is_committed(&self, table: &TableDef, key: &[u8]) -> Result<bool> {
+        let version = &self.snapshot.version;
+        let _pins = version.load_keys(table.id, std::iter::once(key)).await?;
+        Ok(version.locate(table.id, key, self.snapshot.timestamp)?.is_some())
     }
 
     /// Looks whether others have committed rows with new keys since the snapshot. Returns the first such row; fails with
@@ -389,7 +391,7 @@ impl Transaction {
             return Ok(None);
         }
         let version = store.current();
-        version.load_postings(table, position, std::slice::from_ref(value)).await?;
+        let _pins = version.load_postings(table, position, std::slice::from_ref(value)).await?;
         let own = self.writes.table(table.id);
         let gone = |key: &[u8]| replaced.contains(key) || own.is_some_and(|own| own.replaces(key));
         version.holder(table, position, value, Timestamp::MAX, gone).map(Some)

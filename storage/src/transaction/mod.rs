@@ -60,7 +60,8 @@ pub struct Transaction {
 impl Transaction {
     pub(crate) fn new(snapshot: Arc<Snapshot>, control: Control) -> Self {
         let catalog = Arc::clone(&snapshot.version.catalog);
-        let (writes, structure, unchanged) = (Arc::default(), Structure::default(), BTreeSet::new());
+        let writes = Arc::new(Writes::counted_in(snapshot.store.pending_bytes()));
+        let (structure, unchanged) = (Structure::default(), BTreeSet::new());
         Transaction { snapshot, catalog, writes, structure, unchanged, control }
     }
 
@@ -244,10 +245,7 @@ impl Transaction {
         self.acquire(&definition, LockMode::RowExclusive, wanted, None).await?;
         self.require_same(&definition, &keys, committed(&visible), RowLock::Update).await?;
         self.hide(table, &keys, &visible)?;
-        let limit_bytes = self.snapshot.store.transaction_bytes();
-        if self.writes.bytes() > limit_bytes {
-            return Err(Error::TransactionTooLarge { limit_bytes });
-        }
+        self.check_size(0)?;
         Ok(visible.len() as u64)
     }
 
@@ -335,7 +333,7 @@ impl Transaction {
 
     /// The rows of `keys` that are visible, each key once, and where they are.
     async fn visible_rows(&self, view: &ReadView, table: TableId, keys: &Keys) -> Result<Vec<(usize, Found)>> {
-        view.load_keys(table, keys).await?;
+        let _pins = view.load_keys(table, keys).await?;
         let mut seen = HashSet::with_capacity(keys.len());
         let mut visible = Vec::new();
         for row in 0..keys.len() {
@@ -359,7 +357,7 @@ impl Transaction {
     ) -> Result<()> {
         let view = self.view();
         if !table.has_hidden_key() {
-            view.load_keys(table.id, keys).await?;
+            let _pins = view.load_keys(table.id, keys).await?;
             let mut seen = HashSet::with_capacity(keys.len());
             for row in 0..keys.len() {
                 let key = keys.get(row);
@@ -378,7 +376,7 @@ impl Transaction {
         }
         for (position, index) in table.indexes.iter().enumerate().filter(|(_, index)| index.unique) {
             let (candidates, wanted) = unique_values(table, position, rows)?;
-            view.load_postings(table, position, &wanted).await?;
+            let _pins = view.load_postings(table, position, &wanted).await?;
             let mut seen = HashSet::with_capacity(candidates.len());
             for (row, value) in candidates.iter().zip(&wanted) {
                 let holder = view.holder(table, position, value, |key| replaced.contains(key))?;
@@ -418,14 +416,19 @@ impl Transaction {
         Ok(())
     }
 
+    /// Fails if the pending changes, with so many bytes more, take more memory than all transactions may together.
+    pub(crate) fn check_size(&self, added: usize) -> Result<()> {
+        let limit_bytes = self.snapshot.store.transaction_bytes();
+        match self.writes.total_bytes().max(self.writes.bytes()) + added > limit_bytes {
+            true => Err(Error::TransactionTooLarge { limit_bytes }),
+            false => Ok(()),
+        }
+    }
+
     /// Records new rows. Where a row replaces a committed one, [`hide`](Self::hide) has noted that already.
     fn put(&mut self, table: &TableDef, rows: &RecordBatch, keys: &Keys) -> Result<()> {
         let encoded = table.codec()?.rows.encode(rows)?;
-        let limit_bytes = self.snapshot.store.transaction_bytes();
-        let added: usize = encoded.iter().map(|row| row.len()).sum();
-        if self.writes.bytes() + added > limit_bytes {
-            return Err(Error::TransactionTooLarge { limit_bytes });
-        }
+        self.check_size(encoded.iter().map(|row| row.len()).sum())?;
         let writes = Arc::make_mut(&mut self.writes);
         for (row, bytes) in encoded.into_iter().enumerate() {
             writes.set(table, keys.get(row), Expectation::Absent, Some(bytes))?;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use roaring::RoaringBitmap;
@@ -86,14 +87,47 @@ impl TableWrites {
     }
 }
 
+/// Memory that pending changes take, counted in a total of all transactions of a store. A copy is counted again.
+#[derive(Debug, Default)]
+struct Charge {
+    bytes: usize,
+    total: Arc<AtomicUsize>,
+}
+
+impl Charge {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.total.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Clone for Charge {
+    fn clone(&self) -> Self {
+        let mut copy = Charge { bytes: 0, total: Arc::clone(&self.total) };
+        copy.add(self.bytes);
+        copy
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// Pending changes of a transaction.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Writes {
     tables: BTreeMap<TableId, Arc<TableWrites>>,
-    bytes: usize,
+    charge: Charge,
 }
 
 impl Writes {
+    /// No changes yet; what comes is counted in `total`.
+    pub(crate) fn counted_in(total: &Arc<AtomicUsize>) -> Writes {
+        Writes { tables: BTreeMap::new(), charge: Charge { bytes: 0, total: Arc::clone(total) } }
+    }
+
     pub(crate) fn table(&self, table: TableId) -> Option<&Arc<TableWrites>> {
         self.tables.get(&table)
     }
@@ -125,7 +159,12 @@ impl Writes {
 
     /// Memory held by row changes, estimated.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.charge.bytes
+    }
+
+    /// The same of all transactions.
+    pub(crate) fn total_bytes(&self) -> usize {
+        self.charge.total.load(Ordering::Relaxed)
     }
 
     /// Sets the pending state of a key. The expectation of its first change stays.
@@ -136,7 +175,7 @@ impl Writes {
         expectation: Expectation,
         row: Option<Bytes>,
     ) -> Result<()> {
-        self.bytes += row.as_ref().map_or(0, Bytes::len);
+        self.charge.add(row.as_ref().map_or(0, Bytes::len));
         let writes = self.table_mut(table.id);
         if !table.indexes.is_empty() {
             let before = writes.rows.get(key).and_then(|pending| pending.row.clone());
@@ -152,7 +191,7 @@ impl Writes {
             return Ok(());
         }
         writes.rows.insert(key.into(), PendingRow { expectation, row });
-        self.bytes += key.len() + WRITE_OVERHEAD_BYTES * (1 + table.indexes.len());
+        self.charge.add(key.len() + WRITE_OVERHEAD_BYTES * (1 + table.indexes.len()));
         Ok(())
     }
 }

@@ -1,0 +1,97 @@
+//! Little memory: everything works, and nothing has more than it may.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::*;
+use rustydb_storage::{Durability, Error, MemoryFiles, Store, StoreOptions, check};
+
+const MIB: usize = 1024 * 1024;
+
+/// A store whose cache holds a fraction of what the tests put into it.
+fn small(files: &MemoryFiles) -> StoreOptions {
+    StoreOptions { column_cache_bytes: 8 * MIB, memtable_bytes: MIB, transaction_bytes: MIB, ..options(files) }
+}
+
+fn assert_within_limits(store: &Store) {
+    let memory = store.memory();
+    let cached = memory.column_cache_bytes + memory.key_index_bytes + memory.posting_bytes;
+    assert!(cached <= memory.cache_limit_bytes, "{memory:?}");
+    assert!(memory.transaction_bytes <= memory.transaction_limit_bytes, "{memory:?}");
+}
+
+/// Rows of about 200 bytes.
+fn text(id: i64) -> String {
+    format!("{id:0>200}")
+}
+
+#[tokio::test]
+async fn many_rows_are_loaded_and_read_by_key_with_little_memory() {
+    const ROWS: i64 = 120_000;
+    let files = MemoryFiles::new();
+    let store = Store::open(small(&files)).await.unwrap();
+    let mut transaction = store.begin();
+    let table = transaction.create_table(keyed("t")).unwrap().id;
+    let mut bulk = transaction.bulk_insert(table).unwrap();
+    for first in 0..ROWS / 1000 {
+        // Every batch is spread over all keys, so that every segment may have any key.
+        let texts: Vec<(i64, String)> =
+            (0..1000).map(|row| row * (ROWS / 1000) + first).map(|id| (id, text(id))).collect();
+        let borrowed: Vec<(i64, &str)> = texts.iter().map(|(id, text)| (*id, text.as_str())).collect();
+        bulk.write(rows(&borrowed)).await.unwrap();
+        assert!(store.memory().background_bytes <= 5 * MIB * 4, "{:?}", store.memory());
+        assert_within_limits(&store);
+    }
+    assert!(store.memory().background_bytes > 0, "a load takes its memory from the cache");
+    bulk.finish(&mut transaction).await.unwrap();
+    transaction.commit(Durability::Sync).await.unwrap();
+    assert_eq!(store.memory().background_bytes, 0);
+    let segments = files.paths().iter().filter(|(path, _)| path.starts_with("segments/")).count();
+    assert!(segments >= 4, "{segments} segments: they were not cut to the memory there is");
+
+    let view = store.snapshot();
+    for id in (0..ROWS).step_by(9973).chain([ROWS - 1]) {
+        let found = view.get(table, &keys(&[id, -id - 1]), &[0, 1]).await.unwrap();
+        assert_eq!(found.columns(), rows(&[(id, &text(id))]).columns());
+        assert_within_limits(&store);
+    }
+    drop(view);
+    assert!(store.memory().column_cache_evictions > 0, "{:?}", store.memory());
+    delete(&store, table, &[0, 5, ROWS - 1]).await.unwrap();
+    update(&store, table, &[7], &[(7, "new")]).await.unwrap();
+    assert!(matches!(insert(&store, table, &[(8, "taken")]).await, Err(Error::DuplicateKey { .. })));
+    store.flush().await.unwrap();
+    store.compact().await.unwrap();
+    assert_within_limits(&store);
+    let found = contents(&store.snapshot(), table).await;
+    assert_eq!((found.len() as i64, found[&7].as_str()), (ROWS - 3, "new"));
+    assert!(found.iter().all(|(id, name)| *id == 7 || *name == text(*id)));
+    store.close().await.unwrap();
+    assert_eq!(check(small(&files)).await.unwrap().findings, []);
+}
+
+#[tokio::test]
+async fn all_transactions_together_have_a_limit() {
+    let files = MemoryFiles::new();
+    let store = Store::open(small(&files)).await.unwrap();
+    let mut transaction = store.begin();
+    let table = transaction.create_table(keyed("t")).unwrap().id;
+    transaction.commit(Durability::Sync).await.unwrap();
+    let texts: Vec<(i64, String)> = (0..2000).map(|id| (id, text(id))).collect();
+    let of = |first: i64| {
+        let borrowed: Vec<(i64, &str)> = texts.iter().map(|(id, text)| (first + id, text.as_str())).collect();
+        rows(&borrowed)
+    };
+    let (mut one, mut other) = (store.begin(), store.begin());
+    one.insert(table, &of(0)).await.unwrap();
+    let refused = other.insert(table, &of(10_000)).await;
+    assert!(matches!(refused, Err(Error::TransactionTooLarge { .. })), "{refused:?}");
+    one.commit(Durability::Sync).await.unwrap();
+    assert_eq!(store.memory().transaction_bytes, 0);
+    other.insert(table, &of(10_000)).await.unwrap();
+    assert!(store.memory().transaction_bytes > 400_000);
+    other.rollback();
+    assert_eq!(store.memory().transaction_bytes, 0);
+    assert_eq!(contents(&store.snapshot(), table).await.len(), 2000);
+}
