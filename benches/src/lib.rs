@@ -6,6 +6,8 @@
 //! cargo bench -p rustydb-benches --bench commit        single-row inserts: statements and rows per second
 //! cargo bench -p rustydb-benches --bench row_path      statements by key and a transaction of many, with and without
 //! cargo bench -p rustydb-benches --bench scan          reading LINEITEM at scale 0.1
+//! cargo bench -p rustydb-benches --bench encodings     filters and decoding of each encoding, and what deletes cost
+//! cargo bench -p rustydb-benches --bench segments      reads of rows by key, flush and compaction
 //! cargo bench -p rustydb-benches --bench tpch          the 22 queries at scale 0.1, one after the other
 //! python3 benches/side_by_side/side_by_side.py         RustyDB and DuckDB on the same data, in one run
 //! cargo run --release -p rustydb-benches --bin transactions
