@@ -8,7 +8,7 @@
 //! The functions are `async` because keys and columns of segments may have to be loaded; where nothing has to be, they
 //! end without waiting.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -171,10 +171,10 @@ impl ReadView {
     /// The visible row with this key, with these columns of the storage schema.
     pub async fn stored_row(&self, table: &TableDef, key: &[u8], columns: &[usize]) -> Result<Option<FoundRow>> {
         self.note_key(table, key)?;
-        self.snapshot.version.load_keys(table.id, std::iter::once(key)).await?;
+        let mut pins = self.snapshot.version.load_keys(table.id, std::iter::once(key)).await?;
         if let Some(writes) = self.writes.table(table.id) {
             for segment in writes.staged.iter().filter(|segment| segment.meta.may_contain(key)) {
-                segment.load_keys().await?;
+                pins.add(segment.load_key_index().await?);
             }
         }
         let (bytes, origin) = match self.find(table.id, key)? {
@@ -311,38 +311,39 @@ impl ReadView {
 
     async fn gather_from_segment(&self, segment: Arc<Segment>, gathering: &mut Gathering<'_>) -> Result<()> {
         let Gathering { table: _, range, interval, descending, wanted, candidates, places } = gathering;
-        let (postings, keys) = match range.index {
-            None if interval.overlaps(&segment.meta.first_key.0, &segment.meta.last_key.0) => {
-                (None, Some(Arc::clone(segment.load_keys().await?)))
-            }
-            Some(index) if segment.may_have_value(range.encoder, interval)? => {
-                (Some(segment.load_postings(index, range.encoder).await?), None)
-            }
-            _ => return Ok(()),
-        };
-        let values = match (&postings, &keys) {
-            (Some(postings), _) => postings.values(),
-            (None, Some(keys)) => keys.as_ref(),
-            (None, None) => return Ok(()),
-        };
         let staged = self
             .writes
             .table(segment.table.id)
             .is_some_and(|writes| writes.staged.iter().any(|own| own.meta.id == segment.meta.id));
-        let row = |at: usize| postings.as_ref().map_or(at as u32, |postings| postings.row(at));
-        let visible = |at: &usize| self.shows(&segment, row(*at));
-        let positions = interval.positions(values);
-        let chosen: Vec<usize> = match *descending {
-            true => positions.rev().filter(visible).take(*wanted).collect(),
-            false => positions.filter(visible).take(*wanted).collect(),
+        let choose = |positions: Range<usize>, row: &dyn Fn(usize) -> u32| -> Vec<usize> {
+            let visible = |at: &usize| self.shows(&segment, row(*at));
+            match *descending {
+                true => positions.rev().filter(visible).take(*wanted).collect(),
+                false => positions.filter(visible).take(*wanted).collect(),
+            }
         };
-        *places += usize::from(!chosen.is_empty());
-        candidates.extend(chosen.into_iter().map(|at| {
-            let (order, row) = (Box::from(values.get(at)), row(at));
+        let candidate = |order: Box<[u8]>, row: u32| {
             let segment = Arc::clone(&segment);
             let origin = if staged { Origin::Staged(segment, row) } else { Origin::Segment(segment, row) };
             Candidate { order, key: None, row: None, origin }
-        }));
+        };
+        let before = candidates.len();
+        match range.index {
+            None if interval.overlaps(&segment.meta.first_key.0, &segment.meta.last_key.0) => {
+                let keys = segment.key_columns().await?;
+                for row in choose(keys.positions(interval)?, &|at| at as u32) {
+                    candidates.push(candidate(keys.key(row)?.into(), row as u32));
+                }
+            }
+            Some(index) if segment.may_have_value(range.encoder, interval)? => {
+                let postings = segment.load_postings(index, range.encoder).await?;
+                let chosen = choose(postings.positions(interval), &|at| postings.row(at));
+                candidates
+                    .extend(chosen.into_iter().map(|at| candidate(postings.values().get(at).into(), postings.row(at))));
+            }
+            _ => {}
+        }
+        *places += usize::from(candidates.len() > before);
         Ok(())
     }
 }
@@ -360,10 +361,7 @@ pub struct RangeWindow {
 
 /// A row of a segment as a compact row with these columns and those of the key.
 async fn segment_row(table: &TableDef, segment: &Segment, row: u32, columns: &[usize]) -> Result<Bytes> {
-    let mut known = Vec::with_capacity(columns.len() + table.key_columns().len());
     let keys = table.key_columns().iter().filter(|column| !columns.contains(column));
-    for column in columns.iter().chain(keys) {
-        known.push((*column, segment.column(*column).await?.value(row as usize)?));
-    }
-    table.codec()?.rows.encode_partly(&known)
+    let wanted: Vec<usize> = columns.iter().chain(keys).copied().collect();
+    segment.row(row, &wanted).await
 }

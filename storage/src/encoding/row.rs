@@ -187,25 +187,6 @@ impl RowLayout {
         Ok(())
     }
 
-    /// A row of which only some columns are known, each given as an array of length 1; the others are NULL.
-    pub(crate) fn encode_partly(&self, known: &[(usize, ArrayRef)]) -> Result<Bytes> {
-        let mut row = [vec![0; self.variable_start]];
-        for (index, layout) in self.columns.iter().enumerate() {
-            let value = known.iter().find(|(column, _)| *column == index).map(|(_, array)| array);
-            match value.filter(|array| array.is_valid(0)) {
-                Some(array) => encode_column(layout, self.variable_start, array, &mut row)?,
-                None => {
-                    row[0][index / 8] |= 1 << (index % 8);
-                    if layout.physical == Physical::Variable {
-                        append_variable(layout, self.variable_start, &mut row, |_| None)?;
-                    }
-                }
-            }
-        }
-        let [row] = row;
-        Ok(Bytes::from(row))
-    }
-
     /// Begins a row whose values come one by one.
     pub(crate) fn writer(&self) -> RowWriter<'_> {
         let mut bytes = Vec::with_capacity(self.variable_start + 64);

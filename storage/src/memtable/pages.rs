@@ -148,7 +148,8 @@ impl TableMemtable {
         }
         let bounds =
             (after.map_or(Bound::Unbounded, Bound::Excluded), end.as_deref().map_or(Bound::Unbounded, Bound::Included));
-        let (mut rows, mut last): (Vec<(Box<[u8]>, Bytes)>, _) = (Vec::new(), end.clone());
+        let mut rows: Vec<(Box<[u8]>, Bytes)> = Vec::new();
+        let mut last = end.clone();
         self.walk_states(bounds, false, timestamp, |key, (row, _)| {
             rows.push((key.into(), row));
             if rows.len() < limit {

@@ -187,7 +187,7 @@ impl Transaction {
         let view = self.view();
         if !table.has_hidden_key() {
             let keys = Keys::of(new.iter().map(|row| row.key.as_slice()))?;
-            view.load_keys(table.id, &keys).await?;
+            let _pins = view.load_keys(table.id, &keys).await?;
             for (row, NewRow { key, .. }) in new.iter().enumerate() {
                 if !replaced.contains(key.as_slice()) && view.find(table.id, key)?.is_some() {
                     self.require_still_taken(table, &keys, row).await?;
@@ -204,7 +204,7 @@ impl Transaction {
         }
         for (position, _) in table.indexes.iter().enumerate().filter(|(_, index)| index.unique) {
             let values = values_of(table, position, new)?;
-            view.load_postings(table, position, &values).await?;
+            let _pins = view.load_postings(table, position, &values).await?;
             for value in &values {
                 if view.holder(table, position, value, |key| replaced.contains(key))?.is_some() {
                     self.require_value_still_taken(table, position, value, replaced).await?;
