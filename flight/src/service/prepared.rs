@@ -34,7 +34,13 @@ pub(super) struct PreparedStatement {
     plan: Arc<Plan>,
     bound: Mutex<Option<Bound>>,
     /// The result's schema for the types that were bound last, if they are not those the statement asks for.
-    described: Mutex<Option<(Vec<DataType>, Option<Arc<Announced>>)>>,
+    described: Mutex<Option<Described>>,
+}
+
+/// Types of parameters, and the schema of the result they lead to.
+struct Described {
+    types: Vec<DataType>,
+    schema: Option<Arc<Announced>>,
 }
 
 /// Parameters, and the schema of the result they lead to.
@@ -154,14 +160,14 @@ impl SqlService {
         if plan.schema.is_none() || as_wanted || wanted.fields().len() != types.len() {
             return Ok(plan.schema.clone());
         }
-        if let Some((_, schema)) = statement.described.lock().as_ref().filter(|(known, _)| *known == types) {
-            return Ok(schema.clone());
+        if let Some(known) = statement.described.lock().as_ref().filter(|known| known.types == types) {
+            return Ok(known.schema.clone());
         }
         let scope = self.sessions.enter(&caller.principal, &statement.home)?;
         let schema = scope.turn().await?.result_schema_for(&plan.prepared, types.clone()).await;
         let schema = schema.map_err(|error| from_engine(&error))?;
         let schema = schema.map(|schema| Announced::new(&schema)).transpose()?;
-        *statement.described.lock() = Some((types, schema.clone()));
+        *statement.described.lock() = Some(Described { types, schema: schema.clone() });
         Ok(schema)
     }
 
