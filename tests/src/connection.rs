@@ -12,23 +12,59 @@
 use std::fmt;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
+use futures::TryStreamExt;
 use rustydb_engine::{Error, Session, StatementResult};
+use rustydb_flight::{RemoteClient, RemoteError, RemoteResult};
 use sqllogictest::{AsyncDB, ColumnType, DBOutput};
+
+use crate::restart::RestartingSession;
 
 /// A session under the `sqllogictest` runner.
 pub struct Connection {
-    session: Session,
+    way: Way,
+}
+
+/// How statements get to the database.
+enum Way {
+    Embedded(Session),
+    Restarting(RestartingSession),
+    Remote(RemoteClient),
 }
 
 impl Connection {
     /// Wraps a session.
     pub fn new(session: Session) -> Connection {
-        Connection { session }
+        Connection { way: Way::Embedded(session) }
     }
+
+    /// A session whose database is closed and opened again between statements.
+    pub fn restarting(session: RestartingSession) -> Connection {
+        Connection { way: Way::Restarting(session) }
+    }
+
+    /// A session on a server.
+    pub fn remote(client: RemoteClient) -> Connection {
+        Connection { way: Way::Remote(client) }
+    }
+}
+
+async fn run_embedded(session: &Session, sql: &str) -> Result<DBOutput<ColumnKind>, ScriptError> {
+    match session.execute(sql, &[]).await? {
+        StatementResult::Done(completion) => Ok(DBOutput::StatementComplete(completion.rows.unwrap_or(0))),
+        StatementResult::Rows(stream) => {
+            let schema = stream.schema();
+            output(&schema, &stream.collect().await?)
+        }
+    }
+}
+
+fn output(schema: &Schema, batches: &[RecordBatch]) -> Result<DBOutput<ColumnKind>, ScriptError> {
+    let types = schema.fields().iter().map(|field| ColumnKind::of(field.data_type())).collect();
+    Ok(DBOutput::Rows { types, rows: rows_as_text(batches)? })
 }
 
 #[async_trait]
@@ -37,25 +73,32 @@ impl AsyncDB for Connection {
     type ColumnType = ColumnKind;
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<ColumnKind>, ScriptError> {
-        match self.session.execute(sql, &[]).await? {
-            StatementResult::Done(completion) => Ok(DBOutput::StatementComplete(completion.rows.unwrap_or(0))),
-            StatementResult::Rows(stream) => {
-                let schema = stream.schema();
-                let types = schema.fields().iter().map(|field| ColumnKind::of(field.data_type())).collect();
-                let batches = stream.collect().await?;
-                Ok(DBOutput::Rows { types, rows: rows_as_text(&batches)? })
-            }
+        match &mut self.way {
+            Way::Embedded(session) => run_embedded(session, sql).await,
+            Way::Restarting(session) => run_embedded(session.next(sql).await?, sql).await,
+            Way::Remote(client) => match client.execute(sql).await? {
+                RemoteResult::Done { rows } => Ok(DBOutput::StatementComplete(rows)),
+                RemoteResult::Rows(stream) => {
+                    let schema = stream.schema();
+                    output(&schema, &stream.try_collect::<Vec<_>>().await?)
+                }
+            },
         }
     }
 
-    async fn shutdown(&mut self) {}
+    async fn shutdown(&mut self) {
+        if let Way::Remote(client) = &self.way {
+            // The server ends the session by itself, too.
+            let _ = client.clone().close().await;
+        }
+    }
 
     fn engine_name(&self) -> &str {
         "rustydb"
     }
 
     fn error_sql_state(error: &ScriptError) -> Option<String> {
-        Some(error.sqlstate.to_owned())
+        Some(error.sqlstate.clone())
     }
 }
 
@@ -63,13 +106,13 @@ impl AsyncDB for Connection {
 /// `[SQLSTATE] message`, followed by the position, detail and hint if there are any.
 #[derive(Debug)]
 pub struct ScriptError {
-    sqlstate: &'static str,
+    sqlstate: String,
     text: String,
 }
 
 impl ScriptError {
-    pub(crate) fn sqlstate(&self) -> &'static str {
-        self.sqlstate
+    pub(crate) fn sqlstate(&self) -> &str {
+        &self.sqlstate
     }
 }
 
@@ -92,13 +135,28 @@ impl From<Error> for ScriptError {
                 text.push_str(&format!("; {label}: {addition}"));
             }
         }
-        ScriptError { sqlstate: error.sqlstate(), text }
+        ScriptError { sqlstate: error.sqlstate().to_owned(), text }
+    }
+}
+
+impl From<RemoteError> for ScriptError {
+    fn from(error: RemoteError) -> ScriptError {
+        let mut text = format!("[{}] {}", error.sqlstate(), error.message());
+        if let Some(position) = error.position() {
+            text.push_str(&format!(" at {}:{}", position.line, position.column));
+        }
+        for (label, addition) in [("detail", error.detail()), ("hint", error.hint())] {
+            if let Some(addition) = addition {
+                text.push_str(&format!("; {label}: {addition}"));
+            }
+        }
+        ScriptError { sqlstate: error.sqlstate().to_owned(), text }
     }
 }
 
 impl From<ArrowError> for ScriptError {
     fn from(error: ArrowError) -> ScriptError {
-        ScriptError { sqlstate: "XX000", text: format!("a value cannot be printed: {error}") }
+        ScriptError { sqlstate: "XX000".to_owned(), text: format!("a value cannot be printed: {error}") }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! What tests one crate lies in that crate. Here is what needs several of them, or a client from outside:
 //!
-//! - `slt/**.slt`: the SQL corpus. Readable scripts of statements and their answers, run by `tests/sql.rs` on an embedded
-//!   database, once per [`Configuration`]: a script that passes with everything in the memtable and fails when everything
+//! - `slt/**.slt`: the SQL corpus. Readable scripts of statements and their answers, run by `tests/sql.rs`, once per
+//!   [`Configuration`], embedded and through Flight SQL: a script that passes with everything in the memtable and fails when everything
 //!   is flushed has found a bug in storage.
 //! - `isolation/*.iso`: scripts with several connections, run by the same binary: who waits for whom, and what each
 //!   isolation level promises.
@@ -12,17 +12,19 @@
 //! - `python/`: pytest with the real binary and real clients (ADBC, pyarrow.flight), kill -9 included, and the test that
 //!   runs every code block of the documentation. `cargo xtask python` starts it.
 //!
-//! This library is the harness of the first two: [`Connection`] lets the `sqllogictest` runner speak to an embedded
+//! This library is the harness of the first two: [`Connection`] lets the `sqllogictest` runner speak to a
 //! database, and renders values the way the scripts write them.
 
 mod connection;
 mod corpus;
 mod history;
 mod isolation;
+mod restart;
 mod sqlite;
 
 pub use connection::{ColumnKind, Connection, ScriptError};
 pub use corpus::{Configuration, run_script};
 pub use history::{Promise, check_history, check_references, check_the_checker, check_transfers};
 pub use isolation::{Between, IsolationCase};
+pub use restart::{Place, RestartingSession};
 pub use sqlite::{Differences, Tally, run_sqlite_file};
