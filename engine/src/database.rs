@@ -9,9 +9,11 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::optimizer::Analyzer;
 use datafusion::prelude::SessionConfig;
 use rustydb_storage::{CheckReport, Finding, MemoryUsage, Store};
 
+use crate::ddl::temporary;
 use crate::interrupt::interruptible;
 use crate::opaque::Opaque;
 use crate::options::{DatabaseLocation, DatabaseOptions};
@@ -21,6 +23,8 @@ use crate::runtime::Runtimes;
 use crate::session::Session;
 use crate::sql::arithmetic::SqlArithmetic;
 use crate::sql::checked_sum;
+use crate::sql::interval_math::IntervalPlanner;
+use crate::sql::interval_order::{IntervalOrder, IntervalWindows};
 use crate::sql::plan_cache::PlanCache;
 use crate::sql::single_row::SingleRow;
 use crate::users::{self, Users};
@@ -68,7 +72,12 @@ impl Database {
         let query_threads = options.query_threads();
         let runtimes = Arc::new(Runtimes::start(query_threads)?);
         let store_options = options.store_options();
-        let store = runtimes.run_in_background(async move { Ok(Store::open(store_options).await?) }).await?;
+        let opened = runtimes.run_in_background(async move {
+            let store = Store::open(store_options).await?;
+            temporary::drop_leftovers(&store).await?;
+            Ok(store)
+        });
+        let store = opened.await?;
         let directory = match &options.location {
             DatabaseLocation::Directory(path) => Some(path.as_path()),
             DatabaseLocation::Memory => None,
@@ -229,9 +238,14 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
         .with_runtime_env(runtime_env)
         .with_physical_optimizer_rules(optimizer::physical_rules())
         .with_analyzer_rule(Arc::new(SqlArithmetic))
+        .with_analyzer_rule(Arc::new(IntervalOrder))
         .with_analyzer_rule(Arc::new(SingleRow::default()));
     if let Some(all) = builder.scalar_functions().take() {
         *builder.scalar_functions() = Some(functions::of_sql(all));
+    }
+    builder.analyzer().get_or_insert_with(Analyzer::new).rules.insert(0, Arc::new(IntervalWindows));
+    if let Some(planners) = builder.expr_planners() {
+        planners.insert(0, Arc::new(IntervalPlanner));
     }
     if let Some(all) = builder.aggregate_functions().take() {
         *builder.aggregate_functions() = Some(checked_sum::checked(all));

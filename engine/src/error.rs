@@ -26,7 +26,10 @@ pub(crate) mod sqlstate {
     pub(crate) const STRING_TOO_LONG: &str = "22001";
     pub(crate) const NUMERIC_OUT_OF_RANGE: &str = "22003";
     pub(crate) const INVALID_DATETIME: &str = "22007";
+    pub(crate) const UNDEFINED_PREPARED_STATEMENT: &str = "26000";
+    pub(crate) const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
     pub(crate) const DIVISION_BY_ZERO: &str = "22012";
+    pub(crate) const DATETIME_OVERFLOW: &str = "22008";
     pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
     pub(crate) const SEQUENCE_LIMIT: &str = "2200H";
     pub(crate) const INVALID_TEXT: &str = "22P02";

@@ -4,6 +4,7 @@
 //! survive it. A [`Bounded`] function works out the size of its result first and fails with 54000 beyond the limit.
 
 mod postgres;
+pub(crate) mod session;
 mod to_char;
 
 use std::sync::Arc;
@@ -36,11 +37,22 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>) -> Vec
     others
         .into_iter()
         .chain(own)
+        .map(also_known_as)
         .map(|function| match Growth::of(function.name()) {
             Some(growth) => Arc::new(ScalarUDF::from(Bounded { inner: function, growth })),
             None => function,
         })
         .collect()
+}
+
+/// PostgreSQL's names of functions that DataFusion calls otherwise.
+fn also_known_as(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
+    let alias = match function.name() {
+        "uuid" => "gen_random_uuid",
+        "signum" => "sign",
+        _ => return function,
+    };
+    Arc::new(function.as_ref().clone().with_aliases([alias]))
 }
 
 /// How the size of a result follows from the arguments.

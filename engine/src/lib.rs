@@ -42,6 +42,7 @@ mod sql;
 mod stream;
 mod users;
 
+pub use catalog::{is_shown_schema, shown_schema, shown_tables};
 pub use database::Database;
 pub use datafusion::scalar::ScalarValue as Value;
 pub use error::{Error, Position, Result};

@@ -15,6 +15,7 @@ use datafusion::sql::sqlparser::ast;
 use parking_lot::Mutex;
 
 use crate::dml;
+use crate::dml::locked::forget_locks;
 use crate::opaque::Opaque;
 use crate::row_path::Program;
 use crate::session::{describe_call, describe_schema, text_table};
@@ -81,6 +82,12 @@ impl Prepared {
             result_schema: result_schema.map(|schema| shown(&schema)),
             program: Mutex::default(),
         })))
+    }
+
+    /// A statement without parameters, of which is known what it returns.
+    pub(crate) fn of_columns(sql: String, parsed: Parsed, result_schema: Option<SchemaRef>) -> Self {
+        let parameter_schema = Arc::new(Schema::empty());
+        Prepared(Opaque::new(Inner { sql, parsed, parameter_schema, result_schema }))
     }
 
     /// The statement as it was written.
@@ -157,7 +164,8 @@ fn analyse(context: &StatementContext, routed: Routed) -> Result<(Vec<LogicalPla
     };
     Ok(match routed {
         Routed::Query(query) => (vec![plan_query(context, *query)?], Answer::OfPlan),
-        Routed::SelectAndLock(LockingQuery { query, clauses: _ }) => {
+        Routed::SelectAndLock(LockingQuery { mut query, clauses: _ }) => {
+            forget_locks(query.as_mut());
             (vec![plan_query(context, *query)?], Answer::OfPlan)
         }
         Routed::Explain { options: _, statement } => {
@@ -176,6 +184,7 @@ fn analyse(context: &StatementContext, routed: Routed) -> Result<(Vec<LogicalPla
         Routed::Set { .. }
         | Routed::Reset(_)
         | Routed::Transaction(_)
+        | Routed::Named(_)
         | Routed::LockTables { .. }
         | Routed::User(_)
         | Routed::Maintenance(_)

@@ -19,6 +19,7 @@ use rustydb_storage::{Catalog, ObjectDef, ObjectId, ObjectKind, SequenceSpec, Se
 use serde::{Deserialize, Serialize};
 
 use crate::error::sqlstate;
+use crate::sql::context::Environment;
 use crate::sql::parse::relation_name;
 use crate::{Error, Result};
 
@@ -31,6 +32,8 @@ pub(crate) struct SequenceDefinition {
     /// The table and column it was made for: it goes with them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<Owner>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) comment: Option<String>,
 }
 
 /// The column a sequence belongs to.
@@ -70,8 +73,7 @@ struct Used {
 pub(crate) struct SequenceScope {
     pub(crate) store: Store,
     pub(crate) catalog: Arc<Catalog>,
-    pub(crate) session: Arc<SessionSequences>,
-    pub(crate) search_path: Arc<[String]>,
+    pub(crate) environment: Environment,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -119,7 +121,8 @@ impl fmt::Debug for SequenceFunction {
 
 impl PartialEq for SequenceFunction {
     fn eq(&self, other: &Self) -> bool {
-        self.operation == other.operation && Arc::ptr_eq(&self.scope.session, &other.scope.session)
+        self.operation == other.operation
+            && Arc::ptr_eq(&self.scope.environment.sequences, &other.scope.environment.sequences)
     }
 }
 
@@ -198,10 +201,7 @@ impl SequenceScope {
     fn find(&self, name: &str) -> Result<(&ObjectDef, SequenceSpec)> {
         let (schema, plain) = relation_name(name)?;
         let find = |schema: &str| self.catalog.find_object(ObjectKind::Sequence, schema, &plain);
-        let found = match &schema {
-            Some(schema) => find(schema),
-            None => self.search_path.iter().find_map(|schema| find(schema)),
-        };
+        let found = self.environment.schemas(schema.as_deref()).find_map(find);
         let object = found
             .ok_or_else(|| Error::new(sqlstate::UNDEFINED_TABLE, format!("sequence \"{name}\" does not exist")))?;
         Ok((object, SequenceDefinition::of(object)?.spec))
@@ -224,7 +224,7 @@ impl SequenceScope {
                 }
                 other => Error::from(other),
             })?;
-            let mut used = self.session.values.lock();
+            let mut used = self.environment.sequences.values.lock();
             used.last = Some(object.id);
             if let Some(last) = taken.last() {
                 used.current.insert(object.id, *last);
@@ -236,14 +236,14 @@ impl SequenceScope {
 
     fn current(&self, name: &str) -> Result<i64> {
         let (object, _) = self.find(name)?;
-        self.session.values.lock().current.get(&object.id).copied().ok_or_else(|| {
+        self.environment.sequences.values.lock().current.get(&object.id).copied().ok_or_else(|| {
             let message = format!("currval of sequence \"{}\" is not yet defined in this session", object.name);
             Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message)
         })
     }
 
     fn last(&self) -> Result<i64> {
-        let used = self.session.values.lock();
+        let used = self.environment.sequences.values.lock();
         let last = used.last.filter(|id| self.catalog.object(*id).is_some());
         last.and_then(|id| used.current.get(&id).copied()).ok_or_else(|| {
             Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, "lastval is not yet defined in this session")
@@ -263,7 +263,7 @@ impl SequenceScope {
         }
         self.store.sequence_set(object.id, SequenceState { value, called })?;
         if called {
-            self.session.values.lock().current.insert(object.id, value);
+            self.environment.sequences.values.lock().current.insert(object.id, value);
         }
         Ok(value)
     }

@@ -18,6 +18,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use rustydb_storage::{ReadView, TableDef, TableId, TableStatistics};
 
 use crate::Result;
+use crate::constraints::shown_columns;
 use crate::scan::ColumnScanExec;
 use crate::sql::types::extension_type;
 
@@ -44,7 +45,14 @@ impl ColumnTable {
 
     /// The columns a user sees.
     pub(crate) fn new(table: &Arc<TableDef>, view: &ReadView) -> Result<Self> {
-        Self::with_columns(table, view, &table.schema)
+        let shown = shown_columns(table);
+        match shown == table.schema.fields().len() {
+            true => Self::with_columns(table, view, &table.schema),
+            false => {
+                let columns: Vec<usize> = (0..shown).collect();
+                Self::with_columns(table, view, &Arc::new(table.schema.project(&columns)?))
+            }
+        }
     }
 
     /// The user's columns and the hidden row id, for statements that change rows.

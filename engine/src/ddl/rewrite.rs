@@ -16,7 +16,7 @@ use rustydb_storage::{ForeignKey, NewIndex, NewTable, ObjectKind, PRIMARY_KEY_NA
 
 use super::declaration::columns_in;
 use super::view::{ViewDefinition, views_on};
-use crate::constraints::{CHECKS_KEY, checks_of, checks_text, generated_of};
+use crate::constraints::{CHECKS_KEY, checks_of, checks_text, generated_of, is_hidden};
 use crate::dml::insert::load;
 use crate::dml::modify::target_factor;
 use crate::dml::rows::RowCheck;
@@ -72,6 +72,13 @@ impl Rewrite {
         self.indexes = indexes;
     }
 
+    /// Leaves hidden columns out, and the indexes on them.
+    pub(super) fn drop_hidden(&mut self, table: &TableDef, chosen: impl Fn(usize) -> bool) {
+        let is_gone = |column: usize| is_hidden(table.schema.field(column)) && chosen(column);
+        let gone: Vec<usize> = (0..table.schema.fields().len()).filter(|column| is_gone(*column)).collect();
+        self.leave_out(&gone);
+    }
+
     /// Leaves a column out, and the constraints it is part of.
     pub(super) fn drop_column(&mut self, table: &TableDef, index: usize, cascade: bool) -> Result<()> {
         let name = table.schema.field(index).name().clone();
@@ -111,6 +118,12 @@ impl Rewrite {
             self.primary_key.clear();
             self.metadata.remove(PRIMARY_KEY_NAME);
         }
+        self.leave_out(&gone);
+        Ok(())
+    }
+
+    /// Leaves columns out that are in no primary key.
+    fn leave_out(&mut self, gone: &[usize]) {
         self.foreign_keys.retain(|key| key.columns.iter().all(|column| !gone.contains(column)));
         self.indexes.retain(|index| index.columns.iter().all(|column| !gone.contains(column)));
         let mut place = 0;
@@ -127,7 +140,6 @@ impl Rewrite {
         self.fields.retain(|_| kept.next().unwrap_or(true));
         let mut kept = places.iter().map(Option::is_some);
         self.values.retain(|_| kept.next().unwrap_or(true));
-        Ok(())
     }
 }
 

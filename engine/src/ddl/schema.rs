@@ -10,6 +10,15 @@ use crate::{DEFAULT_SCHEMA, Error, Result};
 /// Names that start like this are the system's.
 const RESERVED_PREFIXES: [&str; 2] = ["pg_", "rustydb."];
 
+/// Refuses names that only the system gives.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    match RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+        false => Ok(()),
+        true => Err(Error::new(sqlstate::RESERVED_NAME, format!("unacceptable schema name \"{name}\""))
+            .with_detail("The prefix is reserved for the system.")),
+    }
+}
+
 pub(crate) fn create_schema(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
@@ -27,10 +36,7 @@ pub(crate) fn create_schema(
             false => Err(Error::new(sqlstate::DUPLICATE_SCHEMA, format!("schema \"{name}\" already exists"))),
         };
     }
-    if RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
-        return Err(Error::new(sqlstate::RESERVED_NAME, format!("unacceptable schema name \"{name}\""))
-            .with_detail("The prefix is reserved for the system."));
-    }
+    check_name(&name)?;
     transaction.create_object(ObjectKind::Schema, String::new(), name, String::new())?;
     Ok(Completion::new("CREATE SCHEMA"))
 }

@@ -1,8 +1,8 @@
 //! CREATE SEQUENCE and ALTER SEQUENCE, and the sequences behind serial and identity columns.
 
 use arrow::datatypes::DataType;
-use datafusion::sql::sqlparser::ast::{Expr, SequenceOptions, UnaryOperator, Value, ValueWithSpan};
-use rustydb_storage::{ObjectKind, SequenceSpec, SequenceState, TableDef, Transaction};
+use datafusion::sql::sqlparser::ast::{Expr, ObjectName, SequenceOptions, UnaryOperator, Value, ValueWithSpan};
+use rustydb_storage::{ObjectDef, ObjectKind, SequenceSpec, SequenceState, TableDef, Transaction};
 
 use super::declaration::ColumnSequence;
 use super::table::new_name;
@@ -10,6 +10,7 @@ use crate::dml::defaults::column_index;
 use crate::error::sqlstate;
 use crate::sequences::{Owner, SequenceDefinition};
 use crate::session::{Completion, Statement};
+use crate::sql::context::StatementContext;
 use crate::sql::parse::{fold, table_name};
 use crate::sql::route::{AlterSequenceStatement, CreateSequenceStatement};
 use crate::sql::types::column_type;
@@ -33,31 +34,23 @@ pub(crate) fn create_sequence(
     transaction: &mut Transaction,
     create: CreateSequenceStatement,
 ) -> Result<Completion> {
-    let CreateSequenceStatement { name, if_not_exists, data_type, options, owned_by } = create;
+    let CreateSequenceStatement { name, temporary, if_not_exists, data_type, options, owned_by } = create;
     let context = statement.context(transaction.view());
-    let Some((schema_name, sequence_name)) = new_name(&context, &name, if_not_exists)? else {
+    let Some((schema_name, sequence_name)) = new_name(&context, &name, if_not_exists, temporary)? else {
         return Ok(Completion::new("CREATE SEQUENCE"));
     };
     let data_type = match data_type {
         None => DataType::Int64,
         Some(data_type) => column_type(&data_type)?.data_type,
     };
-    let owner = match owned_by {
-        None => None,
-        Some(parts) => {
-            let mut parts = parts.0;
-            let column = parts.pop().and_then(|part| part.as_ident().map(fold));
-            let (Some(column), false) = (column, parts.is_empty()) else {
-                return Err(Error::syntax("invalid OWNED BY option").with_hint("Write OWNED BY table.column."));
-            };
-            let (schema, table) = table_name(&datafusion::sql::sqlparser::ast::ObjectName(parts))?;
-            let table = context.table(schema.as_deref(), &table)?;
-            column_index(table, &column)?;
-            Some(Owner { table: table.id.0, column, identity: false })
-        }
-    };
+    let owner = owned_by.map(|owner| owner_of(&context, owner, &schema_name)).transpose()?;
     drop(context);
-    let definition = SequenceDefinition { data_type: type_name(&data_type)?, spec: spec(&data_type, &options)?, owner };
+    let definition = SequenceDefinition {
+        data_type: type_name(&data_type)?,
+        spec: spec(&data_type, &options)?,
+        owner,
+        comment: None,
+    };
     transaction.create_object(ObjectKind::Sequence, schema_name, sequence_name, definition.text()?)?;
     Ok(Completion::new("CREATE SEQUENCE"))
 }
@@ -70,7 +63,12 @@ pub(crate) fn create_column_sequence(
 ) -> Result<()> {
     let ColumnSequence { column, name, data_type, options, identity } = sequence;
     let owner = Some(Owner { table: table.id.0, column, identity });
-    let definition = SequenceDefinition { data_type: type_name(&data_type)?, spec: spec(&data_type, &options)?, owner };
+    let definition = SequenceDefinition {
+        data_type: type_name(&data_type)?,
+        spec: spec(&data_type, &options)?,
+        owner,
+        comment: None,
+    };
     transaction.create_object(ObjectKind::Sequence, table.schema_name.clone(), name, definition.text()?)?;
     Ok(())
 }
@@ -80,7 +78,7 @@ pub(crate) fn alter_sequence(
     transaction: &mut Transaction,
     alter: AlterSequenceStatement,
 ) -> Result<Completion> {
-    let AlterSequenceStatement { name, if_exists, options, restart } = alter;
+    let AlterSequenceStatement { name, if_exists, options, restart, owned_by } = alter;
     let context = statement.context(transaction.view());
     let (schema, plain_name) = table_name(&name)?;
     let Some(object) = context.object(ObjectKind::Sequence, schema.as_deref(), &plain_name).cloned() else {
@@ -89,9 +87,34 @@ pub(crate) fn alter_sequence(
             false => Err(Error::new(sqlstate::UNDEFINED_TABLE, format!("relation \"{plain_name}\" does not exist"))),
         };
     };
-    drop(context);
-    let old = SequenceDefinition::of(&object)?;
-    let spec = change(old.spec, &data_type_of(&old.data_type), &options)?;
+    if let Some(owned_by) = owned_by {
+        let old = SequenceDefinition::of(&object)?;
+        if old.owner.as_ref().is_some_and(|owner| owner.identity) {
+            return Err(Error::unsupported("another owner of an identity column's sequence"));
+        }
+        let owner = owned_by.map(|owner| owner_of(&context, owner, &object.schema_name)).transpose()?;
+        let definition = SequenceDefinition { owner, ..old };
+        let (schema_name, name) = (object.schema_name.clone(), object.name.clone());
+        drop(context);
+        let object = transaction.replace_object(object.id, schema_name, name, definition.text()?)?;
+        change_sequence(statement, transaction, &object, &options, restart)?;
+    } else {
+        drop(context);
+        change_sequence(statement, transaction, &object, &options, restart)?;
+    }
+    Ok(Completion::new("ALTER SEQUENCE"))
+}
+
+/// Changes a sequence's rule, and where it goes on.
+pub(super) fn change_sequence(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    object: &ObjectDef,
+    options: &[SequenceOptions],
+    restart: Option<Option<Expr>>,
+) -> Result<()> {
+    let old = SequenceDefinition::of(object)?;
+    let spec = change(old.spec, &data_type_of(&old.data_type), options)?;
     let definition = SequenceDefinition { spec, ..old };
     let (schema_name, name) = (object.schema_name.clone(), object.name.clone());
     transaction.replace_object(object.id, schema_name, name, definition.text()?)?;
@@ -100,7 +123,24 @@ pub(crate) fn alter_sequence(
         check_within(&spec, "RESTART", value)?;
         statement.database.store().sequence_set(object.id, SequenceState { value, called: false })?;
     }
-    Ok(Completion::new("ALTER SEQUENCE"))
+    Ok(())
+}
+
+/// The column that OWNED BY names, of a table in the sequence's schema.
+fn owner_of(context: &StatementContext, parts: ObjectName, sequence_schema: &str) -> Result<Owner> {
+    let mut parts = parts.0;
+    let column = parts.pop().and_then(|part| part.as_ident().map(fold));
+    let (Some(column), false) = (column, parts.is_empty()) else {
+        return Err(Error::syntax("invalid OWNED BY option").with_hint("Write OWNED BY table.column."));
+    };
+    let (schema, table) = table_name(&ObjectName(parts))?;
+    let table = context.table(schema.as_deref(), &table)?;
+    column_index(table, &column)?;
+    if table.schema_name != sequence_schema {
+        let message = "sequence must be in same schema as table it is linked to";
+        return Err(Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message));
+    }
+    Ok(Owner { table: table.id.0, column, identity: false })
 }
 
 fn type_name(data_type: &DataType) -> Result<String> {

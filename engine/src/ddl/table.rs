@@ -3,20 +3,22 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, Schema};
-use datafusion::sql::sqlparser::ast::{ObjectName, Spanned};
+use datafusion::sql::sqlparser::ast::{Ident, ObjectName, Spanned};
 use futures::StreamExt;
 use rustydb_storage::{NewTable, ObjectKind, TableDef, Transaction, canonical_type};
 
+use super::comment::COMMENT_KEY;
 use super::declaration::{Declaration, duplicate_column};
 use super::sequence::create_column_sequence;
-use crate::constraints::{GENERATED_KEY, IDENTITY_KEY};
+use super::temporary::ON_COMMIT_KEY;
+use crate::constraints::{GENERATED_KEY, IDENTITY_KEY, shown_columns};
 use crate::dml::{insert::load, rows::RowCheck};
 use crate::error::sqlstate;
 use crate::session::{Completion, Statement};
 use crate::sql::check::refuse;
 use crate::sql::context::StatementContext;
 use crate::sql::names::shown;
-use crate::sql::parse::{place, table_name};
+use crate::sql::parse::{fold, place, table_name};
 use crate::sql::plan::{bind, make_ready, plan_query};
 use crate::sql::route::CreateTableStatement;
 use crate::sql::types::{DEFAULT_KEY, extension_type, name_of};
@@ -27,10 +29,11 @@ pub(super) fn new_name(
     context: &StatementContext,
     name: &ObjectName,
     if_not_exists: bool,
+    temporary: bool,
 ) -> Result<Option<(String, String)>> {
     let at = place(name.span());
     let (schema, plain_name) = table_name(name)?;
-    let schema = context.schema_for_new(schema).map_err(|error| error.at(at))?;
+    let schema = context.schema_for_new(schema, temporary).map_err(|error| error.at(at))?;
     let catalog = context.view().catalog();
     let object = |kind| catalog.find_object(kind, &schema, &plain_name).is_some();
     if catalog.find(&schema, &plain_name).is_some() || object(ObjectKind::View) || object(ObjectKind::Sequence) {
@@ -50,13 +53,25 @@ pub(crate) async fn create_table(
     transaction: &mut Transaction,
     create: CreateTableStatement,
 ) -> Result<Completion> {
-    let CreateTableStatement { name, if_not_exists, columns, constraints, query, like } = create;
+    let CreateTableStatement {
+        name,
+        if_not_exists,
+        temporary,
+        on_commit,
+        columns,
+        constraints,
+        query,
+        names,
+        without_rows,
+        like,
+    } = create;
     let context = statement.context(transaction.view());
-    let Some((schema_name, table_name)) = new_name(&context, &name, if_not_exists)? else {
+    let Some((schema_name, table_name)) = new_name(&context, &name, if_not_exists, temporary)? else {
         return Ok(Completion::new("CREATE TABLE"));
     };
     if let Some((source, with_defaults)) = like {
-        let new_table = table_like(&context, &source, with_defaults, schema_name, table_name)?;
+        let mut new_table = table_like(&context, &source, with_defaults, schema_name, table_name)?;
+        set_on_commit(&mut new_table, on_commit);
         drop(context);
         transaction.create_table(new_table)?;
         return Ok(Completion::new("CREATE TABLE"));
@@ -66,7 +81,9 @@ pub(crate) async fn create_table(
             let mut declaration = Declaration::read(&context, &schema_name, &table_name, columns, constraints)?;
             drop(context);
             let sequences = std::mem::take(&mut declaration.sequences);
-            let table = transaction.create_table(declaration.into_table()?)?;
+            let mut new_table = declaration.into_table()?;
+            set_on_commit(&mut new_table, on_commit);
+            let table = transaction.create_table(new_table)?;
             for sequence in sequences {
                 create_column_sequence(transaction, &table, sequence)?;
             }
@@ -78,8 +95,13 @@ pub(crate) async fn create_table(
                 .map_err(|error| error.with_hint("Name the columns in the query, with AS."))?;
             let ready = make_ready(&context, bind(plan_query(&context, *query)?, statement.parameters)?).await?;
             drop(context);
-            let schema = Arc::new(schema_of_rows(&shown(&ready.schema()))?);
-            let table = transaction.create_table(plain_table(schema_name, table_name, schema))?;
+            let schema = schema_of_rows(&renamed(&shown(&ready.schema()), &names)?)?;
+            let mut new_table = plain_table(schema_name, table_name, Arc::new(schema));
+            set_on_commit(&mut new_table, on_commit);
+            let table = transaction.create_table(new_table)?;
+            if without_rows {
+                return Ok(Completion::new("CREATE TABLE"));
+            }
             let check = RowCheck::new(&statement.context(transaction.view()), &table)?;
             let rows = statement
                 .start(ready)
@@ -88,6 +110,28 @@ pub(crate) async fn create_table(
             Ok(Completion::of_rows("CREATE TABLE", rows))
         }
     }
+}
+
+/// Notes what a commit does to a temporary table.
+fn set_on_commit(table: &mut NewTable, on_commit: Option<&'static str>) {
+    if let Some(what) = on_commit {
+        let mut schema = table.schema.as_ref().clone();
+        schema.metadata.insert(ON_COMMIT_KEY.to_owned(), what.to_owned());
+        table.schema = Arc::new(schema);
+    }
+}
+
+/// The columns of a query under the names that CREATE TABLE … AS gives the first of them.
+fn renamed(schema: &Schema, names: &[Ident]) -> Result<Schema> {
+    if names.len() > schema.fields().len() {
+        let at = names.get(schema.fields().len()).and_then(|name| place(name.span));
+        return Err(Error::syntax("too many column names were specified").at(at));
+    }
+    let fields = schema.fields().iter().enumerate().map(|(index, field)| match names.get(index) {
+        Some(name) => Arc::new(field.as_ref().clone().with_name(fold(name))),
+        None => Arc::clone(field),
+    });
+    Ok(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// A table of columns and nothing else.
@@ -106,8 +150,9 @@ fn table_like(
     let (source_schema, source_name) = table_name(source)?;
     let table: &Arc<TableDef> =
         context.table(source_schema.as_deref(), &source_name).map_err(|error| error.at(place(source.span())))?;
-    let fields = table.schema.fields().iter().map(|field| {
+    let fields = table.schema.fields().iter().take(shown_columns(table)).map(|field| {
         let mut metadata = field.metadata().clone();
+        metadata.remove(COMMENT_KEY);
         // A copy numbers its rows itself or not at all.
         let numbered = metadata.remove(IDENTITY_KEY).is_some();
         metadata.remove(GENERATED_KEY);

@@ -40,6 +40,18 @@ pub(crate) fn truncate(
         }
         tables.insert(child.id);
     }
+    empty_tables(statement, transaction, tables, restart_identity)?;
+    Ok(Completion::new("TRUNCATE TABLE"))
+}
+
+/// Puts empty tables in the places of these; all that refer to one of them must be among them.
+pub(super) fn empty_tables(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    tables: BTreeSet<TableId>,
+    restart_identity: bool,
+) -> Result<()> {
+    let catalog = std::sync::Arc::clone(transaction.view().catalog());
     let definitions: Vec<_> =
         tables.iter().filter_map(|id| catalog.table(*id)).map(|table| (table.id, table.to_new())).collect();
     for (id, _) in definitions.iter().rev() {
@@ -68,5 +80,5 @@ pub(crate) fn truncate(
         let definition = SequenceDefinition { owner, ..definition };
         transaction.replace_object(object.id, object.schema_name.clone(), object.name.clone(), definition.text()?)?;
     }
-    Ok(Completion::new("TRUNCATE TABLE"))
+    Ok(())
 }

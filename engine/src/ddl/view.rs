@@ -1,7 +1,7 @@
 //! Views: queries with a name. A view is kept as its text, the names of its columns, and the search path it was created
 //! with; it is planned anew wherever it is used.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use arrow::datatypes::{DataType, Field};
@@ -34,6 +34,9 @@ pub(crate) struct ViewDefinition {
     pub(crate) search_path: Vec<String>,
     /// The tables, views and sequences in it, by schema and name.
     pub(crate) relations: BTreeSet<(String, String)>,
+    /// What COMMENT ON says: of the view under the empty name, of its columns under theirs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) comments: BTreeMap<String, String>,
 }
 
 impl ViewDefinition {
@@ -57,7 +60,7 @@ impl ViewDefinition {
         self.columns.iter().zip(&self.types).map(field).collect()
     }
 
-    fn text(&self) -> Result<String> {
+    pub(crate) fn text(&self) -> Result<String> {
         serde_json::to_string(self).map_err(|error| Error::internal(format!("keeping a view: {error}")))
     }
 
@@ -90,18 +93,23 @@ pub(crate) fn create_view(
     transaction: &mut Transaction,
     create: CreateViewStatement,
 ) -> Result<Completion> {
-    let CreateViewStatement { name, or_replace, if_not_exists, columns, query } = create;
+    let CreateViewStatement { name, temporary, or_replace, if_not_exists, columns, query } = create;
     let context = statement.context(transaction.view());
     let (schema, plain_name) = table_name(&name)?;
-    let existing = context.object(ObjectKind::View, schema.as_deref(), &plain_name).filter(|_| or_replace).cloned();
+    let relations = relations_of(&context, &query)?;
+    // What shows temporary rows is temporary itself.
+    let temporary = temporary || relations.iter().any(|(schema, _)| super::temporary::is_temporary(schema));
+    let in_place = |view: &&std::sync::Arc<ObjectDef>| {
+        or_replace && super::temporary::is_temporary(&view.schema_name) == temporary
+    };
+    let existing = context.object(ObjectKind::View, schema.as_deref(), &plain_name).filter(in_place).cloned();
     let (schema_name, view_name) = match &existing {
         Some(view) => (view.schema_name.clone(), view.name.clone()),
-        None => match new_name(&context, &name, if_not_exists)? {
+        None => match new_name(&context, &name, if_not_exists, temporary)? {
             Some(names) => names,
             None => return Ok(Completion::new("CREATE VIEW")),
         },
     };
-    let relations = relations_of(&context, &query)?;
     if reaches(context.view().catalog(), &relations, &(schema_name.clone(), view_name.clone()))? {
         let message = format!("infinite recursion detected in view \"{view_name}\"");
         return Err(Error::new(sqlstate::INVALID_OBJECT_DEFINITION, message));
@@ -121,9 +129,18 @@ pub(crate) fn create_view(
     }
     let search_path = context.search_path().to_vec();
     let types = result_schema(&context, &plan).fields().iter().map(|field| field.data_type().to_string()).collect();
-    let definition = ViewDefinition { query: text, columns: names, outputs, types, search_path, relations };
+    let definition = ViewDefinition {
+        query: text,
+        columns: names,
+        outputs,
+        types,
+        search_path,
+        relations,
+        comments: BTreeMap::new(),
+    };
     if let Some(view) = existing {
         let old = ViewDefinition::of(&view)?;
+        let definition = ViewDefinition { comments: old.comments.clone(), ..definition };
         check_replacement(&context, &old, &definition)?;
         drop(context);
         transaction.replace_object(view.id, schema_name, view_name, definition.text()?)?;

@@ -9,7 +9,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use rustydb_storage::{ForeignKey, TableDef, Transaction};
 
-use super::foreign_key::{self, Removal};
+use super::foreign_key::{self, Before};
 use crate::Result;
 use crate::constraints::is_generated;
 use crate::session::Statement;
@@ -41,16 +41,12 @@ pub(crate) async fn update_rows(
     if rows.num_rows() == 0 {
         return Ok(0);
     }
+    let assigns = |column: usize| assigned.contains(&column) || is_generated(table.schema.field(column));
+    let before = Before::look(transaction, table, keys, assigns).await?;
     let changed = transaction.update(table.id, keys, rows).await?;
-    let assigns = |column: &usize| assigned.contains(column) || is_generated(table.schema.field(*column));
-    let concerned = |foreign_key: &ForeignKey| foreign_key.columns.iter().any(assigns);
+    let concerned = |foreign_key: &ForeignKey| foreign_key.columns.iter().any(|column| assigns(*column));
     foreign_key::check_new_rows(statement, transaction, table, rows, concerned).await?;
-    if table.primary_key.iter().any(assigns) && foreign_key::is_referred_to(transaction, table) {
-        let new: Vec<ArrayRef> = table.key_columns().iter().map(|column| Arc::clone(rows.column(*column))).collect();
-        let new_keys = Some(key_batch(table, &new)?);
-        let removal = Removal { table: Arc::clone(table), keys: keys.clone(), new_keys };
-        foreign_key::follow(statement, transaction, removal).await?;
-    }
+    foreign_key::follow(statement, transaction, before.updated(rows)?).await?;
     Ok(changed)
 }
 
@@ -64,11 +60,9 @@ pub(crate) async fn delete_rows(
     if keys.num_rows() == 0 {
         return Ok(0);
     }
+    let before = Before::look(transaction, table, keys, |_| true).await?;
     let deleted = transaction.delete(table.id, keys).await?;
-    if !table.primary_key.is_empty() && foreign_key::is_referred_to(transaction, table) {
-        let removal = Removal { table: Arc::clone(table), keys: keys.clone(), new_keys: None };
-        foreign_key::follow(statement, transaction, removal).await?;
-    }
+    foreign_key::follow(statement, transaction, before.deleted()).await?;
     Ok(deleted)
 }
 

@@ -8,7 +8,7 @@
 //! The rows of one command are a set: a second row for a key is dropped by DO NOTHING and an error of DO UPDATE (21000).
 //! Keys that another transaction takes meanwhile are found at commit.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
@@ -29,10 +29,12 @@ use super::rows::RowCheck;
 use super::scope::RowScope;
 use super::syntax::{cast, column, quoted};
 use crate::catalog::provider::ColumnTable;
+use crate::constraints::index_texts;
 use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::context::StatementContext;
-use crate::sql::parse::{fold, place, table_name};
+use crate::sql::insert_syntax::{Inference, inference};
+use crate::sql::parse::{fold, parse_expression, place, table_name};
 use crate::sql::route::ConflictClause;
 use crate::sql::types::name_of;
 use crate::{Error, Result};
@@ -165,7 +167,7 @@ impl OnConflict {
     /// The rows that conflict neither with what is there nor with an earlier one of them.
     fn free_rows(&self, rows: &RecordBatch, taken: &[bool]) -> Result<UInt32Array> {
         let mut keys = Vec::with_capacity(self.arbiters.len());
-        for Arbiter { columns, nulls_distinct } in &self.arbiters {
+        for Arbiter { columns, nulls_distinct, index: _ } in &self.arbiters {
             let columns: Vec<ArrayRef> = columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
             let sort_fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
             let encoded = RowConverter::new(sort_fields)?.convert_columns(&columns)?;
@@ -190,13 +192,22 @@ impl OnConflict {
 struct Arbiter {
     columns: Vec<usize>,
     nulls_distinct: bool,
+    /// The unique index; `None` for the primary key.
+    index: Option<String>,
 }
 
 fn arbiters_of(table: &TableDef) -> Vec<Arbiter> {
-    let key =
-        (!table.primary_key.is_empty()).then(|| Arbiter { columns: table.primary_key.clone(), nulls_distinct: false });
+    let key = (!table.primary_key.is_empty()).then(|| Arbiter {
+        columns: table.primary_key.clone(),
+        nulls_distinct: false,
+        index: None,
+    });
     let unique = table.indexes.iter().filter(|index| index.unique);
-    let unique = unique.map(|index| Arbiter { columns: index.columns.clone(), nulls_distinct: index.nulls_distinct });
+    let unique = unique.map(|index| Arbiter {
+        columns: index.columns.clone(),
+        nulls_distinct: index.nulls_distinct,
+        index: Some(index.name.clone()),
+    });
     key.into_iter().chain(unique).collect()
 }
 
@@ -359,21 +370,20 @@ fn arbiter_of(table: &TableDef, target: ConflictTarget) -> Result<Arbiter> {
                 sorted
             };
             let wanted = sorted(&columns);
-            arbiters_of(table).into_iter().find(|arbiter| sorted(&arbiter.columns) == wanted).ok_or_else(|| {
-                Error::new(
-                    sqlstate::INVALID_COLUMN_REFERENCE,
-                    "there is no unique or exclusion constraint matching the ON CONFLICT specification",
-                )
-            })
+            arbiters_of(table).into_iter().find(|arbiter| sorted(&arbiter.columns) == wanted).ok_or_else(no_arbiter)
         }
         ConflictTarget::OnConstraint(name) => {
-            let (_, constraint) = table_name(&name)?;
-            if !table.primary_key.is_empty() && constraint == table.primary_key_name() {
-                return Ok(Arbiter { columns: table.primary_key.clone(), nulls_distinct: false });
+            if let Some(inference) = inference(&name)? {
+                return inferred(table, &inference);
             }
-            let index = table.indexes.iter().find(|index| index.unique && index.name == constraint);
-            match index {
-                Some(index) => Ok(Arbiter { columns: index.columns.clone(), nulls_distinct: index.nulls_distinct }),
+            let (_, constraint) = table_name(&name)?;
+            let is_key = !table.primary_key.is_empty() && constraint == table.primary_key_name();
+            let named = |arbiter: &Arbiter| match &arbiter.index {
+                None => is_key,
+                Some(index) => *index == constraint,
+            };
+            match arbiters_of(table).into_iter().find(named) {
+                Some(arbiter) => Ok(arbiter),
                 None => {
                     let message = format!("constraint \"{constraint}\" for table \"{}\" does not exist", table.name);
                     Err(Error::new(sqlstate::UNDEFINED_OBJECT, message).at(place(name.span())))
@@ -381,6 +391,88 @@ fn arbiter_of(table: &TableDef, target: ConflictTarget) -> Result<Arbiter> {
             }
         }
     }
+}
+
+fn no_arbiter() -> Error {
+    Error::new(
+        sqlstate::INVALID_COLUMN_REFERENCE,
+        "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+    )
+}
+
+/// The unique index that a list of expressions, and perhaps a condition, describe. A condition that says more than the
+/// index's own is fine, and so is any for an index over all rows.
+fn inferred(table: &TableDef, inference: &Inference) -> Result<Arbiter> {
+    let normal = |exprs: &[ast::Expr]| exprs.iter().map(normalized).collect::<BTreeSet<String>>();
+    let wanted = normal(&inference.keys);
+    for arbiter in arbiters_of(table) {
+        let text = index_texts(table)?.into_iter().find(|text| Some(&text.name) == arbiter.index.as_ref());
+        let Some(text) = text else {
+            let column = |column: &usize| ast::Expr::Identifier(quoted(table.schema.field(*column).name()));
+            if normal(&arbiter.columns.iter().map(column).collect::<Vec<_>>()) == wanted {
+                return Ok(arbiter);
+            }
+            continue;
+        };
+        let keys = text.keys.iter().map(|key| parse_expression(key)).collect::<Result<Vec<_>>>()?;
+        let implied = match (&text.predicate, &inference.predicate) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(given)) => {
+                let given: BTreeSet<String> = conjuncts(given).into_iter().map(normalized).collect();
+                let own = parse_expression(own)?;
+                conjuncts(&own).into_iter().all(|part| given.contains(&normalized(part)))
+            }
+        };
+        if normal(&keys) == wanted && implied {
+            return Ok(arbiter);
+        }
+    }
+    Err(no_arbiter())
+}
+
+/// The parts of a condition that all must hold.
+fn conjuncts(expr: &ast::Expr) -> Vec<&ast::Expr> {
+    match expr {
+        ast::Expr::Nested(inner) => conjuncts(inner),
+        ast::Expr::BinaryOp { left, op: ast::BinaryOperator::And, right } => {
+            let mut parts = conjuncts(left);
+            parts.extend(conjuncts(right));
+            parts
+        }
+        other => vec![other],
+    }
+}
+
+/// The text of an expression without what makes no difference: parentheses, the table's name, and case.
+fn normalized(expr: &ast::Expr) -> String {
+    struct Normalize;
+    impl ast::VisitorMut for Normalize {
+        type Break = ();
+        fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> std::ops::ControlFlow<()> {
+            match expr {
+                ast::Expr::Nested(inner) => *expr = inner.as_ref().clone(),
+                ast::Expr::Identifier(ident) => *ident = quoted(&fold(ident)),
+                ast::Expr::CompoundIdentifier(parts) => {
+                    if let Some(column) = parts.last() {
+                        *expr = ast::Expr::Identifier(quoted(&fold(column)));
+                    }
+                }
+                ast::Expr::Function(function) => {
+                    for part in &mut function.name.0 {
+                        if let ast::ObjectNamePart::Identifier(ident) = part {
+                            *ident = quoted(&fold(ident));
+                        }
+                    }
+                }
+                _ => {}
+            }
+            std::ops::ControlFlow::Continue(())
+        }
+    }
+    let mut expr = expr.clone();
+    let _ = ast::VisitMut::visit(&mut expr, &mut Normalize);
+    expr.to_string()
 }
 
 fn second_time() -> Error {

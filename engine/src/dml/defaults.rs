@@ -87,9 +87,7 @@ pub(crate) fn compile_over(
     data_type: Option<&DataType>,
 ) -> Result<Arc<dyn PhysicalExpr>> {
     check_queries(&mut syntax)?;
-    let fields = table.schema.fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), true));
-    let schema = Schema::new(fields.collect::<Vec<_>>());
-    let schema = DFSchema::try_from_qualified_schema(TableReference::bare(table.name.as_str()), &schema)?;
+    let schema = schema_over(table)?;
     let expr = planner(context).sql_to_expr(syntax, &schema, &mut PlannerContext::new())?;
     if let Some(what) = forbidden_in(&expr)? {
         return Err(match what {
@@ -107,11 +105,34 @@ pub(crate) fn compile_over(
     physical(context, expr, schema)
 }
 
-/// Whether an expression over a table's columns may give something else for the same row.
-pub(crate) fn is_volatile(context: &StatementContext, table: &TableDef, syntax: ast::Expr) -> Result<bool> {
+/// The type of an expression over a table's columns.
+pub(crate) fn type_over(context: &StatementContext, table: &TableDef, mut syntax: ast::Expr) -> Result<DataType> {
+    check_queries(&mut syntax)?;
+    let schema = schema_over(table)?;
+    let expr = planner(context).sql_to_expr(syntax, &schema, &mut PlannerContext::new())?;
+    if let Some(what) = forbidden_in(&expr)? {
+        return Err(match what {
+            "a subquery" => Error::unsupported("a subquery in this expression"),
+            what => Error::new(sqlstate::GROUPING, format!("{what} is not allowed in this expression")),
+        });
+    }
+    let input = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: true, schema: Arc::new(schema) });
+    let plan = LogicalPlanBuilder::from(input).project(vec![expr.alias("value")])?.build()?;
+    let options = OptimizerConfig::options(context);
+    let analyzed = context.shared().analyzer().execute_and_check(plan, &options, |_, _| {})?;
+    Ok(analyzed.schema().field(0).data_type().clone())
+}
+
+/// The columns of a table, for an expression about one row.
+fn schema_over(table: &TableDef) -> Result<DFSchema> {
     let fields = table.schema.fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), true));
     let schema = Schema::new(fields.collect::<Vec<_>>());
-    let schema = DFSchema::try_from_qualified_schema(TableReference::bare(table.name.as_str()), &schema)?;
+    Ok(DFSchema::try_from_qualified_schema(TableReference::bare(table.name.as_str()), &schema)?)
+}
+
+/// Whether an expression over a table's columns may give something else for the same row.
+pub(crate) fn is_volatile(context: &StatementContext, table: &TableDef, syntax: ast::Expr) -> Result<bool> {
+    let schema = schema_over(table)?;
     let expr = planner(context).sql_to_expr(syntax, &schema, &mut PlannerContext::new())?;
     Ok(expr.exists(|part| {
         Ok(match part {

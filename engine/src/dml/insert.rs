@@ -26,10 +26,12 @@ use super::rows::RowCheck;
 use super::scope::RowScope;
 use super::syntax::{null, prepend, query_of, quoted};
 use super::{Reading, foreign_key};
+use crate::constraints::{is_generated, is_identity, shown_columns};
 use crate::error::sqlstate;
 use crate::session::Statement;
-use crate::sql::check::check_queries;
+use crate::sql::check::{check_queries, refuse};
 use crate::sql::context::StatementContext;
+use crate::sql::insert_syntax::Overriding;
 use crate::sql::parse::{fold, place, table_name};
 use crate::sql::plan::{bind, make_ready, planner};
 use crate::sql::route::InsertStatement;
@@ -176,7 +178,8 @@ async fn load_in_bulk(
 
 /// Plans an INSERT with DataFusion, after checking its columns and putting defaults in the places of DEFAULT.
 pub(crate) fn plan(context: &StatementContext, insert: InsertStatement) -> Result<InsertPlan> {
-    let InsertStatement { with, table: name, alias: _, columns, source, on_conflict: _, returning: _ } = insert;
+    let InsertStatement { with, table: name, alias: _, columns, overriding, source, on_conflict: _, returning: _ } =
+        insert;
     let (schema, plain_name) = table_name(&name)?;
     let table = context.table(schema.as_deref(), &plain_name).map_err(|error| error.at(place(name.span())))?;
     let table = Arc::clone(table);
@@ -195,8 +198,8 @@ pub(crate) fn plan(context: &StatementContext, insert: InsertStatement) -> Resul
         let name = |column: &usize| ObjectName::from(vec![quoted(table.schema.field(*column).name())]);
         columns = targets.iter().map(name).collect();
     }
-    fill_in_defaults(&mut source, &table, &targets)?;
-    let columns = match computed_targets(&source, &table, &targets)? {
+    fill_in_defaults(&mut source, &table, &targets, overriding)?;
+    let columns = match computed_targets(&source, &table, &targets, overriding)? {
         true => {
             let name = |column: &usize| ObjectName::from(vec![quoted(table.schema.field(*column).name())]);
             targets.iter().map(name).collect()
@@ -218,7 +221,7 @@ pub(crate) fn plan(context: &StatementContext, insert: InsertStatement) -> Resul
 /// The table's columns that the INSERT names, or all.
 pub(crate) fn target_columns(table: &TableDef, columns: &[ObjectName]) -> Result<Vec<usize>> {
     if columns.is_empty() {
-        return Ok((0..table.schema.fields().len()).collect());
+        return Ok((0..shown_columns(table)).collect());
     }
     let mut targets = Vec::with_capacity(columns.len());
     for name in columns {
@@ -237,7 +240,12 @@ pub(crate) fn target_columns(table: &TableDef, columns: &[ObjectName]) -> Result
 }
 
 /// Replaces DEFAULT in VALUES lists, and checks that rows are as long as the list of columns.
-fn fill_in_defaults(source: &mut Query, table: &TableDef, targets: &[usize]) -> Result<()> {
+fn fill_in_defaults(
+    source: &mut Query,
+    table: &TableDef,
+    targets: &[usize],
+    overriding: Option<Overriding>,
+) -> Result<()> {
     let SetExpr::Values(Values { explicit_row: _, value_keyword: _, rows }) = source.body.as_mut() else {
         return Ok(());
     };
@@ -251,9 +259,10 @@ fn fill_in_defaults(source: &mut Query, table: &TableDef, targets: &[usize]) -> 
             return Err(Error::syntax(message).at(row.content.first().and_then(|value| place(value.span()))));
         }
         for (value, column) in row.content.iter_mut().zip(targets) {
-            if is_default(value) {
+            let replaced = overriding == Some(Overriding::User) && is_identity(table.schema.field(*column));
+            if is_default(value) || replaced {
                 *value = syntax_of(table, *column)?.unwrap_or_else(null);
-            } else if takes_only_default(table, *column) {
+            } else if takes_no_value(table, *column, overriding) {
                 return Err(not_default(table, *column).at(place(value.span())));
             }
         }
@@ -268,12 +277,30 @@ pub(crate) fn is_default(value: &Expr) -> bool {
 
 /// Checks that no value is given to a column that makes its own. Rows of VALUES were looked at already; a query must
 /// leave such columns out. Whether the table has any.
-fn computed_targets(source: &Query, table: &TableDef, targets: &[usize]) -> Result<bool> {
-    let computed = targets.iter().find(|column| takes_only_default(table, **column));
+fn computed_targets(
+    source: &Query,
+    table: &TableDef,
+    targets: &[usize],
+    overriding: Option<Overriding>,
+) -> Result<bool> {
+    let is_values = matches!(source.body.as_ref(), SetExpr::Values(_));
+    if overriding == Some(Overriding::User) && !is_values {
+        let identity = targets.iter().any(|column| is_identity(table.schema.field(*column)));
+        refuse(identity, "OVERRIDING USER VALUE with a query")?;
+    }
+    let computed = targets.iter().find(|column| takes_no_value(table, **column, overriding));
     match (computed, source.body.as_ref()) {
         (None, _) => Ok(false),
         (Some(_), SetExpr::Values(_)) => Ok(true),
         (Some(column), _) => Err(not_default(table, *column)),
+    }
+}
+
+/// Whether only DEFAULT can be written to a column by this INSERT.
+fn takes_no_value(table: &TableDef, column: usize, overriding: Option<Overriding>) -> bool {
+    match overriding {
+        None => takes_only_default(table, column),
+        Some(_) => is_generated(table.schema.field(column)),
     }
 }
 
@@ -295,7 +322,7 @@ fn default_values(table: &TableDef) -> Query {
     let default = || Expr::Identifier(Ident::new("default"));
     let row = Parens {
         opening_token: AttachedToken::empty(),
-        content: table.schema.fields().iter().map(|_| default()).collect(),
+        content: (0..shown_columns(table)).map(|_| default()).collect(),
         closing_token: AttachedToken::empty(),
     };
     query_of(None, SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows: vec![row] }))

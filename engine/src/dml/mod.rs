@@ -16,6 +16,7 @@ pub(crate) mod conflict;
 pub(crate) mod defaults;
 pub(crate) mod foreign_key;
 pub(crate) mod insert;
+pub(crate) mod locked;
 mod merge;
 pub(crate) mod modify;
 pub(crate) mod returning;
@@ -63,8 +64,18 @@ pub(crate) async fn change(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
     reading: &Reading,
-    write: Write,
+    mut write: Write,
 ) -> Result<Changed> {
+    let locked = locked::read_first(statement, transaction, &mut write).await?;
+    let with_locked;
+    let reading = match locked.is_empty() {
+        true => reading,
+        false => {
+            let named = reading.named.clone().into_iter().chain(locked).collect();
+            with_locked = Reading { view: reading.view.clone(), named };
+            &with_locked
+        }
+    };
     match write {
         Write::Insert(insert) => insert::insert(statement, transaction, reading, insert).await,
         Write::Update(update) => modify::update(statement, transaction, reading, update).await,
@@ -85,7 +96,8 @@ pub(crate) struct Description {
 }
 
 /// Plans a changing statement without running it.
-pub(crate) fn describe(context: &StatementContext, write: Write) -> Result<Description> {
+pub(crate) fn describe(context: &StatementContext, mut write: Write) -> Result<Description> {
+    locked::forget_locks_of(&mut write);
     let mut description = Description::default();
     match write {
         Write::Insert(mut statement) => {
@@ -147,7 +159,8 @@ impl Description {
 
 /// The query inside a statement that changes rows or makes a table of them, and the context it is planned in; `None` if
 /// there is not exactly one query in it. This is what EXPLAIN shows.
-pub(crate) fn plan_of(context: &StatementContext, write: Write) -> Result<Option<(StatementContext, LogicalPlan)>> {
+pub(crate) fn plan_of(context: &StatementContext, mut write: Write) -> Result<Option<(StatementContext, LogicalPlan)>> {
+    locked::forget_locks_of(&mut write);
     Ok(match write {
         Write::Insert(statement) => {
             let insert::InsertPlan { table: _, plan, context } = insert::plan(context, statement)?;

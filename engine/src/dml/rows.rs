@@ -15,7 +15,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use rustydb_storage::TableDef;
 
 use super::defaults::compile_over;
-use crate::constraints::{checks_of, generated_of};
+use crate::constraints::{checks_of, generated_of, shown_columns};
 use crate::error::sqlstate;
 use crate::sql::context::StatementContext;
 use crate::sql::types::{LENGTH_KEY, name_of};
@@ -62,13 +62,16 @@ impl RowCheck {
     }
 
     /// The same rows as the table wants them. `columns` are the table's columns in order, of any castable type; what
-    /// they hold in the places of generated columns does not matter.
+    /// they hold in the places of generated columns does not matter, and hidden ones may be missing.
     pub(crate) fn conform(&self, columns: &[ArrayRef], rows: usize) -> Result<RecordBatch> {
         let mut converted = Vec::with_capacity(columns.len());
-        for (index, (field, column)) in self.table.schema.fields().iter().zip(columns).enumerate() {
+        for (index, field) in self.table.schema.fields().iter().enumerate() {
             converted.push(match self.generated.iter().any(|(generated, _)| *generated == index) {
                 true => new_null_array(field.data_type(), rows),
-                false => self.fit(column, field, self.lengths[index])?,
+                false => {
+                    let column = columns.get(index).ok_or_else(|| Error::internal("rows lack a column"))?;
+                    self.fit(column, field, self.lengths[index])?
+                }
             });
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
@@ -84,7 +87,7 @@ impl RowCheck {
         let failing = self.table.schema.fields().iter().zip(&converted).position(forbidden);
         if let Some(index) = failing {
             let row = (0..rows).find(|row| converted[index].is_null(*row)).unwrap_or_default();
-            return Err(self.not_null(self.table.schema.field(index)).with_detail(failing_row(&converted, row)?));
+            return Err(self.not_null(self.table.schema.field(index)).with_detail(self.failing_row(&converted, row)?));
         }
         if !self.checks.is_empty() && rows > 0 {
             let base = lenient(converted.clone())?;
@@ -95,7 +98,7 @@ impl RowCheck {
                     let message =
                         format!("new row for table \"{}\" violates check constraint \"{name}\"", self.table.name);
                     return Err(
-                        Error::new(sqlstate::CHECK_VIOLATION, message).with_detail(failing_row(&converted, row)?)
+                        Error::new(sqlstate::CHECK_VIOLATION, message).with_detail(self.failing_row(&converted, row)?)
                     );
                 }
             }
@@ -109,6 +112,10 @@ impl RowCheck {
             Some(length) => limit_length(&column, length, field),
             None => Ok(column),
         }
+    }
+
+    fn failing_row(&self, columns: &[ArrayRef], row: usize) -> Result<String> {
+        failing_row(&columns[..shown_columns(&self.table)], row)
     }
 
     fn not_null(&self, field: &Field) -> Error {

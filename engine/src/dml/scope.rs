@@ -15,6 +15,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast;
 
+use crate::constraints::is_hidden;
 use crate::sql::check::check_queries;
 use crate::sql::context::StatementContext;
 use crate::sql::plan::planner;
@@ -49,6 +50,11 @@ impl RowScope {
     pub(crate) fn with(mut self, relation: &str, fields: &[Arc<Field>]) -> Self {
         for field in fields {
             self.push(Some(TableReference::bare(relation)), field.name(), field.data_type());
+            if is_hidden(field)
+                && let Some(column) = self.columns.last_mut()
+            {
+                column.hidden = true;
+            }
         }
         self
     }
@@ -68,7 +74,7 @@ impl RowScope {
     pub(crate) fn columns(&self, relation: Option<&str>) -> Vec<Expr> {
         let wanted = |column: &&ScopeColumn| match relation {
             None => !column.hidden,
-            Some(relation) => column.relation.as_ref().is_some_and(|own| own.table() == relation),
+            Some(relation) => !column.hidden && column.relation.as_ref().is_some_and(|own| own.table() == relation),
         };
         self.columns.iter().filter(wanted).map(ScopeColumn::reference).collect()
     }

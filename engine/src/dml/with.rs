@@ -79,7 +79,7 @@ pub(crate) fn describe_with(context: &StatementContext, with: WithStatement) -> 
 }
 
 /// The rows a step returned, as a table for the others.
-fn result_table(
+pub(super) fn result_table(
     name: &str,
     columns: &[String],
     schema: &SchemaRef,

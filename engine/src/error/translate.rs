@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Location, TokenizerError};
 
 use super::{Error, Position, nearest, sqlstate, wording};
+use crate::constraints::HIDDEN_PREFIX;
 
 impl From<DataFusionError> for Error {
     fn from(error: DataFusionError) -> Self {
@@ -174,6 +175,15 @@ fn from_arrow(error: &ArrowError) -> Error {
     }
 }
 
+/// What a unique index is about: of a hidden column, the expression it holds.
+fn shown_keys(columns: &[String]) -> String {
+    let shown = columns.iter().map(|column| match column.strip_prefix(HIDDEN_PREFIX) {
+        Some(rest) => rest.split_once(": ").map_or(rest, |(_, key)| key),
+        None => column,
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
 fn from_storage(error: &rustydb_storage::Error) -> Error {
     use rustydb_storage::Error as Storage;
     let message = error.to_string();
@@ -182,7 +192,7 @@ fn from_storage(error: &rustydb_storage::Error) -> Error {
             sqlstate::UNIQUE_VIOLATION,
             format!("duplicate key value violates unique constraint \"{constraint}\" of table \"{table}\""),
         )
-        .with_detail(format!("Key ({}) = ({}) already exists.", columns.join(", "), key.join(", "))),
+        .with_detail(format!("Key ({}) = ({}) already exists.", shown_keys(columns), key.join(", "))),
         Storage::NotNull { .. } => Error::new(sqlstate::NOT_NULL_VIOLATION, message),
         Storage::Conflict { .. } => Error::new(sqlstate::SERIALIZATION_FAILURE, message)
             .with_hint("Run the transaction again; nothing of it was kept."),

@@ -29,7 +29,9 @@ pub(super) fn of_planner(message: &str) -> Error {
 
 /// The sentences that say what is wrong precisely enough to be said in PostgreSQL's words.
 fn read_planner(message: &str) -> Option<(&'static str, String)> {
-    use sqlstate::{GROUPING, INVALID_COLUMN_REFERENCE, INVALID_PARAMETER_VALUE, SYNTAX, TYPE_MISMATCH};
+    use sqlstate::{
+        CARDINALITY_VIOLATION, GROUPING, INVALID_COLUMN_REFERENCE, INVALID_PARAMETER_VALUE, SYNTAX, TYPE_MISMATCH,
+    };
     if let Some(call) = between(message, "No function matches the given name and argument types '", "'.") {
         let (name, types) = call.split_once('(')?;
         let types = with_sql_types(types.strip_suffix(')').unwrap_or(types));
@@ -70,6 +72,12 @@ fn read_planner(message: &str) -> Option<(&'static str, String)> {
     }
     if message.starts_with("Aggregate functions are not allowed in the WHERE clause") {
         return Some((GROUPING, "aggregate functions are not allowed in WHERE".to_owned()));
+    }
+    if message.to_ascii_lowercase().contains("scalar subquery returned more than one row") {
+        return Some((
+            CARDINALITY_VIOLATION,
+            "more than one row returned by a subquery used as an expression".to_owned(),
+        ));
     }
     if message.starts_with("Aggregate function calls cannot be nested") {
         return Some((GROUPING, "aggregate function calls cannot be nested".to_owned()));

@@ -14,8 +14,10 @@ use rustydb_storage::{Isolation, ReadView, Store, Transaction};
 
 use super::routine::RoutineStatement;
 use super::settings::{Settings, unknown};
-use super::transaction::{Frame, Modes, Taken, TransactionState};
+use super::transaction::{Frame, Modes, Taken, TransactionState, no_transaction};
 use super::{Completion, Shared, StatementResult};
+use crate::constraints::shown_columns;
+use crate::ddl::temporary::TemporarySchema;
 use crate::dml::foreign_key::{self, DeferredChecks};
 use crate::dml::returning::{Changed, Returned};
 use crate::error::sqlstate;
@@ -24,6 +26,7 @@ use crate::prepared::Prepared;
 use crate::scan::{ColumnScanExec, ExecutionView};
 use crate::sql::context::{Environment, StatementContext};
 use crate::sql::maintenance_syntax::MaintenanceStatement;
+use crate::sql::named_syntax::NamedStatement;
 use crate::sql::names::shown;
 use crate::sql::parse::{Parsed, ParsedStatement, parse_expression, parse_statement, table_name};
 use crate::sql::plan::{
@@ -83,6 +86,11 @@ impl Statement<'_> {
             true => context.with_parameters(self.parameters.iter().map(Value::data_type)),
             false => context,
         }
+    }
+
+    /// The schema of the session's temporary relations.
+    pub(crate) fn temporary(&self) -> Option<&TemporarySchema> {
+        self.environment.temporary.as_deref()
     }
 
     /// Starts a query.
@@ -171,7 +179,9 @@ impl Shared {
         let deadline = Deadline::after(settings.statement_timeout);
         let environment = Environment {
             search_path: settings.search_path.clone(),
+            temporary: Some(Arc::clone(&self.temporary)),
             sequences: Arc::clone(&self.sequences),
+            identity: self.identity.clone(),
             routines: Arc::clone(self.database.routines()),
         };
         let deferred = Arc::clone(&self.deferred);
@@ -194,6 +204,9 @@ impl Shared {
             self.deferred.lock().clear();
         }
         let mut visible = self.visible.lock();
+        if matches!(transaction, TransactionState::Idle) {
+            visible.end_local(&self.defaults);
+        }
         visible.status = transaction.status();
         let modes = transaction.modes();
         if visible.settings.current_modes != modes {
@@ -205,7 +218,7 @@ impl Shared {
         };
     }
 
-    async fn dispatch(
+    pub(super) async fn dispatch(
         &self,
         transaction: &mut TransactionState,
         statement: &Statement<'_>,
@@ -269,11 +282,17 @@ impl Shared {
                 }
                 text_table(&[("name", names), ("setting", values), ("description", descriptions)]).map(rows)
             }
-            Routed::Set { name, value } => {
+            Routed::Named(named) => self.named(transaction, statement, named).await,
+            Routed::Set { name, value, local } => {
                 let value = match &value {
                     SettingValue::Default => None,
                     SettingValue::Text(text) => Some(text.as_str()),
                 };
+                if local {
+                    transaction.open().ok_or_else(|| no_transaction("SET LOCAL"))?;
+                    let before = statement.settings.get(&name).ok_or_else(|| unknown(&name))?;
+                    self.visible.lock().local.push((name.clone(), before));
+                }
                 self.set(&name, value)?;
                 done("SET")
             }
@@ -476,6 +495,7 @@ impl Shared {
     /// that takes long, or leaves work behind, is not for the threads that serve clients.
     pub(super) async fn commit_now(&self, mut transaction: Transaction, statement: &Statement<'_>) -> Result<()> {
         foreign_key::check_deferred(statement, &mut transaction).await?;
+        ddl::temporary::before_commit(statement, &mut transaction)?;
         self.deferred.lock().clear();
         let durability = statement.settings.durability();
         let commits_at_once = transaction.commits_at_once();
@@ -495,6 +515,9 @@ impl Shared {
         let prepared = async {
             let parsed = parse_statement(&sql)?;
             let routed = route(parsed.statement.clone())?;
+            if let Routed::Named(NamedStatement::Execute { name, .. }) = &routed {
+                return Ok(Prepared::of_columns(sql, parsed, self.named.lock().result_schema(name)?));
+            }
             if !routed.ends_failure() {
                 transaction.require_not_failed()?;
             }
@@ -605,7 +628,11 @@ pub(super) async fn apply(
         Write::DropRoutine(dropped) => ddl::routine::drop_routines(statement, transaction, dropped)?,
         Write::AlterTable(alter) => ddl::alter::alter_table(statement, transaction, *alter).await?,
         Write::CreateIndex(index) => ddl::index::create_index(statement, transaction, *index).await?,
-        Write::DropIndex { names, if_exists } => ddl::index::drop_indexes(statement, transaction, &names, if_exists)?,
+        Write::DropIndex { names, if_exists, cascade } => {
+            ddl::index::drop_indexes(statement, transaction, &names, if_exists, cascade).await?
+        }
+        Write::Relocate(relocate) => ddl::relocate::relocate(statement, transaction, *relocate)?,
+        Write::Comment(comment) => ddl::comment::comment(statement, transaction, *comment)?,
         Write::Drop(drop) => ddl::drop::drop_relations(statement, transaction, drop)?,
         Write::Truncate(truncate) => ddl::truncate::truncate(statement, transaction, truncate)?,
         Write::SetConstraints { names, deferred } => {
@@ -639,6 +666,8 @@ pub(crate) fn write_name(write: &Write) -> &'static str {
         Write::CreateRoutine(_) => "CREATE FUNCTION",
         Write::DropRoutine(_) => "DROP FUNCTION",
         Write::AlterTable(_) => "ALTER TABLE",
+        Write::Relocate(_) => "ALTER",
+        Write::Comment(_) => "COMMENT",
         Write::CreateIndex(_) => "CREATE INDEX",
         Write::DropIndex { .. } => "DROP INDEX",
         Write::Drop(drop) => drop.kind.tag(),
@@ -698,7 +727,8 @@ fn rows(batch: RecordBatch) -> StatementResult {
 fn describe_table(context: &StatementContext, name: &ObjectName) -> Result<RecordBatch> {
     let (schema, name) = table_name(name)?;
     let table = context.table(schema.as_deref(), &name)?;
-    describe_columns_with(&table.schema, |index| table.primary_key.contains(&index))
+    let shown: Vec<usize> = (0..shown_columns(table)).collect();
+    describe_columns_with(&Arc::new(table.schema.project(&shown)?), |index| table.primary_key.contains(&index))
 }
 
 fn describe_columns(schema: &SchemaRef) -> Result<RecordBatch> {

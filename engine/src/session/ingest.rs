@@ -163,6 +163,7 @@ async fn change_for_each(
     if let Write::Insert(insert) = &write
         && insert.on_conflict.is_none()
         && insert.with.is_none()
+        && insert.overriding.is_none()
         && let Some(numbers) = plain_parameters(insert)
     {
         return insert_batch(statement, transaction, insert, &numbers, parameters).await;

@@ -28,6 +28,7 @@ use rustydb_storage::{LockMode, LockWait, ROW_ID_COLUMN, RowLock, TableDef, Tran
 use super::execute::{RERUNS_MAX, Statement};
 use super::transaction::{TransactionState, no_transaction};
 use super::{Completion, Shared};
+use crate::dml::locked::read_first_of_query;
 use crate::error::sqlstate;
 use crate::sql::check::check_queries;
 use crate::sql::context::{ROWS_SCHEMA, StatementContext};
@@ -132,13 +133,15 @@ impl Shared {
     }
 }
 
-pub(super) async fn lock_and_read(
+/// Runs a query and locks its rows; first those of its subqueries that want it.
+pub(crate) async fn lock_and_read(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
     query: &LockingQuery,
 ) -> Result<RecordBatch> {
-    let context = statement.context(transaction.view()).with_rows();
     let mut query = query.clone();
+    let locked = read_first_of_query(statement, transaction, &mut query.query).await?;
+    let context = statement.context(transaction.view()).with_rows().with_named(locked);
     check_queries(&mut query.query)?;
     let skips = query.clauses.iter().any(|clause| clause.busy == Busy::Skip);
     let window = match skips {
@@ -263,6 +266,9 @@ fn take_window(query: &mut Query, parameters: &[Value]) -> Result<Window> {
 /// Plans the query with the keys of the rows to be locked as further columns.
 fn plan(context: &StatementContext, query: LockingQuery) -> Result<(LogicalPlan, Vec<Target>)> {
     let LockingQuery { mut query, clauses } = query;
+    if clauses.is_empty() {
+        return Ok((plan_query(context, *query)?, Vec::new()));
+    }
     let own_names: Vec<String> =
         query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| fold(&cte.alias.name)).collect();
     let SetExpr::Select(select) = query.body.as_mut() else {

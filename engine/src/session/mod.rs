@@ -8,6 +8,7 @@ mod execute;
 mod idle;
 mod ingest;
 mod locking;
+mod named;
 mod routine;
 mod row;
 mod settings;
@@ -26,11 +27,14 @@ use rustydb_storage::Catalog;
 
 use execute::Text;
 pub(crate) use execute::{Statement, describe_schema, note_reads, text_table, write_name};
+pub(crate) use locking::lock_and_read;
+use named::NamedStatements;
 pub(crate) use routine::{Changing, describe_call};
 use settings::Settings;
 use transaction::TransactionState;
 pub use transaction::TransactionStatus;
 
+use crate::ddl::temporary::{self, TemporarySchema};
 use crate::dml::foreign_key::DeferredChecks;
 use crate::opaque::Opaque;
 use crate::prepared::Prepared;
@@ -66,6 +70,16 @@ pub(crate) struct Shared {
     deferred: Arc<Mutex<DeferredChecks>>,
     /// What routines have said and nobody has read.
     notices: Mutex<VecDeque<Notice>>,
+    /// Where its temporary tables, views and sequences are.
+    temporary: Arc<TemporarySchema>,
+    /// What PREPARE has made.
+    named: Mutex<NamedStatements>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        temporary::drop_behind(&self.database, &self.temporary);
+    }
 }
 
 #[derive(Debug)]
@@ -74,6 +88,19 @@ struct Visible {
     /// The tables as the open transaction sees them.
     catalog: Option<Arc<Catalog>>,
     settings: Arc<Settings>,
+    /// What SET LOCAL has changed, and what it was before: the oldest first.
+    local: Vec<(String, String)>,
+}
+
+impl Visible {
+    /// At the end of a transaction: settings that were changed for it only are what they were.
+    fn end_local(&mut self, defaults: &Settings) {
+        for (name, value) in std::mem::take(&mut self.local).into_iter().rev() {
+            if let Err(error) = Arc::make_mut(&mut self.settings).set(&name, Some(&value), defaults) {
+                tracing::warn!(name, error = error.message(), "a setting did not go back");
+            }
+        }
+    }
 }
 
 /// The outcome of a statement.
@@ -136,7 +163,12 @@ pub enum IngestMode {
 impl Session {
     pub(crate) fn new(database: Database, identity: Option<Identity>) -> Self {
         let defaults = Settings::new(database.default_config().clone(), database.statement_timeout());
-        let visible = Visible { status: TransactionStatus::Idle, catalog: None, settings: Arc::new(defaults.clone()) };
+        let visible = Visible {
+            status: TransactionStatus::Idle,
+            catalog: None,
+            settings: Arc::new(defaults.clone()),
+            local: Vec::new(),
+        };
         let shared = Shared {
             database,
             identity,
@@ -147,6 +179,8 @@ impl Session {
             sequences: Arc::default(),
             deferred: Arc::default(),
             notices: Mutex::default(),
+            temporary: Arc::default(),
+            named: Mutex::default(),
         };
         Session { shared: Opaque::new(shared) }
     }

@@ -12,6 +12,7 @@
 //! | `CAST(numeric AS int)` | `CAST(CAST(numeric AS numeric(38,0)) AS int)` |
 //! | `CAST(float AS int)` | `CAST(round(float) AS int)` |
 //! | `CAST(x AS varchar(n))` | `left(CAST(x AS varchar), n)` |
+//! | `CAST('2024-01-01 10:00' AS timestamp)` | `CAST('2024-01-01 10:00:00' AS timestamp)` |
 //!
 //! A chain is one call because the planner asks for the type and the name of each node again and again: the type of a
 //! function's call takes those of its arguments and its whole name, so that a tree of n calls above each other takes time
@@ -40,6 +41,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr_common::datum::apply;
 
+use super::literals::with_seconds;
 use super::types::LENGTH_KEY;
 
 /// The rule.
@@ -91,6 +93,16 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
             let length = cast_length(&field)?;
             let cast = Expr::TryCast(TryCast::new(expr, field.data_type().clone()));
             Ok(Transformed::yes(left().call(vec![cast, lit(length)])))
+        }
+        Expr::Cast(Cast { expr, field }) if matches!(field.data_type(), DataType::Timestamp(..)) => {
+            let text = match expr.as_ref() {
+                Expr::Literal(value, _) => value.try_as_str().flatten().and_then(with_seconds),
+                _ => None,
+            };
+            match text {
+                Some(text) => Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(lit(text)), field }))),
+                None => Ok(Transformed::no(Expr::Cast(Cast { expr, field }))),
+            }
         }
         Expr::Cast(Cast { expr, field }) if field.data_type().is_integer() => {
             let rounded = match expr.get_type(schema)? {

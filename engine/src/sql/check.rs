@@ -7,15 +7,18 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Cte, Expr, Fetch, GroupByExpr, Ident, LimitClause, Query, Select, SelectFlavor, SelectItem, SetExpr, Spanned,
-    Statement, TableAlias, TableFactor, TableFunctionArgs, Visit, VisitMut, VisitorMut, With,
+    BinaryOperator, Cte, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
+    LimitClause, Query, Select, SelectFlavor, SelectItem, SetExpr, Spanned, Statement, TableAlias, TableAliasColumnDef,
+    TableFactor, TableFunctionArgs, Visit, VisitMut, Visitor, VisitorMut, With,
 };
-use datafusion::sql::sqlparser::ast::{LockType, Value, ValueWithSpan};
+use datafusion::sql::sqlparser::ast::{LockType, ObjectNamePart, Value, ValueWithSpan};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use super::literals::spell_out;
 use super::names::{output_name, unique_name};
 use super::parse::{fold, place};
 use super::size::check_size;
+use crate::dml::syntax::{call, cast};
 use crate::{Error, Result};
 
 /// Checks every query inside `node` and rewrites what has an equal form that DataFusion knows.
@@ -43,7 +46,14 @@ impl VisitorMut for QueryCheck {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         name_select_list(select);
+        name_function_columns(select);
         flow(check_select(select))
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        call_session_words(expr);
+        spell_out(expr);
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
@@ -105,7 +115,118 @@ fn check_query(query: &mut Query) -> Result<()> {
         SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
             Err(Error::unsupported("a statement that changes data inside a query"))
         }
-        SetExpr::Table(_) => Err(Error::unsupported("TABLE as a query").with_hint("Write SELECT * FROM …")),
+        SetExpr::Table(_) => Err(Error::unsupported("TABLE as a query here").with_hint("Write SELECT * FROM …")),
+    }
+}
+
+/// A function in FROM that gives one column names it like its alias: `FROM generate_series(1, 3) AS n`. DataFusion calls
+/// it `value`; the alias is given to it where the query speaks of it.
+fn name_function_columns(select: &mut Select) {
+    let mut names = Vec::new();
+    for factor in select
+        .from
+        .iter()
+        .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)))
+    {
+        if let Some(alias) = function_alias(factor) {
+            names.push(fold(alias));
+        }
+    }
+    if names.is_empty() {
+        return;
+    }
+    struct Finder<'a> {
+        names: &'a [String],
+        used: Vec<String>,
+    }
+    impl Visitor for Finder<'_> {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            if let Expr::Identifier(ident) = expr
+                && self.names.contains(&fold(ident))
+            {
+                self.used.push(fold(ident));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut finder = Finder { names: &names, used: Vec::new() };
+    let _ = Visit::visit(&*select, &mut finder);
+    let used = finder.used;
+    for from in &mut select.from {
+        for factor in std::iter::once(&mut from.relation).chain(from.joins.iter_mut().map(|join| &mut join.relation)) {
+            if function_alias(factor).is_some_and(|alias| used.contains(&fold(alias)))
+                && let TableFactor::Table { alias: Some(alias), .. } | TableFactor::Function { alias: Some(alias), .. } =
+                    factor
+            {
+                alias.columns = vec![TableAliasColumnDef { name: alias.name.clone(), data_type: None }];
+            }
+        }
+    }
+}
+
+/// The alias of a function in FROM that names no columns.
+fn function_alias(factor: &TableFactor) -> Option<&Ident> {
+    match factor {
+        TableFactor::Table { alias: Some(alias), args: Some(_), .. }
+        | TableFactor::Function { alias: Some(alias), .. }
+            if alias.columns.is_empty() =>
+        {
+            Some(&alias.name)
+        }
+        _ => None,
+    }
+}
+
+/// `mod(a, b)` is `a % b`.
+fn as_modulo(function: &Function) -> Option<Expr> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let [ObjectNamePart::Identifier(ident)] = function.name.0.as_slice() else { return None };
+    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(left)), FunctionArg::Unnamed(FunctionArgExpr::Expr(right))] =
+        list.args.as_slice()
+    else {
+        return None;
+    };
+    let nested = |expr: &Expr| Box::new(Expr::Nested(Box::new(expr.clone())));
+    (fold(ident) == "mod").then(|| {
+        let modulo = Expr::BinaryOp { left: nested(left), op: BinaryOperator::Modulo, right: nested(right) };
+        Expr::Nested(Box::new(modulo))
+    })
+}
+
+/// Words that are functions without parentheses.
+const SESSION_WORDS: [&str; 6] =
+    ["current_user", "session_user", "current_role", "current_catalog", "localtimestamp", "localtime"];
+
+fn call_session_words(expr: &mut Expr) {
+    let word = match expr {
+        Expr::Identifier(ident) => Some(ident.clone()),
+        // The parser knows some of these words as functions without arguments.
+        Expr::Function(function) if matches!(function.args, FunctionArguments::None) => {
+            match function.name.0.as_slice() {
+                [ObjectNamePart::Identifier(ident)] => Some(ident.clone()),
+                _ => None,
+            }
+        }
+        Expr::Function(function) => {
+            if let Some(modulo) = as_modulo(function) {
+                *expr = modulo;
+            }
+            return;
+        }
+        _ => None,
+    };
+    if let Some(ident) = word
+        && ident.quote_style.is_none()
+        && let Some(word) = SESSION_WORDS.iter().find(|word| ident.value.eq_ignore_ascii_case(word))
+    {
+        *expr = match *word {
+            "localtimestamp" | "localtime" => {
+                let data_type = if *word == "localtime" { "time" } else { "timestamp" };
+                cast(call("now", ident.span), data_type).unwrap_or_else(|_| call(word, ident.span))
+            }
+            word => call(word, ident.span),
+        };
     }
 }
 

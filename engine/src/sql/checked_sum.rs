@@ -1,13 +1,19 @@
 //! `sum` of integers that fails when the total does not fit, instead of wrapping around as DataFusion's does.
 //!
 //! Totals are kept in 128 bits, also between the stages of an aggregation, so that only the result must fit 64: no order
-//! of the rows makes a sum fail that another order would not. All other types are DataFusion's business.
+//! of the rows makes a sum fail that another order would not. Unsigned integers are summed alike, and so are different
+//! values (`sum(DISTINCT …)`), which are kept until the end. All other types are DataFusion's business.
 
+use std::collections::HashSet;
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array, Int64Builder};
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, PrimitiveArray, PrimitiveBuilder,
+};
 use arrow::compute::{cast, nullif};
-use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Int64Type};
+use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Int64Type, UInt64Type};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
@@ -29,6 +35,9 @@ pub(crate) fn checked(functions: impl IntoIterator<Item = Arc<AggregateUDF>>) ->
         .into_iter()
         .map(|function| match function.name() {
             "sum" => Arc::new(AggregateUDF::from(CheckedSum { inner: function })),
+            // PostgreSQL's other names of them.
+            "bool_and" => Arc::new(function.as_ref().clone().with_aliases(["every"])),
+            "var" => Arc::new(function.as_ref().clone().with_aliases(["variance"])),
             _ => function,
         })
         .collect()
@@ -39,8 +48,32 @@ struct CheckedSum {
     inner: Arc<AggregateUDF>,
 }
 
-fn is_ours(data_type: &DataType, distinct: bool) -> bool {
-    *data_type == DataType::Int64 && !distinct
+/// The integers whose sums are ours.
+trait Summand:
+    Send + Sync + ArrowPrimitiveType<Native: Into<i128> + TryFrom<i128> + std::hash::Hash + Eq> + fmt::Debug
+{
+    /// What the type is called in messages.
+    const NAME: &'static str;
+    /// A value of this type.
+    fn scalar(value: Option<Self::Native>) -> ScalarValue;
+}
+
+impl Summand for Int64Type {
+    const NAME: &'static str = "bigint";
+    fn scalar(value: Option<i64>) -> ScalarValue {
+        ScalarValue::Int64(value)
+    }
+}
+
+impl Summand for UInt64Type {
+    const NAME: &'static str = "uint64";
+    fn scalar(value: Option<u64>) -> ScalarValue {
+        ScalarValue::UInt64(value)
+    }
+}
+
+fn is_ours(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Int64 | DataType::UInt64)
 }
 
 impl AggregateUDFImpl for CheckedSum {
@@ -57,34 +90,43 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn state_fields(&self, arguments: StateFieldsArgs) -> DataFusionResult<Vec<FieldRef>> {
-        match is_ours(arguments.return_field.data_type(), arguments.is_distinct) {
+        match is_ours(arguments.return_field.data_type()) && !arguments.is_distinct {
             true => Ok(vec![Arc::new(Field::new(format!("{}[sum]", arguments.name), STATE_TYPE, true))]),
             false => self.inner.inner().state_fields(arguments),
         }
     }
 
     fn accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
-        match is_ours(arguments.return_field.data_type(), arguments.is_distinct) {
-            true => Ok(Box::new(Total::default())),
-            false => self.inner.inner().accumulator(arguments),
+        match (arguments.return_field.data_type(), arguments.is_distinct) {
+            (DataType::Int64, false) => Ok(Box::new(Total::<Int64Type>::default())),
+            (DataType::UInt64, false) => Ok(Box::new(Total::<UInt64Type>::default())),
+            (DataType::Int64, true) => Ok(Box::new(DistinctTotal::<Int64Type>::default())),
+            (DataType::UInt64, true) => Ok(Box::new(DistinctTotal::<UInt64Type>::default())),
+            _ => self.inner.inner().accumulator(arguments),
         }
     }
 
     fn create_sliding_accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
-        match is_ours(arguments.return_field.data_type(), arguments.is_distinct) {
-            true => Ok(Box::new(Total::default())),
-            false => self.inner.inner().create_sliding_accumulator(arguments),
+        match (arguments.return_field.data_type(), arguments.is_distinct) {
+            (DataType::Int64, false) => Ok(Box::new(Total::<Int64Type>::default())),
+            (DataType::UInt64, false) => Ok(Box::new(Total::<UInt64Type>::default())),
+            (DataType::Int64 | DataType::UInt64, true) => {
+                Err(Error::unsupported("sum(DISTINCT …) over a window that slides").into())
+            }
+            _ => self.inner.inner().create_sliding_accumulator(arguments),
         }
     }
 
     fn groups_accumulator_supported(&self, arguments: AccumulatorArgs) -> bool {
-        self.inner.inner().groups_accumulator_supported(arguments)
+        let ours = is_ours(arguments.return_field.data_type());
+        if ours { !arguments.is_distinct } else { self.inner.inner().groups_accumulator_supported(arguments) }
     }
 
     fn create_groups_accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn GroupsAccumulator>> {
-        match is_ours(arguments.return_field.data_type(), arguments.is_distinct) {
-            true => Ok(Box::new(Totals::default())),
-            false => self.inner.inner().create_groups_accumulator(arguments),
+        match (arguments.return_field.data_type(), arguments.is_distinct) {
+            (DataType::Int64, false) => Ok(Box::new(Totals::<Int64Type>::default())),
+            (DataType::UInt64, false) => Ok(Box::new(Totals::<UInt64Type>::default())),
+            _ => self.inner.inner().create_groups_accumulator(arguments),
         }
     }
 
@@ -105,9 +147,9 @@ impl AggregateUDFImpl for CheckedSum {
     }
 }
 
-fn as_bigint(total: i128) -> DataFusionResult<i64> {
-    i64::try_from(total).map_err(|_| {
-        Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, "bigint out of range")
+fn narrowed<T: Summand>(total: i128) -> DataFusionResult<T::Native> {
+    T::Native::try_from(total).map_err(|_| {
+        Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, format!("{} out of range", T::NAME))
             .with_detail(format!("The sum is {total}."))
             .with_hint("Sum a numeric: sum(CAST(… AS numeric(38, 0))).")
             .into()
@@ -115,31 +157,38 @@ fn as_bigint(total: i128) -> DataFusionResult<i64> {
 }
 
 /// The sum of one group; values can be taken out again, for window frames that slide.
-#[derive(Debug, Default)]
-struct Total {
+#[derive(Debug)]
+struct Total<T> {
     sum: i128,
     values: u64,
+    summand: PhantomData<T>,
 }
 
-fn sum_of(values: &Int64Array) -> (i128, u64) {
+impl<T> Default for Total<T> {
+    fn default() -> Self {
+        Total { sum: 0, values: 0, summand: PhantomData }
+    }
+}
+
+fn sum_of<T: Summand>(values: &PrimitiveArray<T>) -> (i128, u64) {
     let count = (values.len() - values.null_count()) as u64;
     let sum = match values.null_count() {
-        0 => values.values().iter().map(|value| i128::from(*value)).sum(),
-        _ => values.iter().flatten().map(i128::from).sum(),
+        0 => values.values().iter().map(|value| (*value).into()).sum(),
+        _ => values.iter().flatten().map(Into::<i128>::into).sum(),
     };
     (sum, count)
 }
 
-impl Accumulator for Total {
+impl<T: Summand> Accumulator for Total<T> {
     fn update_batch(&mut self, values: &[ArrayRef]) -> DataFusionResult<()> {
-        let (sum, count) = sum_of(values[0].as_primitive::<Int64Type>());
+        let (sum, count) = sum_of(values[0].as_primitive::<T>());
         self.sum += sum;
         self.values += count;
         Ok(())
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> DataFusionResult<()> {
-        let (sum, count) = sum_of(values[0].as_primitive::<Int64Type>());
+        let (sum, count) = sum_of(values[0].as_primitive::<T>());
         self.sum -= sum;
         self.values -= count;
         Ok(())
@@ -162,8 +211,8 @@ impl Accumulator for Total {
 
     fn evaluate(&mut self) -> DataFusionResult<ScalarValue> {
         match self.values {
-            0 => Ok(ScalarValue::Int64(None)),
-            _ => Ok(ScalarValue::Int64(Some(as_bigint(self.sum)?))),
+            0 => Ok(T::scalar(None)),
+            _ => Ok(T::scalar(Some(narrowed::<T>(self.sum)?))),
         }
     }
 
@@ -172,15 +221,66 @@ impl Accumulator for Total {
     }
 }
 
+/// The sum of the different values of one group.
+#[derive(Debug)]
+struct DistinctTotal<T: Summand> {
+    values: HashSet<T::Native>,
+}
+
+impl<T: Summand> Default for DistinctTotal<T> {
+    fn default() -> Self {
+        DistinctTotal { values: HashSet::new() }
+    }
+}
+
+impl<T: Summand> Accumulator for DistinctTotal<T> {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> DataFusionResult<()> {
+        self.values.extend(values[0].as_primitive::<T>().iter().flatten());
+        Ok(())
+    }
+
+    /// Each state is a list of values.
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> DataFusionResult<()> {
+        for values in states[0].as_list::<i32>().iter().flatten() {
+            self.update_batch(&[values])?;
+        }
+        Ok(())
+    }
+
+    fn state(&mut self) -> DataFusionResult<Vec<ScalarValue>> {
+        let values: Vec<ScalarValue> = self.values.iter().map(|value| T::scalar(Some(*value))).collect();
+        Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(&values, &T::DATA_TYPE))])
+    }
+
+    fn evaluate(&mut self) -> DataFusionResult<ScalarValue> {
+        if self.values.is_empty() {
+            return Ok(T::scalar(None));
+        }
+        let total = self.values.iter().map(|value| Into::<i128>::into(*value)).sum();
+        Ok(T::scalar(Some(narrowed::<T>(total)?)))
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.values.capacity() * size_of::<T::Native>()
+    }
+}
+
 /// The sums of many groups.
-#[derive(Debug, Default)]
-struct Totals {
+#[derive(Debug)]
+struct Totals<T> {
     sums: Vec<i128>,
     /// Whether the group has had a value.
     seen: Vec<bool>,
+    summand: PhantomData<T>,
 }
 
-impl Totals {
+impl<T> Default for Totals<T> {
+    fn default() -> Self {
+        Totals { sums: Vec::new(), seen: Vec::new(), summand: PhantomData }
+    }
+}
+
+impl<T: Summand> Totals<T> {
     fn grow(&mut self, groups: usize) {
         self.sums.resize(groups, 0);
         self.seen.resize(groups, false);
@@ -196,7 +296,7 @@ impl Totals {
     }
 }
 
-impl GroupsAccumulator for Totals {
+impl<T: Summand> GroupsAccumulator for Totals<T> {
     fn update_batch(
         &mut self,
         values: &[ArrayRef],
@@ -205,17 +305,17 @@ impl GroupsAccumulator for Totals {
         total_groups: usize,
     ) -> DataFusionResult<()> {
         self.grow(total_groups);
-        let values = values[0].as_primitive::<Int64Type>();
+        let values = values[0].as_primitive::<T>();
         if filter.is_none() && values.null_count() == 0 {
             for (group, value) in groups.iter().zip(values.values()) {
-                self.add(*group, i128::from(*value));
+                self.add(*group, (*value).into());
             }
             return Ok(());
         }
         for (row, group) in groups.iter().enumerate() {
             let wanted = filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
             if wanted && values.is_valid(row) {
-                self.add(*group, i128::from(values.value(row)));
+                self.add(*group, values.value(row).into());
             }
         }
         Ok(())
@@ -234,9 +334,9 @@ impl GroupsAccumulator for Totals {
 
     fn evaluate(&mut self, emit: EmitTo) -> DataFusionResult<ArrayRef> {
         let (sums, seen) = self.take(emit);
-        let mut totals = Int64Builder::with_capacity(sums.len());
+        let mut totals = PrimitiveBuilder::<T>::with_capacity(sums.len());
         for (sum, seen) in sums.into_iter().zip(seen) {
-            totals.append_option(if seen { Some(as_bigint(sum)?) } else { None });
+            totals.append_option(if seen { Some(narrowed::<T>(sum)?) } else { None });
         }
         Ok(Arc::new(totals.finish()))
     }

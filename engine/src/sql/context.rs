@@ -43,6 +43,8 @@ use super::plan_cache::Lease;
 use super::types::CastTypes;
 use crate::catalog::information_schema::{self, INFORMATION_SCHEMA, VirtualTable};
 use crate::catalog::provider::ColumnTable;
+use crate::ddl::comment;
+use crate::ddl::temporary::{self, TemporarySchema};
 use crate::ddl::view::ViewDefinition;
 use crate::error::{nearest, sqlstate};
 use crate::interrupt;
@@ -51,7 +53,7 @@ use crate::routine::function::{self, RunningPlan};
 use crate::routine::registry::Routines;
 use crate::scan::ExecutionView;
 use crate::sequences::{self, SequenceScope, SessionSequences};
-use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Result};
+use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Identity, Result, functions};
 
 /// The schema under which a statement that changes rows sees its own target, hidden key column included. No table of a
 /// user can be in it, and outside such a statement it is empty.
@@ -86,8 +88,36 @@ pub(crate) struct StatementContext {
 pub(crate) struct Environment {
     /// The schemas that names without one are looked for in.
     pub(crate) search_path: Arc<[String]>,
+    /// The schema of the session's temporary relations; `None` where they are not in sight, as in a permanent view.
+    pub(crate) temporary: Option<Arc<TemporarySchema>>,
     pub(crate) sequences: Arc<SessionSequences>,
     pub(crate) routines: Arc<Routines>,
+    /// Who is logged in; nobody where no one has to.
+    pub(crate) identity: Option<Identity>,
+}
+
+impl Environment {
+    /// The name of the user, or where there are none that of the database.
+    pub(crate) fn user(&self) -> &str {
+        self.identity.as_ref().map_or(CATALOG_NAME, Identity::name)
+    }
+
+    fn used_temporary(&self) -> Option<&str> {
+        self.temporary.as_ref().filter(|own| own.is_used()).map(|own| own.name())
+    }
+
+    /// The schemas a name may be in, in the order in which it is looked for.
+    pub(crate) fn schemas<'a>(&'a self, schema: Option<&'a str>) -> impl Iterator<Item = &'a str> {
+        let own = self.used_temporary();
+        let (path, first) = match schema {
+            None => (self.search_path.as_ref(), own),
+            Some(temporary::ALIAS) => (&[][..], own),
+            // Nobody names what is in the temporary schema of another session.
+            Some(name) if temporary::is_temporary(name) && own != Some(name) => (&[][..], None),
+            Some(name) => (&[][..], Some(name)),
+        };
+        first.into_iter().chain(path.iter().map(String::as_str))
+    }
 }
 
 /// A view inside a view inside a view …; more than anybody means.
@@ -103,7 +133,10 @@ impl StatementContext {
         environment: Environment,
     ) -> Self {
         let execution_view = Arc::new(ExecutionView::new(view.clone(), store.clone()));
-        let config = config.clone().with_extension(execution_view).with_extension(Arc::<RunningPlan>::default());
+        let mut config = config.clone().with_extension(execution_view).with_extension(Arc::<RunningPlan>::default());
+        if let Some(own) = &environment.temporary {
+            config = config.with_extension(Arc::clone(own));
+        }
         let mut properties = ExecutionProps::new().with_query_execution_start_time(started);
         properties.config_options = Some(Arc::clone(config.options()));
         StatementContext {
@@ -193,25 +226,28 @@ impl StatementContext {
 
     /// The table a statement names, or an error that suggests what was meant.
     pub(crate) fn table(&self, schema: Option<&str>, name: &str) -> Result<&Arc<TableDef>> {
-        if let Some(table) = self.schemas(schema).find_map(|schema| self.view.catalog().find(schema, name)) {
-            return Ok(table);
-        }
-        for (kind, what) in [(ObjectKind::View, "view"), (ObjectKind::Sequence, "sequence")] {
-            if self.object(kind, schema, name).is_some() {
-                let message = format!("\"{name}\" is a {what}, not a table");
-                return Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, message));
+        for in_schema in self.schemas(schema) {
+            if let Some(table) = self.view.catalog().find(in_schema, name) {
+                return Ok(table);
+            }
+            for (kind, what) in [(ObjectKind::View, "view"), (ObjectKind::Sequence, "sequence")] {
+                if self.view.catalog().find_object(kind, in_schema, name).is_some() {
+                    let message = format!("\"{name}\" is a {what}, not a table");
+                    return Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, message));
+                }
             }
         }
         Err(self.no_such_table(schema.unwrap_or(DEFAULT_SCHEMA), name))
     }
 
-    /// The schemas a name may be in.
-    fn schemas<'a>(&'a self, schema: Option<&'a str>) -> impl Iterator<Item = &'a str> {
-        let path = match schema {
-            Some(_) => &[],
-            None => self.environment.search_path.as_ref(),
-        };
-        schema.into_iter().chain(path.iter().map(String::as_str))
+    /// The schemas a name may be in, in the order in which it is looked for.
+    pub(crate) fn schemas<'a>(&'a self, schema: Option<&'a str>) -> impl Iterator<Item = &'a str> {
+        self.environment.schemas(schema)
+    }
+
+    /// The schema of the session's temporary relations, if there may be any in sight.
+    pub(crate) fn temporary(&self) -> Option<&str> {
+        self.environment.used_temporary()
     }
 
     /// A view or sequence by the name a statement gives it.
@@ -219,8 +255,23 @@ impl StatementContext {
         self.schemas(schema).find_map(|schema| self.view.catalog().find_object(kind, schema, name))
     }
 
-    /// The schema that a new relation goes into: as named, or the first there is in the search path.
-    pub(crate) fn schema_for_new(&self, schema: Option<String>) -> Result<String> {
+    /// The schema that a new relation goes into: as named, or the first there is in the search path; of a temporary one,
+    /// the session's own.
+    pub(crate) fn schema_for_new(&self, schema: Option<String>, temporary: bool) -> Result<String> {
+        let names_own = |name: &str| {
+            name == temporary::ALIAS || self.environment.temporary.as_ref().is_some_and(|own| own.name() == name)
+        };
+        let in_own = schema.as_deref().is_some_and(names_own);
+        if temporary && !in_own && schema.is_some() {
+            let message = "cannot create temporary relation in non-temporary schema";
+            return Err(Error::new(sqlstate::INVALID_TABLE_DEFINITION, message));
+        }
+        if temporary || in_own {
+            let own = self.environment.temporary.as_ref();
+            let own = own.ok_or_else(|| Error::unsupported("a temporary relation here"))?;
+            own.use_it();
+            return Ok(own.name().to_owned());
+        }
         let exists = |name: &str| {
             name == DEFAULT_SCHEMA || self.view.catalog().find_object(ObjectKind::Schema, "", name).is_some()
         };
@@ -263,6 +314,9 @@ impl StatementContext {
         inner.named.clear();
         inner.depth += 1;
         inner.environment.search_path = definition.search_path.clone().into();
+        if !temporary::is_temporary(&view.schema_name) {
+            inner.environment.temporary = None;
+        }
         Ok(Arc::new(ViewTable::new(definition.plan(&inner)?, None)))
     }
 
@@ -305,7 +359,8 @@ impl StatementContext {
         if let Some(near) = nearest(name, in_schema.chain(virtual_tables.iter().copied())) {
             return error.with_hint(format!("Did you mean \"{near}\"?"));
         }
-        match catalog.tables().find(|table| table.name == name) {
+        let elsewhere = |table: &&Arc<TableDef>| table.name == name && !temporary::is_temporary(&table.schema_name);
+        match catalog.tables().find(elsewhere) {
             Some(elsewhere) => error.with_hint(format!("There is a table \"{}.{name}\".", elsewhere.schema_name)),
             None => error.with_hint("SHOW TABLES lists the tables."),
         }
@@ -335,11 +390,16 @@ impl StatementContext {
         {
             return Ok(Arc::new(ColumnTable::with_hidden_columns(table, &self.view)?));
         }
-        let table = self.schemas(reference.schema()).find_map(|schema| self.view.catalog().find(schema, name));
-        if table.is_none()
-            && let Some(view) = self.object(ObjectKind::View, reference.schema(), name)
-        {
-            return self.view_provider(view);
+        let catalog = self.view.catalog();
+        let mut table = None;
+        for schema in self.schemas(reference.schema()) {
+            table = catalog.find(schema, name);
+            if table.is_some() {
+                break;
+            }
+            if let Some(view) = catalog.find_object(ObjectKind::View, schema, name) {
+                return self.view_provider(view);
+            }
         }
         match table {
             Some(table) => {
@@ -404,10 +464,19 @@ impl ContextProvider for StatementContext {
         let scope = || SequenceScope {
             store: self.store.clone(),
             catalog: Arc::clone(self.view.catalog()),
-            session: Arc::clone(&self.environment.sequences),
-            search_path: Arc::clone(&self.environment.search_path),
+            environment: self.environment.clone(),
         };
         if let Some(function) = sequences::function(name, scope) {
+            return Some(function);
+        }
+        if let Some(function) = functions::session::function(name, &self.environment) {
+            return Some(function);
+        }
+        let scope = || comment::CommentScope {
+            catalog: Arc::clone(self.view.catalog()),
+            environment: self.environment.clone(),
+        };
+        if let Some(function) = comment::function(name, scope) {
             return Some(function);
         }
         let Some(function) = self.shared.scalar_functions().get(name) else {

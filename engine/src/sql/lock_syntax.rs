@@ -6,7 +6,11 @@
 //! What sqlparser does not know is rewritten before it sees it, token by token: the strength becomes the first part of
 //! the name after OF, marked by a character that no name has, and a list becomes several clauses.
 
-use datafusion::sql::sqlparser::ast::{LockClause, LockTableMode, LockType, NonBlock, ObjectNamePart, Query};
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    LockClause, LockTableMode, LockType, NonBlock, ObjectNamePart, Query, Visit, Visitor,
+};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 use rustydb_storage::{LockMode, RowLock};
@@ -24,9 +28,25 @@ const SHARE: &str = "\0SHARE";
 /// A query whose rows are to be locked.
 #[derive(Debug, Clone)]
 pub(crate) struct LockingQuery {
-    /// Without its lock clauses.
+    /// Without its lock clauses; those of subqueries are still there.
     pub(crate) query: Box<Query>,
+    /// Its own; none if only subqueries of it lock rows.
     pub(crate) clauses: Vec<RowLockClause>,
+}
+
+/// Whether a query or a subquery of it has a lock clause.
+pub(crate) fn locks_rows(query: &Query) -> bool {
+    struct Finder;
+    impl Visitor for Finder {
+        type Break = ();
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            match query.locks.is_empty() {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        }
+    }
+    query.visit(&mut Finder).is_break()
 }
 
 /// One lock clause.

@@ -1,8 +1,8 @@
 //! From the text of a statement to a plan: tokens and syntax ([`parse`], bounded by [`depth`], made shallow by
 //! [`balance`]), the split of scripts ([`split`]), which of our statements it is ([`route`]), what is refused before
 //! planning ([`check`], [`size`]), name resolution and planning ([`context`], [`plan`]), plans made before
-//! ([`plan_cache`]), what the columns of results are called ([`names`]), subqueries that must give one row ([`single_row`]), and arithmetic as SQL has it
-//! ([`arithmetic`]).
+//! ([`plan_cache`]), what the columns of results are called ([`names`]), subqueries that must give one row ([`single_row`]), arithmetic as SQL has it
+//! ([`arithmetic`]), and the order of intervals ([`interval_order`]).
 
 pub(crate) mod arithmetic;
 mod balance;
@@ -10,10 +10,16 @@ pub(crate) mod check;
 pub(crate) mod checked_sum;
 pub(crate) mod context;
 pub(crate) mod copy_syntax;
+mod definition_syntax;
 mod depth;
+pub(crate) mod insert_syntax;
 mod interval;
+pub(crate) mod interval_math;
+pub(crate) mod interval_order;
+mod literals;
 pub(crate) mod lock_syntax;
 pub(crate) mod maintenance_syntax;
+pub(crate) mod named_syntax;
 pub(crate) mod names;
 pub(crate) mod own_syntax;
 pub(crate) mod parse;

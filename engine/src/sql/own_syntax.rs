@@ -2,28 +2,35 @@
 //!
 //! ```text
 //! SET CONSTRAINTS {ALL | name [, …]} {DEFERRED | IMMEDIATE}
-//! CREATE SEQUENCE [IF NOT EXISTS] name [AS type] [option …] [OWNED BY table.column | NONE]
-//! ALTER SEQUENCE [IF EXISTS] name [option …] [RESTART [[WITH] value]]
+//! CREATE [TEMPORARY] SEQUENCE [IF NOT EXISTS] name [AS type] [option …] [OWNED BY table.column | NONE]
+//! ALTER SEQUENCE [IF EXISTS] name [option …] [RESTART [[WITH] value]] [OWNED BY table.column | NONE]
 //! ```
 //! The options of sequences come in any order, also in `GENERATED … AS IDENTITY (…)`, where sqlparser wants its own
 //! ([`ordered_identity_options`]).
 
-use datafusion::sql::sqlparser::ast::SequenceOptions;
+use datafusion::sql::sqlparser::ast::{Expr, SequenceOptions};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
+use super::definition_syntax::parse_definition;
 use super::parse::table_name;
 use super::route::{AlterSequenceStatement, CreateSequenceStatement, Write};
 use crate::Result;
 
 /// Parses such a statement; `None` if the next words do not begin one.
 pub(crate) fn parse_own(parser: &mut Parser<'_>) -> Result<Option<Write>> {
+    if let Some(definition) = parse_definition(parser)? {
+        return Ok(Some(definition));
+    }
     if parser.parse_keywords(&[Keyword::ALTER, Keyword::SEQUENCE]) {
         return Ok(Some(Write::AlterSequence(Box::new(alter_sequence(parser)?))));
     }
     if parser.parse_keywords(&[Keyword::CREATE, Keyword::SEQUENCE]) {
-        return Ok(Some(Write::CreateSequence(Box::new(create_sequence(parser)?))));
+        return Ok(Some(Write::CreateSequence(Box::new(create_sequence(parser, false)?))));
+    }
+    if ["temp", "temporary"].iter().any(|word| take_words(parser, &["create", word, "sequence"])) {
+        return Ok(Some(Write::CreateSequence(Box::new(create_sequence(parser, true)?))));
     }
     if next_words_are(parser, &["set", "constraints"]) {
         parser.next_token();
@@ -42,11 +49,26 @@ pub(crate) fn next_words_are(parser: &Parser<'_>, words: &[&str]) -> bool {
 }
 
 pub(crate) fn take_word(parser: &mut Parser<'_>, word: &str) -> bool {
-    let found = next_words_are(parser, &[word]);
+    take_words(parser, &[word])
+}
+
+/// Takes these words, all or none.
+pub(super) fn take_words(parser: &mut Parser<'_>, words: &[&str]) -> bool {
+    let found = next_words_are(parser, words);
     if found {
-        parser.next_token();
+        words.iter().for_each(|_| drop(parser.next_token()));
     }
     found
+}
+
+/// RESTART, with its value if it has one.
+pub(super) fn restart_value(parser: &mut Parser<'_>) -> Result<Option<Option<Expr>>, ParserError> {
+    if !take_word(parser, "restart") {
+        return Ok(None);
+    }
+    let with = parser.parse_keyword(Keyword::WITH);
+    let value = matches!(parser.peek_token().token, Token::Number(..) | Token::Minus | Token::Plus);
+    Ok(Some(if with || value { Some(parser.parse_prefix()?) } else { None }))
 }
 
 fn set_constraints(parser: &mut Parser<'_>) -> Result<Write> {
@@ -70,26 +92,27 @@ fn set_constraints(parser: &mut Parser<'_>) -> Result<Write> {
 fn alter_sequence(parser: &mut Parser<'_>) -> Result<AlterSequenceStatement, ParserError> {
     let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
     let name = parser.parse_object_name(false)?;
-    let (mut options, mut restart) = (Vec::new(), None);
+    let (mut options, mut restart, mut owned_by) = (Vec::new(), None, None);
     loop {
-        if take_word(parser, "restart") {
-            let with = parser.parse_keyword(Keyword::WITH);
-            let value = matches!(parser.peek_token().token, Token::Number(..) | Token::Minus | Token::Plus);
-            restart = Some(if with || value { Some(parser.parse_prefix()?) } else { None });
+        if let Some(value) = restart_value(parser)? {
+            restart = Some(value);
+        } else if parser.parse_keywords(&[Keyword::OWNED, Keyword::BY]) {
+            let owner = parser.parse_object_name(false)?;
+            owned_by = Some(Some(owner).filter(|owner| !owner.to_string().eq_ignore_ascii_case("none")));
         } else if let Some(option) = sequence_option(parser)? {
             options.push(option);
         } else {
             break;
         }
     }
-    if options.is_empty() && restart.is_none() {
+    if options.is_empty() && restart.is_none() && owned_by.is_none() {
         let found = parser.peek_token();
         return parser.expected("an option of ALTER SEQUENCE", found);
     }
-    Ok(AlterSequenceStatement { name, if_exists, options, restart })
+    Ok(AlterSequenceStatement { name, if_exists, options, restart, owned_by })
 }
 
-fn create_sequence(parser: &mut Parser<'_>) -> Result<CreateSequenceStatement, ParserError> {
+fn create_sequence(parser: &mut Parser<'_>, temporary: bool) -> Result<CreateSequenceStatement, ParserError> {
     let if_not_exists = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
     let name = parser.parse_object_name(false)?;
     let data_type = if parser.parse_keyword(Keyword::AS) { Some(parser.parse_data_type()?) } else { None };
@@ -104,10 +127,10 @@ fn create_sequence(parser: &mut Parser<'_>) -> Result<CreateSequenceStatement, P
             break;
         }
     }
-    Ok(CreateSequenceStatement { name, if_not_exists, data_type, options, owned_by })
+    Ok(CreateSequenceStatement { name, temporary, if_not_exists, data_type, options, owned_by })
 }
 
-fn sequence_option(parser: &mut Parser<'_>) -> Result<Option<SequenceOptions>, ParserError> {
+pub(super) fn sequence_option(parser: &mut Parser<'_>) -> Result<Option<SequenceOptions>, ParserError> {
     Ok(Some(if parser.parse_keyword(Keyword::INCREMENT) {
         let by = parser.parse_keyword(Keyword::BY);
         SequenceOptions::IncrementBy(parser.parse_prefix()?, by)

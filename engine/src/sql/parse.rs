@@ -18,9 +18,12 @@ use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenize
 
 use super::balance::balance;
 use super::copy_syntax::{CopySource, CopyStatement, parse_copy};
+use super::definition_syntax::tables_as_queries;
 use super::depth::check_depth;
+use super::insert_syntax::rewrite_inserts;
 use super::lock_syntax::rewrite_locks;
 use super::maintenance_syntax::{MaintenanceStatement, parse_maintenance};
+use super::named_syntax::{NamedStatement, parse_named};
 use super::own_syntax::{ordered_identity_options, parse_own};
 use super::route::Write;
 use super::routine_syntax::{RoutineSyntax, parse_routine};
@@ -48,6 +51,7 @@ pub(crate) enum ParsedStatement {
     Sql(Box<Statement>),
     Copy(Box<CopyStatement>),
     Transaction(TransactionStatement),
+    Named(NamedStatement),
     User(UserStatement),
     Maintenance(MaintenanceStatement),
     /// About functions and procedures.
@@ -60,14 +64,20 @@ pub(crate) enum ParsedStatement {
 pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     let dialect = RustyDialect;
     let mut tokens = tokenize(sql)?;
-    let parameters = number_parameters(&mut tokens)?;
-    let tokens = ordered_identity_options(rewrite_locks(merge_nothing(doubles_from_exponents(tokens))));
+    let mut parameters = number_parameters(&mut tokens)?;
+    let tokens = tables_as_queries(rewrite_inserts(ordered_identity_options(rewrite_locks(merge_nothing(
+        doubles_from_exponents(tokens),
+    )))));
     check_depth(&tokens)?;
     let first = tokens.iter().find(|token| !matches!(token.token, Token::Whitespace(_) | Token::SemiColon));
     let Some(first) = first else {
         return Err(Error::syntax("the statement is empty"));
     };
-    let is_copy = matches!(&first.token, Token::Word(word) if word.keyword == Keyword::COPY);
+    let first_keyword = match &first.token {
+        Token::Word(word) => Some(word.keyword),
+        _ => None,
+    };
+    let is_copy = first_keyword == Some(Keyword::COPY);
     let mut parser = Parser::new(&dialect).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
     while parser.consume_token(&Token::SemiColon) {}
     let statement = if is_copy {
@@ -78,6 +88,12 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
         ParsedStatement::Copy(Box::new(copy))
     } else if let Some(transaction) = parse_transaction(&mut parser)? {
         ParsedStatement::Transaction(transaction)
+    } else if let Some(named) = parse_named(&mut parser, sql)? {
+        if matches!(named, NamedStatement::Prepare { .. }) {
+            // The parameters are those of the statement inside.
+            parameters = 0;
+        }
+        ParsedStatement::Named(named)
     } else if let Some(user) = parse_user_statement(&mut parser)? {
         ParsedStatement::User(user)
     } else if let Some(maintenance) = parse_maintenance(&mut parser)? {

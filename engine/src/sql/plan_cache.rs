@@ -76,6 +76,7 @@ struct CachedPlan {
     catalog: Arc<Catalog>,
     options: Arc<ConfigOptions>,
     search_path: Arc<[String]>,
+    temporary: Option<String>,
     rows: Vec<(TableId, usize)>,
     /// Of a plan that one execution at a time may run: whether one does.
     leased: Option<Arc<AtomicBool>>,
@@ -104,6 +105,7 @@ impl CachedPlan {
         Arc::ptr_eq(&self.catalog, view.catalog())
             && Arc::ptr_eq(&self.options, Session::config(context).options())
             && self.search_path == *context.search_path()
+            && self.temporary.as_deref() == context.temporary()
             && self.rows.iter().all(|(table, rows)| view.rows(*table).is_ok_and(|now| is_similar(*rows, now)))
     }
 }
@@ -170,6 +172,7 @@ impl PlanCache {
             catalog: Arc::clone(view.catalog()),
             options: Arc::clone(Session::config(context).options()),
             search_path: Arc::clone(context.search_path()),
+            temporary: context.temporary().map(str::to_owned),
             rows,
             leased,
         };

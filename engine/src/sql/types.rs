@@ -251,6 +251,10 @@ pub(crate) struct CastTypes;
 impl TypePlanner for CastTypes {
     /// The length of a text type travels in the field's metadata to [`super::arithmetic`], which cuts the text off.
     fn plan_type_field(&self, sql_type: &SqlType) -> DataFusionResult<Option<FieldRef>> {
+        if matches!(sql_type, SqlType::Regclass) {
+            // Relations go by their names here.
+            return Ok(Some(Arc::new(Field::new("", DataType::Utf8View, true))));
+        }
         match column_type(sql_type) {
             Ok(ColumnType { data_type, length, declared: _ }) => {
                 let length = length.map(|length| (LENGTH_KEY.to_owned(), length.to_string()));

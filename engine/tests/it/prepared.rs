@@ -137,12 +137,9 @@ async fn batches_run_once_per_row_all_or_nothing() {
 #[tokio::test]
 async fn bad_statements_fail_when_they_are_prepared() {
     let session = with_table().await;
-    for (sql, sqlstate) in [
-        ("SELECT nope FROM t", "42703"),
-        ("SELECT * FROM nope", "42P01"),
-        ("SELEC", "42601"),
-        ("PREPARE p AS SELECT 1", "0A000"),
-    ] {
+    for (sql, sqlstate) in
+        [("SELECT nope FROM t", "42703"), ("SELECT * FROM nope", "42P01"), ("SELEC", "42601"), ("LISTEN p", "0A000")]
+    {
         assert_eq!(session.prepare(sql).await.unwrap_err().sqlstate(), sqlstate, "{sql}");
     }
 }

@@ -10,7 +10,7 @@ use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, RenewFlightEndp
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use prost::Message;
-use rustydb_engine::{DEFAULT_SCHEMA, TableDef};
+use rustydb_engine::{DEFAULT_SCHEMA, TableDef, shown_schema, shown_tables};
 use tonic::Status;
 
 use super::SqlService;
@@ -32,7 +32,8 @@ impl SqlService {
                 .into());
         }
         let catalog = self.sessions.catalog(caller)?;
-        let mut flights: Vec<_> = catalog.tables().map(|table| (table.schema_name.clone(), flight(table))).collect();
+        let mut flights: Vec<_> =
+            shown_tables(&catalog).map(|table| (table.schema_name.clone(), flight(table))).collect();
         flights.sort_by(|(schema, _), (other, _)| schema.cmp(other));
         Ok(stream::iter(flights.into_iter().map(|(_, flight)| flight)).boxed())
     }
@@ -81,7 +82,7 @@ fn flight(table: &TableDef) -> Result<FlightInfo, Status> {
         .with_endpoint(FlightEndpoint::new().with_ticket(ticket))
         .with_total_records(-1)
         .with_total_bytes(-1);
-    info.schema = schema_message(&wire_schema(&table.schema))?;
+    info.schema = schema_message(&wire_schema(&shown_schema(table)))?;
     Ok(info)
 }
 

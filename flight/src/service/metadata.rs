@@ -12,7 +12,9 @@ use arrow_flight::sql::{
     CommandGetCatalogs, CommandGetDbSchemas, CommandGetTableTypes, CommandGetTables, ProstMessageExt,
 };
 use arrow_flight::{FlightDescriptor, FlightInfo};
-use rustydb_engine::{CATALOG_NAME, DEFAULT_SCHEMA, ObjectDef, ObjectKind};
+use rustydb_engine::{
+    CATALOG_NAME, DEFAULT_SCHEMA, ObjectDef, ObjectKind, is_shown_schema, shown_schema, shown_tables,
+};
 use tonic::{Request, Response, Status};
 
 use super::SqlService;
@@ -86,10 +88,10 @@ impl MetadataCommand for CommandGetDbSchemas {
 
     async fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
         let catalog = service.sessions.catalog(caller)?;
-        let mut schemas: BTreeSet<&str> = catalog.tables().map(|table| table.schema_name.as_str()).collect();
+        let mut schemas: BTreeSet<&str> = shown_tables(&catalog).map(|table| table.schema_name.as_str()).collect();
         schemas.extend(catalog.objects().filter_map(|object| match object.kind {
             ObjectKind::Schema => Some(object.name.as_str()),
-            ObjectKind::View => Some(object.schema_name.as_str()),
+            ObjectKind::View if is_shown_schema(&object.schema_name) => Some(object.schema_name.as_str()),
             _ => None,
         }));
         schemas.insert(DEFAULT_SCHEMA);
@@ -111,14 +113,15 @@ impl MetadataCommand for CommandGetTables {
         let include_schema = self.include_schema;
         let wants_views = self.table_types.is_empty() || self.table_types.iter().any(|kind| kind == VIEW);
         let mut builder = self.into_builder();
-        for table in catalog.tables() {
+        for table in shown_tables(&catalog) {
             let schema = match include_schema {
-                true => described_schema(&table.schema_name, &table.name, &table.schema, false),
+                true => described_schema(&table.schema_name, &table.name, &shown_schema(table), false),
                 false => Schema::empty(),
             };
             builder.append(CATALOG_NAME, &table.schema_name, &table.name, TABLE, &schema).map_err(not_a_batch)?;
         }
-        let is_view = |object: &&Arc<ObjectDef>| object.kind == ObjectKind::View;
+        let is_view =
+            |object: &&Arc<ObjectDef>| object.kind == ObjectKind::View && is_shown_schema(&object.schema_name);
         for view in catalog.objects().filter(is_view).filter(|_| wants_views) {
             let schema = match include_schema {
                 true => service.view_schema(caller, &view.schema_name, &view.name).await?,

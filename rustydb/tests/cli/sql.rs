@@ -163,7 +163,7 @@ fn errors_carry_their_sqlstate() {
         ("INSERT INTO person (name) VALUES ('nobody')", "23502"),
         ("SELECT CAST(name AS BIGINT) FROM person WHERE id = 1", "22P02"),
         ("CREATE TABLE person (id BIGINT)", "42P07"),
-        ("PREPARE p AS SELECT 1", "0A000"),
+        ("LISTEN p", "0A000"),
         ("COPY person FROM 'missing.csv'", "58030"),
         ("\\nonsense", "42601"),
     ] {

@@ -127,7 +127,7 @@ impl Inner {
     /// Of two transactions that change one object the first wins, and no name may have two owners. A schema must stay as
     /// long as something is in it.
     pub(super) fn validate_objects(&self, commit: &Commit, version: &Version) -> Result<()> {
-        let Structure { created, objects, .. } = &commit.structure;
+        let Structure { created, altered, dropped, objects } = &commit.structure;
         if objects.is_empty() && version.catalog.objects().next().is_none() {
             return Ok(());
         }
@@ -146,7 +146,8 @@ impl Inner {
             }
         }
         let mut after = Catalog::clone(&version.catalog);
-        commit.structure.dropped.iter().for_each(|table| after.remove(table.id));
+        dropped.iter().for_each(|table| after.remove(table.id));
+        altered.iter().for_each(|table| after.replace(Arc::clone(table)));
         objects.iter().filter(|(_, object)| object.is_none()).for_each(|(id, _)| after.remove_object(*id));
         for object in objects.values().flatten() {
             if after.name_taken(object) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Transaction;
+use crate::catalog::{IndexId, TableId};
 use crate::error::{Error, Result};
 use crate::objects::{ObjectDef, ObjectId, ObjectKind};
 
@@ -45,6 +46,16 @@ impl Transaction {
         } else {
             self.structure.objects.remove(&id);
         }
+        Ok(())
+    }
+
+    /// Gives an index another name.
+    pub fn rename_index(&mut self, table: TableId, index: IndexId, name: String) -> Result<()> {
+        let current = self.catalog.require(table)?;
+        let mut indexes = current.indexes.clone();
+        indexes.iter_mut().filter(|known| known.id == index).for_each(|known| known.name.clone_from(&name));
+        let altered = current.altered(current.to_new(), indexes)?;
+        self.replace_definition(altered);
         Ok(())
     }
 

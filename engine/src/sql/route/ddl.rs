@@ -14,6 +14,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub(crate) struct CreateViewStatement {
     pub(crate) name: ObjectName,
+    pub(crate) temporary: bool,
     pub(crate) or_replace: bool,
     pub(crate) if_not_exists: bool,
     pub(crate) columns: Vec<Ident>,
@@ -23,6 +24,7 @@ pub(crate) struct CreateViewStatement {
 #[derive(Debug, Clone)]
 pub(crate) struct CreateSequenceStatement {
     pub(crate) name: ObjectName,
+    pub(crate) temporary: bool,
     pub(crate) if_not_exists: bool,
     pub(crate) data_type: Option<DataType>,
     pub(crate) options: Vec<SequenceOptions>,
@@ -36,6 +38,60 @@ pub(crate) struct AlterSequenceStatement {
     pub(crate) options: Vec<SequenceOptions>,
     /// RESTART; with the value, if one is given.
     pub(crate) restart: Option<Option<Expr>>,
+    /// OWNED BY; `None` inside is NONE.
+    pub(crate) owned_by: Option<Option<ObjectName>>,
+}
+
+/// ALTER of a view, index, sequence or schema that gives it another name or place.
+#[derive(Debug, Clone)]
+pub(crate) struct RelocateStatement {
+    pub(crate) kind: RelationKind,
+    pub(crate) name: ObjectName,
+    pub(crate) if_exists: bool,
+    pub(crate) change: Relocation,
+}
+
+/// What is given another name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RelationKind {
+    View,
+    Index,
+    Sequence,
+    Schema,
+}
+
+/// RENAME TO, or SET SCHEMA.
+#[derive(Debug, Clone)]
+pub(crate) enum Relocation {
+    Name(String),
+    Schema(String),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct CommentStatement {
+    pub(crate) on: Commented,
+    /// `None` takes the comment away.
+    pub(crate) text: Option<String>,
+}
+
+/// What a comment is about.
+#[derive(Debug, Clone)]
+pub(crate) enum Commented {
+    Table(ObjectName),
+    View(ObjectName),
+    Index(ObjectName),
+    Sequence(ObjectName),
+    Schema(ObjectName),
+    Column {
+        table: ObjectName,
+        column: Ident,
+    },
+    Constraint {
+        name: Ident,
+        table: ObjectName,
+    },
+    /// Something we have no comments on, by the word it begins with.
+    Other(String),
 }
 
 #[derive(Debug, Clone)]
@@ -50,7 +106,24 @@ pub(crate) struct DropStatement {
 pub(crate) struct AlterTableStatement {
     pub(crate) name: ObjectName,
     pub(crate) if_exists: bool,
-    pub(crate) operations: Vec<AlterTableOperation>,
+    pub(crate) operations: Vec<AlterOperation>,
+}
+
+/// A part of ALTER TABLE.
+#[derive(Debug, Clone)]
+pub(crate) enum AlterOperation {
+    Sql(Box<AlterTableOperation>),
+    SetSchema(String),
+    Identity { column: Ident, change: IdentityChange },
+}
+
+/// What ALTER COLUMN does to what numbers or computes the column.
+#[derive(Debug, Clone)]
+pub(crate) enum IdentityChange {
+    Add { always: bool, options: Vec<SequenceOptions> },
+    Set { always: Option<bool>, options: Vec<SequenceOptions>, restart: Option<Option<Expr>> },
+    Drop { if_exists: bool },
+    DropExpression { if_exists: bool },
 }
 
 /// What a DROP drops.
@@ -99,7 +172,7 @@ pub(super) fn route_drop(statement: Statement) -> Result<Write> {
         ObjectType::View => DropKind::View,
         ObjectType::Sequence => DropKind::Sequence,
         ObjectType::Schema => DropKind::Schema,
-        ObjectType::Index => return Ok(Write::DropIndex { names, if_exists }),
+        ObjectType::Index => return Ok(Write::DropIndex { names, if_exists, cascade }),
         other => return Err(Error::unsupported(format!("DROP {other}"))),
     };
     refuse(purge, "DROP TABLE … PURGE")?;
@@ -129,7 +202,6 @@ pub(super) fn route_create_view(create: CreateView) -> Result<CreateViewStatemen
         params,
     } = create;
     refuse(materialized, "CREATE MATERIALIZED VIEW")?;
-    refuse(temporary, "CREATE TEMPORARY VIEW")?;
     refuse(or_alter, "CREATE OR ALTER VIEW")?;
     refuse(!matches!(options, CreateTableOptions::None), "WITH or OPTIONS of a view")?;
     refuse(
@@ -147,7 +219,7 @@ pub(super) fn route_create_view(create: CreateView) -> Result<CreateViewStatemen
         refuse(data_type.is_some() || options.is_some(), "a type or option of a view's column")?;
         names.push(name);
     }
-    Ok(CreateViewStatement { name, or_replace, if_not_exists, columns: names, query })
+    Ok(CreateViewStatement { name, temporary, or_replace, if_not_exists, columns: names, query })
 }
 
 pub(super) fn route_create_schema(statement: Statement) -> Result<Write> {
@@ -171,6 +243,7 @@ pub(super) fn route_create_schema(statement: Statement) -> Result<Write> {
 pub(super) fn route_alter_table(alter: AlterTable) -> Result<AlterTableStatement> {
     let AlterTable { name, if_exists, only: _, operations, location, on_cluster, table_type, end_token: _ } = alter;
     refuse(location.is_some() || on_cluster.is_some() || table_type.is_some(), "another system's ALTER TABLE")?;
+    let operations = operations.into_iter().map(|operation| AlterOperation::Sql(Box::new(operation))).collect();
     Ok(AlterTableStatement { name, if_exists, operations })
 }
 

@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::Write;
 use crate::sql::check::refuse;
+use crate::sql::insert_syntax::{Overriding, take_overriding};
 use crate::sql::parse::fold;
 use crate::{Error, Result, error::sqlstate};
 
@@ -21,6 +22,7 @@ pub(crate) struct InsertStatement {
     pub(crate) table: ObjectName,
     pub(crate) alias: Option<Ident>,
     pub(crate) columns: Vec<ObjectName>,
+    pub(crate) overriding: Option<Overriding>,
     /// Absent for DEFAULT VALUES.
     pub(crate) source: Option<Box<Query>>,
     pub(crate) on_conflict: Option<ConflictClause>,
@@ -246,7 +248,7 @@ pub(super) fn route_insert(insert: Insert) -> Result<InsertStatement> {
             || multi_table_else_clause.is_some(),
         "INSERT into several tables",
     )?;
-    let table = match table {
+    let mut table = match table {
         TableObject::TableName(name) => name,
         TableObject::TableFunction(_) | TableObject::TableQuery(_) => {
             return Err(Error::unsupported("INSERT into anything but a table"));
@@ -273,7 +275,8 @@ pub(super) fn route_insert(insert: Insert) -> Result<InsertStatement> {
         }
         Some(_) => return Err(Error::unsupported("this form of INSERT … ON")),
     };
-    Ok(InsertStatement { with: None, table, alias, columns, source, on_conflict, returning })
+    let overriding = take_overriding(&mut table);
+    Ok(InsertStatement { with: None, table, alias, columns, overriding, source, on_conflict, returning })
 }
 
 pub(super) fn route_update(update: Update) -> Result<UpdateStatement> {

@@ -14,7 +14,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 pub(crate) use ddl::{
-    AlterSequenceStatement, AlterTableStatement, CreateSequenceStatement, CreateViewStatement, DropKind, DropStatement,
+    AlterOperation, AlterSequenceStatement, AlterTableStatement, CommentStatement, Commented, CreateSequenceStatement,
+    CreateViewStatement, DropKind, DropStatement, IdentityChange, RelationKind, RelocateStatement, Relocation,
     TruncateStatement,
 };
 use ddl::{route_alter_table, route_create_schema, route_create_view, route_drop, route_truncate};
@@ -29,8 +30,9 @@ pub(crate) use write::{CreateTableStatement, Write};
 use rustydb_storage::LockMode;
 
 use super::check::refuse;
-use super::lock_syntax::{LockingQuery, table_mode, take_locks};
+use super::lock_syntax::{LockingQuery, locks_rows, table_mode, take_locks};
 use super::maintenance_syntax::MaintenanceStatement;
+use super::named_syntax::NamedStatement;
 use super::parse::{ParsedStatement, fold, place};
 use super::plan::ExplainOptions;
 use super::routine_syntax::RoutineSyntax;
@@ -60,9 +62,12 @@ pub(crate) enum Routed {
     Set {
         name: String,
         value: SettingValue,
+        local: bool,
     },
     Reset(Option<String>),
     Transaction(TransactionStatement),
+    /// PREPARE, EXECUTE, DEALLOCATE
+    Named(NamedStatement),
     User(UserStatement),
     Maintenance(MaintenanceStatement),
     /// CALL
@@ -95,6 +100,7 @@ pub(crate) fn route(statement: ParsedStatement) -> Result<Routed> {
         ParsedStatement::Copy(copy) if copy.to => write(Write::CopyTo(copy)),
         ParsedStatement::Copy(copy) => write(Write::CopyFrom(copy)),
         ParsedStatement::Transaction(transaction) => Ok(Routed::Transaction(transaction)),
+        ParsedStatement::Named(named) => Ok(Routed::Named(named)),
         ParsedStatement::User(statement) => Ok(Routed::User(statement)),
         ParsedStatement::Maintenance(maintenance) => Ok(Routed::Maintenance(maintenance)),
         ParsedStatement::Routine(RoutineSyntax::Create(create)) => write(Write::CreateRoutine(create)),
@@ -112,7 +118,7 @@ fn write(statement: Write) -> Result<Routed> {
 fn route_sql(statement: Statement) -> Result<Routed> {
     match statement {
         Statement::Query(query) => match route_query(query)? {
-            RoutedQuery::Query(query) if !query.locks.is_empty() => Ok(Routed::SelectAndLock(take_locks(query)?)),
+            RoutedQuery::Query(query) if locks_rows(&query) => Ok(Routed::SelectAndLock(take_locks(query)?)),
             RoutedQuery::Query(query) => Ok(Routed::Query(query)),
             RoutedQuery::Write(statement) => Ok(Routed::Write(statement)),
         },
@@ -244,7 +250,7 @@ fn route_set(set: Set) -> Result<Routed> {
     match set {
         Set::SingleAssignment { scope, hivevar, variable, values } => {
             refuse(hivevar, "SET HIVEVAR")?;
-            refuse(matches!(scope, Some(ContextModifier::Local)), "SET LOCAL")?;
+            let local = matches!(scope, Some(ContextModifier::Local));
             refuse(matches!(scope, Some(ContextModifier::Global)), "SET GLOBAL")?;
             let name = match variable.to_string().to_ascii_lowercase() {
                 name if name == "schema" => "search_path".to_owned(),
@@ -261,15 +267,18 @@ fn route_set(set: Set) -> Result<Routed> {
                 }
                 _ => setting_value(&values)?,
             };
-            Ok(Routed::Set { name, value })
+            Ok(Routed::Set { name, value, local })
         }
         Set::SetTimeZone { local, value } => {
-            refuse(local, "SET LOCAL TIME ZONE")?;
-            Ok(Routed::Set { name: "timezone".into(), value: setting_value(&[value])? })
+            Ok(Routed::Set { name: "timezone".into(), value: setting_value(&[value])?, local })
         }
         Set::SetNames { charset_name, collation_name } => {
             refuse(collation_name.is_some(), "SET NAMES … COLLATE")?;
-            Ok(Routed::Set { name: "client_encoding".into(), value: SettingValue::Text(charset_name.value) })
+            Ok(Routed::Set {
+                name: "client_encoding".into(),
+                value: SettingValue::Text(charset_name.value),
+                local: false,
+            })
         }
         Set::SetNamesDefault {} => Ok(Routed::Reset(Some("client_encoding".into()))),
         Set::SetTransaction { .. } => Err(Error::unsupported("this form of SET TRANSACTION")),

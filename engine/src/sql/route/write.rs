@@ -2,19 +2,20 @@
 
 use datafusion::sql::sqlparser::ast::{
     ColumnDef, CreateIndex, CreateTable, CreateTableLike, CreateTableLikeDefaults, CreateTableLikeKind,
-    CreateTableOptions, HiveDistributionStyle, ObjectName, Query, TableConstraint,
+    CreateTableOptions, HiveDistributionStyle, Ident, ObjectName, OnCommit, Query, TableConstraint,
 };
 
 use super::ddl::{
-    AlterSequenceStatement, AlterTableStatement, CreateSequenceStatement, CreateViewStatement, DropStatement,
-    TruncateStatement,
+    AlterSequenceStatement, AlterTableStatement, CommentStatement, CreateSequenceStatement, CreateViewStatement,
+    DropStatement, RelocateStatement, TruncateStatement,
 };
 use super::dml::{DeleteStatement, InsertStatement, MergeStatement, UpdateStatement, WithStatement};
 
-use crate::Result;
+use crate::error::sqlstate;
 use crate::sql::check::refuse;
 use crate::sql::copy_syntax::CopyStatement;
 use crate::sql::routine_syntax::{CreateRoutineStatement, DropRoutineStatement};
+use crate::{Error, Result};
 
 /// A statement that changes the database.
 #[derive(Debug, Clone)]
@@ -30,11 +31,14 @@ pub(crate) enum Write {
     CreateRoutine(Box<CreateRoutineStatement>),
     DropRoutine(DropRoutineStatement),
     AlterTable(Box<AlterTableStatement>),
+    Relocate(Box<RelocateStatement>),
+    Comment(Box<CommentStatement>),
     /// Taken apart where it is carried out.
     CreateIndex(Box<CreateIndex>),
     DropIndex {
         names: Vec<ObjectName>,
         if_exists: bool,
+        cascade: bool,
     },
     Drop(DropStatement),
     Truncate(TruncateStatement),
@@ -57,9 +61,16 @@ pub(crate) enum Write {
 pub(crate) struct CreateTableStatement {
     pub(crate) name: ObjectName,
     pub(crate) if_not_exists: bool,
+    pub(crate) temporary: bool,
+    /// What a commit does to a temporary table's rows, or to it: `delete` or `drop`.
+    pub(crate) on_commit: Option<&'static str>,
     pub(crate) columns: Vec<ColumnDef>,
     pub(crate) constraints: Vec<TableConstraint>,
     pub(crate) query: Option<Box<Query>>,
+    /// What the columns of the query are called in the table; the others keep their names.
+    pub(crate) names: Vec<Ident>,
+    /// WITH NO DATA
+    pub(crate) without_rows: bool,
     /// LIKE: the other table, and whether its defaults come, too.
     pub(crate) like: Option<(ObjectName, bool)>,
 }
@@ -127,7 +138,6 @@ pub(super) fn route_create_table(create: CreateTable) -> Result<CreateTableState
         backup,
     } = create;
     refuse(or_replace, "CREATE OR REPLACE TABLE")?;
-    refuse(temporary || global.is_some(), "CREATE TEMPORARY TABLE")?;
     refuse(external || location.is_some() || file_format.is_some(), "CREATE EXTERNAL TABLE")
         .map_err(|error| error.with_hint("Load the file with COPY … FROM."))?;
     refuse(dynamic || transient || volatile || iceberg || snapshot, "this kind of table")?;
@@ -137,7 +147,17 @@ pub(super) fn route_create_table(create: CreateTable) -> Result<CreateTableState
     });
     refuse(clone.is_some() || version.is_some(), "CREATE TABLE … CLONE")?;
     refuse(comment.is_some(), "COMMENT in CREATE TABLE")?;
-    refuse(on_commit.is_some(), "ON COMMIT")?;
+    // GLOBAL and LOCAL mean nothing, as in PostgreSQL.
+    let temporary = temporary || global.is_some();
+    if on_commit.is_some() && !temporary {
+        let message = "ON COMMIT can only be used on temporary tables";
+        return Err(Error::new(sqlstate::INVALID_TABLE_DEFINITION, message));
+    }
+    let on_commit = match on_commit {
+        None | Some(OnCommit::PreserveRows) => None,
+        Some(OnCommit::DeleteRows) => Some("delete"),
+        Some(OnCommit::Drop) => Some("drop"),
+    };
     refuse(inherits.is_some(), "INHERITS")?;
     refuse(partition_by.is_some() || partition_of.is_some() || for_values.is_some(), "PARTITION BY or PARTITION OF")?;
     refuse(hive_distribution != HiveDistributionStyle::NONE, "PARTITIONED BY")?;
@@ -180,5 +200,16 @@ pub(super) fn route_create_table(create: CreateTable) -> Result<CreateTableState
             || backup.is_some(),
         "another system's table option",
     )?;
-    Ok(CreateTableStatement { name, if_not_exists, columns, constraints, query, like })
+    Ok(CreateTableStatement {
+        name,
+        if_not_exists,
+        temporary,
+        on_commit,
+        columns,
+        constraints,
+        query,
+        names: Vec::new(),
+        without_rows: false,
+        like,
+    })
 }

@@ -1,0 +1,188 @@
+//! ALTER TABLE on columns: adding, dropping, renaming and retyping them, their defaults and NOT NULL.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema};
+use datafusion::sql::sqlparser::ast::{AlterColumnOperation, ColumnDef, Expr, Ident};
+
+use super::super::declaration::{Declaration, check_default, duplicate_column};
+use super::super::rewrite::{Rewrite, follow_sequences};
+use super::super::sequence::create_column_sequence;
+use super::{Alteration, renamed_in};
+use crate::constraints::{GENERATED_KEY, IDENTITY_KEY, checks_of, index_texts, set_index_texts};
+use crate::dml::defaults::column_index;
+use crate::dml::syntax::{cast, column, null, quoted};
+use crate::error::sqlstate;
+use crate::sql::check::refuse;
+use crate::sql::parse::{fold, parse_expression, place};
+use crate::sql::types::{DEFAULT_KEY, column_type, name_of};
+use crate::{Error, Result};
+
+impl Alteration<'_, '_> {
+    pub(super) fn rename_column(&mut self, old: &Ident, new: &Ident) -> Result<()> {
+        let (old_name, new_name) = (fold(old), fold(new));
+        let index = column_index(&self.table, &old_name).map_err(|error| error.at(place(old.span)))?;
+        if self.table.schema.index_of(&new_name).is_ok() {
+            let message = format!("column \"{new_name}\" of table \"{}\" already exists", self.table.name);
+            return Err(Error::new(sqlstate::DUPLICATE_COLUMN, message).at(place(new.span)));
+        }
+        self.require_no_views("rename the column")?;
+        let mut checks = checks_of(&self.table)?;
+        for check in &mut checks {
+            check.expression = renamed_in(check.syntax()?, &old_name, &new_name);
+        }
+        let mut fields: Vec<Field> = Vec::new();
+        for (place, field) in self.table.schema.fields().iter().enumerate() {
+            let mut metadata = field.metadata().clone();
+            if let Some(text) = metadata.get_mut(GENERATED_KEY) {
+                *text = renamed_in(parse_expression(text)?, &old_name, &new_name);
+            }
+            let name = if place == index { &new_name } else { field.name() };
+            fields.push(field.as_ref().clone().with_name(name).with_metadata(metadata));
+        }
+        let mut texts = index_texts(&self.table)?;
+        for expression in texts.iter_mut().flat_map(|text| text.keys.iter_mut().chain(&mut text.predicate)) {
+            *expression = renamed_in(parse_expression(expression)?, &old_name, &new_name);
+        }
+        self.redefine(|definition| {
+            let mut metadata = definition.schema.metadata().clone();
+            set_index_texts(&mut metadata, &texts)?;
+            definition.schema = Arc::new(Schema::new_with_metadata(fields, metadata));
+            Ok(())
+        })?;
+        follow_sequences(self.transaction, self.table.id, self.table.id, |column| {
+            Some(if column == old_name { new_name.clone() } else { column.to_owned() })
+        })?;
+        self.set_checks(&checks)
+    }
+
+    pub(super) async fn alter_column(&mut self, index: usize, operation: AlterColumnOperation) -> Result<()> {
+        let field = self.table.schema.field(index).clone();
+        match operation {
+            AlterColumnOperation::SetNotNull => {
+                let condition = Expr::IsNull(Box::new(column(&quoted(&self.table.name), field.name())));
+                let table = self.table.name.clone();
+                self.find_none(condition, || {
+                    let message = format!("column \"{}\" of table \"{table}\" contains null values", field.name());
+                    Error::new(sqlstate::NOT_NULL_VIOLATION, message)
+                })
+                .await?;
+                self.transaction.require_unchanged(self.table.id);
+                self.redefine_field(index, |field| field.with_nullable(false))
+            }
+            AlterColumnOperation::DropNotNull => {
+                if self.table.primary_key.contains(&index) {
+                    let message = format!("column \"{}\" is in a primary key", field.name());
+                    return Err(Error::new(sqlstate::INVALID_TABLE_DEFINITION, message));
+                }
+                if field.metadata().contains_key(IDENTITY_KEY) {
+                    return Err(Error::syntax(format!("column \"{}\" is an identity column", field.name())));
+                }
+                self.redefine_field(index, |field| field.with_nullable(true))
+            }
+            AlterColumnOperation::SetDefault { value } => {
+                self.require_plain_default(&field)?;
+                let text = value.to_string();
+                check_default(&self.statement.context(self.transaction.view()), value, &field)?;
+                self.redefine_field(index, |field| with_default(field, Some(text)))
+            }
+            AlterColumnOperation::DropDefault => {
+                self.require_plain_default(&field)?;
+                self.redefine_field(index, |field| with_default(field, None))
+            }
+            AlterColumnOperation::SetDataType { data_type, using, had_set: _ } => {
+                self.set_type(index, &column_type(&data_type)?.field(field.name(), field.is_nullable()), using).await
+            }
+            AlterColumnOperation::AddGenerated { .. } => Err(Error::internal("ADD GENERATED has a grammar of its own")),
+        }
+    }
+
+    pub(super) fn require_plain_default(&self, field: &Field) -> Result<()> {
+        let what = if field.metadata().contains_key(GENERATED_KEY) {
+            "a generated column"
+        } else if field.metadata().contains_key(IDENTITY_KEY) {
+            "an identity column"
+        } else {
+            return Ok(());
+        };
+        let message = format!("column \"{}\" of table \"{}\" is {what}", field.name(), self.table.name);
+        Err(Error::syntax(message))
+    }
+
+    pub(super) async fn set_type(&mut self, index: usize, declared: &Field, using: Option<Expr>) -> Result<()> {
+        let field = self.table.schema.field(index).clone();
+        if field.metadata().contains_key(GENERATED_KEY) {
+            return Err(Error::unsupported("another type of a generated column"));
+        }
+        let mut metadata = declared.metadata().clone();
+        for key in [DEFAULT_KEY, IDENTITY_KEY] {
+            metadata.extend(field.metadata().get(key).map(|value| (key.to_owned(), value.clone())));
+        }
+        let new_field = declared.clone().with_metadata(metadata);
+        if let Some(default) = field.metadata().get(DEFAULT_KEY) {
+            let context = self.statement.context(self.transaction.view());
+            check_default(&context, parse_expression(default)?, &new_field)?;
+        }
+        let alias = quoted(&self.table.name);
+        let mut change = Rewrite::of(&self.table);
+        let old = column(&alias, field.name());
+        change.values[index] = cast(using.unwrap_or(old), &name_of(new_field.data_type()))?;
+        change.fields[index] = new_field;
+        change.keeps_types = false;
+        self.rewrite(change).await?;
+        Ok(())
+    }
+
+    pub(super) async fn add_column(&mut self, definition: ColumnDef, if_not_exists: bool) -> Result<()> {
+        let name = fold(&definition.name);
+        if self.table.schema.index_of(&name).is_ok() {
+            if if_not_exists {
+                return Ok(());
+            }
+            return Err(duplicate_column(&name)
+                .map_message(|_| format!("column \"{name}\" of table \"{}\" already exists", self.table.name)));
+        }
+        let context = self.statement.context(self.transaction.view());
+        let mut declaration = Declaration::of(&self.table)?;
+        declaration.add_column(&context, definition)?;
+        drop(context);
+        let sequences = std::mem::take(&mut declaration.sequences);
+        for sequence in sequences {
+            create_column_sequence(self.transaction, &self.table, sequence)?;
+        }
+        let new_table = declaration.into_table()?;
+        let field = new_table.schema.field(new_table.schema.fields().len() - 1).clone();
+        let default = field.metadata().get(DEFAULT_KEY).map(|text| parse_expression(text)).transpose()?;
+        let mut change = Rewrite::of(&self.table);
+        change.values.push(cast(default.unwrap_or_else(null), &name_of(field.data_type()))?);
+        change.become_table(new_table);
+        self.rewrite(change).await?;
+        Declaration::check_expressions(&self.statement.context(self.transaction.view()), &self.table)
+    }
+
+    pub(super) async fn drop_column(&mut self, name: &Ident, if_exists: bool, cascade: bool) -> Result<()> {
+        let index = match column_index(&self.table, &fold(name)) {
+            Ok(index) => index,
+            Err(_) if if_exists => return Ok(()),
+            Err(error) => return Err(error.at(place(name.span))),
+        };
+        refuse(self.table.schema.fields().len() == 1, "a table without columns")?;
+        let keys = std::iter::once(self.table.primary_key.clone())
+            .chain(self.table.indexes.iter().map(|index| index.columns.clone()));
+        for key in keys.filter(|key| key.contains(&index)).collect::<Vec<_>>() {
+            self.release(&key, cascade, &format!("drop column {}", fold(name)))?;
+        }
+        let mut change = Rewrite::of(&self.table);
+        change.drop_column(&self.table, index, cascade)?;
+        change.drops_views = cascade;
+        self.rewrite(change).await?;
+        Ok(())
+    }
+}
+
+fn with_default(field: Field, text: Option<String>) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.remove(DEFAULT_KEY);
+    metadata.extend(text.map(|text| (DEFAULT_KEY.to_owned(), text)));
+    field.with_metadata(metadata)
+}

@@ -1,0 +1,266 @@
+//! Keys of a declaration: PRIMARY KEY, UNIQUE and FOREIGN KEY, of a column or of the table.
+
+use std::sync::Arc;
+
+use arrow::datatypes::Field;
+use datafusion::sql::sqlparser::ast::{
+    ConstraintCharacteristics, ConstraintReferenceMatchKind, DeferrableInitial, Expr, ForeignKeyConstraint, Ident,
+    IndexColumn, NullsDistinctOption, OrderByExpr, OrderByOptions, PrimaryKeyConstraint, ReferentialAction, Spanned,
+    UniqueConstraint,
+};
+use rustydb_storage::{ForeignKey, IndexDef, NewIndex, ReferenceAction, TableId};
+
+use super::{Declaration, PrimaryKey, duplicate_column};
+use crate::constraints::is_hidden;
+use crate::error::{nearest, sqlstate};
+use crate::sql::check::refuse;
+use crate::sql::context::StatementContext;
+use crate::sql::parse::{fold, place, table_name};
+use crate::sql::types::name_of;
+use crate::{Error, Result};
+
+impl Declaration {
+    pub(super) fn read_unique(&mut self, unique: UniqueConstraint) -> Result<()> {
+        let UniqueConstraint {
+            name,
+            index_name,
+            index_type_display: _,
+            index_type,
+            columns,
+            index_options,
+            characteristics,
+            nulls_distinct,
+        } = unique;
+        check_plain_key(index_name.is_some() || index_type.is_some() || !index_options.is_empty(), characteristics)?;
+        let columns = self.key_columns(columns, "UNIQUE")?;
+        self.add_unique(name, columns, !matches!(nulls_distinct, NullsDistinctOption::NotDistinct))
+    }
+
+    pub(super) fn add_unique(&mut self, name: Option<Ident>, columns: Vec<usize>, nulls_distinct: bool) -> Result<()> {
+        let name = match name {
+            Some(name) => {
+                let name = fold(&name);
+                self.require_new_name(&name)?;
+                name
+            }
+            None => {
+                let names: Vec<&str> = columns.iter().map(|column| self.fields[*column].name().as_str()).collect();
+                self.free_name(format!("{}_{}_key", self.name, names.join("_")))
+            }
+        };
+        self.indexes.push(NewIndex { name, columns, unique: true, nulls_distinct });
+        Ok(())
+    }
+
+    pub(super) fn read_primary_key(&mut self, key: PrimaryKeyConstraint) -> Result<()> {
+        let PrimaryKeyConstraint { name, index_name, index_type, columns, index_options, characteristics } = key;
+        check_plain_key(index_name.is_some() || index_type.is_some() || !index_options.is_empty(), characteristics)?;
+        let key_columns = self.key_columns(columns, "PRIMARY KEY")?;
+        self.set_primary_key(name, key_columns)
+    }
+
+    /// The columns a key lists, each once.
+    pub(super) fn key_columns(&self, columns: Vec<IndexColumn>, what: &str) -> Result<Vec<usize>> {
+        let mut key_columns = Vec::with_capacity(columns.len());
+        for IndexColumn { column, operator_class } in columns {
+            refuse(operator_class.is_some(), &format!("an operator class in {what}"))?;
+            let OrderByExpr { expr, options: OrderByOptions { asc, nulls_first }, with_fill: _ } = column;
+            refuse(asc == Some(false) || nulls_first.is_some(), &format!("an order in {what}"))?;
+            let Expr::Identifier(ident) = expr else {
+                return Err(Error::unsupported(format!("an expression in {what}")).at(place(expr.span())));
+            };
+            let column = self.column(&ident)?;
+            if key_columns.contains(&column) {
+                return Err(duplicate_column(&fold(&ident)).at(place(ident.span)));
+            }
+            key_columns.push(column);
+        }
+        Ok(key_columns)
+    }
+
+    pub(super) fn set_primary_key(&mut self, name: Option<Ident>, columns: Vec<usize>) -> Result<()> {
+        let key = PrimaryKey { name: name.map(|name| fold(&name)), columns };
+        match self.primary_key.replace(key) {
+            None => Ok(()),
+            Some(_) => Err(Error::new(sqlstate::INVALID_TABLE_DEFINITION, "a table can have only one PRIMARY KEY")),
+        }
+    }
+
+    pub(super) fn read_foreign_key(&self, context: &StatementContext, key: ForeignKeyConstraint) -> Result<ForeignKey> {
+        let ForeignKeyConstraint {
+            name,
+            index_name,
+            columns,
+            foreign_table,
+            referred_columns,
+            on_delete,
+            on_update,
+            match_kind,
+            characteristics,
+        } = key;
+        refuse(index_name.is_some(), "an index clause in a key")?;
+        let (deferrable, initially_deferred) = deferral(characteristics)?;
+        match match_kind {
+            None | Some(ConstraintReferenceMatchKind::Simple) => {}
+            Some(ConstraintReferenceMatchKind::Full) => return Err(Error::unsupported("MATCH FULL")),
+            Some(ConstraintReferenceMatchKind::Partial) => return Err(Error::unsupported("MATCH PARTIAL")),
+        }
+        let at = place(foreign_table.span());
+        let (parent_schema, parent_name) = table_name(&foreign_table)?;
+        let columns = columns.iter().map(|ident| self.column(ident)).collect::<Result<Vec<_>>>()?;
+        let itself =
+            parent_name == self.name && parent_schema.as_ref().is_none_or(|schema| *schema == self.schema_name);
+        let (parent, parent_columns) = if itself {
+            let key = self.primary_key.as_ref().map(|key| key.columns.clone()).unwrap_or_default();
+            let plain = |index: &&NewIndex| !index.columns.iter().any(|column| is_hidden(&self.fields[*column]));
+            let unique = self.indexes.iter().filter(|index| index.unique).filter(plain);
+            let unique = unique.map(|index| index.columns.as_slice()).collect();
+            let parent = Referred { name: &self.name, fields: self.fields.iter().collect(), key: &key, unique };
+            (TableId::SELF, self.match_parent(&columns, &parent, &referred_columns).map_err(|error| error.at(at))?)
+        } else {
+            let parent = context.table(parent_schema.as_deref(), &parent_name).map_err(|error| error.at(at))?;
+            let fields = parent.schema.fields().iter().map(Arc::as_ref).collect();
+            let own = crate::ddl::temporary::is_temporary(&self.schema_name);
+            if own != crate::ddl::temporary::is_temporary(&parent.schema_name) {
+                let what = if own { "temporary" } else { "permanent" };
+                let message = format!("constraints on {what} tables may reference only {what} tables");
+                return Err(Error::new(sqlstate::INVALID_TABLE_DEFINITION, message).at(at));
+            }
+            let plain = |index: &&IndexDef| !index.columns.iter().any(|column| is_hidden(parent.schema.field(*column)));
+            let unique = parent.indexes.iter().filter(|index| index.unique).filter(plain);
+            let unique = unique.map(|index| index.columns.as_slice()).collect();
+            let referred = Referred { name: &parent.name, fields, key: &parent.primary_key, unique };
+            (parent.id, self.match_parent(&columns, &referred, &referred_columns).map_err(|error| error.at(at))?)
+        };
+        let name = match name {
+            Some(name) => fold(&name),
+            None => {
+                let names: Vec<&str> = columns.iter().map(|column| self.fields[*column].name().as_str()).collect();
+                format!("{}_{}_fkey", self.name, names.join("_"))
+            }
+        };
+        self.require_new_name(&name)?;
+        Ok(ForeignKey {
+            name,
+            columns,
+            parent,
+            parent_columns,
+            on_delete: action_of(on_delete),
+            on_update: action_of(on_update),
+            deferrable,
+            initially_deferred,
+            not_validated: false,
+        })
+    }
+
+    /// The parent's columns for each referring column; they must be its primary key or those of a unique index.
+    fn match_parent(&self, columns: &[usize], parent: &Referred<'_>, referred: &[Ident]) -> Result<Vec<usize>> {
+        let invalid = |message: String| Error::new(sqlstate::INVALID_FOREIGN_KEY, message);
+        let parent_columns = match referred {
+            [] => parent.key.to_vec(),
+            names => names.iter().map(|name| parent.column(&fold(name))).collect::<Result<Vec<_>>>()?,
+        };
+        let sorted = |columns: &[usize]| {
+            let mut sorted = columns.to_vec();
+            sorted.sort_unstable();
+            sorted
+        };
+        let (given, key) = (sorted(&parent_columns), sorted(parent.key));
+        let unique = parent.unique.iter().any(|columns| sorted(columns) == given);
+        if given.is_empty() || (given != key && !unique) {
+            let message = match referred.is_empty() {
+                true => format!("there is no primary key for referenced table \"{}\"", parent.name),
+                false => {
+                    format!(
+                        "there is no unique constraint matching given keys for referenced table \"{}\"",
+                        parent.name
+                    )
+                }
+            };
+            return Err(invalid(message));
+        }
+        if columns.len() != parent_columns.len() {
+            return Err(invalid("the numbers of referring and referred columns differ".to_owned()));
+        }
+        for (column, parent_column) in columns.iter().zip(&parent_columns) {
+            let (child, parent_field) = (&self.fields[*column], parent.fields[*parent_column]);
+            let (left, right) = (child.data_type(), parent_field.data_type());
+            if left != right && !(left.is_integer() && right.is_integer()) {
+                let message = format!(
+                    "column \"{}\" of type {} cannot refer to column \"{}\" of type {}",
+                    child.name(),
+                    name_of(left),
+                    parent_field.name(),
+                    name_of(right)
+                );
+                return Err(Error::new(sqlstate::TYPE_MISMATCH, message));
+            }
+        }
+        Ok(parent_columns)
+    }
+
+    pub(super) fn column(&self, ident: &Ident) -> Result<usize> {
+        let name = fold(ident);
+        self.fields.iter().position(|field| *field.name() == name).ok_or_else(|| {
+            let error =
+                Error::new(sqlstate::UNDEFINED_COLUMN, format!("column \"{name}\" named in a key does not exist"))
+                    .at(place(ident.span));
+            match nearest(&name, self.fields.iter().map(|field| field.name().as_str())) {
+                Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
+                None => error,
+            }
+        })
+    }
+}
+
+fn action_of(action: Option<ReferentialAction>) -> ReferenceAction {
+    match action {
+        None | Some(ReferentialAction::NoAction) => ReferenceAction::NoAction,
+        Some(ReferentialAction::Restrict) => ReferenceAction::Restrict,
+        Some(ReferentialAction::Cascade) => ReferenceAction::Cascade,
+        Some(ReferentialAction::SetNull) => ReferenceAction::SetNull,
+        Some(ReferentialAction::SetDefault) => ReferenceAction::SetDefault,
+    }
+}
+
+/// Whether a foreign key is DEFERRABLE, and INITIALLY DEFERRED.
+fn deferral(characteristics: Option<ConstraintCharacteristics>) -> Result<(bool, bool)> {
+    let Some(ConstraintCharacteristics { deferrable, initially, enforced }) = characteristics else {
+        return Ok((false, false));
+    };
+    refuse(enforced == Some(false), "NOT ENFORCED")?;
+    let deferred = matches!(initially, Some(DeferrableInitial::Deferred));
+    if deferred && deferrable == Some(false) {
+        return Err(Error::syntax("constraint declared INITIALLY DEFERRED must be DEFERRABLE"));
+    }
+    Ok((deferred || deferrable == Some(true), deferred))
+}
+
+/// The table a foreign key refers to, which may not exist yet.
+struct Referred<'a> {
+    name: &'a str,
+    fields: Vec<&'a Field>,
+    key: &'a [usize],
+    unique: Vec<&'a [usize]>,
+}
+
+impl Referred<'_> {
+    fn column(&self, name: &str) -> Result<usize> {
+        self.fields.iter().position(|field| field.name() == name).ok_or_else(|| {
+            let message = format!("column \"{name}\" referenced in foreign key constraint does not exist");
+            Error::new(sqlstate::UNDEFINED_COLUMN, message)
+        })
+    }
+}
+
+/// Keys are checked at the end of each statement; anything else is refused.
+pub(super) fn check_plain_key(
+    has_index_clause: bool,
+    characteristics: Option<ConstraintCharacteristics>,
+) -> Result<()> {
+    refuse(has_index_clause, "an index clause in a key")?;
+    let Some(ConstraintCharacteristics { deferrable, initially, enforced }) = characteristics else { return Ok(()) };
+    refuse(deferrable == Some(true), "DEFERRABLE")?;
+    refuse(matches!(initially, Some(DeferrableInitial::Deferred)), "INITIALLY DEFERRED")?;
+    refuse(enforced == Some(false), "NOT ENFORCED")
+}

@@ -1,0 +1,163 @@
+//! New rows of a table that refers to another: is what they refer to there, and does it stay?
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, take_record_batch};
+use arrow::datatypes::{Field, Schema};
+use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, col};
+use rustydb_storage::{ForeignKey, LockMode, RowLock, TableDef, Transaction};
+
+use super::lookup::{Holders, find_holders};
+use super::{column_names, first_row, key_text, parent_of, qualified, referred_columns, scan};
+use crate::dml::apply::first_of_each;
+use crate::error::sqlstate;
+use crate::session::Statement;
+use crate::sql::context::StatementContext;
+use crate::{Error, Result};
+
+/// Checks the foreign keys of rows just put into `table`: those that `concerned` picks.
+pub(crate) async fn check_new_rows(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    table: &TableDef,
+    rows: &RecordBatch,
+    concerned: impl Fn(&ForeignKey) -> bool,
+) -> Result<()> {
+    for foreign_key in table.foreign_keys.iter().filter(|foreign_key| concerned(foreign_key)) {
+        if statement.deferred.lock().put_off(table, foreign_key) {
+            continue;
+        }
+        let view = transaction.view();
+        let parent = parent_of(&view, foreign_key)?;
+        let referred = referred_columns(&parent, foreign_key);
+        let keys = referring_keys(foreign_key, &parent, &referred, rows)?;
+        if keys.num_rows() == 0 {
+            continue;
+        }
+        let missing = |row: usize| -> Result<Error> {
+            let columns: Vec<usize> =
+                referred.iter().map(|column| child_column(foreign_key, *column)).collect::<Result<_>>()?;
+            Ok(no_parent(table, foreign_key, &columns, &parent, &key_text(&keys, row)?))
+        };
+        // A value that the parent's column cannot hold has no row there either; it was cast to NULL.
+        let impossible = (0..keys.num_rows()).find(|row| keys.columns().iter().any(|column| column.is_null(*row)));
+        if let Some(row) = impossible {
+            return Err(missing(row)?);
+        }
+        let timestamp = view.timestamp();
+        let Holders { found, keys: primary_keys } = find_holders(statement, view, &parent, &referred, &keys).await?;
+        if let Some(row) = found.iter().position(|found| !found) {
+            return Err(missing(row)?);
+        }
+        transaction.lock_rows(parent.id, &primary_keys, RowLock::KeyShare, None).await?;
+        if referred == parent.primary_key {
+            continue;
+        }
+        // The lock is on the row, and not on the value that is referred to: somebody may have changed it until then.
+        let newest = transaction.newest_view().await?;
+        if newest.timestamp() != timestamp {
+            let Holders { found, .. } = find_holders(statement, newest, &parent, &referred, &keys).await?;
+            if found.contains(&false) {
+                return Err(rustydb_storage::Error::Conflict { table: parent.name.clone() }.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The different keys in `rows` that refer to something, as the columns of the parent that are referred to.
+fn referring_keys(
+    foreign_key: &ForeignKey,
+    parent: &TableDef,
+    referred: &[usize],
+    rows: &RecordBatch,
+) -> Result<RecordBatch> {
+    let lenient = CastOptions { safe: true, ..CastOptions::default() };
+    let (mut fields, mut columns): (Vec<Field>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
+    let mut refers = vec![true; rows.num_rows()];
+    for parent_column in referred {
+        let column = rows.column(child_column(foreign_key, *parent_column)?);
+        let field = parent.schema.field(*parent_column);
+        for (row, refers) in refers.iter_mut().enumerate() {
+            *refers &= column.is_valid(row);
+        }
+        columns.push(cast_with_options(column, field.data_type(), &lenient)?);
+        fields.push(field.clone().with_nullable(true));
+    }
+    let keys = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+    let keys = filter_record_batch(&keys, &BooleanArray::from(refers))?;
+    Ok(take_record_batch(&keys, &first_of_each(keys.columns())?)?)
+}
+
+/// The child's column that refers to a column of the parent.
+pub(super) fn child_column(foreign_key: &ForeignKey, parent_column: usize) -> Result<usize> {
+    let place = foreign_key.parent_columns.iter().position(|column| *column == parent_column);
+    place
+        .and_then(|place| foreign_key.columns.get(place).copied())
+        .ok_or_else(|| Error::internal(format!("foreign key \"{}\" does not cover its parent's key", foreign_key.name)))
+}
+
+/// Checks all rows of a child after a bulk load.
+pub(crate) async fn check_whole_table(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    table: &Arc<TableDef>,
+) -> Result<()> {
+    for foreign_key in &table.foreign_keys {
+        if !statement.deferred.lock().put_off(table, foreign_key) {
+            check_rows_of(statement, transaction, table, foreign_key).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks one foreign key of all rows: one pass over its referring columns.
+pub(crate) async fn check_rows_of(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    table: &Arc<TableDef>,
+    foreign_key: &ForeignKey,
+) -> Result<()> {
+    transaction.lock_table(foreign_key.parent, LockMode::Share, None).await?;
+    let view = transaction.newest_view().await?;
+    let parent = parent_of(&view, foreign_key)?;
+    let context = statement.context(view);
+    let plan = |context: &StatementContext| -> Result<LogicalPlan> {
+        let names: Vec<String> = foreign_key.columns.iter().map(|column| qualified("child", table, *column)).collect();
+        let parent_names: Vec<String> =
+            foreign_key.parent_columns.iter().map(|column| qualified("parent", &parent, *column)).collect();
+        let refers = names.iter().map(|name| col(name.as_str()).is_not_null()).reduce(Expr::and);
+        let parent = scan(context, "parent", &parent, &foreign_key.parent_columns)?.build()?;
+        let mut child = scan(context, "child", table, &foreign_key.columns)?;
+        if let Some(refers) = refers {
+            child = child.filter(refers)?;
+        }
+        let columns =
+            (names.iter().map(String::as_str).collect::<Vec<_>>(), parent_names.iter().map(String::as_str).collect());
+        Ok(child.join(parent, JoinType::LeftAnti, columns, None)?.limit(0, Some(1))?.build()?)
+    };
+    let orphan = match first_row(statement, &context, plan(&context)?).await {
+        // A hash table of the keys does not fit: sort both sides instead, which spills.
+        Err(error) if error.sqlstate() == sqlstate::OUT_OF_MEMORY => {
+            let context = context.with_options(|options| options.optimizer.prefer_hash_join = false);
+            first_row(statement, &context, plan(&context)?).await?
+        }
+        result => result?,
+    };
+    if let Some(orphan) = orphan {
+        return Err(no_parent(table, foreign_key, &foreign_key.columns, &parent, &key_text(&orphan, 0)?));
+    }
+    Ok(())
+}
+
+/// `columns` are the referring columns in the order of the values in `key`.
+fn no_parent(table: &TableDef, foreign_key: &ForeignKey, columns: &[usize], parent: &TableDef, key: &str) -> Error {
+    let message = format!(
+        "insert or update on table \"{}\" violates foreign key constraint \"{}\"",
+        table.name, foreign_key.name
+    );
+    let columns = column_names(table, columns);
+    Error::new(sqlstate::FOREIGN_KEY_VIOLATION, message)
+        .with_detail(format!("Key ({columns})=({key}) is not present in table \"{}\".", parent.name))
+}

@@ -1,0 +1,105 @@
+//! Foreign keys whose check waits for the end of the transaction: SET CONSTRAINTS, and the checks at last.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustydb_storage::{ForeignKey, TableDef, TableId, Transaction};
+
+use super::child::check_rows_of;
+use crate::error::sqlstate;
+use crate::session::Statement;
+use crate::{Error, Result};
+
+/// What a transaction has put off to its end.
+#[derive(Debug, Default)]
+pub(crate) struct DeferredChecks {
+    /// Constraints that something was done about since they were last checked.
+    pending: BTreeSet<(TableId, String)>,
+    /// What SET CONSTRAINTS said of single ones, by name, ...
+    modes: BTreeMap<String, bool>,
+    /// ... and of all.
+    all: Option<bool>,
+}
+
+impl DeferredChecks {
+    /// At the end of a transaction.
+    pub(crate) fn clear(&mut self) {
+        *self = DeferredChecks::default();
+    }
+
+    /// Notes a check if it is to be put off.
+    pub(super) fn put_off(&mut self, table: &TableDef, foreign_key: &ForeignKey) -> bool {
+        let said = self.modes.get(&foreign_key.name).copied().or(self.all);
+        let deferred = foreign_key.deferrable && said.unwrap_or(foreign_key.initially_deferred);
+        if deferred {
+            self.pending.insert((table.id, foreign_key.name.clone()));
+        }
+        deferred
+    }
+}
+
+/// SET CONSTRAINTS: which checks wait. Those that no longer do are made now.
+pub(crate) async fn set_constraints(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    names: &[String],
+    deferred: bool,
+) -> Result<()> {
+    let view = transaction.view();
+    for name in names {
+        let mut known = view.catalog().tables().flat_map(|table| &table.foreign_keys).filter(|key| key.name == *name);
+        match known.next() {
+            None => {
+                let message = format!("constraint \"{name}\" does not exist");
+                return Err(Error::new(sqlstate::UNDEFINED_OBJECT, message));
+            }
+            Some(key) if !key.deferrable => {
+                let message = format!("constraint \"{name}\" is not deferrable");
+                return Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, message));
+            }
+            Some(_) => {}
+        }
+    }
+    drop(view);
+    {
+        let mut checks = statement.deferred.lock();
+        if names.is_empty() {
+            checks.modes.clear();
+            checks.all = Some(deferred);
+        }
+        checks.modes.extend(names.iter().map(|name| (name.clone(), deferred)));
+    }
+    if deferred {
+        return Ok(());
+    }
+    let due: Vec<(TableId, String)> = {
+        let mut checks = statement.deferred.lock();
+        let (due, kept): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(&mut checks.pending)
+            .into_iter()
+            .partition(|(_, name)| names.is_empty() || names.contains(name));
+        checks.pending = kept;
+        due.into_iter().collect()
+    };
+    check_all(statement, transaction, due).await
+}
+
+/// Makes the checks that were put off.
+pub(crate) async fn check_deferred(statement: &Statement<'_>, transaction: &mut Transaction) -> Result<()> {
+    let due: Vec<_> = std::mem::take(&mut statement.deferred.lock().pending).into_iter().collect();
+    check_all(statement, transaction, due).await
+}
+
+async fn check_all(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    due: Vec<(TableId, String)>,
+) -> Result<()> {
+    for (table, name) in due {
+        let table = transaction.view().catalog().table(table).cloned();
+        if let Some(table) = table
+            && let Some(foreign_key) = table.foreign_keys.iter().find(|foreign_key| foreign_key.name == name)
+        {
+            check_rows_of(statement, transaction, &table, foreign_key).await?;
+        }
+    }
+    Ok(())
+}

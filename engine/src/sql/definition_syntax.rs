@@ -1,0 +1,324 @@
+//! The grammar of definitions that sqlparser does not have, or takes for something else.
+//!
+//! ```text
+//! CREATE [TEMPORARY] TABLE [IF NOT EXISTS] name [(column, …)] [ON COMMIT …] AS query [WITH [NO] DATA]
+//! ALTER TABLE [IF EXISTS] [ONLY] name operation [, …], with these beside sqlparser's:
+//!     SET SCHEMA schema
+//!     ALTER [COLUMN] column {ADD GENERATED … AS IDENTITY | SET GENERATED … | RESTART … | SET option … | DROP IDENTITY}
+//!     ALTER [COLUMN] column DROP EXPRESSION [IF EXISTS]
+//! ALTER {VIEW | INDEX | SEQUENCE | SCHEMA} [IF EXISTS] name {RENAME TO name | SET SCHEMA schema}
+//! TABLE name, wherever a query may be
+//! COMMENT ON {TABLE | VIEW | INDEX | SEQUENCE | SCHEMA | COLUMN | CONSTRAINT … ON} name IS {'text' | NULL}
+//! ```
+
+use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use super::balance::balance;
+use super::own_syntax::{next_words_are, restart_value, sequence_option, take_word, take_words};
+use super::parse::fold;
+use super::route::{
+    AlterOperation, AlterTableStatement, CommentStatement, Commented, CreateTableStatement, IdentityChange,
+    RelationKind, RelocateStatement, Relocation, Write,
+};
+use crate::Result;
+
+/// Parses such a statement; `None` if the next words do not begin one.
+pub(crate) fn parse_definition(parser: &mut Parser<'_>) -> Result<Option<Write>> {
+    if parser.parse_keywords(&[Keyword::ALTER, Keyword::TABLE]) {
+        return Ok(Some(Write::AlterTable(Box::new(alter_table(parser)?))));
+    }
+    if take_words(parser, &["comment", "on"]) {
+        return Ok(Some(Write::Comment(Box::new(comment(parser)?))));
+    }
+    if let Some(relocate) = relocate(parser)? {
+        return Ok(Some(Write::Relocate(Box::new(relocate))));
+    }
+    let header = parser.maybe_parse(|parser| {
+        let header = create_table_header(parser)?;
+        parser.expect_keyword(Keyword::AS)?;
+        Ok(header)
+    })?;
+    let Some(mut create) = header else { return Ok(None) };
+    let mut query = parser.parse_query()?;
+    balance(&mut query);
+    if parser.parse_keyword(Keyword::WITH) {
+        create.without_rows = parser.parse_keyword(Keyword::NO);
+        if !take_word(parser, "data") {
+            let found = parser.peek_token();
+            return parser.expected("DATA or NO DATA", found).map_err(Into::into);
+        }
+    }
+    create.query = Some(query);
+    Ok(Some(Write::CreateTable(Box::new(create))))
+}
+
+/// The beginning of CREATE TABLE … AS.
+fn create_table_header(parser: &mut Parser<'_>) -> Result<CreateTableStatement, ParserError> {
+    parser.expect_keyword(Keyword::CREATE)?;
+    let scoped = parser.parse_one_of_keywords(&[Keyword::GLOBAL, Keyword::LOCAL]).is_some();
+    let temporary = parser.parse_one_of_keywords(&[Keyword::TEMP, Keyword::TEMPORARY]).is_some();
+    if scoped && !temporary {
+        let found = parser.peek_token();
+        return parser.expected("TEMPORARY", found);
+    }
+    parser.expect_keyword(Keyword::TABLE)?;
+    let if_not_exists = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
+    let name = parser.parse_object_name(false)?;
+    let mut names = Vec::new();
+    if parser.consume_token(&Token::LParen) {
+        names = parser.parse_comma_separated(|parser| parser.parse_identifier())?;
+        parser.expect_token(&Token::RParen)?;
+    }
+    let mut on_commit = None;
+    if temporary && parser.parse_keywords(&[Keyword::ON, Keyword::COMMIT]) {
+        on_commit = if take_words(parser, &["preserve", "rows"]) {
+            None
+        } else if take_words(parser, &["delete", "rows"]) {
+            Some("delete")
+        } else {
+            parser.expect_keyword(Keyword::DROP)?;
+            Some("drop")
+        };
+    }
+    Ok(CreateTableStatement {
+        name,
+        if_not_exists,
+        temporary,
+        on_commit,
+        columns: Vec::new(),
+        constraints: Vec::new(),
+        query: None,
+        names,
+        without_rows: false,
+        like: None,
+    })
+}
+
+fn alter_table(parser: &mut Parser<'_>) -> Result<AlterTableStatement, ParserError> {
+    let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
+    let _ = parser.parse_keyword(Keyword::ONLY);
+    let name = parser.parse_object_name(false)?;
+    let _ = parser.consume_token(&Token::Mul);
+    let operations = parser.parse_comma_separated(alter_operation)?;
+    Ok(AlterTableStatement { name, if_exists, operations })
+}
+
+fn alter_operation(parser: &mut Parser<'_>) -> Result<AlterOperation, ParserError> {
+    if take_words(parser, &["set", "schema"]) {
+        return Ok(AlterOperation::SetSchema(fold(&parser.parse_identifier()?)));
+    }
+    let of_identity = parser.maybe_parse(|parser| {
+        parser.expect_keyword(Keyword::ALTER)?;
+        let _ = parser.parse_keyword(Keyword::COLUMN);
+        let column: Ident = parser.parse_identifier()?;
+        Ok(AlterOperation::Identity { column, change: identity_change(parser)? })
+    })?;
+    match of_identity {
+        Some(operation) => Ok(operation),
+        None => parser.parse_alter_table_operation().map(|operation| AlterOperation::Sql(Box::new(operation))),
+    }
+}
+
+fn identity_change(parser: &mut Parser<'_>) -> Result<IdentityChange, ParserError> {
+    let generation = |parser: &mut Parser<'_>| {
+        if take_word(parser, "always") {
+            return Ok(true);
+        }
+        parser.expect_keywords(&[Keyword::BY, Keyword::DEFAULT]).map(|()| false)
+    };
+    if take_words(parser, &["add", "generated"]) {
+        let always = generation(parser)?;
+        parser.expect_keywords(&[Keyword::AS, Keyword::IDENTITY])?;
+        let mut options = Vec::new();
+        if parser.consume_token(&Token::LParen) {
+            while let Some(option) = sequence_option(parser)? {
+                options.push(option);
+            }
+            parser.expect_token(&Token::RParen)?;
+        }
+        return Ok(IdentityChange::Add { always, options });
+    }
+    if take_words(parser, &["drop", "identity"]) {
+        return Ok(IdentityChange::Drop { if_exists: parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]) });
+    }
+    if take_words(parser, &["drop", "expression"]) {
+        return Ok(IdentityChange::DropExpression {
+            if_exists: parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]),
+        });
+    }
+    let (mut always, mut options, mut restart) = (None, Vec::new(), None);
+    loop {
+        if take_words(parser, &["set", "generated"]) {
+            always = Some(generation(parser)?);
+        } else if let Some(value) = restart_value(parser)? {
+            restart = Some(value);
+        } else if next_words_are(parser, &["set"]) {
+            parser.next_token();
+            match sequence_option(parser)? {
+                Some(option) => options.push(option),
+                None => {
+                    let found = parser.peek_token();
+                    return parser.expected("an option of a sequence", found);
+                }
+            }
+        } else {
+            break;
+        }
+    }
+    if always.is_none() && options.is_empty() && restart.is_none() {
+        let found = parser.peek_token();
+        return parser.expected("a change of an identity column", found);
+    }
+    Ok(IdentityChange::Set { always, options, restart })
+}
+
+/// ALTER VIEW, INDEX, SEQUENCE and SCHEMA, as far as it is about names.
+fn relocate(parser: &mut Parser<'_>) -> Result<Option<RelocateStatement>, ParserError> {
+    parser.maybe_parse(|parser| {
+        parser.expect_keyword(Keyword::ALTER)?;
+        let kind = if parser.parse_keyword(Keyword::VIEW) {
+            RelationKind::View
+        } else if parser.parse_keyword(Keyword::INDEX) {
+            RelationKind::Index
+        } else if parser.parse_keyword(Keyword::SEQUENCE) {
+            RelationKind::Sequence
+        } else {
+            parser.expect_keyword(Keyword::SCHEMA)?;
+            RelationKind::Schema
+        };
+        let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
+        let name: ObjectName = parser.parse_object_name(false)?;
+        let change = if take_words(parser, &["rename", "to"]) {
+            Relocation::Name(fold(&parser.parse_identifier()?))
+        } else {
+            parser.expect_keywords(&[Keyword::SET, Keyword::SCHEMA])?;
+            Relocation::Schema(fold(&parser.parse_identifier()?))
+        };
+        Ok(RelocateStatement { kind, name, if_exists, change })
+    })
+}
+
+fn comment(parser: &mut Parser<'_>) -> Result<CommentStatement, ParserError> {
+    let on = if parser.parse_keyword(Keyword::COLUMN) {
+        let mut parts = parser.parse_object_name(false)?.0;
+        match parts.pop().as_ref().and_then(|part| part.as_ident().cloned()) {
+            Some(column) if !parts.is_empty() => Commented::Column { table: ObjectName(parts), column },
+            _ => {
+                let found = parser.peek_token();
+                return parser.expected("a column as table.column", found);
+            }
+        }
+    } else if parser.parse_keyword(Keyword::CONSTRAINT) {
+        let name = parser.parse_identifier()?;
+        parser.expect_keyword(Keyword::ON)?;
+        Commented::Constraint { name, table: parser.parse_object_name(false)? }
+    } else {
+        let kinds = [
+            (Keyword::TABLE, Commented::Table as fn(ObjectName) -> Commented),
+            (Keyword::VIEW, Commented::View),
+            (Keyword::INDEX, Commented::Index),
+            (Keyword::SEQUENCE, Commented::Sequence),
+            (Keyword::SCHEMA, Commented::Schema),
+        ];
+        let found = kinds.into_iter().find(|(keyword, _)| parser.parse_keyword(*keyword));
+        match found {
+            Some((_, on)) => on(parser.parse_object_name(false)?),
+            None => {
+                let words = parser.peek_token().to_string().to_ascii_uppercase();
+                return Ok(CommentStatement { on: Commented::Other(words), text: skip_to_end(parser) });
+            }
+        }
+    };
+    parser.expect_keyword(Keyword::IS)?;
+    let text = match parser.parse_keyword(Keyword::NULL) {
+        true => None,
+        false => Some(parser.parse_literal_string()?).filter(|text| !text.is_empty()),
+    };
+    Ok(CommentStatement { on, text })
+}
+
+/// Writes `TABLE t` as the `SELECT * FROM t` that it is. The parser takes the words behind the name for its own.
+pub(super) fn tables_as_queries(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let keyword = |token: &Token| match token {
+        Token::Word(word) if word.quote_style.is_none() => word.keyword,
+        _ => Keyword::NoKeyword,
+    };
+    let mut rewritten: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    let mut before: Option<Token> = None;
+    let mut rest = tokens.into_iter().peekable();
+    while let Some(token) = rest.next() {
+        if matches!(token.token, Token::Whitespace(_)) {
+            rewritten.push(token);
+            continue;
+        }
+        let begins_query = before.as_ref().is_none_or(|before| {
+            let words = [Keyword::AS, Keyword::UNION, Keyword::ALL, Keyword::EXCEPT, Keyword::INTERSECT];
+            matches!(before, Token::SemiColon) || words.contains(&keyword(before))
+        });
+        let is_table = keyword(&token.token) == Keyword::TABLE && begins_query;
+        before = Some(token.token.clone());
+        match is_table {
+            false => rewritten.push(token),
+            true => rewritten.extend(
+                [Token::make_keyword("SELECT"), Token::Mul, Token::make_keyword("FROM")]
+                    .map(|word| TokenWithSpan::new(word, token.span)),
+            ),
+        }
+    }
+    rewritten
+}
+
+/// What is refused by name is not read.
+fn skip_to_end(parser: &mut Parser<'_>) -> Option<String> {
+    while !matches!(parser.peek_token().token, Token::EOF | Token::SemiColon) {
+        parser.next_token();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::parse::{ParsedStatement, parse_statement};
+
+    fn parse(sql: &str) -> Write {
+        match parse_statement(sql).unwrap().statement {
+            ParsedStatement::Own(write) => *write,
+            other => panic!("{sql}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn tables_of_queries_name_their_columns() {
+        let Write::CreateTable(create) =
+            parse("CREATE LOCAL TEMP TABLE t (a, \"B\") ON COMMIT DROP AS SELECT 1, 2 WITH NO DATA")
+        else {
+            panic!("a table")
+        };
+        let names: Vec<String> = create.names.iter().map(fold).collect();
+        assert_eq!((names, create.on_commit), (vec!["a".to_owned(), "B".to_owned()], Some("drop")));
+        assert!(create.temporary && create.without_rows && create.query.is_some());
+    }
+
+    #[test]
+    fn tables_of_columns_are_left_to_sqlparser() {
+        let parsed = parse_statement("CREATE TABLE t (a int, b int)").unwrap().statement;
+        assert!(matches!(parsed, ParsedStatement::Sql(_)), "{parsed:?}");
+    }
+
+    #[test]
+    fn operations_of_both_grammars_mix() {
+        let Write::AlterTable(alter) = parse(
+            "ALTER TABLE ONLY t ADD COLUMN a int, ALTER a SET DEFAULT 1, ALTER COLUMN b RESTART WITH 5 SET CACHE 3, \
+             ALTER b SET GENERATED BY DEFAULT, SET SCHEMA s",
+        ) else {
+            panic!("a change")
+        };
+        let own: Vec<bool> =
+            alter.operations.iter().map(|operation| !matches!(operation, AlterOperation::Sql(_))).collect();
+        assert_eq!(own, [false, false, true, true, true]);
+    }
+}

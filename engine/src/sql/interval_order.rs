@@ -1,0 +1,325 @@
+//! Puts [`order_of`] wherever intervals are compared: an analyser rule that runs after type coercion.
+//!
+//! | where | becomes |
+//! |---|---|
+//! | `a < b`, `=`, `IS DISTINCT FROM`, `BETWEEN`, `IN`, `CASE a WHEN` | the same of `order(a)`, `order(b)` |
+//! | `ORDER BY a`, `PARTITION BY a`, keys of joins | by `order(a)` |
+//! | `GROUP BY a`, `DISTINCT` | by `order(a)`, with `first_value(a)` for the value that is shown |
+//! | `min(a)`, `max(a)` | `first_value(a ORDER BY order(a))` |
+//! | `count(DISTINCT a)` | `count(DISTINCT order(a))` |
+//! | `greatest`, `least`, `nullif` | CASE |
+//!
+//! What is left (intervals in grouping sets, other DISTINCT aggregates, the smallest of a window) is refused by name.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema};
+use datafusion::config::ConfigOptions;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::functions_aggregate::first_last::first_value_udaf;
+use datafusion::logical_expr::expr::{
+    AggregateFunction, Between, BinaryExpr, Case, InList, InSubquery, NullTreatment, ScalarFunction, Sort,
+    WindowFunction,
+};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    Aggregate, Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery,
+    WindowFunctionDefinition, lit, when,
+};
+use datafusion::optimizer::AnalyzerRule;
+
+use super::interval_math::{is_interval, order_of};
+use crate::Error;
+
+/// The rule.
+#[derive(Debug)]
+pub(crate) struct IntervalOrder;
+
+impl AnalyzerRule for IntervalOrder {
+    fn name(&self) -> &str {
+        "interval_order"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _options: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
+        if !mentions_intervals(&plan)? {
+            return Ok(plan);
+        }
+        plan.transform_up_with_subqueries(rewrite_node).map(|plan| plan.data)
+    }
+}
+
+/// The part of the rule that must come before type coercion, which refuses to order windows by intervals.
+#[derive(Debug)]
+pub(crate) struct IntervalWindows;
+
+impl AnalyzerRule for IntervalWindows {
+    fn name(&self) -> &str {
+        "interval_windows"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _options: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
+        if !mentions_intervals(&plan)? {
+            return Ok(plan);
+        }
+        let rewritten = plan.transform_up_with_subqueries(|node| {
+            if !matches!(node, LogicalPlan::Window(_)) {
+                return Ok(Transformed::no(node));
+            }
+            let schema = merge_schema(&node.inputs());
+            let names = NamePreserver::new(&node);
+            let node = node.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let ordered = expr.transform_up(|expr| match expr {
+                    Expr::WindowFunction(mut function) => {
+                        let params = &mut function.params;
+                        params.order_by = sort_all(std::mem::take(&mut params.order_by), &schema)?;
+                        Ok(Transformed::yes(Expr::WindowFunction(function)))
+                    }
+                    other => Ok(Transformed::no(other)),
+                })?;
+                Ok(ordered.update_data(|expr| name.restore(expr)))
+            })?;
+            node.map_data(LogicalPlan::recompute_schema)
+        });
+        rewritten.map(|plan| plan.data)
+    }
+}
+
+/// Whether there is an interval anywhere, so that all other plans are only looked at.
+fn mentions_intervals(plan: &LogicalPlan) -> DataFusionResult<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        found |= node.schema().fields().iter().any(|field| is_interval(field.data_type()));
+        if !found {
+            node.apply_expressions(|expr| {
+                expr.apply(|part| {
+                    found |= match part {
+                        Expr::Literal(value, _) => is_interval(&value.data_type()),
+                        Expr::Cast(cast) => is_interval(cast.field.data_type()),
+                        _ => false,
+                    };
+                    Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+                })
+            })?;
+        }
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+fn rewrite_node(node: LogicalPlan) -> DataFusionResult<Transformed<LogicalPlan>> {
+    let schema = merge_schema(&node.inputs());
+    let names = NamePreserver::new(&node);
+    let node = match node {
+        LogicalPlan::Distinct(Distinct::All(input)) if has_interval(input.schema()) => {
+            let all: Vec<Expr> = input.schema().iter().map(|column| Expr::Column(Column::from(column))).collect();
+            return Ok(Transformed::yes(group(Aggregate::try_new(input, all, Vec::new())?)?));
+        }
+        LogicalPlan::Distinct(Distinct::On(mut distinct)) => {
+            distinct.on_expr = ordered_all(distinct.on_expr, &schema)?;
+            if let Some(sort) = distinct.sort_expr.take() {
+                distinct.sort_expr = Some(sort_all(sort, &schema)?);
+            }
+            LogicalPlan::Distinct(Distinct::On(distinct))
+        }
+        LogicalPlan::Sort(mut sort) => {
+            sort.expr = sort_all(sort.expr, &schema)?;
+            LogicalPlan::Sort(sort)
+        }
+        LogicalPlan::Join(mut join) => {
+            let (left, right) = (Arc::clone(join.left.schema()), Arc::clone(join.right.schema()));
+            for (left_key, right_key) in &mut join.on {
+                if is_interval(&left_key.get_type(&left)?) || is_interval(&right_key.get_type(&right)?) {
+                    *left_key = order_of(left_key.clone());
+                    *right_key = order_of(right_key.clone());
+                }
+            }
+            LogicalPlan::Join(join)
+        }
+        other => other,
+    };
+    let rewritten = node.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let rewritten = expr.transform_up(|expr| rewrite(expr, &schema))?;
+        Ok(rewritten.update_data(|expr| name.restore(expr)))
+    })?;
+    let mut node = match rewritten.transformed {
+        true => rewritten.data.recompute_schema()?,
+        false => rewritten.data,
+    };
+    if let LogicalPlan::Aggregate(aggregate) = node {
+        node = group(aggregate)?;
+    }
+    Ok(Transformed::yes(node))
+}
+
+fn has_interval(schema: &DFSchema) -> bool {
+    schema.fields().iter().any(|field| is_interval(field.data_type()))
+}
+
+fn ordered(expr: Expr, schema: &DFSchema) -> DataFusionResult<Expr> {
+    Ok(if is_interval(&expr.get_type(schema)?) { order_of(expr) } else { expr })
+}
+
+fn ordered_all(exprs: Vec<Expr>, schema: &DFSchema) -> DataFusionResult<Vec<Expr>> {
+    exprs.into_iter().map(|expr| ordered(expr, schema)).collect()
+}
+
+fn sort_all(sort: Vec<Sort>, schema: &DFSchema) -> DataFusionResult<Vec<Sort>> {
+    let by = |Sort { expr, asc, nulls_first }| Ok(Sort { expr: ordered(expr, schema)?, asc, nulls_first });
+    sort.into_iter().map(by).collect()
+}
+
+/// Groups by the order of intervals, and shows the first of each group.
+fn group(aggregate: Aggregate) -> DataFusionResult<LogicalPlan> {
+    let input_schema = Arc::clone(aggregate.input.schema());
+    let mut in_sets = false;
+    let mut by_interval = false;
+    for expr in &aggregate.group_expr {
+        match expr {
+            Expr::GroupingSet(_) => {
+                expr.apply_children(|part| {
+                    in_sets |= is_interval(&part.get_type(&input_schema)?);
+                    Ok(TreeNodeRecursion::Continue)
+                })?;
+            }
+            expr => by_interval |= is_interval(&expr.get_type(&input_schema)?),
+        }
+    }
+    if in_sets {
+        return Err(Error::unsupported("an interval in GROUPING SETS, ROLLUP or CUBE").into());
+    }
+    if !by_interval {
+        return Ok(LogicalPlan::Aggregate(aggregate));
+    }
+    let Aggregate { input, group_expr, mut aggr_expr, schema, .. } = aggregate;
+    let shown: Vec<Column> = schema.iter().map(Column::from).collect();
+    let groups = group_expr.len();
+    let (mut keys, mut list) = (Vec::with_capacity(groups), Vec::with_capacity(shown.len()));
+    for (place, (expr, column)) in group_expr.into_iter().zip(&shown).enumerate() {
+        if !is_interval(&expr.get_type(&input_schema)?) {
+            keys.push(expr);
+            list.push(Expr::Column(column.clone()));
+            continue;
+        }
+        let (key, value) = (format!("interval key {place}"), format!("interval {place}"));
+        keys.push(order_of(expr.clone()).alias(key));
+        let first = AggregateFunction::new_udf(first_value_udaf(), vec![expr], false, None, Vec::new(), None);
+        aggr_expr.push(Expr::AggregateFunction(first).alias(&value));
+        list.push(Expr::Column(Column::new_unqualified(value)).alias_qualified(column.relation.clone(), &column.name));
+    }
+    list.extend(shown.into_iter().skip(groups).map(Expr::Column));
+    let aggregate = LogicalPlan::Aggregate(Aggregate::try_new(input, keys, aggr_expr)?);
+    LogicalPlanBuilder::from(aggregate).project(list)?.build()
+}
+
+fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    let of_interval = |expr: &Expr| -> DataFusionResult<bool> { Ok(is_interval(&expr.get_type(schema)?)) };
+    Ok(match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) && of_interval(&left)? => {
+            let (left, right) = (Box::new(order_of(*left)), Box::new(order_of(*right)));
+            Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
+        }
+        Expr::Between(Between { expr, negated, low, high }) if of_interval(&expr)? => {
+            let [expr, low, high] = [*expr, *low, *high].map(|part| Box::new(order_of(part)));
+            Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
+        }
+        Expr::InList(InList { expr, list, negated }) if of_interval(&expr)? => {
+            let list = list.into_iter().map(order_of).collect();
+            Transformed::yes(Expr::InList(InList { expr: Box::new(order_of(*expr)), list, negated }))
+        }
+        Expr::InSubquery(InSubquery { expr, subquery, negated }) if of_interval(&expr)? => {
+            let Subquery { subquery: plan, outer_ref_columns, spans } = subquery;
+            let column = Expr::Column(Column::from(plan.schema().qualified_field(0)));
+            let plan = LogicalPlanBuilder::from(plan).project(vec![order_of(column)])?.build()?;
+            let subquery = Subquery { subquery: Arc::new(plan), outer_ref_columns, spans };
+            Transformed::yes(Expr::InSubquery(InSubquery { expr: Box::new(order_of(*expr)), subquery, negated }))
+        }
+        Expr::SetComparison(comparison) if of_interval(&comparison.expr)? => {
+            return Err(Error::unsupported("ANY or ALL of a query for intervals").into());
+        }
+        Expr::Case(Case { expr: Some(expr), when_then_expr, else_expr }) if of_interval(&expr)? => {
+            let cases = when_then_expr.into_iter().map(|(when, then)| (Box::new(order_of(*when)), then)).collect();
+            let expr = Some(Box::new(order_of(*expr)));
+            Transformed::yes(Expr::Case(Case { expr, when_then_expr: cases, else_expr }))
+        }
+        Expr::ScalarFunction(ScalarFunction { func, args })
+            if matches!(func.name(), "greatest" | "least" | "nullif")
+                && args.iter().any(|arg| of_interval(arg).unwrap_or(false)) =>
+        {
+            Transformed::yes(as_case(func.name(), args)?)
+        }
+        Expr::AggregateFunction(function) => rewrite_aggregate(function, schema)?,
+        Expr::WindowFunction(mut function) => {
+            let WindowFunction { fun, params } = function.as_mut();
+            let of_intervals = params.args.first().map(&of_interval).transpose()?.unwrap_or(false);
+            if let WindowFunctionDefinition::AggregateUDF(aggregate) = fun
+                && of_intervals
+                && (matches!(aggregate.name(), "min" | "max") || params.distinct)
+            {
+                let name = aggregate.name();
+                return Err(Error::unsupported(format!("{name} of intervals as a window function")).into());
+            }
+            params.partition_by = ordered_all(std::mem::take(&mut params.partition_by), schema)?;
+            params.order_by = sort_all(std::mem::take(&mut params.order_by), schema)?;
+            Transformed::yes(Expr::WindowFunction(function))
+        }
+        other => Transformed::no(other),
+    })
+}
+
+fn compares(op: Operator) -> bool {
+    matches!(
+        op,
+        Operator::Eq
+            | Operator::NotEq
+            | Operator::Lt
+            | Operator::LtEq
+            | Operator::Gt
+            | Operator::GtEq
+            | Operator::IsDistinctFrom
+            | Operator::IsNotDistinctFrom
+    )
+}
+
+fn rewrite_aggregate(mut function: AggregateFunction, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    let params = &mut function.params;
+    params.order_by = sort_all(std::mem::take(&mut params.order_by), schema)?;
+    let first = params.args.first().cloned();
+    let Some(first) = first.filter(|first| first.get_type(schema).is_ok_and(|found| is_interval(&found))) else {
+        return Ok(Transformed::yes(Expr::AggregateFunction(function)));
+    };
+    let ascending = match function.func.name() {
+        "min" => true,
+        "max" => false,
+        "count" if function.params.distinct => {
+            function.params.args = vec![order_of(first)];
+            return Ok(Transformed::yes(Expr::AggregateFunction(function)));
+        }
+        name if function.params.distinct => {
+            return Err(Error::unsupported(format!("{name}(DISTINCT …) of intervals")).into());
+        }
+        _ => return Ok(Transformed::yes(Expr::AggregateFunction(function))),
+    };
+    let order = vec![Sort { expr: order_of(first.clone()), asc: ascending, nulls_first: false }];
+    let nulls = Some(NullTreatment::IgnoreNulls);
+    let best = AggregateFunction::new_udf(first_value_udaf(), vec![first], false, function.params.filter, order, nulls);
+    Ok(Transformed::yes(Expr::AggregateFunction(best)))
+}
+
+/// `greatest(a, b, …)`, `least(a, b, …)` and `nullif(a, b)`. NULLs are passed over, but for nullif.
+fn as_case(name: &str, args: Vec<Expr>) -> DataFusionResult<Expr> {
+    let mut args = args.into_iter();
+    let Some(mut best) = args.next() else { return Ok(lit(datafusion::common::ScalarValue::Null)) };
+    for other in args {
+        let (left, right) = (order_of(best.clone()), order_of(other.clone()));
+        best = match name {
+            "nullif" => when(left.eq(right), lit(datafusion::common::ScalarValue::Null)).otherwise(best)?,
+            "greatest" => when(best.clone().is_null().or(left.lt(right)), other).otherwise(best)?,
+            _ => when(best.clone().is_null().or(left.gt(right)), other).otherwise(best)?,
+        };
+    }
+    Ok(best)
+}

@@ -1,0 +1,74 @@
+//! Literals of times as people write them: without seconds, and intervals with a time in them. Arrow's parsers want more.
+
+use datafusion::sql::sqlparser::ast::{Expr, Interval, Value, ValueWithSpan};
+
+/// `2024-01-01 10:00` with its seconds; `None` if nothing is missing. A time zone may follow.
+pub(super) fn with_seconds(text: &str) -> Option<String> {
+    let text = text.trim();
+    let (date, rest) = text.split_once([' ', 'T'])?;
+    let is_date = date.len() >= 8 && date.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != ':').unwrap_or(rest.len());
+    let (time, zone) = rest.split_at(end);
+    let (hours, minutes) = time.split_once(':')?;
+    let two = |digits: &str| (1..=2).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (is_date && two(hours) && two(minutes)).then(|| format!("{date} {hours:0>2}:{minutes:0>2}:00{zone}"))
+}
+
+/// Writes the time in an interval's text in words: `3 days 04:05:06` as `3 days 4 hours 5 minutes 6 seconds`.
+pub(super) fn spell_out(expr: &mut Expr) {
+    let Expr::Interval(Interval { value, leading_field: None, last_field: None, .. }) = expr else { return };
+    let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) = value.as_mut() else { return };
+    if let Some(spelled) = spelled(text) {
+        *text = spelled;
+    }
+}
+
+fn spelled(text: &str) -> Option<String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let (time, before) = words.split_last()?;
+    let (sign, digits) = match time.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", time.strip_prefix('+').unwrap_or(time)),
+    };
+    let parts: Vec<&str> = digits.split(':').collect();
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if !(2..=3).contains(&parts.len()) || !parts.iter().all(|part| number(part)) {
+        return None;
+    }
+    let mut spelled = before.join(" ");
+    for (part, unit) in parts.iter().zip(["hours", "minutes", "seconds"]) {
+        spelled.push_str(&format!(" {sign}{part} {unit}"));
+    }
+    Some(spelled.trim_start().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_added_where_they_are_missing() {
+        for (text, expected) in [
+            ("2024-01-01 10:00", Some("2024-01-01 10:00:00")),
+            ("2024-01-01T9:05+02", Some("2024-01-01 09:05:00+02")),
+            ("2024-01-01 10:00:01", None),
+            ("2024-01-01", None),
+            ("10:00", None),
+            ("a b:c", None),
+        ] {
+            assert_eq!(with_seconds(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_in_intervals_are_spelled_out() {
+        for (text, expected) in [
+            ("1 year 3 days 04:05:06.5", Some("1 year 3 days 04 hours 05 minutes 06.5 seconds")),
+            ("-01:30", Some("-01 hours -30 minutes")),
+            ("1 day", None),
+            ("1:2:3:4", None),
+        ] {
+            assert_eq!(spelled(text).as_deref(), expected, "{text}");
+        }
+    }
+}
