@@ -87,7 +87,7 @@ impl Prepared {
     /// A statement without parameters, of which is known what it returns.
     pub(crate) fn of_columns(sql: String, parsed: Parsed, result_schema: Option<SchemaRef>) -> Self {
         let parameter_schema = Arc::new(Schema::empty());
-        Prepared(Opaque::new(Inner { sql, parsed, parameter_schema, result_schema }))
+        Prepared(Opaque::new(Inner { sql, parsed, parameter_schema, result_schema, program: Mutex::default() }))
     }
 
     /// The statement as it was written.

@@ -26,7 +26,7 @@ pub(crate) fn create_routine(
     let context = statement.context(transaction.view());
     let tag = if create.is_procedure { "CREATE PROCEDURE" } else { "CREATE FUNCTION" };
     let (schema, name) = table_name(&create.name)?;
-    let schema = context.schema_for_new(schema)?;
+    let schema = context.schema_for_new(schema, false)?;
     let body_place = create.body_place;
     let (or_replace, at) = (create.or_replace, place(create.name.span()));
     let definition = definition_of(&context, name, create)?;

@@ -125,7 +125,7 @@ fn target_table(
     if target.mode == IngestMode::Append {
         return context.table(target.schema.as_deref(), &target.table).cloned();
     }
-    let schema_name = context.schema_for_new(target.schema.clone())?;
+    let schema_name = context.schema_for_new(target.schema.clone(), false)?;
     let existing = context.view().catalog().find(&schema_name, &target.table).cloned();
     for kind in [ObjectKind::View, ObjectKind::Sequence] {
         if context.object(kind, Some(&schema_name), &target.table).is_some() {

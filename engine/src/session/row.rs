@@ -22,6 +22,7 @@ use rustydb_storage::{Isolation, Transaction};
 use super::execute::{RERUNS_MAX, Statement, Text};
 use super::transaction::{TransactionState, TransactionStatus};
 use super::{Completion, Shared, StatementResult};
+use crate::ddl::temporary::TemporarySchema;
 use crate::row_path::{Call, Datum, Known, Origin, Outcome, Program, Stop, compile};
 use crate::runtime::{Runtimes, panic_message};
 use crate::sql::parse::ParsedStatement;
@@ -50,6 +51,12 @@ impl Future for Inside<'_> {
         let _entered = runtimes.enter();
         self.work.as_mut().poll(context)
     }
+}
+
+/// Whether the session's statements may be run by programs. Programs are shared by all sessions, and a name means
+/// something else in a session that has temporary relations.
+fn may_take_row_path(statement: &Statement<'_>) -> bool {
+    statement.settings.row_path && !statement.temporary().is_some_and(TemporarySchema::is_used)
 }
 
 impl Shared {
@@ -99,7 +106,7 @@ impl Shared {
             return None;
         }
         let statement = self.statement(parameters, arrived);
-        if !statement.settings.row_path {
+        if !may_take_row_path(&statement) {
             return None;
         }
         let program = self.known_program(transaction, &statement, text, parameters)?;
@@ -154,7 +161,7 @@ impl Shared {
         sql: &str,
         parsed: &ParsedStatement,
     ) -> Tried {
-        if !statement.settings.row_path || matches!(transaction, TransactionState::Failed(_)) || !may_suit(parsed) {
+        if !may_take_row_path(statement) || matches!(transaction, TransactionState::Failed(_)) || !may_suit(parsed) {
             return None;
         }
         let view = self.planning_view(transaction);
@@ -188,7 +195,7 @@ impl Shared {
         statement: &Statement<'_>,
         routed: &Routed,
     ) -> Option<Program> {
-        if !statement.settings.row_path {
+        if !may_take_row_path(statement) {
             return None;
         }
         let types: Vec<_> = statement.parameters.iter().map(Value::data_type).collect();

@@ -102,9 +102,7 @@ impl Compiler<'_> {
         }
         let Some(plan) = conflict.plan(table).ok()? else { return Some(Conflict { update: None }) };
         let assigned = conflict.assigned().to_vec();
-        if is_referred_to(self.context.view().catalog(), table)
-            && assigned.iter().any(|column| table.primary_key.contains(column))
-        {
+        if changes_what_is_referred_to(self.context.view().catalog(), table, &assigned) {
             return None;
         }
         let stored = table.storage_schema().fields().len();
@@ -132,7 +130,7 @@ impl Compiler<'_> {
             return None;
         }
         let catalog = self.context.view().catalog();
-        if is_referred_to(catalog, &table) && assigned.iter().any(|column| table.primary_key.contains(column)) {
+        if changes_what_is_referred_to(catalog, &table, &assigned) {
             return None;
         }
         let plan = self.analyzed(plan)?;
@@ -215,7 +213,9 @@ impl Compiler<'_> {
         let mut parents = Vec::new();
         for foreign_key in table.foreign_keys.iter().filter(|key| concerned(key)) {
             let parent = self.context.view().catalog().table(foreign_key.parent)?;
-            if foreign_key.deferrable || parent.id == table.id {
+            // One that refers to a unique constraint finds its parents by another index.
+            let by_key = !parent.primary_key.is_empty() && foreign_key.parent_columns.len() == parent.primary_key.len();
+            if foreign_key.deferrable || parent.id == table.id || !by_key {
                 return None;
             }
             let mut columns = Vec::with_capacity(parent.primary_key.len());
@@ -235,6 +235,14 @@ impl Compiler<'_> {
 
 fn stored_types(table: &TableDef) -> Option<Vec<Stored>> {
     table.storage_schema().fields().iter().map(|field| Stored::of(field.data_type())).collect()
+}
+
+/// Whether assigning these columns may take away what rows of other tables refer to.
+fn changes_what_is_referred_to(catalog: &rustydb_storage::Catalog, table: &TableDef, assigned: &[usize]) -> bool {
+    let mut foreign_keys = catalog.tables().flat_map(|other| &other.foreign_keys);
+    foreign_keys.any(|foreign_key| {
+        foreign_key.parent == table.id && foreign_key.parent_columns.iter().any(|column| assigned.contains(column))
+    })
 }
 
 fn is_referred_to(catalog: &rustydb_storage::Catalog, table: &TableDef) -> bool {
