@@ -1,5 +1,4 @@
-//! The store alone, on one core: reading rows of a segment by key, writing the memtable out, merging segments, and how
-//! often each byte is written on the way.
+//! The store alone, on one core: reading rows of a segment by key, writing the memtable out, and merging segments.
 
 use std::sync::Arc;
 

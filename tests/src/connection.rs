@@ -29,6 +29,7 @@ pub struct Connection {
 }
 
 /// How statements get to the database.
+#[expect(clippy::large_enum_variant, reason = "one for each connection")]
 enum Way {
     Embedded(Session),
     Restarting(RestartingSession),

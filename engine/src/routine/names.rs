@@ -302,7 +302,7 @@ impl Rewriter<'_> {
                     let columns = self.columns_of_table(name);
                     let own = name.0.last().and_then(|part| part.as_ident()).map(fold).unwrap_or_default();
                     let alias = insert.table_alias.as_ref().map(|alias| fold(&alias.alias));
-                    scope.relations.push((alias.unwrap_or(own), columns.clone()));
+                    scope.relations.push((alias.unwrap_or(own), columns));
                     // Its columns are named with it, so they make nothing ambiguous.
                     scope.relations.push(("excluded".to_owned(), None));
                 }

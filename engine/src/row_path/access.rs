@@ -30,6 +30,7 @@ pub(crate) struct TableAccess {
 
 /// The ways to rows.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each table of a program, which is kept")]
 pub(crate) enum Access {
     /// One row at most: values for all columns of the primary key.
     Key(Vec<KeyPart>),

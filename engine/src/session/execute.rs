@@ -123,6 +123,7 @@ impl Text<'_> {
 
 /// A query on its way to a plan.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "one for each statement, moved a few times")]
 enum Asked<'a> {
     /// It was planned before.
     Known(&'a Text<'a>),
@@ -546,7 +547,7 @@ impl Shared {
     pub(super) async fn compile_expression(&self, text: &str, types: &[DataType]) -> Result<Option<Expression>> {
         let mut transaction = self.transaction.lock().await;
         let statement = self.statement(&[], Instant::now());
-        let context = statement.context(self.planning_view(&mut transaction));
+        let context = statement.context(self.planning_view(&transaction));
         Expression::compile(&context, parse_expression(text)?, types)
     }
 }

@@ -30,6 +30,7 @@ use crate::{Error, Result, Value, dml};
 
 /// A statement that runs routines.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each statement, moved a few times")]
 pub(super) enum RoutineStatement {
     Call(Function),
     Do { language: String, body: String },

@@ -52,7 +52,7 @@ impl Random {
     fn decimal(&mut self) -> Value {
         match self.below(12) {
             0 => Value::Decimal128(None, 8, 2),
-            1 => Value::Decimal128(Some(999_999_99), 8, 2),
+            1 => Value::Decimal128(Some(99_999_999), 8, 2),
             2 => Value::Float64(Some(1.25)),
             3 => Value::Utf8(Some((*self.pick(&["1.5", "x", "7"])).to_owned())),
             4 => Value::Int32(Some(3)),

@@ -737,7 +737,7 @@ impl Parser<'_> {
         Ok(values)
     }
 
-    fn into_targets(&mut self) -> Result<Into> {
+    fn parse_targets(&mut self) -> Result<Into> {
         let strict = self.take_word("strict");
         Ok(Into { strict, targets: self.targets()? })
     }
@@ -753,7 +753,7 @@ impl Parser<'_> {
         let (mut into, mut using) = (None, Vec::new());
         loop {
             if into.is_none() && self.take_word("into") {
-                into = Some(self.into_targets()?);
+                into = Some(self.parse_targets()?);
             } else if using.is_empty() && self.take_word("using") {
                 using = self.using(&["into"])?;
             } else {
@@ -853,7 +853,7 @@ impl Parser<'_> {
                             return Err(self.error("42601", "INTO specified more than once", token_start));
                         }
                         self.advance();
-                        let into = self.into_targets()?;
+                        let into = self.parse_targets()?;
                         cut = Some((token_start, self.offset(), into));
                         end = self.offset();
                         continue;

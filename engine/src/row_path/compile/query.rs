@@ -117,12 +117,11 @@ pub(super) fn columns_of(nodes: &[&Node], place: usize) -> Vec<usize> {
     columns
 }
 
+/// Tables by their place among the sources, and conditions.
+type Ways = (Vec<(usize, TableAccess)>, Vec<Node>);
+
 /// A way to each table, in the order in which they are to be read, and the conditions that need no table.
-pub(super) fn tables(
-    sources: Vec<Source>,
-    conditions: Vec<Node>,
-    mut columns: Vec<Vec<usize>>,
-) -> Option<(Vec<(usize, TableAccess)>, Vec<Node>)> {
+pub(super) fn tables(sources: Vec<Source>, conditions: Vec<Node>, mut columns: Vec<Vec<usize>>) -> Option<Ways> {
     let (fixed, mut open): (Vec<Node>, Vec<Node>) = conditions.into_iter().partition(|node| node.reads() == 0);
     let mut tables: Vec<(usize, TableAccess)> = Vec::with_capacity(sources.len());
     let mut bound = 0u64;

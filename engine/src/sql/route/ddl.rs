@@ -111,6 +111,7 @@ pub(crate) struct AlterTableStatement {
 
 /// A part of ALTER TABLE.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one for each statement, moved a few times")]
 pub(crate) enum AlterOperation {
     Sql(Box<AlterTableOperation>),
     SetSchema(String),
@@ -119,6 +120,7 @@ pub(crate) enum AlterOperation {
 
 /// What ALTER COLUMN does to what numbers or computes the column.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one for each statement, moved a few times")]
 pub(crate) enum IdentityChange {
     Add { always: bool, options: Vec<SequenceOptions> },
     Set { always: Option<bool>, options: Vec<SequenceOptions>, restart: Option<Option<Expr>> },

@@ -42,6 +42,7 @@ use crate::{Error, Result};
 
 /// A statement of ours, with only the clauses we have.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one for each statement, moved a few times")]
 pub(crate) enum Routed {
     Query(Box<Query>),
     SelectAndLock(LockingQuery),
