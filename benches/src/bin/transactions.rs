@@ -18,6 +18,10 @@ use rustydb_engine::{Database, DatabaseOptions};
 use rustydb_tpch::tpcc::{self, Client, Embedded, Isolation, Loaded, Measured, Mode, Observer, Options, Stop, Table};
 use serde::Serialize;
 
+/// The allocator of the `rustydb` binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Transactions on RustyDB beside PostgreSQL and SQLite, in one run
@@ -135,11 +139,7 @@ async fn run(arguments: Arguments) -> Outcome<()> {
     std::fs::create_dir_all(&work)?;
     let wants = |name: &str| arguments.peers.iter().any(|peer| peer.starts_with(name));
     let server = if wants("postgresql") { Some(PostgresServer::start(&work.join("postgres"))?) } else { None };
-    let database = if wants("rustydb") {
-        Some(Database::open(DatabaseOptions::directory(work.join("rustydb"))).await?)
-    } else {
-        None
-    };
+    let database = if wants("rustydb") { Some(rustydb_database(&work).await?) } else { None };
     let mut engines = Vec::new();
     for name in &arguments.peers {
         engines.push(open(name, &arguments, &work, server.as_ref(), database.as_ref()).await?);
@@ -171,6 +171,12 @@ async fn run(arguments: Arguments) -> Outcome<()> {
     drop(server);
     let is_consistent = figures.violations.values().all(Vec::is_empty);
     if is_consistent { Ok(()) } else { Err("a consistency condition does not hold".into()) }
+}
+
+/// RustyDB with the languages of procedures.
+async fn rustydb_database(work: &std::path::Path) -> rustydb_engine::Result<Database> {
+    let options = DatabaseOptions::directory(work.join("rustydb"));
+    Database::open(DatabaseOptions { languages: rustydb_udf::languages(), ..options }).await
 }
 
 async fn open(

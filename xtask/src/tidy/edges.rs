@@ -32,7 +32,15 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ),
     (
         "rustydb-benches",
-        &["rustydb", "rustydb-flight", "rustydb-engine", "rustydb-storage", "rustydb-txn", "rustydb-tpch"],
+        &[
+            "rustydb",
+            "rustydb-flight",
+            "rustydb-engine",
+            "rustydb-storage",
+            "rustydb-txn",
+            "rustydb-tpch",
+            "rustydb-udf",
+        ],
     ),
     (
         "rustydb-tests",
