@@ -545,7 +545,7 @@ impl Shared {
 
 impl Shared {
     pub(super) async fn compile_expression(&self, text: &str, types: &[DataType]) -> Result<Option<Expression>> {
-        let mut transaction = self.transaction.lock().await;
+        let transaction = self.transaction.lock().await;
         let statement = self.statement(&[], Instant::now());
         let context = statement.context(self.planning_view(&transaction));
         Expression::compile(&context, parse_expression(text)?, types)
