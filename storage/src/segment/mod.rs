@@ -16,6 +16,7 @@
 //! Rows never move and are never rewritten; a change marks the old row in the delete set. The commit timestamps of the
 //! rows are kept only in memory: after a restart nobody can hold a snapshot that is older than the segment.
 
+mod file_type;
 mod key_index;
 mod key_table;
 mod meta;

@@ -7,7 +7,7 @@ use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, RecordBatch};
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -17,6 +17,7 @@ use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::reader::{ChunkReader, Length};
 
+use super::file_type::from_file;
 use super::meta::{ChunkRef, SegmentMeta};
 use crate::BLOCK_ROWS;
 use crate::catalog::TableDef;
@@ -108,7 +109,10 @@ pub(crate) async fn read_column(
             false => builder.with_offset(wanted.start).with_limit(wanted.len()),
         };
         let reader = builder.build()?;
-        reader.map(|batch| Ok(Arc::clone(batch?.column(0)))).collect::<ParquetResult<Vec<ArrayRef>>>()
+        let read = |batch: RecordBatch| {
+            from_file(batch.column(0), field.data_type()).map_err(|error| ParquetError::General(error.to_string()))
+        };
+        reader.map(|batch| read(batch?)).collect::<ParquetResult<Vec<ArrayRef>>>()
     };
     let blocks = decode().map_err(|error| Error::corruption(&path, format!("column \"{}\": {error}", field.name())))?;
     let rows: usize = blocks.iter().map(|block| block.len()).sum();

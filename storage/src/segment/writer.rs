@@ -17,6 +17,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersi
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 
+use super::file_type::{file_field, file_schema, to_file};
 use super::meta::{Base64, ChunkRef, ColumnMeta, SegmentMeta};
 use crate::BLOCK_ROWS;
 use crate::catalog::TableDef;
@@ -87,7 +88,7 @@ pub(crate) struct SegmentEncoder<'a> {
 
 impl<'a> SegmentEncoder<'a> {
     pub(crate) fn new(table: &'a TableDef) -> Result<Self> {
-        let schema = Arc::clone(table.storage_schema());
+        let schema = file_schema(table.storage_schema());
         let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties(table))).map_err(internal)?;
         let (writer, factory) = writer.into_serialized_writer().map_err(internal)?;
         let columns = factory.create_column_writers(0).map_err(internal)?.into_iter();
@@ -97,13 +98,14 @@ impl<'a> SegmentEncoder<'a> {
     /// Encodes the next column of the storage schema, given in pieces.
     pub(crate) fn add_column<'b>(&mut self, pieces: impl IntoIterator<Item = &'b ArrayRef>) -> Result<()> {
         let field = self.table.storage_schema().field(self.chunks.len());
+        let in_file = file_field(field);
         let mut column = self.columns.next().ok_or_else(|| internal("more columns than the table has"))?;
         let mut sketch = DistinctSketch::counts(field.data_type()).then(DistinctSketch::new);
         for piece in pieces {
             if let Some(sketch) = &mut sketch {
                 sketch.add(piece);
             }
-            for leaf in compute_leaves(field, piece).map_err(internal)? {
+            for leaf in compute_leaves(&in_file, &to_file(piece)?).map_err(internal)? {
                 column.write(&leaf).map_err(internal)?;
             }
         }
