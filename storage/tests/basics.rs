@@ -321,6 +321,30 @@ async fn a_dropped_table_gives_its_files_back_when_the_last_reader_is_done() {
 }
 
 #[tokio::test]
+async fn a_dropped_table_whose_rows_the_log_still_changes_is_not_missed_when_the_store_opens() {
+    let (mut files, mut store, table) = store_with(keyed("t")).await;
+    let mut transaction = store.begin();
+    load(&mut transaction, table, &[(1, "a"), (2, "b")]).await.unwrap();
+    transaction.commit(Durability::Sync).await.unwrap();
+    update(&store, table, &[1], &[(1, "c")]).await.unwrap();
+    for round in 0..4 {
+        // Nothing is flushed: every opening reads the whole log, in which the table has a segment, an update, and its end.
+        match round % 2 {
+            0 => store.close().await.unwrap(),
+            _ => files = files.after_power_cut(),
+        }
+        store = open(&files).await;
+        if round == 0 {
+            assert_eq!(contents(&store.snapshot(), table).await, map(&[(1, "c"), (2, "b")]));
+            let mut transaction = store.begin();
+            transaction.drop_table(table).unwrap();
+            transaction.commit(Durability::Sync).await.unwrap();
+        }
+        assert_eq!(store.catalog().tables().count(), 0);
+    }
+}
+
+#[tokio::test]
 async fn a_store_is_opened_once_at_a_time_and_only_where_it_belongs() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("db");

@@ -1,6 +1,7 @@
 //! Random histories against a slow, obvious twin.
 //!
-//! Several transactions run interleaved, with flushes, bulk loads, restarts and power cuts in between. The twin keeps
+//! Several transactions run interleaved, with flushes, bulk loads, rewritten tables, restarts and power
+//! cuts in between. The twin keeps
 //! each committed state as a plain map. Every read must agree with the twin of its snapshot, every commit with the
 //! twin's verdict. What happened is printed when a history fails. `RUSTYDB_SEED=n` repeats one history,
 //! `RUSTYDB_SEEDS=n` runs more of them.
@@ -96,15 +97,16 @@ impl World {
                 self.running.remove(index).transaction.rollback();
                 println!("rollback #{index}");
             }
-            88..=93 => {
+            88..=92 => {
                 println!("flush");
                 self.store.flush().await.unwrap();
             }
-            94 => self.restart(random).await,
+            93..=94 => self.restart(random).await,
             95..=96 => {
                 println!("compact");
                 self.store.compact().await.unwrap();
             }
+            97 => self.rewrite().await,
             _ => {
                 let expected: BTreeMap<i64, String> =
                     self.current.iter().map(|(key, (value, _))| (*key, value.clone())).collect();
@@ -202,6 +204,19 @@ impl World {
             Err(Error::Conflict { .. } | Error::DuplicateKey { .. }) => assert!(!expected, "nothing was in the way"),
             Err(other) => panic!("{other}"),
         }
+    }
+
+    /// Ends every transaction and puts a new table with the same rows in the place of the old one, as ALTER TABLE does
+    /// when rows change their shape.
+    async fn rewrite(&mut self) {
+        self.running.clear();
+        let data: Vec<(i64, &str)> = self.current.iter().map(|(key, (value, _))| (*key, value.as_str())).collect();
+        let mut transaction = self.store.begin();
+        transaction.drop_table(self.table).unwrap();
+        self.table = transaction.create_table(keyed("t")).unwrap().id;
+        load(&mut transaction, self.table, &data).await.unwrap();
+        transaction.commit(Durability::Sync).await.unwrap();
+        println!("rewrite into {:?}", self.table);
     }
 
     /// Ends every transaction and opens the store again, after a clean close or a power cut.

@@ -5,7 +5,7 @@
 //! removed: temporary files, segments whose commit was never logged, log files and manifests that newer
 //! ones replace, and the torn end of the newest log file.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
@@ -128,7 +128,9 @@ pub(crate) async fn recover(
         publish_file(files.as_ref(), FORMAT_FILE, &[text.as_bytes()])
             .map_err(|error| Error::io("writing the FORMAT file", error))?;
     }
-    let mut replay = Replay::new(columns, &manifest)?;
+    let listing = files.list(SEGMENT_DIRECTORY).map_err(|error| Error::io("listing the segments", error))?;
+    let segment_files = listing.into_iter().map(|file| (file.path, file.bytes)).collect();
+    let mut replay = Replay::new(columns, &manifest, segment_files)?;
     let log_files = match mode {
         Mode::CheckManifest => Vec::new(),
         Mode::Open | Mode::Check => log_files(files.as_ref(), &manifest, mode)?,
@@ -181,10 +183,12 @@ struct Replay<'a> {
     next_segment: u64,
     next_row_id: u64,
     sequences: HashMap<ObjectId, SequenceState>,
+    /// Path and size of each file there is.
+    segment_files: BTreeMap<String, u64>,
 }
 
 impl<'a> Replay<'a> {
-    fn new(columns: &'a Arc<ColumnSource>, manifest: &Manifest) -> Result<Self> {
+    fn new(columns: &'a Arc<ColumnSource>, manifest: &Manifest, segment_files: BTreeMap<String, u64>) -> Result<Self> {
         let damaged = |detail: String| Error::corruption("manifest", detail);
         let (mut tables, mut segments): (Vec<Arc<TableDef>>, HashMap<TableId, Segments>) = Default::default();
         for entry in &manifest.tables {
@@ -208,6 +212,7 @@ impl<'a> Replay<'a> {
             next_table: manifest.next_table,
             next_segment: manifest.next_segment,
             next_row_id: manifest.next_row_id,
+            segment_files,
         })
     }
 
@@ -252,7 +257,10 @@ impl<'a> Replay<'a> {
 
     /// Puts the row changes of one table in place.
     async fn put_in_place(&mut self, table: TableId, changes: &mut RowChanges<'_>) -> Result<()> {
-        let last = changes.apply(table, &self.version, self.timestamp).await?;
+        // A segment without its file belongs to a table that a later record drops; `check_files` sees to it that no
+        // other does.
+        let exists = |segment: &Segment| self.segment_files.contains_key(&segment.meta.path());
+        let last = changes.apply(table, &self.version, self.timestamp, exists).await?;
         let hidden = self.version.catalog.table(table).is_some_and(|table| table.has_hidden_key());
         if let Some(last) = last.filter(|_| hidden) {
             self.note_row_id(&last);
@@ -345,12 +353,10 @@ impl<'a> Replay<'a> {
 
     /// Every segment must be there with its size; files nobody refers to are left-overs of a crash.
     fn check_files(&self, files: &dyn Files, mode: Mode) -> Result<()> {
-        let listing = files.list(SEGMENT_DIRECTORY).map_err(|error| Error::io("listing the segments", error))?;
-        let present: HashMap<&str, u64> = listing.iter().map(|file| (file.path.as_str(), file.bytes)).collect();
         let mut known = HashSet::new();
         for segment in self.version.segments.values().flat_map(|segments| segments.iter()) {
             let path = segment.meta.path();
-            match present.get(path.as_str()) {
+            match self.segment_files.get(&path) {
                 Some(bytes) if *bytes == segment.meta.file_bytes => {}
                 // A check goes on and reports it with everything else.
                 _ if mode != Mode::Open => {}
@@ -363,7 +369,7 @@ impl<'a> Replay<'a> {
             known.insert(path);
         }
         if mode == Mode::Open {
-            let left_over = listing.iter().map(|file| file.path.as_str()).filter(|path| !known.contains(*path));
+            let left_over = self.segment_files.keys().map(String::as_str).filter(|path| !known.contains(*path));
             let manifests = files.list(manifest::MANIFEST_DIRECTORY).unwrap_or_default();
             let temporary =
                 manifests.iter().map(|file| file.path.as_str()).filter(|path| path.ends_with(TEMPORARY_SUFFIX));

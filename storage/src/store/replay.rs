@@ -20,6 +20,7 @@ use super::Version;
 use crate::catalog::{TableDef, TableId};
 use crate::error::{Error, Result};
 use crate::memtable::{Batch, ChainState, TableMemtable};
+use crate::segment::Segment;
 
 /// Memory that batches may take before they are put in place; a log is seldom larger, because a flush begins a new one.
 const BATCH_BYTES_MAX: usize = 1 << 30;
@@ -115,16 +116,18 @@ impl<'a> RowChanges<'a> {
         taken
     }
 
-    /// Puts the changes of one table in place. Returns the greatest key among them.
+    /// Puts the changes of one table in place, leaving segments alone whose files do not exist any more. Returns the
+    /// greatest key among them.
     pub(super) async fn apply(
         &mut self,
         table: TableId,
         version: &Version,
         now: Timestamp,
+        exists: impl Fn(&Segment) -> bool,
     ) -> Result<Option<Box<[u8]>>> {
         let Some(TableChanges { table, mut batch }) = self.take(table) else { return Ok(None) };
         batch.sort();
-        end_in_segments(&table, &batch, version, now).await?;
+        end_in_segments(version.segments(table.id).iter().filter(|segment| exists(segment)), &batch, now).await?;
         let part = version.active.table(table.id);
         match part {
             None => {
@@ -152,8 +155,12 @@ impl<'a> RowChanges<'a> {
 }
 
 /// Marks the rows of segments that have been replaced or removed.
-async fn end_in_segments(table: &TableDef, batch: &Batch<Change<'_>>, version: &Version, now: Timestamp) -> Result<()> {
-    for segment in version.segments(table.id) {
+async fn end_in_segments(
+    segments: impl Iterator<Item = &Arc<Segment>>,
+    batch: &Batch<Change<'_>>,
+    now: Timestamp,
+) -> Result<()> {
+    for segment in segments {
         let first = batch.lower_bound(&segment.meta.first_key.0, 0);
         if first == batch.len() || batch.key(first) > segment.meta.last_key.0.as_slice() {
             continue;
