@@ -61,7 +61,7 @@ pub use catalog::{
 pub use check::{CheckReport, Finding, check};
 pub use encoding::{RowWriter, canonical_type};
 pub use error::{Error, Result};
-pub use files::MemoryFiles;
+pub use files::{HeldSyncs, MemoryFiles};
 pub use locks::LockWait;
 pub use objects::{ObjectDef, ObjectId, ObjectKind};
 pub use options::{Location, StoreOptions};

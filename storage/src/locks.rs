@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use rustydb_txn::{Answer, LockMode, LockTable, Owner, Patience, Resource, find_cycle};
+use rustydb_txn::{Answer, LockMode, LockTable, Owner, Patience, Resource, Timestamp, find_cycle};
 use tokio::sync::oneshot;
 
 use crate::catalog::TableId;
@@ -121,12 +121,24 @@ pub(crate) struct TransactionLocks {
     locks: Arc<Locks>,
     owner: Owner,
     held: Mutex<Vec<(Resource, LockMode)>>,
+    /// The newest commit that the transaction may have looked at under its locks, whatever its snapshot is.
+    seen: AtomicU64,
 }
 
 impl TransactionLocks {
     pub(crate) fn new(locks: Arc<Locks>) -> Self {
         let owner = Owner(locks.next_owner.fetch_add(1, Ordering::Relaxed));
-        TransactionLocks { locks, owner, held: Mutex::default() }
+        TransactionLocks { locks, owner, held: Mutex::default(), seen: AtomicU64::new(0) }
+    }
+
+    /// Remembers that the transaction has looked at commits up to this one.
+    pub(crate) fn note_seen(&self, newest: Timestamp) {
+        self.seen.fetch_max(newest, Ordering::Relaxed);
+    }
+
+    /// What it must not end before.
+    pub(crate) fn seen(&self) -> Timestamp {
+        self.seen.load(Ordering::Relaxed)
     }
 
     /// Takes a lock if nobody is in the way.
@@ -210,6 +222,16 @@ impl TransactionLocks {
 impl Drop for TransactionLocks {
     fn drop(&mut self) {
         self.release_to(0);
+    }
+}
+
+/// Gives all locks of a transaction back when it is dropped, whoever else still refers to them.
+#[derive(Debug)]
+pub(crate) struct ReleasedLocks(pub(crate) Arc<TransactionLocks>);
+
+impl Drop for ReleasedLocks {
+    fn drop(&mut self) {
+        self.0.release_to(0);
     }
 }
 

@@ -224,7 +224,7 @@ fn a_reader_of_a_delete_set_sees_whole_commits_whatever_order_they_are_applied_i
                     for row in 0..2 {
                         deletes.add(timestamp as u32 * 2 + row, timestamp, watermark);
                     }
-                    publication.apply(timestamp);
+                    publication.apply(timestamp, None);
                 })
             })
             .collect();
@@ -284,7 +284,7 @@ fn add_one(keys: [u64; 2], counters: &Counters, publication: &Publication, windo
         for (key, count) in keys.into_iter().zip(counts) {
             counters.put(key, timestamp, count + 1);
         }
-        publication.apply(timestamp);
+        publication.apply(timestamp, None);
         return timestamp;
     }
 }
@@ -302,7 +302,7 @@ fn commits_that_meet_are_ordered_and_snapshots_see_all_of_one_or_nothing() {
                 let window = Arc::clone(&window);
                 thread::spawn(move || {
                     let timestamp = add_one(keys, &counters, &publication, &window);
-                    shuttle::future::block_on(publication.wait(timestamp, None)).unwrap();
+                    shuttle::future::block_on(publication.wait(timestamp)).unwrap();
                     assert!(publication.published() >= timestamp);
                 })
             })

@@ -221,3 +221,86 @@ async fn a_deferrable_reader_waits_for_the_writers_and_then_remembers_nothing() 
     let reader = waiting.await.unwrap();
     assert!(!reader.view().remembers_reads());
 }
+
+#[tokio::test]
+async fn a_lock_is_free_before_the_disk_has_answered_and_commits_become_visible_in_order() {
+    let (files, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "a"), (2, "x")]).await.unwrap();
+    let first = begin(&store, Isolation::Snapshot).await;
+    let second = begin(&store, Isolation::Snapshot).await;
+    let held = files.hold_syncs();
+    let change = |mut transaction: Transaction, value: &'static str| async move {
+        loop {
+            transaction.expect_reruns(true);
+            match transaction.update(table, &keys(&[1]), &rows(&[(1, value)])).await {
+                Err(Error::Conflict { .. }) => transaction.refresh().await.unwrap(),
+                updated => break updated.map(|_| transaction),
+            }
+        }
+    };
+    let one = tokio::spawn(change(first, "b").await.unwrap().commit(Durability::Sync));
+    // Gets the lock although the first commit is on its way to the disk, and goes on from its row.
+    let second = change(second, "c").await.unwrap();
+    let two = tokio::spawn(second.commit(Durability::Sync));
+    let third = change(begin(&store, Isolation::Snapshot).await, "d").await.unwrap();
+    assert_eq!(contents(&store.snapshot(), table).await, map(&[(1, "a"), (2, "x")]), "readers see what is durable");
+    assert_eq!(contents(&third.view(), table).await, map(&[(1, "d"), (2, "x")]));
+    assert!(!one.is_finished() && !two.is_finished());
+    let left = files.after_power_cut();
+    drop(held);
+    assert!(one.await.unwrap().unwrap() < two.await.unwrap().unwrap());
+    assert_eq!(contents(&store.snapshot(), table).await, map(&[(1, "c"), (2, "x")]));
+    third.commit(Durability::Sync).await.unwrap();
+    assert_eq!(contents(&store.snapshot(), table).await, map(&[(1, "d"), (2, "x")]));
+    let cut = open(&left).await;
+    assert_eq!(contents(&cut.snapshot(), table).await, map(&[(1, "a"), (2, "x")]));
+}
+
+#[tokio::test]
+async fn a_transaction_without_changes_ends_after_what_it_has_seen_is_durable() {
+    let (files, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "a")]).await.unwrap();
+    let mut writer = begin(&store, Isolation::Snapshot).await;
+    let mut locker = begin(&store, Isolation::ReadCommitted).await;
+    let mut inserter = begin(&store, Isolation::ReadCommitted).await;
+    let reader = begin(&store, Isolation::Snapshot).await;
+    let held = files.hold_syncs();
+    writer.update(table, &keys(&[1]), &rows(&[(1, "b")])).await.unwrap();
+    writer.insert(table, &rows(&[(2, "new")])).await.unwrap();
+    let written = tokio::spawn(writer.commit(Durability::Sync));
+    let locked = locker.lock_rows(table, &keys(&[1]), RowLock::Update, None).await;
+    assert!(matches!(locked, Err(Error::Conflict { .. })), "{locked:?}");
+    locker.refresh().await.unwrap();
+    assert_eq!(contents(&locker.view(), table).await, map(&[(1, "b"), (2, "new")]));
+    let taken = inserter.insert(table, &rows(&[(2, "mine")])).await;
+    assert!(matches!(taken, Err(Error::Conflict { .. } | Error::DuplicateKey { .. })), "{taken:?}");
+    let ends = [locker, inserter].map(|transaction| tokio::spawn(transaction.commit(Durability::Sync)));
+    assert_eq!(reader.commit(Durability::Sync).await.unwrap(), store.snapshot().timestamp(), "it has seen nothing new");
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!written.is_finished() && ends.iter().all(|end| !end.is_finished()));
+    drop(held);
+    written.await.unwrap().unwrap();
+    for end in ends {
+        end.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_parent_deleted_by_a_commit_that_is_not_durable_has_no_children_any_more() {
+    let (files, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "a"), (2, "b")]).await.unwrap();
+    let mut deleter = begin(&store, Isolation::Snapshot).await;
+    let mut child = begin(&store, Isolation::Snapshot).await;
+    let held = files.hold_syncs();
+    deleter.delete(table, &keys(&[1])).await.unwrap();
+    deleter.insert(table, &rows(&[(3, "c")])).await.unwrap();
+    let deleted = tokio::spawn(deleter.commit(Durability::Sync));
+    // Waits for the lock, and then looks at the newest state, as checks of foreign keys do.
+    let locked = child.lock_rows(table, &keys(&[1]), RowLock::KeyShare, None).await;
+    assert!(matches!(locked, Err(Error::Conflict { .. })), "{locked:?}");
+    assert_eq!(contents(&child.newest_view().await.unwrap(), table).await, map(&[(2, "b"), (3, "c")]));
+    drop(held);
+    deleted.await.unwrap().unwrap();
+}

@@ -119,11 +119,28 @@ impl Timeline {
 
     /// Opens a snapshot of everything published so far.
     pub fn open_snapshot(&mut self) -> SnapshotToken {
+        self.open_at(self.published)
+    }
+
+    /// Opens a snapshot of everything in place so far, durable or not. Whoever reads from it must not report anything as
+    /// done before the snapshot's timestamp is published.
+    pub fn open_applied_snapshot(&mut self) -> SnapshotToken {
+        self.open_at(self.applied)
+    }
+
+    fn open_at(&mut self, timestamp: Timestamp) -> SnapshotToken {
         match self.open.back_mut() {
-            Some((timestamp, count)) if *timestamp == self.published => *count += 1,
-            _ => self.open.push_back((self.published, 1)),
+            Some((last, count)) if *last == timestamp => *count += 1,
+            Some((last, _)) if *last > timestamp => {
+                // Only snapshots of what is not published yet are younger: a few.
+                match self.open.binary_search_by_key(&timestamp, |(timestamp, _)| *timestamp) {
+                    Ok(place) => self.open[place].1 += 1,
+                    Err(place) => self.open.insert(place, (timestamp, 1)),
+                }
+            }
+            _ => self.open.push_back((timestamp, 1)),
         }
-        SnapshotToken { timestamp: self.published }
+        SnapshotToken { timestamp }
     }
 
     /// Ends a snapshot; the watermark may move on.
@@ -139,7 +156,7 @@ impl Timeline {
 
     /// The oldest timestamp that is or can still be read: versions superseded at or before it are garbage.
     pub fn watermark(&self) -> Timestamp {
-        self.open.front().map_or(self.published, |(timestamp, _)| *timestamp)
+        self.open.front().map_or(self.published, |(timestamp, _)| self.published.min(*timestamp))
     }
 
     /// How many snapshots are open.
@@ -193,6 +210,27 @@ mod tests {
         assert_eq!(timeline.watermark(), 15);
         timeline.close_snapshot(young);
         assert_eq!(timeline.open_snapshots(), 0);
+    }
+
+    #[test]
+    fn a_snapshot_of_what_is_not_durable_holds_nothing_back_that_others_may_read() {
+        let mut timeline = Timeline::resume(10);
+        let first = timeline.allocate(true);
+        timeline.apply(first);
+        let second = timeline.allocate(true);
+        let young = timeline.open_applied_snapshot();
+        assert_eq!((young.timestamp(), timeline.watermark()), (first, 10), "others may still open one at 10");
+        let (old, again) = (timeline.open_snapshot(), timeline.open_applied_snapshot());
+        timeline.apply(second);
+        let youngest = timeline.open_applied_snapshot();
+        timeline.make_durable(second);
+        assert_eq!((old.timestamp(), youngest.timestamp(), timeline.published()), (10, second, second));
+        let (between, watermark) = (timeline.open_snapshot(), timeline.watermark());
+        assert_eq!((between.timestamp(), watermark), (second, 10));
+        timeline.close_snapshot(old);
+        assert_eq!(timeline.watermark(), first);
+        [again, youngest, young, between].into_iter().for_each(|snapshot| timeline.close_snapshot(snapshot));
+        assert_eq!((timeline.watermark(), timeline.open_snapshots()), (second, 0));
     }
 
     #[test]

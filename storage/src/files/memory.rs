@@ -3,14 +3,15 @@
 //! Each file remembers how much of it was synced, each folder which names were. [`MemoryFiles::after_power_cut`] is
 //! the disk as it would be found after one: only what was made durable is left. With a byte of doubt about torn
 //! writes, [`MemoryFiles::after_torn_power_cut`] keeps part of what was not synced.
-//! [`MemoryFiles::fail_after`] makes the n-th mutating call and all later ones fail, as a full or dying disk does.
+//! [`MemoryFiles::fail_after`] makes the n-th mutating call and all later ones fail, as a full or dying disk does;
+//! [`MemoryFiles::hold_syncs`] makes the disk so slow that nothing becomes durable before the test wants it.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::{AppendFile, DirectoryLock, FileInfo, Files, parent};
 
@@ -30,12 +31,14 @@ struct State {
     calls: u64,
     fail_from_call: Option<u64>,
     fail_call: Option<u64>,
+    syncs_held: bool,
 }
 
 /// A directory that exists in memory only. Clones share it, so a store can be opened again on what an earlier one left.
 #[derive(Debug, Default, Clone)]
 pub struct MemoryFiles {
     state: Arc<Mutex<State>>,
+    syncs_go_on: Arc<Condvar>,
 }
 
 impl MemoryFiles {
@@ -61,7 +64,7 @@ impl MemoryFiles {
         let names: BTreeMap<_, _> =
             state.durable_names.iter().map(|(path, content)| (path.clone(), survive(content))).collect();
         let state = State { durable_names: names.clone(), names, ..State::default() };
-        MemoryFiles { state: Arc::new(Mutex::new(state)) }
+        MemoryFiles { state: Arc::new(Mutex::new(state)), syncs_go_on: Arc::default() }
     }
 
     /// How many calls that change the disk were made so far.
@@ -79,6 +82,12 @@ impl MemoryFiles {
     pub fn fail_once_after(&self, calls: u64) {
         let mut state = self.state.lock();
         state.fail_call = Some(state.calls + calls);
+    }
+
+    /// Makes syncs of files wait, their threads with them, until the guard is dropped.
+    pub fn hold_syncs(&self) -> HeldSyncs {
+        self.state.lock().syncs_held = true;
+        HeldSyncs { files: self.clone() }
     }
 
     /// Overwrites bytes behind the store's back, to test that it notices.
@@ -136,6 +145,20 @@ impl MemoryFiles {
     }
 }
 
+/// While it lives, nothing becomes durable.
+#[must_use]
+#[derive(Debug)]
+pub struct HeldSyncs {
+    files: MemoryFiles,
+}
+
+impl Drop for HeldSyncs {
+    fn drop(&mut self) {
+        self.files.state.lock().syncs_held = false;
+        self.files.syncs_go_on.notify_all();
+    }
+}
+
 struct MemoryAppend {
     files: MemoryFiles,
     content: Arc<Mutex<Content>>,
@@ -149,7 +172,8 @@ impl AppendFile for MemoryAppend {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let _state = self.files.change()?;
+        let mut state = self.files.change()?;
+        self.files.syncs_go_on.wait_while(&mut state, |state| state.syncs_held);
         let mut content = self.content.lock();
         content.synced_bytes = content.data.len();
         Ok(())

@@ -20,7 +20,7 @@ use std::io;
 use std::ops::Range;
 
 pub(crate) use local::LocalFiles;
-pub use memory::MemoryFiles;
+pub use memory::{HeldSyncs, MemoryFiles};
 pub(crate) use objects::FileObjects;
 
 /// A name and a size in a listing.

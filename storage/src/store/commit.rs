@@ -39,7 +39,7 @@ use super::{Inner, Place, Version};
 use crate::catalog::{Catalog, TableDef, TableId, TableRecord};
 use crate::error::{Error, Result};
 use crate::index::unique_value;
-use crate::locks::TransactionLocks;
+use crate::locks::{ReleasedLocks, TransactionLocks};
 use crate::log::{AddedSegment, Frame, Lsn, Operation, RecordWriter};
 use crate::manifest::Manifest;
 use crate::memtable::TableMemtable;
@@ -81,7 +81,7 @@ pub(crate) struct Commit {
     pub(crate) structure: Structure,
     pub(crate) unchanged: BTreeSet<TableId>,
     pub(crate) serial: Option<Arc<SerialTransaction>>,
-    /// Kept until the commit is visible, even if its caller goes away before.
+    /// Kept until the commit and all before it are in place, even if its caller goes away before.
     pub(crate) locks: Option<Arc<TransactionLocks>>,
 }
 
@@ -278,9 +278,10 @@ struct Applying<'a> {
 }
 
 impl Applying<'_> {
-    fn finish(mut self) {
+    /// Lets the locks go as soon as nobody can miss the commit who gets them.
+    fn finish(mut self, locks: Option<Arc<TransactionLocks>>) {
         self.done = true;
-        self.store.publication.apply(self.timestamp);
+        self.store.publication.apply(self.timestamp, locks.map(|locks| Arc::new(ReleasedLocks(locks)) as Held));
     }
 }
 
@@ -302,16 +303,15 @@ impl Inner {
             let task = tokio::spawn(async move { store.commit_structure(commit).await });
             return task.await.map_err(|error| Error::Internal(format!("committing: {error}")))?;
         }
-        let held = commit.locks.clone().map(|locks| locks as Held);
         let timestamp = self.commit_rows(commit, durability).await?;
         self.request_flush_if_full();
-        self.until_published(timestamp, held).await?;
+        self.until_published(timestamp).await?;
         Ok(timestamp)
     }
 
     /// Waits until a commit is visible, and so is every one before it.
-    pub(super) async fn until_published(&self, timestamp: Timestamp, held: Option<Held>) -> Result<()> {
-        self.publication.wait(timestamp, held).await.map_err(|end| match end {
+    pub(crate) async fn until_published(&self, timestamp: Timestamp) -> Result<()> {
+        self.publication.wait(timestamp).await.map_err(|end| match end {
             End::Poisoned(reason) => Error::Poisoned { reason: reason.to_string() },
             End::Closed => Error::Closed,
         })
@@ -343,8 +343,9 @@ impl Inner {
                 sequencer.window.add(ordered.timestamp, footprint);
                 drop(sequencer);
                 let applying = Applying { store: self, timestamp: ordered.timestamp, done: false };
+                let locks = commit.locks.clone();
                 self.apply_rows(commit, &version, &version.catalog, &ordered, places)?;
-                applying.finish();
+                applying.finish(locks);
                 return Ok(ordered.timestamp);
             }
             alone = true;
@@ -422,13 +423,14 @@ impl Inner {
         for table in &commit.structure.altered {
             self.sequencer.lock().note_change(table.id, ordered.timestamp);
         }
+        let locks = commit.locks.clone();
         self.apply_rows(commit, &version, &next.catalog, &ordered, places)?;
         committer.structure_changed = true;
         self.current.store(Arc::new(next));
-        applying.finish();
+        applying.finish(locks);
         drop(committer);
         self.request_flush_if_full();
-        self.until_published(ordered.timestamp, None).await?;
+        self.until_published(ordered.timestamp).await?;
         Ok(ordered.timestamp)
     }
 

@@ -119,7 +119,7 @@ impl Inner {
         );
         let merged = merged.await?;
         self.log.wait_durable(task.lsn).await?;
-        self.until_published(task.timestamp, None).await?;
+        self.until_published(task.timestamp).await?;
         self.swap(&task, &outputs, &merged).await?;
         let bytes = |segments: &[Arc<Segment>]| segments.iter().map(|segment| segment.meta.file_bytes).sum::<u64>();
         self.compacted_bytes.fetch_add(bytes(&outputs), Ordering::Relaxed);

@@ -70,7 +70,7 @@ impl Inner {
         let _checkpoint = self.checkpoint.lock().await;
         let Some(frozen) = self.freeze().await? else { return Ok(()) };
         self.log.wait_durable(frozen.lsn).await?;
-        self.until_published(frozen.timestamp, None).await?;
+        self.until_published(frozen.timestamp).await?;
 
         let mut flushed = Vec::new();
         if let Some(memtable) = &frozen.version.frozen {

@@ -389,9 +389,19 @@ impl Inner {
     /// Pins the newest published state. Timestamp and version belong together: every commit up to the timestamp was
     /// applied to this version or an earlier one, because the version did not change while the timestamp was read.
     pub(crate) fn open_snapshot(self: &Arc<Self>) -> Snapshot {
+        self.open_with(Publication::open_snapshot)
+    }
+
+    /// The same for the newest state in place, of which the last commits may not be durable: for transactions that were
+    /// given locks under which these commits were made. They wait for them when they end.
+    pub(crate) fn open_applied_snapshot(self: &Arc<Self>) -> Snapshot {
+        self.open_with(Publication::open_applied_snapshot)
+    }
+
+    fn open_with(self: &Arc<Self>, open: impl Fn(&Publication) -> SnapshotToken) -> Snapshot {
         loop {
             let version = self.current.load_full();
-            let token = self.publication.open_snapshot();
+            let token = open(&self.publication);
             if Arc::ptr_eq(&version, &self.current.load()) {
                 return Snapshot::new(Arc::clone(self), version, token);
             }
@@ -409,7 +419,12 @@ impl Inner {
 
     /// Whether nothing was committed after `timestamp`, visible or not.
     pub(crate) fn is_newest(&self, timestamp: Timestamp) -> bool {
-        self.publication.allocated() == timestamp
+        self.newest() == timestamp
+    }
+
+    /// The newest commit, visible or not.
+    pub(crate) fn newest(&self) -> Timestamp {
+        self.publication.allocated()
     }
 
     pub(crate) fn locks(&self) -> &Arc<Locks> {

@@ -2,7 +2,12 @@
 //!
 //! A commit waits here until it is published, and so does not depend on being polled: what publishes it is the last of
 //! two reports, that it is in place (from its own thread, before it waits) and that it is durable (from the log's thread).
-//! If its client goes away meanwhile, it is published all the same, and what was to be kept until then is.
+//! If its client goes away meanwhile, it is published all the same.
+//!
+//! What a commit holds, its locks, is let go as soon as it and every commit before it is in place: who gets a lock next
+//! finds what was committed under it on an applied snapshot, and cannot be published, or told that it is done, before it.
+//! Else all who want one row would wait for the disk one after the other (early lock release: DeWitt and others 1984;
+//! Johnson and others, "Aether", 2010).
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -24,24 +29,18 @@ pub(crate) enum End {
     Closed,
 }
 
-/// Something that a commit holds until it is visible.
+/// Something that a commit holds until it, and every one before it, is in place.
 pub(crate) type Held = Arc<dyn Any + Send + Sync>;
 
 #[derive(Default)]
 struct State {
     timeline: Timeline,
     /// Who waits for which commit; the numbers tell those apart who wait for the same.
-    waiting: BTreeMap<(Timestamp, u64), Waiting>,
+    waiting: BTreeMap<(Timestamp, u64), Waker>,
     next_number: u64,
+    /// What commits hold that are in place before an earlier one is.
+    held: BTreeMap<Timestamp, Held>,
     end: Option<End>,
-}
-
-enum Waiting {
-    Task(Waker),
-    /// Nobody any more; only what it held.
-    Gone {
-        _held: Held,
-    },
 }
 
 /// The timeline and its waiters.
@@ -64,6 +63,10 @@ impl Publication {
 
     pub(crate) fn open_snapshot(&self) -> SnapshotToken {
         self.state.lock().timeline.open_snapshot()
+    }
+
+    pub(crate) fn open_applied_snapshot(&self) -> SnapshotToken {
+        self.state.lock().timeline.open_applied_snapshot()
     }
 
     pub(crate) fn close_snapshot(&self, token: SnapshotToken) {
@@ -92,50 +95,64 @@ impl Publication {
         (timeline.allocate(awaits_disk), timeline.watermark())
     }
 
-    /// Reports that a commit is in place.
-    pub(crate) fn apply(&self, timestamp: Timestamp) {
-        self.advance(|timeline| timeline.apply(timestamp));
+    /// Reports that a commit is in place. Lets go of what it holds when every one before it is, too.
+    pub(crate) fn apply(&self, timestamp: Timestamp, held: Option<Held>) {
+        let mut state = self.state.lock();
+        if state.end.is_some() {
+            return;
+        }
+        let ready = if state.timeline.apply(timestamp) { state.ready() } else { BTreeMap::new() };
+        let applied = state.timeline.applied();
+        let own = if applied >= timestamp {
+            held
+        } else {
+            held.and_then(|held| state.held.insert(timestamp, held));
+            None
+        };
+        let later = match state.held.is_empty() {
+            true => BTreeMap::new(),
+            false => {
+                let not_yet = state.held.split_off(&(applied + 1));
+                std::mem::replace(&mut state.held, not_yet)
+            }
+        };
+        // Waking may run others' code, and what was held may be locks that others wait for.
+        drop(state);
+        drop((own, later));
+        ready.into_values().for_each(Waker::wake);
     }
 
     /// Reports that every commit up to `timestamp` is durable.
     pub(crate) fn make_durable(&self, timestamp: Timestamp) {
-        self.advance(|timeline| timeline.make_durable(timestamp));
-    }
-
-    fn advance(&self, report: impl FnOnce(&mut Timeline) -> bool) {
         let mut state = self.state.lock();
-        if state.end.is_some() || !report(&mut state.timeline) || state.waiting.is_empty() {
-            return;
+        if state.end.is_none() && state.timeline.make_durable(timestamp) {
+            let ready = state.ready();
+            drop(state);
+            ready.into_values().for_each(Waker::wake);
         }
-        let published = state.timeline.published();
-        let still_waiting = state.waiting.split_off(&(published + 1, 0));
-        let ready = std::mem::replace(&mut state.waiting, still_waiting);
-        // Waking may run others' code, and what was held may be locks that others wait for.
-        drop(state);
-        wake(ready);
     }
 
     /// Publishes nothing more. The first reason counts.
     pub(crate) fn end(&self, end: End) {
         let mut state = self.state.lock();
         state.end.get_or_insert(end);
-        let waiting = std::mem::take(&mut state.waiting);
+        let (waiting, held) = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.held));
         drop(state);
-        wake(waiting);
+        drop(held);
+        waiting.into_values().for_each(Waker::wake);
     }
 
-    /// Waits until a commit, and every one before it, is visible. If the future is dropped before that, `held` is kept
-    /// until then.
-    pub(crate) fn wait(&self, timestamp: Timestamp, held: Option<Held>) -> Published<'_> {
-        Published { publication: self, timestamp, number: None, held }
+    /// Waits until a commit, and every one before it, is visible.
+    pub(crate) fn wait(&self, timestamp: Timestamp) -> Published<'_> {
+        Published { publication: self, timestamp, number: None }
     }
 }
 
-fn wake(waiting: BTreeMap<(Timestamp, u64), Waiting>) {
-    for waiting in waiting.into_values() {
-        if let Waiting::Task(waker) = waiting {
-            waker.wake();
-        }
+impl State {
+    /// Those whose commit is visible now.
+    fn ready(&mut self) -> BTreeMap<(Timestamp, u64), Waker> {
+        let still_waiting = self.waiting.split_off(&(self.timeline.published() + 1, 0));
+        std::mem::replace(&mut self.waiting, still_waiting)
     }
 }
 
@@ -145,7 +162,6 @@ pub(crate) struct Published<'a> {
     timestamp: Timestamp,
     /// Its number among those who wait.
     number: Option<u64>,
-    held: Option<Held>,
 }
 
 impl Future for Published<'_> {
@@ -154,8 +170,6 @@ impl Future for Published<'_> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.publication.state.lock();
         if state.timeline.published() >= self.timestamp {
-            drop(state);
-            self.held = None;
             return Poll::Ready(Ok(()));
         }
         if let Some(end) = &state.end {
@@ -165,8 +179,7 @@ impl Future for Published<'_> {
             state.next_number += 1;
             state.next_number
         });
-        let waker = context.waker().clone();
-        let before = state.waiting.insert((self.timestamp, number), Waiting::Task(waker));
+        let before = state.waiting.insert((self.timestamp, number), context.waker().clone());
         drop(state);
         drop(before);
         self.number = Some(number);
@@ -178,12 +191,6 @@ impl Drop for Published<'_> {
     fn drop(&mut self) {
         let mut state = self.publication.state.lock();
         let before = self.number.and_then(|number| state.waiting.remove(&(self.timestamp, number)));
-        let is_open = state.timeline.published() < self.timestamp && state.end.is_none();
-        if let Some(held) = self.held.take().filter(|_| is_open) {
-            state.next_number += 1;
-            let key = (self.timestamp, state.next_number);
-            state.waiting.insert(key, Waiting::Gone { _held: held });
-        }
         drop(state);
         drop(before);
     }
@@ -200,15 +207,15 @@ mod tests {
         for durable_first in [true, false] {
             let publication = Publication::default();
             let (timestamp, _) = publication.allocate(true);
-            let mut wait = publication.wait(timestamp, None);
+            let mut wait = publication.wait(timestamp);
             assert_eq!((&mut wait).now_or_never(), None);
             match durable_first {
                 true => publication.make_durable(timestamp),
-                false => publication.apply(timestamp),
+                false => publication.apply(timestamp, None),
             }
             assert_eq!((&mut wait).now_or_never(), None);
             match durable_first {
-                true => publication.apply(timestamp),
+                true => publication.apply(timestamp, None),
                 false => publication.make_durable(timestamp),
             }
             assert_eq!(wait.now_or_never(), Some(Ok(())));
@@ -216,28 +223,34 @@ mod tests {
     }
 
     #[test]
-    fn what_a_commit_holds_is_kept_until_it_is_visible_although_nobody_waits() {
+    fn what_a_commit_holds_is_kept_until_every_one_before_it_is_in_place_and_no_longer() {
         let publication = Publication::default();
-        let held = Arc::new(());
-        let (timestamp, _) = publication.allocate(true);
-        let mut wait = publication.wait(timestamp, Some(Arc::clone(&held) as Held));
-        assert_eq!((&mut wait).now_or_never(), None);
-        drop(wait);
-        publication.apply(timestamp);
-        assert_eq!(Arc::strong_count(&held), 2);
-        publication.make_durable(timestamp);
-        assert_eq!((Arc::strong_count(&held), publication.published()), (1, timestamp));
+        let (first, _) = publication.allocate(true);
+        let (second, _) = publication.allocate(true);
+        let (held, waits) = (Arc::new(()), publication.wait(second));
+        publication.apply(second, Some(Arc::clone(&held) as Held));
+        drop(waits);
+        assert_eq!(
+            Arc::strong_count(&held),
+            2,
+            "who got the lock now would not find the commit on an applied snapshot"
+        );
+        publication.apply(first, None);
+        assert_eq!((Arc::strong_count(&held), publication.applied(), publication.published()), (1, second, 0));
+        let (third, _) = publication.allocate(true);
+        publication.apply(third, Some(Arc::clone(&held) as Held));
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     #[test]
     fn after_the_end_nothing_is_published_and_nobody_waits() {
         let publication = Publication::default();
         let (timestamp, _) = publication.allocate(true);
-        let mut wait = publication.wait(timestamp, None);
+        let mut wait = publication.wait(timestamp);
         assert_eq!((&mut wait).now_or_never(), None);
         publication.end(End::Poisoned("the disk is full".into()));
         publication.end(End::Closed);
-        publication.apply(timestamp);
+        publication.apply(timestamp, None);
         publication.make_durable(timestamp);
         assert_eq!(wait.now_or_never(), Some(Err(End::Poisoned("the disk is full".into()))));
         assert_eq!(publication.published(), 0);

@@ -7,8 +7,12 @@
 //!                                                                  └─ no ─▶ nobody can change them before we end
 //! ```
 //! At READ COMMITTED a `Conflict` makes the engine run the statement again on a new snapshot ([`Transaction::refresh`]),
-//! keeping the locks; at the higher levels the transaction fails. Locks are held until the commit is visible to
-//! everybody, so whoever gets a lock next also gets a snapshot that shows what was committed under it.
+//! keeping the locks; at the higher levels the transaction fails.
+//!
+//! Locks are held until the commit is in place, not until it is durable. Whoever gets a lock next moves its snapshot to
+//! what is in place, and so sees what was committed under it; its own commit is published after that one, and if it has
+//! nothing to commit, its end waits for that one. So no end of a transaction is reported that rests on something a power cut can still take
+//! back.
 //!
 //! Locks make transactions wait instead of fail; that no change is lost does not rest on them: every commit still
 //! compares each key with its snapshot (`store/commit.rs`).
@@ -60,7 +64,7 @@ pub(crate) struct Control {
     lock_wait: Option<LockWait>,
     /// Whether the caller will run a statement again that met a concurrent change.
     reruns: bool,
-    /// From the first lock on.
+    /// From the first lock on, even if they are all given back.
     locks: Option<Arc<TransactionLocks>>,
     /// At SERIALIZABLE, unless the snapshot is safe.
     pub(super) serial: Option<Arc<SerialTransaction>>,
@@ -143,9 +147,10 @@ impl Transaction {
     }
 
     /// Moves the snapshot to the newest committed state; own changes stay. Does nothing where that would mix tables as
-    /// they are now with tables this transaction has changed.
+    /// they are now with tables this transaction has changed. A transaction that has locked something sees commits that
+    /// are not durable yet.
     pub async fn refresh(&mut self) -> Result<()> {
-        let newest = Arc::new(self.snapshot.store.open_snapshot());
+        let newest = Arc::new(self.open_newest());
         if newest.timestamp == self.snapshot.timestamp && Arc::ptr_eq(&newest.version, &self.snapshot.version) {
             return Ok(());
         }
@@ -166,7 +171,10 @@ impl Transaction {
     /// # Errors
     /// `Conflict` if others have changed tables meanwhile and this transaction, too.
     pub async fn newest_view(&self) -> Result<ReadView> {
-        let newest = Arc::new(self.snapshot.store.open_snapshot());
+        let newest = Arc::new(self.snapshot.store.open_applied_snapshot());
+        if let Some(locks) = &self.control.locks {
+            locks.note_seen(newest.timestamp);
+        }
         let catalog = match self.structure.is_empty() {
             true => Arc::clone(&newest.version.catalog),
             false if self.same_catalog(&newest) => Arc::clone(&self.catalog),
@@ -174,6 +182,14 @@ impl Transaction {
         };
         let writes = self.rebased(&newest).await?;
         Ok(ReadView { snapshot: newest, catalog, writes, serial: None })
+    }
+
+    fn open_newest(&self) -> Snapshot {
+        let store = &self.snapshot.store;
+        match self.control.locks {
+            Some(_) => store.open_applied_snapshot(),
+            None => store.open_snapshot(),
+        }
     }
 
     fn same_catalog(&self, newest: &Snapshot) -> bool {
@@ -312,6 +328,13 @@ impl Transaction {
         Ok(())
     }
 
+    /// Remembers that the end of this transaction must wait for every commit made so far.
+    fn note_seen(&self) {
+        if let Some(locks) = &self.control.locks {
+            locks.note_seen(self.snapshot.store.newest());
+        }
+    }
+
     /// What the newest committed state has for some keys, or `None` if it is the snapshot.
     async fn newest_states(
         &self,
@@ -330,7 +353,9 @@ impl Transaction {
             let located = version.locate(table.id, keys.get(*row), Timestamp::MAX)?;
             Ok((*row, located.map_or(VersionState::Absent, |located| VersionState::Live(located.written))))
         };
-        rows.iter().map(state).collect::<Result<Vec<_>>>().map(Some)
+        let states = rows.iter().map(state).collect::<Result<Vec<_>>>()?;
+        self.note_seen();
+        Ok(Some(states))
     }
 
     /// Fails with `Conflict` if a locked row that the snapshot shows has changed since.
@@ -394,7 +419,9 @@ impl Transaction {
         let _pins = version.load_postings(table, position, std::slice::from_ref(value)).await?;
         let own = self.writes.table(table.id);
         let gone = |key: &[u8]| replaced.contains(key) || own.is_some_and(|own| own.replaces(key));
-        version.holder(table, position, value, Timestamp::MAX, gone).map(Some)
+        let holder = version.holder(table, position, value, Timestamp::MAX, gone)?;
+        self.note_seen();
+        Ok(Some(holder))
     }
 
     /// As [`find_newer`](Self::find_newer), for values in a unique index that the snapshot shows as free.

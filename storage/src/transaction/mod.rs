@@ -307,6 +307,9 @@ impl Transaction {
     pub async fn commit(self, durability: Durability) -> Result<u64> {
         if !self.has_writes() {
             let timestamp = self.snapshot.timestamp;
+            if let Some(locks) = self.control.held() {
+                self.snapshot.store.until_published(timestamp.max(locks.seen())).await?;
+            }
             if let Some(serial) = &self.control.serial {
                 self.snapshot.store.commit_reader(serial, timestamp)?;
             }
@@ -316,8 +319,8 @@ impl Transaction {
         let Transaction { snapshot, writes, structure, unchanged, control, catalog: _ } = self;
         let (store, serial, locks) = (Arc::clone(&snapshot.store), control.serial.clone(), control.held());
         let commit = Commit { snapshot, writes, structure, unchanged, serial, locks };
+        // Where it succeeds, it gives the locks back as soon as its rows are in place. Savepoints may share them otherwise.
         let committed = store.commit(commit, durability).await;
-        // Savepoints may share them. What was committed is visible by now.
         control.release_to(0);
         committed
     }
