@@ -1,7 +1,9 @@
 //! Everything a client holds by an opaque handle: sessions, tickets, prepared statements, transactions.
 //!
 //! A handle is 122 random bits, so it cannot be guessed; it belongs to the principal it was given to, and for anyone
-//! else it does not exist. A table is bounded, and forgets what nobody used for its idle time.
+//! else it does not exist. A table is bounded, and forgets what nobody used for its idle time. When it is full, tickets and
+//! prepared statements of whoever has the most of them go that were not used for longest, so that a client that forgets to
+//! close what it opened keeps nobody else out. (A transaction has changes; it is never given up for another.)
 //!
 //! Invariant: an entry with a [`Lease`] out is in use and never expires for being idle; its idle time starts anew when the last lease
 //! is dropped, however long the statement ran. Removing an entry from the table does not take it away from a lease
@@ -58,17 +60,37 @@ pub(crate) struct Kind {
     pub(crate) unknown: &'static str,
     /// What to do about that.
     pub(crate) remedy: &'static str,
+    /// Whether an entry may be given up before its idle time: the client can make it again, and nothing is lost.
+    pub(crate) gives_way: bool,
 }
 
-pub(crate) const SESSION: Kind = Kind { name: "session", unknown: "28000", remedy: "log in again" };
-pub(crate) const TICKET: Kind =
-    Kind { name: "ticket", unknown: "34000", remedy: "a ticket can be fetched once: execute the statement again" };
+/// Entries that have just been used do not give way: their client is about to use them again.
+const USED_JUST_NOW: Duration = Duration::from_secs(1);
+
+/// When a table is full, this part of what its greediest owner has goes at once, so that it is not searched each time.
+const SHARE_GIVEN_UP: usize = 16;
+
+pub(crate) const SESSION: Kind = Kind { name: "session", unknown: "28000", remedy: "log in again", gives_way: false };
+pub(crate) const TICKET: Kind = Kind {
+    name: "ticket",
+    unknown: "34000",
+    remedy: "a ticket can be fetched once: execute the statement again",
+    gives_way: true,
+};
 pub(crate) const PREPARED: Kind =
-    Kind { name: "prepared statement", unknown: "26000", remedy: "prepare the statement again" };
-pub(crate) const SAVEPOINT: Kind =
-    Kind { name: "savepoint", unknown: "3B001", remedy: "it ends with its transaction: begin a new one" };
-pub(crate) const TRANSACTION: Kind =
-    Kind { name: "transaction", unknown: "25P01", remedy: "begin a new transaction and repeat its statements" };
+    Kind { name: "prepared statement", unknown: "26000", remedy: "prepare the statement again", gives_way: true };
+pub(crate) const SAVEPOINT: Kind = Kind {
+    name: "savepoint",
+    unknown: "3B001",
+    remedy: "it ends with its transaction: begin a new one",
+    gives_way: false,
+};
+pub(crate) const TRANSACTION: Kind = Kind {
+    name: "transaction",
+    unknown: "25P01",
+    remedy: "begin a new transaction and repeat its statements",
+    gives_way: false,
+};
 
 /// A bounded table of values by handle.
 pub(crate) struct HandleTable<T> {
@@ -106,6 +128,9 @@ impl<T> HandleTable<T> {
     pub(crate) fn insert_as(&self, owner: &Principal, handle: Handle, value: T) -> Result<Handle, Status> {
         if self.entries.lock().len() >= self.entries_max {
             self.sweep();
+            if self.kind.gives_way && self.entries.lock().len() >= self.entries_max {
+                self.make_room_at(Instant::now());
+            }
         }
         let mut entries = self.entries.lock();
         if entries.len() >= self.entries_max {
@@ -193,6 +218,35 @@ impl<T> HandleTable<T> {
         }
     }
 
+    /// Forgets what the owner of most entries has not used for longest.
+    fn make_room_at(&self, now: Instant) {
+        let given_up: Vec<_> = {
+            let mut entries = self.entries.lock();
+            let mut counts: Vec<(&Principal, usize)> = Vec::new();
+            for entry in entries.values() {
+                match counts.iter_mut().find(|(owner, _)| **owner == entry.owner) {
+                    Some((_, count)) => *count += 1,
+                    None => counts.push((&entry.owner, 1)),
+                }
+            }
+            let Some(owner) = counts.iter().max_by_key(|(_, count)| *count).map(|(owner, _)| (*owner).clone()) else {
+                return;
+            };
+            let idle = |entry: &Entry<T>| entry.owner == owner && entry.is_idle(now, USED_JUST_NOW);
+            let mut idle: Vec<(Instant, Handle)> = entries
+                .iter()
+                .filter(|(_, entry)| idle(entry))
+                .map(|(handle, entry)| (*entry.last_used.lock(), *handle))
+                .collect();
+            idle.sort_unstable_by_key(|(last_used, _)| *last_used);
+            idle.truncate(idle.len().div_ceil(SHARE_GIVEN_UP));
+            idle.iter().filter_map(|(_, handle)| entries.remove(handle)).collect()
+        };
+        if !given_up.is_empty() {
+            tracing::info!(count = given_up.len(), "{}s gave way to new ones: there were too many", self.kind.name);
+        }
+    }
+
     /// Forgets everything.
     pub(crate) fn clear(&self) {
         let entries = std::mem::take(&mut *self.entries.lock());
@@ -201,7 +255,7 @@ impl<T> HandleTable<T> {
 
     /// What a handle that is not in the table is answered with.
     pub(crate) fn unknown(&self) -> Status {
-        let Kind { name, unknown, remedy } = self.kind;
+        let Kind { name, unknown, remedy, .. } = self.kind;
         refuse(unknown, format!("no such {name}: it has ended, expired, or never existed")).hint(*remedy).into()
     }
 }
@@ -338,5 +392,21 @@ mod tests {
         assert_eq!(Handle::from_bytes(&handle.to_bytes()), Some(handle));
         assert_eq!(Handle::from_bytes(b"short"), None);
         assert_eq!(Handle::from_text("{67e55044-10b1-426f-9247-bb680e5}"), None);
+    }
+
+    #[test]
+    fn when_a_table_is_full_the_longest_idle_of_whoever_has_most_gives_way() {
+        let table = HandleTable::new(&PREPARED, 5, IDLE);
+        let others = table.insert(&OTHER, "others").expect("room");
+        let own: Vec<Handle> = (0..4).map(|_| table.insert(&OWNER, "own").expect("room")).collect();
+        assert!(table.insert(&OTHER, "more").is_err(), "all were used just now");
+        table.make_room_at(Instant::now() + USED_JUST_NOW * 2);
+        assert!(table.get(&OTHER, others).is_ok(), "it is older, but its owner has only one");
+        let kept = own.iter().filter(|handle| table.get(&OWNER, **handle).is_ok()).count();
+        assert_eq!((kept, table.get(&OWNER, own[0]).is_err()), (3, true));
+        let transactions = HandleTable::new(&TRANSACTION, 1, IDLE);
+        let first = transactions.insert(&OWNER, "first").expect("room");
+        assert!(transactions.insert(&OWNER, "second").is_err());
+        assert!(transactions.get(&OWNER, first).is_ok());
     }
 }

@@ -2,19 +2,21 @@
 //!
 //! Invariants: beyond loopback the server listens only with authentication and TLS, or when told that it may not need
 //! them. A connection holds one of a fixed number of slots; when there is none, further clients wait in the operating
-//! system's backlog and cost nothing here.
+//! system's backlog and cost nothing here. Who connects and says nothing is cut off soon; later silence is found by HTTP/2's
+//! keep-alive.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Sleep;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::options::FlightOptions;
@@ -23,6 +25,15 @@ use crate::server::ServerError;
 /// Pause after a failed accept. The usual reason is that the process has no file descriptor left: trying again at once
 /// would only burn a core until one is closed.
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often to say so in the log, at most.
+const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Time a client has for its first bytes.
+const GREETING_TIME: Duration = Duration::from_secs(10);
+
+/// That many: HTTP/2's preface; a TLS handshake begins with more.
+const GREETING_BYTES: usize = 24;
 
 /// Opens the socket the options ask for, if they may have it.
 pub(crate) async fn listen(options: &FlightOptions, is_authenticated: bool) -> Result<TcpListener, ServerError> {
@@ -68,19 +79,32 @@ pub(crate) fn accept(
     connections_max: usize,
     cut: watch::Receiver<bool>,
 ) -> impl Stream<Item = io::Result<Connection>> {
+    accept_greeted(listener, connections_max, cut, GREETING_TIME)
+}
+
+fn accept_greeted(
+    listener: TcpListener,
+    connections_max: usize,
+    cut: watch::Receiver<bool>,
+    greeting_time: Duration,
+) -> impl Stream<Item = io::Result<Connection>> {
     let slots = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
-    futures::stream::unfold((listener, slots, cut), |(listener, slots, cut)| async move {
+    let warned: Option<Instant> = None;
+    futures::stream::unfold((listener, slots, cut, warned), move |(listener, slots, cut, mut warned)| async move {
         // The semaphore is never closed; should that change, ending the stream is the right answer.
         let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
         let accepted = match listener.accept().await {
-            Ok((socket, _)) => Ok(Connection::new(socket, slot, cut.clone())),
+            Ok((socket, _)) => Ok(Connection::new(socket, slot, cut.clone(), greeting_time)),
             Err(error) => {
-                tracing::warn!("cannot accept a connection: {error}");
+                if warned.is_none_or(|warned| warned.elapsed() >= ACCEPT_WARNING_INTERVAL) {
+                    tracing::warn!("cannot accept connections: {error}; clients wait until this changes");
+                    warned = Some(Instant::now());
+                }
                 tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
                 Err(error)
             }
         };
-        Some((accepted, (listener, slots, cut)))
+        Some((accepted, (listener, slots, cut, warned)))
     })
 }
 
@@ -89,11 +113,23 @@ pub(crate) struct Connection {
     socket: TcpStream,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_cut: bool,
+    /// Until its client has said something.
+    greeting: Option<Greeting>,
     _slot: OwnedSemaphorePermit,
 }
 
+struct Greeting {
+    deadline: Pin<Box<Sleep>>,
+    missing_bytes: usize,
+}
+
 impl Connection {
-    fn new(socket: TcpStream, slot: OwnedSemaphorePermit, mut cut: watch::Receiver<bool>) -> Self {
+    fn new(
+        socket: TcpStream,
+        slot: OwnedSemaphorePermit,
+        mut cut: watch::Receiver<bool>,
+        greeting_time: Duration,
+    ) -> Self {
         // Small messages (the answers to most requests) must not wait for each other. Failing to say so is harmless.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!("TCP_NODELAY: {error}");
@@ -104,7 +140,9 @@ impl Connection {
                 std::future::pending::<()>().await;
             }
         });
-        Self { socket, cut, is_cut: false, _slot: slot }
+        let deadline = Box::pin(tokio::time::sleep(greeting_time));
+        let greeting = Some(Greeting { deadline, missing_bytes: GREETING_BYTES });
+        Self { socket, cut, is_cut: false, greeting, _slot: slot }
     }
 }
 
@@ -121,7 +159,20 @@ impl AsyncRead for Connection {
         if self.is_cut {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server is shutting down")));
         }
-        Pin::new(&mut self.socket).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(context, buffer);
+        if let Some(greeting) = &mut self.greeting {
+            let received = buffer.filled().len() - before;
+            if received >= greeting.missing_bytes {
+                self.greeting = None;
+            } else {
+                greeting.missing_bytes -= received;
+                if read.is_pending() && greeting.deadline.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client has said nothing")));
+                }
+            }
+        }
+        read
     }
 }
 
@@ -161,6 +212,9 @@ impl Connected for Connection {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
     use crate::options::TlsFiles;
 
@@ -208,5 +262,42 @@ mod tests {
         for address in ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1"] {
             assert!(refuse_exposure(&options(false, false), false, address.parse().expect("address")).is_ok());
         }
+    }
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    async fn accepted() -> (TcpStream, Connection, watch::Sender<bool>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
+        let address = listener.local_addr().expect("an address");
+        let (sender, cut) = watch::channel(false);
+        let mut connections = Box::pin(accept_greeted(listener, 1, cut, SHORT));
+        let (client, server) = tokio::join!(TcpStream::connect(address), connections.next());
+        (client.expect("connected"), server.expect("open").expect("accepted"), sender)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_says_nothing_is_cut_off() {
+        for said in [&b""[..], b"PRI * HTTP"] {
+            let (mut client, mut server, _cut) = accepted().await;
+            client.write_all(said).await.expect("written");
+            let mut buffer = vec![0; 64];
+            let error = loop {
+                match server.read(&mut buffer).await {
+                    Ok(_) => {}
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_greeted_may_be_silent() {
+        let (mut client, mut server, _cut) = accepted().await;
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("written");
+        let mut buffer = vec![0; GREETING_BYTES];
+        server.read_exact(&mut buffer).await.expect("the preface");
+        let silent = tokio::time::timeout(SHORT * 5, server.read(&mut buffer)).await;
+        assert!(silent.is_err(), "{silent:?}");
     }
 }

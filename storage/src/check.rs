@@ -14,7 +14,7 @@
 
 mod references;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rustydb_txn::Timestamp;
@@ -96,13 +96,15 @@ pub async fn check(options: StoreOptions) -> Result<CheckReport> {
         report.findings.push(Finding { file, detail });
     }
     let version = recovered.version;
+    let listing = files.list(SEGMENT_DIRECTORY).map_err(|error| Error::io("listing the segments", error))?;
+    let sizes: HashMap<String, u64> = listing.into_iter().map(|file| (file.path, file.bytes)).collect();
     for table in version.catalog.tables() {
         report.tables += 1;
         for segment in version.segments(table.id) {
             report.segments += 1;
             let deleted = segment.deletes.at(Timestamp::MAX).map_or(0, |deleted| deleted.len() as u64);
             report.rows += u64::from(segment.meta.rows) - deleted;
-            if let Err(error) = check_segment(segment).await {
+            if let Err(error) = check_segment(segment, sizes.get(&segment.meta.path())).await {
                 report.note(segment, error)?;
             }
         }
@@ -143,8 +145,12 @@ impl CheckReport {
     }
 }
 
-/// Reads every column and compares what it holds with what the manifest says.
-async fn check_segment(segment: &Segment) -> Result<()> {
+/// Reads every column of a file of this size and compares what it holds with what the manifest says.
+async fn check_segment(segment: &Segment, bytes: Option<&u64>) -> Result<()> {
+    if let Some(bytes) = bytes.filter(|bytes| **bytes != segment.meta.file_bytes) {
+        let detail = format!("it has {bytes} bytes, not {}", segment.meta.file_bytes);
+        return Err(Error::corruption(segment.meta.path(), detail));
+    }
     for (index, meta) in segment.meta.columns.iter().enumerate() {
         let column = segment.column(index).await?;
         let nulls = column.null_count();

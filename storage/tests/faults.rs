@@ -224,6 +224,27 @@ async fn a_missing_file_is_named() {
     assert!(report.findings.iter().any(|finding| finding.file == segment && finding.detail.contains("missing")));
 }
 
+#[tokio::test]
+async fn every_segment_of_another_length_is_named_and_the_check_goes_on() {
+    let (pristine, _) = sound_store().await;
+    let paths: Vec<String> = pristine.paths().into_iter().map(|(path, _)| path).collect();
+    let segments: Vec<&String> = paths.iter().filter(|path| path.starts_with("segments/")).collect();
+    for cut_to in [0, 100] {
+        let files = pristine.after_power_cut();
+        files.damage(segments[0], |data| data.truncate(cut_to));
+        files.damage(segments[1], |data| data.push(b'x'));
+        assert!(matches!(Store::open(options(&files)).await, Err(Error::Corruption { .. })));
+        let report = check(options(&files)).await.unwrap();
+        for segment in &segments {
+            assert!(
+                report.findings.iter().any(|finding| finding.file == **segment),
+                "{segment}: {:?}",
+                report.findings
+            );
+        }
+    }
+}
+
 /// A store with three small segments (too few for the background to merge), overlapping, with dead rows, worth merging, and what is in it. Rows of the log
 /// replace and delete some of the segments'.
 async fn store_to_compact() -> (MemoryFiles, Store, TableId, BTreeMap<i64, String>) {

@@ -180,7 +180,7 @@ impl Backend {
         })
     }
 
-    /// The primary key and the foreign keys, as lines of text.
+    /// The primary key, unique and foreign keys, and checks, as lines of text.
     async fn keys(&self, schema: &str, table: &str) -> Result<Vec<String>, Failure> {
         // One row per key column; a foreign key's row names the parent's key column at the same place.
         let sql = format!(
@@ -195,7 +195,8 @@ impl Backend {
                ON p.constraint_schema = r.unique_constraint_schema AND p.constraint_name = r.unique_constraint_name \
               AND p.ordinal_position = k.position_in_unique_constraint \
              WHERE c.table_schema = {} AND c.table_name = {} \
-             ORDER BY c.constraint_type DESC, c.constraint_name, k.ordinal_position",
+             ORDER BY CASE c.constraint_type WHEN 'PRIMARY KEY' THEN 1 WHEN 'UNIQUE' THEN 2 ELSE 3 END, \
+                      c.constraint_name, k.ordinal_position",
             literal(schema),
             literal(table)
         );
@@ -204,14 +205,28 @@ impl Backend {
             let [kind, name, column, parent_schema, parent, parent_column] =
                 <[String; 6]>::try_from(row).expect("six columns were asked for");
             if keys.last().is_none_or(|last| last.name != name) {
-                let parent = (kind == "FOREIGN KEY").then(|| format!("{parent_schema}.{parent}"));
-                keys.push(Key { name, parent, columns: Vec::new(), parent_columns: Vec::new() });
+                let kind = match kind.as_str() {
+                    "PRIMARY KEY" => KeyKind::Primary,
+                    "UNIQUE" => KeyKind::Unique,
+                    _ => KeyKind::Foreign { parent: format!("{parent_schema}.{parent}") },
+                };
+                keys.push(Key { name, kind, columns: Vec::new(), parent_columns: Vec::new() });
             }
             let last = keys.last_mut().expect("one was added if there was none");
             last.columns.push(column);
             last.parent_columns.push(parent_column);
         }
-        Ok(keys.iter().map(Key::describe).collect())
+        let checks = format!(
+            "SELECT h.constraint_name, h.check_clause FROM information_schema.table_constraints c \
+             JOIN information_schema.check_constraints h \
+               ON h.constraint_schema = c.constraint_schema AND h.constraint_name = c.constraint_name \
+             WHERE c.constraint_type = 'CHECK' AND c.table_schema = {} AND c.table_name = {} ORDER BY 1",
+            literal(schema),
+            literal(table)
+        );
+        let checks = self.texts(&checks, 2).await?;
+        let checks = checks.iter().map(|row| format!("Check {}: {}", row[0], row[1]));
+        Ok(keys.iter().map(Key::describe).chain(checks).collect())
     }
 
     /// The names that completion offers.
@@ -258,11 +273,16 @@ impl Backend {
     }
 }
 
+enum KeyKind {
+    Primary,
+    Unique,
+    Foreign { parent: String },
+}
+
 /// A key constraint.
 struct Key {
     name: String,
-    /// The table a foreign key refers to; a primary key refers to none.
-    parent: Option<String>,
+    kind: KeyKind,
     columns: Vec<String>,
     parent_columns: Vec<String>,
 }
@@ -270,9 +290,10 @@ struct Key {
 impl Key {
     fn describe(&self) -> String {
         let columns = self.columns.join(", ");
-        match &self.parent {
-            None => format!("Primary key: ({columns})"),
-            Some(parent) => {
+        match &self.kind {
+            KeyKind::Primary => format!("Primary key: ({columns})"),
+            KeyKind::Unique => format!("Unique {}: ({columns})", self.name),
+            KeyKind::Foreign { parent } => {
                 format!(
                     "Foreign key {}: ({columns}) references {parent} ({})",
                     self.name,

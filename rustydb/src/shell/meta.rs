@@ -29,7 +29,7 @@ pub(crate) enum MetaCommand {
 /// The commands with the help shown by `\?`; completion offers the same list.
 pub(crate) const COMMANDS: [(&str, &str, &str); 9] = [
     ("\\?", "", "this help"),
-    ("\\q", "", "quit (so does Ctrl-D)"),
+    ("\\q", "", "quit (so do Ctrl-D, exit and quit)"),
     ("\\d", "[table]", "columns and keys of a table; without a name, the tables"),
     ("\\dt", "", "the tables"),
     ("\\timing", "[on|off]", "show how long each statement takes"),
@@ -47,6 +47,15 @@ pub(crate) fn help() -> String {
         text.push_str(&format!("  {:<18} {meaning}\n", format!("{name} {argument}")));
     }
     text
+}
+
+/// What people type who do not know the backslash yet: `help`, `exit` and `quit`, on a line of their own.
+pub(crate) fn plain_word(entry: &str) -> Option<MetaCommand> {
+    match entry.trim().trim_end_matches(';').trim_end().to_ascii_lowercase().as_str() {
+        "help" => Some(MetaCommand::Help),
+        "exit" | "quit" => Some(MetaCommand::Quit),
+        _ => None,
+    }
 }
 
 /// Parses a line that begins with a backslash.

@@ -7,6 +7,7 @@
 use super::Shell;
 use super::backend::TableNames;
 use super::complete;
+use super::meta;
 use super::script::{Item, StatementReader, Stop, Unreadable};
 use rustydb::{TransactionStatus, statement_is_complete};
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
@@ -103,6 +104,9 @@ async fn run_entry(shell: &mut Shell, entry: &str) -> Result<(), Stop> {
 }
 
 fn cut(entry: &str) -> Result<Vec<Item>, Unreadable> {
+    if let Some(command) = meta::plain_word(entry) {
+        return Ok(vec![Item::Meta(command)]);
+    }
     let mut reader = StatementReader::new();
     let mut items = Vec::new();
     for line in entry.lines() {
@@ -115,7 +119,7 @@ fn cut(entry: &str) -> Result<Vec<Item>, Unreadable> {
 /// Whether Enter runs what has been typed, rather than opening a new line.
 fn is_complete(entry: &str) -> bool {
     let text = entry.trim();
-    text.is_empty() || text.starts_with('\\') || statement_is_complete(entry)
+    text.is_empty() || text.starts_with('\\') || meta::plain_word(text).is_some() || statement_is_complete(entry)
 }
 
 /// Whether the entry may have changed what completion offers.
@@ -179,7 +183,17 @@ mod tests {
 
     #[test]
     fn enter_runs_a_finished_statement_and_continues_an_unfinished_one() {
-        for entry in ["", "  \n", "\\d person", "SELECT 1;", "SELECT\n 1 ; -- done", "SELECT 1; SELECT 2;"] {
+        for entry in [
+            "",
+            "  \n",
+            "\\d person",
+            "exit",
+            "help ",
+            "Quit;",
+            "SELECT 1;",
+            "SELECT\n 1 ; -- done",
+            "SELECT 1; SELECT 2;",
+        ] {
             assert!(is_complete(entry), "{entry:?}");
         }
         for entry in ["SELECT 1", "SELECT ';", "SELECT 1; SELECT", "SELECT 1 -- ;"] {

@@ -77,6 +77,8 @@ impl StatementReader {
     pub(crate) fn push(&mut self, line: &str) -> Result<Vec<Item>, Unreadable> {
         let line_number = self.next_line;
         self.next_line += 1;
+        // Some editors put a byte-order mark in front of a file.
+        let line = if line_number == 1 { line.strip_prefix('\u{feff}').unwrap_or(line) } else { line };
         if self.pending.trim().is_empty() {
             self.pending.clear();
             self.pending_line = line_number;

@@ -192,6 +192,28 @@ fn a_transaction_left_open_is_rolled_back() {
 }
 
 #[test]
+fn a_table_is_described_with_every_kind_of_constraint() {
+    let directory = directory();
+    let script = "\u{feff}CREATE TABLE parent (id INT PRIMARY KEY);\n\
+                  CREATE TABLE t (id INT PRIMARY KEY, name TEXT UNIQUE, p INT REFERENCES parent, CHECK (id > 0));\n\\d t\n";
+    let outcome = run_with_input(directory.path(), &["sql"], script).expect_status(0);
+    let notes = outcome
+        .stdout
+        .lines()
+        .filter(|line| ["Primary", "Unique", "Foreign", "Check"].iter().any(|word| line.starts_with(word)));
+    let notes: Vec<&str> = notes.collect();
+    assert_eq!(
+        notes,
+        [
+            "Primary key: (id)",
+            "Unique t_name_key: (name)",
+            "Foreign key t_p_fkey: (p) references public.parent (id)",
+            "Check t_check: id > 0",
+        ]
+    );
+}
+
+#[test]
 fn backslash_commands_work_in_scripts() {
     let directory = directory();
     std::fs::write(directory.path().join("people.sql"), PEOPLE).unwrap();

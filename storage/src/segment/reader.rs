@@ -64,10 +64,18 @@ impl ChunkReader for FetchedParts {
 /// Fetches a range and compares its checksum.
 async fn fetch(objects: &dyn ObjectStore, path: &str, what: &str, chunk: &ChunkRef) -> Result<Bytes> {
     let range = chunk.offset..chunk.offset + chunk.bytes;
-    let data = objects.get_range(&Path::from(path), range).await.map_err(|error| match error {
-        object_store::Error::NotFound { .. } => Error::corruption(path, "the file is missing"),
-        other => Error::io(format!("reading {path}"), std::io::Error::other(other)),
-    })?;
+    let location = Path::from(path);
+    let data = match objects.get_range(&location, range.clone()).await {
+        Ok(data) => data,
+        Err(object_store::Error::NotFound { .. }) => return Err(Error::corruption(path, "the file is missing")),
+        Err(other) => match objects.head(&location).await {
+            Ok(found) if found.size < range.end => {
+                let detail = format!("it has {} bytes; {what} ends at {}", found.size, range.end);
+                return Err(Error::corruption(path, detail));
+            }
+            _ => return Err(Error::io(format!("reading {path}"), std::io::Error::other(other))),
+        },
+    };
     if data.len() as u64 != chunk.bytes || crc32c::crc32c(&data) != chunk.crc32c {
         return Err(Error::corruption(path, format!("the checksum of {what} at byte {} is wrong", chunk.offset)));
     }
