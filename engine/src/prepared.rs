@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use crate::dml;
 use crate::dml::locked::forget_locks;
 use crate::opaque::Opaque;
-use crate::row_path::Program;
+use crate::row_path::Ready;
 use crate::session::{describe_call, describe_schema, text_table};
 use crate::sql::context::StatementContext;
 use crate::sql::lock_syntax::LockingQuery;
@@ -39,8 +39,8 @@ struct Inner {
     parsed: Parsed,
     parameter_schema: SchemaRef,
     result_schema: Option<SchemaRef>,
-    /// The program it was last run by.
-    program: Mutex<Option<Arc<Program>>>,
+    /// What it was last run by.
+    ready: Mutex<Option<Ready>>,
 }
 
 impl Prepared {
@@ -80,14 +80,14 @@ impl Prepared {
             parsed,
             parameter_schema,
             result_schema: result_schema.map(|schema| shown(&schema)),
-            program: Mutex::default(),
+            ready: Mutex::default(),
         })))
     }
 
     /// A statement without parameters, of which is known what it returns.
     pub(crate) fn of_columns(sql: String, parsed: Parsed, result_schema: Option<SchemaRef>) -> Self {
         let parameter_schema = Arc::new(Schema::empty());
-        Prepared(Opaque::new(Inner { sql, parsed, parameter_schema, result_schema, program: Mutex::default() }))
+        Prepared(Opaque::new(Inner { sql, parsed, parameter_schema, result_schema, ready: Mutex::default() }))
     }
 
     /// The statement as it was written.
@@ -122,13 +122,13 @@ impl Prepared {
         }
     }
 
-    /// The program it was last run by, which may be out of date.
-    pub(crate) fn program(&self) -> Option<Arc<Program>> {
-        self.0.program.lock().clone()
+    /// What it was last run by, which may be out of date.
+    pub(crate) fn ready(&self) -> Option<Ready> {
+        self.0.ready.lock().clone()
     }
 
-    pub(crate) fn keep_program(&self, program: &Arc<Program>) {
-        *self.0.program.lock() = Some(Arc::clone(program));
+    pub(crate) fn keep_ready(&self, ready: &Ready) {
+        *self.0.ready.lock() = Some(ready.clone());
     }
 
     pub(crate) fn parsed(&self) -> Parsed {

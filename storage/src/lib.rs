@@ -72,7 +72,7 @@ pub use scan::{CompareOp, DynamicFilter, Filter, RowPredicate, ScanRequest, Scan
 pub use sequence::{SequenceSpec, SequenceState};
 pub use statistics::{ColumnStatistics, TableStatistics};
 pub use store::{MemoryUsage, Store};
-pub use transaction::{Change, Durability, RowLock, Savepoint, Transaction, TransactionOptions};
+pub use transaction::{Change, Durability, Mark, RowLock, Savepoint, Transaction, TransactionOptions};
 pub use view::ReadView;
 
 /// Rows of a block: the unit of Parquet pages, cached columns and scan batches.

@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 use rustydb_engine::routine::Names;
 
-/// Catalogs a routine is kept for at once: a transaction that changes tables sees another than its neighbours.
-const KEPT: usize = 4;
+/// What a routine is kept for at once: a transaction that changes tables sees another catalog than its neighbours, and a
+/// session with temporary tables or options of its own has names of its own.
+const KEPT: usize = 16;
 
 /// Values by what names meant when they were made.
 pub(crate) struct Linked<T> {
@@ -57,6 +58,11 @@ impl<T> Slot<T> {
             None => return None,
         }
         self.latest.read().as_ref().filter(|latest| fits(latest)).map(Arc::clone)
+    }
+
+    /// The first value, if that fits: it mostly does.
+    pub(crate) fn first(&self, fits: impl Fn(&T) -> bool) -> Option<&T> {
+        self.first.get().map(Arc::as_ref).filter(|first| fits(first))
     }
 
     /// Keeps a value.

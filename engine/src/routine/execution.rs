@@ -7,19 +7,27 @@
 //! ```
 //! Everything happens in the task of the statement that called: a statement inside a routine costs no hop between
 //! threads. [`Execution::pause`] lets others run and asks whether the statement is to stop.
+//!
+//! A CALL begins on its client's own task ([`crate::session::Session`]), where everything was compiled before and the
+//! row path knows all statements. What cannot be done there (planning, which needs stack; ending the transaction, after
+//! which nothing could be done again) ends it with [`Execution::require_threads`]; it is undone, and runs on the threads
+//! of queries from its beginning.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use arrow::datatypes::DataType;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion::catalog::Session;
+use datafusion::config::ConfigOptions;
 use datafusion::datasource::{MemTable, TableProvider};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_plan::execute_stream;
 use datafusion::sql::sqlparser::ast::Query;
-use rustydb_storage::{Catalog, Savepoint};
+use rustydb_storage::{Catalog, Mark};
 
 use super::definition::{Routine, schema_of};
 use super::expression::{self, Argument, CompiledExpression, Compiler, Node};
@@ -29,12 +37,12 @@ use super::names::{InputTypes, Variables};
 use super::registry::Routines;
 use super::statement::{self, CompiledStatement, Kind, Relation, Rows, name_of};
 use super::types::{Shape, SqlType, resolve_type};
+use crate::ddl::temporary::TemporarySchema;
 use crate::dml::returning::{Changed, Returned};
 use crate::error::sqlstate;
 use crate::interrupt;
-use crate::routine::datum::Datum;
-use crate::routine::datum::array_of;
-use crate::session::{Changing, StatementResult, note_reads};
+use crate::row_path::{self, Call, Datum, Origin, array_of};
+use crate::session::{Changing, StatementResult, decided, note_reads};
 use crate::sql::context::StatementContext;
 use crate::sql::parse::parse_expression;
 use crate::sql::plan::{ReadyPlan, bind, make_ready, plan_query};
@@ -45,6 +53,9 @@ use crate::{Error, Result, Value};
 /// more than 128 kB.
 const DEPTH_MAX: usize = 64;
 
+/// The same on the client's own task, whose stack is whatever it is.
+const INSIDE_DEPTH_MAX: usize = 4;
+
 /// Jumps backwards between two looks at the clock.
 const JUMPS_PER_PAUSE: u32 = 256;
 
@@ -52,6 +63,11 @@ const JUMPS_PER_PAUSE: u32 = 256;
 pub struct Execution<'a> {
     access: Access<'a>,
     routines: Arc<Routines>,
+    clock: Clock,
+    /// Whether it runs on the client's own task.
+    inside: bool,
+    /// Why it has to go elsewhere: a [`Move`], if it has to.
+    moves: AtomicU8,
     depth: usize,
     /// How many functions it is inside of: they cannot end the transaction.
     functions: usize,
@@ -61,22 +77,64 @@ pub struct Execution<'a> {
     memory: Option<MemoryReservation>,
 }
 
+/// Why a routine cannot go on where its client's task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Move {
+    /// Something has to be compiled; next time it will be.
+    Once = 1,
+    /// It does what is not done there.
+    Always = 2,
+}
+
 pub(crate) enum Access<'a> {
     Changing(Changing<'a>),
     Reading(Box<StatementContext>),
 }
 
-/// What names mean to a routine: as long as it is the same, so are the tables. Compared by identity.
+/// What names mean to a routine: as long as it is the same, so are the tables, and what was compiled is good. Compared by
+/// identity.
 #[derive(Debug, Clone)]
 pub struct Names {
     catalog: Arc<Catalog>,
+    options: Arc<ConfigOptions>,
     search_path: Arc<[String]>,
+    /// Names mean something else in a session that has temporary relations.
+    temporary: Option<Arc<TemporarySchema>>,
 }
 
 impl PartialEq for Names {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.catalog, &other.catalog) && Arc::ptr_eq(&self.search_path, &other.search_path)
+        other.are(&self.catalog, &self.options, &self.search_path, self.temporary.as_ref())
     }
+}
+
+impl Names {
+    fn are(
+        &self,
+        catalog: &Arc<Catalog>,
+        options: &Arc<ConfigOptions>,
+        search_path: &Arc<[String]>,
+        temporary: Option<&Arc<TemporarySchema>>,
+    ) -> bool {
+        Arc::ptr_eq(&self.catalog, catalog)
+            && Arc::ptr_eq(&self.options, options)
+            && (Arc::ptr_eq(&self.search_path, search_path) || self.search_path == *search_path)
+            && match (&self.temporary, temporary) {
+                (None, None) => true,
+                (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+                _ => false,
+            }
+    }
+}
+
+/// What expressions need to know beside their inputs.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// When the statement began, in microseconds since 1970.
+    pub(crate) now: i64,
+    /// Whether they may be computed without DataFusion: `row_path`.
+    pub(crate) computes: bool,
 }
 
 /// What a statement did.
@@ -91,12 +149,56 @@ pub struct Ran {
 type Boxed<'b, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'b>>;
 
 impl<'a> Execution<'a> {
-    pub(crate) fn new(access: Access<'a>, routines: Arc<Routines>) -> Self {
-        Execution { access, routines, depth: 0, functions: 0, blocks: 0, jumps: 0, memory: None }
+    /// `now` is when the statement began, in microseconds since 1970.
+    pub(crate) fn new(access: Access<'a>, routines: Arc<Routines>, now: i64) -> Self {
+        let computes = match &access {
+            Access::Changing(changing) => changing.takes_row_path(),
+            Access::Reading(_) => true,
+        };
+        Execution {
+            access,
+            routines,
+            clock: Clock { now, computes },
+            inside: false,
+            moves: AtomicU8::new(0),
+            depth: 0,
+            functions: 0,
+            blocks: 0,
+            jumps: 0,
+            memory: None,
+        }
+    }
+
+    /// The same on the client's own task.
+    pub(crate) fn inside(self) -> Self {
+        Execution { inside: true, ..self }
+    }
+
+    /// Fails if this runs on the client's own task: it is not the place for what comes.
+    pub(crate) fn require_threads(&self, why: Move) -> Result<()> {
+        if !self.inside {
+            return Ok(());
+        }
+        self.moves.store(why as u8, Ordering::Relaxed);
+        Err(Error::internal("a routine went on where it should have stopped"))
+    }
+
+    /// Whether it has to run again, on the threads of queries, and why.
+    pub(crate) fn wants_threads(&self) -> Option<Move> {
+        match self.moves.load(Ordering::Relaxed) {
+            0 => None,
+            once if once == Move::Once as u8 => Some(Move::Once),
+            _ => Some(Move::Always),
+        }
     }
 
     pub(crate) fn into_access(self) -> Access<'a> {
         self.access
+    }
+
+    /// What expressions need to know beside their inputs.
+    pub fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// What names mean now.
@@ -104,25 +206,44 @@ impl<'a> Execution<'a> {
         match &self.access {
             Access::Changing(changing) => Names {
                 catalog: Arc::clone(changing.transaction().catalog()),
+                options: Arc::clone(changing.options()),
                 search_path: Arc::clone(changing.search_path()),
+                temporary: changing.temporary().cloned(),
             },
-            Access::Reading(context) => {
-                Names { catalog: Arc::clone(context.view().catalog()), search_path: Arc::clone(context.search_path()) }
+            Access::Reading(context) => Names {
+                catalog: Arc::clone(context.view().catalog()),
+                options: Arc::clone(Session::config(context.as_ref()).options()),
+                search_path: Arc::clone(context.search_path()),
+                temporary: context.temporary_schema().cloned(),
+            },
+        }
+    }
+
+    /// Whether what was compiled for `origin`, without temporary relations in sight, is good here.
+    pub(crate) fn means_origin(&self, origin: &Origin) -> bool {
+        match &self.access {
+            Access::Changing(changing) => {
+                origin.is(changing.transaction().catalog(), changing.options(), changing.search_path())
             }
+            Access::Reading(_) => false,
         }
     }
 
     /// Whether names still mean what they meant.
     pub fn means(&self, names: &Names) -> bool {
         match &self.access {
-            Access::Changing(changing) => {
-                Arc::ptr_eq(changing.transaction().catalog(), &names.catalog)
-                    && Arc::ptr_eq(changing.search_path(), &names.search_path)
-            }
-            Access::Reading(context) => {
-                Arc::ptr_eq(context.view().catalog(), &names.catalog)
-                    && Arc::ptr_eq(context.search_path(), &names.search_path)
-            }
+            Access::Changing(changing) => names.are(
+                changing.transaction().catalog(),
+                changing.options(),
+                changing.search_path(),
+                changing.temporary(),
+            ),
+            Access::Reading(context) => names.are(
+                context.view().catalog(),
+                Session::config(context.as_ref()).options(),
+                context.search_path(),
+                context.temporary_schema(),
+            ),
         }
     }
 
@@ -163,14 +284,28 @@ impl<'a> Execution<'a> {
         Ok(Shape::of_fields(context.table(schema, table)?.schema.fields()))
     }
 
+    /// To be called before something is parsed and compiled that is not kept: that is nothing for the client's own task.
+    pub fn expects_planning(&self) -> Result<()> {
+        self.require_threads(Move::Always)
+    }
+
     /// Looks up the names of an expression.
     pub fn expression(&self, expression: &SqlExpression, variables: &mut dyn Variables) -> Result<CompiledExpression> {
+        self.require_threads(Move::Once)?;
         expression::compile(expression, &self.context(), &self.routines, variables)
     }
 
     /// Looks up the names of a statement.
     pub fn statement(&self, statement: &SqlStatement, variables: &mut dyn Variables) -> Result<CompiledStatement> {
+        self.require_threads(Move::Once)?;
         statement::compile(statement, &self.context(), &self.routines, variables)
+    }
+
+    /// At a jump backwards: whether there is no need to [`pause`](Self::pause). Counts the jump, if so.
+    pub fn jumps_at_once(&mut self) -> bool {
+        let at_once = self.jumps + 1 < JUMPS_PER_PAUSE;
+        self.jumps += u32::from(at_once);
+        at_once
     }
 
     /// To be called at every jump backwards: lets others run now and then, and fails with 57014 if the statement is to
@@ -201,16 +336,16 @@ impl<'a> Execution<'a> {
     }
 
     /// Sends a message.
-    pub fn notice(&self, notice: Notice) {
+    pub fn notice(&mut self, notice: Notice) {
         tracing::info!(severity = ?notice.severity, message = notice.message.message(), "a routine says");
-        if let Access::Changing(changing) = &self.access {
+        if let Access::Changing(changing) = &mut self.access {
             changing.notice(notice);
         }
     }
 
     /// The value of an expression.
     pub async fn evaluate(&mut self, expression: &CompiledExpression, inputs: &[Datum]) -> Result<Datum> {
-        match expression.evaluate_now(inputs) {
+        match expression.evaluate_now(inputs, self.clock) {
             Some(value) => Ok(value),
             None => self.evaluate_slowly(expression, inputs).await,
         }
@@ -220,7 +355,9 @@ impl<'a> Execution<'a> {
         Box::pin(async move {
             match &expression.node {
                 Node::Input(_) | Node::Constant(_) => Err(Error::internal("a variable without a value")),
-                Node::Plain { fast: _, slow: query } | Node::Query(query) => self.single_value(query, inputs).await,
+                Node::Plain { fast: _, slow: query } | Node::Query(query) => {
+                    self.single_value(query, inputs, &expression.data_type).await
+                }
                 Node::Call { routine, arguments } => {
                     let arguments = self.arguments(arguments, inputs).await?;
                     self.call_function(routine, arguments).await
@@ -278,13 +415,26 @@ impl<'a> Execution<'a> {
     }
 
     /// The only column of the only row.
-    async fn single_value(&mut self, query: &CompiledStatement, inputs: &[Datum]) -> Result<Datum> {
+    async fn single_value(
+        &mut self,
+        query: &CompiledStatement,
+        inputs: &[Datum],
+        data_type: &DataType,
+    ) -> Result<Datum> {
         let mut rows = self.open(query, inputs).await?;
+        let shape = Arc::clone(rows.shape());
         let Some(mut row) = rows.next().await? else { return Ok(Datum::Null) };
         if rows.next().await?.is_some() {
             return Err(Error::new(sqlstate::CARDINALITY_VIOLATION, "query returned more than one row"));
         }
-        row.pop().ok_or_else(|| Error::internal("a query without columns"))
+        match (row.pop(), shape.types.last()) {
+            // The ordinary path may know a decimal's scale better than the expression does.
+            (Some(value), Some(own)) if own.data_type.is_decimal() && own.data_type != *data_type => {
+                SqlType::plain(data_type.clone()).assign(value, &own.data_type)
+            }
+            (Some(value), _) => Ok(value),
+            _ => Err(Error::internal("a query without columns")),
+        }
     }
 
     async fn arguments(&mut self, arguments: &[Argument], inputs: &[Datum]) -> Result<Vec<Datum>> {
@@ -313,6 +463,9 @@ impl<'a> Execution<'a> {
     /// Runs a routine.
     pub(crate) async fn call(&mut self, routine: &Arc<Routine>, arguments: Vec<Datum>) -> Result<Outcome> {
         let program = routine.program()?;
+        if self.depth >= INSIDE_DEPTH_MAX {
+            self.require_threads(Move::Always)?;
+        }
         if self.depth >= DEPTH_MAX {
             return Err(Error::new(sqlstate::STATEMENT_TOO_COMPLEX, "stack depth limit exceeded")
                 .with_detail(format!("More than {DEPTH_MAX} routines call each other.")));
@@ -331,6 +484,7 @@ impl<'a> Execution<'a> {
 
     /// The value of an expression without variables, and its type.
     pub(crate) async fn constant(&mut self, text: &str) -> Result<(Datum, DataType)> {
+        self.require_threads(Move::Always)?;
         let syntax = parse_expression(text)?;
         let context = self.context();
         let routines = Arc::clone(&self.routines);
@@ -359,6 +513,7 @@ impl<'a> Execution<'a> {
         let Kind::Query { query, relations } = &statement.kind else {
             return Err(Error::internal("only queries are planned"));
         };
+        self.require_threads(Move::Always)?;
         let mut named: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
         for relation in relations {
             let rows = Box::pin(self.call_for_rows(relation, inputs)).await?;
@@ -377,8 +532,33 @@ impl<'a> Execution<'a> {
         Ok(ready)
     }
 
+    /// Runs a statement on the row path. `None`: that does not know, and nothing was changed.
+    async fn run_compiled(
+        &mut self,
+        statement: &CompiledStatement,
+        inputs: &[Datum],
+    ) -> Result<Option<row_path::Outcome>> {
+        let program = statement.program.as_ref().filter(|program| self.clock.computes && program.is_due());
+        let Some(program) = program else { return Ok(None) };
+        let Ok(values) = program.bind_data(inputs) else { return Ok(None) };
+        let call = Call { parameters: &values, now: self.clock.now };
+        match &mut self.access {
+            Access::Changing(changing) => changing.run_program(program, call).await,
+            Access::Reading(context)
+                if !program.writes() && Arc::ptr_eq(context.view().catalog(), &program.origin.catalog) =>
+            {
+                decided(program, program.read(context.view(), call).await)
+            }
+            Access::Reading(_) => Ok(None),
+        }
+    }
+
     /// Starts a query.
     pub async fn open(&mut self, statement: &CompiledStatement, inputs: &[Datum]) -> Result<Rows> {
+        if let Some(outcome) = self.run_compiled(statement, inputs).await? {
+            let rows = outcome.rows.ok_or_else(no_rows)?;
+            return Ok(statement.rows_of_program(rows));
+        }
         match &statement.kind {
             Kind::Values(items) => {
                 let mut row = Vec::with_capacity(items.len());
@@ -386,7 +566,7 @@ impl<'a> Execution<'a> {
                     row.push(self.evaluate(item, inputs).await?);
                 }
                 let shape = statement.shape.get().ok_or_else(|| Error::internal("values without names"))?;
-                Ok(Rows::made(Arc::clone(shape), [row]))
+                Ok(Rows::made(Arc::clone(shape), vec![row]))
             }
             Kind::Query { .. } => {
                 let ready = Box::pin(self.plan(statement, inputs)).await?;
@@ -395,6 +575,7 @@ impl<'a> Execution<'a> {
                 Ok(Rows::streamed(shape, stream))
             }
             Kind::Lock(query) => {
+                self.require_threads(Move::Always)?;
                 let values = values_of(&statement.types, inputs)?;
                 let changing = self.changing(name_of(&statement.kind))?;
                 let batch = changing.lock(&values, query).await?;
@@ -406,15 +587,17 @@ impl<'a> Execution<'a> {
                     Kind::Write(write) => Box::pin(self.run_write(statement, write, inputs)).await?,
                     _ => Box::pin(self.run_call(statement, inputs)).await?,
                 };
-                returned.ok_or_else(|| {
-                    Error::new(sqlstate::SYNTAX, "the statement returns no rows").with_hint("RETURNING returns them.")
-                })
+                returned.ok_or_else(no_rows)
             }
         }
     }
 
     /// Runs a statement.
     pub async fn run(&mut self, statement: &CompiledStatement, inputs: &[Datum]) -> Result<Ran> {
+        if let Some(outcome) = self.run_compiled(statement, inputs).await? {
+            let returned = outcome.rows.map(|rows| statement.rows_of_program(rows));
+            return Ok(Ran { rows: outcome.count, returned });
+        }
         match &statement.kind {
             Kind::Values(_) | Kind::Query { .. } | Kind::Lock(_) => {
                 let mut rows = self.open(statement, inputs).await?;
@@ -430,6 +613,7 @@ impl<'a> Execution<'a> {
     }
 
     async fn run_write(&mut self, statement: &CompiledStatement, write: &Write, inputs: &[Datum]) -> Result<Ran> {
+        self.require_threads(Move::Always)?;
         let values = values_of(&statement.types, inputs)?;
         let changing = self.changing(name_of(&statement.kind))?;
         if !statement.changes_rows() {
@@ -454,7 +638,7 @@ impl<'a> Execution<'a> {
         let returned = match (self.call(routine, arguments).await?, routine.output_shape()) {
             (Outcome::Outputs(values), Some(shape)) => {
                 let shape = statement.shape.get_or_init(|| Arc::new(shape));
-                Some(Rows::made(Arc::clone(shape), [values]))
+                Some(Rows::made(Arc::clone(shape), vec![values]))
             }
             _ => None,
         };
@@ -481,31 +665,36 @@ impl<'a> Execution<'a> {
     }
 
     /// Begins a block with handlers: the state to come back to.
-    pub fn begin_block(&mut self) -> Option<Savepoint> {
+    pub fn begin_block(&mut self) -> Option<Mark> {
         self.blocks += 1;
-        match &self.access {
-            Access::Changing(changing) => Some(changing.transaction().savepoint()),
+        match &mut self.access {
+            Access::Changing(changing) => Some(changing.transaction_mut().mark()),
             Access::Reading(_) => None,
         }
     }
 
     /// Ends the innermost of such blocks: what was done in it stays.
-    pub fn end_block(&mut self) {
+    pub fn end_block(&mut self, start: Option<Mark>) {
         self.blocks -= 1;
+        if let (Access::Changing(changing), Some(start)) = (&mut self.access, start) {
+            changing.transaction_mut().release(start);
+        }
     }
 
     /// Ends the innermost of such blocks: what was done in it is undone.
-    pub fn undo_block(&mut self, start: Option<Savepoint>) {
+    pub fn undo_block(&mut self, start: Option<Mark>) {
         self.blocks -= 1;
         if let (Access::Changing(changing), Some(start)) = (&mut self.access, start) {
-            changing.transaction_mut().undo_to(&start);
-            start.release_later_locks();
+            let transaction = changing.transaction_mut();
+            transaction.undo_to(&start);
+            transaction.release_locks_since(&start);
+            transaction.release(start);
         }
     }
 
     /// Whether an error may be handled. Not one that makes the whole call run again, nor the end of the statement.
     pub fn may_handle(&self, error: &Error) -> bool {
-        if interrupt::check().is_err() {
+        if interrupt::check().is_err() || self.wants_threads().is_some() {
             return false;
         }
         match &self.access {
@@ -525,6 +714,7 @@ impl<'a> Execution<'a> {
     }
 
     fn ending(&mut self, what: &str) -> Result<&mut Changing<'a>> {
+        self.require_threads(Move::Always)?;
         let refused = |message: &str| Error::new(sqlstate::INVALID_TRANSACTION_TERMINATION, message);
         if self.blocks > 0 {
             return Err(refused(&format!("cannot {what} while a subtransaction is active"))
@@ -536,6 +726,10 @@ impl<'a> Execution<'a> {
                 .with_hint("A procedure may end a transaction if it is called outside of a transaction block.")),
         }
     }
+}
+
+fn no_rows() -> Error {
+    Error::new(sqlstate::SYNTAX, "the statement returns no rows").with_hint("RETURNING returns them.")
 }
 
 /// The rows in an outcome, as FROM has them.

@@ -20,6 +20,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
     Volatility as DataFusionVolatility,
 };
+use datafusion::optimizer::OptimizerConfig;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::stream;
@@ -31,8 +32,8 @@ use super::registry::Routines;
 use super::types::SqlType;
 use crate::error::sqlstate;
 use crate::interrupt::Interrupt;
-use crate::routine::datum::Datum;
-use crate::routine::datum::array_of;
+use crate::row_path::Datum;
+use crate::row_path::array_of;
 use crate::sql::context::StatementContext;
 use crate::{Error, Result, Value};
 
@@ -107,7 +108,7 @@ impl RoutineFunction {
 
     async fn call_each(&self, routine: &Arc<Routine>, columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
         let access = Access::Reading(self.context.clone());
-        let mut execution = Execution::new(access, Arc::clone(&self.routines));
+        let mut execution = Execution::new(access, Arc::clone(&self.routines), began(&self.context));
         let mut results = Vec::with_capacity(rows);
         for row in 0..rows {
             let mut arguments = Vec::with_capacity(routine.defaults.len());
@@ -175,6 +176,11 @@ impl fmt::Debug for RoutineFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
+}
+
+/// When a statement began, in microseconds since 1970.
+fn began(context: &StatementContext) -> i64 {
+    context.query_execution_start_time().map_or(0, |time| time.timestamp_micros())
 }
 
 /// Runs a future to its end. Most need no waiting; for those that do, another thread takes over what this one is for.
@@ -252,8 +258,9 @@ impl PartitionStream for RoutineTable {
         let (routine, arguments) = (Arc::clone(&self.routine), self.arguments.clone());
         let (context, routines) = (self.context.clone(), Arc::clone(&self.routines));
         let shape = routine.columns(&routine.definition.name);
+        let now = began(&context);
         let rows = async move {
-            let mut execution = Execution::new(Access::Reading(context), routines);
+            let mut execution = Execution::new(Access::Reading(context), routines, now);
             let arguments = execution.with_defaults(&routine, arguments).await?;
             let rows = match routine.definition.is_strict && arguments.iter().any(Datum::is_null) {
                 true => Vec::new(),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::execution::Execution;
 use super::types::{Shape, SqlType};
-use crate::routine::datum::Datum;
+use crate::row_path::Datum;
 use crate::{Error, Result};
 
 /// A language that routines can be written in. One value serves all databases and sessions.

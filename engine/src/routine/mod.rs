@@ -15,13 +15,14 @@
 //! |---|---|
 //! | [`language`] | the traits, and what a language is told of a routine |
 //! | [`definition`], [`registry`] | what the catalog keeps; finding the routine that a call means |
+//! | [`call`] | CALL as a statement of its own |
 //! | [`fragment`], [`names`] | pieces of SQL, and which of their names are variables |
-//! | [`expression`], [`plain`], [`statement`] | those pieces compiled |
+//! | [`expression`], [`statement`] | those pieces compiled: for the row path where it can, else for DataFusion |
 //! | [`execution`] | running them in the transaction of who called |
 //! | [`function`] | routines in queries over rows |
-//! | [`datum`], [`types`] | values and types of variables, and assignment |
+//! | [`types`] | types of variables, and assignment |
 
-mod datum;
+mod call;
 pub(crate) mod definition;
 pub(crate) mod execution;
 pub(crate) mod expression;
@@ -29,20 +30,20 @@ mod fragment;
 pub(crate) mod function;
 mod language;
 mod names;
-mod plain;
 pub(crate) mod registry;
 pub(crate) mod statement;
 pub(crate) mod types;
 
-pub use datum::Datum;
-pub use execution::{Execution, Names, Ran};
+pub use crate::row_path::Datum;
+pub use execution::{Clock, Execution, Names, Ran};
 pub use expression::CompiledExpression;
 pub use fragment::{SqlExpression, SqlStatement};
 pub use language::{Language, Mode, Notice, Outcome, Parameter, Program, Returns, Severity, Source};
 pub use names::{Variable, Variables};
-pub use rustydb_storage::Savepoint;
+pub use rustydb_storage::Mark;
 pub use statement::{CompiledStatement, Rows};
 pub use types::{Shape, SqlType};
 
+pub(crate) use call::CompiledCall;
 pub(crate) use fragment::rowless_items;
 pub(crate) use names::InputTypes;

@@ -21,7 +21,7 @@ use super::names::{InputTypes, Variables, resolve_variables};
 use super::registry::Routines;
 use super::types::{Shape, SqlType};
 use crate::error::sqlstate;
-use crate::routine::datum::Datum;
+use crate::row_path::{self, DataRows, Datum, Program};
 use crate::sql::context::StatementContext;
 use crate::sql::lock_syntax::LockingQuery;
 use crate::sql::names::{output_name, shown};
@@ -38,6 +38,8 @@ pub struct CompiledStatement {
     pub(crate) types: InputTypes,
     /// The columns of its rows, once they are known.
     pub(crate) shape: OnceLock<Arc<Shape>>,
+    /// What runs it without a plan, if it is of such a shape.
+    pub(crate) program: Option<Arc<Program>>,
 }
 
 #[derive(Debug)]
@@ -123,7 +125,7 @@ impl CompiledStatement {
     }
 
     fn of(kind: Kind, types: InputTypes) -> Self {
-        CompiledStatement { kind, types, shape: OnceLock::new() }
+        CompiledStatement { kind, types, shape: OnceLock::new(), program: None }
     }
 
     pub(crate) fn of_query(
@@ -152,6 +154,29 @@ impl CompiledStatement {
         }
         let relations = compiler.take_relations(&mut query, &types)?;
         Ok(Self::of(Kind::Query { query: Box::new(query), relations }, types))
+    }
+
+    /// The same, with the program of the row path for it, if there is one.
+    pub(crate) fn with_program(mut self, context: &StatementContext) -> Self {
+        let routed = match &self.kind {
+            Kind::Query { query, relations } if relations.is_empty() => Routed::Query(query.clone()),
+            Kind::Lock(query) => Routed::SelectAndLock(query.clone()),
+            Kind::Write(write) if self.changes_rows() => Routed::Write(write.clone()),
+            _ => return self,
+        };
+        let context = &context.clone().with_parameters(self.types.iter().cloned());
+        self.program = row_path::compile(context, routed, &self.types).map(Arc::new);
+        if let Some(schema) = self.program.as_ref().and_then(|program| program.schema()) {
+            // Rows that come the ordinary way may have others, which `shape_for` tells.
+            self.shape.get_or_init(|| Arc::new(shape_of(schema)));
+        }
+        self
+    }
+
+    /// Rows of its program.
+    pub(crate) fn rows_of_program(&self, rows: DataRows) -> Rows {
+        let shape = self.shape.get_or_init(|| Arc::new(shape_of(&rows.schema)));
+        Rows::made(Arc::clone(shape), rows.rows)
     }
 
     /// The columns of its rows; none if it gives no rows.
@@ -217,6 +242,7 @@ pub(crate) fn compile(
         Routed::Write(write) => Ok(CompiledStatement::of(Kind::Write(write), types)),
         _ => Err(Error::unsupported("this statement in a routine")),
     }
+    .map(|compiled| compiled.with_program(context))
 }
 
 pub(crate) fn compile_call(
@@ -447,8 +473,8 @@ enum Source {
 }
 
 impl Rows {
-    pub(crate) fn made(shape: Arc<Shape>, rows: impl IntoIterator<Item = Vec<Datum>>) -> Rows {
-        Rows { shape, source: Source::Made(rows.into_iter().collect()) }
+    pub(crate) fn made(shape: Arc<Shape>, rows: Vec<Vec<Datum>>) -> Rows {
+        Rows { shape, source: Source::Made(rows.into()) }
     }
 
     pub(crate) fn of_batches(shape: Arc<Shape>, batches: &[RecordBatch]) -> Result<Rows> {

@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 
 use crate::dml::rows::convert;
 use crate::error::sqlstate;
-use crate::routine::datum::{Datum, array_of};
+use crate::row_path::{Datum, array_of};
 use crate::sql::context::StatementContext;
 use crate::sql::parse::{RustyDialect, table_name, tokenize};
 use crate::sql::types::{LENGTH_KEY, column_type, declared_name, name_of};
@@ -126,6 +126,22 @@ impl SqlType {
                 };
             }
             (Datum::Int(_), DataType::Int64) if from.is_signed_integer() => return Ok(value),
+            (Datum::Int(number), DataType::Decimal128(precision, scale)) if from.is_signed_integer() => {
+                // What does not fit is left to the slow way, which knows how to say so.
+                if let Some(digits) = rescale(i128::from(*number), 0, *scale)
+                    && digits.unsigned_abs() < 10u128.pow(u32::from(*precision))
+                {
+                    return Ok(Datum::Decimal(digits));
+                }
+            }
+            // What counts elements and the like.
+            (Datum::Other(number), DataType::Int32 | DataType::Int64) if *from == DataType::UInt64 => {
+                if let Value::UInt64(Some(number)) = number.as_ref()
+                    && let Ok(number) = i32::try_from(*number)
+                {
+                    return Ok(Datum::Int(i64::from(number)));
+                }
+            }
             (Datum::Text(text), target) if from.is_string() && target.is_string() => {
                 return self.limit(Arc::clone(text)).map(Datum::Text);
             }

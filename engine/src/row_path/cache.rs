@@ -14,6 +14,7 @@ use rustydb_storage::Catalog;
 use super::datum::Type;
 use super::program::{Origin, Program};
 use crate::Value;
+use crate::routine::CompiledCall;
 
 /// Texts kept per database. A program takes some kilobytes.
 const TEXTS_MAX: usize = 2048;
@@ -22,10 +23,42 @@ const TEXT_BYTES_MAX: usize = 8 * 1024;
 /// Combinations of parameter types kept for one text.
 const VARIANTS_MAX: usize = 4;
 
+/// Something compiled that runs a statement on the task of who sent it.
+#[derive(Debug, Clone)]
+pub(crate) enum Ready {
+    Program(Arc<Program>),
+    Call(Arc<CompiledCall>),
+}
+
+impl Ready {
+    pub(crate) fn origin(&self) -> &Origin {
+        match self {
+            Ready::Program(program) => &program.origin,
+            Ready::Call(call) => &call.origin,
+        }
+    }
+
+    /// Whether it was compiled for parameters of these values' types.
+    pub(crate) fn accepts(&self, values: &[Value]) -> bool {
+        match self {
+            Ready::Program(program) => program.accepts(values),
+            Ready::Call(call) => call.accepts(values),
+        }
+    }
+
+    /// Whether it should be tried now.
+    pub(crate) fn is_due(&self) -> bool {
+        match self {
+            Ready::Program(program) => program.is_due(),
+            Ready::Call(call) => call.passes.are_over(),
+        }
+    }
+}
+
 /// What is known of a statement.
 #[derive(Debug)]
 pub(crate) enum Known {
-    Program(Arc<Program>),
+    Ready(Ready),
     /// It is not for the row path.
     Unsuited,
     Nothing,
@@ -72,7 +105,7 @@ struct Entry {
 struct Variant {
     types: Vec<Type>,
     origin: Origin,
-    program: Option<Arc<Program>>,
+    ready: Option<Ready>,
 }
 
 impl ProgramCache {
@@ -98,11 +131,11 @@ impl ProgramCache {
             entry.variants.iter().find(fits)
         });
         match found {
-            Some(Variant { program: Some(program), .. }) => {
+            Some(Variant { ready: Some(ready), .. }) => {
                 self.hits.fetch_add(1, Ordering::Relaxed);
-                Known::Program(Arc::clone(program))
+                Known::Ready(ready.clone())
             }
-            Some(Variant { program: None, .. }) => Known::Unsuited,
+            Some(Variant { ready: None, .. }) => Known::Unsuited,
             None => {
                 self.misses.fetch_add(1, Ordering::Relaxed);
                 Known::Nothing
@@ -111,7 +144,7 @@ impl ProgramCache {
     }
 
     /// Keeps what was found out about a statement.
-    pub(crate) fn keep(&self, text: &str, types: Vec<Type>, origin: Origin, program: Option<Arc<Program>>) {
+    pub(crate) fn keep(&self, text: &str, types: Vec<Type>, origin: Origin, ready: Option<Ready>) {
         if text.len() > TEXT_BYTES_MAX {
             return;
         }
@@ -132,7 +165,7 @@ impl ProgramCache {
         if entry.variants.len() >= VARIANTS_MAX {
             entry.variants.remove(0);
         }
-        entry.variants.push(Variant { types, origin, program });
+        entry.variants.push(Variant { types, origin, ready });
     }
 
     /// How well it does.
@@ -144,7 +177,7 @@ impl ProgramCache {
             misses: self.misses.load(Ordering::Relaxed),
             evictions: self.evictions.load(Ordering::Relaxed),
             texts: texts.by_text.len() as u64,
-            programs: programs.filter(|variant| variant.program.is_some()).count() as u64,
+            programs: programs.filter(|variant| variant.ready.is_some()).count() as u64,
         }
     }
 }

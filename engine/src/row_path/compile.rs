@@ -6,8 +6,6 @@
 mod change;
 mod query;
 
-use std::sync::atomic::AtomicU32;
-
 use datafusion::common::tree_node::Transformed;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, Values};
@@ -15,7 +13,7 @@ use datafusion::optimizer::OptimizerConfig;
 
 use super::datum::Type;
 use super::expression::typed_expr;
-use super::program::{Body, Origin, Parameter, Program};
+use super::program::{Body, Origin, Parameter, Passes, Program};
 use crate::Result;
 use crate::sql::context::StatementContext;
 use crate::sql::route::{Routed, Write};
@@ -39,7 +37,7 @@ pub(crate) fn compile(context: &StatementContext, routed: Routed, types: &[Type]
         Some(parameters) => parameters,
         None => types.iter().map(|given| Parameter { given: given.clone(), cast: None }).collect(),
     };
-    Some(Program { origin, parameters, body, passes: AtomicU32::new(0) })
+    Some(Program { origin, parameters, body, passes: Passes::default() })
 }
 
 struct Compiler<'a> {

@@ -2,7 +2,7 @@
 //!
 //! A program reads through a view and changes through a transaction, which the session has opened and ends. It runs on
 //! the caller's task and waits only for locks and for parts of segments that are not in memory. Everything that could make
-//! it [`Stop::Undecided`] comes before the first change.
+//! it [`Stop::Undecided`], or fail, comes before the first change.
 
 mod access;
 mod change;

@@ -46,10 +46,11 @@ mod program;
 mod result;
 
 pub use cache::ProgramCacheUsage;
-pub(crate) use cache::{Known, ProgramCache};
+pub(crate) use cache::{Known, ProgramCache, Ready};
 pub(crate) use compile::compile;
+pub(crate) use datum::array_of;
 pub use datum::{Datum, Type};
 pub(crate) use execute::{Call, Outcome, Stop};
 pub use expression::{Expression, Undecided};
-pub(crate) use program::{Origin, Program};
+pub(crate) use program::{Origin, Passes, Program, is_of};
 pub use result::DataRows;

@@ -4,6 +4,7 @@
 //! done: the tables and the way to their rows ([`super::access`]), expressions ([`super::expression`]), the rules new rows
 //! must keep ([`Rules`]) and the parents they refer to. It is immutable and shared.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,8 +22,8 @@ use crate::Value;
 use crate::sql::context::StatementContext;
 use crate::sql::lock_syntax::Busy;
 
-/// How often a program whose ranges were too long is passed over before it is tried again.
-const PASSES_AFTER_LONG_RANGE: u32 = 200;
+/// How often what was of no use is passed over before it is tried again.
+const PASSES: u32 = 200;
 
 /// A compiled statement.
 #[derive(Debug)]
@@ -31,7 +32,29 @@ pub(crate) struct Program {
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) body: Body,
     /// Executions that will be left to the ordinary path, because a range was too long.
-    pub(crate) passes: AtomicU32,
+    pub(crate) passes: Passes,
+}
+
+/// Executions of something compiled that will go another way, because it was of no use lately.
+#[derive(Debug, Default)]
+pub(crate) struct Passes(AtomicU32);
+
+impl Passes {
+    /// Whether it should be tried now.
+    pub(crate) fn are_over(&self) -> bool {
+        match self.0.load(Ordering::Relaxed) {
+            0 => true,
+            _ => {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+
+    /// Notes that it was of no use.
+    pub(crate) fn begin(&self) {
+        self.0.store(PASSES, Ordering::Relaxed);
+    }
 }
 
 /// What a program was compiled for. It is good as long as these are the very same.
@@ -94,20 +117,30 @@ impl Program {
         bound.collect()
     }
 
+    /// The same for data of the types it was compiled for.
+    pub(crate) fn bind_data<'a>(&self, values: &'a [Datum]) -> Decided<Cow<'a, [Datum]>> {
+        if self.parameters.iter().all(|parameter| parameter.cast.is_none()) {
+            return Ok(Cow::Borrowed(values));
+        }
+        let bound = values.iter().zip(&self.parameters).map(|(value, parameter)| match &parameter.cast {
+            None => Ok(value.clone()),
+            Some(_) if value.is_null() => Err(Undecided),
+            Some(wanted) => {
+                let value = value.to_value(&parameter.given).map_err(|_| Undecided)?;
+                value.cast_to(wanted).map(|value| Datum::of(&value)).map_err(|_| Undecided)
+            }
+        });
+        bound.collect::<Decided<Vec<_>>>().map(Cow::Owned)
+    }
+
     /// Whether it should be tried now.
     pub(crate) fn is_due(&self) -> bool {
-        match self.passes.load(Ordering::Relaxed) {
-            0 => true,
-            _ => {
-                self.passes.fetch_sub(1, Ordering::Relaxed);
-                false
-            }
-        }
+        self.passes.are_over()
     }
 
     /// Notes that it met a range that is a scan's business.
     pub(crate) fn was_too_long(&self) {
-        self.passes.store(PASSES_AFTER_LONG_RANGE, Ordering::Relaxed);
+        self.passes.begin();
     }
 
     /// Whether it changes or locks rows.
@@ -116,6 +149,17 @@ impl Program {
             Body::Select(select) => select.lock.is_some(),
             Body::Insert(_) | Body::Update(_) | Body::Delete(_) => true,
         }
+    }
+
+    /// The columns of its rows, if it gives any.
+    pub(crate) fn schema(&self) -> Option<&SchemaRef> {
+        let returning = match &self.body {
+            Body::Select(select) => return Some(&select.schema),
+            Body::Insert(insert) => &insert.returning,
+            Body::Update(update) => &update.returning,
+            Body::Delete(delete) => &delete.returning,
+        };
+        returning.as_ref().map(|returning| &returning.schema)
     }
 
     /// Its kind, as completions and errors call it.
@@ -131,7 +175,7 @@ impl Program {
 }
 
 /// Whether a value is of this type, without making its type.
-fn is_of(value: &Value, data_type: &Type) -> bool {
+pub(crate) fn is_of(value: &Value, data_type: &Type) -> bool {
     match (value, data_type) {
         (Value::Int32(_), Type::Int32)
         | (Value::Int64(_), Type::Int64)

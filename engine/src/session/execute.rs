@@ -93,6 +93,11 @@ impl Statement<'_> {
         self.environment.temporary.as_deref()
     }
 
+    /// The same, if there may be any.
+    pub(super) fn used_temporary(&self) -> Option<&Arc<TemporarySchema>> {
+        self.environment.used_temporary_schema()
+    }
+
     /// Starts a query.
     pub(crate) fn start(&self, plan: ReadyPlan) -> RecordStream {
         RecordStream::start(self.database.runtimes(), plan, self.deadline).with_planning_time(self.arrived.elapsed())
@@ -155,6 +160,10 @@ impl Shared {
                     match route(parsed.statement)? {
                         Routed::Query(query) if self.calls_first(&transaction, &statement, &query) => {
                             let what = RoutineStatement::Query(query);
+                            return self.run_routine(&mut transaction, &statement, what).await;
+                        }
+                        Routed::Call(function) => {
+                            let what = RoutineStatement::Call(Box::new(function), Some(text.sql().to_owned()));
                             return self.run_routine(&mut transaction, &statement, what).await;
                         }
                         Routed::Query(query) if parameters.is_empty() => Asked::Query(&text, query),
@@ -316,7 +325,9 @@ impl Shared {
                 statement.deadline.limit(maintain(self.database.store(), maintenance)).await?;
                 done(maintenance.name())
             }
-            Routed::Call(function) => self.run_routine(transaction, statement, RoutineStatement::Call(function)).await,
+            Routed::Call(function) => {
+                self.run_routine(transaction, statement, RoutineStatement::Call(Box::new(function), None)).await
+            }
             Routed::Do { language, body } => {
                 self.run_routine(transaction, statement, RoutineStatement::Do { language, body }).await
             }
@@ -585,15 +596,21 @@ async fn run_write(
     let transaction = &mut taken.transaction;
     let reruns = (taken.commits || transaction.isolation().moves_with_statements()) && can_rerun(write);
     transaction.expect_reruns(reruns);
-    let start = transaction.savepoint();
+    if !reruns {
+        return apply(statement, transaction, write.clone()).await;
+    }
+    let start = transaction.mark();
     loop {
         match apply(statement, transaction, write.clone()).await {
-            Err(error) if reruns && error.is_conflict() && *attempts < RERUNS_MAX => {
+            Err(error) if error.is_conflict() && *attempts < RERUNS_MAX => {
                 *attempts += 1;
                 transaction.undo_to(&start);
                 transaction.refresh().await?;
             }
-            result => return result,
+            result => {
+                transaction.release(start);
+                return result;
+            }
         }
     }
 }

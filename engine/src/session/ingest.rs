@@ -8,6 +8,7 @@ use futures::{StreamExt, stream};
 use rustydb_storage::{ObjectKind, TableDef, Transaction};
 
 use super::execute::{RERUNS_MAX, Statement};
+use super::row::{decided, may_take_row_path};
 use super::{BatchStream, IngestMode, IngestTarget, Shared};
 use crate::ddl::drop::drop_table;
 use crate::ddl::table::{plain_table, schema_of_rows};
@@ -16,6 +17,7 @@ use crate::dml::insert::{load, target_columns};
 use crate::dml::rows::{Arrangement, ColumnSource, RowCheck};
 use crate::error::sqlstate;
 use crate::prepared::{Prepared, plain_parameters};
+use crate::row_path::{Call, Known, Origin, Program, Ready, compile};
 use crate::sql::parse::table_name;
 use crate::sql::plan::check_parameter_count;
 use crate::sql::route::{InsertStatement, Routed, Write, route};
@@ -58,11 +60,13 @@ impl Shared {
             let reruns = taken.commits || taken.transaction.isolation().moves_with_statements();
             let transaction = &mut taken.transaction;
             transaction.expect_reruns(reruns);
-            let start = transaction.savepoint();
+            let start = transaction.mark();
             let changes = async {
                 let mut attempts = 0;
                 loop {
-                    match change_for_each(&statement, transaction, Write::clone(&write), parameters.clone()).await {
+                    let text = prepared.sql();
+                    match change_for_each(&statement, transaction, text, Write::clone(&write), parameters.clone()).await
+                    {
                         Err(error) if reruns && error.is_conflict() && attempts < RERUNS_MAX => {
                             attempts += 1;
                             transaction.undo_to(&start);
@@ -73,6 +77,7 @@ impl Shared {
                 }
             };
             let changed = statement.deadline.limit(changes).await?;
+            taken.transaction.release(start);
             self.give_back(&mut state, &statement, taken).await?;
             Ok(changed)
         }
@@ -157,6 +162,7 @@ fn create(transaction: &mut Transaction, schema_name: String, target: &IngestTar
 async fn change_for_each(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
+    text: &str,
     write: Write,
     parameters: RecordBatch,
 ) -> Result<u64> {
@@ -169,9 +175,22 @@ async fn change_for_each(
         return insert_batch(statement, transaction, insert, &numbers, parameters).await;
     }
     let mut changed = 0;
+    let mut program = None;
     for row in 0..parameters.num_rows() {
         let values: Vec<Value> =
             parameters.columns().iter().map(|column| Value::try_from_array(column, row)).collect::<Result<_, _>>()?;
+        if row == 0 {
+            program = program_for(statement, transaction, text, &write, &values);
+        }
+        if let Some(program) = program.as_deref().filter(|program| program.is_due())
+            && let Ok(data) = program.bind(&values)
+        {
+            let call = Call { parameters: &data, now: statement.now_microseconds() };
+            if let Some(outcome) = decided(program, program.run(transaction, call).await)? {
+                changed += outcome.count;
+                continue;
+            }
+        }
         let statement = statement.with_parameters(&values);
         changed += match write.clone() {
             write @ (Write::Insert(_) | Write::Update(_) | Write::Delete(_) | Write::Merge(_) | Write::With(_)) => {
@@ -181,6 +200,31 @@ async fn change_for_each(
         };
     }
     Ok(changed)
+}
+
+/// The program of the row path for a statement whose parameters have the types of these, if there is one.
+fn program_for(
+    statement: &Statement<'_>,
+    transaction: &Transaction,
+    text: &str,
+    write: &Write,
+    values: &[Value],
+) -> Option<Arc<Program>> {
+    if !may_take_row_path(statement) {
+        return None;
+    }
+    let (programs, settings) = (statement.database.programs(), &statement.settings);
+    match programs.find(text, values, transaction.catalog(), settings.config.options(), &settings.search_path) {
+        Known::Ready(Ready::Program(program)) => Some(program),
+        Known::Ready(Ready::Call(_)) | Known::Unsuited => None,
+        Known::Nothing => {
+            let types: Vec<_> = values.iter().map(Value::data_type).collect();
+            let context = statement.context(transaction.view());
+            let program = compile(&context, Routed::Write(Box::new(write.clone())), &types).map(Arc::new);
+            programs.keep(text, types, Origin::of(&context), program.clone().map(Ready::Program));
+            program
+        }
+    }
 }
 
 /// `INSERT INTO t (…) VALUES ($1, …)` over a batch: the batch is the rows.

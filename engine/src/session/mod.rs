@@ -30,6 +30,7 @@ pub(crate) use execute::{Statement, describe_schema, note_reads, text_table, wri
 pub(crate) use locking::lock_and_read;
 use named::NamedStatements;
 pub(crate) use routine::{Changing, describe_call};
+pub(crate) use row::decided;
 use settings::Settings;
 use transaction::TransactionState;
 pub use transaction::TransactionStatus;

@@ -3,25 +3,35 @@
 //! A call is one statement. Outside of a transaction it is a transaction of its own, which runs again from its beginning
 //! when it meets a concurrent change, with the locks it has already: nobody has seen anything of it. A procedure that has
 //! ended a transaction is not run again.
+//!
+//! A CALL that was compiled before begins on its client's own task ([`Shared::call_here`]). If something in it belongs on
+//! the threads of queries, it is undone, and runs there from its beginning.
 
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
+use datafusion::config::ConfigOptions;
 use datafusion::sql::sqlparser::ast::{Function, Query};
 use rustydb_storage::{ObjectKind, Transaction};
 
 use super::execute::{RERUNS_MAX, Statement, apply};
 use super::locking::lock_and_read;
+use super::row::{decided, may_take_row_path};
 use super::transaction::{Frame, Modes, Taken, TransactionState};
 use super::{Completion, Shared, StatementResult};
+use crate::ddl::temporary::TemporarySchema;
 use crate::dml::returning::Changed;
 use crate::error::sqlstate;
 use crate::routine::definition::schema_of;
-use crate::routine::execution::{Access, Execution, batch_of};
+use crate::routine::execution::{Access, Execution, Move, batch_of};
 use crate::routine::expression::Compiler;
 use crate::routine::statement::{CompiledStatement, Kind, compile_call};
-use crate::routine::{Datum, InputTypes, Language, Notice, Outcome, Program, Ran, Returns, Source, rowless_items};
+use crate::routine::{
+    CompiledCall, Datum, InputTypes, Language, Notice, Outcome, Program as RoutineProgram, Ran, Returns, Source,
+    rowless_items,
+};
+use crate::row_path::{self, Call, DataRows, Known, Program, Ready};
 use crate::sql::context::StatementContext;
 use crate::sql::lock_syntax::LockingQuery;
 use crate::sql::route::Write;
@@ -30,10 +40,15 @@ use crate::{Error, Result, Value, dml};
 
 /// A statement that runs routines.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one for each statement, moved a few times")]
 pub(super) enum RoutineStatement {
-    Call(Function),
-    Do { language: String, body: String },
+    /// CALL; with its text, if it may be kept compiled.
+    Call(Box<Function>, Option<String>),
+    /// One that was compiled before.
+    Compiled(Arc<CompiledCall>),
+    Do {
+        language: String,
+        body: String,
+    },
     Query(Box<Query>),
 }
 
@@ -50,6 +65,8 @@ pub(crate) struct Changing<'a> {
     may_end: bool,
     has_ended: bool,
     reruns: bool,
+    /// What was said, if it is only said when the call has ended: it may have to run again.
+    held_notices: Option<Vec<Notice>>,
 }
 
 impl<'a> Changing<'a> {
@@ -63,6 +80,21 @@ impl<'a> Changing<'a> {
 
     pub(crate) fn search_path(&self) -> &Arc<[String]> {
         &self.statement.settings.search_path
+    }
+
+    pub(crate) fn options(&self) -> &Arc<ConfigOptions> {
+        self.statement.settings.config.options()
+    }
+
+    /// The schema of the session's temporary relations, if there may be any.
+    pub(crate) fn temporary(&self) -> Option<&Arc<TemporarySchema>> {
+        self.statement.used_temporary()
+    }
+
+    /// Whether its statements may be run by programs. Unlike those of sessions, programs of routines are compiled with the
+    /// session's temporary relations in sight.
+    pub(crate) fn takes_row_path(&self) -> bool {
+        self.statement.settings.row_path
     }
 
     pub(crate) fn context(&self) -> StatementContext {
@@ -82,12 +114,12 @@ impl<'a> Changing<'a> {
         self.modes.require_read_write(what)
     }
 
-    pub(crate) fn notice(&self, notice: Notice) {
-        let mut notices = self.shared.notices.lock();
-        if notices.len() >= NOTICES_MAX {
-            notices.pop_front();
+    pub(crate) fn notice(&mut self, notice: Notice) {
+        match &mut self.held_notices {
+            Some(held) if held.len() < NOTICES_MAX => held.push(notice),
+            Some(_) => {}
+            None => self.shared.say(notice),
         }
-        notices.push_back(notice);
     }
 
     /// At READ COMMITTED the snapshot moves.
@@ -97,6 +129,27 @@ impl<'a> Changing<'a> {
             transaction.refresh().await?;
         }
         Ok(())
+    }
+
+    /// Runs a program of the row path; at READ COMMITTED again, if it meets a concurrent change.
+    pub(crate) async fn run_program(&mut self, program: &Program, call: Call<'_>) -> Result<Option<row_path::Outcome>> {
+        if program.writes() {
+            self.require_read_write(program.tag())?;
+        }
+        self.refresh().await?;
+        let moves = program.writes() && self.transaction().isolation().moves_with_statements();
+        let transaction = self.transaction_mut();
+        for attempt in 0.. {
+            if !Arc::ptr_eq(transaction.catalog(), &program.origin.catalog) {
+                return Ok(None);
+            }
+            match decided(program, program.run(transaction, call).await) {
+                // A program that fails has changed nothing.
+                Err(error) if moves && error.is_conflict() && attempt < RERUNS_MAX => transaction.refresh().await?,
+                ended => return ended,
+            }
+        }
+        Err(Error::internal("counting attempts ended"))
     }
 
     /// Runs a statement that changes rows; at READ COMMITTED again, if it meets a concurrent change.
@@ -110,17 +163,22 @@ impl<'a> Changing<'a> {
             // In a box, here and below: the call of a routine is as large as the largest thing it may do.
             return Box::pin(dml::change(&statement, transaction, &reading, write)).await;
         }
-        let start = transaction.savepoint();
-        for attempt in 0.. {
+        let start = transaction.mark();
+        let mut attempts = 0;
+        let changed = loop {
             match Box::pin(dml::change(&statement, transaction, &reading, write.clone())).await {
-                Err(error) if error.is_conflict() && attempt < RERUNS_MAX => {
+                Err(error) if error.is_conflict() && attempts < RERUNS_MAX => {
+                    attempts += 1;
                     transaction.undo_to(&start);
-                    transaction.refresh().await?;
+                    if let Err(error) = transaction.refresh().await {
+                        break Err(error.into());
+                    }
                 }
-                result => return result,
+                result => break result,
             }
-        }
-        Err(Error::internal("counting attempts ended"))
+        };
+        transaction.release(start);
+        changed
     }
 
     /// Runs a statement that changes what there is.
@@ -170,6 +228,15 @@ impl<'a> Changing<'a> {
 }
 
 impl Shared {
+    /// Keeps a message for whoever asks for it.
+    fn say(&self, notice: Notice) {
+        let mut notices = self.notices.lock();
+        if notices.len() >= NOTICES_MAX {
+            notices.pop_front();
+        }
+        notices.push_back(notice);
+    }
+
     /// Whether a query calls functions in a way that lets them change rows: once, before its rows are looked at.
     pub(super) fn calls_first(&self, transaction: &TransactionState, statement: &Statement<'_>, query: &Query) -> bool {
         let routines = self.database.routines();
@@ -189,14 +256,38 @@ impl Shared {
         statement: &Statement<'_>,
         what: RoutineStatement,
     ) -> Result<StatementResult> {
+        match self.run_anywhere(state, statement, &what, false).await? {
+            Some(result) => Ok(result),
+            None => Err(Error::internal("a call that ran on the threads of queries wanted to go there")),
+        }
+    }
+
+    /// Runs a CALL on the task of who sent it. `None`: nothing came of it, it has to run on the threads of queries.
+    pub(super) async fn call_here(
+        &self,
+        state: &mut TransactionState,
+        statement: &Statement<'_>,
+        call: &Arc<CompiledCall>,
+    ) -> Option<Result<StatementResult>> {
+        let what = RoutineStatement::Compiled(Arc::clone(call));
+        self.run_anywhere(state, statement, &what, true).await.transpose()
+    }
+
+    async fn run_anywhere(
+        &self,
+        state: &mut TransactionState,
+        statement: &Statement<'_>,
+        what: &RoutineStatement,
+        inside: bool,
+    ) -> Result<Option<StatementResult>> {
         let mut attempts = 0;
         loop {
             let Taken { mut transaction, frame, commits } = self.take_any(state, statement).await?;
             let modes = frame.modes;
             transaction.expect_reruns(commits || transaction.isolation().moves_with_statements());
-            // A savepoint makes the first change copy what was changed before: only where it is used.
-            let start = commits.then(|| transaction.savepoint());
-            let (result, has_ended) = loop {
+            // What a transaction of its own has done is forgotten as a whole.
+            let start = (inside && !commits).then(|| transaction.mark());
+            let (result, has_ended, notices) = loop {
                 let changing = Changing {
                     shared: self,
                     statement,
@@ -205,27 +296,49 @@ impl Shared {
                     may_end: commits && !matches!(what, RoutineStatement::Query(_)),
                     has_ended: false,
                     reruns: commits,
+                    held_notices: inside.then(Vec::new),
                 };
                 let routines = Arc::clone(self.database.routines());
-                let mut execution = Execution::new(Access::Changing(changing), routines);
-                let result = statement.deadline.limit(run(&mut execution, statement, &what)).await;
-                let Access::Changing(Changing { transaction: left, has_ended, .. }) = execution.into_access() else {
+                let execution = Execution::new(Access::Changing(changing), routines, statement.now_microseconds());
+                let mut execution = if inside { execution.inside() } else { execution };
+                let result = statement.deadline.limit(run(&mut execution, statement, what)).await;
+                let wants_threads = execution.wants_threads();
+                let Access::Changing(changing) = execution.into_access() else {
                     return Err(Error::internal("a call lost its transaction"));
                 };
+                let Changing { transaction: left, has_ended, held_notices, .. } = changing;
                 transaction = left.ok_or_else(|| Error::internal("a call lost its transaction"))?;
-                match (&result, &start) {
-                    (Err(error), Some(start)) if error.is_conflict() && !has_ended && attempts < RERUNS_MAX => {
+                if let Some(why) = wants_threads {
+                    if let (RoutineStatement::Compiled(call), Move::Always) = (what, why) {
+                        call.passes.begin();
+                    }
+                    match start {
+                        None => transaction.rollback(),
+                        Some(start) => {
+                            transaction.undo_to(&start);
+                            transaction.release(start);
+                            state.give_back(Taken { transaction, frame, commits });
+                        }
+                    }
+                    return Ok(None);
+                }
+                match &result {
+                    Err(error) if commits && error.is_conflict() && !has_ended && attempts < RERUNS_MAX => {
                         attempts += 1;
-                        transaction.undo_to(start);
+                        transaction.restart();
                         transaction.refresh().await?;
                     }
-                    _ => break (result, has_ended),
+                    _ => break (result, has_ended, held_notices),
                 }
             };
+            notices.into_iter().flatten().for_each(|notice| self.say(notice));
             let result = result?;
+            if let Some(start) = start {
+                transaction.release(start);
+            }
             match self.give_back(state, statement, Taken { transaction, frame, commits }).await {
                 Err(error) if commits && !has_ended && error.is_conflict() && attempts < RERUNS_MAX => attempts += 1,
-                ended => return ended.map(|()| result),
+                ended => return ended.map(|()| Some(result)),
             }
         }
     }
@@ -261,18 +374,10 @@ async fn run(
     let types = parameter_types(statement.parameters);
     let inputs: Vec<Datum> = statement.parameters.iter().map(Datum::of).collect();
     match what {
-        RoutineStatement::Call(function) => {
-            let compiled = compile_call(function.clone(), types, &execution.context(), &routines)?;
-            let Ran { rows: _, returned } = execution.run(&compiled, &inputs).await?;
-            match returned {
-                None => Ok(StatementResult::Done(Completion::new("CALL"))),
-                Some(mut rows) => {
-                    let shape = Arc::clone(rows.shape());
-                    let values = rows.next().await?.unwrap_or_default();
-                    let batch = batch_of(&shape, &[values])?;
-                    Ok(StatementResult::Rows(RecordStream::made(&batch.schema(), vec![batch])?))
-                }
-            }
+        RoutineStatement::Compiled(call) => run_call(execution, call, &inputs).await,
+        RoutineStatement::Call(function, text) => {
+            let call = compiled_call(execution, statement, function, text.as_deref(), types)?;
+            run_call(execution, &call, &inputs).await
         }
         RoutineStatement::Do { language, body } => {
             let program = anonymous(&routines.languages, language, body)?;
@@ -300,8 +405,54 @@ async fn run(
     }
 }
 
+async fn run_call(execution: &mut Execution<'_>, call: &CompiledCall, inputs: &[Datum]) -> Result<StatementResult> {
+    if !execution.means_origin(&call.origin) {
+        // The catalog has changed in this moment.
+        execution.require_threads(Move::Once)?;
+        return Err(Error::internal("a CALL of another catalog"));
+    }
+    let Ran { rows: _, returned } = execution.run(&call.statement, inputs).await?;
+    match (returned, &call.schema) {
+        (Some(mut rows), Some(schema)) => {
+            let row = rows.next().await?.unwrap_or_default();
+            let rows = DataRows { schema: Arc::clone(schema), rows: vec![row] };
+            Ok(StatementResult::Rows(RecordStream::of_data(rows)))
+        }
+        _ => Ok(StatementResult::Done(Completion::new("CALL"))),
+    }
+}
+
+/// A CALL as it is kept, or compiled now and kept from now on.
+fn compiled_call(
+    execution: &Execution<'_>,
+    statement: &Statement<'_>,
+    function: &Function,
+    text: Option<&str>,
+    types: InputTypes,
+) -> Result<Arc<CompiledCall>> {
+    let context = execution.context();
+    let routines = statement.database.routines();
+    let programs = statement.database.programs();
+    // What is kept is shared by all sessions, and names mean something else in one that has temporary relations.
+    let Some(text) = text.filter(|_| may_take_row_path(statement)) else {
+        return CompiledCall::new(function.clone(), types, &context, routines).map(Arc::new);
+    };
+    let (options, search_path) = (statement.settings.config.options(), &statement.settings.search_path);
+    let catalog = context.view().catalog();
+    if let Known::Ready(Ready::Call(call)) = programs.find(text, statement.parameters, catalog, options, search_path) {
+        return Ok(call);
+    }
+    let call = Arc::new(CompiledCall::new(function.clone(), types, &context, routines)?);
+    programs.keep(text, call.types().to_vec(), call.origin.clone(), Some(Ready::Call(Arc::clone(&call))));
+    Ok(call)
+}
+
 /// The program of a DO block.
-pub(crate) fn anonymous(languages: &[Arc<dyn Language>], language: &str, body: &str) -> Result<Arc<dyn Program>> {
+pub(crate) fn anonymous(
+    languages: &[Arc<dyn Language>],
+    language: &str,
+    body: &str,
+) -> Result<Arc<dyn RoutineProgram>> {
     let found = languages.iter().find(|known| known.name() == language);
     let language = found.ok_or_else(|| crate::routine::definition::no_language(language, languages))?;
     if language.name() == "sql" {

@@ -23,7 +23,7 @@ use super::execute::{RERUNS_MAX, Statement, Text};
 use super::transaction::{TransactionState, TransactionStatus};
 use super::{Completion, Shared, StatementResult};
 use crate::ddl::temporary::TemporarySchema;
-use crate::row_path::{Call, Datum, Known, Origin, Outcome, Program, Stop, compile};
+use crate::row_path::{Call, Datum, Known, Origin, Outcome, Program, Ready, Stop, compile};
 use crate::runtime::{Runtimes, panic_message};
 use crate::sql::parse::ParsedStatement;
 use crate::sql::route::{Routed, route};
@@ -55,7 +55,7 @@ impl Future for Inside<'_> {
 
 /// Whether the session's statements may be run by programs. Programs are shared by all sessions, and a name means
 /// something else in a session that has temporary relations.
-fn may_take_row_path(statement: &Statement<'_>) -> bool {
+pub(super) fn may_take_row_path(statement: &Statement<'_>) -> bool {
     statement.settings.row_path && !statement.temporary().is_some_and(TemporarySchema::is_used)
 }
 
@@ -109,20 +109,27 @@ impl Shared {
         if !may_take_row_path(&statement) {
             return None;
         }
-        let program = self.known_program(transaction, &statement, text, parameters)?;
-        let values = program.bind(parameters).ok()?;
-        self.wake();
-        self.run_program(transaction, &statement, &program, &values).await
+        match self.known(transaction, &statement, text, parameters)? {
+            Ready::Program(program) => {
+                let values = program.bind(parameters).ok()?;
+                self.wake();
+                self.run_program(transaction, &statement, &program, &values).await
+            }
+            Ready::Call(call) => {
+                self.wake();
+                self.call_here(transaction, &statement, &call).await
+            }
+        }
     }
 
-    /// The program of a statement, if there is one for what the session sees now.
-    fn known_program(
+    /// What a statement was compiled to, if that is good for what the session sees now.
+    fn known(
         &self,
         transaction: &mut TransactionState,
         statement: &Statement<'_>,
         text: &Text<'_>,
         parameters: &[Value],
-    ) -> Option<Arc<Program>> {
+    ) -> Option<Ready> {
         let begun = transaction.open().and_then(|open| open.transaction());
         let current;
         let catalog = match begun {
@@ -134,20 +141,20 @@ impl Shared {
         };
         let (options, search_path) = (statement.settings.config.options(), &statement.settings.search_path);
         if let Text::Prepared(prepared) = text {
-            let kept = prepared.program();
-            if let Some(program) = kept.as_ref()
-                && program.origin.is(catalog, options, search_path)
-                && program.accepts(parameters)
+            let kept = prepared.ready();
+            if let Some(ready) = kept
+                && ready.origin().is(catalog, options, search_path)
+                && ready.accepts(parameters)
             {
-                return program.is_due().then(|| Arc::clone(program));
+                return ready.is_due().then_some(ready);
             }
         }
         match self.database.programs().find(text.sql(), parameters, catalog, options, search_path) {
-            Known::Program(program) => {
+            Known::Ready(ready) => {
                 if let Text::Prepared(prepared) = text {
-                    prepared.keep_program(&program);
+                    prepared.keep_ready(&ready);
                 }
-                program.is_due().then_some(program)
+                ready.is_due().then_some(ready)
             }
             Known::Unsuited | Known::Nothing => None,
         }
@@ -169,15 +176,15 @@ impl Shared {
         let parameters = statement.parameters;
         let programs = self.database.programs();
         let program = match programs.find(sql, parameters, view.catalog(), options, search_path) {
-            Known::Program(program) => program,
-            Known::Unsuited => return None,
+            Known::Ready(Ready::Program(program)) => program,
+            Known::Ready(Ready::Call(_)) | Known::Unsuited => return None,
             Known::Nothing => {
                 let types: Vec<_> = parameters.iter().map(Value::data_type).collect();
                 let context = statement.context(view);
                 let routed = route(parsed.clone()).ok()?;
                 let program = compile(&context, routed, &types).map(Arc::new);
                 let origin = Origin::of(&context);
-                programs.keep(sql, types, origin, program.clone());
+                programs.keep(sql, types, origin, program.clone().map(Ready::Program));
                 program?
             }
         };
@@ -277,16 +284,14 @@ async fn run_again(
     attempts: &mut usize,
 ) -> Result<Option<Outcome>> {
     transaction.expect_reruns(reruns);
-    let start = reruns.then(|| transaction.savepoint());
     loop {
         if !Arc::ptr_eq(transaction.catalog(), &program.origin.catalog) {
             return Ok(None);
         }
         match decided(program, program.run(transaction, call).await) {
-            Err(error) if error.is_conflict() && *attempts < RERUNS_MAX => {
-                let Some(start) = &start else { return Err(error) };
+            // A program that fails has changed nothing.
+            Err(error) if reruns && error.is_conflict() && *attempts < RERUNS_MAX => {
                 *attempts += 1;
-                transaction.undo_to(start);
                 transaction.refresh().await?;
             }
             ended => return ended,
@@ -294,7 +299,7 @@ async fn run_again(
     }
 }
 
-fn decided(program: &Program, ended: std::result::Result<Outcome, Stop>) -> Result<Option<Outcome>> {
+pub(crate) fn decided(program: &Program, ended: std::result::Result<Outcome, Stop>) -> Result<Option<Outcome>> {
     match ended {
         Ok(outcome) => Ok(Some(outcome)),
         Err(Stop::Undecided) => Ok(None),

@@ -102,8 +102,12 @@ impl Environment {
         self.identity.as_ref().map_or(CATALOG_NAME, Identity::name)
     }
 
+    pub(crate) fn used_temporary_schema(&self) -> Option<&Arc<TemporarySchema>> {
+        self.temporary.as_ref().filter(|own| own.is_used())
+    }
+
     fn used_temporary(&self) -> Option<&str> {
-        self.temporary.as_ref().filter(|own| own.is_used()).map(|own| own.name())
+        self.used_temporary_schema().map(|own| own.name())
     }
 
     /// The schemas a name may be in, in the order in which it is looked for.
@@ -248,6 +252,11 @@ impl StatementContext {
     /// The schema of the session's temporary relations, if there may be any in sight.
     pub(crate) fn temporary(&self) -> Option<&str> {
         self.environment.used_temporary()
+    }
+
+    /// The same, itself.
+    pub(crate) fn temporary_schema(&self) -> Option<&Arc<TemporarySchema>> {
+        self.environment.used_temporary_schema()
     }
 
     /// A view or sequence by the name a statement gives it.

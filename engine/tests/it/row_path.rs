@@ -1,6 +1,9 @@
 //! The row path against the ordinary path: the same statements with the same parameters go to two databases, of which one
 //! has `row_path` off. Answers, counts, SQLSTATEs and in the end all rows must be the same.
 
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int32Array, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use rustydb_engine::{Session, StatementResult, Value};
 
@@ -366,4 +369,27 @@ async fn a_range_that_is_long_is_left_to_the_scan() {
         query_with(&session, "SELECT b FROM t WHERE a = $1 ORDER BY b DESC LIMIT 2", &values(0)[..1]).await,
         ["20000", "19999"]
     );
+}
+
+#[tokio::test]
+async fn a_batch_of_parameters_runs_a_program_for_each_row() {
+    let session = memory().await;
+    session.execute_script("CREATE TABLE t (id int PRIMARY KEY, v int CHECK (v < 100))").await.unwrap();
+    run(&session, "INSERT INTO t SELECT g, 0 FROM generate_series(1, 50) AS s(g)").await;
+    let update = session.prepare("UPDATE t SET v = v + $2 WHERE id = $1").await.unwrap();
+    let batch = |ids: Vec<i32>, by: i32| {
+        let by = Int32Array::from(vec![by; ids.len()]);
+        let columns: [(&str, ArrayRef); 2] = [("$1", Arc::new(Int32Array::from(ids))), ("$2", Arc::new(by))];
+        RecordBatch::try_from_iter(columns).unwrap()
+    };
+    let before = session.database().program_cache().hits;
+    for _ in 0..2 {
+        assert_eq!(session.execute_batch(&update, &batch((1..=60).collect(), 1)).await.unwrap(), 50);
+    }
+    assert_eq!(session.database().program_cache().hits, before + 1);
+    assert_eq!(query(&session, "SELECT sum(v) FROM t").await, ["100"]);
+    // What one of them cannot do, none has done.
+    let failed = session.execute_batch(&update, &batch(vec![1, 2, 2, 3], 60)).await.unwrap_err();
+    assert_eq!(failed.sqlstate(), "23514");
+    assert_eq!(query(&session, "SELECT sum(v) FROM t").await, ["100"]);
 }

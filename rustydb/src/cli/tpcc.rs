@@ -33,7 +33,7 @@ Examples:
   rustydb tpcc                                     10 warehouses, 16 terminals, 30 seconds, in ./tpcc-data
   rustydb tpcc --warehouses 1 --seconds 5          a quick look
   rustydb tpcc --terminals 1 --json one.json       latencies without contention
-  rustydb tpcc --mode procedure                    procedures instead of prepared statements
+  rustydb tpcc --mode statement                    prepared statements instead of procedures
   rustydb tpcc --durability async                  commits that a crash may lose
   rustydb tpcc --url grpc://127.0.0.1:50051        through a server
   rustydb tpcc --check-only                        only the conditions, nothing changes
@@ -116,7 +116,7 @@ pub(super) struct WorkloadArguments {
     warmup: u32,
 
     /// How transactions come to the database
-    #[arg(long, value_enum, default_value_t = ModeArgument::Statement)]
+    #[arg(long, value_enum, default_value_t = ModeArgument::Procedure)]
     mode: ModeArgument,
 
     /// When a commit is acknowledged: on disk, or earlier

@@ -71,6 +71,11 @@ fn runs_and_runs_again(mode: &str) {
 }
 
 #[test]
+fn procedure_mode_loads_runs_reports_and_the_second_start_grows_the_store() {
+    runs_and_runs_again("procedure");
+}
+
+#[test]
 fn statement_mode_loads_runs_reports_and_the_second_start_grows_the_store() {
     runs_and_runs_again("statement");
 }
@@ -78,7 +83,7 @@ fn statement_mode_loads_runs_reports_and_the_second_start_grows_the_store() {
 #[test]
 fn broken_data_ends_with_status_1_and_the_condition_and_rows() {
     let directory = directory();
-    let load = arguments(&["--warehouses", "1", "--seconds", "1", "--mode", "statement"]);
+    let load = arguments(&["--warehouses", "1", "--seconds", "1"]);
     run(directory.path(), &load).expect_status(0);
     let update = "UPDATE district SET d_next_o_id = d_next_o_id + 1 WHERE d_id = 4";
     run(directory.path(), &["sql", "--data", "tpcc-data", "-c", update]).expect_status(0);
@@ -106,7 +111,7 @@ fn wait_for(lines: &mut Lines<BufReader<ChildStderr>>, text: &str) {
 #[test]
 fn a_killed_run_and_a_killed_load_leave_a_store_whose_conditions_hold() {
     let directory = directory();
-    let load = arguments(&["--warehouses", "1", "--seconds", "600", "--mode", "statement"]);
+    let load = arguments(&["--warehouses", "1", "--seconds", "600"]);
     for said in ["customer: ", "order_line: ", " transactions, ", " transactions, "] {
         let (mut child, mut lines) = start(directory.path(), &load);
         wait_for(&mut lines, said);
@@ -117,7 +122,7 @@ fn a_killed_run_and_a_killed_load_leave_a_store_whose_conditions_hold() {
             run(directory.path(), &["tpcc", "--check-only"]).expect_status(0);
         }
     }
-    run(directory.path(), &arguments(&["--seconds", "1", "--mode", "statement"])).expect_status(0);
+    run(directory.path(), &arguments(&["--seconds", "1"])).expect_status(0);
 }
 
 #[test]
@@ -126,11 +131,11 @@ fn a_server_that_flushes_all_the_time_and_is_killed_keeps_the_conditions() {
     let small = [("RUSTYDB_MEMTABLE_SIZE", "64KiB")];
     let mut server = Server::start(directory.path(), "d", &small);
     let url = server.url.clone();
-    let short = arguments(&["--url", &url, "--warehouses", "1", "--seconds", "3", "--mode", "statement"]);
+    let short = arguments(&["--url", &url, "--warehouses", "1", "--seconds", "3"]);
     let outcome = run(directory.path(), &short).expect_status(0);
     assert!(outcome.stdout.contains("12 of 12 consistency conditions hold"), "{}", outcome.stdout);
 
-    let long = arguments(&["--url", &url, "--seconds", "600", "--mode", "statement"]);
+    let long = arguments(&["--url", &url, "--seconds", "600"]);
     let (mut child, mut lines) = start(directory.path(), &long);
     wait_for(&mut lines, " transactions, ");
     server.child.kill().expect("the server is ours");
@@ -143,7 +148,7 @@ fn a_server_that_flushes_all_the_time_and_is_killed_keeps_the_conditions() {
 #[test]
 fn interrupting_a_run_ends_it_with_its_report() {
     let directory = directory();
-    let long = arguments(&["--warehouses", "1", "--seconds", "600", "--mode", "statement", "--json", "part.json"]);
+    let long = arguments(&["--warehouses", "1", "--seconds", "600", "--json", "part.json"]);
     let (mut child, mut lines) = start(directory.path(), &long);
     wait_for(&mut lines, " transactions, ");
     signal(&child, rustix::process::Signal::INT);
@@ -159,7 +164,7 @@ fn interrupting_a_run_ends_it_with_its_report() {
 #[test]
 fn analysts_and_terminals_share_one_store() {
     let directory = directory();
-    let mixed = ["chbench", "--warehouses", "1", "--seconds", "6", "--mode", "statement", "--analysts", "2"];
+    let mixed = ["chbench", "--warehouses", "1", "--seconds", "6", "--analysts", "2"];
     let mixed = [&mixed[..], &SMALL, &["--json", "mixed.json"]].concat();
     let outcome = run(directory.path(), &mixed).expect_status(0);
     assert!(outcome.stdout.contains("12 of 12 consistency conditions hold"), "{}", outcome.stdout);

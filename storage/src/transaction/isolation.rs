@@ -141,11 +141,6 @@ impl Transaction {
         self.control.reruns = reruns;
     }
 
-    /// Goes back to a savepoint and keeps the locks: for a statement that is going to run again.
-    pub fn undo_to(&mut self, savepoint: &super::Savepoint) {
-        savepoint.undo(self);
-    }
-
     /// Moves the snapshot to the newest committed state; own changes stay. Does nothing where that would mix tables as
     /// they are now with tables this transaction has changed. A transaction that has locked something sees commits that
     /// are not durable yet.
@@ -155,12 +150,21 @@ impl Transaction {
             return Ok(());
         }
         if self.structure.is_empty() {
-            self.writes = self.rebased(&newest).await?;
+            self.rebase(&newest).await?;
             self.catalog = Arc::clone(&newest.version.catalog);
             self.snapshot = newest;
         } else if self.same_catalog(&newest) {
-            self.writes = self.rebased(&newest).await?;
+            self.rebase(&newest).await?;
             self.snapshot = newest;
+        }
+        Ok(())
+    }
+
+    async fn rebase(&mut self, newest: &Snapshot) -> Result<()> {
+        let rebased = self.rebased(newest).await?;
+        if !Arc::ptr_eq(&rebased, &self.writes) {
+            self.undo.note_all(&self.writes);
+            self.writes = rebased;
         }
         Ok(())
     }

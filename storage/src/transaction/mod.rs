@@ -6,6 +6,7 @@
 //! `rustydb_txn::judge_write`). A statement that fails leaves the transaction's changes as they were.
 
 mod isolation;
+mod mark;
 mod objects;
 mod point;
 mod savepoint;
@@ -20,10 +21,12 @@ use rustydb_txn::{Expectation, LockMode};
 
 pub(crate) use isolation::Control;
 pub use isolation::{RowLock, TransactionOptions};
+pub use mark::Mark;
 pub use point::Change;
 pub use savepoint::Savepoint;
 pub(crate) use writes::{PendingRow, TableWrites, Writes};
 
+use self::mark::UndoLog;
 use crate::bulk::{BulkWriter, segment_duplicate};
 use crate::catalog::{Catalog, IndexDef, IndexId, NewIndex, NewTable, TableDef, TableId};
 use crate::encoding::{Keys, format_key};
@@ -55,6 +58,8 @@ pub struct Transaction {
     structure: Structure,
     unchanged: BTreeSet<TableId>,
     control: Control,
+    /// What takes the changes since the oldest open mark back.
+    undo: UndoLog,
 }
 
 impl Transaction {
@@ -62,7 +67,8 @@ impl Transaction {
         let catalog = Arc::clone(&snapshot.version.catalog);
         let writes = Arc::new(Writes::counted_in(snapshot.store.pending_bytes()));
         let (structure, unchanged) = (Structure::default(), BTreeSet::new());
-        Transaction { snapshot, catalog, writes, structure, unchanged, control }
+        let undo = UndoLog::counted_in(snapshot.store.pending_bytes());
+        Transaction { snapshot, catalog, writes, structure, unchanged, control, undo }
     }
 
     /// What the transaction sees now. Later changes do not show in it.
@@ -112,6 +118,7 @@ impl Transaction {
             return Err(Error::DependentObjects { table: definition.name.clone(), dependents });
         }
         Arc::make_mut(&mut self.catalog).remove(table);
+        self.undo.note_all(&self.writes);
         Arc::make_mut(&mut self.writes).forget_table(table);
         self.structure.altered.retain(|altered| altered.id != table);
         let own = self.structure.created.iter().position(|created| created.id == table);
@@ -150,7 +157,7 @@ impl Transaction {
         if index.unique {
             self.require_unchanged(table);
         }
-        Arc::make_mut(&mut self.writes).table_mut(table).index_all(&altered)?;
+        Arc::make_mut(&mut self.writes).table_mut(table).index_all(&altered, &mut self.undo)?;
         self.replace_definition(altered);
         Ok(index)
     }
@@ -289,6 +296,7 @@ impl Transaction {
             return Err(Error::Internal("a bulk load was finished in another transaction".into()));
         }
         self.catalog.require(table)?;
+        self.undo.note_all(&self.writes);
         Arc::make_mut(&mut self.writes).table_mut(table).staged.extend(segments);
         Ok(())
     }
@@ -316,7 +324,7 @@ impl Transaction {
             self.control.release_to(0);
             return Ok(timestamp);
         }
-        let Transaction { snapshot, writes, structure, unchanged, control, catalog: _ } = self;
+        let Transaction { snapshot, writes, structure, unchanged, control, catalog: _, undo: _ } = self;
         let (store, serial, locks) = (Arc::clone(&snapshot.store), control.serial.clone(), control.held());
         let commit = Commit { snapshot, writes, structure, unchanged, serial, locks };
         // Where it succeeds, it gives the locks back as soon as its rows are in place. Savepoints may share them otherwise.
@@ -400,18 +408,16 @@ impl Transaction {
     /// Marks visible rows as deleted by this transaction.
     fn hide(&mut self, table: TableId, keys: &Keys, visible: &[(usize, Found)]) -> Result<()> {
         let definition = Arc::clone(self.catalog.require(table)?);
-        let writes = Arc::make_mut(&mut self.writes);
+        let (writes, undo) = (Arc::make_mut(&mut self.writes), &mut self.undo);
         for (row, found) in visible {
             let key = keys.get(*row);
             match found {
-                Found::Pending(_) => writes.set(&definition, key, Expectation::Absent, None)?,
-                Found::Staged(segment, row) => {
-                    writes.table_mut(table).removed.entry(segment.meta.id).or_default().insert(*row);
-                }
+                Found::Pending(_) => writes.set(&definition, key, Expectation::Absent, None, undo)?,
+                Found::Staged(segment, row) => writes.hide(table, segment.meta.id, *row, undo),
                 Found::Committed(place, _) => {
-                    writes.set(&definition, key, Expectation::Present, None)?;
+                    writes.set(&definition, key, Expectation::Present, None, undo)?;
                     if let Place::Segment(segment, row) = place {
-                        writes.table_mut(table).removed.entry(segment.meta.id).or_default().insert(*row);
+                        writes.hide(table, segment.meta.id, *row, undo);
                     }
                 }
             }
@@ -434,7 +440,7 @@ impl Transaction {
         self.check_size(encoded.iter().map(|row| row.len()).sum())?;
         let writes = Arc::make_mut(&mut self.writes);
         for (row, bytes) in encoded.into_iter().enumerate() {
-            writes.set(table, keys.get(row), Expectation::Absent, Some(bytes))?;
+            writes.set(table, keys.get(row), Expectation::Absent, Some(bytes), &mut self.undo)?;
         }
         Ok(())
     }

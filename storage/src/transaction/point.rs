@@ -58,7 +58,7 @@ impl Transaction {
         self.require_room(&new)?;
         let writes = Arc::make_mut(&mut self.writes);
         for NewRow { key, bytes } in new {
-            writes.set(table, &key, Expectation::Absent, Some(bytes))?;
+            writes.set(table, &key, Expectation::Absent, Some(bytes), &mut self.undo)?;
         }
         Ok(Change::Made)
     }
@@ -94,7 +94,7 @@ impl Transaction {
             old.iter().try_for_each(|row| self.remove(table, row))?;
             let writes = Arc::make_mut(&mut self.writes);
             for NewRow { key, bytes } in new {
-                writes.set(table, &key, Expectation::Absent, Some(bytes))?;
+                writes.set(table, &key, Expectation::Absent, Some(bytes), &mut self.undo)?;
             }
             return Ok(Change::Made);
         }
@@ -104,9 +104,9 @@ impl Transaction {
                 Origin::Pending | Origin::Staged(..) => Expectation::Absent,
                 Origin::Memory | Origin::Segment(..) => Expectation::Present,
             };
-            writes.set(table, &key, expectation, Some(bytes))?;
+            writes.set(table, &key, expectation, Some(bytes), &mut self.undo)?;
             if let Origin::Segment(segment, row) | Origin::Staged(segment, row) = &old.origin {
-                writes.table_mut(table.id).removed.entry(segment.meta.id).or_default().insert(*row);
+                writes.hide(table.id, segment.meta.id, *row, &mut self.undo);
             }
         }
         Ok(Change::Made)
@@ -231,17 +231,15 @@ impl Transaction {
 
     /// Marks a visible row as deleted by this transaction.
     fn remove(&mut self, table: &TableDef, row: &FoundRow) -> Result<()> {
-        let writes = Arc::make_mut(&mut self.writes);
+        let (writes, undo) = (Arc::make_mut(&mut self.writes), &mut self.undo);
         match &row.origin {
-            Origin::Pending => writes.set(table, &row.key, Expectation::Absent, None)?,
-            Origin::Memory => writes.set(table, &row.key, Expectation::Present, None)?,
+            Origin::Pending => writes.set(table, &row.key, Expectation::Absent, None, undo)?,
+            Origin::Memory => writes.set(table, &row.key, Expectation::Present, None, undo)?,
             Origin::Segment(segment, number) => {
-                writes.set(table, &row.key, Expectation::Present, None)?;
-                writes.table_mut(table.id).removed.entry(segment.meta.id).or_default().insert(*number);
+                writes.set(table, &row.key, Expectation::Present, None, undo)?;
+                writes.hide(table.id, segment.meta.id, *number, undo);
             }
-            Origin::Staged(segment, number) => {
-                writes.table_mut(table.id).removed.entry(segment.meta.id).or_default().insert(*number);
-            }
+            Origin::Staged(segment, number) => writes.hide(table.id, segment.meta.id, *number, undo),
         }
         Ok(())
     }

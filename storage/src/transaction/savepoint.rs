@@ -1,12 +1,14 @@
 //! Savepoints: a place in a transaction to come back to.
 //!
-//! What a transaction has changed is shared, immutable state until somebody writes to it, so a savepoint is a handful of
-//! `Arc`s, however much was changed. Segments that were staged after a savepoint lose their last owner when the
-//! transaction goes back to it, and with it their file. Locks taken after it are given back; what was read stays read.
+//! It may outlive the transaction, so it shares what was changed before it: immutable state, of which the next change makes
+//! a copy. Statements and blocks, which end before their transaction does, have [`Mark`](super::Mark)s instead. Segments
+//! that were staged after a savepoint lose their last owner when the transaction goes back to it, and with it their file.
+//! Locks taken after it are given back; what was read stays read.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::mark::UndoLog;
 use super::{Control, Transaction, Writes};
 use crate::catalog::{Catalog, TableId};
 use crate::store::Structure;
@@ -45,21 +47,12 @@ impl Savepoint {
     pub fn resume(self) -> Transaction {
         self.release_later_locks();
         let Savepoint { snapshot, catalog, writes, structure, unchanged, control, locks: _ } = self;
-        Transaction { snapshot, catalog, writes, structure, unchanged, control }
+        let undo = UndoLog::counted_in(snapshot.store.pending_bytes());
+        Transaction { snapshot, catalog, writes, structure, unchanged, control, undo }
     }
 
     /// Gives back the locks that were taken after it: for a transaction that has failed and waits for its end.
     pub fn release_later_locks(&self) {
         self.control.release_to(self.locks);
-    }
-
-    /// Puts everything but the locks back.
-    pub(super) fn undo(&self, transaction: &mut Transaction) {
-        let Savepoint { snapshot, catalog, writes, structure, unchanged, control: _, locks: _ } = self.clone();
-        transaction.snapshot = snapshot;
-        transaction.catalog = catalog;
-        transaction.writes = writes;
-        transaction.structure = structure;
-        transaction.unchanged = unchanged;
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use roaring::RoaringBitmap;
 use rustydb_txn::Expectation;
 
+use super::mark::UndoLog;
 use crate::catalog::{IndexId, TableDef, TableId};
 use crate::error::Result;
 use crate::segment::Segment;
@@ -58,14 +59,21 @@ impl TableWrites {
     }
 
     /// Adds entries for all pending rows, of which there may be some before there is the index.
-    pub(crate) fn index_all(&mut self, table: &TableDef) -> Result<()> {
+    pub(crate) fn index_all(&mut self, table: &TableDef, undo: &mut UndoLog) -> Result<()> {
         let rows: Vec<_> =
             self.rows.iter().filter_map(|(key, pending)| Some((key.clone(), pending.row.clone()?))).collect();
-        rows.iter().try_for_each(|(key, row)| self.change_entries(table, key, row, true))
+        rows.iter().try_for_each(|(key, row)| self.change_entries(table, key, row, true, undo))
     }
 
     /// Adds or removes the index entries of a pending row.
-    fn change_entries(&mut self, table: &TableDef, key: &[u8], row: &[u8], add: bool) -> Result<()> {
+    fn change_entries(
+        &mut self,
+        table: &TableDef,
+        key: &[u8],
+        row: &[u8],
+        add: bool,
+        undo: &mut UndoLog,
+    ) -> Result<()> {
         let codec = table.codec()?;
         for (index, encoder) in table.indexes.iter().zip(&codec.indexes) {
             let mut entry = Vec::new();
@@ -73,10 +81,12 @@ impl TableWrites {
             let length = entry.len() as u32;
             entry.extend_from_slice(key);
             let entries = self.entries.entry(index.id).or_default();
+            let entry: Box<[u8]> = entry.into();
+            undo.note_entry(table.id, index.id, &entry, |entry| entries.get(entry).copied());
             if add {
-                entries.insert(entry.into(), length);
+                entries.insert(entry, length);
             } else {
-                entries.remove(entry.as_slice());
+                entries.remove(&entry);
             }
         }
         Ok(())
@@ -89,15 +99,30 @@ impl TableWrites {
 
 /// Memory that pending changes take, counted in a total of all transactions of a store. A copy is counted again.
 #[derive(Debug, Default)]
-struct Charge {
+pub(super) struct Charge {
     bytes: usize,
     total: Arc<AtomicUsize>,
 }
 
 impl Charge {
-    fn add(&mut self, bytes: usize) {
+    /// Nothing yet; what comes is counted in `total`, too.
+    pub(super) fn counted_in(total: &Arc<AtomicUsize>) -> Charge {
+        Charge { bytes: 0, total: Arc::clone(total) }
+    }
+
+    pub(super) fn add(&mut self, bytes: usize) {
         self.bytes += bytes;
         self.total.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn set(&mut self, bytes: usize) {
+        self.total.fetch_add(bytes, Ordering::Relaxed);
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
     }
 }
 
@@ -125,7 +150,7 @@ pub(crate) struct Writes {
 impl Writes {
     /// No changes yet; what comes is counted in `total`.
     pub(crate) fn counted_in(total: &Arc<AtomicUsize>) -> Writes {
-        Writes { tables: BTreeMap::new(), charge: Charge { bytes: 0, total: Arc::clone(total) } }
+        Writes { tables: BTreeMap::new(), charge: Charge::counted_in(total) }
     }
 
     pub(crate) fn table(&self, table: TableId) -> Option<&Arc<TableWrites>> {
@@ -162,6 +187,11 @@ impl Writes {
         self.charge.bytes
     }
 
+    /// Sets what row changes are estimated to hold: after some were undone.
+    pub(super) fn set_bytes(&mut self, bytes: usize) {
+        self.charge.set(bytes);
+    }
+
     /// The same of all transactions.
     pub(crate) fn total_bytes(&self) -> usize {
         self.charge.total.load(Ordering::Relaxed)
@@ -174,24 +204,34 @@ impl Writes {
         key: &[u8],
         expectation: Expectation,
         row: Option<Bytes>,
+        undo: &mut UndoLog,
     ) -> Result<()> {
         self.charge.add(row.as_ref().map_or(0, Bytes::len));
         let writes = self.table_mut(table.id);
         if !table.indexes.is_empty() {
             let before = writes.rows.get(key).and_then(|pending| pending.row.clone());
             if let Some(before) = before {
-                writes.change_entries(table, key, &before, false)?;
+                writes.change_entries(table, key, &before, false, undo)?;
             }
             if let Some(row) = &row {
-                writes.change_entries(table, key, row, true)?;
+                writes.change_entries(table, key, row, true, undo)?;
             }
         }
         if let Some(pending) = writes.rows.get_mut(key) {
+            undo.note_row(table.id, key, Some(pending));
             pending.row = row;
             return Ok(());
         }
+        undo.note_row(table.id, key, None);
         writes.rows.insert(key.into(), PendingRow { expectation, row });
         self.charge.add(key.len() + WRITE_OVERHEAD_BYTES * (1 + table.indexes.len()));
         Ok(())
+    }
+
+    /// Hides a row of a segment.
+    pub(crate) fn hide(&mut self, table: TableId, segment: u64, row: u32, undo: &mut UndoLog) {
+        if self.table_mut(table).removed.entry(segment).or_default().insert(row) {
+            undo.note_hidden(table, segment, row);
+        }
     }
 }

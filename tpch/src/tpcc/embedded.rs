@@ -10,7 +10,8 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use rustydb_engine::{
-    DEFAULT_SCHEMA, Database, Error, IngestMode, IngestTarget, Prepared, Session, StatementResult, Value,
+    DEFAULT_SCHEMA, DataRows, Database, Datum, Error, IngestMode, IngestTarget, Prepared, Session, StatementResult,
+    Value,
 };
 
 use super::client::{Client, Connection, Failure, Parameter, Rows};
@@ -84,15 +85,18 @@ impl EmbeddedConnection {
 
 impl Connection for EmbeddedConnection {
     type Statement = Prepared;
-    type Rows = Batches;
+    type Rows = EmbeddedRows;
 
     async fn prepare(&mut self, sql: &str) -> Result<Prepared, Failure> {
         Ok(Box::pin(self.session.prepare(sql)).await?)
     }
 
-    async fn query(&mut self, statement: &Prepared, parameters: &[Parameter<'_>]) -> Result<Batches, Failure> {
+    async fn query(&mut self, statement: &Prepared, parameters: &[Parameter<'_>]) -> Result<EmbeddedRows, Failure> {
         match self.run(statement, parameters).await? {
-            StatementResult::Rows(rows) => Ok(Batches::new(rows.collect().await?)),
+            StatementResult::Rows(rows) => Ok(match rows.into_data() {
+                Ok(data) => EmbeddedRows::Data(data),
+                Err(rows) => EmbeddedRows::Batches(Batches::new(rows.collect().await?)),
+            }),
             StatementResult::Done(done) => {
                 Err(Failure::unexpected(format!("{} instead of rows: {}", done.tag, statement.sql())))
             }
@@ -177,6 +181,81 @@ pub fn value_of(parameter: &Parameter<'_>, wanted: &DataType) -> Value {
     }
 }
 
+/// The rows of a result: single values where the engine has them at hand, or else batches.
+#[derive(Debug)]
+pub enum EmbeddedRows {
+    /// Of a statement on the row path.
+    Data(DataRows),
+    /// Of any other.
+    Batches(Batches),
+}
+
+/// A cell of single values, and its type.
+fn datum(data: &DataRows, row: usize, column: usize) -> Result<(&Datum, &DataType), Failure> {
+    let datum = data.rows.get(row).and_then(|row| row.get(column));
+    let field = data.schema.fields().get(column);
+    match (datum, field) {
+        (Some(datum), Some(field)) => Ok((datum, field.data_type())),
+        _ => Err(Failure::unexpected(format!("there is no row {row} or no column {column}"))),
+    }
+}
+
+impl Rows for EmbeddedRows {
+    fn count(&self) -> usize {
+        match self {
+            EmbeddedRows::Data(data) => data.rows.len(),
+            EmbeddedRows::Batches(batches) => batches.count(),
+        }
+    }
+
+    fn integer(&self, row: usize, column: usize) -> Result<Option<i64>, Failure> {
+        match self {
+            EmbeddedRows::Batches(batches) => batches.integer(row, column),
+            EmbeddedRows::Data(data) => match datum(data, row, column)? {
+                (Datum::Null, _) => Ok(None),
+                (Datum::Int(number), data_type) if data_type.is_integer() => Ok(Some(*number)),
+                (_, other) => Err(Failure::unexpected(format!("column {column} is no whole number but {other}"))),
+            },
+        }
+    }
+
+    fn decimal(&self, row: usize, column: usize, scale: u8) -> Result<Option<i64>, Failure> {
+        match self {
+            EmbeddedRows::Batches(batches) => batches.decimal(row, column, scale),
+            EmbeddedRows::Data(data) => match datum(data, row, column)? {
+                (Datum::Null, _) => Ok(None),
+                (Datum::Decimal(unscaled), DataType::Decimal128(_, digits)) => {
+                    rescaled(*unscaled, *digits, scale, column).map(Some)
+                }
+                (_, other) => Err(Failure::unexpected(format!("column {column} is no decimal but {other}"))),
+            },
+        }
+    }
+
+    fn text(&self, row: usize, column: usize, text: &mut String) -> Result<bool, Failure> {
+        match self {
+            EmbeddedRows::Batches(batches) => batches.text(row, column, text),
+            EmbeddedRows::Data(data) => match datum(data, row, column)? {
+                (Datum::Null, _) => Ok(false),
+                (Datum::Text(found), _) => {
+                    text.push_str(found);
+                    Ok(true)
+                }
+                (_, other) => Err(Failure::unexpected(format!("column {column} is no text but {other}"))),
+            },
+        }
+    }
+}
+
+/// The digits of a decimal at another scale, cut off.
+fn rescaled(unscaled: i128, digits: i8, scale: u8, column: usize) -> Result<i64, Failure> {
+    let shift = i32::from(scale) - i32::from(digits);
+    let power = 10_i128.checked_pow(shift.unsigned_abs());
+    let scaled = power.and_then(|power| if shift >= 0 { unscaled.checked_mul(power) } else { Some(unscaled / power) });
+    let scaled = scaled.and_then(|scaled| i64::try_from(scaled).ok());
+    scaled.ok_or_else(|| Failure::unexpected(format!("column {column} holds a number out of range")))
+}
+
 /// Record batches as [`Rows`].
 #[derive(Debug)]
 pub struct Batches {
@@ -230,13 +309,7 @@ impl Rows for Batches {
         let DataType::Decimal128(_, digits) = *array.data_type() else {
             return Err(Failure::unexpected(format!("column {column} is no decimal but {}", array.data_type())));
         };
-        let unscaled = array.as_primitive::<Decimal128Type>().value(row);
-        let shift = i32::from(scale) - i32::from(digits);
-        let power = 10_i128.checked_pow(shift.unsigned_abs());
-        let scaled =
-            power.and_then(|power| if shift >= 0 { unscaled.checked_mul(power) } else { Some(unscaled / power) });
-        let scaled = scaled.and_then(|scaled| i64::try_from(scaled).ok());
-        scaled.map(Some).ok_or_else(|| Failure::unexpected(format!("column {column} holds a number out of range")))
+        rescaled(array.as_primitive::<Decimal128Type>().value(row), digits, scale, column).map(Some)
     }
 
     fn text(&self, row: usize, column: usize, text: &mut String) -> Result<bool, Failure> {

@@ -45,7 +45,7 @@ pub use consistency::{CONDITIONS, Condition, Violation};
 pub use driver::{
     DEFAULT_WAREHOUSES, Observer, Options, RunProgress, Stop, check, check_only, prepare, run, run_transactions,
 };
-pub use embedded::{Batches, Embedded, EmbeddedConnection, texts_of, value_of};
+pub use embedded::{Batches, Embedded, EmbeddedConnection, EmbeddedRows, texts_of, value_of};
 pub use executor::{Mode, RETRIES_MAX};
 pub use generate::Generator;
 pub use histogram::Histogram;

@@ -69,6 +69,12 @@ impl<T> Bound<T> {
     /// The values of the inputs.
     pub(super) fn values(&self, frame: &[Cell], given: &[Datum]) -> Result<Vec<Datum>> {
         let mut values = Vec::with_capacity(self.inputs.len());
+        self.put_values(frame, given, &mut values)?;
+        Ok(values)
+    }
+
+    /// The same behind others.
+    pub(super) fn put_values(&self, frame: &[Cell], given: &[Datum], values: &mut Vec<Datum>) -> Result<()> {
         for input in &self.inputs {
             values.push(match (*input, frame) {
                 (Input::Given(place), _) => given.get(place).cloned().unwrap_or_default(),
@@ -86,7 +92,7 @@ impl<T> Bound<T> {
                 },
             });
         }
-        Ok(values)
+        Ok(())
     }
 }
 

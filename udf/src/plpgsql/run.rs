@@ -5,6 +5,7 @@
 //! where it was.
 
 mod assign;
+mod at_once;
 mod report;
 mod results;
 mod statements;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use rustydb_engine::routine::{
-    CompiledExpression, CompiledStatement, Datum, Execution, Names, Outcome, Ran, Rows, Savepoint, Source, SqlType,
+    CompiledExpression, CompiledStatement, Datum, Execution, Mark, Names, Outcome, Ran, Rows, Source, SqlType,
 };
 use rustydb_engine::{Error, Result};
 
@@ -38,11 +39,13 @@ pub(super) struct Call<'c> {
     rows: Vec<Vec<Datum>>,
     rows_bytes: usize,
     row_count: u64,
+    /// Where inputs of expressions are put together.
+    inputs: Vec<Datum>,
 }
 
 struct OpenBlock<'c> {
     handlers: &'c [HandlerCode],
-    start: Option<Savepoint>,
+    start: Option<Mark>,
     handled: usize,
 }
 
@@ -83,6 +86,7 @@ impl<'c> Call<'c> {
             rows: Vec::new(),
             rows_bytes: 0,
             row_count: 0,
+            inputs: Vec::new(),
         };
         call.frame[FOUND] = Cell::Scalar(Datum::Bool(false));
         for (variable, value) in code.inputs.iter().zip(arguments) {
@@ -101,12 +105,16 @@ impl<'c> Call<'c> {
     pub(super) async fn run(&mut self, execution: &mut Execution<'_>) -> Result<Outcome> {
         let mut at = 0;
         loop {
-            match self.step(execution, at).await {
+            let flow = match self.step_at_once(execution, at) {
+                Some(flow) => Ok(flow),
+                None => self.step(execution, at).await,
+            };
+            match flow {
                 Ok(Flow::Next) => at += 1,
                 Ok(Flow::To(to)) => at = to,
                 Ok(Flow::Return(outcome)) => {
-                    while self.blocks.pop().is_some() {
-                        execution.end_block();
+                    while let Some(block) = self.blocks.pop() {
+                        execution.end_block(block.start);
                     }
                     return Ok(outcome);
                 }
@@ -246,8 +254,9 @@ impl<'c> Call<'c> {
                 self.blocks.push(OpenBlock { handlers, start, handled: self.handled.len() });
             }
             Instruction::EndBlock => {
-                self.blocks.pop();
-                execution.end_block();
+                if let Some(block) = self.blocks.pop() {
+                    execution.end_block(block.start);
+                }
             }
             Instruction::EndHandler => drop(self.handled.pop()),
             Instruction::NoCase => {
@@ -310,7 +319,7 @@ impl<'c> Call<'c> {
 
     async fn value_of(&mut self, execution: &mut Execution<'_>, bound: &Bound<CompiledExpression>) -> Result<Datum> {
         let inputs = bound.values(&self.frame, &[])?;
-        match bound.compiled.evaluate_now(&inputs) {
+        match bound.compiled.evaluate_now(&inputs, execution.clock()) {
             Some(value) => Ok(value),
             None => execution.evaluate(&bound.compiled, &inputs).await,
         }

@@ -1,4 +1,5 @@
-//! INSERT, UPDATE and DELETE: everything is computed and looked up first, and changed then.
+//! INSERT, UPDATE and DELETE: everything is computed, looked up and locked first, and changed then, in one call of the
+//! store's. A program that fails has changed nothing.
 
 use std::sync::Arc;
 
@@ -94,10 +95,10 @@ impl Insert {
         let parents = parents_of(&self.parents, &self.table, &rows, &view).await?;
         drop(view);
         let count = rows.len() as u64;
+        lock_parents(&self.parents, parents, transaction).await?;
         if transaction.insert_stored(&self.table, rows).await? == Change::Taken {
             return Err(Stop::Undecided);
         }
-        lock_parents(&self.parents, parents, transaction).await?;
         Ok(Outcome { count, rows: returned })
     }
 
@@ -148,10 +149,10 @@ impl Insert {
         let parents = parents_of(&update.parents, table, &rows, &view).await?;
         drop(view);
         let [new] = rows;
+        lock_parents(&update.parents, parents, transaction).await?;
         if transaction.update_stored(table, vec![(found, new)]).await? == Change::Taken {
             return Err(Stop::Undecided);
         }
-        lock_parents(&update.parents, parents, transaction).await?;
         Ok(Outcome { count: 1, rows: returned })
     }
 }
@@ -201,13 +202,13 @@ impl Update {
         let parents = parents_of(&self.parents, table, &new, &view).await?;
         drop(view);
         let count = found.len() as u64;
+        lock_parents(&self.parents, parents, transaction).await?;
         if count > 0 {
             let changes = found.into_iter().zip(new).collect();
             if transaction.update_stored(table, changes).await? == Change::Taken {
                 return Err(Stop::Undecided);
             }
         }
-        lock_parents(&self.parents, parents, transaction).await?;
         Ok(Outcome { count, rows })
     }
 }

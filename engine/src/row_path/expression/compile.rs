@@ -11,7 +11,6 @@ use datafusion::logical_expr::{
     EmptyRelation, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Projection,
 };
 use datafusion::optimizer::OptimizerConfig;
-use datafusion::sql::planner::PlannerContext;
 use datafusion::sql::sqlparser::ast;
 
 use super::foreign::Foreign;
@@ -61,17 +60,40 @@ pub(crate) fn analyzed(
 ) -> Result<Option<(Expr, DFSchemaRef)>> {
     check_queries(&mut expression)?;
     let schema = Arc::new(DFSchema::empty());
-    let expr = planner(context).sql_to_expr(expression, &schema, &mut PlannerContext::new())?;
+    // The planner asks for the types of operands while it reads an expression: `$1 || $2`.
+    let context = &context.clone().with_parameters(parameters.iter().cloned());
+    let expr = planner(context).sql_to_expr(expression, &schema, &mut context.planner_context())?;
     let expr = typed_expr(expr, parameters)?.data;
     let input = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: true, schema: Arc::clone(&schema) });
     let plan = LogicalPlanBuilder::from(input).project(vec![expr.alias("value")])?.build()?;
     let options = OptimizerConfig::options(context);
     match context.shared().analyzer().execute_and_check(plan, &options, |_, _| {})? {
-        LogicalPlan::Projection(Projection { mut expr, .. }) if expr.len() == 1 => {
-            Ok(expr.pop().map(|expr| (expr.unalias(), schema)))
-        }
+        LogicalPlan::Projection(Projection { mut expr, .. }) if expr.len() == 1 => match expr.pop() {
+            Some(expr) => Ok(Some((with_known_scales(expr.unalias())?, schema))),
+            None => Ok(None),
+        },
         _ => Ok(None),
     }
+}
+
+/// `round(x, CAST(2 AS int))` with the constant that the optimiser would put there: a decimal's scale follows from it.
+fn with_known_scales(expr: Expr) -> DataFusionResult<Expr> {
+    let known = expr.transform_up(|part| match part {
+        Expr::ScalarFunction(ScalarFunction { func, mut args }) if func.name() == "round" => {
+            let mut changed = false;
+            for argument in args.iter_mut().skip(1) {
+                if let Expr::Cast(Cast { expr, field }) = argument
+                    && let Expr::Literal(value, _) = expr.as_ref()
+                {
+                    *argument = Expr::Literal(value.cast_to(field.data_type())?, None);
+                    changed = true;
+                }
+            }
+            Ok(Transformed::new_transformed(Expr::ScalarFunction(ScalarFunction { func, args }), changed))
+        }
+        other => Ok(Transformed::no(other)),
+    });
+    known.map(|known| known.data)
 }
 
 /// Expressions nested deeper are left to threads with larger stacks.
@@ -277,6 +299,34 @@ impl Compiler<'_> {
                 one_kind.then_some(())?;
                 Some(Node::Coalesce(self.nodes(args)?))
             }
+            "array_element" => match (types.as_slice(), args.as_slice()) {
+                ([DataType::List(_), DataType::Int64], [list, place]) => Some(Node::Element(self.sides(list, place)?)),
+                _ => None,
+            },
+            "array_length" => match args.as_slice() {
+                [list] if matches!(types[0], DataType::List(_)) => Some(Node::ListLength(self.boxed(list)?)),
+                [list, Expr::Literal(dimension, _)]
+                    if matches!(types[0], DataType::List(_)) && *dimension == ScalarValue::Int64(Some(1)) =>
+                {
+                    Some(Node::ListLength(self.boxed(list)?))
+                }
+                _ => None,
+            },
+            "round" => match (types.as_slice(), args.as_slice()) {
+                // As a cast: both round halves away from zero.
+                (
+                    [from @ DataType::Decimal128(_, scale), _],
+                    [number, Expr::Literal(ScalarValue::Int32(Some(places)), _)],
+                ) if *places >= 0 => {
+                    let to = self.type_of(&Expr::ScalarFunction(call.clone()))?;
+                    let kept = i32::from(*scale).min(*places);
+                    if !matches!(to, DataType::Decimal128(_, scale) if i32::from(scale) == kept) {
+                        return None;
+                    }
+                    Some(Node::Convert(Conversion::of(from, &to)?, self.boxed(number)?))
+                }
+                _ => None,
+            },
             "nullif" => match args.as_slice() {
                 [left, right] => Some(Node::NullIf(self.class(left, right)?, self.sides(left, right)?)),
                 _ => None,

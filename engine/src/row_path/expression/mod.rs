@@ -27,7 +27,7 @@ use super::datum::{Datum, Stored, Type};
 use crate::Result;
 use crate::sql::context::StatementContext;
 use foreign::Foreign;
-use native::{Arithmetic, TextFunction};
+use native::{Arithmetic, TextFunction, element, list_length};
 pub(crate) use native::{Class, Comparison, Conversion};
 
 /// The row path does not know: the ordinary path shall.
@@ -99,6 +99,10 @@ pub(crate) enum Node {
     Coalesce(Vec<Node>),
     NullIf(Class, Box<(Node, Node)>),
     Text(TextFunction, Vec<Node>),
+    /// An element of a list, counted from 1.
+    Element(Box<(Node, Node)>),
+    /// How many elements a list has.
+    ListLength(Box<Node>),
     Foreign(Box<Foreign>),
 }
 
@@ -168,6 +172,11 @@ impl Node {
                 let arguments = arguments.iter().map(|argument| argument.evaluate(inputs));
                 function.call(&arguments.collect::<Decided<Vec<_>>>()?)?
             }
+            Node::Element(sides) => {
+                let (list, place) = (sides.0.evaluate(inputs)?, sides.1.evaluate(inputs)?);
+                element(&list, &place)?
+            }
+            Node::ListLength(list) => list_length(&list.evaluate(inputs)?)?,
             Node::Foreign(foreign) => foreign.evaluate(inputs)?,
         })
     }
@@ -188,11 +197,14 @@ impl Node {
             Node::Compare(_, _, sides)
             | Node::Distinct(_, _, sides)
             | Node::Arithmetic(_, sides)
-            | Node::NullIf(_, sides) => vec![&sides.0, &sides.1],
+            | Node::NullIf(_, sides)
+            | Node::Element(sides) => vec![&sides.0, &sides.1],
             Node::And(parts) | Node::Or(parts) | Node::Coalesce(parts) | Node::Text(_, parts) => parts.iter().collect(),
-            Node::Not(inner) | Node::IsNull(inner, _) | Node::IsTruth(inner, _, _) | Node::Convert(_, inner) => {
-                vec![inner]
-            }
+            Node::Not(inner)
+            | Node::IsNull(inner, _)
+            | Node::IsTruth(inner, _, _)
+            | Node::Convert(_, inner)
+            | Node::ListLength(inner) => vec![inner],
             Node::InList { value, list, .. } => std::iter::once(value.as_ref()).chain(list).collect(),
             Node::Case { cases, otherwise } => {
                 let cases = cases.iter().flat_map(|(condition, result)| [condition, result]);
@@ -240,16 +252,19 @@ impl Node {
             Node::Compare(_, _, sides)
             | Node::Distinct(_, _, sides)
             | Node::Arithmetic(_, sides)
-            | Node::NullIf(_, sides) => {
+            | Node::NullIf(_, sides)
+            | Node::Element(sides) => {
                 sides.0.visit_mut(visit);
                 sides.1.visit_mut(visit);
             }
             Node::And(parts) | Node::Or(parts) | Node::Coalesce(parts) | Node::Text(_, parts) => {
                 parts.iter_mut().for_each(|part| part.visit_mut(visit));
             }
-            Node::Not(inner) | Node::IsNull(inner, _) | Node::IsTruth(inner, _, _) | Node::Convert(_, inner) => {
-                inner.visit_mut(visit);
-            }
+            Node::Not(inner)
+            | Node::IsNull(inner, _)
+            | Node::IsTruth(inner, _, _)
+            | Node::Convert(_, inner)
+            | Node::ListLength(inner) => inner.visit_mut(visit),
             Node::InList { value, list, .. } => {
                 value.visit_mut(visit);
                 list.iter_mut().for_each(|part| part.visit_mut(visit));

@@ -5,11 +5,13 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::types::{Decimal128Type, DecimalType};
+use arrow::array::types::{Decimal128Type, DecimalType, Int32Type, Int64Type};
+use arrow::array::{Array, AsArray};
 use arrow::compute::kernels::cast::rescale_decimal;
 use arrow::datatypes::DataType;
 
 use super::{Decided, Undecided};
+use crate::Value;
 use crate::row_path::datum::{Datum, Type};
 
 /// A comparison.
@@ -319,6 +321,43 @@ fn valid(value: i128, precision: u8) -> Decided {
     }
 }
 
+/// An element of a list; a place below zero counts from the end. As DataFusion's `array_element` has it.
+pub(super) fn element(list: &Datum, place: &Datum) -> Decided {
+    let (Datum::Other(list), Datum::Int(place)) = (list, place) else {
+        return if list.is_null() || place.is_null() { Ok(Datum::Null) } else { Err(Undecided) };
+    };
+    let Value::List(list) = list.as_ref() else { return Err(Undecided) };
+    let (start, end) = match list.value_offsets() {
+        [start, end] => (i64::from(*start), i64::from(*end)),
+        _ => return Err(Undecided),
+    };
+    let place = if *place < 0 { place.saturating_add(end) } else { place.saturating_sub(1).saturating_add(start) };
+    if !(start..end).contains(&place) || list.is_null(0) {
+        return Ok(Datum::Null);
+    }
+    let (values, place) = (list.values(), usize::try_from(place).map_err(|_| Undecided)?);
+    Ok(match values.data_type() {
+        _ if values.is_null(place) => Datum::Null,
+        DataType::Int32 => Datum::Int(i64::from(values.as_primitive::<Int32Type>().value(place))),
+        DataType::Int64 => Datum::Int(values.as_primitive::<Int64Type>().value(place)),
+        _ => Datum::of(&Value::try_from_array(values, place).map_err(|_| Undecided)?),
+    })
+}
+
+/// The length of a list that is not empty, as DataFusion's `array_length` has it.
+pub(super) fn list_length(list: &Datum) -> Decided {
+    match list {
+        Datum::Null => Ok(Datum::Null),
+        Datum::Other(list) => match list.as_ref() {
+            Value::List(list) if list.len() == 1 && list.value_length(0) > 0 => {
+                Ok(Datum::Other(Arc::new(Value::UInt64(Some(u64::from(list.value_length(0).unsigned_abs()))))))
+            }
+            _ => Err(Undecided),
+        },
+        _ => Err(Undecided),
+    }
+}
+
 /// Functions of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TextFunction {
@@ -398,6 +437,21 @@ mod tests {
         assert_eq!(compute(Operation::Multiply, 150, 5_000), Ok(Datum::Decimal(750_000)), "0.750000");
         assert_eq!(compute(Operation::Divide, 150, 5_000), Ok(Datum::Decimal(3_000_000)), "3.000000");
         assert_eq!(compute(Operation::Divide, 150, 0), Err(Undecided));
+    }
+
+    #[test]
+    fn elements_of_lists_are_counted_from_either_end() {
+        let list = |values: &[Option<i32>]| {
+            let values: Vec<Value> = values.iter().map(|value| Value::Int32(*value)).collect();
+            Datum::of(&Value::List(Value::new_list_nullable(&values, &DataType::Int32)))
+        };
+        let numbers = list(&[Some(7), None, Some(9)]);
+        let at = |place| element(&numbers, &Datum::Int(place));
+        assert_eq!([at(1), at(2), at(3)], [Ok(Datum::Int(7)), Ok(Datum::Null), Ok(Datum::Int(9))]);
+        assert_eq!([at(-1), at(-3)], [Ok(Datum::Int(9)), Ok(Datum::Int(7))]);
+        assert_eq!([at(0), at(4), at(-4), at(i64::MIN)], [const { Ok(Datum::Null) }; 4]);
+        assert_eq!(element(&Datum::Null, &Datum::Int(1)), Ok(Datum::Null));
+        assert_eq!(element(&numbers, &Datum::Null), Ok(Datum::Null));
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl Call<'_> {
         command: Number,
         using: &[Number],
     ) -> Result<(Bound<CompiledStatement>, Vec<Datum>)> {
+        execution.expects_planning()?;
         let Some(text) = self.text(execution, command).await? else {
             return Err(Error::raised("22004", "query string argument of EXECUTE is null"));
         };
