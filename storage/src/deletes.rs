@@ -155,6 +155,16 @@ impl DeleteSet {
         }
     }
 
+    /// Adds rows whose delete every snapshot sees that is open or will be.
+    pub(crate) fn add_settled(&self, rows: &RoaringBitmap) {
+        if !rows.is_empty() {
+            let mut state = self.state.write();
+            *Arc::make_mut(&mut state.base) |= rows;
+            self.kept.lock().clear();
+            self.any.store(true, Ordering::Release);
+        }
+    }
+
     /// Whether the row is deleted for a reader at `timestamp`.
     pub(crate) fn contains(&self, row: u32, timestamp: Timestamp) -> bool {
         if !self.any.load(Ordering::Acquire) {

@@ -7,18 +7,27 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::*;
-use rustydb_storage::{Durability, Error, ForeignKey, MemoryFiles, NewTable, ReferenceAction, Store, TableId, check};
+use rustydb_storage::{
+    Durability, Error, ForeignKey, MemoryFiles, NewIndex, NewTable, ReferenceAction, Store, TableId, check,
+};
 
-/// A history that goes through every kind of write: rows, a bulk load, flushes, deletes and DDL. Calls `acknowledged`
+/// A history that goes through every kind of write: rows, a bulk load, flushes, compactions, deletes and DDL. One table is
+/// rewritten under its name, and others come and go. Calls `acknowledged`
 /// with the state after each commit that was reported as durable, and stops at the first error.
 async fn run_history(store: &Store, mut acknowledged: impl FnMut(TableId, BTreeMap<i64, String>)) -> Result<(), Error> {
     let mut state = BTreeMap::new();
     let mut transaction = store.begin();
-    let table = transaction.create_table(keyed("t"))?.id;
+    let mut table = transaction.create_table(keyed("t"))?.id;
     transaction.commit(Durability::Sync).await?;
     acknowledged(table, state.clone());
     for round in 0..4_i64 {
         let base = round * 100;
+        let mut transaction = store.begin();
+        let side = transaction.create_table(keyed("side"))?.id;
+        load(&mut transaction, side, &[(1, "a"), (2, "b")]).await?;
+        transaction.insert(side, &rows(&[(3, "c")])).await?;
+        transaction.commit(Durability::Sync).await?;
+        acknowledged(table, state.clone());
         insert(store, table, &[(base, "row"), (base + 1, "row")]).await?;
         state.extend(map(&[(base, "row"), (base + 1, "row")]));
         acknowledged(table, state.clone());
@@ -31,10 +40,30 @@ async fn run_history(store: &Store, mut acknowledged: impl FnMut(TableId, BTreeM
         state.extend(map(&[(base + 10, "load"), (base + 12, "load"), (base + 20, "mixed")]));
         acknowledged(table, state.clone());
 
+        update(store, side, &[1, 3], &[(1, "d"), (3, "e")]).await?;
+        acknowledged(table, state.clone());
         if round % 2 == 1 {
             store.flush().await?;
             store.compact().await?;
         }
+        let mut transaction = store.begin();
+        transaction.drop_table(side)?;
+        match round {
+            0 => {
+                let index = NewIndex { name: "i".into(), columns: vec![1], unique: false, nulls_distinct: true };
+                transaction.create_index(table, index).await?;
+            }
+            2 => {
+                transaction.drop_table(table)?;
+                table = transaction.create_table(keyed("t"))?.id;
+                let all: Vec<(i64, &str)> =
+                    state.iter().map(|(key, name): (&i64, &String)| (*key, name.as_str())).collect();
+                load(&mut transaction, table, &all).await?;
+            }
+            _ => {}
+        }
+        transaction.commit(Durability::Sync).await?;
+        acknowledged(table, state.clone());
         update(store, table, &[base, base + 10], &[(base, "new"), (base + 50, "moved")]).await?;
         state.insert(base, "new".into());
         state.remove(&(base + 10));
@@ -48,6 +77,12 @@ async fn run_history(store: &Store, mut acknowledged: impl FnMut(TableId, BTreeM
     Ok(())
 }
 
+async fn table_t(store: &Store) -> Option<BTreeMap<i64, String>> {
+    let view = store.snapshot();
+    let table = view.catalog().find("public", "t").map(|table| table.id)?;
+    Some(contents(&view, table).await)
+}
+
 /// Opens what a crash left and returns what is in table `t`, if there is one.
 async fn recovered(files: &MemoryFiles) -> Option<BTreeMap<i64, String>> {
     let report = check(options(files)).await;
@@ -55,14 +90,26 @@ async fn recovered(files: &MemoryFiles) -> Option<BTreeMap<i64, String>> {
         assert_eq!(report.findings, [], "a crash is not damage");
     }
     let store = open(files).await;
-    let view = store.snapshot();
-    let table = view.catalog().find("public", "t").map(|table| table.id)?;
-    let found = contents(&view, table).await;
+    let found = table_t(&store).await;
+    // Once it was seen, it stays, although nothing is written out and nobody closes anything.
+    for left in [files.after_kill(), files.after_power_cut()] {
+        assert_eq!(table_t(&open(&left).await).await, found, "after a second start");
+        assert_eq!(table_t(&open(&left.after_power_cut()).await).await, found, "after a third start");
+    }
     // The store must be fit for work, not just for reading.
+    let table = store.catalog().find("public", "t").map(|table| table.id)?;
     insert(&store, table, &[(-1, "after the crash")]).await.unwrap();
     store.flush().await.unwrap();
     store.close().await.unwrap();
-    Some(found)
+    assert_eq!(check(options(files)).await.unwrap().findings, []);
+    found
+}
+
+/// What crashes leave, a few for each `round`: of what was not synced nothing, the beginning, or pieces.
+fn crashes(files: &MemoryFiles, round: u64) -> impl Iterator<Item = (String, MemoryFiles)> {
+    let torn = [0, [1, 7, 40, 10_000][round as usize % 4]];
+    let torn = torn.map(|bytes| (format!("{bytes} torn bytes"), files.after_torn_power_cut(bytes)));
+    torn.into_iter().chain([(format!("scattered by {round}"), files.after_scattered_power_cut(round))])
 }
 
 #[tokio::test]
@@ -82,18 +129,96 @@ async fn a_power_cut_at_any_write_loses_no_acknowledged_commit_and_shows_no_half
             let _ = store.close().await;
         }
         // Whatever the failing call had done by then may or may not have reached the disk.
-        for torn in [0, 1, 7, 40, 10_000] {
-            let left = files.after_torn_power_cut(torn);
+        for (how, left) in crashes(&files, calls) {
             let found = recovered(&left).await;
-            match (&found, states.last()) {
-                (None, None) => {}
-                (None, Some(_)) => panic!("failure at call {calls}, {torn} torn bytes: the table is gone"),
-                (Some(found), last) => {
-                    let acknowledged = last.is_some_and(|last| found == last);
-                    let one_more = !acknowledged && is_next_state(states.len(), found).await;
-                    assert!(acknowledged || one_more, "failure at call {calls}, {torn} torn bytes: {found:?}");
-                }
+            require_acknowledged(&found, &states, &format!("failure at call {calls}, {how}")).await;
+        }
+    }
+}
+
+/// Fails unless what was found is the last acknowledged state, or that after one commit more: logged, but not yet answered.
+async fn require_acknowledged(found: &Option<BTreeMap<i64, String>>, states: &[BTreeMap<i64, String>], context: &str) {
+    match (found, states.last()) {
+        (None, None) => {}
+        (None, Some(_)) => panic!("{context}: the table is gone"),
+        (Some(found), last) => {
+            let acknowledged = last.is_some_and(|last| found == last);
+            let one_more = !acknowledged && is_next_state(states.len(), found).await;
+            assert!(acknowledged || one_more, "{context}: {found:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_start_may_crash_anywhere_and_the_next_one_finds_the_same() {
+    let total = {
+        let files = MemoryFiles::new();
+        run_history(&open(&files).await, |_, _| {}).await.unwrap();
+        files.changes()
+    };
+    let mut walked: u64 = 0;
+    // Not every call is the last before a crash; each kind of them is.
+    for calls in (0..total).step_by(11) {
+        let files = MemoryFiles::new();
+        files.fail_after(Some(calls));
+        let mut states: Vec<BTreeMap<i64, String>> = Vec::new();
+        if let Ok(store) = Store::open(options(&files)).await {
+            let _ = run_history(&store, |_, state| states.push(state)).await;
+            let _ = store.close().await;
+        }
+        let first = match calls % 3 {
+            0 => files.after_kill(),
+            1 => files.after_torn_power_cut(40),
+            _ => files.after_scattered_power_cut(calls),
+        };
+        for starting in 0.. {
+            let second = first.after_kill();
+            second.fail_after(Some(starting));
+            let opened = Store::open(options(&second)).await;
+            let is_open = opened.is_ok();
+            if let Ok(store) = opened {
+                // Nothing is written before it is open.
+                drop(store);
             }
+            for (how, left) in [
+                ("killed", second.after_kill()),
+                ("power cut", second.after_power_cut()),
+                ("scattered", second.after_scattered_power_cut(starting)),
+            ] {
+                let store = open(&left).await;
+                let context = format!("failure at call {calls}, then at call {starting} of the start, {how}");
+                require_acknowledged(&table_t(&store).await, &states, &context).await;
+                walked += 1;
+            }
+            if is_open {
+                break;
+            }
+        }
+    }
+    assert!(walked > 300, "only {walked} crashes");
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_unsynced_is_durable_before_anything_is_built_on_it() {
+    let total = {
+        let files = MemoryFiles::new();
+        run_history(&open(&files).await, |_, _| {}).await.unwrap();
+        files.changes()
+    };
+    for calls in 0..total {
+        let files = MemoryFiles::new();
+        files.fail_once_after(calls);
+        if let Ok(store) = Store::open(options(&files)).await {
+            let _ = run_history(&store, |_, _| {}).await;
+        }
+        let files = files.after_kill();
+        let store = open(&files).await;
+        let Some(mut state) = table_t(&store).await else { continue };
+        let table = store.catalog().find("public", "t").unwrap().id;
+        insert(&store, table, &[(-7, "acknowledged")]).await.unwrap();
+        state.insert(-7, "acknowledged".into());
+        for (how, left) in crashes(&files, calls) {
+            assert_eq!(recovered(&left).await.as_ref(), Some(&state), "killed at call {calls}, then {how}");
         }
     }
 }
@@ -290,10 +415,9 @@ async fn a_compaction_that_fails_at_any_call_changes_nothing_that_anybody_sees()
                 let _ = store.close().await;
             }
             drop(store);
-            for torn in [0, 7, 10_000] {
-                let left = files.after_torn_power_cut(torn);
+            for (how, left) in crashes(&files, calls) {
                 let found = recovered(&left).await.unwrap();
-                assert_eq!(found, state, "call {calls}, once: {once}, {torn} torn bytes");
+                assert_eq!(found, state, "call {calls}, once: {once}, {how}");
             }
         }
     }
@@ -395,4 +519,54 @@ async fn one_failed_call_after_which_the_disk_is_well_again_loses_nothing() {
         let expected = states.last().cloned().unwrap_or_default();
         assert!(found == expected || is_next_state(states.len(), &found).await, "failure at call {calls}: {found:?}");
     }
+}
+
+/// Files of segments that nobody needs once the background has removed what it was told to.
+async fn left_over(files: &MemoryFiles, store: &Store) -> Vec<String> {
+    let mut left = Vec::new();
+    for _ in 0..200 {
+        // What the background is told to remove, it removes before it takes a job sent later.
+        store.flush().await.unwrap();
+        left = check(options(&files.after_kill())).await.unwrap().left_over;
+        if left.is_empty() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    left
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_dropped_while_it_is_written_out_or_merged_leaves_no_files() {
+    for round in 0..60 {
+        let (files, store, table, _) = store_to_compact().await;
+        let background = store.clone();
+        let working = tokio::spawn(async move {
+            match round % 2 {
+                0 => background.flush().await,
+                _ => background.compact().await,
+            }
+        });
+        for _ in 0..round / 4 {
+            tokio::task::yield_now().await;
+        }
+        let mut transaction = store.begin();
+        transaction.drop_table(table).unwrap();
+        transaction.commit(Durability::Sync).await.unwrap();
+        working.await.unwrap().unwrap();
+        assert_eq!(left_over(&files, &store).await, Vec::<String>::new(), "round {round}");
+        assert_eq!(open(&files.after_power_cut()).await.catalog().tables().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_load_whose_commit_is_refused_leaves_no_files() {
+    let (files, store, table) = store_with(keyed("t")).await;
+    let mut transaction = store.begin();
+    let other = transaction.create_table(keyed("other")).unwrap().id;
+    load(&mut transaction, other, &[(1, "a")]).await.unwrap();
+    transaction.require_unchanged(table);
+    insert(&store, table, &[(1, "in the way")]).await.unwrap();
+    assert!(matches!(transaction.commit(Durability::Sync).await, Err(Error::Conflict { .. })));
+    assert_eq!(left_over(&files, &store).await, Vec::<String>::new());
 }

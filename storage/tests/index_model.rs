@@ -1,7 +1,7 @@
 //! Secondary indexes against a slow, obvious twin.
 //!
 //! Random histories of several transactions on a table with a unique index over a nullable column and an ordinary
-//! two-column one; flushes, bulk loads, restarts, and indexes dropped and made anew in between. Each range read through
+//! two-column one; flushes, bulk loads, restarts and crashes, and indexes dropped and made anew in between. Each range read through
 //! an index must be what filtering and sorting the twin gives; each statement and commit must be refused exactly when
 //! the twin has the value twice. `RUSTYDB_SEED=n` repeats one history, `RUSTYDB_SEEDS=n` runs more of them.
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use common::{from_environment, keys, options};
+use common::{end, from_environment, keys, options};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustydb_storage::{
@@ -142,9 +142,8 @@ impl World {
             88..=90 => self.store.flush().await.unwrap(),
             91..=92 => self.store.compact().await.unwrap(),
             93..=94 => {
-                println!("restart");
                 self.running.clear();
-                self.store.close().await.unwrap();
+                self.files = end(&self.store, &self.files, random).await;
                 self.store = Store::open(Self::options(&self.files, random)).await.unwrap();
             }
             95..=96 => self.remake_index(random).await,

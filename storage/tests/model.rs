@@ -1,8 +1,8 @@
 //! Random histories against a slow, obvious twin.
 //!
-//! Several transactions run interleaved, with flushes, bulk loads, rewritten tables, restarts and power
-//! cuts in between. The twin keeps
-//! each committed state as a plain map. Every read must agree with the twin of its snapshot, every commit with the
+//! Several transactions run interleaved, with flushes, compactions, bulk loads, rewritten tables, restarts, kills and power
+//! cuts in between, some of them during a start; and beside them another table with an index comes, changes, and goes. The
+//! twin keeps each committed state as a plain map. Every read must agree with the twin of its snapshot, every commit with the
 //! twin's verdict. What happened is printed when a history fails. `RUSTYDB_SEED=n` repeats one history,
 //! `RUSTYDB_SEEDS=n` runs more of them.
 
@@ -17,7 +17,9 @@ use arrow::array::{ArrayRef, Int64Array, StringViewArray};
 use common::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rustydb_storage::{CompareOp, Durability, Error, Filter, MemoryFiles, Store, StoreOptions, TableId, Transaction};
+use rustydb_storage::{
+    CompareOp, Durability, Error, Filter, MemoryFiles, NewIndex, NewTable, Store, StoreOptions, TableId, Transaction,
+};
 
 const KEYS: i64 = 24;
 const STEPS: usize = 120;
@@ -60,6 +62,8 @@ struct World {
     current: State,
     commits: u64,
     running: Vec<Running>,
+    /// A table that nobody else changes, and what is in it.
+    side: Option<(TableId, BTreeMap<i64, String>)>,
 }
 
 impl World {
@@ -70,7 +74,7 @@ impl World {
         let table = transaction.create_table(keyed("t")).unwrap().id;
         transaction.commit(Durability::Sync).await.unwrap();
         let (current, running) = (State::new(), Vec::new());
-        World { files, store, table, current, commits: 0, running }
+        World { files, store, table, current, commits: 0, running, side: None }
     }
 
     /// Tiny memtables and caches in some histories, so that flushes and evictions come by themselves, too.
@@ -107,7 +111,9 @@ impl World {
                 self.store.compact().await.unwrap();
             }
             97 => self.rewrite().await,
+            98 => self.change_side(random).await,
             _ => {
+                self.check_side().await;
                 let expected: BTreeMap<i64, String> =
                     self.current.iter().map(|(key, (value, _))| (*key, value.clone())).collect();
                 assert_eq!(contents(&self.store.snapshot(), self.table).await, expected, "a fresh snapshot");
@@ -219,25 +225,67 @@ impl World {
         println!("rewrite into {:?}", self.table);
     }
 
-    /// Ends every transaction and opens the store again, after a clean close or a power cut.
+    /// A step in the life of the other table.
+    async fn change_side(&mut self, random: &mut StdRng) {
+        let mut transaction = self.store.begin();
+        let index = NewIndex { name: "side_name".into(), columns: vec![1], unique: false, nulls_distinct: true };
+        let value = format!("s{}", random.random_range(0..1_000_000));
+        let key = random.random_range(0..KEYS);
+        let kind = if self.side.is_some() { random.random_range(0..6) } else { 6 };
+        println!("side {kind}, key {key}, {value}");
+        let (table, mut rows_now) = self.side.take().unwrap_or((self.table, BTreeMap::new()));
+        match kind {
+            0 => drop(transaction.create_index(table, index).await.unwrap()),
+            1 if rows_now.remove(&key).is_some() => drop(transaction.delete(table, &keys(&[key])).await.unwrap()),
+            1 | 2 => {
+                let mut put = vec![(key, value.as_str())];
+                if rows_now.insert(key, value.clone()).is_some() {
+                    transaction.update(table, &keys(&[key]), &rows(&put)).await.unwrap();
+                } else if random.random_bool(0.5) {
+                    load(&mut transaction, table, &put).await.unwrap();
+                } else {
+                    transaction.insert(table, &rows(&std::mem::take(&mut put))).await.unwrap();
+                }
+            }
+            3 => {
+                transaction.drop_table(table).unwrap();
+                transaction.commit(Durability::Sync).await.unwrap();
+                return;
+            }
+            _ => {
+                if kind < 6 {
+                    transaction.drop_table(table).unwrap();
+                }
+                rows_now.insert(key, value);
+                let data: Vec<(i64, &str)> = rows_now.iter().map(|(key, value)| (*key, value.as_str())).collect();
+                let indexes = if random.random_bool(0.5) { vec![index] } else { vec![] };
+                let table = transaction.create_table(NewTable { indexes, ..keyed("side") }).unwrap().id;
+                match kind {
+                    4 => drop(transaction.insert(table, &rows(&data)).await.unwrap()),
+                    _ => drop(load(&mut transaction, table, &data).await.unwrap()),
+                }
+                transaction.commit(Durability::Sync).await.unwrap();
+                self.side = Some((table, rows_now));
+                return;
+            }
+        }
+        transaction.commit(Durability::Async).await.unwrap();
+        self.side = Some((table, rows_now));
+    }
+
+    async fn check_side(&self) {
+        let view = self.store.snapshot();
+        let found = view.catalog().find("public", "side").map(|table| table.id);
+        assert_eq!(found, self.side.as_ref().map(|(table, _)| *table));
+        if let Some((table, rows)) = &self.side {
+            assert_eq!(contents(&view, *table).await, *rows, "the other table");
+        }
+    }
+
+    /// Ends every transaction and opens the store again.
     async fn restart(&mut self, random: &mut StdRng) {
         self.running.clear();
-        if random.random_bool(0.5) {
-            println!("restart");
-            self.store.close().await.unwrap();
-        } else {
-            // A synchronous commit makes every asynchronous one before it durable.
-            println!("power cut");
-            let mut transaction = self.store.begin();
-            let id = transaction.create_table(keyed("marker")).unwrap().id;
-            transaction.commit(Durability::Sync).await.unwrap();
-            let mut transaction = self.store.begin();
-            transaction.drop_table(id).unwrap();
-            transaction.commit(Durability::Sync).await.unwrap();
-            let left = self.files.after_torn_power_cut(random.random_range(0..64));
-            let _ = self.store.close().await;
-            self.files = left;
-        }
+        self.files = end(&self.store, &self.files, random).await;
         self.store = Store::open(Self::options(&self.files, random)).await.unwrap();
     }
 }
@@ -276,6 +324,7 @@ async fn run(seed: u64) {
     world.restart(&mut random).await;
     let expected: BTreeMap<i64, String> = world.current.iter().map(|(key, (value, _))| (*key, value.clone())).collect();
     assert_eq!(contents(&world.store.snapshot(), world.table).await, expected, "after the last restart");
+    world.check_side().await;
     world.store.close().await.unwrap();
     let report = rustydb_storage::check(options(&world.files)).await.unwrap();
     assert_eq!(report.findings, []);

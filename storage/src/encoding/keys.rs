@@ -157,13 +157,13 @@ impl KeyEncoder {
             let column = self.columns[part];
             return if nullable { Ok(()) } else { Err(Error::Internal(format!("NULL in key column {column}"))) };
         };
-        let start = key.len();
         match self.physicals[part] {
             Physical::Variable => escape(value, key),
             Physical::Boolean | Physical::Fixed(_) => key.extend_from_slice(value),
-            Physical::Unsigned(_) => key.extend(value.iter().rev()),
+            Physical::Unsigned(_) => extend_reversed(value, key),
             Physical::Signed(_) | Physical::Decimal64 | Physical::Decimal128 => {
-                key.extend(value.iter().rev());
+                let start = key.len();
+                extend_reversed(value, key);
                 key[start] ^= 0x80;
             }
             Physical::Float32 => {
@@ -392,6 +392,17 @@ fn check_length(bytes: usize) -> Result<()> {
 
 fn key_end(end: usize) -> Result<u32> {
     u32::try_from(end).map_err(|_| Error::Unsupported("more than 4 GiB of keys in one batch".into()))
+}
+
+/// Appends a little-endian number big-endian; those of usual widths at once.
+fn extend_reversed(value: &[u8], key: &mut Vec<u8>) {
+    if let Ok(bytes) = value.try_into() {
+        key.extend_from_slice(&u64::from_le_bytes(bytes).to_be_bytes());
+    } else if let Ok(bytes) = value.try_into() {
+        key.extend_from_slice(&u32::from_le_bytes(bytes).to_be_bytes());
+    } else {
+        key.extend(value.iter().rev());
+    }
 }
 
 fn escape(value: &[u8], key: &mut Vec<u8>) {

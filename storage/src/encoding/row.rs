@@ -43,6 +43,8 @@ struct ColumnLayout {
 pub(crate) struct RowLayout {
     schema: SchemaRef,
     columns: Vec<ColumnLayout>,
+    /// The variable columns: which, where its end offset lies, and whether it is text.
+    variables: Vec<(usize, usize, bool)>,
     variable_start: usize,
 }
 
@@ -69,7 +71,10 @@ impl RowLayout {
                 previous_variable = Some(index);
             }
         }
-        Ok(RowLayout { schema: Arc::clone(schema), columns, variable_start: offset })
+        let variable = columns.iter().enumerate().filter(|(_, column)| column.physical == Physical::Variable);
+        let is_text = |column: usize| schema.field(column).data_type() == &DataType::Utf8View;
+        let variables = variable.map(|(index, column)| (index, column.offset, is_text(index))).collect();
+        Ok(RowLayout { schema: Arc::clone(schema), columns, variables, variable_start: offset })
     }
 
     pub(crate) fn schema(&self) -> &SchemaRef {
@@ -168,18 +173,14 @@ impl RowLayout {
             ));
         }
         let mut end = 0;
-        for (index, layout) in self.columns.iter().enumerate() {
-            if layout.physical == Physical::Variable {
-                let next = self.variable_end(row, index);
-                if next < end || self.variable_start + next > row.len() {
-                    return Err(format!("column {index} ends outside its row"));
-                }
-                let text = &row[self.variable_start + end..self.variable_start + next];
-                if self.schema.field(index).data_type() == &DataType::Utf8View && std::str::from_utf8(text).is_err() {
-                    return Err(format!("column {index} is not UTF-8"));
-                }
-                end = next;
+        for (index, offset, is_text) in &self.variables {
+            let next = u32::from_le_bytes(array_of(&row[*offset..])) as usize;
+            let text = row[self.variable_start..].get(end..next);
+            let text = text.ok_or_else(|| format!("column {index} ends outside its row"))?;
+            if *is_text && std::str::from_utf8(text).is_err() {
+                return Err(format!("column {index} is not UTF-8"));
             }
+            end = next;
         }
         if self.variable_start + end != row.len() {
             return Err(format!("a row of {} bytes that should have {}", row.len(), self.variable_start + end));

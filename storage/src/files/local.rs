@@ -1,11 +1,13 @@
 //! [`Files`] in a directory of the local file system.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
 use super::{AppendFile, DirectoryLock, FileInfo, Files, LOCK_FILE};
@@ -14,33 +16,46 @@ use super::{AppendFile, DirectoryLock, FileInfo, Files, LOCK_FILE};
 #[derive(Debug)]
 pub(crate) struct LocalFiles {
     root: PathBuf,
+    /// Folders whose existence is known to be durable.
+    durable_folders: Mutex<HashSet<PathBuf>>,
 }
+
+/// Zeros written at once.
+const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 impl LocalFiles {
     /// Uses `root`, which is created (with its parents) when it is missing and first written to.
     pub(crate) fn new(root: impl Into<PathBuf>) -> Self {
-        LocalFiles { root: root.into() }
+        LocalFiles { root: root.into(), durable_folders: Mutex::default() }
     }
 
     fn full(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
 
-    /// Creates missing folders and syncs the first one that existed, so that the new ones survive a power cut.
+    /// Creates missing folders and makes sure that they survive a power cut. That a folder is there does not say so: the
+    /// process that created it may have been killed before it could sync the one above.
     fn create_directories(&self, directory: &Path) -> io::Result<()> {
-        if directory.is_dir() {
+        if self.durable_folders.lock().contains(directory) {
             return Ok(());
         }
-        let existing = directory.ancestors().skip(1).find(|ancestor| ancestor.is_dir());
+        let existing = directory.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or_else(|| Path::new("."));
         fs::create_dir_all(directory)?;
-        let existing = existing.unwrap_or_else(|| Path::new("."));
-        for ancestor in directory.ancestors().skip(1) {
-            let name = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
-            File::open(name)?.sync_all()?;
-            if ancestor == existing {
+        for child in directory.ancestors() {
+            let Some(folder) = child.parent() else { break };
+            let name = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            let synced = File::open(name).and_then(|folder| folder.sync_all());
+            if !folder.starts_with(&self.root) && existing.starts_with(child) {
+                // Outside of the database and not new: it may be nobody's to open.
+                break;
+            }
+            synced?;
+            if self.durable_folders.lock().contains(folder) {
                 break;
             }
         }
+        let own = directory.ancestors().take_while(|folder| folder.starts_with(&self.root));
+        self.durable_folders.lock().extend(own.map(Path::to_path_buf));
         Ok(())
     }
 
@@ -67,11 +82,34 @@ impl LocalFiles {
 
 struct LocalAppend {
     file: File,
+    /// Where the next append goes.
+    length: u64,
+    /// Bytes of the file, those behind `length` zeros.
+    reserved: u64,
 }
 
 impl AppendFile for LocalAppend {
     fn append(&mut self, data: &[u8]) -> io::Result<()> {
-        self.file.write_all(data)
+        self.file.write_all_at(data, self.length)?;
+        self.length += data.len() as u64;
+        self.reserved = self.reserved.max(self.length);
+        Ok(())
+    }
+
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        // Zeros and not `fallocate`: turning allocated blocks into written ones is metadata again.
+        while self.reserved < bytes {
+            let count = (bytes - self.reserved).min(ZEROS.len() as u64);
+            self.file.write_all_at(&ZEROS[..count as usize], self.reserved)?;
+            self.reserved += count;
+        }
+        Ok(())
+    }
+
+    fn trim(&mut self) -> io::Result<()> {
+        self.file.set_len(self.length)?;
+        self.reserved = self.length;
+        self.file.sync_all()
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -92,8 +130,8 @@ impl Files for LocalFiles {
         if let Some(directory) = full.parent() {
             self.create_directories(directory)?;
         }
-        let file = OpenOptions::new().append(true).create_new(true).open(full)?;
-        Ok(Box::new(LocalAppend { file }))
+        let file = OpenOptions::new().write(true).create_new(true).open(full)?;
+        Ok(Box::new(LocalAppend { file, length: 0, reserved: 0 }))
     }
 
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
@@ -111,12 +149,19 @@ impl Files for LocalFiles {
         Ok(data)
     }
 
+    fn read_into(&self, path: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        File::open(self.full(path))?.read_exact_at(buffer, offset)
+    }
+
     fn size(&self, path: &str) -> io::Result<u64> {
         Ok(fs::metadata(self.full(path))?.len())
     }
 
-    fn truncate(&self, path: &str, bytes: u64) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(self.full(path))?;
+    fn secure(&self, path: &str, from: u64, bytes: u64) -> io::Result<()> {
+        let file = OpenOptions::new().read(true).write(true).open(self.full(path))?;
+        let mut end = vec![0; usize::try_from(bytes.saturating_sub(from)).map_err(io::Error::other)?];
+        file.read_exact_at(&mut end, from)?;
+        file.write_all_at(&end, from)?;
         file.set_len(bytes)?;
         file.sync_all()
     }
@@ -184,6 +229,30 @@ mod tests {
         assert_eq!(files.list("").unwrap(), vec![FileInfo { path: "a/b.bin".into(), bytes: 6 }]);
         assert_eq!(files.read_range("a/b.bin", 2..4).unwrap(), b"et");
         assert_eq!(files.read_range("a/b.bin", 2..9).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn appends_write_over_what_was_reserved_and_the_rest_is_given_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = LocalFiles::new(directory.path());
+        let mut file = files.create("log").unwrap();
+        file.append(b"one").unwrap();
+        file.reserve(8).unwrap();
+        file.append(b"two").unwrap();
+        file.sync().unwrap();
+        assert_eq!(files.read("log").unwrap(), b"onetwo\0\0");
+        file.append(b"three").unwrap();
+        assert_eq!(files.read("log").unwrap(), b"onetwothree");
+        file.reserve(200_000).unwrap();
+        assert_eq!(files.size("log").unwrap(), 200_000);
+        file.trim().unwrap();
+        assert_eq!(files.read("log").unwrap(), b"onetwothree");
+        files.secure("log", 3, 6).unwrap();
+        assert_eq!(files.read("log").unwrap(), b"onetwo");
+        let mut end = [0; 3];
+        files.read_into("log", 3, &mut end).unwrap();
+        assert_eq!(&end, b"two");
+        assert_eq!(files.read_into("log", 4, &mut end).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -1,8 +1,14 @@
 //! [`Files`] in memory, with a power switch.
 //!
-//! Each file remembers how much of it was synced, each folder which names were. [`MemoryFiles::after_power_cut`] is
-//! the disk as it would be found after one: only what was made durable is left. With a byte of doubt about torn
-//! writes, [`MemoryFiles::after_torn_power_cut`] keeps part of what was not synced.
+//! Each file remembers what of it was synced, each folder which names were. A crash is a new directory made from that:
+//!
+//! | what | file contents | names |
+//! |---|---|---|
+//! | [`after_power_cut`](MemoryFiles::after_power_cut) | what was synced | those synced |
+//! | [`after_torn_power_cut`](MemoryFiles::after_torn_power_cut) | and the first bytes written since | those synced |
+//! | [`after_scattered_power_cut`](MemoryFiles::after_scattered_power_cut) | and some sectors written since | all, synced or not |
+//! | [`after_kill`](MemoryFiles::after_kill) | everything, of which a later power cut takes what is not synced | all, likewise |
+//!
 //! [`MemoryFiles::fail_after`] makes the n-th mutating call and all later ones fail, as a full or dying disk does;
 //! [`MemoryFiles::hold_syncs`] makes the disk so slow that nothing becomes durable before the test wants it.
 
@@ -15,10 +21,80 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{AppendFile, DirectoryLock, FileInfo, Files, parent};
 
+/// What a disk writes as a whole.
+const SECTOR_BYTES: usize = 512;
+
 #[derive(Debug, Default, Clone)]
 struct Content {
+    /// What a running process sees.
     data: Vec<u8>,
-    synced_bytes: usize,
+    /// What a power cut would leave.
+    synced: Vec<u8>,
+    /// What was written since, in its order: place and bytes.
+    unsynced: Vec<(usize, Vec<u8>)>,
+    /// Where the next append goes.
+    length: usize,
+}
+
+fn write_at(data: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+    if data.len() < at + bytes.len() {
+        data.resize(at + bytes.len(), 0);
+    }
+    data[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+impl Content {
+    /// A file that is as it is on the disk.
+    fn durable(data: Vec<u8>) -> Content {
+        Content { synced: data.clone(), length: data.len(), data, unsynced: Vec::new() }
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        write_at(&mut self.data, at, bytes);
+        self.unsynced.push((at, bytes.to_vec()));
+    }
+
+    fn sync(&mut self) {
+        for (at, bytes) in self.unsynced.drain(..) {
+            write_at(&mut self.synced, at, &bytes);
+        }
+    }
+
+    /// Cuts it, durably.
+    fn cut(&mut self, bytes: usize) {
+        self.data.truncate(bytes);
+        *self = Content::durable(std::mem::take(&mut self.data));
+    }
+
+    /// The synced bytes and the first `torn_bytes` written since.
+    fn torn(&self, mut torn_bytes: usize) -> Vec<u8> {
+        let mut left = self.synced.clone();
+        for (at, bytes) in &self.unsynced {
+            let kept = torn_bytes.min(bytes.len());
+            if kept == 0 {
+                break;
+            }
+            write_at(&mut left, *at, &bytes[..kept]);
+            torn_bytes -= kept;
+        }
+        left
+    }
+
+    /// The synced bytes and those sectors written since that `survives` chooses; the rest is as it was, or zero.
+    fn scattered(&self, mut survives: impl FnMut() -> bool) -> Vec<u8> {
+        let mut left = self.synced.clone();
+        for sector in 0..self.data.len().div_ceil(SECTOR_BYTES) {
+            let range = sector * SECTOR_BYTES..self.data.len().min((sector + 1) * SECTOR_BYTES);
+            if left.get(range.clone()) != Some(&self.data[range.clone()]) && survives() {
+                write_at(&mut left, range.start, &self.data[range]);
+            }
+        }
+        if survives() && left.len() < self.data.len() {
+            // The new size was recorded, whatever became of the contents.
+            left.resize(self.data.len(), 0);
+        }
+        left
+    }
 }
 
 #[derive(Debug, Default)]
@@ -52,18 +128,51 @@ impl MemoryFiles {
         self.after_torn_power_cut(0)
     }
 
-    /// Like [`after_power_cut`](Self::after_power_cut), but up to `torn_bytes` of each file's unsynced end reached the
-    /// disk.
+    /// Like [`after_power_cut`](Self::after_power_cut), but the first `torn_bytes` that were written to each file and not
+    /// synced reached the disk.
     pub fn after_torn_power_cut(&self, torn_bytes: usize) -> MemoryFiles {
         let state = self.state.lock();
-        let survive = |content: &Arc<Mutex<Content>>| {
-            let content = content.lock();
-            let kept = (content.synced_bytes + torn_bytes).min(content.data.len());
-            Arc::new(Mutex::new(Content { data: content.data[..kept].to_vec(), synced_bytes: kept }))
+        Self::found(state.durable_names.iter().map(|(path, content)| (path, content.lock().torn(torn_bytes))))
+    }
+
+    /// The directory as another power cut would leave it: names are as they were last, synced or not, and of the sectors
+    /// that were not synced the `seed` says which reached the disk.
+    pub fn after_scattered_power_cut(&self, seed: u64) -> MemoryFiles {
+        let (state, mut random) = (self.state.lock(), seed);
+        let mut survives = || {
+            // Steele, Lea and Flood's SplitMix64.
+            random = random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mixed = (random ^ (random >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            (mixed ^ (mixed >> 31)).is_multiple_of(2)
         };
-        let names: BTreeMap<_, _> =
-            state.durable_names.iter().map(|(path, content)| (path.clone(), survive(content))).collect();
+        Self::found(state.names.iter().map(|(path, content)| (path, content.lock().scattered(&mut survives))))
+    }
+
+    fn found<'a>(contents: impl Iterator<Item = (&'a String, Vec<u8>)>) -> MemoryFiles {
+        let contents = contents.map(|(path, data)| (path.clone(), Arc::new(Mutex::new(Content::durable(data)))));
+        let names: BTreeMap<_, _> = contents.collect();
         let state = State { durable_names: names.clone(), names, ..State::default() };
+        MemoryFiles { state: Arc::new(Mutex::new(state)), syncs_go_on: Arc::default() }
+    }
+
+    /// The directory as the next process finds it when this one is killed: everything is there, and what was not synced
+    /// is still not durable.
+    pub fn after_kill(&self) -> MemoryFiles {
+        let state = self.state.lock();
+        let mut copies: BTreeMap<usize, Arc<Mutex<Content>>> = BTreeMap::new();
+        let mut copy = |content: &Arc<Mutex<Content>>| {
+            let copied = copies.entry(Arc::as_ptr(content) as usize);
+            Arc::clone(copied.or_insert_with(|| {
+                let content = content.lock().clone();
+                Arc::new(Mutex::new(Content { length: content.data.len(), ..content }))
+            }))
+        };
+        let mut copied = |names: &BTreeMap<String, Arc<Mutex<Content>>>| -> BTreeMap<_, _> {
+            names.iter().map(|(path, content)| (path.clone(), copy(content))).collect()
+        };
+        let (names, durable_names) = (copied(&state.names), copied(&state.durable_names));
+        let state = State { names, durable_names, ..State::default() };
         MemoryFiles { state: Arc::new(Mutex::new(state)), syncs_go_on: Arc::default() }
     }
 
@@ -96,7 +205,7 @@ impl MemoryFiles {
         if let Some(content) = content {
             let mut content = content.lock();
             change(&mut content.data);
-            content.synced_bytes = content.data.len();
+            *content = Content::durable(std::mem::take(&mut content.data));
         }
     }
 
@@ -167,15 +276,35 @@ struct MemoryAppend {
 impl AppendFile for MemoryAppend {
     fn append(&mut self, data: &[u8]) -> io::Result<()> {
         let _state = self.files.change()?;
-        self.content.lock().data.extend_from_slice(data);
+        let mut content = self.content.lock();
+        let at = content.length;
+        content.write(at, data);
+        content.length += data.len();
+        Ok(())
+    }
+
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        let _state = self.files.change()?;
+        let mut content = self.content.lock();
+        let (at, end) = (content.data.len(), usize::try_from(bytes).map_err(io::Error::other)?);
+        if at < end {
+            content.write(at, &vec![0; end - at]);
+        }
+        Ok(())
+    }
+
+    fn trim(&mut self) -> io::Result<()> {
+        let _state = self.files.change()?;
+        let mut content = self.content.lock();
+        let length = content.length;
+        content.cut(length);
         Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.files.change()?;
         self.files.syncs_go_on.wait_while(&mut state, |state| state.syncs_held);
-        let mut content = self.content.lock();
-        content.synced_bytes = content.data.len();
+        self.content.lock().sync();
         Ok(())
     }
 }
@@ -215,17 +344,22 @@ impl Files for MemoryFiles {
         slice.map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
+    fn read_into(&self, path: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let (content, start) = (self.content(path)?, usize::try_from(offset).map_err(io::Error::other)?);
+        let content = content.lock();
+        let slice = content.data.get(start..).and_then(|rest| rest.get(..buffer.len()));
+        buffer.copy_from_slice(slice.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
     fn size(&self, path: &str) -> io::Result<u64> {
         Ok(self.content(path)?.lock().data.len() as u64)
     }
 
-    fn truncate(&self, path: &str, bytes: u64) -> io::Result<()> {
+    fn secure(&self, path: &str, _from: u64, bytes: u64) -> io::Result<()> {
         let _state = self.change()?;
         drop(_state);
-        let content = self.content(path)?;
-        let mut content = content.lock();
-        content.data.truncate(usize::try_from(bytes).map_err(io::Error::other)?);
-        content.synced_bytes = content.data.len();
+        self.content(path)?.lock().cut(usize::try_from(bytes).map_err(io::Error::other)?);
         Ok(())
     }
 
@@ -300,6 +434,33 @@ mod tests {
         assert_eq!(left.read("log").unwrap(), b"synced");
         assert_eq!(left.read("kept").unwrap(), b"all of it");
         assert_eq!(files.after_torn_power_cut(3).read("log").unwrap(), b"synced an");
+    }
+
+    #[test]
+    fn other_crashes_leave_what_was_not_synced_in_part_or_for_a_while() {
+        let files = MemoryFiles::new();
+        let mut log = files.create("log").unwrap();
+        log.append(&[1; 100]).unwrap();
+        log.reserve(4000).unwrap();
+        log.sync().unwrap();
+        log.append(&[2; 3000]).unwrap();
+        assert!(files.after_power_cut().paths().is_empty());
+        let lengths: std::collections::BTreeSet<usize> = (0..100)
+            .map(|seed| {
+                let left = files.after_scattered_power_cut(seed).read("log").unwrap();
+                assert_eq!((left.len(), &left[..100]), (4000, &[1; 100][..]), "sectors are never half old");
+                left.iter().filter(|byte| **byte == 2).count()
+            })
+            .collect();
+        assert!(lengths.len() > 3 && lengths.iter().all(|bytes| *bytes <= 3000), "{lengths:?}");
+        let killed = files.after_kill();
+        assert_eq!(killed.read("log").unwrap(), files.read("log").unwrap());
+        killed.sync_directory("").unwrap();
+        assert_eq!(killed.after_power_cut().read("log").unwrap()[100..], [0; 3900]);
+        killed.secure("log", 100, 3100).unwrap();
+        assert_eq!(killed.after_power_cut().read("log").unwrap()[100..], [2; 3000]);
+        log.trim().unwrap();
+        assert_eq!(files.read("log").unwrap().len(), 3100);
     }
 
     #[test]

@@ -35,6 +35,11 @@ pub(crate) struct FileInfo {
 pub(crate) trait AppendFile: Send + Sync {
     /// Writes all of `data` at the end; nothing is durable yet.
     fn append(&mut self, data: &[u8]) -> io::Result<()>;
+    /// Puts zeros behind the end until the file has `bytes`. Appends write over them, and a sync of such appends has no
+    /// new size to record, which on most file systems halves what it waits for.
+    fn reserve(&mut self, bytes: u64) -> io::Result<()>;
+    /// Gives back, durably, what was reserved and not written over.
+    fn trim(&mut self) -> io::Result<()>;
     /// Returns once everything appended so far survives a power cut.
     fn sync(&mut self) -> io::Result<()>;
 }
@@ -50,10 +55,13 @@ pub(crate) trait Files: Debug + Send + Sync {
     fn read(&self, path: &str) -> io::Result<Vec<u8>>;
     /// Reads a byte range that must lie inside the file (`UnexpectedEof` otherwise).
     fn read_range(&self, path: &str, range: Range<u64>) -> io::Result<Vec<u8>>;
+    /// Fills `buffer` with the bytes from `offset` on, which must be there (`UnexpectedEof` otherwise).
+    fn read_into(&self, path: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Size in bytes; `NotFound` if there is no such file.
     fn size(&self, path: &str) -> io::Result<u64>;
-    /// Cuts a file to `bytes`, durably.
-    fn truncate(&self, path: &str, bytes: u64) -> io::Result<()>;
+    /// Cuts a file to `bytes` and makes them durable, of which a killed process may have left those from `from` on unsynced,
+    /// or failed to sync them: they are written anew, since a second sync alone would not try again.
+    fn secure(&self, path: &str, from: u64, bytes: u64) -> io::Result<()>;
     /// Gives a file its name unless that name is taken (`AlreadyExists`), atomically.
     fn rename_exclusive(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file; a missing one is no error.

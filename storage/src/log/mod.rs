@@ -14,10 +14,13 @@
 //! A failed write or sync *poisons* the log: how much of the file reached the disk is unknown from then on, so nothing
 //! more is accepted until the store is opened again ("fsyncgate": a second fsync would lie).
 //!
-//! The log is a sequence of files `log/<number>.log`; a flush starts a new one and, when its manifest is durable,
-//! removes the older ones. File format: see [`frame`]; records: see [`record`].
+//! The log is a sequence of files `log/<number>.log`. A new one begins when the last has [`FILE_BYTES_MAX`] bytes, and with
+//! every flush, which removes the older ones when its manifest is durable. The file being written has zeros reserved behind
+//! its end, so that a sync has only data to wait for and no new size; they are cut off before the next file begins and when
+//! the log is closed. File format: see [`frame`]; records: see [`record`]; what a crash leaves: see [`read`].
 
 mod frame;
+mod read;
 mod record;
 
 use std::mem;
@@ -27,8 +30,9 @@ use parking_lot::{Condvar, Mutex};
 use rustydb_txn::Timestamp;
 use tokio::sync::watch;
 
-pub(crate) use frame::{Frame, LOG_DIRECTORY, log_number, log_path, read_log};
-pub(crate) use record::{AddedSegment, Operation, Record, RecordWriter};
+pub(crate) use frame::{Frame, LOG_DIRECTORY, log_number, log_path};
+pub(crate) use read::read_log;
+pub(crate) use record::{AddedSegment, Operation, Operations, Record, RecordWriter};
 
 use crate::error::{Error, Result};
 use crate::files::{AppendFile, Files};
@@ -40,6 +44,15 @@ pub(crate) type Lsn = u64;
 /// since every synchronous committer waits for its own record.
 const PENDING_BYTES_MAX: usize = 1 << 30;
 
+/// A file is not continued beyond this: the unit in which the log is replayed, copied and removed.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes reserved in a new file. A file grows by its own size at a time, but not less than this and not more than
+/// [`RESERVE_BYTES_MAX`]: little is written twice, and a store that does little stays small.
+const RESERVE_BYTES_MIN: u64 = 64 << 10;
+
+const RESERVE_BYTES_MAX: u64 = 4 << 20;
+
 /// Memory that the thread keeps for putting batches together; a larger one gets more and gives it back.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
@@ -50,11 +63,14 @@ struct Durable {
     stopped: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pending {
     /// Frames to write to the current file, then a new file with this number and its frames, and so on.
     batches: Vec<Batch>,
     bytes: usize,
+    /// The file that what is appended next goes to, and how much of that went there before.
+    file: u64,
+    file_bytes: u64,
     next: Lsn,
     stop: bool,
     failure: Option<Arc<str>>,
@@ -103,7 +119,9 @@ impl Log {
         let current =
             Current::create(files.as_ref(), number).map_err(|error| Error::io("creating a log file", error))?;
         let (durable, _) = watch::channel(Durable { lsn: 0, failure: None, stopped: false });
-        let shared = Arc::new(Shared { pending: Mutex::default(), arrived: Condvar::new(), durable, observer });
+        let (batches, bytes, file, file_bytes) = (Vec::new(), 0, number, 0);
+        let pending = Pending { batches, bytes, file, file_bytes, next: 0, stop: false, failure: None };
+        let shared = Arc::new(Shared { pending: Mutex::new(pending), arrived: Condvar::new(), durable, observer });
         let worker = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("rustydb-log".into())
@@ -134,7 +152,9 @@ impl Log {
         frame.set_timestamp(timestamp);
         let mut pending = self.shared.pending.lock();
         pending.check()?;
-        if pending.batches.is_empty() {
+        if pending.file_bytes >= FILE_BYTES_MAX {
+            pending.begin_file();
+        } else if pending.batches.is_empty() {
             pending.batches.push(Batch::default());
         }
         let batch = pending.batches.last_mut().ok_or(Error::Closed)?;
@@ -142,6 +162,7 @@ impl Log {
         batch.newest = batch.newest.max(timestamp);
         batch.frames.push(frame);
         pending.bytes += added;
+        pending.file_bytes += added as u64;
         pending.next += 1;
         let lsn = pending.next;
         drop(pending);
@@ -149,15 +170,15 @@ impl Log {
         Ok(lsn)
     }
 
-    /// Directs everything appended from now on to a new file. Returns the position at which the file exists durably:
-    /// a manifest that says the log begins there must wait for it.
-    pub(crate) fn rotate(&self, number: u64) -> Result<Lsn> {
+    /// Directs everything appended from now on to a new file. Returns its number and the position at which it exists
+    /// durably: a manifest that says the log begins there must wait for it.
+    pub(crate) fn rotate(&self) -> Result<(u64, Lsn)> {
         let mut pending = self.shared.pending.lock();
         pending.check()?;
-        pending.batches.push(Batch { new_file: Some(number), ..Batch::default() });
+        pending.begin_file();
         pending.next += 1;
         self.shared.arrived.notify_one();
-        Ok(pending.next)
+        Ok((pending.file, pending.next))
     }
 
     /// The position of the newest record.
@@ -208,6 +229,12 @@ impl Drop for Log {
 }
 
 impl Pending {
+    fn begin_file(&mut self) {
+        self.file += 1;
+        self.file_bytes = 0;
+        self.batches.push(Batch { new_file: Some(self.file), ..Batch::default() });
+    }
+
     fn check(&self) -> Result<()> {
         match &self.failure {
             Some(reason) => Err(Error::Poisoned { reason: reason.to_string() }),
@@ -234,6 +261,7 @@ impl Shared {
 struct Current {
     file: Box<dyn AppendFile>,
     bytes: u64,
+    reserved: u64,
 }
 
 impl Current {
@@ -241,9 +269,10 @@ impl Current {
         let mut file = files.create(&log_path(number))?;
         let header = frame::header(number);
         file.append(&header)?;
+        file.reserve(RESERVE_BYTES_MIN)?;
         file.sync()?;
         files.sync_directory(LOG_DIRECTORY)?;
-        Ok(Current { file, bytes: header.len() as u64 })
+        Ok(Current { file, bytes: header.len() as u64, reserved: RESERVE_BYTES_MIN })
     }
 
     /// Writes a batch behind what is all synced.
@@ -253,27 +282,41 @@ impl Current {
         frames.iter().for_each(|frame| frame.write(buffer));
         self.file.append(buffer)?;
         self.bytes += buffer.len() as u64;
+        if self.bytes > self.reserved {
+            // The size changes now anyway; the next batches shall have room again.
+            self.reserved = self.bytes + self.bytes.clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
+            self.file.reserve(self.reserved)?;
+        }
         buffer.shrink_to(BUFFER_BYTES_KEPT);
         self.file.sync()
+    }
+
+    /// Ends the file where its last batch ends.
+    fn finish(&mut self) -> std::io::Result<()> {
+        if self.bytes < self.reserved { self.file.trim() } else { Ok(()) }
     }
 }
 
 fn write_loop(shared: &Shared, files: &dyn Files, mut current: Current) {
     let mut buffer = Vec::new();
-    loop {
+    let ended = loop {
         let (batches, lsn) = {
             let mut pending = shared.pending.lock();
             while pending.batches.is_empty() && !pending.stop && pending.failure.is_none() {
                 shared.arrived.wait(&mut pending);
             }
-            if pending.failure.is_some() || (pending.stop && pending.batches.is_empty()) {
-                break;
+            if pending.failure.is_some() {
+                break Ok(());
+            }
+            if pending.stop && pending.batches.is_empty() {
+                break current.finish();
             }
             pending.bytes = 0;
             (mem::take(&mut pending.batches), pending.next)
         };
         let written = batches.iter().try_for_each(|batch| {
             if let Some(number) = batch.new_file {
+                current.finish()?;
                 current = Current::create(files, number)?;
             }
             current.write(&batch.frames, &mut buffer)?;
@@ -282,12 +325,12 @@ fn write_loop(shared: &Shared, files: &dyn Files, mut current: Current) {
         });
         match written {
             Ok(()) => shared.durable.send_modify(|state| state.lsn = lsn),
-            Err(error) => {
-                let error: std::io::Error = error;
-                shared.poison(&format!("writing the log: {error}"));
-                break;
-            }
+            Err(error) => break Err(error),
         }
+    };
+    if let Err(error) = ended {
+        let error: std::io::Error = error;
+        shared.poison(&format!("writing the log: {error}"));
     }
     shared.observer.stopped();
     shared.durable.send_modify(|state| state.stopped = true);
@@ -304,10 +347,60 @@ mod tests {
         for _ in 0..50 {
             let files = MemoryFiles::new();
             let log = Log::start(Arc::new(files.clone()), 1, Arc::new(Publication::default())).unwrap();
-            let position = log.rotate(2).unwrap();
+            let (number, position) = log.rotate().unwrap();
+            assert_eq!(number, 2);
             log.wait_durable(position).await.unwrap();
             let left = files.after_power_cut();
             assert!(left.paths().iter().any(|(path, _)| *path == log_path(2)), "{:?}", left.paths());
         }
+    }
+
+    fn records(files: &MemoryFiles, number: u64, newest: bool) -> (Vec<Timestamp>, read::ReadLog) {
+        let mut timestamps = Vec::new();
+        let log = read_log(files, number, newest, |window, range| {
+            timestamps.push(Operations::of(&window[range]).unwrap().0);
+            Ok(())
+        });
+        (timestamps, log.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_file_has_room_while_it_is_written_and_ends_with_its_last_record_when_it_is_done() {
+        let files = MemoryFiles::new();
+        let log = Log::start(Arc::new(files.clone()), 1, Arc::new(Publication::default())).unwrap();
+        let append = async |timestamp| {
+            let lsn =
+                log.append(&Record { timestamp: 0, operations: vec![Operation::DropTable(crate::TableId(timestamp))] });
+            log.wait_durable(lsn.unwrap()).await.unwrap();
+        };
+        append(1).await;
+        append(2).await;
+        let size = |number| files.size(&log_path(number)).unwrap();
+        assert_eq!(size(1), RESERVE_BYTES_MIN);
+        let (_, position) = log.rotate().unwrap();
+        log.wait_durable(position).await.unwrap();
+        let (found, read) = records(&files, 1, false);
+        assert_eq!((found.len(), read.valid_bytes), (2, size(1)));
+        append(3).await;
+        let (found, read) = records(&files.after_power_cut(), 2, true);
+        assert_eq!((found.len(), read.torn), (1, false));
+        assert!(read.valid_bytes < size(2));
+        log.stop();
+        assert_eq!(records(&files, 2, false), (found, read));
+    }
+
+    #[tokio::test]
+    async fn a_long_file_is_followed_by_another() {
+        let files = MemoryFiles::new();
+        let log = Log::start(Arc::new(files.clone()), 1, Arc::new(Publication::default())).unwrap();
+        let row = vec![0; 40 << 20];
+        for _ in 0..5 {
+            let operations = vec![Operation::Put { table: crate::TableId(1), row: &row }];
+            let lsn = log.append(&Record { timestamp: 0, operations }).unwrap();
+            log.wait_durable(lsn).await.unwrap();
+        }
+        log.stop();
+        let counts: Vec<usize> = (1..=3).map(|number| records(&files, number, number == 3).0.len()).collect();
+        assert_eq!(counts, [2, 2, 1]);
     }
 }

@@ -75,30 +75,68 @@ impl<'a> Record<'a> {
     }
 
     /// Reads a payload whose checksum was right; the message says what is wrong nevertheless.
+    #[cfg(test)]
     pub(crate) fn decode(payload: &'a [u8]) -> std::result::Result<Record<'a>, String> {
+        let (timestamp, operations) = Operations::of(payload)?;
+        Ok(Record { timestamp, operations: operations.collect::<std::result::Result<_, _>>()? })
+    }
+}
+
+/// The operations of an encoded record, one by one. After one that says what is wrong there is none.
+pub(crate) struct Operations<'a> {
+    input: Input<'a>,
+    left: u32,
+}
+
+impl<'a> Operations<'a> {
+    /// Begins to read a payload whose checksum was right; also returns its timestamp.
+    pub(crate) fn of(payload: &'a [u8]) -> std::result::Result<(Timestamp, Operations<'a>), String> {
         let mut input = Input { rest: payload };
-        let timestamp = input.u64()?;
-        let count = input.u32()?;
-        let mut operations = Vec::with_capacity(count.min(payload.len() as u32) as usize);
-        for _ in 0..count {
-            operations.push(match input.u8()? {
-                TAG_PUT => Operation::Put { table: TableId(input.u64()?), row: input.bytes()? },
-                TAG_DELETE => Operation::Delete { table: TableId(input.u64()?), key: input.bytes()? },
-                TAG_CREATE_TABLE => Operation::CreateTable(Box::new(input.json()?)),
-                TAG_DROP_TABLE => Operation::DropTable(TableId(input.u64()?)),
-                TAG_ADD_SEGMENT => Operation::AddSegment(Box::new(input.json()?)),
-                TAG_PUT_OBJECT => Operation::PutObject(Box::new(input.json()?)),
-                TAG_DROP_OBJECT => Operation::DropObject(ObjectId(input.u64()?)),
-                TAG_SEQUENCE => Operation::Sequence(input.json()?),
-                TAG_SEAL => Operation::Seal,
-                TAG_ALTER_TABLE => Operation::AlterTable(Box::new(input.json()?)),
-                other => return Err(format!("unknown operation {other}")),
-            });
+        let (timestamp, left) = (input.u64()?, input.u32()?);
+        let operations = Operations { input, left };
+        operations.check_end()?;
+        Ok((timestamp, operations))
+    }
+
+    fn check_end(&self) -> std::result::Result<(), String> {
+        match self.input.rest.len() {
+            bytes if self.left == 0 && bytes > 0 => Err(format!("{bytes} bytes after the last operation")),
+            _ => Ok(()),
         }
-        if !input.rest.is_empty() {
-            return Err(format!("{} bytes after the last operation", input.rest.len()));
-        }
-        Ok(Record { timestamp, operations })
+    }
+
+    fn read(&mut self) -> std::result::Result<Operation<'a>, String> {
+        let input = &mut self.input;
+        let operation = match input.u8()? {
+            TAG_PUT => Operation::Put { table: TableId(input.u64()?), row: input.bytes()? },
+            TAG_DELETE => Operation::Delete { table: TableId(input.u64()?), key: input.bytes()? },
+            TAG_CREATE_TABLE => Operation::CreateTable(Box::new(input.json()?)),
+            TAG_DROP_TABLE => Operation::DropTable(TableId(input.u64()?)),
+            TAG_ADD_SEGMENT => Operation::AddSegment(Box::new(input.json()?)),
+            TAG_PUT_OBJECT => Operation::PutObject(Box::new(input.json()?)),
+            TAG_DROP_OBJECT => Operation::DropObject(ObjectId(input.u64()?)),
+            TAG_SEQUENCE => Operation::Sequence(input.json()?),
+            TAG_SEAL => Operation::Seal,
+            TAG_ALTER_TABLE => Operation::AlterTable(Box::new(input.json()?)),
+            other => return Err(format!("unknown operation {other}")),
+        };
+        self.left -= 1;
+        self.check_end()?;
+        Ok(operation)
+    }
+}
+
+impl<'a> Iterator for Operations<'a> {
+    type Item = std::result::Result<Operation<'a>, String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        (self.left > 0).then(|| {
+            let read = self.read();
+            if read.is_err() {
+                self.left = 0;
+            }
+            read
+        })
     }
 }
 

@@ -74,6 +74,28 @@ impl<V: Stamped> Leaf<V> {
         }
     }
 
+    /// A leaf of these keys, which ascend and are at most as many as it holds. Takes them all.
+    pub(super) fn of_ascending<K: AsRef<[u8]>>(low: Box<[u8]>, entries: &mut Vec<(K, V)>) -> Leaf<V> {
+        let mut leaf = Leaf::new(low, None, None);
+        let (Some((first, _)), Some((last, _))) = (entries.first(), entries.last()) else { return leaf };
+        let (first, last) = (first.as_ref(), last.as_ref());
+        let shared = common_length(&first[..first.len().min(PREFIX_BYTES_MAX)], last);
+        leaf.prefix[..shared].copy_from_slice(&first[..shared]);
+        leaf.prefix_length = shared as u8;
+        leaf.last_position = (entries.len() - 1) as u8;
+        leaf.keys.reserve_exact(entries.iter().map(|(key, _)| key.as_ref().len()).sum());
+        leaf.entries.reserve_exact(entries.len());
+        for (position, (key, value)) in entries.drain(..).enumerate() {
+            let key = key.as_ref();
+            leaf.heads[position] = head_of(&key[shared..]);
+            leaf.order[position] = position as u8;
+            leaf.stamp = leaf.stamp.max(value.stamp());
+            leaf.entries.push(Entry { start: leaf.keys.len() as u32, length: key.len() as u32, value });
+            leaf.keys.extend_from_slice(key);
+        }
+        leaf
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

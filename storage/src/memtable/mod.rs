@@ -348,6 +348,7 @@ impl Memtable {
     }
 
     /// Adds the newest version of a key.
+    #[cfg(test)]
     pub(crate) fn put(
         &self,
         table: &TableDef,

@@ -28,7 +28,16 @@ pub(super) fn head_of(tail: &[u8]) -> u64 {
 
 /// How many bytes two keys have in common at their beginnings.
 pub(super) fn common_length(left: &[u8], right: &[u8]) -> usize {
-    left.iter().zip(right).take_while(|(left, right)| left == right).count()
+    let (left_words, _) = left.as_chunks::<8>();
+    let (right_words, _) = right.as_chunks::<8>();
+    for (number, (left, right)) in left_words.iter().zip(right_words).enumerate() {
+        let differing = u64::from_be_bytes(*left) ^ u64::from_be_bytes(*right);
+        if differing != 0 {
+            return 8 * number + differing.leading_zeros() as usize / 8;
+        }
+    }
+    let words = 8 * left_words.len().min(right_words.len());
+    words + left[words..].iter().zip(&right[words..]).take_while(|(left, right)| left == right).count()
 }
 
 /// Keys of one node, as far as searching needs them.
@@ -63,4 +72,23 @@ pub(super) fn search(prefix: &[u8], heads: &[u64], keys: &impl AscendingKeys, ke
         }
     }
     Err(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_common_length_ends_with_the_first_difference_or_the_shorter_key() {
+        let key: Vec<u8> = (1..40).collect();
+        for length in 0..=key.len() {
+            for differing in 0..length {
+                let mut other = key[..length].to_vec();
+                other[differing] ^= 0x80;
+                assert_eq!(common_length(&key, &other), differing);
+                assert_eq!(common_length(&other, &key), differing);
+            }
+            assert_eq!((common_length(&key, &key[..length]), common_length(&key[..length], &key)), (length, length));
+        }
+    }
 }

@@ -75,21 +75,21 @@ impl<V: Stamped> Tree<V> {
     pub(crate) fn from_ascending<K: AsRef<[u8]>>(entries: impl IntoIterator<Item = (K, V)>) -> Tree<V> {
         let tree = Tree::empty();
         let mut lows: Vec<(Box<[u8]>, u32)> = Vec::new();
-        let mut leaf = Leaf::new(Box::default(), None, None);
+        let (mut low, mut some): (Box<[u8]>, Vec<(K, V)>) = (Box::default(), Vec::with_capacity(LEAF_KEYS));
         for (key, value) in entries {
-            let key = key.as_ref();
-            if leaf.is_full() {
-                let low = leaf.separator(key);
+            if some.len() == LEAF_KEYS {
+                let mut leaf = Leaf::of_ascending(low, &mut some);
+                low = leaf.separator(key.as_ref());
                 let number = lows.len() as u32;
                 (leaf.high, leaf.next) = (Some(low.clone()), Some(number + 1));
-                let full = std::mem::replace(&mut leaf, Leaf::new(low, None, None));
-                lows.push((full.low.clone(), number));
-                tree.leaves.push(RwLock::new(full));
+                lows.push((leaf.low.clone(), number));
+                tree.leaves.push(RwLock::new(leaf));
             }
-            leaf.insert(leaf.len(), key, value);
+            some.push((key, value));
         }
-        lows.push((leaf.low.clone(), lows.len() as u32));
-        tree.leaves.push(RwLock::new(leaf));
+        let last = Leaf::of_ascending(low, &mut some);
+        lows.push((last.low.clone(), lows.len() as u32));
+        tree.leaves.push(RwLock::new(last));
         tree.connect(lows);
         tree
     }

@@ -90,16 +90,15 @@ pub(crate) struct Commit {
 pub(super) struct Committer {
     /// The newest durable manifest.
     pub(super) manifest: Manifest,
-    /// The log file being written.
-    pub(super) log_number: u64,
     /// Whether tables or segments changed since that manifest.
     pub(super) structure_changed: bool,
 }
 
 impl Committer {
+    /// With the newest manifest and the number of the log file being written.
     pub(super) fn new(manifest: Manifest, log_number: u64) -> Self {
         let structure_changed = manifest.log_start != log_number;
-        Committer { manifest, log_number, structure_changed }
+        Committer { manifest, structure_changed }
     }
 }
 
@@ -395,9 +394,9 @@ impl Inner {
             version.memtables().try_for_each(|(memtable, _)| memtable.index_all(table))?;
         }
         let frame = commit.encode()?;
-        let staged = || commit.writes.tables().flat_map(|(_, writes)| &writes.staged);
-        staged().for_each(|segment| segment.keep());
         let ordered = self.order(&mut self.sequencer.lock(), &commit, frame, Durability::Sync)?;
+        // The log may name them from now on, and until now did not: a commit that was refused leaves no files behind.
+        commit.writes.tables().flat_map(|(_, writes)| &writes.staged).for_each(|segment| segment.keep());
         let applying = Applying { store: self, timestamp: ordered.timestamp, done: false };
         self.log.wait_durable(ordered.lsn).await?;
 

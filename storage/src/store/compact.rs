@@ -196,6 +196,9 @@ impl Inner {
             let mut next = self.current.load().successor();
             if next.catalog.table(task.table.id).is_some() {
                 self.install_merged(&mut next, task, outputs, merged);
+            } else {
+                // Dropped meanwhile: the manifest names the outputs, but so does the log name the drop.
+                outputs.iter().for_each(|output| output.mark_obsolete());
             }
             committer.manifest = manifest;
             self.current.store(Arc::new(next));

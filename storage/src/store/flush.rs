@@ -97,20 +97,15 @@ impl Inner {
         if version.active.is_untouched() && !committer.structure_changed {
             return Ok(None);
         }
-        let lsn = self.log.rotate(committer.log_number + 1)?;
-        committer.log_number += 1;
+        let (log_start, lsn) = self.log.rotate()?;
         committer.structure_changed = false;
         let mut next = version.successor();
         next.frozen = Some(std::mem::take(&mut next.active));
         let next = Arc::new(next);
         self.current.store(Arc::clone(&next));
         let timestamp = self.publication.allocated();
-        let manifest = Manifest {
-            number: committer.manifest.number + 1,
-            log_start: committer.log_number,
-            timestamp,
-            ..committer.manifest.clone()
-        };
+        let manifest =
+            Manifest { number: committer.manifest.number + 1, log_start, timestamp, ..committer.manifest.clone() };
         Ok(Some(Frozen { version: next, timestamp, lsn, manifest }))
     }
 
@@ -198,11 +193,12 @@ impl Inner {
             }
         }
         for Flushed { table, segment, .. } in flushed {
-            // The segment of a table dropped meanwhile stays marked as obsolete and goes with this reference; the
-            // manifest names it, but so does the log name the drop.
             if next.catalog.table(table).is_some() {
                 segment.commit(manifest.timestamp);
                 next.add_segments(table, [segment]);
+            } else {
+                // The table was dropped meanwhile. The manifest names the segment, but so does the log name the drop.
+                segment.mark_obsolete();
             }
         }
         next.segments.values().flat_map(|segments| segments.iter()).for_each(|segment| segment.settle(watermark));

@@ -1,14 +1,22 @@
 //! From files to a store.
 //!
 //! The newest manifest gives tables, segments and delete sets as of its timestamp; the log files it does not cover are
-//! replayed on top: the rows by [`replay`](super::replay). What a crash left half-done is not referred to by either and is
-//! removed: temporary files, segments whose commit was never logged, log files and manifests that newer
-//! ones replace, and the torn end of the newest log file.
+//! replayed on top: tables, segments and sequences at once, in the order of the log, the rows at its end by
+//! [`replay`](super::replay), into the tables that there are then. So nothing looks into the segments of a table that a later
+//! record drops; its files may be gone.
+//!
+//! What a crash left half-done is referred to by neither and is removed: temporary files, segments whose commit was never
+//! logged, log files and manifests that newer ones replace, the torn end of the newest log file, or all of it if it was only
+//! just being created. Recovery may itself be cut short anywhere and begins again then.
+//!
+//! What is found may not be durable: if the process before was killed and the machine went on, the end of its log and the
+//! names of its newest files may still be on the way to the disk. They are made durable before anything is built on them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use roaring::RoaringBitmap;
 use rustydb_txn::Timestamp;
 
@@ -19,7 +27,7 @@ use crate::column_cache::ColumnSource;
 use crate::deletes::DeleteSet;
 use crate::error::{Error, Result};
 use crate::files::{DirectoryLock, Files, LOCK_FILE, TEMPORARY_SUFFIX, publish_file};
-use crate::log::{AddedSegment, LOG_DIRECTORY, Operation, Record, log_number, log_path, read_log};
+use crate::log::{AddedSegment, LOG_DIRECTORY, Operation, Operations, log_number, log_path, read_log};
 use crate::manifest::{self, Manifest};
 use crate::objects::ObjectId;
 use crate::options::Location;
@@ -122,7 +130,12 @@ pub(crate) async fn recover(
             Manifest::empty()
         }
     };
-    if !initialised && mode == Mode::Open {
+    if mode == Mode::Open {
+        // Before anything goes that only an older manifest needs, and before FORMAT says that there is one.
+        let synced = [manifest::MANIFEST_DIRECTORY, ""].into_iter().try_for_each(|folder| files.sync_directory(folder));
+        synced.map_err(|error| Error::io("syncing the data directory", error))?;
+    }
+    if mode == Mode::Open && !initialised {
         // Written last: a directory with a FORMAT file has everything a database needs.
         let text = format!("{FORMAT_WORD} {FORMAT_VERSION}\n");
         publish_file(files.as_ref(), FORMAT_FILE, &[text.as_bytes()])
@@ -131,14 +144,22 @@ pub(crate) async fn recover(
     let listing = files.list(SEGMENT_DIRECTORY).map_err(|error| Error::io("listing the segments", error))?;
     let segment_files = listing.into_iter().map(|file| (file.path, file.bytes)).collect();
     let mut replay = Replay::new(columns, &manifest, segment_files)?;
-    let log_files = match mode {
+    let mut log_files = match mode {
         Mode::CheckManifest => Vec::new(),
         Mode::Open | Mode::Check => log_files(files.as_ref(), &manifest, mode)?,
     };
-    for number in &log_files {
-        replay.file(files.as_ref(), *number, log_files.last() == Some(number), mode).await?;
+    let mut changes = RowChanges::default();
+    let newest = log_files.last().copied();
+    for number in log_files.clone() {
+        if !replay.file(files.as_ref(), number, newest == Some(number), mode, &mut changes)? {
+            log_files.pop();
+        }
+    }
+    if log_files.is_empty() && manifest.timestamp > 0 && mode != Mode::CheckManifest {
+        return Err(Error::corruption(log_path(manifest.log_start), "there is nothing in the file"));
     }
     replay.check_files(files.as_ref(), mode)?;
+    replay.put_in_place(changes).await?;
     Ok(Recovered {
         timestamp: replay.timestamp,
         log_records: replay.records,
@@ -216,68 +237,71 @@ impl<'a> Replay<'a> {
         })
     }
 
-    async fn file(&mut self, files: &dyn Files, number: u64, newest: bool, mode: Mode) -> Result<()> {
-        let path = log_path(number);
-        let log = read_log(files, number, newest)?;
-        if log.torn && mode == Mode::Open {
-            tracing::info!(path, bytes = log.valid_bytes, "cutting off an unfinished write");
-            files.truncate(&path, log.valid_bytes).map_err(|error| Error::io(format!("truncating {path}"), error))?;
-        }
-        self.bytes += log.valid_bytes as usize;
-        let mut changes = RowChanges::default();
-        for payload in log.payloads() {
-            let damaged = |detail: String| Error::corruption(&path, format!("record {}: {detail}", self.records));
-            let record = Record::decode(payload).map_err(damaged)?;
-            // A record of a sequence is no commit and may stand anywhere.
-            let timestamp = if record.timestamp == 0 { self.timestamp } else { record.timestamp };
-            if timestamp < self.timestamp {
-                return Err(damaged(format!("timestamp {timestamp} after {}", self.timestamp)));
-            }
-            self.timestamp = timestamp;
-            for operation in record.operations {
-                self.apply(operation, &mut changes, timestamp).await.map_err(|error| match error {
-                    Error::Internal(detail) => Error::corruption(&path, format!("record {}: {detail}", self.records)),
-                    other => other,
-                })?;
-            }
-            if changes.are_many() {
-                self.put_all_in_place(&mut changes).await?;
-            }
-            self.records += 1;
-        }
-        self.put_all_in_place(&mut changes).await
-    }
-
-    async fn put_all_in_place(&mut self, changes: &mut RowChanges<'_>) -> Result<()> {
-        for table in changes.tables() {
-            self.put_in_place(table, changes).await?;
-        }
-        Ok(())
-    }
-
-    /// Puts the row changes of one table in place.
-    async fn put_in_place(&mut self, table: TableId, changes: &mut RowChanges<'_>) -> Result<()> {
-        // A segment without its file belongs to a table that a later record drops; `check_files` sees to it that no
-        // other does.
-        let exists = |segment: &Segment| self.segment_files.contains_key(&segment.meta.path());
-        let last = changes.apply(table, &self.version, self.timestamp, exists).await?;
-        let hidden = self.version.catalog.table(table).is_some_and(|table| table.has_hidden_key());
-        if let Some(last) = last.filter(|_| hidden) {
-            self.note_row_id(&last);
-        }
-        Ok(())
-    }
-
-    async fn apply<'l>(
+    /// Replays a log file. Returns whether there is one: the newest may be unused.
+    fn file(
         &mut self,
-        operation: Operation<'l>,
-        changes: &mut RowChanges<'l>,
-        timestamp: Timestamp,
-    ) -> Result<()> {
-        match operation {
-            Operation::Put { table, row } => {
-                changes.put(table, row, timestamp, || self.table(table).cloned())?;
+        files: &dyn Files,
+        number: u64,
+        newest: bool,
+        mode: Mode,
+        changes: &mut RowChanges,
+    ) -> Result<bool> {
+        let path = log_path(number);
+        let log = read_log(files, number, newest, |window, record| {
+            self.record(&path, window, &window[record], changes)?;
+            self.records += 1;
+            changes.settle_if_many();
+            Ok(())
+        })?;
+        self.bytes += log.valid_bytes as usize;
+        if newest && mode == Mode::Open {
+            if log.torn {
+                tracing::info!(path, bytes = log.valid_bytes, "cutting off an unfinished write");
             }
+            let tidied = match log.is_unused() {
+                true => files.remove(&path),
+                false => files.secure(&path, log.synced_bytes, log.valid_bytes),
+            };
+            tidied.map_err(|error| Error::io(format!("ending {path}"), error))?;
+        }
+        Ok(!log.is_unused())
+    }
+
+    fn record(&mut self, path: &str, window: &Bytes, record: &[u8], changes: &mut RowChanges) -> Result<()> {
+        let number = self.records;
+        let damaged = |detail: String| Error::corruption(path, format!("record {number}: {detail}"));
+        let (timestamp, operations) = Operations::of(record).map_err(damaged)?;
+        // A record of a sequence is no commit and may stand anywhere.
+        let timestamp = if timestamp == 0 { self.timestamp } else { timestamp };
+        if timestamp < self.timestamp {
+            return Err(damaged(format!("timestamp {timestamp} after {}", self.timestamp)));
+        }
+        self.timestamp = timestamp;
+        changes.begin_window(window);
+        for operation in operations {
+            self.apply(operation.map_err(damaged)?, changes, timestamp).map_err(|error| match error {
+                Error::Internal(detail) => damaged(detail),
+                other => other,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Puts the row changes of the whole log in place.
+    async fn put_in_place(&mut self, changes: RowChanges) -> Result<()> {
+        // A missing file is an error where somebody is going to work with it, and for a check one finding among others.
+        let exists = |segment: &Segment| self.segment_files.contains_key(&segment.meta.path());
+        for (table, last) in changes.put_in_place(&self.version, exists).await? {
+            if self.version.catalog.table(table).is_some_and(|table| table.has_hidden_key()) {
+                self.note_row_id(&last);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, operation: Operation<'_>, changes: &mut RowChanges, timestamp: Timestamp) -> Result<()> {
+        match operation {
+            Operation::Put { table, row } => changes.put(table, row, timestamp, || self.table(table).cloned())?,
             Operation::Delete { table, key } => {
                 changes.delete(table, key, timestamp, || self.table(table).cloned())?;
             }
@@ -294,8 +318,6 @@ impl<'a> Replay<'a> {
             }
             Operation::AddSegment(added) => {
                 let table = Arc::clone(self.table(added.meta.table)?);
-                // They were made before: a key may have been deleted first and then loaded.
-                self.put_in_place(table.id, changes).await?;
                 let segment = open_segment(self.columns, &table, *added, timestamp).map_err(Error::Internal)?;
                 self.next_segment = self.next_segment.max(segment.meta.id + 1);
                 if table.has_hidden_key() {
@@ -320,8 +342,6 @@ impl<'a> Replay<'a> {
                 let table = record.restore().map_err(Error::Internal)?;
                 self.table(table.id)?;
                 self.note_ids(&table);
-                self.put_in_place(table.id, changes).await?;
-                self.version.memtables().try_for_each(|(memtable, _)| memtable.index_all(&table))?;
                 Arc::make_mut(&mut self.version.catalog).replace(Arc::new(table));
             }
             Operation::Seal => {}

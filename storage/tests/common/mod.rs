@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use rand::Rng;
+use rand::rngs::StdRng;
 use rustydb_storage::{
     Durability, Error, Filter, Location, MemoryFiles, NewTable, ReadView, ScanRequest, Store, StoreOptions, TableId,
     Transaction,
@@ -120,4 +122,52 @@ pub fn map(rows: &[(i64, &str)]) -> BTreeMap<i64, String> {
 /// A number in an environment variable, by which a failed random test is repeated.
 pub fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// Ends a store in one of the ways in which that can happen, and perhaps one or more starts after it as well. Returns what is
+/// left, to be opened again. Asynchronous commits survive, too.
+pub async fn end(store: &Store, files: &MemoryFiles, random: &mut StdRng) -> MemoryFiles {
+    let mut left = files.clone();
+    if random.random_bool(0.4) {
+        println!("close");
+        store.close().await.unwrap();
+    } else {
+        // A synchronous commit makes every asynchronous one before it durable.
+        let mut transaction = store.begin();
+        let id = transaction.create_table(keyed("marker")).unwrap().id;
+        transaction.commit(Durability::Sync).await.unwrap();
+        let mut transaction = store.begin();
+        transaction.drop_table(id).unwrap();
+        transaction.commit(Durability::Sync).await.unwrap();
+        left = crash(&left, random);
+        let _ = store.close().await;
+    }
+    while random.random_bool(0.3) {
+        let calls = random.random_range(0..25);
+        println!("start that fails after {calls} calls");
+        left.fail_after(Some(calls));
+        if let Ok(store) = Store::open(options(&left)).await {
+            let _ = store.close().await;
+        }
+        left = crash(&left, random);
+    }
+    left
+}
+
+/// What is left of a running store's files after a crash of some kind.
+pub fn crash(files: &MemoryFiles, random: &mut StdRng) -> MemoryFiles {
+    match random.random_range(0..3) {
+        0 => {
+            println!("kill");
+            files.after_kill()
+        }
+        1 => {
+            println!("power cut");
+            files.after_torn_power_cut(random.random_range(0..64))
+        }
+        _ => {
+            println!("scattered power cut");
+            files.after_scattered_power_cut(random.random())
+        }
+    }
 }
