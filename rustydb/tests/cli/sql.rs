@@ -208,7 +208,7 @@ fn a_table_is_described_with_every_kind_of_constraint() {
             "Primary key: (id)",
             "Unique t_name_key: (name)",
             "Foreign key t_p_fkey: (p) references public.parent (id)",
-            "Check t_check: id > 0",
+            "Check t_id_check: id > 0",
         ]
     );
 }
