@@ -1,4 +1,4 @@
-//! Figures of the store by itself on a real disk, for the budgets in `docs/internals/budgets.md`.
+//! Figures of the store by itself on a real disk, to be held against its budgets.
 //!
 //! ```text
 //!   cargo run --release -p rustydb-storage --example figures -- replay|commits|writes|deletes [directory]
