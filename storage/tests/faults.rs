@@ -398,6 +398,7 @@ async fn a_compaction_that_fails_at_any_call_changes_nothing_that_anybody_sees()
     for calls in 0..total {
         for once in [false, true] {
             let (files, store, table, mut state) = store_to_compact().await;
+            let mut uncertain = None;
             if once {
                 files.fail_once_after(calls)
             } else {
@@ -406,10 +407,13 @@ async fn a_compaction_that_fails_at_any_call_changes_nothing_that_anybody_sees()
             let _ = store.compact().await;
             assert_eq!(contents(&store.snapshot(), table).await, state, "call {calls}, once: {once}");
             if once {
-                // A failed compaction is no reason to refuse writes.
-                if delete(&store, table, &[20, 21]).await.is_ok() {
-                    state.remove(&20);
-                    state.remove(&21);
+                // A failed compaction is no reason to refuse writes. If the failure was for this one, nobody knows what
+                // became of it.
+                let mut deleted = state.clone();
+                deleted.retain(|id, _| ![20, 21].contains(id));
+                match delete(&store, table, &[20, 21]).await {
+                    Ok(_) => state = deleted,
+                    Err(_) => uncertain = Some(deleted),
                 }
                 assert_eq!(contents(&store.snapshot(), table).await, state, "call {calls}");
                 let _ = store.close().await;
@@ -417,7 +421,9 @@ async fn a_compaction_that_fails_at_any_call_changes_nothing_that_anybody_sees()
             drop(store);
             for (how, left) in crashes(&files, calls) {
                 let found = recovered(&left).await.unwrap();
-                assert_eq!(found, state, "call {calls}, once: {once}, {how}");
+                if uncertain.as_ref() != Some(&found) {
+                    assert_eq!(found, state, "call {calls}, once: {once}, {how}");
+                }
             }
         }
     }
