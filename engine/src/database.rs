@@ -25,6 +25,8 @@ use crate::sql::arithmetic::SqlArithmetic;
 use crate::sql::checked_sum;
 use crate::sql::interval_math::IntervalPlanner;
 use crate::sql::interval_order::{IntervalOrder, IntervalWindows};
+use crate::sql::membership::Membership;
+use crate::sql::opaque_values::OpaqueValues;
 use crate::sql::plan_cache::PlanCache;
 use crate::sql::single_row::SingleRow;
 use crate::users::{self, Users};
@@ -239,7 +241,9 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
         .with_physical_optimizer_rules(optimizer::physical_rules())
         .with_analyzer_rule(Arc::new(SqlArithmetic))
         .with_analyzer_rule(Arc::new(IntervalOrder))
-        .with_analyzer_rule(Arc::new(SingleRow::default()));
+        .with_analyzer_rule(Arc::new(SingleRow::default()))
+        .with_analyzer_rule(Arc::new(Membership))
+        .with_analyzer_rule(Arc::new(OpaqueValues::default()));
     if let Some(all) = builder.scalar_functions().take() {
         *builder.scalar_functions() = Some(functions::of_sql(all));
     }

@@ -58,6 +58,7 @@ pub(crate) mod sqlstate {
     pub(crate) const AMBIGUOUS_COLUMN: &str = "42702";
     pub(crate) const UNDEFINED_COLUMN: &str = "42703";
     pub(crate) const UNDEFINED_OBJECT: &str = "42704";
+    pub(crate) const WINDOWING: &str = "42P20";
     pub(crate) const DUPLICATE_OBJECT: &str = "42710";
     pub(crate) const DUPLICATE_ALIAS: &str = "42712";
     pub(crate) const WRONG_OBJECT_TYPE: &str = "42809";

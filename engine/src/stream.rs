@@ -36,7 +36,12 @@ pub struct RecordStream {
     planning_time: Duration,
     progress: Progress,
     source: Source,
+    /// What happens beside when the reader meets an error.
+    on_failure: OnFailure,
 }
+
+/// Called once at most.
+type OnFailure = Option<Box<dyn FnOnce() + Send + Sync>>;
 
 /// How far a query is, as far as its operators tell. Cloning is cheap, and it can be asked while the rows are read.
 #[derive(Clone, Debug, Default)]
@@ -97,6 +102,7 @@ impl RecordStream {
             planning_time: Duration::ZERO,
             progress: Progress::default(),
             source: Source::Ready(VecDeque::from([batch])),
+            on_failure: None,
         }
     }
 
@@ -106,6 +112,7 @@ impl RecordStream {
             planning_time: Duration::ZERO,
             progress: Progress::default(),
             source: Source::Data(Some(rows)),
+            on_failure: None,
         }
     }
 
@@ -123,7 +130,8 @@ impl RecordStream {
         let schema = shown(schema);
         let batches = batches.into_iter().map(|batch| renamed(batch, &schema)).collect::<Result<_>>()?;
         let progress = Progress::default();
-        Ok(RecordStream { schema, planning_time: Duration::ZERO, progress, source: Source::Ready(batches) })
+        let source = Source::Ready(batches);
+        Ok(RecordStream { schema, planning_time: Duration::ZERO, progress, source, on_failure: None })
     }
 
     /// Starts a plan. `deadline` is when the statement's time is up.
@@ -139,7 +147,12 @@ impl RecordStream {
             }
         });
         let source = Source::Running { batches, task: Some(task), _runtimes: Arc::clone(runtimes).into() };
-        RecordStream { schema, planning_time: Duration::ZERO, progress, source }
+        RecordStream { schema, planning_time: Duration::ZERO, progress, source, on_failure: None }
+    }
+
+    /// Calls `act` before the reader is given an error.
+    pub(crate) fn on_failure(&mut self, act: impl FnOnce() + Send + Sync + 'static) {
+        self.on_failure = Some(Box::new(act));
     }
 
     pub(crate) fn with_planning_time(mut self, planning_time: Duration) -> Self {
@@ -199,7 +212,19 @@ impl Stream for RecordStream {
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match &mut self.source {
+        let item = self.source.poll_next(context);
+        if matches!(item, Poll::Ready(Some(Err(_))))
+            && let Some(act) = self.on_failure.take()
+        {
+            act();
+        }
+        item
+    }
+}
+
+impl Source {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
+        match self {
             Source::Ready(batches) => Poll::Ready(batches.pop_front().map(Ok)),
             Source::Data(rows) => Poll::Ready(rows.take().map(|rows| rows.to_batch())),
             Source::Running { batches, task, .. } => match batches.poll_recv(context) {

@@ -9,6 +9,7 @@ use datafusion::error::Result;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 
 use super::aggregate_rule::DirectAggregate;
 use super::cooperative_rule::CooperativeJoins;
@@ -35,12 +36,42 @@ struct DynamicFilters(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
 
 impl PhysicalOptimizerRule for DynamicFilters {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, options: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let ambiguous = plan.exists(|operator| {
-            let schema = operator.schema();
-            let mut names = HashSet::new();
-            Ok(!schema.fields().iter().all(|field| names.insert(field.name())))
-        })?;
-        if ambiguous { Ok(plan) } else { self.0.optimize(plan, options) }
+        if is_ambiguous(&plan)? { Ok(plan) } else { self.0.optimize(plan, options) }
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn schema_check(&self) -> bool {
+        self.0.schema_check()
+    }
+}
+
+/// DataFusion's rule that hands filters down through operators, on the parts of a plan in which it is safe. It finds a
+/// filter's columns in an operator's input by name, too: over a join whose sides both have a `v`, `l.v IS DISTINCT FROM
+/// r.v` became `l.v IS DISTINCT FROM l.v`. So it is applied below the operators with a name twice; what lies above them
+/// was handed down before, on the logical plan, where columns have their table's name.
+#[derive(Debug)]
+struct Filters(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
+
+/// Whether an operator of the plan has a name twice.
+fn is_ambiguous(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
+    plan.exists(|operator| {
+        let schema = operator.schema();
+        let mut names = HashSet::new();
+        Ok(!schema.fields().iter().all(|field| names.insert(field.name())))
+    })
+}
+
+impl PhysicalOptimizerRule for Filters {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, options: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        if !is_ambiguous(&plan)? {
+            return self.0.optimize(plan, options);
+        }
+        let inputs: Vec<_> = plan.children().into_iter().cloned().collect();
+        let inputs = inputs.into_iter().map(|input| self.optimize(input, options)).collect::<Result<Vec<_>>>()?;
+        replace_children_if_necessary(plan, inputs)
     }
 
     fn name(&self) -> &str {
@@ -60,6 +91,7 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
             "join_selection" => rules.push(Arc::new(JoinOrder)),
             // Before this rule aggregations still stand as they were planned: two stages, nothing in between.
             "EnsureRequirements" => rules.extend([Arc::new(DirectAggregate) as _, rule]),
+            "FilterPushdown" => rules.push(Arc::new(Filters(rule))),
             // After all rules that compare or move expressions.
             "FilterPushdown(Post)" => {
                 let joins = Arc::new(CooperativeJoins);

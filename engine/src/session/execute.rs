@@ -145,9 +145,9 @@ impl Shared {
         arrived: Instant,
     ) -> Result<StatementResult> {
         self.wake();
-        let mut transaction = self.transaction.lock().await;
+        let mut transaction = self.lock_transaction().await;
         let statement = self.statement(parameters, arrived);
-        let result = async {
+        let mut result = async {
             let asked = match parameters.is_empty() && self.database.plans().contains(text.sql()) {
                 true => Asked::Known(&text),
                 false => {
@@ -176,8 +176,9 @@ impl Shared {
             Ok(StatementResult::Rows(statement.start(ready)))
         }
         .await;
-        if result.is_err() {
-            transaction.fail();
+        match &mut result {
+            Ok(result) => self.fail_with_rows(&transaction, result),
+            Err(_) => transaction.fail(),
         }
         self.publish(&transaction);
         self.watch();
@@ -522,7 +523,7 @@ impl Shared {
     /// Plans a statement. A failure fails the open transaction, as it would if the statement were executed: the client
     /// may not see it before its COMMIT.
     pub(crate) async fn prepare(&self, sql: String) -> Result<Prepared> {
-        let mut transaction = self.transaction.lock().await;
+        let mut transaction = self.lock_transaction().await;
         let statement = self.statement(&[], Instant::now());
         let prepared = async {
             let parsed = parse_statement(&sql)?;
@@ -548,7 +549,7 @@ impl Shared {
     }
 
     pub(super) async fn result_schema_for(&self, prepared: &Prepared, types: &[DataType]) -> Result<Option<SchemaRef>> {
-        let transaction = self.transaction.lock().await;
+        let transaction = self.lock_transaction().await;
         let statement = self.statement(&[], Instant::now());
         prepared.result_schema_for(&statement.context(self.planning_view(&transaction)), types)
     }
@@ -556,7 +557,7 @@ impl Shared {
 
 impl Shared {
     pub(super) async fn compile_expression(&self, text: &str, types: &[DataType]) -> Result<Option<Expression>> {
-        let transaction = self.transaction.lock().await;
+        let transaction = self.lock_transaction().await;
         let statement = self.statement(&[], Instant::now());
         let context = statement.context(self.planning_view(&transaction));
         Expression::compile(&context, parse_expression(text)?, types)

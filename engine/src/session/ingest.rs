@@ -26,7 +26,7 @@ use crate::{Error, Result, Value, dml};
 impl Shared {
     pub(crate) async fn ingest(&self, target: IngestTarget, rows: BatchStream) -> Result<u64> {
         self.wake();
-        let mut state = self.transaction.lock().await;
+        let mut state = self.lock_transaction().await;
         let statement = self.statement(&[], Instant::now());
         let result = async {
             let mut taken = self.take(&mut state, &statement, "ingest").await?;
@@ -48,7 +48,7 @@ impl Shared {
 
     pub(crate) async fn execute_batch(&self, prepared: &Prepared, parameters: RecordBatch) -> Result<u64> {
         self.wake();
-        let mut state = self.transaction.lock().await;
+        let mut state = self.lock_transaction().await;
         let statement = self.statement(&[], Instant::now());
         let result = async {
             let parsed = prepared.parsed();

@@ -12,6 +12,7 @@ mod named;
 mod routine;
 mod row;
 mod settings;
+mod streaming;
 mod transaction;
 
 use std::collections::VecDeque;
@@ -32,6 +33,7 @@ use named::NamedStatements;
 pub(crate) use routine::{Changing, describe_call};
 pub(crate) use row::decided;
 use settings::Settings;
+use streaming::StreamFailures;
 use transaction::TransactionState;
 pub use transaction::TransactionStatus;
 
@@ -75,6 +77,8 @@ pub(crate) struct Shared {
     temporary: Arc<TemporarySchema>,
     /// What PREPARE has made.
     named: Mutex<NamedStatements>,
+    /// Transactions in which a query failed while its rows were read.
+    stream_failures: StreamFailures,
 }
 
 impl Drop for Shared {
@@ -182,6 +186,7 @@ impl Session {
             notices: Mutex::default(),
             temporary: Arc::default(),
             named: Mutex::default(),
+            stream_failures: StreamFailures::default(),
         };
         Session { shared: Opaque::new(shared) }
     }

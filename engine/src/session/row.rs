@@ -63,7 +63,7 @@ impl Shared {
     /// Runs a statement if it is a known program, or begins or ends a transaction.
     pub(super) fn run_known<'a>(&'a self, text: Text<'a>, parameters: &'a [Value], arrived: Instant) -> Inside<'a> {
         let work = Box::pin(async move {
-            let mut transaction = self.transaction.lock().await;
+            let mut transaction = self.lock_transaction().await;
             let before = transaction.status();
             let result = AssertUnwindSafe(self.run_in(&mut transaction, &text, parameters, arrived)).catch_unwind();
             let result = result.await.unwrap_or_else(|panic| {

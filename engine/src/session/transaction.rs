@@ -13,6 +13,7 @@
 //! transaction holds nothing but its savepoints: what came after them was dropped when it failed. Outside a transaction
 //! each statement is one of its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustydb_storage::{Isolation, LockWait, Savepoint, Store, Transaction, TransactionOptions};
@@ -95,6 +96,8 @@ pub(crate) struct Frame {
     savepoints: Vec<NamedSavepoint>,
     /// It failed because its client was silent for too long.
     expired: bool,
+    /// Tells this transaction from others; going back to a savepoint makes it another.
+    identity: Arc<()>,
 }
 
 #[derive(Debug, Clone)]
@@ -126,7 +129,7 @@ impl OpenTransaction {
     /// The store's transaction for the next statement: it begins now if it has not yet, and at READ COMMITTED its
     /// snapshot moves.
     pub(crate) async fn begin(&mut self, store: &Store, lock_timeout: Option<Duration>) -> Result<&mut Transaction> {
-        let Frame { savepoints, modes, expired: _ } = &mut self.frame;
+        let Frame { savepoints, modes, expired: _, identity: _ } = &mut self.frame;
         let transaction = match &mut self.transaction {
             Some(transaction) => {
                 transaction.set_lock_wait(LockWait::Wait(lock_timeout));
@@ -186,7 +189,7 @@ impl OpenTransaction {
 
 impl Frame {
     pub(crate) fn new(modes: Modes) -> Self {
-        Frame { modes, savepoints: Vec::new(), expired: false }
+        Frame { modes, savepoints: Vec::new(), expired: false, identity: Arc::default() }
     }
 
     /// The newest savepoint of this name.
@@ -228,6 +231,14 @@ impl TransactionState {
     pub(crate) fn open(&mut self) -> Option<&mut OpenTransaction> {
         match self {
             TransactionState::Active(open) => Some(open),
+            TransactionState::Idle | TransactionState::Failed(_) => None,
+        }
+    }
+
+    /// What tells the open transaction from others.
+    pub(super) fn identity(&self) -> Option<&Arc<()>> {
+        match self {
+            TransactionState::Active(open) => Some(&open.frame.identity),
             TransactionState::Idle | TransactionState::Failed(_) => None,
         }
     }

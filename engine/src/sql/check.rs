@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Cte, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
-    LimitClause, Query, Select, SelectFlavor, SelectItem, SetExpr, Spanned, Statement, TableAlias, TableAliasColumnDef,
-    TableFactor, TableFunctionArgs, Visit, VisitMut, Visitor, VisitorMut, With,
+    JoinConstraint, JoinOperator, LimitClause, Query, Select, SelectFlavor, SelectItem, SetExpr, Spanned, Statement,
+    TableAlias, TableAliasColumnDef, TableFactor, TableFunctionArgs, Visit, VisitMut, Visitor, VisitorMut, With,
 };
 use datafusion::sql::sqlparser::ast::{LockType, ObjectNamePart, Value, ValueWithSpan};
 use datafusion::sql::sqlparser::tokenizer::Span;
@@ -17,7 +17,9 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 use super::literals::spell_out;
 use super::names::{output_name, unique_name};
 use super::parse::{fold, place};
+use super::set_operations::number_copies;
 use super::size::check_size;
+use super::windows::resolve_windows;
 use crate::dml::syntax::{call, cast};
 use crate::{Error, Result};
 
@@ -47,11 +49,12 @@ impl VisitorMut for QueryCheck {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         name_select_list(select);
         name_function_columns(select);
-        flow(check_select(select))
+        flow(resolve_windows(select).and_then(|()| check_select(select)))
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         call_session_words(expr);
+        list_array(expr);
         spell_out(expr);
         ControlFlow::Continue(())
     }
@@ -110,6 +113,7 @@ fn check_query(query: &mut Query) -> Result<()> {
     if let Some(fetch) = fetch.take() {
         *limit_clause = Some(fetch_as_limit(fetch, limit_clause.take())?);
     }
+    number_copies(body)?;
     match body.as_ref() {
         SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::SetOperation { .. } | SetExpr::Values(_) => Ok(()),
         SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
@@ -117,6 +121,41 @@ fn check_query(query: &mut Query) -> Result<()> {
         }
         SetExpr::Table(_) => Err(Error::unsupported("TABLE as a query here").with_hint("Write SELECT * FROM …")),
     }
+}
+
+/// `x = ANY (ARRAY[a, b])` is `x IN (a, b)`, and `x <> ALL (ARRAY[a, b])` is `x NOT IN (a, b)`. DataFusion asks whether the
+/// array has `x`, and what it answers where a NULL is among its elements is false, not unknown.
+fn list_array(expr: &mut Expr) {
+    let (left, right, negated) = match expr {
+        Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, is_some: _ } => (left, right, false),
+        Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } => (left, right, true),
+        _ => return,
+    };
+    let mut array = right.as_mut();
+    while let Expr::Nested(inner) = array {
+        array = inner.as_mut();
+    }
+    if let Expr::Array(array) = array
+        && !array.elem.is_empty()
+        && !array.elem.iter().any(|element| matches!(element, Expr::Array(_)))
+    {
+        let list = std::mem::take(&mut array.elem);
+        let expr_in = Box::new(Expr::Nested(left.clone()));
+        *expr = Expr::InList { expr: expr_in, list, negated };
+    }
+}
+
+/// The columns that `FULL JOIN … USING` merges have a value on either side; DataFusion takes the left one.
+fn check_joins(select: &Select) -> Result<()> {
+    let merges = |constraint: &JoinConstraint| matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural);
+    let merged = select
+        .from
+        .iter()
+        .flat_map(|from| &from.joins)
+        .any(|join| matches!(&join.join_operator, JoinOperator::FullOuter(constraint) if merges(constraint)));
+    refuse(merged, "FULL JOIN … USING and NATURAL FULL JOIN").map_err(|error| {
+        error.with_hint("Write FULL JOIN … ON a.x = b.x, and coalesce(a.x, b.x) for the merged column.")
+    })
 }
 
 /// A function in FROM that gives one column names it like its alias: `FROM generate_series(1, 3) AS n`. DataFusion calls
@@ -310,6 +349,7 @@ fn check_select(select: &Select) -> Result<()> {
         Some(_) => Err(Error::unsupported("SELECT INTO").with_hint("Use CREATE TABLE … AS SELECT.")),
         None => Ok(()),
     })?;
+    at(check_joins(select))?;
     at(refuse(!lateral_views.is_empty(), "LATERAL VIEW"))?;
     at(refuse(prewhere.is_some(), "PREWHERE"))?;
     at(refuse(!connect_by.is_empty(), "CONNECT BY"))?;

@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart, Statement};
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use super::balance::balance;
 use super::copy_syntax::{CopySource, CopyStatement, parse_copy};
@@ -66,7 +66,7 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     let mut tokens = tokenize(sql)?;
     let mut parameters = number_parameters(&mut tokens)?;
     let tokens = tables_as_queries(rewrite_inserts(ordered_identity_options(rewrite_locks(merge_nothing(
-        doubles_from_exponents(tokens),
+        doubles_from_exponents(joined_strings(tokens)),
     )))));
     check_depth(&tokens)?;
     let first = tokens.iter().find(|token| !matches!(token.token, Token::Whitespace(_) | Token::SemiColon));
@@ -141,6 +141,34 @@ pub(crate) fn relation_name(text: &str) -> Result<(Option<String>, String)> {
 
 pub(crate) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
     Ok(Tokenizer::new(&RustyDialect, sql).tokenize_with_location()?)
+}
+
+/// Makes one constant of string constants that only white space with a line break stands between.
+fn joined_strings(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let is_string = |token: &TokenWithSpan| matches!(token.token, Token::SingleQuotedString(_));
+    if tokens.iter().filter(|token| is_string(token)).count() < 2 {
+        return tokens;
+    }
+    let mut joined: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        if let Token::SingleQuotedString(text) = &token.token {
+            let blank = |token: &&TokenWithSpan| matches!(token.token, Token::Whitespace(_));
+            let end = joined.len() - joined.iter().rev().take_while(blank).count();
+            let (before, between) = joined.split_at_mut(end);
+            let breaks = between.iter().any(|token| match &token.token {
+                Token::Whitespace(Whitespace::Newline) => true,
+                Token::Whitespace(Whitespace::SingleLineComment { comment, .. }) => comment.ends_with('\n'),
+                _ => false,
+            });
+            if breaks && let Some(TokenWithSpan { token: Token::SingleQuotedString(first), .. }) = before.last_mut() {
+                first.push_str(text);
+                joined.truncate(end);
+                continue;
+            }
+        }
+        joined.push(token);
+    }
+    joined
 }
 
 /// Rewrites `1.5e300` to `CAST('1.5e300' AS DOUBLE PRECISION)`. Literals are exact decimals, and those with an exponent

@@ -236,3 +236,30 @@ async fn a_statement_that_cannot_be_planned_fails_the_transaction() {
         assert_eq!(query(&session, "SELECT count(*) FROM t").await, ["0"]);
     }
 }
+
+#[tokio::test]
+async fn an_error_among_the_rows_fails_the_transaction_they_are_read_in() {
+    let session = with_table().await;
+    run(&session, "BEGIN").await;
+    run(&session, "INSERT INTO t VALUES (2, 2)").await;
+    assert_eq!(error(&session, "SELECT 1 / (v - 1) FROM t").await.sqlstate(), "22012");
+    assert_eq!(session.transaction_status(), TransactionStatus::Failed);
+    assert_eq!(error(&session, "INSERT INTO t VALUES (3, 3)").await.sqlstate(), "25P02");
+    assert_eq!(run(&session, "COMMIT").await.tag, "ROLLBACK");
+    assert_eq!(query(&session, "SELECT count(*) FROM t").await, ["1"]);
+}
+
+#[tokio::test]
+async fn rows_that_are_not_read_fail_only_their_own_transaction() {
+    let session = with_table().await;
+    run(&session, "BEGIN").await;
+    let failing = "SELECT 1 / (v - 1) FROM t";
+    let StatementResult::Rows(dropped) = session.execute(failing, &[]).await.unwrap() else { panic!("rows") };
+    drop(dropped);
+    let StatementResult::Rows(late) = session.execute(failing, &[]).await.unwrap() else { panic!("rows") };
+    run(&session, "ROLLBACK").await;
+    run(&session, "BEGIN").await;
+    late.collect().await.unwrap_err();
+    assert_eq!(session.transaction_status(), TransactionStatus::Active);
+    run(&session, "COMMIT").await;
+}

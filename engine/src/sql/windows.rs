@@ -1,0 +1,93 @@
+//! The WINDOW clause: windows that build on others.
+//!
+//! `WINDOW w AS (PARTITION BY g), v AS (w ORDER BY id)`: `v` has the partitions of `w`. DataFusion takes a window's own
+//! clauses and forgets those of the window it names, so they are filled in here, as PostgreSQL does: a window may add an
+//! order and a frame to one that has none.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, NamedWindowExpr, Query, Select, VisitMut, VisitorMut, WindowSpec, WindowType,
+};
+
+use super::parse::{fold, place};
+use crate::{Error, Result, error::sqlstate};
+
+/// Fills in what the windows of a select inherit.
+pub(crate) fn resolve_windows(select: &mut Select) -> Result<()> {
+    let mut known = Vec::with_capacity(select.named_window.len());
+    for definition in &mut select.named_window {
+        if let NamedWindowExpr::WindowSpec(spec) = &mut definition.1 {
+            inherit(spec, &known)?;
+            known.push((fold(&definition.0), spec.clone()));
+        }
+    }
+    if known.is_empty() {
+        return Ok(());
+    }
+    let mut resolver = Resolver { known: &known, depth: 0 };
+    for item in &mut select.projection {
+        if let ControlFlow::Break(error) = item.visit(&mut resolver) {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+struct Resolver<'a> {
+    known: &'a [(String, WindowSpec)],
+    /// How many queries deep: those inside have windows of their own.
+    depth: usize,
+}
+
+impl VisitorMut for Resolver<'_> {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        if self.depth == 0
+            && let Expr::Function(function) = expr
+            && let Some(WindowType::WindowSpec(spec)) = &mut function.over
+            && let Err(error) = inherit(spec, self.known)
+        {
+            return ControlFlow::Break(error);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn inherit(spec: &mut WindowSpec, known: &[(String, WindowSpec)]) -> Result<()> {
+    let Some(name) = spec.window_name.take() else { return Ok(()) };
+    let found = known.iter().rfind(|(known, _)| *known == fold(&name));
+    let Some((_, base)) = found else {
+        let message = format!("window \"{}\" does not exist", fold(&name));
+        return Err(Error::new(sqlstate::UNDEFINED_OBJECT, message).at(place(name.span)));
+    };
+    let refused = |what: &str, name: &Ident| {
+        let message = format!("cannot {what} of window \"{}\"", fold(name));
+        Err(Error::new(sqlstate::WINDOWING, message).at(place(name.span)))
+    };
+    if !spec.partition_by.is_empty() {
+        return refused("override PARTITION BY clause", &name);
+    }
+    if !spec.order_by.is_empty() && !base.order_by.is_empty() {
+        return refused("override ORDER BY clause", &name);
+    }
+    if base.window_frame.is_some() {
+        return refused("copy the frame clause", &name);
+    }
+    spec.partition_by.clone_from(&base.partition_by);
+    if spec.order_by.is_empty() {
+        spec.order_by.clone_from(&base.order_by);
+    }
+    Ok(())
+}
