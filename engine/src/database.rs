@@ -26,6 +26,7 @@ use crate::sql::checked_sum;
 use crate::sql::interval_math::IntervalPlanner;
 use crate::sql::interval_order::{IntervalOrder, IntervalWindows};
 use crate::sql::membership::Membership;
+use crate::sql::mixed_types::MixedTypes;
 use crate::sql::opaque_values::OpaqueValues;
 use crate::sql::plan_cache::PlanCache;
 use crate::sql::single_row::SingleRow;
@@ -247,12 +248,17 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
     if let Some(all) = builder.scalar_functions().take() {
         *builder.scalar_functions() = Some(functions::of_sql(all));
     }
-    builder.analyzer().get_or_insert_with(Analyzer::new).rules.insert(0, Arc::new(IntervalWindows));
+    let rules = &mut builder.analyzer().get_or_insert_with(Analyzer::new).rules;
+    rules.insert(0, Arc::new(IntervalWindows));
+    rules.insert(0, Arc::new(MixedTypes));
     if let Some(planners) = builder.expr_planners() {
         planners.insert(0, Arc::new(IntervalPlanner));
     }
     if let Some(all) = builder.aggregate_functions().take() {
         *builder.aggregate_functions() = Some(checked_sum::checked(all));
+    }
+    if let Some(all) = builder.window_functions().take() {
+        *builder.window_functions() = Some(functions::ranks::signed(all));
     }
     builder.build()
 }

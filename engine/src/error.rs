@@ -30,6 +30,10 @@ pub(crate) mod sqlstate {
     pub(crate) const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
     pub(crate) const DIVISION_BY_ZERO: &str = "22012";
     pub(crate) const DATETIME_OVERFLOW: &str = "22008";
+    pub(crate) const INVALID_ESCAPE_SEQUENCE: &str = "22025";
+    pub(crate) const INVALID_LOGARITHM: &str = "2201E";
+    pub(crate) const INVALID_POWER: &str = "2201F";
+    pub(crate) const INVALID_REGULAR_EXPRESSION: &str = "2201B";
     pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
     pub(crate) const SEQUENCE_LIMIT: &str = "2200H";
     pub(crate) const INVALID_TEXT: &str = "22P02";

@@ -3,9 +3,14 @@
 //! `SELECT range(10, 5000000011)` asks the allocator for 40 GB in one call, past every memory pool; the process would not
 //! survive it. A [`Bounded`] function works out the size of its result first and fails with 54000 beyond the limit.
 
+pub(crate) mod floats;
+pub(crate) mod input;
 mod postgres;
+pub(crate) mod ranks;
 pub(crate) mod session;
+pub(crate) mod text;
 mod to_char;
+pub(crate) mod zones;
 
 use std::sync::Arc;
 
@@ -29,6 +34,8 @@ const MAX_RESULT_BYTES: u64 = 256 * 1024 * 1024;
 pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
     let functions: Vec<_> = functions.into_iter().collect();
     let mut own = postgres::functions();
+    own.extend(text::functions());
+    own.extend(zones::functions());
     if let Some(chrono) = functions.iter().find(|function| function.name() == "to_char") {
         own.push(Arc::new(to_char::ToChar::new(Arc::clone(chrono)).into()));
     }
@@ -40,6 +47,10 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>) -> Vec
         .map(also_known_as)
         .map(|function| match Growth::of(function.name()) {
             Some(growth) => Arc::new(ScalarUDF::from(Bounded { inner: function, growth })),
+            None => function,
+        })
+        .map(|function| match floats::Domain::of(function.name()) {
+            Some(domain) => Arc::new(ScalarUDF::from(floats::Guarded { inner: function, domain })),
             None => function,
         })
         .collect()

@@ -47,7 +47,7 @@ pub use database::Database;
 pub use datafusion::scalar::ScalarValue as Value;
 pub use error::{Error, Position, Result};
 pub use options::{DatabaseLocation, DatabaseOptions};
-pub use prepared::Prepared;
+pub use prepared::{Prepared, parameter_at};
 pub use row_path::{DataRows, Datum, Expression, ProgramCacheUsage, Type, Undecided};
 pub use rustydb_storage::{
     Catalog, CheckReport, Durability, Finding, ForeignKey, MemoryUsage, ObjectDef, ObjectKind, ReferenceAction,

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::Placeholder;
@@ -28,6 +29,19 @@ use crate::sql::route::{InsertStatement, Routed, route};
 use crate::sql::user_syntax::UserStatement;
 use crate::users::SHOW_USERS_COLUMNS;
 use crate::{Error, Result, Value};
+
+/// A parameter's value in one row of a batch of them.
+///
+/// # Errors
+///
+/// For values of a type that is not supported.
+pub fn parameter_at(column: &ArrayRef, row: usize) -> datafusion::error::Result<Value> {
+    Ok(match Value::try_from_array(column, row)? {
+        // A NULL among a dictionary's values, which casts of dictionaries do not see.
+        Value::Dictionary(_, value) if value.is_null() => *value,
+        value => value,
+    })
+}
 
 /// A statement ready to be executed many times. Cloning is cheap.
 #[derive(Debug, Clone)]

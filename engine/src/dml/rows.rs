@@ -17,7 +17,9 @@ use rustydb_storage::TableDef;
 use super::defaults::compile_over;
 use crate::constraints::{checks_of, generated_of, shown_columns};
 use crate::error::sqlstate;
+use crate::functions::input::{read_texts, reads};
 use crate::sql::context::StatementContext;
+use crate::sql::interval::check_durations;
 use crate::sql::types::{LENGTH_KEY, name_of};
 use crate::{Error, Result};
 
@@ -144,8 +146,10 @@ fn failing_row(columns: &[ArrayRef], row: usize) -> Result<String> {
 /// Casts a column to its field's type; a value that does not fit is an error that names the column.
 pub(crate) fn convert(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     if column.data_type() == field.data_type() {
+        check_durations(column)?;
         return Ok(Arc::clone(column));
     }
+    let column = &unpacked(column)?;
     if *column.data_type() == DataType::Null {
         return Ok(new_null_array(field.data_type(), column.len()));
     }
@@ -160,10 +164,24 @@ pub(crate) fn convert(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
             ),
         ));
     }
+    if column.data_type().is_string() && reads(field.data_type()) {
+        return read_texts(column, field.data_type())
+            .map_err(|error| error.map_message(|text| format!("column \"{}\": {text}", field.name())));
+    }
     let exact = CastOptions { safe: false, ..CastOptions::default() };
     rounded_for(column, field.data_type())
         .and_then(|column| cast_with_options(&column, field.data_type(), &exact))
         .map_err(|error| Error::from(error).map_message(|text| format!("column \"{}\": {text}", field.name())))
+}
+
+/// A dictionary's values, if one of them is NULL: Arrow's cast to a view takes only the NULLs among the keys for NULL.
+fn unpacked(column: &ArrayRef) -> Result<ArrayRef> {
+    match column.data_type() {
+        DataType::Dictionary(_, values) if column.logical_null_count() > column.null_count() => {
+            Ok(cast_with_options(column, values, &CastOptions::default())?)
+        }
+        _ => Ok(Arc::clone(column)),
+    }
 }
 
 /// Fractions become whole numbers by rounding, as in a cast; arrow's cast would cut them off.
@@ -172,8 +190,12 @@ fn rounded_for(column: &ArrayRef, target: &DataType) -> Result<ArrayRef, ArrowEr
         return Ok(Arc::clone(column));
     }
     match column.data_type() {
-        DataType::Float32 => Ok(Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round))),
-        DataType::Float64 => Ok(Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::round))),
+        DataType::Float32 => {
+            Ok(Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even)))
+        }
+        DataType::Float64 => {
+            Ok(Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::round_ties_even)))
+        }
         DataType::Decimal128(_, 1..) => {
             cast_with_options(column, &DataType::Decimal128(38, 0), &CastOptions::default())
         }

@@ -107,6 +107,11 @@ fn from_datafusion(error: &DataFusionError) -> Error {
 }
 
 fn from_any(error: &(dyn StdError + Send + Sync + 'static)) -> Error {
+    let text = error.to_string();
+    if text.contains("regex parse error") {
+        return Error::new(sqlstate::INVALID_REGULAR_EXPRESSION, "invalid regular expression")
+            .with_detail(clean(&text));
+    }
     if let Some(own) = error.downcast_ref::<Error>() {
         own.clone()
     } else if let Some(inner) = error.downcast_ref::<DataFusionError>() {
@@ -164,6 +169,14 @@ fn from_arrow(error: &ArrowError) -> Error {
         ArrowError::CastError(message)
         | ArrowError::ParseError(message)
         | ArrowError::InvalidArgumentError(message)
+        | ArrowError::ComputeError(message)
+            if names_regular_expression(message) =>
+        {
+            Error::new(sqlstate::INVALID_REGULAR_EXPRESSION, "invalid regular expression").with_detail(clean(message))
+        }
+        ArrowError::CastError(message)
+        | ArrowError::ParseError(message)
+        | ArrowError::InvalidArgumentError(message)
         | ArrowError::ComputeError(message) => wording::of_value(clean(message), sqlstate::DATA_EXCEPTION),
         ArrowError::CsvError(message) | ArrowError::JsonError(message) | ArrowError::ParquetError(message) => {
             Error::new(sqlstate::BAD_COPY_FILE, clean(message))
@@ -173,6 +186,11 @@ fn from_arrow(error: &ArrowError) -> Error {
         ArrowError::MemoryError(message) => Error::new(sqlstate::OUT_OF_MEMORY, clean(message)),
         other => Error::internal(strip_prefixes(clean(&other.to_string()))),
     }
+}
+
+/// Whether a message is about a regular expression that could not be read.
+fn names_regular_expression(message: &str) -> bool {
+    ["regex parse error", "did not compile", "egular expression"].iter().any(|part| message.contains(part))
 }
 
 /// What a unique index is about: of a hidden column, the expression it holds.

@@ -16,7 +16,7 @@ use crate::dml::defaults::{not_default, source_of, sources_by_name, takes_only_d
 use crate::dml::insert::{load, target_columns};
 use crate::dml::rows::{Arrangement, ColumnSource, RowCheck};
 use crate::error::sqlstate;
-use crate::prepared::{Prepared, plain_parameters};
+use crate::prepared::{Prepared, parameter_at, plain_parameters};
 use crate::row_path::{Call, Known, Origin, Program, Ready, compile};
 use crate::sql::parse::table_name;
 use crate::sql::plan::check_parameter_count;
@@ -178,7 +178,7 @@ async fn change_for_each(
     let mut program = None;
     for row in 0..parameters.num_rows() {
         let values: Vec<Value> =
-            parameters.columns().iter().map(|column| Value::try_from_array(column, row)).collect::<Result<_, _>>()?;
+            parameters.columns().iter().map(|column| parameter_at(column, row)).collect::<Result<_, _>>()?;
         if row == 0 {
             program = program_for(statement, transaction, text, &write, &values);
         }

@@ -10,8 +10,10 @@
 //! | `a + b - c + d` on integers | one call, `checked[+ - +](a, b, c, d)`, computed from left to right |
 //! | `-a` on integers | `checked_subtract(0, a)` |
 //! | `CAST(numeric AS int)` | `CAST(CAST(numeric AS numeric(38,0)) AS int)` |
-//! | `CAST(float AS int)` | `CAST(round(float) AS int)` |
+//! | `CAST(float AS int)` | `CAST(round_half_even(float) AS int)` |
+//! | `a + b` … and `/` on floats | `checked_add(a, b)` …, which fails instead of an infinity |
 //! | `CAST(x AS varchar(n))` | `left(CAST(x AS varchar), n)` |
+//! | `CAST(text AS interval)`, of bytea, of arrays | [`read_text`](crate::functions::input) |
 //! | `CAST('2024-01-01 10:00' AS timestamp)` | `CAST('2024-01-01 10:00:00' AS timestamp)` |
 //!
 //! A chain is one call because the planner asks for the type and the name of each node again and again: the type of a
@@ -20,15 +22,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Datum};
+use arrow::array::{ArrayRef, AsArray, Datum};
+use arrow::compute::cast;
 use arrow::compute::kernels::numeric;
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type};
 use arrow::error::ArrowError;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, ScalarValue, exec_err, internal_datafusion_err};
+use datafusion::common::{DFSchema, DataFusionError, ScalarValue, exec_err, internal_datafusion_err};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::functions::math::round;
 use datafusion::functions::unicode::left;
 use datafusion::logical_expr::binary::BinaryTypeCoercer;
 use datafusion::logical_expr::expr::{BinaryExpr, Cast, TryCast};
@@ -43,6 +45,10 @@ use datafusion::physical_expr_common::datum::apply;
 
 use super::literals::with_seconds;
 use super::types::LENGTH_KEY;
+use crate::Error;
+use crate::error::sqlstate;
+use crate::functions::floats::{ROUND_HALF_EVEN, round_half_even};
+use crate::functions::input::{cast_of_text, reads};
 
 /// The rule.
 #[derive(Debug)]
@@ -94,6 +100,9 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
             let cast = Expr::TryCast(TryCast::new(expr, field.data_type().clone()));
             Ok(Transformed::yes(left().call(vec![cast, lit(length)])))
         }
+        Expr::Cast(Cast { expr, field }) if reads(field.data_type()) && expr.get_type(schema)?.is_string() => {
+            Ok(Transformed::yes(cast_of_text(*expr, field.data_type())?))
+        }
         Expr::Cast(Cast { expr, field }) if matches!(field.data_type(), DataType::Timestamp(..)) => {
             let text = match expr.as_ref() {
                 Expr::Literal(value, _) => value.try_as_str().flatten().and_then(with_seconds),
@@ -107,7 +116,7 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
         Expr::Cast(Cast { expr, field }) if field.data_type().is_integer() => {
             let rounded = match expr.get_type(schema)? {
                 DataType::Decimal128(_, 1..) => Expr::Cast(Cast::new(expr, DataType::Decimal128(38, 0))),
-                DataType::Float32 | DataType::Float64 if !is_rounded(&expr) => round().call(vec![*expr]),
+                DataType::Float32 | DataType::Float64 if !is_rounded(&expr) => round_half_even(*expr),
                 _ => return Ok(Transformed::no(Expr::Cast(Cast { expr, field }))),
             };
             Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(rounded), field })))
@@ -144,30 +153,36 @@ fn rewrite_chain(mut expr: Expr, schema: &DFSchema) -> DataFusionResult<Transfor
     // What has been put together so far, as the call's arguments and operations if it is one of integers.
     let mut done = vec![first.data];
     let mut operations: Vec<Operation> = Vec::new();
+    let mut checked = false;
     for (op, operand) in steps.into_iter().rev() {
         let operand_type = operand.get_type(schema)?;
         let operand = rewrite_all(operand, schema)?;
         changed |= operand.transformed;
         match Operation::of(op) {
+            Some(operation) if done_type == operand_type && is_checked(&done_type, operation) => {
+                changed = true;
+                operations.push(operation);
+                checked = true;
+                done.push(operand.data);
+            }
             Some(operation) if done_type == operand_type && done_type.is_integer() => {
-                changed |= operation.is_checked();
                 operations.push(operation);
                 done.push(operand.data);
             }
             _ => {
                 done_type = BinaryTypeCoercer::new(&done_type, &op, &operand_type).get_result_type()?;
-                let left = put_together(done, std::mem::take(&mut operations));
+                let left = put_together(done, std::mem::take(&mut operations), std::mem::take(&mut checked));
                 done = vec![binary(left, op, operand.data)];
             }
         }
     }
     // The operands are done: the walk must not enter them once more.
-    Ok(Transformed::new(put_together(done, operations), changed, TreeNodeRecursion::Jump))
+    Ok(Transformed::new(put_together(done, operations, checked), changed, TreeNodeRecursion::Jump))
 }
 
 /// The call of `operations` on one more operands, or the planner's own operators if none of them can overflow.
-fn put_together(operands: Vec<Expr>, operations: Vec<Operation>) -> Expr {
-    if operations.iter().any(|operation| operation.is_checked()) {
+fn put_together(operands: Vec<Expr>, operations: Vec<Operation>, checked: bool) -> Expr {
+    if checked {
         return ScalarUDF::from(Checked::new(operations)).call(operands);
     }
     let mut operands = operands.into_iter();
@@ -187,7 +202,7 @@ pub(crate) fn checked_operators(function: &ScalarUDF) -> Option<Vec<Operator>> {
 
 /// Whether the rule has been here: a plan may be analysed again, as part of a larger one.
 fn is_rounded(expr: &Expr) -> bool {
-    matches!(expr, Expr::ScalarFunction(function) if function.func.name() == "round" && function.args.len() == 1)
+    matches!(expr, Expr::ScalarFunction(function) if function.func.name() == ROUND_HALF_EVEN)
 }
 
 /// Operators of one precedence.
@@ -204,6 +219,15 @@ impl Family {
             Operator::Multiply | Operator::Divide | Operator::Modulo => Family::Multiplicative,
             _ => return None,
         })
+    }
+}
+
+/// Whether DataFusion's own operator would wrap around, or make an infinity of finite numbers.
+fn is_checked(data_type: &DataType, operation: Operation) -> bool {
+    match operation {
+        Operation::Add | Operation::Subtract | Operation::Multiply => data_type.is_integer() || data_type.is_floating(),
+        Operation::Divide => data_type.is_floating(),
+        Operation::Modulo => false,
     }
 }
 
@@ -238,11 +262,6 @@ impl Operation {
         }
     }
 
-    /// Whether DataFusion's own operator would wrap around.
-    fn is_checked(self) -> bool {
-        matches!(self, Operation::Add | Operation::Subtract | Operation::Multiply)
-    }
-
     fn kernel(self) -> fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError> {
         match self {
             Operation::Add => numeric::add,
@@ -254,8 +273,8 @@ impl Operation {
     }
 }
 
-/// Integer operations one after the other, from left to right, that fail with an overflow error instead of wrapping
-/// around. Takes one more argument than there are operations, all of one type, which is also the result's.
+/// Operations on integers or floats one after the other, from left to right, that fail with an overflow error instead of
+/// wrapping around. Takes one more argument than there are operations, all of one type, which is also the result's.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Checked {
     /// Tells the operations: the planner takes two expressions of the same name for the same.
@@ -305,9 +324,55 @@ impl ScalarUDFImpl for Checked {
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let mut values = arguments.args.into_iter();
         let Some(first) = values.next() else { return exec_err!("{} takes arguments", self.name) };
-        self.operations
-            .iter()
-            .zip(values)
-            .try_fold(first, |left, (operation, right)| apply(&left, &right, operation.kernel()))
+        self.operations.iter().zip(values).try_fold(first, |left, (operation, right)| {
+            let result = apply(&left, &right, operation.kernel())?;
+            if left.data_type().is_floating() {
+                let rows = arguments.number_rows;
+                check_floats(*operation, &left, &right, &result, rows)?;
+            }
+            Ok(result)
+        })
     }
+}
+
+/// Fails where finite numbers gave an infinity, or 0 was divided by.
+fn check_floats(
+    operation: Operation,
+    left: &ColumnarValue,
+    right: &ColumnarValue,
+    result: &ColumnarValue,
+    rows: usize,
+) -> DataFusionResult<()> {
+    let finite = |value: &ColumnarValue| -> DataFusionResult<bool> {
+        Ok(match value {
+            ColumnarValue::Scalar(ScalarValue::Float64(value)) => value.is_none_or(f64::is_finite),
+            ColumnarValue::Scalar(ScalarValue::Float32(value)) => value.is_none_or(f32::is_finite),
+            ColumnarValue::Scalar(_) => true,
+            ColumnarValue::Array(array) => match array.data_type() {
+                DataType::Float64 => array.as_primitive::<Float64Type>().values().iter().all(|value| value.is_finite()),
+                _ => array.as_primitive::<Float32Type>().values().iter().all(|value| value.is_finite()),
+            },
+        })
+    };
+    // Nearly always: nothing to look at one by one.
+    if finite(result)? {
+        return Ok(());
+    }
+    let doubles =
+        |value: &ColumnarValue| cast(&value.to_array(rows)?, &DataType::Float64).map_err(DataFusionError::from);
+    let (left, right, result) = (doubles(left)?, doubles(right)?, doubles(result)?);
+    let (left, right) = (left.as_primitive::<Float64Type>(), right.as_primitive::<Float64Type>());
+    for (row, value) in result.as_primitive::<Float64Type>().iter().enumerate() {
+        let (Some(value), left, right) = (value, left.value(row), right.value(row)) else { continue };
+        if value.is_finite() {
+            continue;
+        }
+        if operation == Operation::Divide && right == 0.0 && !left.is_nan() {
+            return Err(ArrowError::DivideByZero.into());
+        }
+        if value.is_infinite() && left.is_finite() && right.is_finite() {
+            return Err(Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, "value out of range: overflow").into());
+        }
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::ast::{LockType, ObjectNamePart, Value, ValueWithSpan};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use super::literals::spell_out;
+use super::literals::{at_time_zone, negate_as_a_whole, negate_before_powers, similar_to, spell_out};
 use super::names::{output_name, unique_name};
 use super::parse::{fold, place};
 use super::set_operations::number_copies;
@@ -56,6 +56,10 @@ impl VisitorMut for QueryCheck {
         call_session_words(expr);
         list_array(expr);
         spell_out(expr);
+        negate_as_a_whole(expr);
+        negate_before_powers(expr);
+        similar_to(expr);
+        at_time_zone(expr);
         ControlFlow::Continue(())
     }
 

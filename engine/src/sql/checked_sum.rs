@@ -23,6 +23,7 @@ use datafusion::logical_expr::{
     SetMonotonicity, Signature,
 };
 
+use super::sliding_floats::SlidingFloats;
 use crate::Error;
 use crate::error::sqlstate;
 
@@ -34,7 +35,8 @@ pub(crate) fn checked(functions: impl IntoIterator<Item = Arc<AggregateUDF>>) ->
     functions
         .into_iter()
         .map(|function| match function.name() {
-            "sum" => Arc::new(AggregateUDF::from(CheckedSum { inner: function })),
+            // Averages for what sums of floats are over frames that slide.
+            "sum" | "avg" => Arc::new(AggregateUDF::from(CheckedSum { inner: function })),
             // PostgreSQL's other names of them.
             "bool_and" => Arc::new(function.as_ref().clone().with_aliases(["every"])),
             "var" => Arc::new(function.as_ref().clone().with_aliases(["variance"])),
@@ -78,7 +80,11 @@ fn is_ours(data_type: &DataType) -> bool {
 
 impl AggregateUDFImpl for CheckedSum {
     fn name(&self) -> &str {
-        "sum"
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
     }
 
     fn signature(&self) -> &Signature {
@@ -110,6 +116,7 @@ impl AggregateUDFImpl for CheckedSum {
         match (arguments.return_field.data_type(), arguments.is_distinct) {
             (DataType::Int64, false) => Ok(Box::new(Total::<Int64Type>::default())),
             (DataType::UInt64, false) => Ok(Box::new(Total::<UInt64Type>::default())),
+            (DataType::Float64, false) => Ok(Box::new(SlidingFloats::new(self.name() == "avg"))),
             (DataType::Int64 | DataType::UInt64, true) => {
                 Err(Error::unsupported("sum(DISTINCT …) over a window that slides").into())
             }

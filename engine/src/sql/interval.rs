@@ -8,14 +8,19 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, AsArray, IntervalMonthDayNanoArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, DurationNanosecondType, IntervalMonthDayNano, IntervalUnit, TimeUnit};
-use datafusion::common::{Column, utils::take_function_args};
+use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNano, IntervalUnit, TimeUnit};
+use arrow::error::ArrowError;
+use datafusion::common::{Column, exec_err, utils::take_function_args};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
 
+use crate::error::sqlstate;
+use crate::{Error, Result};
+
+const SECONDS_PER_DAY: i64 = 86_400;
 const NANOSECONDS_PER_DAY: i64 = 86_400_000_000_000;
 
 static AS_INTERVAL: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::from(AsInterval::new())));
@@ -41,6 +46,30 @@ pub(crate) fn durations_as_intervals(plan: LogicalPlan) -> DataFusionResult<Logi
 
 fn is_duration(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Duration(_))
+}
+
+fn per_second(unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
+    }
+}
+
+/// The interval of a duration. Its nanoseconds may not fit 64 bits (from 292 years on), those of a day do.
+fn days_and_time(ticks: i64, per_day: i64) -> Result<IntervalMonthDayNano> {
+    let days =
+        i32::try_from(ticks / per_day).map_err(|_| Error::new(sqlstate::DATETIME_OVERFLOW, "interval out of range"))?;
+    Ok(IntervalMonthDayNano::new(0, days, ticks % per_day * (NANOSECONDS_PER_DAY / per_day)))
+}
+
+/// Fails with 22008 if a column of durations has one that is no interval.
+pub(crate) fn check_durations(durations: &ArrayRef) -> Result<()> {
+    let DataType::Duration(unit) = durations.data_type() else { return Ok(()) };
+    let ticks = cast(durations, &DataType::Int64)?;
+    let per_day = SECONDS_PER_DAY * per_second(*unit);
+    ticks.as_primitive::<Int64Type>().iter().flatten().try_for_each(|ticks| days_and_time(ticks, per_day).map(|_| ()))
 }
 
 /// A duration as days and the rest, both with its sign.
@@ -71,13 +100,15 @@ impl ScalarUDFImpl for AsInterval {
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let rows = arguments.number_rows;
         let [duration] = take_function_args(self.name(), arguments.args)?;
-        let nanoseconds = cast(&duration.to_array(rows)?, &DataType::Duration(TimeUnit::Nanosecond))?;
-        let intervals: IntervalMonthDayNanoArray =
-            nanoseconds.as_primitive::<DurationNanosecondType>().unary(|nanoseconds| {
-                // 2^63 ns are some 106,752 days.
-                let days = (nanoseconds / NANOSECONDS_PER_DAY) as i32;
-                IntervalMonthDayNano::new(0, days, nanoseconds % NANOSECONDS_PER_DAY)
-            });
+        let durations = duration.to_array(rows)?;
+        let per_day = match durations.data_type() {
+            DataType::Duration(unit) => SECONDS_PER_DAY * per_second(*unit),
+            other => return exec_err!("{other} is not a duration"),
+        };
+        let ticks = cast(&durations, &DataType::Int64)?;
+        let intervals: IntervalMonthDayNanoArray = ticks.as_primitive::<Int64Type>().try_unary(|ticks| {
+            days_and_time(ticks, per_day).map_err(|error| ArrowError::ExternalError(Box::new(error)))
+        })?;
         let intervals: ArrayRef = Arc::new(intervals);
         Ok(ColumnarValue::Array(intervals))
     }

@@ -9,12 +9,14 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, IntervalMonthDayNanoArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit};
-use datafusion::common::{DFSchema, utils::take_function_args};
+use arrow::datatypes::{DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
+use datafusion::common::{DFSchema, ScalarValue, utils::take_function_args};
 use datafusion::error::Result as DataFusionResult;
+use datafusion::functions::datetime::date_part;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
+    ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    cast as cast_expr, lit,
 };
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
@@ -82,15 +84,52 @@ impl ScalarUDFImpl for Order {
     }
 }
 
-/// Plans `interval * number`, `number * interval` and `interval / number`.
+/// Plans `interval * number`, `number * interval`, `interval / number`, and `date ± interval`, which is a timestamp.
 #[derive(Debug)]
 pub(crate) struct IntervalPlanner;
 
+/// Plans `extract(second FROM x)`, which has a fraction of six digits. DataFusion's is an integer.
+fn seconds_of(arguments: Vec<Expr>) -> PlannerResult<Vec<Expr>> {
+    let [part, time] = arguments.as_slice() else { return PlannerResult::Original(arguments) };
+    if !names_seconds(part) {
+        return PlannerResult::Original(arguments);
+    }
+    let nanoseconds = date_part().call(vec![lit("nanosecond"), time.clone()]);
+    let microseconds = cast_expr(nanoseconds / lit(1_000i64), DataType::Decimal128(10, 0));
+    PlannerResult::Planned(microseconds * lit(ScalarValue::Decimal128(Some(1), 6, 6)))
+}
+
+/// Whether the first argument of `date_part` asks for seconds.
+pub(super) fn names_seconds(part: &Expr) -> bool {
+    let Expr::Literal(part, _) = part else { return false };
+    let part = part.try_as_str().flatten().unwrap_or_default().to_ascii_lowercase();
+    matches!(part.as_str(), "second" | "seconds" | "sec" | "secs" | "s")
+}
+
+/// Makes a timestamp of the date in `date ± interval`. DataFusion's stays a date and loses the time.
+fn moved_date(expr: RawBinaryExpr, schema: &DFSchema) -> PlannerResult<RawBinaryExpr> {
+    let is_date = |side: &Expr| matches!(side.get_type(schema), Ok(DataType::Date32));
+    let moves = |side: &Expr| side.get_type(schema).is_ok_and(|data_type| is_interval(&data_type));
+    let RawBinaryExpr { op, mut left, mut right } = expr;
+    let timestamp = |date: Expr| cast_expr(date, DataType::Timestamp(TimeUnit::Microsecond, None));
+    if is_date(&left) && moves(&right) {
+        left = timestamp(left);
+    } else if is_date(&right) && moves(&left) && op == BinaryOperator::Plus {
+        right = timestamp(right);
+    }
+    PlannerResult::Original(RawBinaryExpr { op, left, right })
+}
+
 impl ExprPlanner for IntervalPlanner {
+    fn plan_extract(&self, arguments: Vec<Expr>) -> DataFusionResult<PlannerResult<Vec<Expr>>> {
+        Ok(seconds_of(arguments))
+    }
+
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> DataFusionResult<PlannerResult<RawBinaryExpr>> {
         let divides = match expr.op {
             BinaryOperator::Multiply => false,
             BinaryOperator::Divide => true,
+            BinaryOperator::Plus | BinaryOperator::Minus => return Ok(moved_date(expr, schema)),
             _ => return Ok(PlannerResult::Original(expr)),
         };
         let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {

@@ -1,6 +1,14 @@
 //! Literals of times as people write them: without seconds, and intervals with a time in them. Arrow's parsers want more.
 
-use datafusion::sql::sqlparser::ast::{Expr, Interval, Value, ValueWithSpan};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Interval, UnaryOperator, Value,
+    ValueWithSpan,
+};
+use datafusion::sql::sqlparser::tokenizer::Span;
+
+use crate::dml::syntax::call;
+use crate::functions::text::SIMILAR_TO_ESCAPE;
+use crate::functions::zones::TIMEZONE;
 
 /// `2024-01-01 10:00` with its seconds; `None` if nothing is missing. A time zone may follow.
 pub(super) fn with_seconds(text: &str) -> Option<String> {
@@ -12,6 +20,68 @@ pub(super) fn with_seconds(text: &str) -> Option<String> {
     let (hours, minutes) = time.split_once(':')?;
     let two = |digits: &str| (1..=2).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
     (is_date && two(hours) && two(minutes)).then(|| format!("{date} {hours:0>2}:{minutes:0>2}:00{zone}"))
+}
+
+/// Puts the interval of `-interval '1 day 2 hours'` into parentheses: the planner writes the minus before the text, where
+/// it is that of the days alone.
+pub(super) fn negate_as_a_whole(expr: &mut Expr) {
+    if let Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } = expr
+        && matches!(inner.as_ref(), Expr::Interval(_))
+    {
+        let interval = taken(inner);
+        **inner = Expr::Nested(Box::new(interval));
+    }
+}
+
+/// Rewrites `x SIMILAR TO p ESCAPE e` to `x ~ similar_to_escape(p, e)`: the planner takes p for a POSIX expression.
+pub(super) fn similar_to(expr: &mut Expr) {
+    let Expr::SimilarTo { negated, expr: value, pattern, escape_char } = expr else { return };
+    let arguments = std::iter::once(taken(pattern)).chain(escape_char.take().map(Expr::Value));
+    let pattern = call_on(SIMILAR_TO_ESCAPE, arguments);
+    let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
+    *expr = Expr::BinaryOp { left: Box::new(taken(value)), op, right: Box::new(pattern) };
+}
+
+/// Rewrites `time AT TIME ZONE zone` to `timezone(zone, time)`.
+pub(super) fn at_time_zone(expr: &mut Expr) {
+    if let Expr::AtTimeZone { timestamp, time_zone } = expr {
+        *expr = call_on(TIMEZONE, [taken(time_zone), taken(timestamp)]);
+    }
+}
+
+/// An expression that is put elsewhere: chains of them may be long, so that they are not copied.
+fn taken(expr: &mut Expr) -> Expr {
+    std::mem::replace(expr, Expr::value(Value::Null))
+}
+
+fn call_on(name: &str, arguments: impl IntoIterator<Item = Expr>) -> Expr {
+    let mut function = call(name, Span::empty());
+    if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut function {
+        let unnamed = |argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument));
+        list.args = arguments.into_iter().map(unnamed).collect();
+    }
+    function
+}
+
+/// Gives the minus of `-2 ^ 2` to the 2, as PostgreSQL does; the parser lets `^` bind closer.
+pub(super) fn negate_before_powers(expr: &mut Expr) {
+    let Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } = expr else { return };
+    if !is_power(inner) {
+        return;
+    }
+    let mut whole = taken(inner);
+    let mut first = &mut whole;
+    while is_power(first) {
+        let Expr::BinaryOp { left, .. } = first else { return };
+        first = left.as_mut();
+    }
+    let operand = taken(first);
+    *first = Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(operand) };
+    *expr = whole;
+}
+
+fn is_power(expr: &Expr) -> bool {
+    matches!(expr, Expr::BinaryOp { op: BinaryOperator::PGExp | BinaryOperator::BitwiseXor, .. })
 }
 
 /// Writes the time in an interval's text in words: `3 days 04:05:06` as `3 days 4 hours 5 minutes 6 seconds`.

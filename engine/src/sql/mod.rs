@@ -2,10 +2,11 @@
 //! [`balance`]), the split of scripts ([`split`]), which of our statements it is ([`route`]), what is refused before
 //! planning ([`check`], [`size`]), name resolution and planning ([`context`], [`plan`]), plans made before
 //! ([`plan_cache`]), what the columns of results are called ([`names`]), subqueries that must give one row ([`single_row`]), arithmetic as SQL has it
-//! ([`arithmetic`]), and the order of intervals ([`interval_order`]).
+//! ([`arithmetic`]), operands of different types ([`mixed_types`]), and the order of intervals ([`interval_order`]).
 
 pub(crate) mod arithmetic;
 mod balance;
+mod called_functions;
 pub(crate) mod check;
 pub(crate) mod checked_sum;
 pub(crate) mod context;
@@ -13,15 +14,17 @@ pub(crate) mod copy_syntax;
 mod definition_syntax;
 mod depth;
 pub(crate) mod insert_syntax;
-mod interval;
+pub(crate) mod interval;
 pub(crate) mod interval_math;
 pub(crate) mod interval_order;
 mod literals;
 pub(crate) mod lock_syntax;
 pub(crate) mod maintenance_syntax;
 pub(crate) mod membership;
+pub(crate) mod mixed_types;
 pub(crate) mod named_syntax;
 pub(crate) mod names;
+mod numeric_division;
 pub(crate) mod opaque_values;
 pub(crate) mod own_syntax;
 pub(crate) mod parse;
@@ -32,6 +35,7 @@ pub(crate) mod routine_syntax;
 mod set_operations;
 pub(crate) mod single_row;
 mod size;
+mod sliding_floats;
 pub(crate) mod split;
 pub(crate) mod transaction_syntax;
 pub(crate) mod types;

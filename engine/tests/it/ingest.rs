@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, LargeStringArray, RecordBatch};
+use arrow::array::{
+    ArrayRef, DictionaryArray, DurationSecondArray, Int32Array, Int64Array, LargeStringArray, RecordBatch, StringArray,
+};
 use futures::stream;
-use rustydb_engine::{IngestMode, IngestTarget, Session};
+use rustydb_engine::{IngestMode, IngestTarget, Session, parameter_at};
 
 use crate::helpers::*;
 
@@ -82,4 +84,28 @@ async fn ingest_takes_part_in_the_transaction() {
     assert_eq!(query(&session, "SELECT count(*) FROM t").await, ["5"]);
     run(&session, "ROLLBACK").await;
     assert_eq!(query(&session, "SELECT count(*) FROM t").await, ["0"]);
+}
+
+/// Arrow's cast of a dictionary to a view takes a NULL among the dictionary's values for an empty text.
+#[tokio::test]
+async fn a_null_among_the_values_of_a_dictionary_is_a_null() {
+    let session = memory().await;
+    let values = StringArray::from(vec![Some("a"), None]);
+    let keys = Int32Array::from(vec![Some(0), Some(1), None]);
+    let texts: ArrayRef = Arc::new(DictionaryArray::try_new(keys, Arc::new(values)).unwrap());
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![0, 1, 2]));
+    let rows = RecordBatch::try_from_iter([("id", ids), ("x", Arc::clone(&texts))]).unwrap();
+    ingest(&session, "t", IngestMode::Create, vec![rows]).await.unwrap();
+    assert_eq!(query(&session, "SELECT id FROM t WHERE x IS NULL ORDER BY id").await, ["1", "2"]);
+    assert!(parameter_at(&texts, 1).unwrap().is_null());
+}
+
+#[tokio::test]
+async fn a_duration_that_is_no_interval_is_refused() {
+    let session = memory().await;
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![0]));
+    let long: ArrayRef = Arc::new(DurationSecondArray::from(vec![1 << 62]));
+    let rows = RecordBatch::try_from_iter([("id", ids), ("x", long)]).unwrap();
+    let error = ingest(&session, "t", IngestMode::Create, vec![rows]).await.unwrap_err();
+    assert_eq!(error.sqlstate(), "22008");
 }

@@ -49,7 +49,7 @@ async fn the_analytical_vocabulary_is_there() {
         .await,
         ["10"]
     );
-    assert_eq!(query(&session, "SELECT extract(year FROM date '1995-03-15'), substring('abcdef' FROM 2 FOR 3), date '1998-12-01' - interval '90' day").await, ["1995|bcd|1998-09-02"]);
+    assert_eq!(query(&session, "SELECT extract(year FROM date '1995-03-15'), substring('abcdef' FROM 2 FOR 3), date '1998-12-01' - interval '90' day").await, ["1995|bcd|1998-09-02T00:00:00"]);
     assert_eq!(
         query(
             &session,

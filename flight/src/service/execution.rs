@@ -17,7 +17,7 @@ use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
-use rustydb_engine::{Completion, Prepared, Progress, RecordStream, StatementResult, Value};
+use rustydb_engine::{Completion, Prepared, Progress, RecordStream, StatementResult, Value, parameter_at};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
@@ -126,7 +126,7 @@ impl Parameters {
     }
 
     fn row(&self, row: usize) -> Result<Vec<Value>, Status> {
-        let values = self.rows.columns().iter().map(|column| Value::try_from_array(column, row));
+        let values = self.rows.columns().iter().map(|column| parameter_at(column, row));
         values.collect::<Result<_, _>>().map_err(|error| {
             refuse("0A000", format!("a parameter has a type that is not supported: {}", error.strip_backtrace())).into()
         })

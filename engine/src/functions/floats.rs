@@ -1,0 +1,211 @@
+//! Functions of floats that fail where PostgreSQL's do, instead of giving an infinity or a NaN, and that round as IEEE 754.
+//!
+//! | function | DataFusion | here |
+//! |---|---|---|
+//! | `round(double precision)` | half away from zero | half to even |
+//! | `ln`, `log`, `log2`, `log10` of 0 or less | `-inf`, NaN | 2201E |
+//! | `power` of a negative number to a fraction, of 0 to a negative one | NaN, `inf` | 2201F |
+//! | `exp`, `power` beyond the range | `inf` | 22003 |
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{ArrayRef, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, FieldRef, Float32Type, Float64Type};
+use datafusion::common::{ScalarValue, utils::take_function_args};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::interval_arithmetic::Interval;
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::{
+    ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+
+use crate::error::sqlstate;
+use crate::{Error, Result};
+
+/// The name of the function that casts of floats to integers round with.
+pub(crate) const ROUND_HALF_EVEN: &str = "round_half_even";
+
+static ROUND: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::from(RoundHalfEven::new())));
+
+/// A float rounded to the nearest whole number, and to the even one if two are equally near.
+pub(crate) fn round_half_even(float: Expr) -> Expr {
+    ROUND.call(vec![float])
+}
+
+fn rounded(value: ColumnarValue) -> ColumnarValue {
+    match value {
+        ColumnarValue::Scalar(ScalarValue::Float64(value)) => {
+            ColumnarValue::Scalar(ScalarValue::Float64(value.map(f64::round_ties_even)))
+        }
+        ColumnarValue::Scalar(ScalarValue::Float32(value)) => {
+            ColumnarValue::Scalar(ScalarValue::Float32(value.map(f32::round_ties_even)))
+        }
+        ColumnarValue::Array(array) => ColumnarValue::Array(match array.data_type() {
+            DataType::Float64 => {
+                Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::round_ties_even))
+            }
+            DataType::Float32 => {
+                Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even))
+            }
+            _ => array,
+        }),
+        other => other,
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct RoundHalfEven {
+    signature: Signature,
+}
+
+impl RoundHalfEven {
+    fn new() -> Self {
+        RoundHalfEven { signature: Signature::any(1, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for RoundHalfEven {
+    fn name(&self) -> &str {
+        ROUND_HALF_EVEN
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
+        let [argument] = take_function_args(self.name(), argument_types)?;
+        Ok(argument.clone())
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let [value] = take_function_args(self.name(), arguments.args)?;
+        Ok(rounded(value))
+    }
+}
+
+/// Where a function of DataFusion's is not PostgreSQL's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Domain {
+    Round,
+    Logarithm,
+    Exponential,
+    Power,
+}
+
+impl Domain {
+    pub(super) fn of(function: &str) -> Option<Domain> {
+        Some(match function {
+            "round" => Domain::Round,
+            "ln" | "log" | "log2" | "log10" => Domain::Logarithm,
+            "exp" => Domain::Exponential,
+            "power" => Domain::Power,
+            _ => return None,
+        })
+    }
+
+    fn check(self, arguments: &[f64], result: f64) -> Result<()> {
+        let finite = || arguments.iter().all(|argument| argument.is_finite());
+        match (self, arguments) {
+            (Domain::Logarithm, _) => match arguments.iter().find(|argument| **argument <= 0.0) {
+                Some(0.0) => Err(Error::new(sqlstate::INVALID_LOGARITHM, "cannot take logarithm of zero")),
+                Some(_) => Err(Error::new(sqlstate::INVALID_LOGARITHM, "cannot take logarithm of a negative number")),
+                None => Ok(()),
+            },
+            (Domain::Power, [base, exponent]) if *base == 0.0 && *exponent < 0.0 => {
+                Err(Error::new(sqlstate::INVALID_POWER, "zero raised to a negative power is undefined"))
+            }
+            (Domain::Power, _) if result.is_nan() && finite() => Err(Error::new(
+                sqlstate::INVALID_POWER,
+                "a negative number raised to a non-integer power yields a complex result",
+            )),
+            (Domain::Power | Domain::Exponential, _) if result.is_infinite() && finite() => {
+                Err(Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, "value out of range: overflow"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A function that fails outside of its domain; otherwise it is the function it wraps.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Guarded {
+    pub(super) inner: Arc<ScalarUDF>,
+    pub(super) domain: Domain,
+}
+
+impl ScalarUDFImpl for Guarded {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.inner().aliases()
+    }
+
+    fn schema_name(&self, arguments: &[Expr]) -> DataFusionResult<String> {
+        self.inner.inner().schema_name(arguments)
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
+        self.inner.inner().return_type(argument_types)
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> DataFusionResult<FieldRef> {
+        self.inner.inner().return_field_from_args(arguments)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let single = arguments.args.len() == 1;
+        let float = arguments.args.first().is_some_and(|argument| argument.data_type().is_floating());
+        if self.domain == Domain::Round {
+            return match (single && float, arguments) {
+                (true, mut arguments) if arguments.args.len() == 1 => Ok(rounded(arguments.args.remove(0))),
+                (_, arguments) => self.inner.inner().invoke_with_args(arguments),
+            };
+        }
+        let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+        let rows = if constant { 1 } else { arguments.number_rows };
+        let doubles = |value: &ColumnarValue| -> DataFusionResult<ArrayRef> {
+            Ok(cast(&value.to_array(rows)?, &DataType::Float64)?)
+        };
+        let operands = arguments.args.iter().map(doubles).collect::<DataFusionResult<Vec<_>>>()?;
+        let result = self.inner.inner().invoke_with_args(arguments)?;
+        let results = doubles(&result)?;
+        let mut values = Vec::with_capacity(operands.len());
+        for (row, result) in results.as_primitive::<Float64Type>().iter().enumerate() {
+            let Some(result) = result else { continue };
+            values.clear();
+            values.extend(operands.iter().map(|operand| operand.as_primitive::<Float64Type>().value(row)));
+            self.domain.check(&values, result)?;
+        }
+        Ok(result)
+    }
+
+    fn simplify(&self, arguments: Vec<Expr>, context: &SimplifyContext) -> DataFusionResult<ExprSimplifyResult> {
+        self.inner.inner().simplify(arguments, context)
+    }
+
+    fn evaluate_bounds(&self, inputs: &[&Interval]) -> DataFusionResult<Interval> {
+        self.inner.inner().evaluate_bounds(inputs)
+    }
+
+    fn output_ordering(&self, inputs: &[ExprProperties]) -> DataFusionResult<SortProperties> {
+        self.inner.inner().output_ordering(inputs)
+    }
+
+    fn coerce_types(&self, argument_types: &[DataType]) -> DataFusionResult<Vec<DataType>> {
+        self.inner.inner().coerce_types(argument_types)
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.inner.inner().documentation()
+    }
+}

@@ -1,0 +1,309 @@
+//! Operands of different types brought together as PostgreSQL does: an analyser rule that runs before DataFusion's type
+//! coercion, which would take another type.
+//!
+//! | operands | DataFusion | PostgreSQL, and here |
+//! |---|---|---|
+//! | double precision beside numeric | numeric(30,15): 1e-20 is 0, 1e20 out of range | double precision |
+//! | real beside numeric or integer in an operator | numeric(14,7), real | double precision |
+//! | real beside numeric in COALESCE, CASE, UNION … | numeric(14,7) | real |
+//! | numeric / numeric | four more digits than the dividend | at least 16 significant digits |
+//! | date beside `date ± interval` | – | [timestamps](super::interval_math), compared as dates where they are midnights |
+
+use std::sync::Arc;
+
+use arrow::array::types::{Decimal128Type, DecimalType};
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::config::ConfigOptions;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::expr::{Between, BinaryExpr, Case, Cast, InList, InSubquery, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, Union};
+use datafusion::optimizer::AnalyzerRule;
+
+use super::called_functions::as_in_postgres;
+use super::interval_order::compares;
+use super::numeric_division::divide;
+
+/// The rule.
+#[derive(Debug)]
+pub(crate) struct MixedTypes;
+
+impl AnalyzerRule for MixedTypes {
+    fn name(&self) -> &str {
+        "mixed_types"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _options: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
+        // Once a type has changed, all that is above must look again.
+        let mut changed = false;
+        let rewritten = plan.transform_up_with_subqueries(|node| {
+            let node = match node {
+                LogicalPlan::Union(union) => unite(union)?,
+                LogicalPlan::Join(mut join) => {
+                    let (left, right) = (Arc::clone(join.left.schema()), Arc::clone(join.right.schema()));
+                    for (left_key, right_key) in &mut join.on {
+                        let types = (left_key.get_type(&left)?, right_key.get_type(&right)?);
+                        if let Some(common) = compared([&types.0, &types.1]) {
+                            *left_key = cast_as(left_key.clone(), &types.0, &common);
+                            *right_key = cast_as(right_key.clone(), &types.1, &common);
+                        }
+                    }
+                    Transformed::no(LogicalPlan::Join(join))
+                }
+                other => Transformed::no(other),
+            };
+            changed |= node.transformed;
+            let schema = merge_schema(&node.data.inputs());
+            let names = NamePreserver::new(&node.data);
+            let node = node.data.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let rewritten = expr.transform_up(|part| rewrite(part, &schema))?;
+                Ok(rewritten.update_data(|expr| name.restore(expr)))
+            })?;
+            changed |= node.transformed;
+            match changed {
+                true => Ok(Transformed::yes(node.data.recompute_schema()?)),
+                false => Ok(node),
+            }
+        });
+        rewritten.map(|plan| plan.data)
+    }
+}
+
+fn is_decimal(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Decimal128(..))
+}
+
+/// What operators take a mixture for; `None` if DataFusion knows that, too.
+fn compared<'a>(types: impl IntoIterator<Item = &'a DataType>) -> Option<DataType> {
+    let (mut single, mut double, mut decimal, mut integer, mut other) = (false, false, false, false, false);
+    for data_type in types {
+        match data_type {
+            DataType::Float32 => single = true,
+            DataType::Float64 => double = true,
+            DataType::Null => {}
+            data_type if is_decimal(data_type) => decimal = true,
+            data_type if data_type.is_integer() => integer = true,
+            _ => other = true,
+        }
+    }
+    let mixed = (double && decimal) || (single && (decimal || integer));
+    (mixed && !other).then_some(DataType::Float64)
+}
+
+/// The one type of values that stand in each other's place; `None` if DataFusion knows it, too.
+fn united<'a>(types: impl IntoIterator<Item = &'a DataType> + Clone) -> Option<DataType> {
+    let double = types.clone().into_iter().any(|data_type| *data_type == DataType::Float64);
+    compared(types).map(|_| if double { DataType::Float64 } else { DataType::Float32 })
+}
+
+/// `expr`, which is a `from`, as a `to`; constants at once, so that scans can look them up.
+fn cast_as(expr: Expr, from: &DataType, to: &DataType) -> Expr {
+    if from == to || *from == DataType::Null {
+        return expr;
+    }
+    let text = match &expr {
+        Expr::Literal(ScalarValue::Decimal128(Some(value), precision, scale), _) => {
+            Some(Decimal128Type::format_decimal(*value, *precision, *scale))
+        }
+        _ => None,
+    };
+    let value = text.and_then(|text| match to {
+        DataType::Float64 => text.parse().ok().map(|value| ScalarValue::Float64(Some(value))),
+        DataType::Float32 => text.parse().ok().map(|value| ScalarValue::Float32(Some(value))),
+        _ => None,
+    });
+    match value {
+        Some(value) => Expr::Literal(value, None),
+        None => Expr::Cast(Cast::new(Box::new(expr), to.clone())),
+    }
+}
+
+fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    // A parameter may have no type yet.
+    let type_of = |expr: &Expr| expr.get_type(schema).unwrap_or(DataType::Null);
+    let to = |expr: Expr, common: &DataType| {
+        let from = type_of(&expr);
+        cast_as(expr, &from, common)
+    };
+    Ok(match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let types = (type_of(&left), type_of(&right));
+            let numeric = op.is_numerical_operators();
+            if (numeric || compares(op))
+                && let Some(common) = compared([&types.0, &types.1])
+            {
+                let (left, right) = (Box::new(to(*left, &common)), Box::new(to(*right, &common)));
+                return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+            }
+            if op == Operator::Divide
+                && (is_decimal(&types.0) || is_decimal(&types.1))
+                && let Some(quotient) = divide(&left, &types.0, &right, &types.1)
+            {
+                return Ok(Transformed::yes(quotient));
+            }
+            if compares(op) {
+                let sides = match (&types.0, &types.1) {
+                    (DataType::Date32, DataType::Timestamp(..)) => {
+                        as_date(&right).map(|date| (left.as_ref().clone(), date))
+                    }
+                    (DataType::Timestamp(..), DataType::Date32) => {
+                        as_date(&left).map(|date| (date, right.as_ref().clone()))
+                    }
+                    _ => None,
+                };
+                if let Some((left, right)) = sides {
+                    let (left, right) = (Box::new(left), Box::new(right));
+                    return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+                }
+            }
+            Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))
+        }
+        Expr::Between(Between { expr, negated, low, high }) => {
+            let types = [type_of(&expr), type_of(&low), type_of(&high)];
+            if let Some(common) = compared(&types) {
+                let [expr, low, high] = [*expr, *low, *high].map(|part| Box::new(to(part, &common)));
+                return Ok(Transformed::yes(Expr::Between(Between { expr, negated, low, high })));
+            }
+            let bound = |bound: &Expr, data_type: &DataType| match data_type {
+                DataType::Date32 => Some(bound.clone()),
+                _ => as_date(bound),
+            };
+            if types[0] == DataType::Date32
+                && let (Some(low), Some(high)) = (bound(&low, &types[1]), bound(&high, &types[2]))
+            {
+                let (low, high) = (Box::new(low), Box::new(high));
+                return Ok(Transformed::yes(Expr::Between(Between { expr, negated, low, high })));
+            }
+            Transformed::no(Expr::Between(Between { expr, negated, low, high }))
+        }
+        Expr::InList(InList { expr, list, negated }) => {
+            let types: Vec<DataType> = std::iter::once(expr.as_ref()).chain(&list).map(type_of).collect();
+            match compared(&types) {
+                Some(common) => {
+                    let list = list.into_iter().map(|item| to(item, &common)).collect();
+                    Transformed::yes(Expr::InList(InList { expr: Box::new(to(*expr, &common)), list, negated }))
+                }
+                None => Transformed::no(Expr::InList(InList { expr, list, negated })),
+            }
+        }
+        Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+            let column_type = subquery.subquery.schema().field(0).data_type().clone();
+            let Some(common) = compared([&type_of(&expr), &column_type]) else {
+                return Ok(Transformed::no(Expr::InSubquery(InSubquery { expr, subquery, negated })));
+            };
+            let Subquery { subquery: plan, outer_ref_columns, spans } = subquery;
+            let column = Expr::Column(Column::from(plan.schema().qualified_field(0)));
+            let plan = LogicalPlanBuilder::from(plan).project(vec![cast_as(column, &column_type, &common)])?.build()?;
+            let subquery = Subquery { subquery: Arc::new(plan), outer_ref_columns, spans };
+            Transformed::yes(Expr::InSubquery(InSubquery { expr: Box::new(to(*expr, &common)), subquery, negated }))
+        }
+        Expr::Case(Case { mut expr, mut when_then_expr, mut else_expr }) => {
+            let mut changed = false;
+            if let Some(operand) = expr.take() {
+                let types: Vec<DataType> = std::iter::once(&operand)
+                    .chain(when_then_expr.iter().map(|(when, _)| when))
+                    .map(|part| type_of(part))
+                    .collect();
+                expr = Some(match compared(&types) {
+                    Some(common) => {
+                        changed = true;
+                        for (when, _) in &mut when_then_expr {
+                            **when = to(when.as_ref().clone(), &common);
+                        }
+                        Box::new(to(*operand, &common))
+                    }
+                    None => operand,
+                });
+            }
+            let types: Vec<DataType> =
+                when_then_expr.iter().map(|(_, then)| then).chain(&else_expr).map(|part| type_of(part)).collect();
+            if let Some(common) = united(&types) {
+                changed = true;
+                for (_, then) in &mut when_then_expr {
+                    **then = to(then.as_ref().clone(), &common);
+                }
+                else_expr = else_expr.map(|otherwise| Box::new(to(*otherwise, &common)));
+            }
+            Transformed::new_transformed(Expr::Case(Case { expr, when_then_expr, else_expr }), changed)
+        }
+        Expr::ScalarFunction(ScalarFunction { func, args })
+            if matches!(func.name(), "coalesce" | "greatest" | "least" | "nullif" | "nvl" | "make_array") =>
+        {
+            let types: Vec<DataType> = args.iter().map(type_of).collect();
+            let common = if func.name() == "nullif" { compared(&types) } else { united(&types) };
+            match common {
+                Some(common) => {
+                    let args = args.into_iter().map(|arg| to(arg, &common)).collect();
+                    Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args }))
+                }
+                None => Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args })),
+            }
+        }
+        Expr::ScalarFunction(function) => as_in_postgres(function, type_of)?,
+        other => Transformed::no(other),
+    })
+}
+
+/// The date that `date ± interval` is, if it is always a midnight: months and days are added.
+///
+/// A column of dates compared with it then stays one, which scans need to skip what is out of range.
+fn as_date(expr: &Expr) -> Option<Expr> {
+    match expr {
+        Expr::Cast(Cast { expr, field }) => {
+            let planned = *field.data_type() == DataType::Timestamp(TimeUnit::Microsecond, None);
+            let is_date = expr.get_type(&DFSchema::empty()).is_ok_and(|data_type| data_type == DataType::Date32);
+            (planned && is_date).then(|| expr.as_ref().clone())
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right }) => {
+            let whole = match right.as_ref() {
+                Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) => interval.nanoseconds == 0,
+                _ => false,
+            };
+            let left = whole.then(|| as_date(left))??;
+            Some(Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op: *op, right: right.clone() }))
+        }
+        _ => None,
+    }
+}
+
+/// Gives the columns of a UNION one type where the inputs have floats and other numbers.
+fn unite(union: Union) -> DataFusionResult<Transformed<LogicalPlan>> {
+    let Union { inputs, schema } = union;
+    let width = schema.fields().len();
+    if inputs.iter().any(|input| input.schema().fields().len() != width) {
+        return Ok(Transformed::no(LogicalPlan::Union(Union { inputs, schema })));
+    }
+    let common: Vec<Option<DataType>> = (0..width)
+        .map(|column| {
+            let types: Vec<DataType> =
+                inputs.iter().map(|input| input.schema().field(column).data_type().clone()).collect();
+            united(&types)
+        })
+        .collect();
+    if common.iter().all(Option::is_none) {
+        return Ok(Transformed::no(LogicalPlan::Union(Union { inputs, schema })));
+    }
+    let mut cast = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        let columns: Vec<Expr> = input
+            .schema()
+            .iter()
+            .zip(&common)
+            .map(|((qualifier, field), common)| {
+                let column = Expr::Column(Column::from((qualifier, field)));
+                match common {
+                    Some(common) if common != field.data_type() => {
+                        cast_as(column, field.data_type(), common).alias_qualified(qualifier.cloned(), field.name())
+                    }
+                    _ => column,
+                }
+            })
+            .collect();
+        cast.push(Arc::new(LogicalPlanBuilder::from(input).project(columns)?.build()?));
+    }
+    Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(cast)?)))
+}
