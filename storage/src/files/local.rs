@@ -21,7 +21,7 @@ pub(crate) struct LocalFiles {
 }
 
 /// Zeros written at once.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 impl LocalFiles {
     /// Uses `root`, which is created (with its parents) when it is missing and first written to.

@@ -212,7 +212,7 @@ impl RowChanges {
             let table = version.catalog.table(table.id).unwrap_or(table);
             let segments = version.segments(table.id).iter();
             end_in_segments(segments.filter(|segment| exists(segment)), batch).await?;
-            let (part, bytes) = build(table, batch, &row_at, &self.windows)?;
+            let (part, bytes) = build(table, batch, row_at, &self.windows)?;
             version.active.install(table.id, part, bytes);
             greatest.extend(batch.len().checked_sub(1).map(|last| (table.id, batch.key(last).into())));
         }
