@@ -27,6 +27,7 @@ use crate::sql::interval_math::IntervalPlanner;
 use crate::sql::interval_order::{IntervalOrder, IntervalWindows};
 use crate::sql::plan_cache::PlanCache;
 use crate::sql::single_row::SingleRow;
+use crate::sql::time_units::TimeUnits;
 use crate::users::{self, Users};
 use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Identity, Result, functions, optimizer};
 
@@ -243,7 +244,8 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
     if let Some(all) = builder.scalar_functions().take() {
         *builder.scalar_functions() = Some(functions::of_sql(all));
     }
-    builder.analyzer().get_or_insert_with(Analyzer::new).rules.insert(0, Arc::new(IntervalWindows));
+    let analyzer = &mut builder.analyzer().get_or_insert_with(Analyzer::new).rules;
+    analyzer.splice(0..0, [Arc::new(IntervalWindows) as _, Arc::new(TimeUnits) as _]);
     if let Some(planners) = builder.expr_planners() {
         planners.insert(0, Arc::new(IntervalPlanner));
     }

@@ -3,6 +3,7 @@
 //! `SELECT range(10, 5000000011)` asks the allocator for 40 GB in one call, past every memory pool; the process would not
 //! survive it. A [`Bounded`] function works out the size of its result first and fails with 54000 beyond the limit.
 
+pub(crate) mod like_escape;
 mod postgres;
 pub(crate) mod session;
 mod to_char;

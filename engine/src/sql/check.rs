@@ -17,8 +17,10 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 use super::literals::spell_out;
 use super::names::{output_name, unique_name};
 use super::parse::{fold, place};
+use super::row_values::{compare_conditions, compare_parts};
 use super::size::check_size;
-use crate::dml::syntax::{call, cast};
+use crate::dml::syntax::{call, call_with, cast};
+use crate::functions::like_escape::LIKE_ESCAPE;
 use crate::{Error, Result};
 
 /// Checks every query inside `node` and rewrites what has an equal form that DataFusion knows.
@@ -47,13 +49,17 @@ impl VisitorMut for QueryCheck {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         name_select_list(select);
         name_function_columns(select);
+        for condition in select.selection.iter_mut().chain(&mut select.having) {
+            flow(compare_conditions(condition))?;
+        }
         flow(check_select(select))
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         call_session_words(expr);
         spell_out(expr);
-        ControlFlow::Continue(())
+        escape_pattern(expr);
+        flow(compare_parts(expr))
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
@@ -227,6 +233,16 @@ fn call_session_words(expr: &mut Expr) {
             }
             word => call(word, ident.span),
         };
+    }
+}
+
+/// `LIKE pattern ESCAPE e` is `LIKE like_escape(pattern, e)`.
+fn escape_pattern(expr: &mut Expr) {
+    if let Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } = expr
+        && let Some(escape) = escape_char.take()
+    {
+        let arguments = vec![pattern.as_ref().clone(), Expr::Value(escape)];
+        **pattern = call_with(LIKE_ESCAPE, arguments, Span::empty());
     }
 }
 
