@@ -30,6 +30,7 @@ use crate::sql::mixed_types::MixedTypes;
 use crate::sql::opaque_values::OpaqueValues;
 use crate::sql::plan_cache::PlanCache;
 use crate::sql::single_row::SingleRow;
+use crate::sql::time_units::TimeUnits;
 use crate::users::{self, Users};
 use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Identity, Result, functions, optimizer};
 
@@ -249,8 +250,7 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
         *builder.scalar_functions() = Some(functions::of_sql(all));
     }
     let rules = &mut builder.analyzer().get_or_insert_with(Analyzer::new).rules;
-    rules.insert(0, Arc::new(IntervalWindows));
-    rules.insert(0, Arc::new(MixedTypes));
+    rules.splice(0..0, [Arc::new(MixedTypes) as _, Arc::new(IntervalWindows) as _, Arc::new(TimeUnits) as _]);
     if let Some(planners) = builder.expr_planners() {
         planners.insert(0, Arc::new(IntervalPlanner));
     }

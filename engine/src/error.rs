@@ -24,13 +24,13 @@ pub(crate) mod sqlstate {
     pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
     pub(crate) const DATA_EXCEPTION: &str = "22000";
     pub(crate) const STRING_TOO_LONG: &str = "22001";
+    pub(crate) const INVALID_ESCAPE_SEQUENCE: &str = "22025";
     pub(crate) const NUMERIC_OUT_OF_RANGE: &str = "22003";
     pub(crate) const INVALID_DATETIME: &str = "22007";
     pub(crate) const UNDEFINED_PREPARED_STATEMENT: &str = "26000";
     pub(crate) const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
     pub(crate) const DIVISION_BY_ZERO: &str = "22012";
     pub(crate) const DATETIME_OVERFLOW: &str = "22008";
-    pub(crate) const INVALID_ESCAPE_SEQUENCE: &str = "22025";
     pub(crate) const INVALID_LOGARITHM: &str = "2201E";
     pub(crate) const INVALID_POWER: &str = "2201F";
     pub(crate) const INVALID_REGULAR_EXPRESSION: &str = "2201B";
@@ -140,6 +140,16 @@ struct Fields {
     position: Option<Position>,
     /// The value that is at fault, if one is: its place in the statement can be looked for.
     value: Option<String>,
+    /// The key that is at fault, if one is: its row can be looked for.
+    key: Option<FaultyKey>,
+}
+
+/// A key as a row has it.
+#[derive(Debug, Clone)]
+pub(crate) struct FaultyKey {
+    pub(crate) columns: Vec<String>,
+    /// The columns' values as they are printed, separated by `, `.
+    pub(crate) values: String,
 }
 
 impl Error {
@@ -151,6 +161,7 @@ impl Error {
             hint: None,
             position: None,
             value: None,
+            key: None,
         }))
     }
 
@@ -207,6 +218,17 @@ impl Error {
     pub(crate) fn with_value(mut self, value: &str) -> Self {
         self.0.value = Some(value.to_owned());
         self
+    }
+
+    /// Notes the key that is at fault.
+    pub(crate) fn with_key(mut self, columns: Vec<String>, values: String) -> Self {
+        self.0.key = Some(FaultyKey { columns, values });
+        self
+    }
+
+    /// The key that is at fault.
+    pub(crate) fn key(&self) -> Option<&FaultyKey> {
+        self.0.key.as_ref()
     }
 
     /// The value that is at fault, as the message shows it.

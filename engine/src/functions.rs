@@ -5,6 +5,7 @@
 
 pub(crate) mod floats;
 pub(crate) mod input;
+pub(crate) mod like_escape;
 mod postgres;
 pub(crate) mod ranks;
 pub(crate) mod session;

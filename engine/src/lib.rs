@@ -45,6 +45,7 @@ mod users;
 pub use catalog::{is_shown_schema, shown_schema, shown_tables};
 pub use database::Database;
 pub use datafusion::scalar::ScalarValue as Value;
+pub use ddl::comment::view_comments;
 pub use error::{Error, Position, Result};
 pub use options::{DatabaseLocation, DatabaseOptions};
 pub use prepared::{Prepared, parameter_at};

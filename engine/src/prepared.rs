@@ -19,7 +19,7 @@ use crate::dml;
 use crate::dml::locked::forget_locks;
 use crate::opaque::Opaque;
 use crate::row_path::Ready;
-use crate::session::{describe_call, describe_schema, text_table};
+use crate::session::{calls_first, describe_call, describe_calls, describe_schema, text_table};
 use crate::sql::context::StatementContext;
 use crate::sql::lock_syntax::LockingQuery;
 use crate::sql::names::shown;
@@ -67,6 +67,21 @@ impl Prepared {
                 types.extend(known.filter_map(|(place, kind)| Some((format!("${}", place + 1), kind?))));
                 (Vec::new(), columns.map_or(Answer::Nothing, Answer::Columns))
             }
+            Routed::Query(query) if calls_first(context, query) => {
+                // The planner knows less of calls than those who run them, but more of what is around them.
+                if let Ok(plan) = plan_query(context, ast::Query::clone(query)) {
+                    types.extend(parameter_types(&plan)?);
+                }
+                let unknown = vec![DataType::Null; parsed.parameters];
+                if let Ok((known, _)) = describe_calls(context, query, unknown) {
+                    for (place, kind) in known.into_iter().enumerate() {
+                        if let Some(kind) = kind {
+                            types.entry(format!("${}", place + 1)).or_insert(kind);
+                        }
+                    }
+                }
+                (Vec::new(), Answer::OfCalls(query.clone()))
+            }
             _ => analyse(context, routed)?,
         };
         for plan in &plans {
@@ -84,6 +99,10 @@ impl Prepared {
         let result_schema = match answer {
             Answer::Nothing => None,
             Answer::Columns(schema) => Some(schema),
+            Answer::OfCalls(query) => {
+                let types = parameter_schema.fields().iter().map(|field| field.data_type().clone()).collect();
+                Some(describe_calls(context, &query, types)?.1)
+            }
             Answer::OfPlan => {
                 let types = parameter_schema.fields().iter().map(|field| field.data_type());
                 plans.into_iter().next().map(|plan| schema_with(context, plan, types)).transpose()?
@@ -128,6 +147,10 @@ impl Prepared {
     ) -> Result<Option<SchemaRef>> {
         check_parameter_count(self.0.parsed.parameters, types.len())?;
         match route(self.0.parsed.statement.clone())? {
+            Routed::Query(query) if calls_first(context, &query) => {
+                let (_, schema) = describe_calls(context, &query, types.to_vec())?;
+                Ok(Some(shown(&schema)))
+            }
             Routed::Query(query) => {
                 let schema = schema_with(context, plan_query(context, *query)?, types)?;
                 Ok(Some(shown(&schema)))
@@ -167,6 +190,8 @@ enum Answer {
     Nothing,
     /// The columns of its plan, which is the only one.
     OfPlan,
+    /// Those of a query that calls functions before its rows are looked at.
+    OfCalls(Box<ast::Query>),
     Columns(SchemaRef),
 }
 

@@ -269,9 +269,12 @@ impl Sessions {
         }
     }
 
-    /// Opens a transaction with a session of its own.
+    /// Opens a transaction with a session of its own, beside that of the caller's token: temporary tables are the same.
     pub(crate) fn begin(&self, caller: &Caller) -> Result<Handle, Status> {
-        let session = self.connect(&caller.principal);
+        let session = match caller.session {
+            Some(session) => self.by_token.get(&caller.principal, session)?.beside(),
+            None => self.connect(&caller.principal),
+        };
         let transaction = OpenTransaction { session, peer: caller.peer, phase: RwLock::new(Phase::Waiting) };
         self.transactions.insert(&caller.principal, transaction)
     }
@@ -345,7 +348,7 @@ pub(crate) fn rolled_back() -> Status {
         .into()
 }
 
-fn without_session(statement: &str, alternative: &str) -> Status {
+pub(crate) fn without_session(statement: &str, alternative: &str) -> Status {
     refuse("0A000", format!("{statement} has no effect here: this call has no session that would outlast it"))
         .hint(format!(
             "connect with a user name and password (any, when authentication is off) to get a session, or {alternative}"

@@ -40,6 +40,9 @@ pub struct ForeignKey {
     pub parent: TableId,
     /// Its columns referred to, in the order of `columns`: those of its primary key or of a unique index.
     pub parent_columns: Vec<usize>,
+    /// Whether the referring columns are all NULL or none is (`MATCH FULL`).
+    #[serde(default)]
+    pub match_full: bool,
     /// What becomes of this table's rows when the row they refer to is deleted.
     #[serde(default)]
     pub on_delete: ReferenceAction,

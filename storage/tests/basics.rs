@@ -235,6 +235,7 @@ async fn tables_are_created_and_dropped_atomically() {
         columns: vec![0],
         parent,
         parent_columns: vec![0],
+        match_full: false,
         on_delete: ReferenceAction::NoAction,
         on_update: ReferenceAction::NoAction,
         deferrable: false,

@@ -452,6 +452,7 @@ async fn referring_store() -> (MemoryFiles, Store, TableId, TableId) {
         columns: vec![0],
         parent,
         parent_columns: vec![0],
+        match_full: false,
         on_delete: ReferenceAction::default(),
         on_update: ReferenceAction::default(),
         deferrable: false,

@@ -146,3 +146,25 @@ def test_a_table_that_a_view_needs_is_not_replaced(cursor, table, rows):
     with pytest.raises(adbc_driver_manager.Error, match="2BP01"):
         cursor.adbc_ingest(table, rows, mode="replace")
     assert read(cursor, table) == EXPECTED
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_a_temporary_table_is_the_connections_own(server, cursor, table, rows, autocommit):
+    user = {"username": "anyone", "password": "anything"}
+    with adbc_driver_flightsql.dbapi.connect(server.uri, db_kwargs=user, autocommit=autocommit) as owner:
+        with owner.cursor() as own:
+            assert own.adbc_ingest(table, rows, mode="create", temporary=True) == 3
+            assert own.adbc_ingest(table, rows, mode="append", temporary=True) == 3
+            if not autocommit:
+                owner.commit()
+            own.execute(f"SELECT count(*) FROM {table}")
+            assert own.fetchone() == (6,)
+            with pytest.raises(adbc_driver_manager.ProgrammingError, match="42P01"):
+                cursor.execute(f"SELECT count(*) FROM {table}")
+            if not autocommit:
+                owner.rollback()
+
+
+def test_a_temporary_table_needs_a_session(cursor, table, rows):
+    with pytest.raises(adbc_driver_manager.NotSupportedError, match="session"):
+        cursor.adbc_ingest(table, rows, mode="create", temporary=True)

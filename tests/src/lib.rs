@@ -8,7 +8,8 @@
 //! - `isolation/*.iso`: scripts with several connections, run by the same binary: who waits for whom, and what each
 //!   isolation level promises.
 //! - `history`: random concurrent histories, recorded over real sessions and checked for what each level promises.
-//! - `sqlite/`: the differences we know of to SQLite's public corpus, which the same runner executes where it is present.
+//! - `sqlite/`, `datafusion/`: the differences we know of to SQLite's public corpus and to DataFusion's own test files, which
+//!   the same runner executes where they are present.
 //! - `python/`: pytest with the real binary and real clients (ADBC, pyarrow.flight), kill -9 included, and the test that
 //!   runs every code block of the documentation. `cargo xtask python` starts it.
 //!
@@ -17,6 +18,8 @@
 
 mod connection;
 mod corpus;
+mod datafusion;
+mod differences;
 mod history;
 mod isolation;
 mod restart;
@@ -24,7 +27,9 @@ mod sqlite;
 
 pub use connection::{ColumnKind, Connection, ScriptError};
 pub use corpus::{Configuration, run_script};
+pub use datafusion::DatafusionCorpus;
+pub use differences::{Differences, Tally};
 pub use history::{Promise, check_history, check_references, check_the_checker, check_transfers};
 pub use isolation::{Between, IsolationCase};
 pub use restart::{Place, RestartingSession};
-pub use sqlite::{Differences, Tally, run_sqlite_file};
+pub use sqlite::run_sqlite_file;

@@ -2,20 +2,11 @@
 //!
 //! The files lie outside of the repository and take minutes, so they are a job of their own (`cargo xtask sqlite`) and no
 //! part of the tests. RustyDB follows PostgreSQL, so some records cannot pass; each of those is covered by a line of
-//! `sqlite/differences.txt` that says why:
-//!
-//! ```text
-//! select4.test | 0A000 | CREATE INDEX | indexes are not supported yet
-//! ```
-//!
-//! a file, what happens instead (an SQLSTATE, `answer` for other rows, `accepted` for a statement that should fail), a
-//! part of the statement or of its error, and the reason. A difference without a line fails the test, and so does a line without a
-//! difference: the list is true.
+//! `sqlite/differences.txt` that says why ([`Differences`]).
 //!
 //! SQLite prints a value by the type the script asks for, not by the type it has: under `I` a float loses its
 //! fraction, under `R` an integer gets three digits of one. [`SqliteConnection`] does the same.
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,10 +17,10 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use async_trait::async_trait;
 use rustydb_engine::{Database, DatabaseOptions, Session, StatementResult};
 use sqllogictest::{
-    AsyncDB, Control, DBOutput, DefaultColumnType, QueryExpect, Record, ResultMode, Runner, TestError, TestErrorKind,
-    parse_with_name,
+    AsyncDB, Control, DBOutput, DefaultColumnType, QueryExpect, Record, ResultMode, Runner, parse_with_name,
 };
 
+use crate::differences::{Comparison, Differences, Tally};
 use crate::{Configuration, ScriptError};
 
 /// SQLite's test program hashes results of more values than this unless a file says otherwise.
@@ -37,54 +28,6 @@ const HASH_THRESHOLD_DEFAULT: usize = 8;
 
 /// Some queries join dozens of tables in the worst order; without a limit one of them would be the end of the job.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// The SQLSTATE of a statement that was cancelled for it.
-const QUERY_CANCELED: &str = "57014";
-
-/// A difference to SQLite that is known and explained.
-#[derive(Debug, PartialEq, Eq)]
-struct Difference {
-    file: String,
-    outcome: String,
-    pattern: String,
-    reason: String,
-}
-
-/// The committed list of differences.
-#[derive(Debug)]
-pub struct Differences(Vec<Difference>);
-
-impl Differences {
-    /// Reads the list: one difference per line, `#` for comments.
-    pub fn parse(text: &str) -> Result<Differences, String> {
-        let mut differences = Vec::new();
-        for (index, line) in text.lines().enumerate() {
-            if line.trim().is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let fields: Vec<&str> = line.split(" | ").map(str::trim).collect();
-            let [file, outcome, pattern, reason] = fields[..] else {
-                return Err(format!("line {}: expected FILE | OUTCOME | PATTERN | REASON", index + 1));
-            };
-            differences.push(Difference {
-                file: file.to_owned(),
-                outcome: outcome.to_owned(),
-                pattern: pattern.to_owned(),
-                reason: reason.to_owned(),
-            });
-        }
-        Ok(Differences(differences))
-    }
-}
-
-/// How one file of the corpus came out.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Statements and queries that did what SQLite does.
-    pub same: usize,
-    /// Those that did not, and are explained.
-    pub different: usize,
-}
 
 /// Runs one file; the error lists what is not explained, and explanations of nothing.
 pub async fn run_sqlite_file(path: &Path, differences: &Differences) -> Result<Tally, String> {
@@ -126,68 +69,7 @@ pub async fn run_sqlite_file(path: &Path, differences: &Differences) -> Result<T
     runner.shutdown_async().await;
     drop(runner);
     database.close().await.map_err(|error| error.to_string())?;
-    comparison.finish()
-}
-
-/// What has been seen of one file, against the list of differences.
-struct Comparison<'a> {
-    /// The differences of this file, and whether each was seen.
-    known: Vec<(&'a Difference, bool)>,
-    tally: Tally,
-    failures: Vec<String>,
-}
-
-impl<'a> Comparison<'a> {
-    fn new(differences: &'a Differences, file: &str) -> Comparison<'a> {
-        let known = differences.0.iter().filter(|difference| difference.file == file);
-        Comparison { known: known.map(|known| (known, false)).collect(), tally: Tally::default(), failures: Vec::new() }
-    }
-
-    /// Looks for an explanation of a record that did not do what SQLite does.
-    fn note(&mut self, error: &TestError) {
-        let (outcome, text) = (outcome(&error.kind()), error.to_string());
-        let explains = |known: &Difference| known.outcome == outcome && text.contains(known.pattern.as_str());
-        match self.known.iter_mut().find(|(known, _)| explains(known)) {
-            Some((_, is_seen)) => {
-                *is_seen = true;
-                self.tally.different += 1;
-            }
-            None => self.failures.push(format!("({outcome}) {text}")),
-        }
-    }
-
-    fn finish(mut self) -> Result<Tally, String> {
-        for (known, is_seen) in &self.known {
-            // Whether a statement ends in time depends on the machine, so that line may stand without a difference.
-            if !is_seen && known.outcome != QUERY_CANCELED {
-                let Difference { outcome, pattern, reason, .. } = known;
-                self.failures.push(format!("no longer a difference: {outcome} | {pattern} | {reason}"));
-            }
-        }
-        if self.failures.is_empty() { Ok(self.tally) } else { Err(report(&self.failures)) }
-    }
-}
-
-/// The first failures in full; thousands of them help nobody.
-fn report(failures: &[String]) -> String {
-    const SHOWN_MAX: usize = 20;
-    let mut text = format!("{} failures\n", failures.len());
-    for failure in failures.iter().take(SHOWN_MAX) {
-        let _ = writeln!(text, "{failure}");
-    }
-    text
-}
-
-/// What happened instead of what the script says, in the words of the list of differences.
-fn outcome(kind: &TestErrorKind) -> String {
-    match kind {
-        TestErrorKind::Ok { .. } => "accepted".to_owned(),
-        TestErrorKind::Fail { err, .. } => match err.downcast_ref::<ScriptError>() {
-            Some(error) => error.sqlstate().to_owned(),
-            None => "error".to_owned(),
-        },
-        _ => "answer".to_owned(),
-    }
+    comparison.finish_alone()
 }
 
 /// Takes out what the parser does not know of SQLite's dialect: comments behind a keyword, and `halt` under a condition.

@@ -7,15 +7,16 @@
 //! The cases of the isolation scripts in `isolation/` are tests as well: `isolation::flushed::hermitage::…`.
 //!
 //! With `RUSTYDB_SQLITE_CORPUS`, the folder of SQLite's corpus, its files are the tests instead: `sqlite::select1`. That
-//! is what `cargo xtask sqlite` does.
+//! is what `cargo xtask sqlite` does. With `RUSTYDB_DATAFUSION_CORPUS`, the folder of DataFusion's test files, those are:
+//! `datafusion::joins.slt` (`cargo xtask datafusion`).
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use rustydb_tests::{
-    Between, Configuration, Differences, IsolationCase, Promise, check_history, check_references, check_the_checker,
-    check_transfers, run_script, run_sqlite_file,
+    Between, Configuration, DatafusionCorpus, Differences, IsolationCase, Promise, check_history, check_references,
+    check_the_checker, check_transfers, run_script, run_sqlite_file,
 };
 use sqllogictest::harness::{Arguments, Failed, Trial, run};
 
@@ -23,6 +24,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     if let Some(corpus) = std::env::var_os("RUSTYDB_SQLITE_CORPUS") {
         return run(&arguments, sqlite_trials(Path::new(&corpus))).exit_code();
+    }
+    if let Some(corpus) = std::env::var_os("RUSTYDB_DATAFUSION_CORPUS") {
+        return run_datafusion(&arguments, Path::new(&corpus));
     }
     let complete = std::env::var_os("SLT_COMPLETE").is_some();
     let configurations = if complete { &Configuration::ALL[..1] } else { &Configuration::ALL[..] };
@@ -103,6 +107,30 @@ fn sqlite_trials(corpus: &Path) -> Vec<Trial> {
         }));
     }
     trials
+}
+
+/// One test per file of DataFusion's, and a summary; the list of differences is checked if all of them were run.
+fn run_datafusion(arguments: &Arguments, corpus: &Path) -> ExitCode {
+    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("datafusion/differences.txt");
+    let list = std::fs::read_to_string(list).expect("the list is in the source tree");
+    let differences = Differences::parse(&list).unwrap_or_else(|error| panic!("differences.txt: {error}"));
+    let whole = Arc::new(DatafusionCorpus::new(differences));
+    let mut trials = Vec::new();
+    for file in files_below(corpus, "slt") {
+        let name = file.strip_prefix(corpus).unwrap_or(&file).display().to_string();
+        let whole = Arc::clone(&whole);
+        trials.push(Trial::test(format!("datafusion::{name}"), move || {
+            block_on(async { whole.run(&file, &name).await })
+        }));
+    }
+    let conclusion = run(arguments, trials);
+    let (summary, stale) = whole.summary();
+    println!("{summary}");
+    if conclusion.num_filtered_out == 0 && conclusion.num_failed == 0 && !stale.is_empty() {
+        println!("no longer differences:\n{}", stale.join("\n"));
+        return ExitCode::FAILURE;
+    }
+    conclusion.exit_code()
 }
 
 fn block_on(test: impl Future<Output = Result<(), String>>) -> Result<(), Failed> {

@@ -6,6 +6,7 @@
 //!
 //! Everything waits for this crate to compile, so it uses the standard library and `serde_json` only.
 
+mod corpora;
 mod python;
 mod steps;
 mod tidy;
@@ -30,6 +31,8 @@ Commands:
   tidy                                 check the crate edges and the source rules (seconds, compiles nothing)
   python [--binary FILE] [ARGUMENT…]   run the Python client tests; arguments go to pytest
   sqlite [FOLDER]                      run SQLite's corpus (minutes); skipped if it is not in ../shared/corpus/sqlite
+  datafusion [FOLDER] [NAME]           run DataFusion's own test files (minutes), those whose names contain NAME; skipped
+                                       if cargo has not fetched the crate datafusion-sqllogictest
   help, --help                         this text
 
 Steps of `test`, in order (STEP is a name, or several joined by commas):
@@ -58,6 +61,7 @@ enum Command {
     Tidy,
     Python { binary: Option<PathBuf>, pytest_arguments: Vec<String> },
     Sqlite { corpus: Option<PathBuf> },
+    Datafusion { corpus: Option<PathBuf>, name: Option<String> },
 }
 
 fn main() -> ExitCode {
@@ -90,7 +94,10 @@ fn run(command: &Command) -> Result<bool> {
             };
             Ok(python::run(&workspace, &binary, pytest_arguments)?.success)
         }
-        Command::Sqlite { corpus } => steps::run_sqlite_corpus(&Workspace::load()?, corpus.as_deref()),
+        Command::Sqlite { corpus } => corpora::run_sqlite(&Workspace::load()?, corpus.as_deref()),
+        Command::Datafusion { corpus, name } => {
+            corpora::run_datafusion(&Workspace::load()?, corpus.as_deref(), name.as_deref())
+        }
     }
 }
 
@@ -108,6 +115,16 @@ fn parse(arguments: &[String]) -> Result<Command> {
             [] => Ok(Command::Sqlite { corpus: None }),
             [folder] => Ok(Command::Sqlite { corpus: Some(PathBuf::from(folder)) }),
             _ => Err("`sqlite` takes one folder".to_owned()),
+        },
+        // A folder has a slash in it; a name has none.
+        "datafusion" => match rest {
+            [] => Ok(Command::Datafusion { corpus: None, name: None }),
+            [folder] if folder.contains('/') => {
+                Ok(Command::Datafusion { corpus: Some(PathBuf::from(folder)), name: None })
+            }
+            [name] => Ok(Command::Datafusion { corpus: None, name: Some(name.clone()) }),
+            [folder, name] => Ok(Command::Datafusion { corpus: Some(PathBuf::from(folder)), name: Some(name.clone()) }),
+            _ => Err("`datafusion` takes a folder and a name".to_owned()),
         },
         other => Err(format!("no command `{other}`; `cargo xtask --help` lists them")),
     }
@@ -185,6 +202,17 @@ mod tests {
                 pytest_arguments: vec!["-k".to_owned(), "ingest".to_owned()]
             })
         );
+    }
+
+    #[test]
+    fn the_datafusion_job_takes_a_folder_and_a_name() {
+        let datafusion = |corpus: Option<&str>, name: Option<&str>| {
+            Ok(Command::Datafusion { corpus: corpus.map(PathBuf::from), name: name.map(str::to_owned) })
+        };
+        assert_eq!(parse_words("datafusion"), datafusion(None, None));
+        assert_eq!(parse_words("datafusion joins"), datafusion(None, Some("joins")));
+        assert_eq!(parse_words("datafusion ./files"), datafusion(Some("./files"), None));
+        assert_eq!(parse_words("datafusion ./files joins"), datafusion(Some("./files"), Some("joins")));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! compile them a second time.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::workspace::Workspace;
 use crate::{Result, python, tidy};
 
 /// The packages that tests are built from: all but the benchmarks, which no test needs.
-const TESTED_PACKAGES: [&str; 3] = ["--workspace", "--exclude", "rustydb-benches"];
+pub(crate) const TESTED_PACKAGES: [&str; 3] = ["--workspace", "--exclude", "rustydb-benches"];
 
 /// One step of `cargo xtask test`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,24 +169,6 @@ fn rust_tests(workspace: &Workspace) -> Result<StepResult> {
     })
 }
 
-/// Runs SQLite's corpus, which is no part of the tests: it lies outside of the repository and takes minutes.
-pub(crate) fn run_sqlite_corpus(workspace: &Workspace, corpus: Option<&Path>) -> Result<bool> {
-    let usual = workspace.root().join("../shared/corpus/sqlite");
-    let corpus = corpus.unwrap_or(&usual);
-    let Ok(corpus) = corpus.canonicalize() else {
-        println!("skipped: SQLite's corpus is not at {}", corpus.display());
-        return Ok(true);
-    };
-    let mut command = workspace.cargo();
-    command
-        .args(["test", "--locked"])
-        .args(TESTED_PACKAGES)
-        .args(["--test", "sql"])
-        .env("RUSTYDB_SQLITE_CORPUS", corpus);
-    let status = command.stdin(Stdio::null()).status().map_err(|error| cannot_start(&command, &error))?;
-    Ok(status.success())
-}
-
 /// Runs a command, shows its standard output as it comes, and lets `inspect` read each line.
 pub(crate) fn echo_lines(command: &mut Command, mut inspect: impl FnMut(&str)) -> Result<bool> {
     let mut child = command
@@ -207,7 +189,7 @@ pub(crate) fn echo_lines(command: &mut Command, mut inspect: impl FnMut(&str)) -
     Ok(status.success())
 }
 
-fn cannot_start(command: &Command, error: &std::io::Error) -> String {
+pub(crate) fn cannot_start(command: &Command, error: &std::io::Error) -> String {
     format!("cannot start {}: {error}", command.get_program().display())
 }
 

@@ -17,9 +17,11 @@ use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_plan::ExecutionPlan;
 use rustydb_storage::{ReadView, TableDef, TableId, TableStatistics};
 
+use super::expression_index::{over_hidden_columns, plain_schema};
 use crate::Result;
 use crate::constraints::shown_columns;
 use crate::scan::ColumnScanExec;
+use crate::sql::context::StatementContext;
 use crate::sql::types::extension_type;
 
 /// A stored table, as one statement sees it.
@@ -116,12 +118,18 @@ impl TableProvider for ColumnTable {
         _limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let schema = DFSchema::try_from(Arc::clone(&self.schema))?;
+        let context = session.as_any().downcast_ref::<StatementContext>();
+        let hidden = context.map(|context| over_hidden_columns(context, &self.table, filters)).transpose()?.flatten();
+        let (filters, table_schema) = match &hidden {
+            Some(filters) => (filters.as_slice(), plain_schema(&self.table)),
+            None => (filters, Arc::clone(&self.schema)),
+        };
+        let schema = DFSchema::try_from(Arc::clone(&table_schema))?;
         let (properties, context) = (session.execution_props(), PhysicalPlanningContext::default());
         let filters = filters.iter().map(|filter| create_physical_expr(filter, &schema, properties, &context));
         Ok(Arc::new(ColumnScanExec::try_new(
             Arc::clone(&self.table),
-            Arc::clone(&self.schema),
+            table_schema,
             projection,
             filters.collect::<DataFusionResult<_>>()?,
             Arc::clone(&self.statistics),

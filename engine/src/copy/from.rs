@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::Field;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::{Stream, StreamExt, stream};
 use rustydb_storage::{TableDef, Transaction};
 use tokio::sync::mpsc;
@@ -19,7 +20,7 @@ use crate::constraints::is_generated;
 use crate::dml::defaults::{column_index, sources_by_name};
 use crate::dml::insert::load;
 use crate::dml::rows::{Arrangement, RowCheck};
-use crate::error::sqlstate;
+use crate::error::{FaultyKey, sqlstate};
 use crate::session::Statement;
 use crate::sql::copy_syntax::{CopySource, CopyStatement};
 use crate::sql::parse::{fold, place, table_name};
@@ -52,28 +53,66 @@ pub(crate) async fn copy_from(
     }
     let path: Arc<Path> = allowed_file(statement.database, target)?.into();
     let format = Format::of(&options, &path)?;
-    let (names, reader) = open(&path, format, &table, named)?;
+    let (names, reader) = open(&path, format.clone(), &table, named.clone())?;
     let sources = sources_by_name(&context, &table, names.iter().map(String::as_str)).map_err(|error| {
         file_error(&path, None, error).with_hint("Name the columns to load: COPY table (columns) FROM …")
     })?;
-    let (arrangement, check) = (Arrangement::new(sources), RowCheck::new(&context, &table)?);
+    let rows = Arc::new((Arrangement::new(sources), RowCheck::new(&context, &table)?));
     drop(context);
-    let file = Arc::clone(&path);
-    let rows = batches(reader).map(move |decoded| {
+    let (file, arranged) = (Arc::clone(&path), Arc::clone(&rows));
+    let loaded = batches(reader).map(move |decoded| {
+        let (arrangement, check) = arranged.as_ref();
         let decoded = decoded?;
         let columns = arrangement.arrange(&decoded.batch)?;
         check
             .conform(&columns, decoded.batch.num_rows())
-            .map_err(|error| locate(&file, &check, &columns, &decoded.lines, error))
+            .map_err(|error| locate(&file, check, &columns, &decoded.lines, error))
     });
-    load(statement, transaction, &table, Box::pin(rows)).await.map_err(|error| {
-        // Of a duplicate key or a missing parent the store does not know the origin.
-        let says_where = error.message().starts_with(&path.display().to_string());
-        match error.sqlstate().starts_with("23") && !says_where {
-            true => file_error(&path, None, error),
-            false => error,
+    let error = match load(statement, transaction, &table, Box::pin(loaded)).await {
+        Err(error) => error,
+        loaded => return loaded,
+    };
+    // Of a duplicate key or a missing parent the store does not know the origin.
+    let says_where = error.message().starts_with(&path.display().to_string());
+    if says_where || !error.sqlstate().starts_with("23") {
+        return Err(error);
+    }
+    let line = match (error.key(), open(&path, format, &table, named)) {
+        (Some(key), Ok((_, reader))) => find_line(reader, &table, &rows, key).await,
+        _ => None,
+    };
+    Err(file_error(&path, line, error))
+}
+
+/// The line that has a key which is at fault, by reading the file again: the second one that has it, if there are several,
+/// and the first otherwise.
+async fn find_line(
+    reader: Reader,
+    table: &TableDef,
+    (arrangement, check): &(Arrangement, RowCheck),
+    key: &FaultyKey,
+) -> Option<u64> {
+    let places = key.columns.iter().map(|name| table.schema.index_of(name).ok());
+    let places = places.collect::<Option<Vec<usize>>>()?;
+    let options = FormatOptions::default();
+    let mut found = None;
+    let mut decoded = std::pin::pin!(batches(reader));
+    while let Some(batch) = decoded.next().await {
+        let Decoded { batch, lines } = batch.ok()?;
+        let rows = check.conform(&arrangement.arrange(&batch).ok()?, batch.num_rows()).ok()?;
+        let columns = places.iter().map(|place| ArrayFormatter::try_new(rows.column(*place), &options).ok());
+        let columns = columns.collect::<Option<Vec<_>>>()?;
+        for (row, line) in lines.iter().enumerate() {
+            let values: Vec<String> = columns.iter().map(|column| column.value(row).to_string()).collect();
+            if values.join(", ") == key.values {
+                if found.is_some() {
+                    return Some(*line);
+                }
+                found = Some(*line);
+            }
         }
-    })
+    }
+    found
 }
 
 /// The error of the first row that fails on its own, with its line.

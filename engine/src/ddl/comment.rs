@@ -4,6 +4,7 @@
 //! metadata of schema and fields, of their constraints and indexes in that of the table, of all else in its definition.
 //! PostgreSQL's functions take the number of an object; here they take its name, as `'t'::regclass` gives it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -131,7 +132,7 @@ fn set(metadata: &mut std::collections::HashMap<String, String>, key: &str, text
     metadata.extend(text.map(|text| (key.to_owned(), text)));
 }
 
-fn set_in(comments: &mut std::collections::BTreeMap<String, String>, key: &str, text: Option<String>) {
+fn set_in(comments: &mut BTreeMap<String, String>, key: &str, text: Option<String>) {
     comments.remove(key);
     comments.extend(text.map(|text| (key.to_owned(), text)));
 }
@@ -175,6 +176,11 @@ pub(crate) struct Comment<'a> {
     /// The column, constraint or index of the relation.
     pub(crate) part: Option<String>,
     pub(crate) text: String,
+}
+
+/// What COMMENT ON says of a view, under the empty name, and of its columns.
+pub fn view_comments(view: &ObjectDef) -> BTreeMap<String, String> {
+    ViewDefinition::of(view).map(|definition| definition.comments).unwrap_or_default()
 }
 
 /// All comments there are.

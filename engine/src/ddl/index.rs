@@ -1,16 +1,15 @@
 //! CREATE INDEX and DROP INDEX.
 //!
 //! An index over plain columns and all rows is the store's. What an index over expressions or a part of the rows is
-//! about is kept as text with the table. If such an index is unique, the store compares hidden columns that are computed
-//! from it:
+//! about is kept as text with the table, and the store has an index over hidden columns that are computed from it:
 //!
 //! ```text
 //!   CREATE UNIQUE INDEX i ON t (lower(a), b) WHERE c
 //!      ⇒  "__index i: lower(a)"  GENERATED ALWAYS AS (CASE WHEN c THEN lower(a) END) STORED   hidden
 //!      ⇒  a unique index over "__index i: lower(a)", b
 //! ```
-//! A row that is not in the index has a NULL there, and is like no other. An index that is not unique only serves scans,
-//! which do not use it: nothing is stored for it.
+//! A row that is not in the index has a NULL there, and is like no other. Scans name the hidden columns where a condition
+//! names what they hold (`catalog/expression_index.rs`).
 
 use std::sync::Arc;
 
@@ -127,13 +126,6 @@ pub(super) async fn create_from_text(
     check_text(statement, transaction, table, &text)?;
     let mut texts = index_texts(table)?;
     texts.push(text.clone());
-    if !text.unique {
-        let mut definition = table.to_new();
-        let mut schema = definition.schema.as_ref().clone();
-        set_index_texts(&mut schema.metadata, &texts)?;
-        definition.schema = Arc::new(schema);
-        return Ok(transaction.alter_table(table.id, definition)?);
-    }
     let context = statement.context(transaction.view());
     let mut change = Rewrite::of(table);
     set_index_texts(&mut change.metadata, &texts)?;
@@ -219,7 +211,8 @@ pub(super) async fn without_hidden(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
     Stored(IndexId),
-    /// The place among the table's [`index_texts`] of one that nothing is stored for.
+    /// The place among the table's [`index_texts`] of one that nothing is stored for: older releases did so with those that
+    /// are not unique.
     Noted(usize),
 }
 

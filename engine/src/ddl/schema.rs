@@ -1,10 +1,16 @@
 //! CREATE SCHEMA.
+//!
+//! Schemas have no owners. `AUTHORIZATION` is taken if it says who the user is anyway, and refused if it names somebody
+//! else, who would not get what it promises.
 
+use datafusion::sql::sqlparser::ast::Ident;
 use rustydb_storage::{ObjectKind, Transaction};
 
 use crate::catalog::information_schema::INFORMATION_SCHEMA;
 use crate::error::sqlstate;
 use crate::session::{Completion, Statement};
+use crate::sql::parse::{fold, place};
+use crate::sql::route::CreateSchemaStatement;
 use crate::{DEFAULT_SCHEMA, Error, Result};
 
 /// Names that start like this are the system's.
@@ -22,14 +28,21 @@ pub(super) fn check_name(name: &str) -> Result<()> {
 pub(crate) fn create_schema(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
-    name: String,
-    if_not_exists: bool,
+    create: CreateSchemaStatement,
 ) -> Result<Completion> {
+    let CreateSchemaStatement { name, owner, if_not_exists } = create;
+    let context = statement.context(transaction.view());
+    if let Some(owner) = owner.filter(|owner| !is_user(owner, context.user())) {
+        return Err(Error::unsupported(format!("a schema that belongs to \"{}\"", fold(&owner)))
+            .with_hint("Schemas have no owners: leave AUTHORIZATION out.")
+            .at(place(owner.span)));
+    }
+    let name = name.unwrap_or_else(|| context.user().to_owned());
     let exists = {
-        let context = statement.context(transaction.view());
         [DEFAULT_SCHEMA, INFORMATION_SCHEMA].contains(&name.as_str())
             || context.view().catalog().find_object(ObjectKind::Schema, "", &name).is_some()
     };
+    drop(context);
     if exists {
         return match if_not_exists {
             true => Ok(Completion::new("CREATE SCHEMA")),
@@ -39,4 +52,11 @@ pub(crate) fn create_schema(
     check_name(&name)?;
     transaction.create_object(ObjectKind::Schema, String::new(), name, String::new())?;
     Ok(Completion::new("CREATE SCHEMA"))
+}
+
+/// Whether somebody is named who is the session's user.
+fn is_user(name: &Ident, user: &str) -> bool {
+    let words = ["current_user", "session_user", "current_role"];
+    let name_of = fold(name);
+    name_of == user || (name.quote_style.is_none() && words.contains(&name_of.as_str()))
 }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use rustydb_storage::{Durability, ObjectKind, ReadView, Store, TableDef, TableId, Transaction};
 
@@ -28,23 +28,38 @@ const ATTEMPTS_MAX: usize = 100;
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// The schema of one session.
+/// The schema of one session, or of several of the same client.
 #[derive(Debug)]
 pub(crate) struct TemporarySchema {
     name: String,
     used: AtomicBool,
+    sessions: AtomicUsize,
 }
 
 impl Default for TemporarySchema {
     fn default() -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        TemporarySchema { name: format!("{PREFIX}{number}"), used: AtomicBool::new(false) }
+        TemporarySchema {
+            name: format!("{PREFIX}{number}"),
+            used: AtomicBool::new(false),
+            sessions: AtomicUsize::new(1),
+        }
     }
 }
 
 impl TemporarySchema {
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// One more session has it.
+    pub(crate) fn enter(&self) {
+        self.sessions.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A session ends; whether it was the last.
+    pub(crate) fn leave(&self) -> bool {
+        self.sessions.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     /// Whether there may be anything in it.

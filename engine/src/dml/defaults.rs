@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, TableReference};
+use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
     EmptyRelation, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection, Volatility,
@@ -160,10 +161,23 @@ fn forbidden_in(expr: &Expr) -> Result<Option<&'static str>> {
     Ok(forbidden)
 }
 
+/// An expression over the columns of a table's rows in the form that conditions on the table have when it is scanned.
+pub(crate) fn planned_over(context: &StatementContext, table: &TableDef, mut syntax: ast::Expr) -> Result<Expr> {
+    check_queries(&mut syntax)?;
+    let schema = Arc::new(schema_over(table)?);
+    let expr = planner(context).sql_to_expr(syntax, &schema, &mut PlannerContext::new())?;
+    Ok(unnormalize_col(simplified(context, expr, &schema)?))
+}
+
 /// Runs the analyser over an expression, so that it means what it would in a query, and makes it executable.
 pub(crate) fn physical(context: &StatementContext, expr: Expr, schema: DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
     let schema = Arc::new(schema);
-    let input = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: true, schema: Arc::clone(&schema) });
+    let expr = simplified(context, expr, &schema)?;
+    Ok(context.shared().create_physical_expr(expr, &schema)?)
+}
+
+fn simplified(context: &StatementContext, expr: Expr, schema: &Arc<DFSchema>) -> Result<Expr> {
+    let input = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: true, schema: Arc::clone(schema) });
     let plan = LogicalPlanBuilder::from(input).project(vec![expr.alias("value")])?.build()?;
     let options = OptimizerConfig::options(context);
     let analyzed = context.shared().analyzer().execute_and_check(plan, &options, |_, _| {})?;
@@ -175,10 +189,9 @@ pub(crate) fn physical(context: &StatementContext, expr: Expr, schema: DFSchema)
     let simplify = SimplifyContext::builder()
         .with_config_options(options)
         .with_query_execution_start_time(context.query_execution_start_time())
-        .with_schema(Arc::clone(&schema))
+        .with_schema(Arc::clone(schema))
         .build();
-    let expr = ExprSimplifier::new(simplify).simplify(expr)?;
-    Ok(context.shared().create_physical_expr(expr, &schema)?)
+    Ok(ExprSimplifier::new(simplify).simplify(expr)?)
 }
 
 /// Matches the columns of incoming batches with the table's, by name; others get their default.

@@ -248,7 +248,7 @@ fn row_values(function: datafusion::sql::sqlparser::ast::Function) -> Result<Vec
 }
 
 /// A query for several columns as a subquery for one of them.
-fn nth_column(query: &Query, index: usize, columns: usize) -> Result<Expr> {
+pub(crate) fn nth_column(query: &Query, index: usize, columns: usize) -> Result<Expr> {
     let mut single = query.clone();
     if let SetExpr::Select(select) = single.body.as_mut()
         && select.distinct.is_none()

@@ -210,7 +210,8 @@ fn from_storage(error: &rustydb_storage::Error) -> Error {
             sqlstate::UNIQUE_VIOLATION,
             format!("duplicate key value violates unique constraint \"{constraint}\" of table \"{table}\""),
         )
-        .with_detail(format!("Key ({}) = ({}) already exists.", shown_keys(columns), key.join(", "))),
+        .with_detail(format!("Key ({}) = ({}) already exists.", shown_keys(columns), key.join(", ")))
+        .with_key(columns.clone(), key.join(", ")),
         Storage::NotNull { .. } => Error::new(sqlstate::NOT_NULL_VIOLATION, message),
         Storage::Conflict { .. } => Error::new(sqlstate::SERIALIZATION_FAILURE, message)
             .with_hint("Run the transaction again; nothing of it was kept."),

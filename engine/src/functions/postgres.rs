@@ -5,6 +5,7 @@
 //! | `now()`, `current_timestamp` | microseconds, the resolution of a `timestamp` and of every client's language |
 //! | `version()` | RustyDB's, not that of a library |
 //! | `to_char()` | [PostgreSQL's templates](super::to_char) |
+//! | `like_escape()` | [patterns of LIKE … ESCAPE](super::like_escape), not there in DataFusion |
 
 use std::sync::Arc;
 
@@ -17,9 +18,11 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-/// The functions of this file.
+use super::like_escape::LikeEscape;
+
+/// The functions that PostgreSQL has and DataFusion has not, or has otherwise.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    vec![Arc::new(Now::new(None).into()), Arc::new(Version::new().into())]
+    vec![Arc::new(Now::new(None).into()), Arc::new(Version::new().into()), Arc::new(LikeEscape::new().into())]
 }
 
 /// `now()`: the time the statement began, put into the plan as a constant.

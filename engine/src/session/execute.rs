@@ -637,9 +637,7 @@ pub(super) async fn apply(
 ) -> Result<StatementResult> {
     let completion = match write {
         Write::CreateTable(create) => ddl::table::create_table(statement, transaction, *create).await?,
-        Write::CreateSchema { name, if_not_exists } => {
-            ddl::schema::create_schema(statement, transaction, name, if_not_exists)?
-        }
+        Write::CreateSchema(create) => ddl::schema::create_schema(statement, transaction, create)?,
         Write::CreateView(view) => ddl::view::create_view(statement, transaction, *view)?,
         Write::CreateSequence(sequence) => ddl::sequence::create_sequence(statement, transaction, *sequence)?,
         Write::AlterSequence(sequence) => ddl::sequence::alter_sequence(statement, transaction, *sequence)?,
@@ -677,7 +675,7 @@ pub(super) async fn apply(
 pub(crate) fn write_name(write: &Write) -> &'static str {
     match write {
         Write::CreateTable(_) => "CREATE TABLE",
-        Write::CreateSchema { .. } => "CREATE SCHEMA",
+        Write::CreateSchema(_) => "CREATE SCHEMA",
         Write::CreateView(_) => "CREATE VIEW",
         Write::CreateSequence(_) => "CREATE SEQUENCE",
         Write::AlterSequence(_) => "ALTER SEQUENCE",

@@ -12,6 +12,7 @@ use super::row::{decided, may_take_row_path};
 use super::{BatchStream, IngestMode, IngestTarget, Shared};
 use crate::ddl::drop::drop_table;
 use crate::ddl::table::{plain_table, schema_of_rows};
+use crate::ddl::temporary;
 use crate::dml::defaults::{not_default, source_of, sources_by_name, takes_only_default};
 use crate::dml::insert::{load, target_columns};
 use crate::dml::rows::{Arrangement, ColumnSource, RowCheck};
@@ -121,16 +122,20 @@ fn target_table(
     target: &IngestTarget,
 ) -> Result<Arc<TableDef>> {
     let context = statement.context(transaction.view());
+    let schema = match (&target.schema, target.temporary) {
+        (None, true) => Some(temporary::ALIAS.to_owned()),
+        (schema, _) => schema.clone(),
+    };
     // Rows are added to the table the name stands for; a table is made, or made anew, where CREATE TABLE would.
     if matches!(target.mode, IngestMode::Append | IngestMode::CreateAppend)
-        && let Ok(table) = context.table(target.schema.as_deref(), &target.table)
+        && let Ok(table) = context.table(schema.as_deref(), &target.table)
     {
         return Ok(Arc::clone(table));
     }
     if target.mode == IngestMode::Append {
-        return context.table(target.schema.as_deref(), &target.table).cloned();
+        return context.table(schema.as_deref(), &target.table).cloned();
     }
-    let schema_name = context.schema_for_new(target.schema.clone(), false)?;
+    let schema_name = context.schema_for_new(schema, target.temporary)?;
     let existing = context.view().catalog().find(&schema_name, &target.table).cloned();
     for kind in [ObjectKind::View, ObjectKind::Sequence] {
         if context.object(kind, Some(&schema_name), &target.table).is_some() {

@@ -3,6 +3,7 @@
 //! Statements of a session run one after the other, on the database's own threads. A result stream holds what it needs and
 //! outlives the statement: the next one may start while it is still being read.
 
+mod calls;
 mod control;
 mod execute;
 mod idle;
@@ -26,6 +27,7 @@ use futures::Stream;
 use parking_lot::Mutex;
 use rustydb_storage::Catalog;
 
+pub(crate) use calls::{calls_first, describe_calls};
 use execute::Text;
 pub(crate) use execute::{Statement, describe_schema, note_reads, text_table, write_name};
 pub(crate) use locking::lock_and_read;
@@ -44,7 +46,7 @@ use crate::prepared::Prepared;
 use crate::routine::Notice;
 use crate::runtime::Task;
 use crate::sequences::SessionSequences;
-use crate::sql::parse::place_value;
+use crate::sql::places::place_subject;
 use crate::sql::split::split_statements;
 use crate::stream::RecordStream;
 use crate::{Database, Expression, Identity, Result, Value};
@@ -83,7 +85,9 @@ pub(crate) struct Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        temporary::drop_behind(&self.database, &self.temporary);
+        if self.temporary.leave() {
+            temporary::drop_behind(&self.database, &self.temporary);
+        }
     }
 }
 
@@ -146,6 +150,8 @@ pub struct IngestTarget {
     pub schema: Option<String>,
     /// The table.
     pub table: String,
+    /// Whether it is one of the session's own temporary tables.
+    pub temporary: bool,
     /// What to do if the table exists or does not.
     pub mode: IngestMode,
     /// The columns of the batches. They are matched by name; a table's other columns get their default.
@@ -167,6 +173,18 @@ pub enum IngestMode {
 
 impl Session {
     pub(crate) fn new(database: Database, identity: Option<Identity>) -> Self {
+        Session::with_temporary(database, identity, Arc::default())
+    }
+
+    /// A session of the same client, which has the same temporary tables, views and sequences. They go when the last of
+    /// such sessions ends.
+    pub fn beside(&self) -> Session {
+        let Shared { database, identity, temporary, .. } = &*self.shared;
+        temporary.enter();
+        Session::with_temporary(database.clone(), identity.clone(), Arc::clone(temporary))
+    }
+
+    fn with_temporary(database: Database, identity: Option<Identity>, temporary: Arc<TemporarySchema>) -> Self {
         let defaults = Settings::new(database.default_config().clone(), database.statement_timeout());
         let visible = Visible {
             status: TransactionStatus::Idle,
@@ -184,7 +202,7 @@ impl Session {
             sequences: Arc::default(),
             deferred: Arc::default(),
             notices: Mutex::default(),
-            temporary: Arc::default(),
+            temporary,
             named: Mutex::default(),
             stream_failures: StreamFailures::default(),
         };
@@ -195,12 +213,12 @@ impl Session {
     pub async fn execute(&self, sql: &str, parameters: &[Value]) -> Result<StatementResult> {
         let arrived = Instant::now();
         if let Some(result) = self.shared.run_known(Text::Unparsed(sql), parameters, arrived).await {
-            return result.map_err(|error| place_value(error, sql));
+            return result.map_err(|error| place_subject(error, sql));
         }
         let (shared, sql, parameters) = (self.shared.clone(), sql.to_owned(), parameters.to_vec());
         let work = async move {
             let result = shared.execute(Text::Unparsed(&sql), &parameters, arrived).await;
-            result.map_err(|error| place_value(error, &sql))
+            result.map_err(|error| place_subject(error, &sql))
         };
         self.shared.database.runtimes().run(work).await
     }
@@ -211,7 +229,7 @@ impl Session {
         self.shared
             .database
             .runtimes()
-            .run(async move { shared.prepare(sql).await.map_err(|error| place_value(error, &text)) })
+            .run(async move { shared.prepare(sql).await.map_err(|error| place_subject(error, &text)) })
             .await
     }
 
@@ -227,12 +245,12 @@ impl Session {
     pub async fn execute_prepared(&self, prepared: &Prepared, parameters: &[Value]) -> Result<StatementResult> {
         let arrived = Instant::now();
         if let Some(result) = self.shared.run_known(Text::Prepared(prepared), parameters, arrived).await {
-            return result.map_err(|error| place_value(error, prepared.sql()));
+            return result.map_err(|error| place_subject(error, prepared.sql()));
         }
         let (shared, prepared, parameters) = (self.shared.clone(), prepared.clone(), parameters.to_vec());
         let work = async move {
             let result = shared.execute(Text::Prepared(&prepared), &parameters, arrived).await;
-            result.map_err(|error| place_value(error, prepared.sql()))
+            result.map_err(|error| place_subject(error, prepared.sql()))
         };
         self.shared.database.runtimes().run(work).await
     }

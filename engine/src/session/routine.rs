@@ -9,12 +9,13 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::config::ConfigOptions;
 use datafusion::sql::sqlparser::ast::{Function, Query};
-use rustydb_storage::{ObjectKind, Transaction};
+use rustydb_storage::Transaction;
 
+use super::calls::{calls_first, has_routines, note_inputs};
 use super::execute::{RERUNS_MAX, Statement, apply};
 use super::locking::lock_and_read;
 use super::row::{decided, may_take_row_path};
@@ -25,11 +26,9 @@ use crate::dml::returning::Changed;
 use crate::error::sqlstate;
 use crate::routine::definition::schema_of;
 use crate::routine::execution::{Access, Execution, Move, batch_of};
-use crate::routine::expression::Compiler;
 use crate::routine::statement::{CompiledStatement, Kind, compile_call};
 use crate::routine::{
     CompiledCall, Datum, InputTypes, Language, Notice, Outcome, Program as RoutineProgram, Ran, Returns, Source,
-    rowless_items,
 };
 use crate::row_path::{self, Call, DataRows, Known, Program, Ready};
 use crate::sql::context::StatementContext;
@@ -239,15 +238,8 @@ impl Shared {
 
     /// Whether a query calls functions in a way that lets them change rows: once, before its rows are looked at.
     pub(super) fn calls_first(&self, transaction: &TransactionState, statement: &Statement<'_>, query: &Query) -> bool {
-        let routines = self.database.routines();
         let view = self.planning_view(transaction);
-        if !view.catalog().objects().any(|object| object.kind == ObjectKind::Routine) {
-            return false;
-        }
-        let context = &statement.context(view);
-        let compiler = Compiler { context, routines };
-        let in_list = rowless_items(query).is_some_and(|items| items.iter().any(|item| compiler.calls_routine(item)));
-        in_list || compiler.reads_routine(query)
+        has_routines(&view) && calls_first(&statement.context(view), query)
     }
 
     pub(super) async fn run_routine(
@@ -478,19 +470,13 @@ pub(crate) fn describe_call(
     routines: &crate::routine::registry::Routines,
     function: &Function,
     parameters: usize,
-) -> Result<(Vec<Option<DataType>>, Option<arrow::datatypes::SchemaRef>)> {
+) -> Result<(Vec<Option<DataType>>, Option<SchemaRef>)> {
     let unknown = vec![DataType::Null; parameters];
     let compiled = compile_call(function.clone(), unknown, context, routines)?;
     let Kind::Call { routine, arguments, .. } = &compiled.kind else {
         return Err(Error::internal("a CALL that is none"));
     };
     let mut types = vec![None; parameters];
-    for argument in arguments {
-        if let Some(input) = argument.value.as_input()
-            && let Some(place) = types.get_mut(input)
-        {
-            *place = Some(argument.wanted.data_type.clone());
-        }
-    }
+    note_inputs(arguments, &mut types);
     Ok((types, routine.output_shape().map(|shape| schema_of(&shape))))
 }

@@ -17,10 +17,12 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 use super::literals::{at_time_zone, negate_as_a_whole, negate_before_powers, similar_to, spell_out};
 use super::names::{output_name, unique_name};
 use super::parse::{fold, place};
+use super::row_values::{compare_conditions, compare_parts};
 use super::set_operations::number_copies;
 use super::size::check_size;
 use super::windows::resolve_windows;
-use crate::dml::syntax::{call, cast};
+use crate::dml::syntax::{call, call_with, cast};
+use crate::functions::like_escape::LIKE_ESCAPE;
 use crate::{Error, Result};
 
 /// Checks every query inside `node` and rewrites what has an equal form that DataFusion knows.
@@ -49,6 +51,9 @@ impl VisitorMut for QueryCheck {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         name_select_list(select);
         name_function_columns(select);
+        for condition in select.selection.iter_mut().chain(&mut select.having) {
+            flow(compare_conditions(condition))?;
+        }
         flow(resolve_windows(select).and_then(|()| check_select(select)))
     }
 
@@ -60,7 +65,8 @@ impl VisitorMut for QueryCheck {
         negate_before_powers(expr);
         similar_to(expr);
         at_time_zone(expr);
-        ControlFlow::Continue(())
+        escape_pattern(expr);
+        flow(compare_parts(expr))
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
@@ -270,6 +276,16 @@ fn call_session_words(expr: &mut Expr) {
             }
             word => call(word, ident.span),
         };
+    }
+}
+
+/// `LIKE pattern ESCAPE e` is `LIKE like_escape(pattern, e)`.
+fn escape_pattern(expr: &mut Expr) {
+    if let Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } = expr
+        && let Some(escape) = escape_char.take()
+    {
+        let arguments = vec![pattern.as_ref().clone(), Expr::Value(escape)];
+        **pattern = call_with(LIKE_ESCAPE, arguments, Span::empty());
     }
 }
 

@@ -2,58 +2,42 @@
 //!
 //! DataFusion's `SessionState` (functions, rules, planners) is built once per database and shared. A [`StatementContext`]
 //! is the thin layer over it that differs per statement, made of a few `Arc`s; it plays the three roles DataFusion's
-//! planner asks for: name resolution ([`ContextProvider`]), the optimiser's settings ([`OptimizerConfig`]) and the
-//! physical planner's session ([`Session`]).
+//! planner asks for: name resolution ([`names`]), the optimiser's settings and the physical planner's session
+//! ([`session`]).
 
-use std::any::Any;
+mod names;
+mod session;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
-use async_trait::async_trait;
+use arrow::datatypes::{DataType, Field, FieldRef};
 use chrono::{DateTime, Utc};
-use datafusion::catalog::cte_worktable::CteWorkTable;
-use datafusion::catalog::{CatalogProviderList, Session, TableFunctionArgs};
-use datafusion::common::alias::AliasGenerator;
 use datafusion::common::{DFSchema, TableReference};
-use datafusion::config::{ConfigOptions, TableOptions};
-use datafusion::datasource::{TableProvider, ViewTable, provider_as_source};
+use datafusion::config::ConfigOptions;
+use datafusion::datasource::{TableProvider, ViewTable};
 use datafusion::error::Result as DataFusionResult;
-use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::memory_pool::MemoryPool;
-use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
-use datafusion::execution::{FunctionRegistry, TaskContext};
 use datafusion::logical_expr::execution_props::ExecutionProps;
-use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
-use datafusion::logical_expr::registry::ExtensionTypeRegistryRef;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
-use datafusion::optimizer::OptimizerConfig;
+use datafusion::logical_expr::{Expr, ScalarUDF};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::operator_statistics::StatisticsRegistry;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::PlannerContext;
 use rustydb_storage::{ObjectDef, ObjectKind, ReadView, Store, TableDef, TableId};
 
 use super::plan_cache::Lease;
-use super::types::CastTypes;
 use crate::catalog::information_schema::{self, INFORMATION_SCHEMA, VirtualTable};
 use crate::catalog::provider::ColumnTable;
-use crate::ddl::comment;
 use crate::ddl::temporary::{self, TemporarySchema};
 use crate::ddl::view::ViewDefinition;
 use crate::error::{nearest, sqlstate};
-use crate::interrupt;
-use crate::optimizer::first_late_rule;
 use crate::routine::function::{self, RunningPlan};
 use crate::routine::registry::Routines;
 use crate::scan::ExecutionView;
-use crate::sequences::{self, SequenceScope, SessionSequences};
-use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Identity, Result, functions};
+use crate::sequences::SessionSequences;
+use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Identity, Result};
 
 /// The schema under which a statement that changes rows sees its own target, hidden key column included. No table of a
 /// user can be in it, and outside such a statement it is empty.
@@ -306,6 +290,11 @@ impl StatementContext {
         &self.environment.routines
     }
 
+    /// The name of the session's user.
+    pub(crate) fn user(&self) -> &str {
+        self.environment.user()
+    }
+
     pub(crate) fn search_path(&self) -> &Arc<[String]> {
         &self.environment.search_path
     }
@@ -423,228 +412,5 @@ impl StatementContext {
             }
             None => Err(self.no_such_table(schema, name)),
         }
-    }
-}
-
-impl ContextProvider for StatementContext {
-    fn get_table_source(&self, name: TableReference) -> DataFusionResult<Arc<dyn TableSource>> {
-        interrupt::check()?;
-        Ok(provider_as_source(self.provider(&name)?))
-    }
-
-    fn get_table_function_source(&self, name: &str, arguments: Vec<Expr>) -> DataFusionResult<Arc<dyn TableSource>> {
-        let built_in = self.shared.table_functions().get(name);
-        let of_users = match built_in {
-            Some(_) => None,
-            None => self.routine_table(name, &arguments)?,
-        };
-        if let Some(table) = of_users {
-            return Ok(provider_as_source(table));
-        }
-        let function = built_in.ok_or_else(|| {
-            let error = Error::new(sqlstate::UNDEFINED_FUNCTION, format!("table function \"{name}\" does not exist"));
-            match nearest(name, self.shared.table_functions().keys().map(String::as_str)) {
-                Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
-                None => error,
-            }
-        })?;
-        let arguments = self.simplified(arguments)?;
-        let provider = function.create_table_provider_with_args(TableFunctionArgs::new(&arguments, self))?;
-        Ok(provider_as_source(provider))
-    }
-
-    fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> DataFusionResult<Arc<dyn TableSource>> {
-        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
-    }
-
-    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
-        self.shared.expr_planners()
-    }
-
-    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
-        self.shared.relation_planners()
-    }
-
-    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
-        Some(Arc::new(CastTypes))
-    }
-
-    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        let scope = || SequenceScope {
-            store: self.store.clone(),
-            catalog: Arc::clone(self.view.catalog()),
-            environment: self.environment.clone(),
-        };
-        if let Some(function) = sequences::function(name, scope) {
-            return Some(function);
-        }
-        if let Some(function) = functions::session::function(name, &self.environment) {
-            return Some(function);
-        }
-        let scope = || comment::CommentScope {
-            catalog: Arc::clone(self.view.catalog()),
-            environment: self.environment.clone(),
-        };
-        if let Some(function) = comment::function(name, scope) {
-            return Some(function);
-        }
-        let Some(function) = self.shared.scalar_functions().get(name) else {
-            return self.routine(name);
-        };
-        // now() and its like carry the time zone of the session.
-        match function.inner().with_updated_config(self.config.options()) {
-            Some(adapted) => Some(Arc::new(adapted)),
-            None => Some(Arc::clone(function)),
-        }
-    }
-
-    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
-        self.shared.higher_order_functions().get(name).cloned()
-    }
-
-    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
-        self.shared.aggregate_functions().get(name).cloned()
-    }
-
-    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
-        self.shared.window_functions().get(name).cloned()
-    }
-
-    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
-        None
-    }
-
-    fn options(&self) -> &ConfigOptions {
-        self.config.options()
-    }
-
-    fn udf_names(&self) -> Vec<String> {
-        self.shared.scalar_functions().keys().cloned().collect()
-    }
-
-    fn higher_order_function_names(&self) -> Vec<String> {
-        self.shared.higher_order_functions().keys().cloned().collect()
-    }
-
-    fn udaf_names(&self) -> Vec<String> {
-        self.shared.aggregate_functions().keys().cloned().collect()
-    }
-
-    fn udwf_names(&self) -> Vec<String> {
-        self.shared.window_functions().keys().cloned().collect()
-    }
-}
-
-impl OptimizerConfig for StatementContext {
-    fn query_execution_start_time(&self) -> Option<DateTime<Utc>> {
-        self.properties.query_execution_start_time
-    }
-
-    fn alias_generator(&self) -> &Arc<AliasGenerator> {
-        &self.properties.alias_generator
-    }
-
-    fn options(&self) -> Arc<ConfigOptions> {
-        Arc::clone(self.config.options())
-    }
-
-    fn function_registry(&self) -> Option<&dyn FunctionRegistry> {
-        Some(self.shared.as_ref())
-    }
-}
-
-#[async_trait]
-impl Session for StatementContext {
-    fn session_id(&self) -> &str {
-        self.shared.session_id()
-    }
-
-    fn config(&self) -> &SessionConfig {
-        &self.config
-    }
-
-    fn catalog_list(&self) -> Arc<dyn CatalogProviderList> {
-        Arc::clone(self.shared.catalog_list())
-    }
-
-    fn query_planner(&self) -> Arc<dyn QueryPlanner + Send + Sync> {
-        Arc::clone(self.shared.query_planner())
-    }
-
-    fn optimize(&self, plan: &LogicalPlan) -> DataFusionResult<LogicalPlan> {
-        super::plan::optimize(self, plan.clone())
-    }
-
-    fn physical_optimizers(&self) -> &[Arc<dyn PhysicalOptimizerRule + Send + Sync>] {
-        let rules = self.shared.physical_optimizers();
-        if self.early_only { &rules[..first_late_rule(rules)] } else { rules }
-    }
-
-    fn statistics_registry(&self) -> Option<&StatisticsRegistry> {
-        self.shared.statistics_registry()
-    }
-
-    async fn create_physical_plan(&self, plan: &LogicalPlan) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let plan = self.optimize(plan)?;
-        self.shared.query_planner().create_physical_plan(&plan, self).await
-    }
-
-    fn create_physical_expr(&self, expr: Expr, schema: &DFSchema) -> DataFusionResult<Arc<dyn PhysicalExpr>> {
-        self.shared.create_physical_expr(expr, schema)
-    }
-
-    fn scalar_functions(&self) -> &HashMap<String, Arc<ScalarUDF>> {
-        self.shared.scalar_functions()
-    }
-
-    fn higher_order_functions(&self) -> &HashMap<String, Arc<HigherOrderUDF>> {
-        self.shared.higher_order_functions()
-    }
-
-    fn aggregate_functions(&self) -> &HashMap<String, Arc<AggregateUDF>> {
-        self.shared.aggregate_functions()
-    }
-
-    fn window_functions(&self) -> &HashMap<String, Arc<WindowUDF>> {
-        self.shared.window_functions()
-    }
-
-    fn extension_type_registry(&self) -> &ExtensionTypeRegistryRef {
-        Session::extension_type_registry(self.shared.as_ref())
-    }
-
-    fn runtime_env(&self) -> &Arc<RuntimeEnv> {
-        self.shared.runtime_env()
-    }
-
-    fn execution_props(&self) -> &ExecutionProps {
-        &self.properties
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn table_options(&self) -> &TableOptions {
-        self.shared.table_options()
-    }
-
-    fn table_options_mut(&mut self) -> &mut TableOptions {
-        Arc::make_mut(&mut self.shared).table_options_mut()
-    }
-
-    /// Functions are resolved at planning; a running plan needs the options, the view and the memory pool only, so the
-    /// registry's maps (some 300 entries) are not copied.
-    fn task_ctx(&self) -> Arc<TaskContext> {
-        Arc::new(TaskContext::new(
-            None,
-            self.shared.session_id().to_owned(),
-            self.config.clone(),
-            HashMap::new(),
-            HashMap::new(),
-            HashMap::new(),
-            HashMap::new(),
-            Arc::clone(self.shared.runtime_env()),
-        ))
     }
 }

@@ -1,8 +1,10 @@
 //! From the text of a statement to a plan: tokens and syntax ([`parse`], bounded by [`depth`], made shallow by
 //! [`balance`]), the split of scripts ([`split`]), which of our statements it is ([`route`]), what is refused before
 //! planning ([`check`], [`size`]), name resolution and planning ([`context`], [`plan`]), plans made before
-//! ([`plan_cache`]), what the columns of results are called ([`names`]), subqueries that must give one row ([`single_row`]), arithmetic as SQL has it
-//! ([`arithmetic`]), operands of different types ([`mixed_types`]), and the order of intervals ([`interval_order`]).
+//! ([`plan_cache`]), what the columns of results are called ([`names`]), subqueries that must give one row ([`single_row`]), rows that are compared
+//! ([`row_values`]), where in a text the thing is that an error is about ([`places`]), arithmetic as SQL has it
+//! ([`arithmetic`]), operands of different types ([`mixed_types`]), the order of intervals ([`interval_order`]), and times of
+//! different units ([`time_units`]).
 
 pub(crate) mod arithmetic;
 mod balance;
@@ -28,15 +30,18 @@ mod numeric_division;
 pub(crate) mod opaque_values;
 pub(crate) mod own_syntax;
 pub(crate) mod parse;
+pub(crate) mod places;
 pub(crate) mod plan;
 pub(crate) mod plan_cache;
 pub(crate) mod route;
 pub(crate) mod routine_syntax;
+mod row_values;
 mod set_operations;
 pub(crate) mod single_row;
 mod size;
 mod sliding_floats;
 pub(crate) mod split;
+pub(crate) mod time_units;
 pub(crate) mod transaction_syntax;
 pub(crate) mod types;
 pub(crate) mod user_syntax;

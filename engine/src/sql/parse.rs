@@ -288,29 +288,6 @@ fn number_parameters(tokens: &mut [TokenWithSpan]) -> Result<usize> {
     Ok(anonymous.max(numbered))
 }
 
-/// Gives an error about a value the place where the statement has that value. The planner's literals know none.
-pub(crate) fn place_value(error: Error, sql: &str) -> Error {
-    let (None, Some(value)) = (error.position(), error.value()) else { return error };
-    let wanted = plain_number(value);
-    let tokens = tokenize(sql).unwrap_or_default();
-    let found = tokens.iter().find(|token| match &token.token {
-        Token::SingleQuotedString(text) => text == value,
-        Token::Number(digits, _) => plain_number(digits) == wanted,
-        _ => false,
-    });
-    let position = found.and_then(|token| position_of(token.span.start));
-    error.at(position)
-}
-
-/// A number without its sign, and without what a cast adds to its end.
-fn plain_number(digits: &str) -> &str {
-    let digits = digits.trim_start_matches('-');
-    match digits.contains('.') {
-        true => digits.trim_end_matches('0').trim_end_matches('.'),
-        false => digits,
-    }
-}
-
 /// Gives a syntax error the place of the token it names: the parser sometimes says where the next one is.
 fn place_found(error: Error, sql: &str) -> Error {
     let found = error.message().strip_prefix("syntax error at \"").and_then(|rest| rest.split_once("\": expected"));

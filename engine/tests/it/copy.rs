@@ -88,7 +88,7 @@ async fn malformed_files_are_refused_with_file_and_line() {
         ("c.csv", "1,a\n99999999999,b\n", "", "22P02", "c.csv, line 2"),
         ("d.csv", "1,a\n2,\n", "", "23502", "d.csv, line 2"),
         ("e.csv", "1,a\n2,toolong\n", "", "22001", "e.csv, line 2"),
-        ("f.csv", "1,a\n1,b\n", "", "23505", "f.csv: duplicate key"),
+        ("f.csv", "1,a\n2,c\n1,b\n", "", "23505", "f.csv, line 3: duplicate key"),
         ("g.csv", "1,\"a\n2,b\n", "", "22P04", "does not end"),
         ("h.csv", "no,names\n1,a\n", "(HEADER match)", "22P04", "header"),
         ("i.parquet", "not parquet at all", "", "22P04", "i.parquet"),

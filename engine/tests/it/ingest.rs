@@ -23,7 +23,7 @@ async fn ingest(
     batches: Vec<RecordBatch>,
 ) -> rustydb_engine::Result<u64> {
     let columns = batches[0].schema();
-    let target = IngestTarget { schema: None, table: table.to_owned(), mode, columns };
+    let target = IngestTarget { schema: None, table: table.to_owned(), temporary: false, mode, columns };
     session.ingest(target, Box::pin(stream::iter(batches.into_iter().map(Ok)))).await
 }
 
@@ -60,8 +60,13 @@ async fn a_large_load_that_fails_leaves_nothing() {
     let session = memory().await;
     run(&session, "CREATE TABLE t (id bigint PRIMARY KEY, s text)").await;
     let batches: Vec<_> = (0..20).map(|piece| batch(piece * 8192..(piece + 1) * 8192)).collect();
-    let target =
-        IngestTarget { schema: None, table: "t".into(), mode: IngestMode::Append, columns: batches[0].schema() };
+    let target = IngestTarget {
+        schema: None,
+        table: "t".into(),
+        temporary: false,
+        mode: IngestMode::Append,
+        columns: batches[0].schema(),
+    };
     let failure = run_failure(&session, "SELECT nope").await;
     let broken = batches.clone().into_iter().map(Ok).chain([Err(failure)]);
     let error = session.ingest(target, Box::pin(stream::iter(broken.collect::<Vec<_>>()))).await.unwrap_err();

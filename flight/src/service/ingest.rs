@@ -24,6 +24,7 @@ use tonic::Status;
 
 use super::SqlService;
 use crate::auth::Caller;
+use crate::sessions::{Scope, without_session};
 use crate::status::{from_engine, refuse};
 use crate::upload::Upload;
 
@@ -36,6 +37,9 @@ impl SqlService {
     ) -> Result<i64, Status> {
         let mode = check(&command)?;
         let (_home, scope) = self.sessions.enter_ingest(caller, command.transaction_id.as_deref())?;
+        if command.temporary && matches!(scope, Scope::Own(_)) {
+            return Err(without_session("an ingest into a temporary table", "run it inside a transaction"));
+        }
         let Some(upload) = Upload::open(messages).await? else {
             return Err(refuse("08P01", "the ingest stream has no schema").into());
         };
@@ -53,6 +57,7 @@ impl SqlService {
         let target = IngestTarget {
             schema: command.schema.filter(|schema| !schema.is_empty()),
             table: command.table,
+            temporary: command.temporary,
             mode,
             columns: upload.schema,
         };
@@ -66,11 +71,6 @@ impl SqlService {
 }
 
 fn check(command: &CommandStatementIngest) -> Result<IngestMode, Status> {
-    if command.temporary {
-        return Err(refuse("0A000", "ingest into a temporary table is not supported")
-            .hint("create a table, and drop it when it has served")
-            .into());
-    }
     if let Some(name) = command.options.keys().min() {
         let name: String = name.chars().take(80).collect();
         return Err(refuse("0A000", format!("the ingest option \"{name}\" is not supported")).into());
@@ -138,8 +138,6 @@ mod tests {
             ..Default::default()
         };
         assert!(check(&command).is_ok());
-        let temporary = CommandStatementIngest { temporary: true, ..command.clone() };
-        assert!(check(&temporary).expect_err("refused").message().contains("temporary"));
         let catalog = CommandStatementIngest { catalog: Some("elsewhere".to_owned()), ..command.clone() };
         assert_eq!(check(&catalog).expect_err("refused").code(), Code::NotFound);
         let option = [("sharding".to_owned(), "on".to_owned())].into();

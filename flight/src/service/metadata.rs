@@ -2,7 +2,7 @@
 //!
 //! A metadata command is its own ticket: GetFlightInfo announces the schema, DoGet looks. Nothing is kept in between.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -13,7 +13,7 @@ use arrow_flight::sql::{
 };
 use arrow_flight::{FlightDescriptor, FlightInfo};
 use rustydb_engine::{
-    CATALOG_NAME, DEFAULT_SCHEMA, ObjectDef, ObjectKind, is_shown_schema, shown_schema, shown_tables,
+    CATALOG_NAME, DEFAULT_SCHEMA, ObjectDef, ObjectKind, is_shown_schema, shown_schema, shown_tables, view_comments,
 };
 use tonic::{Request, Response, Status};
 
@@ -33,7 +33,7 @@ const GENERATED_KEY: &str = "rustydb.generated";
 /// Where it notes that a column numbers its rows: `always`, which takes no value, or `by default`.
 const IDENTITY_KEY: &str = "rustydb.identity";
 
-/// Where it notes what COMMENT ON COLUMN says.
+/// Where it notes what COMMENT ON says of a table (in the schema) or column (in the field).
 const COMMENT_KEY: &str = "rustydb.comment";
 
 const TABLE: &str = "TABLE";
@@ -124,7 +124,7 @@ impl MetadataCommand for CommandGetTables {
             |object: &&Arc<ObjectDef>| object.kind == ObjectKind::View && is_shown_schema(&object.schema_name);
         for view in catalog.objects().filter(is_view).filter(|_| wants_views) {
             let schema = match include_schema {
-                true => service.view_schema(caller, &view.schema_name, &view.name).await?,
+                true => service.view_schema(caller, view).await?,
                 false => Schema::empty(),
             };
             builder.append(CATALOG_NAME, &view.schema_name, &view.name, VIEW, &schema).map_err(not_a_batch)?;
@@ -148,15 +148,31 @@ impl MetadataCommand for CommandGetTableTypes {
 
 impl SqlService {
     /// The columns of a view, which the engine knows by planning it.
-    async fn view_schema(&self, caller: &Caller, schema_name: &str, name: &str) -> Result<Schema, Status> {
+    async fn view_schema(&self, caller: &Caller, view: &ObjectDef) -> Result<Schema, Status> {
+        let ObjectDef { schema_name, name, .. } = view;
         let (_home, scope) = self.sessions.enter_call(caller, None)?;
         let prepared = scope.turn().await?.prepare(&select_all(schema_name, name)).await;
         Ok(match prepared.ok().and_then(|prepared| prepared.result_schema()) {
-            Some(schema) => described_schema(schema_name, name, &schema, true),
+            Some(schema) => described_schema(schema_name, name, &with_comments(view, &schema), true),
             // A view whose query cannot be planned (any more) must not hide the others.
             None => Schema::empty(),
         })
     }
+}
+
+/// The columns of a view with what COMMENT ON says of it and them.
+fn with_comments(view: &ObjectDef, columns: &Schema) -> Schema {
+    let comments = view_comments(view);
+    let noted = |metadata: &HashMap<String, String>, key: &str| {
+        let mut metadata = metadata.clone();
+        metadata.extend(comments.get(key).map(|comment| (COMMENT_KEY.to_owned(), comment.clone())));
+        metadata
+    };
+    let fields = columns.fields().iter().map(|field| {
+        let metadata = noted(field.metadata(), field.name());
+        field.as_ref().clone().with_metadata(metadata)
+    });
+    Schema::new_with_metadata(fields.collect::<Vec<_>>(), noted(columns.metadata(), ""))
 }
 
 /// A relation's columns as a query returns them, each with what drivers show of a column (JDBC `getColumns`).
@@ -186,5 +202,10 @@ fn described_schema(schema_name: &str, relation: &str, stored: &Schema, is_read_
         }
         Field::clone(field).with_metadata(metadata)
     });
-    Schema::new(fields.collect::<Vec<_>>())
+    let fields: Vec<Field> = fields.collect();
+    let mut metadata = wire.metadata().clone();
+    if let Some(comment) = stored.metadata().get(COMMENT_KEY) {
+        metadata.insert("ARROW:FLIGHT:SQL:REMARKS".to_owned(), comment.clone());
+    }
+    Schema::new_with_metadata(fields, metadata)
 }

@@ -1,5 +1,7 @@
 //! Bulk ingest.
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::{
@@ -9,7 +11,7 @@ use futures::stream;
 use rustydb_flight::FlightOptions;
 use tonic::Code;
 
-use crate::support::{Client, TestServer, assert_refused, number, people, query, update};
+use crate::support::{Client, TestServer, assert_refused, fetch, number, people, query, update};
 
 type Mode = (TableNotExistOption, TableExistsOption);
 const CREATE: Mode = (TableNotExistOption::Create, TableExistsOption::Fail);
@@ -181,10 +183,39 @@ async fn an_ingest_of_adbc_belongs_to_the_transaction_of_its_connection() {
 }
 
 #[tokio::test]
-async fn temporary_tables_are_refused_by_name() {
+async fn a_temporary_table_belongs_to_the_session_of_the_token_and_its_transactions() {
+    let server = TestServer::start().await;
+    let temporary = |mode| CommandStatementIngest { temporary: true, ..command(mode) };
+    let (mut client, mut other) = (server.session().await, server.session().await);
+    assert_eq!(ingest(&mut client, temporary(CREATE), vec![people(0..3)]).await.unwrap(), 3);
+    assert_eq!(ingest(&mut client, temporary(APPEND), vec![people(3..5)]).await.unwrap(), 2);
+    assert_refused(ingest(&mut client, temporary(CREATE), vec![people(0..1)]).await, Code::AlreadyExists, "42P07");
+    assert_eq!(number(&mut client, "SELECT count(*) FROM pg_temp.people").await, 5);
+    assert_refused(query(&mut other, "SELECT * FROM people").await, Code::NotFound, "42P01");
+    // Of the same name, and nobody else's business.
+    assert_eq!(ingest(&mut other, temporary(REPLACE), vec![people(0..2)]).await.unwrap(), 2);
+    assert_eq!(count(&mut other).await, 2);
+    // A transaction of the same client sees it, and so does the next one.
+    for rows in [5, 6] {
+        let transaction = client.begin_transaction().await.unwrap();
+        let id = Some(transaction.clone());
+        let info = client.execute("SELECT count(*) FROM people".to_owned(), id.clone()).await.unwrap();
+        let found = fetch(&mut client, info).await.unwrap();
+        assert_eq!(found[0].column(0).as_primitive::<Int64Type>().value(0), rows);
+        let more = CommandStatementIngest { transaction_id: id, ..temporary(APPEND) };
+        assert_eq!(ingest(&mut client, more, vec![people(rows..rows + 1)]).await.unwrap(), 1);
+        client.end_transaction(transaction, EndTransaction::Commit).await.unwrap();
+    }
+    assert_eq!(count(&mut client).await, 7);
+    let elsewhere = CommandStatementIngest { schema: Some("public".to_owned()), ..temporary(CREATE) };
+    assert_refused(ingest(&mut client, elsewhere, vec![people(0..1)]).await, Code::InvalidArgument, "42P16");
+}
+
+#[tokio::test]
+async fn a_call_without_a_session_has_nothing_temporary() {
     let server = TestServer::start().await;
     let mut client = server.client().await;
     let temporary = CommandStatementIngest { temporary: true, ..command(CREATE) };
     let status = assert_refused(ingest(&mut client, temporary, vec![people(0..1)]).await, Code::Unimplemented, "0A000");
-    assert!(status.message().contains("temporary"), "{status:?}");
+    assert!(status.message().contains("temporary") && status.message().contains("session"), "{status:?}");
 }

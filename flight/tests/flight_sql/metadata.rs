@@ -1,5 +1,7 @@
 //! Catalog metadata in the specification's schemas, and what the server says about itself.
 
+use std::collections::HashMap;
+
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, UInt8Type, UInt32Type};
 use arrow::record_batch::RecordBatch;
@@ -165,6 +167,34 @@ async fn what_a_foreign_key_does_is_told() {
     let rules = |column: usize| keys[0].column(column).as_primitive::<UInt8Type>().values().to_vec();
     assert_eq!(rules(11), [2, 3, 3], "on update: SET NULL, NO ACTION, NO ACTION");
     assert_eq!(rules(12), [0, 1, 4], "on delete: CASCADE, RESTRICT, SET DEFAULT");
+}
+
+#[tokio::test]
+async fn comments_are_remarks_of_relations_and_their_columns() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    for sql in [
+        "CREATE TABLE region (id BIGINT PRIMARY KEY, name TEXT)",
+        "CREATE VIEW names AS SELECT name FROM region",
+        "COMMENT ON TABLE region IS 'parts of the world'",
+        "COMMENT ON COLUMN region.name IS 'as people say'",
+        "COMMENT ON VIEW names IS 'names alone'",
+        "COMMENT ON COLUMN names.name IS 'one of them'",
+    ] {
+        update(&mut client, sql).await.unwrap();
+    }
+    let info = client.get_tables(CommandGetTables { include_schema: true, ..Default::default() }).await.unwrap();
+    let tables = rows(&mut client, info).await;
+    assert_eq!(texts(&tables, "table_name"), ["names", "region"]);
+    let schemas = tables[0].column_by_name("table_schema").unwrap().as_binary::<i32>();
+    let schema = |row: usize| Schema::try_from(IpcMessage(schemas.value(row).to_vec().into())).unwrap();
+    let remarks = |metadata: &HashMap<String, String>| metadata.get("ARROW:FLIGHT:SQL:REMARKS").cloned();
+    let (view, table) = (schema(0), schema(1));
+    assert_eq!(remarks(view.metadata()).unwrap(), "names alone");
+    assert_eq!(remarks(view.field(0).metadata()).unwrap(), "one of them");
+    assert_eq!(remarks(table.metadata()).unwrap(), "parts of the world");
+    assert_eq!(remarks(table.field(0).metadata()), None);
+    assert_eq!(remarks(table.field(1).metadata()).unwrap(), "as people say");
 }
 
 #[tokio::test]

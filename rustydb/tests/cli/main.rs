@@ -8,6 +8,7 @@ mod check;
 mod crash;
 mod help;
 mod prompt;
+mod races;
 mod serve;
 mod sql;
 mod support;

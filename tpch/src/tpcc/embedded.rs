@@ -52,6 +52,7 @@ impl Client for Embedded {
         let target = IngestTarget {
             schema: Some(DEFAULT_SCHEMA.to_owned()),
             table: table.to_owned(),
+            temporary: false,
             mode: IngestMode::Append,
             columns,
         };

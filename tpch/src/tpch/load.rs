@@ -127,6 +127,7 @@ async fn load_table(
     let target = IngestTarget {
         schema: Some(DEFAULT_SCHEMA.to_owned()),
         table: table.name().to_owned(),
+        temporary: false,
         mode: IngestMode::Append,
         columns: generator.schema(),
     };

@@ -136,7 +136,7 @@ pub(super) fn referential_constraints(source: &Source<'_>, rows: &mut Rows) -> R
             Text(CATALOG_NAME),
             Text(&parent.schema_name),
             Text(&referred_key(foreign_key, parent).0),
-            Text("NONE"),
+            Text(if foreign_key.match_full { "FULL" } else { "NONE" }),
             Text(rule(foreign_key.on_update)),
             Text(rule(foreign_key.on_delete)),
         ]);

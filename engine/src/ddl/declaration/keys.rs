@@ -100,11 +100,11 @@ impl Declaration {
         } = key;
         refuse(index_name.is_some(), "an index clause in a key")?;
         let (deferrable, initially_deferred) = deferral(characteristics)?;
-        match match_kind {
-            None | Some(ConstraintReferenceMatchKind::Simple) => {}
-            Some(ConstraintReferenceMatchKind::Full) => return Err(Error::unsupported("MATCH FULL")),
+        let match_full = match match_kind {
+            None | Some(ConstraintReferenceMatchKind::Simple) => false,
+            Some(ConstraintReferenceMatchKind::Full) => true,
             Some(ConstraintReferenceMatchKind::Partial) => return Err(Error::unsupported("MATCH PARTIAL")),
-        }
+        };
         let at = place(foreign_table.span());
         let (parent_schema, parent_name) = table_name(&foreign_table)?;
         let columns = columns.iter().map(|ident| self.column(ident)).collect::<Result<Vec<_>>>()?;
@@ -145,6 +145,7 @@ impl Declaration {
             columns,
             parent,
             parent_columns,
+            match_full,
             on_delete: action_of(on_delete),
             on_update: action_of(on_update),
             deferrable,

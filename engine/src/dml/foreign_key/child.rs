@@ -31,6 +31,11 @@ pub(crate) async fn check_new_rows(
         let view = transaction.view();
         let parent = parent_of(&view, foreign_key)?;
         let referred = referred_columns(&parent, foreign_key);
+        if foreign_key.match_full
+            && let Some(row) = (0..rows.num_rows()).find(|row| mixes(foreign_key, rows, *row))
+        {
+            return Err(mixed(table, foreign_key, rows, row));
+        }
         let keys = referring_keys(foreign_key, &parent, &referred, rows)?;
         if keys.num_rows() == 0 {
             continue;
@@ -64,6 +69,22 @@ pub(crate) async fn check_new_rows(
         }
     }
     Ok(())
+}
+
+/// Whether a row has NULL in some of the referring columns and not in others.
+fn mixes(foreign_key: &ForeignKey, rows: &RecordBatch, row: usize) -> bool {
+    let mut nulls = foreign_key.columns.iter().map(|column| rows.column(*column).is_null(row));
+    let first = nulls.next();
+    nulls.any(|is_null| Some(is_null) != first)
+}
+
+/// The error of a row that does.
+fn mixed(table: &TableDef, foreign_key: &ForeignKey, rows: &RecordBatch, row: usize) -> Error {
+    let key = rows.project(&foreign_key.columns).map_err(Error::from);
+    let text = key.and_then(|key| key_text(&key, row)).unwrap_or_default();
+    violation(table, foreign_key)
+        .with_detail("MATCH FULL does not allow mixing of null and nonnull key values.")
+        .with_key(named(table, &foreign_key.columns), text)
 }
 
 /// The different keys in `rows` that refer to something, as the columns of the parent that are referred to.
@@ -140,7 +161,7 @@ pub(crate) async fn check_rows_of(
     let orphan = match first_row(statement, &context, plan(&context)?).await {
         // A hash table of the keys does not fit: sort both sides instead, which spills.
         Err(error) if error.sqlstate() == sqlstate::OUT_OF_MEMORY => {
-            let context = context.with_options(|options| options.optimizer.prefer_hash_join = false);
+            let context = context.clone().with_options(|options| options.optimizer.prefer_hash_join = false);
             first_row(statement, &context, plan(&context)?).await?
         }
         result => result?,
@@ -148,16 +169,41 @@ pub(crate) async fn check_rows_of(
     if let Some(orphan) = orphan {
         return Err(no_parent(table, foreign_key, &foreign_key.columns, &parent, &key_text(&orphan, 0)?));
     }
+    if foreign_key.match_full && foreign_key.columns.len() > 1 {
+        let columns = || foreign_key.columns.iter().map(|column| col(qualified("child", table, *column)));
+        let some_null = columns().map(Expr::is_null).reduce(Expr::or);
+        let some_not = columns().map(Expr::is_not_null).reduce(Expr::or);
+        if let (Some(some_null), Some(some_not)) = (some_null, some_not) {
+            let child = scan(&context, "child", table, &foreign_key.columns)?;
+            let plan = child.filter(some_null.and(some_not))?.limit(0, Some(1))?.build()?;
+            if first_row(statement, &context, plan).await?.is_some() {
+                return Err(violation(table, foreign_key)
+                    .with_detail("MATCH FULL does not allow mixing of null and nonnull key values."));
+            }
+        }
+    }
     Ok(())
 }
 
 /// `columns` are the referring columns in the order of the values in `key`.
 fn no_parent(table: &TableDef, foreign_key: &ForeignKey, columns: &[usize], parent: &TableDef, key: &str) -> Error {
+    violation(table, foreign_key)
+        .with_detail(format!(
+            "Key ({})=({key}) is not present in table \"{}\".",
+            column_names(table, columns),
+            parent.name
+        ))
+        .with_key(named(table, columns), key.to_owned())
+}
+
+fn violation(table: &TableDef, foreign_key: &ForeignKey) -> Error {
     let message = format!(
         "insert or update on table \"{}\" violates foreign key constraint \"{}\"",
         table.name, foreign_key.name
     );
-    let columns = column_names(table, columns);
     Error::new(sqlstate::FOREIGN_KEY_VIOLATION, message)
-        .with_detail(format!("Key ({columns})=({key}) is not present in table \"{}\".", parent.name))
+}
+
+fn named(table: &TableDef, columns: &[usize]) -> Vec<String> {
+    columns.iter().map(|column| table.schema.field(*column).name().clone()).collect()
 }

@@ -215,7 +215,8 @@ impl Compiler<'_> {
             let parent = self.context.view().catalog().table(foreign_key.parent)?;
             // One that refers to a unique constraint finds its parents by another index.
             let by_key = !parent.primary_key.is_empty() && foreign_key.parent_columns.len() == parent.primary_key.len();
-            if foreign_key.deferrable || parent.id == table.id || !by_key {
+            let mixes = foreign_key.match_full && foreign_key.columns.len() > 1;
+            if foreign_key.deferrable || mixes || parent.id == table.id || !by_key {
                 return None;
             }
             let mut columns = Vec::with_capacity(parent.primary_key.len());

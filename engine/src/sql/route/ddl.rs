@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::ast::{
     ViewColumnDef,
 };
 
-use super::Write;
+use super::{CreateSchemaStatement, Write};
 use crate::sql::check::refuse;
 use crate::sql::parse::table_name;
 use crate::{Error, Result};
@@ -233,13 +233,12 @@ pub(super) fn route_create_schema(statement: Statement) -> Result<Write> {
         with.is_some() || options.is_some() || default_collate_spec.is_some() || clone.is_some(),
         "an option of a schema",
     )?;
-    let name = match schema_name {
-        SchemaName::Simple(name) => table_name(&name)?.1,
-        SchemaName::UnnamedAuthorization(_) | SchemaName::NamedAuthorization(..) => {
-            return Err(Error::unsupported("CREATE SCHEMA … AUTHORIZATION"));
-        }
+    let (name, owner) = match schema_name {
+        SchemaName::Simple(name) => (Some(table_name(&name)?.1), None),
+        SchemaName::UnnamedAuthorization(owner) => (None, Some(owner)),
+        SchemaName::NamedAuthorization(name, owner) => (Some(table_name(&name)?.1), Some(owner)),
     };
-    Ok(Write::CreateSchema { name, if_not_exists })
+    Ok(Write::CreateSchema(CreateSchemaStatement { name, owner, if_not_exists }))
 }
 
 pub(super) fn route_alter_table(alter: AlterTable) -> Result<AlterTableStatement> {

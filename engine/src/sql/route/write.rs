@@ -17,14 +17,20 @@ use crate::sql::copy_syntax::CopyStatement;
 use crate::sql::routine_syntax::{CreateRoutineStatement, DropRoutineStatement};
 use crate::{Error, Result};
 
+/// `CREATE SCHEMA [IF NOT EXISTS] [name] [AUTHORIZATION owner]`
+#[derive(Debug, Clone)]
+pub(crate) struct CreateSchemaStatement {
+    /// `None`: that of its owner.
+    pub(crate) name: Option<String>,
+    pub(crate) owner: Option<Ident>,
+    pub(crate) if_not_exists: bool,
+}
+
 /// A statement that changes the database.
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
     CreateTable(Box<CreateTableStatement>),
-    CreateSchema {
-        name: String,
-        if_not_exists: bool,
-    },
+    CreateSchema(CreateSchemaStatement),
     CreateView(Box<CreateViewStatement>),
     CreateSequence(Box<CreateSequenceStatement>),
     AlterSequence(Box<AlterSequenceStatement>),
