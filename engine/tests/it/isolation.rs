@@ -144,7 +144,7 @@ async fn a_circle_of_three_is_found_as_it_closes_and_every_link_is_named() {
         // The others go on, one after the other.
         run(&sessions[2], "ROLLBACK").await;
         second.await.unwrap().unwrap();
-        run(&sessions[1], "COMMIT").await;
+        run(&sessions[1], "ROLLBACK").await;
         first.await.unwrap().unwrap();
         run(&sessions[0], "ROLLBACK").await;
     }
