@@ -52,10 +52,13 @@ async fn every_condition_finds_data_that_was_broken_on_purpose() {
     for (change, expected) in [
         ("UPDATE warehouse SET w_ytd = w_ytd + 0.01 WHERE w_id = 2", &[1, 8][..]),
         ("UPDATE district SET d_next_o_id = d_next_o_id + 1 WHERE d_w_id = 1 AND d_id = 3", &[2]),
-        // In the middle of the new orders, so that the first and the last stay; the order has no carrier yet.
+        // In the middle of the new orders of the district with most of them, so that the first and the last stay; the
+        // order has no carrier yet.
         (
-            "DELETE FROM new_order WHERE no_w_id = 1 AND no_d_id = 1 AND no_o_id = \
-             (SELECT min(no_o_id) + 1 FROM new_order WHERE no_w_id = 1 AND no_d_id = 1)",
+            "DELETE FROM new_order n USING \
+             (SELECT no_d_id AS d_id, min(no_o_id) + 1 AS o_id FROM new_order WHERE no_w_id = 1 \
+              GROUP BY no_d_id ORDER BY count(*) DESC, no_d_id LIMIT 1) most \
+             WHERE n.no_w_id = 1 AND n.no_d_id = most.d_id AND n.no_o_id = most.o_id",
             &[3, 5, 11],
         ),
         ("UPDATE orders SET o_ol_cnt = o_ol_cnt + 1 WHERE o_w_id = 1 AND o_d_id = 1 AND o_id = 1", &[4, 6]),

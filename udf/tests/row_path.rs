@@ -56,11 +56,11 @@ async fn call(session: &Session, prepared: &Prepared, parameters: &[Value]) -> R
     }
 }
 
+/// Rows as text, or SQLSTATE and message.
+type Outcome = Result<Vec<String>, (String, String)>;
+
 /// What a client sees of an outcome, and what was said on the way.
-fn seen(
-    session: &Session,
-    outcome: Result<Vec<String>, Error>,
-) -> (Result<Vec<String>, (String, String)>, Vec<String>) {
+fn seen(session: &Session, outcome: Result<Vec<String>, Error>) -> (Outcome, Vec<String>) {
     let outcome = outcome.map_err(|error| (error.sqlstate().to_owned(), error.message().to_owned()));
     let notices = session.take_notices().into_iter().map(|notice| notice.message.message().to_owned());
     (outcome, notices.collect())

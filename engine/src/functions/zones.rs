@@ -66,10 +66,7 @@ impl ScalarUDFImpl for AtTimeZone {
         let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { arguments.number_rows };
         let [zone, time] = take_function_args(self.name(), arguments.args)?;
-        let of_instants = match time.data_type() {
-            DataType::Timestamp(_, None) | DataType::Null => false,
-            _ => true,
-        };
+        let of_instants = !matches!(time.data_type(), DataType::Timestamp(_, None) | DataType::Null);
         let times = cast(&time.to_array(rows)?, &if of_instants { instants() } else { LOCAL })?;
         let times = times.as_primitive::<TimestampMicrosecondType>();
         let zones = cast(&zone.to_array(rows)?, &DataType::Utf8View)?;

@@ -87,6 +87,7 @@ pub(crate) enum Move {
     Always = 2,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one for each call, and most of them change rows")]
 pub(crate) enum Access<'a> {
     Changing(Changing<'a>),
     Reading(Box<StatementContext>),

@@ -3,7 +3,7 @@
 //!
 //! | call | becomes |
 //! |---|---|
-//! | `date_part('second', x)` | `date_part('nanosecond', x) / 1e9`, with the fraction |
+//! | `date_part('second', x)` | `date_part('microsecond', x) / 1e6`, with the fraction |
 //! | `encode(x, 'base64')` | `encode(x, 'base64pad')` |
 //! | `to_hex(x)` of an integer of 32 bits | of its 32 bits |
 //! | `array_remove`, `array_replace` | of all elements, not the first |
@@ -36,8 +36,8 @@ pub(super) fn as_in_postgres(
     };
     let rewritten = match (func.name(), args.len()) {
         ("date_part", 2) if names_seconds(&args[0]) => {
-            let nanoseconds = date_part().call(vec![lit("nanosecond"), args.remove(1)]);
-            cast(nanoseconds, DataType::Float64) / lit(1e9)
+            let microseconds = date_part().call(vec![lit("microsecond"), args.remove(1)]);
+            cast(microseconds, DataType::Float64) / lit(1e6)
         }
         ("encode", 2) if literal(1).as_deref() == Some("base64") => {
             args[1] = lit("base64pad");

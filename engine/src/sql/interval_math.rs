@@ -94,8 +94,9 @@ fn seconds_of(arguments: Vec<Expr>) -> PlannerResult<Vec<Expr>> {
     if !names_seconds(part) {
         return PlannerResult::Original(arguments);
     }
-    let nanoseconds = date_part().call(vec![lit("nanosecond"), time.clone()]);
-    let microseconds = cast_expr(nanoseconds / lit(1_000i64), DataType::Decimal128(10, 0));
+    // Its nanoseconds of an interval count the seconds twice.
+    let microseconds = date_part().call(vec![lit("microsecond"), time.clone()]);
+    let microseconds = cast_expr(microseconds, DataType::Decimal128(10, 0));
     PlannerResult::Planned(microseconds * lit(ScalarValue::Decimal128(Some(1), 6, 6)))
 }
 

@@ -41,7 +41,7 @@ fn attempt(table: &str, key: u64, owner: u64) -> String {
     match table {
         "by_unique" => format!("INSERT INTO by_unique VALUES ({owner}, {key})"),
         // Each client spells it in its own way.
-        "by_expression" if owner % 2 == 0 => format!("INSERT INTO by_expression VALUES ({owner}, 'Key{key}')"),
+        "by_expression" if owner.is_multiple_of(2) => format!("INSERT INTO by_expression VALUES ({owner}, 'Key{key}')"),
         "by_expression" => format!("INSERT INTO by_expression VALUES ({owner}, 'kEY{key}')"),
         "do_nothing" => format!("INSERT INTO do_nothing VALUES ({key}, {owner}) ON CONFLICT (k) DO NOTHING"),
         _ => format!("INSERT INTO {table} VALUES ({key}, {owner})"),
