@@ -94,6 +94,17 @@ impl<T> Slot<T> {
         }
         Some(value)
     }
+
+    /// What `read` makes of the value, if the cache keeps it. Costs no more than looking at it: cores that do this at the
+    /// same time write nothing in common, unlike with [`get`](Self::get), which counts who holds the value.
+    pub(crate) fn with<R>(&self, read: impl FnOnce(&T) -> R) -> Option<R> {
+        let kept = self.0.kept.load();
+        let value = kept.as_deref()?;
+        if self.0.uses.load(Ordering::Relaxed) < USES_MAX {
+            self.0.uses.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(read(value))
+    }
 }
 
 /// What the cache can do with a slot, whatever is in it.
@@ -170,6 +181,11 @@ impl ColumnCache {
         let value = Arc::new(load.await?);
         self.admit(slot, &value, memory_bytes(&value));
         Ok(value)
+    }
+
+    /// Counts calls that [`Slot::with`] has served.
+    pub(crate) fn count_hits(&self, hits: u64) {
+        self.hits.fetch_add(hits, Ordering::Relaxed);
     }
 
     /// Puts a value into its slot that somebody has made without being asked to, if nothing is there.

@@ -65,7 +65,7 @@ pub use files::{HeldSyncs, MemoryFiles};
 pub use locks::LockWait;
 pub use objects::{ObjectDef, ObjectId, ObjectKind};
 pub use options::{Location, StoreOptions};
-pub use point::{FoundRow, KeyRange, RangeWindow};
+pub use point::{FoundRow, KeyRange, RangeWindow, WantedColumns};
 pub use range::{RangeBound, RangeRequest};
 pub use rustydb_txn::{Isolation, LockMode};
 pub use scan::{CompareOp, DynamicFilter, Filter, RowPredicate, ScanRequest, ScanUnit, UnitReader};

@@ -17,7 +17,7 @@ use crate::catalog::{IndexId, TableDef};
 use crate::encoding::{KeyEncoder, Keys, RowWriter};
 use crate::error::{Error, Result};
 use crate::index::{Interval, successor};
-use crate::segment::Segment;
+use crate::segment::{KeyColumns, Segment};
 use crate::store::Place;
 use crate::view::{Found, ReadView};
 
@@ -169,29 +169,36 @@ struct Candidate {
 
 impl ReadView {
     /// The visible row with this key, with these columns of the storage schema.
-    pub async fn stored_row(&self, table: &TableDef, key: &[u8], columns: &[usize]) -> Result<Option<FoundRow>> {
-        self.note_key(table, key)?;
-        let mut pins = self.snapshot.version.load_keys(table.id, std::iter::once(key)).await?;
-        if let Some(writes) = self.writes.table(table.id) {
-            for segment in writes.staged.iter().filter(|segment| segment.meta.may_contain(key)) {
-                pins.add(segment.load_key_index().await?);
-            }
-        }
-        let (bytes, origin) = match self.find(table.id, key)? {
+    pub async fn stored_row(&self, table: &TableDef, key: &[u8], columns: &WantedColumns) -> Result<Option<FoundRow>> {
+        let (bytes, origin) = match self.find_stored(table, key).await? {
             None => return Ok(None),
             Some(Found::Pending(row)) => (row, Origin::Pending),
             Some(Found::Committed(Place::Active | Place::Frozen, Some(row))) => (row, Origin::Memory),
             Some(Found::Committed(Place::Segment(segment, row), _)) => {
-                (segment_row(table, &segment, row, columns).await?, Origin::Segment(segment, row))
+                (segment_row(&segment, row, columns).await?, Origin::Segment(segment, row))
             }
             Some(Found::Staged(segment, row)) => {
-                (segment_row(table, &segment, row, columns).await?, Origin::Staged(segment, row))
+                (segment_row(&segment, row, columns).await?, Origin::Staged(segment, row))
             }
             Some(Found::Committed(_, None)) => {
                 return Err(Error::Internal("a row in memory without its bytes".into()));
             }
         };
         Ok(Some(FoundRow { bytes, key: key.into(), origin }))
+    }
+
+    /// Whether a row with this key is visible.
+    pub async fn has_stored(&self, table: &TableDef, key: &[u8]) -> Result<bool> {
+        Ok(self.find_stored(table, key).await?.is_some())
+    }
+
+    async fn find_stored(&self, table: &TableDef, key: &[u8]) -> Result<Option<Found>> {
+        self.note_key(table, key)?;
+        if let Some(found) = self.find_in_memory(table.id, key)? {
+            return Ok(found);
+        }
+        let _pins = self.load_keys(table.id, &Keys::of([key])?).await?;
+        self.find(table.id, key)
     }
 
     fn note_key(&self, table: &TableDef, key: &[u8]) -> Result<()> {
@@ -208,7 +215,7 @@ impl ReadView {
         table: &TableDef,
         range: &KeyRange<'_>,
         window: RangeWindow,
-        columns: &[usize],
+        columns: &WantedColumns,
     ) -> Result<Option<Vec<FoundRow>>> {
         let interval = range.interval();
         match (&self.serial, range.index) {
@@ -220,8 +227,14 @@ impl ReadView {
         let descending = window.descending;
         let mut gathering = Gathering { table, range, interval, descending, wanted, candidates: Vec::new(), places: 0 };
         self.gather_from_memory(&mut gathering)?;
-        for segment in self.visible_segments(table.id) {
-            self.gather_from_segment(segment, &mut gathering).await?;
+        let timestamp = self.snapshot.timestamp;
+        let committed =
+            self.snapshot.version.segments(table.id).iter().filter(|segment| segment.created() <= timestamp);
+        for segment in committed {
+            self.gather_from_segment(segment, Origin::Segment, &mut gathering).await?;
+        }
+        for segment in self.writes.table(table.id).iter().flat_map(|writes| &writes.staged) {
+            self.gather_from_segment(segment, Origin::Staged, &mut gathering).await?;
         }
         let Gathering { mut candidates, places, .. } = gathering;
         if places > 1 {
@@ -239,7 +252,7 @@ impl ReadView {
             let bytes = match (row, &origin) {
                 (Some(row), _) => row,
                 (None, Origin::Segment(segment, row) | Origin::Staged(segment, row)) => {
-                    segment_row(table, segment, *row, columns).await?
+                    segment_row(segment, *row, columns).await?
                 }
                 (None, _) => return Err(Error::Internal("a row in memory without its bytes".into())),
             };
@@ -309,31 +322,39 @@ impl ReadView {
         Ok(())
     }
 
-    async fn gather_from_segment(&self, segment: Arc<Segment>, gathering: &mut Gathering<'_>) -> Result<()> {
+    async fn gather_from_segment(
+        &self,
+        segment: &Arc<Segment>,
+        origin: fn(Arc<Segment>, u32) -> Origin,
+        gathering: &mut Gathering<'_>,
+    ) -> Result<()> {
         let Gathering { table: _, range, interval, descending, wanted, candidates, places } = gathering;
-        let staged = self
-            .writes
-            .table(segment.table.id)
-            .is_some_and(|writes| writes.staged.iter().any(|own| own.meta.id == segment.meta.id));
         let choose = |positions: Range<usize>, row: &dyn Fn(usize) -> u32| -> Vec<usize> {
-            let visible = |at: &usize| self.shows(&segment, row(*at));
+            let visible = |at: &usize| self.shows(segment, row(*at));
             match *descending {
                 true => positions.rev().filter(visible).take(*wanted).collect(),
                 false => positions.filter(visible).take(*wanted).collect(),
             }
         };
         let candidate = |order: Box<[u8]>, row: u32| {
-            let segment = Arc::clone(&segment);
-            let origin = if staged { Origin::Staged(segment, row) } else { Origin::Segment(segment, row) };
+            let origin = origin(Arc::clone(segment), row);
             Candidate { order, key: None, row: None, origin }
         };
         let before = candidates.len();
         match range.index {
             None if interval.overlaps(&segment.meta.first_key.0, &segment.meta.last_key.0) => {
-                let keys = segment.key_columns().await?;
-                for row in choose(keys.positions(interval)?, &|at| at as u32) {
-                    candidates.push(candidate(keys.key(row)?.into(), row as u32));
-                }
+                let gather = |positions: Range<usize>, keys: &KeyColumns| -> Result<Vec<Candidate>> {
+                    let rows = choose(positions, &|at| at as u32).into_iter();
+                    rows.map(|row| Ok(candidate(keys.key(row)?.into(), row as u32))).collect()
+                };
+                let found = match segment.with_key_index(|index| gather(index.positions(interval)?, index.columns())) {
+                    Some(found) => found?,
+                    None => {
+                        let keys = segment.key_columns().await?;
+                        gather(keys.positions(interval)?, &keys)?
+                    }
+                };
+                candidates.extend(found);
             }
             Some(index) if segment.may_have_value(range.encoder, interval)? => {
                 let postings = segment.load_postings(index, range.encoder).await?;
@@ -359,9 +380,40 @@ pub struct RangeWindow {
     pub rows_max: usize,
 }
 
-/// A row of a segment as a compact row with these columns and those of the key.
-async fn segment_row(table: &TableDef, segment: &Segment, row: u32, columns: &[usize]) -> Result<Bytes> {
-    let keys = table.key_columns().iter().filter(|column| !columns.contains(column));
-    let wanted: Vec<usize> = columns.iter().chain(keys).copied().collect();
-    segment.row(row, &wanted).await
+/// Columns of a table's storage schema that a reader wants of rows. Those of the key come with every row.
+#[derive(Debug, Clone)]
+pub struct WantedColumns {
+    /// Ascending.
+    list: Box<[usize]>,
+    /// One bit for each column.
+    words: Box<[u64]>,
+}
+
+impl WantedColumns {
+    /// These columns of a table, and those of its key.
+    pub fn new(table: &TableDef, columns: impl IntoIterator<Item = usize>) -> WantedColumns {
+        let mut words = vec![0; table.storage_schema().fields().len().div_ceil(64)];
+        for column in columns.into_iter().chain(table.key_columns().iter().copied()) {
+            words[column / 64] |= 1 << (column % 64);
+        }
+        let mut wanted = WantedColumns { list: Box::default(), words: words.into() };
+        wanted.list = (0..64 * wanted.words.len()).filter(|column| wanted.contains(*column)).collect();
+        wanted
+    }
+
+    pub(crate) fn contains(&self, column: usize) -> bool {
+        self.words[column / 64] >> (column % 64) & 1 == 1
+    }
+
+    pub(crate) fn list(&self) -> &[usize] {
+        &self.list
+    }
+}
+
+/// A row of a segment as a compact row with these columns.
+async fn segment_row(segment: &Segment, row: u32, columns: &WantedColumns) -> Result<Bytes> {
+    match segment.row_in_memory(row, columns)? {
+        Some(bytes) => Ok(bytes),
+        None => segment.row(row, columns.list()).await,
+    }
 }

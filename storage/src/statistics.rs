@@ -44,7 +44,7 @@ pub(crate) fn merge_columns<'a>(
     let (mut bounds, mut nulls, mut exact) = (Vec::<RecordBatch>::new(), vec![0; columns], vec![true; columns]);
     let mut sketches: Vec<Option<DistinctSketch>> = vec![Some(DistinctSketch::new()); columns];
     for segment in segments {
-        bounds.push(segment.bounds()?);
+        bounds.push(segment.bounds()?.clone());
         for (column, meta) in segment.meta.columns.iter().enumerate() {
             nulls[column] += meta.null_count as usize;
             exact[column] &= meta.bounds_exact;

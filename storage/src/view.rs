@@ -288,25 +288,32 @@ impl ReadView {
 
     /// Finds the visible row of a key; its segments must be pinned ([`load_keys`](Self::load_keys)).
     pub(crate) fn find(&self, table: TableId, key: &[u8]) -> Result<Option<Found>> {
+        let found = self.find_in_memory(table, key)?;
+        found.ok_or_else(|| Error::Internal(format!("keys of table {} are not loaded", table.0)))
+    }
+
+    /// The same if all that must be looked at happens to be in memory; otherwise `None`.
+    pub(crate) fn find_in_memory(&self, table: TableId, key: &[u8]) -> Result<Option<Option<Found>>> {
         if let Some(writes) = self.writes.table(table) {
             let pending = writes.rows.get(key);
             if let Some(row) = pending.and_then(|pending| pending.row.clone()) {
-                return Ok(Some(Found::Pending(row)));
+                return Ok(Some(Some(Found::Pending(row))));
             }
             for segment in writes.staged.iter().filter(|segment| segment.meta.may_contain(key)) {
-                let keys = segment.key_index().ok_or_else(|| Error::Internal("staged keys are not loaded".into()))?;
-                if let Some(row) = keys.find(key, KeyHash::of(key))?
+                let found = segment.with_key_index(|keys| keys.find(key, KeyHash::of(key)));
+                let Some(found) = found else { return Ok(None) };
+                if let Some(row) = found?
                     && !writes.is_removed(segment.meta.id, row)
                 {
-                    return Ok(Some(Found::Staged(Arc::clone(segment), row)));
+                    return Ok(Some(Some(Found::Staged(Arc::clone(segment), row))));
                 }
             }
             if pending.is_some() {
-                return Ok(None);
+                return Ok(Some(None));
             }
         }
-        let located = self.snapshot.version.locate(table, key, self.snapshot.timestamp)?;
-        Ok(located.map(|located| Found::Committed(located.place, located.row)))
+        let located = self.snapshot.version.locate_in_memory(table, key, self.snapshot.timestamp)?;
+        Ok(located.map(|located| located.map(|located| Found::Committed(located.place, located.row))))
     }
 
     /// Finds a key (its row in `keys`, which ascend) that a visible row has already.

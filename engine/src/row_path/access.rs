@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use rustydb_storage::TableDef;
+use rustydb_storage::{TableDef, WantedColumns};
 
 use super::datum::{Datum, Stored};
 use super::expression::{Class, Comparison, Conversion, Node};
@@ -25,7 +25,7 @@ pub(crate) struct TableAccess {
     /// What its rows must fulfil beyond the key, decided as soon as they are read.
     pub(crate) conditions: Vec<Node>,
     /// Columns of the storage schema that somebody asks for.
-    pub(crate) columns: Vec<usize>,
+    pub(crate) columns: WantedColumns,
 }
 
 /// The ways to rows.

@@ -26,8 +26,8 @@ mod writer;
 use std::any::Any;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use arrow::array::{Array, ArrayRef, RecordBatch};
@@ -49,6 +49,7 @@ use crate::deletes::DeleteSet;
 use crate::encoding::{KeyEncoder, Keys};
 use crate::error::{Error, Result};
 use crate::index::{Interval, Postings};
+use crate::point::WantedColumns;
 
 /// [`Segment::created`] of a segment that only its own transaction sees.
 pub(crate) const STAGED: Timestamp = Timestamp::MAX;
@@ -68,6 +69,9 @@ impl Pins {
     }
 }
 
+/// The lowest and highest value of a column, encoded as the first part of a key; `None` if they are not known.
+type KeyBounds = Option<Keys>;
+
 /// A segment that readers may use.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -80,6 +84,10 @@ pub(crate) struct Segment {
     row_timestamps: ArcSwapOption<Box<[Timestamp]>>,
     source: Arc<ColumnSource>,
     footer: OnceCell<ArrowReaderMetadata>,
+    /// See [`bounds`](Self::bounds).
+    bounds: OnceLock<RecordBatch>,
+    /// The bounds of each column as index entries begin with them: of a column that may not be NULL, and of one that may.
+    key_bounds: Box<[[OnceLock<KeyBounds>; 2]]>,
     columns: Box<[Slot<Column>]>,
     keys: Slot<Keys>,
     key_index: Slot<KeyIndex>,
@@ -101,6 +109,8 @@ impl Segment {
             columns: (0..meta.columns.len()).map(|column| Slot::new(slot(Part::Column(column)))).collect(),
             keys: Slot::new(slot(Part::Keys)),
             key_index: Slot::new(slot(Part::KeyIndex)),
+            bounds: OnceLock::new(),
+            key_bounds: meta.columns.iter().map(|_| Default::default()).collect(),
             meta,
             table,
             deletes,
@@ -203,6 +213,23 @@ impl Segment {
         })
     }
 
+    /// The same at once, if all of these columns are in memory.
+    pub(crate) fn row_in_memory(&self, row: u32, columns: &WantedColumns) -> Result<Option<Bytes>> {
+        let mut writer = self.table.codec()?.rows.writer();
+        for (index, column) in self.columns.iter().enumerate() {
+            if columns.contains(index) {
+                match column.with(|column| column.with_raw(row as usize, |value| writer.push(value))) {
+                    Some(pushed) => pushed??,
+                    None => return Ok(None),
+                }
+            } else {
+                writer.push(None)?;
+            }
+        }
+        self.source.cache.count_hits(columns.list().len() as u64);
+        Ok(Some(writer.finish()?))
+    }
+
     /// A range of rows of one column, from the file, leaving the cache alone.
     pub(crate) async fn read_rows(&self, column: usize, rows: Range<usize>) -> Result<Vec<ArrayRef>> {
         let footer = self.footer().await?;
@@ -251,6 +278,12 @@ impl Segment {
         self.key_index.get()
     }
 
+    /// What `read` makes of the primary-key index, if that is in memory.
+    pub(crate) fn with_key_index<R>(&self, read: impl Fn(&KeyIndex) -> R) -> Option<R> {
+        // Somebody may have pinned it, though the cache has let it go.
+        self.key_index.with(&read).or_else(|| self.key_index.get().map(|keys| read(&keys)))
+    }
+
     /// The rows in the order of an index, sorted at first use.
     pub(crate) async fn load_postings(&self, index: IndexId, encoder: &KeyEncoder) -> Result<Arc<Postings>> {
         let slot = Arc::clone(
@@ -277,26 +310,42 @@ impl Segment {
             // NULLs and NaNs lie outside the bounds.
             return Ok(true);
         }
-        let bounds = self.bounds()?;
-        let bounds = bounds.column(column);
-        if bounds.null_count() > 0 {
-            return Ok(true);
+        let Some(bounds) = self.key_bounds(column, encoder)? else { return Ok(true) };
+        let high = bounds.get(1);
+        // Entries of the highest value begin with it.
+        let starts_before_end = interval.low.as_slice() <= high || interval.low.starts_with(high);
+        Ok(starts_before_end && interval.high.as_deref().is_none_or(|beyond| bounds.get(0) < beyond))
+    }
+
+    fn key_bounds(&self, column: usize, encoder: &KeyEncoder) -> Result<Option<&Keys>> {
+        let slot = &self.key_bounds[column][usize::from(encoder.is_nullable(0))];
+        if slot.get().is_none() {
+            let bounds = self.bounds()?.column(column);
+            let encoded = match bounds.null_count() {
+                0 => Some(encoder.prefix(1).encode(std::slice::from_ref(bounds))?),
+                _ => None,
+            };
+            // If somebody else was faster, it is the same.
+            let _ = slot.set(encoded);
         }
-        let keys = encoder.prefix(1).encode(std::slice::from_ref(bounds))?;
-        let beyond = crate::index::successor(keys.get(1));
-        let starts_before_end = beyond.as_ref().is_none_or(|beyond| &interval.low < beyond);
-        Ok(starts_before_end && interval.high.as_deref().is_none_or(|high| keys.get(0) < high))
+        Ok(slot.get().and_then(Option::as_ref))
     }
 
     /// Bounds of every column as a batch of two rows, minimum and maximum; NULL where unknown.
-    pub(crate) fn bounds(&self) -> Result<RecordBatch> {
-        let layout = writer::bounds_layout(self.table.storage_schema())?;
-        let rows = [self.meta.minimums.0.as_slice(), self.meta.maximums.0.as_slice()];
-        for row in rows {
-            layout.validate(row).map_err(|error| Error::corruption(self.meta.path(), format!("bounds: {error}")))?;
+    pub(crate) fn bounds(&self) -> Result<&RecordBatch> {
+        if self.bounds.get().is_none() {
+            let layout = writer::bounds_layout(self.table.storage_schema())?;
+            let rows = [self.meta.minimums.0.as_slice(), self.meta.maximums.0.as_slice()];
+            for row in rows {
+                layout
+                    .validate(row)
+                    .map_err(|error| Error::corruption(self.meta.path(), format!("bounds: {error}")))?;
+            }
+            let all: Vec<usize> = (0..self.meta.columns.len()).collect();
+            // If somebody else was faster, it is the same.
+            let _ = self.bounds.set(layout.decode(&rows, &all)?);
         }
-        let all: Vec<usize> = (0..self.meta.columns.len()).collect();
-        layout.decode(&rows, &all)
+        self.bounds.get().ok_or_else(|| Error::Internal("bounds that were set are not there".into()))
     }
 
     /// Lets the file go when the last reader does. Call it only when no manifest or log that a recovery would start

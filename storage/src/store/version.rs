@@ -100,10 +100,21 @@ impl Version {
     /// Finds the row of a key that a reader at `timestamp` sees. The key indexes of every segment that may contain the
     /// key must be pinned ([`load_keys`](Self::load_keys)).
     pub(crate) fn locate(&self, table: TableId, key: &[u8], timestamp: Timestamp) -> Result<Option<Located>> {
+        let located = self.locate_in_memory(table, key, timestamp)?;
+        located.ok_or_else(|| Error::Internal(format!("keys of table {} are not loaded", table.0)))
+    }
+
+    /// The same if the key indexes happen to be in memory; otherwise `None`.
+    pub(crate) fn locate_in_memory(
+        &self,
+        table: TableId,
+        key: &[u8],
+        timestamp: Timestamp,
+    ) -> Result<Option<Option<Located>>> {
         for (memtable, place) in self.memtables() {
             let Some(part) = memtable.table(table) else { continue };
             match part.get(key, timestamp) {
-                ChainState::Row(row, written) => return Ok(Some(Located { place, written, row: Some(row) })),
+                ChainState::Row(row, written) => return Ok(Some(Some(Located { place, written, row: Some(row) }))),
                 // A bulk load may have brought the key back since, in a segment.
                 ChainState::Removed | ChainState::Unknown => {}
             }
@@ -114,17 +125,16 @@ impl Version {
             if segment.created() > timestamp || !segment.meta.may_contain(key) {
                 continue;
             }
-            let keys = segment
-                .key_index()
-                .ok_or_else(|| Error::Internal(format!("keys of segment {} are not loaded", segment.meta.id)))?;
-            if let Some(row) = keys.find(key, hash)?
+            let Some(found) = segment.with_key_index(|keys| keys.find(key, hash)) else { return Ok(None) };
+            if let Some(row) = found?
                 && !segment.deletes.contains(row, timestamp)
             {
                 let written = segment.written(row);
-                return Ok(Some(Located { place: Place::Segment(Arc::clone(segment), row), written, row: None }));
+                let place = Place::Segment(Arc::clone(segment), row);
+                return Ok(Some(Some(Located { place, written, row: None })));
             }
         }
-        Ok(None)
+        Ok(Some(None))
     }
 
     /// Brings the key indexes of all segments into memory that may contain one of `keys`.

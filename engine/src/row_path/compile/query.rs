@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{GroupByExpr, Query, SetExpr, TableFactor};
+use rustydb_storage::WantedColumns;
 
 use super::Compiler;
 use crate::row_path::access::{Access, Range, TableAccess, choose};
@@ -143,6 +144,7 @@ pub(super) fn tables(sources: Vec<Source>, conditions: Vec<Node>, mut columns: V
         open = kept;
         let Source { table, stored } = sources[place].clone();
         let columns = std::mem::take(&mut columns[place]);
+        let columns = WantedColumns::new(&table, columns);
         tables.push((place, TableAccess { table, stored, access: chosen.access, conditions: own, columns }));
     }
     Some((tables, fixed))

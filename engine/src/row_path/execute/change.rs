@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustydb_storage::{Change, FoundRow, KeyRange, ReadView, RowLock, TableDef, Transaction};
+use rustydb_storage::{Change, FoundRow, KeyRange, ReadView, RowLock, TableDef, Transaction, WantedColumns};
 
 use super::{Call, Outcome, Run, Stop, fulfils};
 use crate::row_path::datum::Stored;
@@ -55,7 +55,7 @@ async fn parents_of(parents: &[Parent], table: &TableDef, rows: &[Bytes], view: 
                 }
             }
             if refers && !keys.iter().any(|known| known == key.key()) {
-                if view.stored_row(&parent.table, key.key(), &[]).await?.is_none() {
+                if !view.has_stored(&parent.table, key.key()).await? {
                     return Err(Stop::Undecided);
                 }
                 keys.push(key.key().to_vec());
@@ -84,7 +84,7 @@ impl Insert {
         }
         if let (Some(conflict), [proposed]) = (&self.conflict, rows.as_slice()) {
             let view = transaction.view();
-            let all: Vec<usize> = (0..self.stored.len()).collect();
+            let all = WantedColumns::new(&self.table, 0..self.stored.len());
             let key = self.table.stored_key(proposed)?;
             if let Some(found) = view.stored_row(&self.table, &key, &all).await? {
                 return self.conflicting(conflict, found, proposed, view, transaction, call).await;
