@@ -187,10 +187,11 @@ async fn open(
     database: Option<&Database>,
 ) -> Outcome<AnyEngine> {
     let mode = if name == "sqlite" || name.ends_with("-statement") { Mode::Statement } else { Mode::Procedure };
-    let isolation = match name.starts_with("postgresql") && arguments.postgres_isolation == "read-committed" {
-        true => Isolation::ReadCommitted,
-        false => Isolation::Snapshot,
+    let moves = match name.starts_with("postgresql") {
+        true => arguments.postgres_isolation == "read-committed",
+        false => mode == Mode::Statement,
     };
+    let isolation = if moves { Isolation::ReadCommitted } else { Isolation::Snapshot };
     let options = Options {
         warehouses: Some(arguments.warehouses),
         reduction: Some(arguments.reduction),

@@ -123,9 +123,9 @@ pub(super) struct WorkloadArguments {
     #[arg(long, value_enum, default_value_t = DurabilityArgument::Sync)]
     durability: DurabilityArgument,
 
-    /// What a transaction sees of others
-    #[arg(long, value_enum, default_value_t = IsolationArgument::Snapshot)]
-    isolation: IsolationArgument,
+    /// What a transaction sees of others [default: snapshot for procedures, read-committed for statements]
+    #[arg(long, value_enum)]
+    isolation: Option<IsolationArgument>,
 
     /// Seed of the inputs, and of the rows of a new store
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -171,10 +171,12 @@ impl WorkloadArguments {
                 DurabilityArgument::Sync => Durability::Sync,
                 DurabilityArgument::Async => Durability::Async,
             },
-            isolation: match self.isolation {
-                IsolationArgument::ReadCommitted => Isolation::ReadCommitted,
-                IsolationArgument::Snapshot => Isolation::Snapshot,
-                IsolationArgument::Serializable => Isolation::Serializable,
+            isolation: match (self.isolation, self.mode) {
+                (Some(IsolationArgument::ReadCommitted), _) | (None, ModeArgument::Statement) => {
+                    Isolation::ReadCommitted
+                }
+                (Some(IsolationArgument::Snapshot), _) | (None, ModeArgument::Procedure) => Isolation::Snapshot,
+                (Some(IsolationArgument::Serializable), _) => Isolation::Serializable,
             },
             seed: self.seed,
             ..Options::default()

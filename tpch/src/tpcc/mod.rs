@@ -21,7 +21,10 @@
 //!
 //! Transactions run under snapshot isolation, RustyDB's default, under which TPC-C's are serializable (Fekete et al. 2005,
 //! "Making snapshot isolation serializable"): two that change the same row never both succeed. The one that comes second
-//! fails with 40001 and is run again with the same input; retries are counted, and bounded.
+//! fails with 40001 and is run again with the same input; retries are counted, and bounded. Procedures are run again by
+//! the database itself. Statements had better run at READ COMMITTED, where an UPDATE that has waited for a row goes on with
+//! what it has become: the statements are written so that nothing is lost then (values are changed in place and returned,
+//! and no row is read twice), as applications for PostgreSQL are.
 
 mod client;
 mod consistency;
