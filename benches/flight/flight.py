@@ -1,299 +1,148 @@
 #!/usr/bin/env python3
 """How fast the Flight SQL server is, beside what is possible on the same machine in the same minutes.
 
-    cargo build --release --bin rustydb && cargo build --release -p rustydb-flight --example point_queries
-    target/release/rustydb tpch --scale 1 --data /tmp/sf1 --runs 1
-    python3 benches/flight/flight.py --rustydb target/release/rustydb --store /tmp/sf1 --json figures.json
+    python3 benches/flight/flight.py --json flight.json                 TPC-H at scale 1: a quarter of an hour
+    python3 benches/flight/flight.py --scale 0.01 --rounds 2 --seconds 1 --idle 200 --work /tmp/small    to try it
+    python3 benches/flight/flight.py --only fetch,tls --rounds 9
 
 | measurement | beside |
 |---|---|
-| DoGet of lineitem, all columns, to pyarrow | a pyarrow Flight server in a process of its own that sends the same batches from memory |
-| bulk ingest of lineitem, durable | DuckDB's insert of the same Arrow table into a file |
-| prepared point query (bind, fetch), 1 and 8 connections | (client and server share the cores) |
-| 10,000 idle sessions, each on a connection of its own | memory of the process before |
-| DoGet over TLS | the same in plain text |
-| cancelling a join without end | processor time of the server in the second after |
+| fetch: DoGet of lineitem, all columns, to pyarrow | a pyarrow Flight server in a process of its own that sends the same batches from memory |
+| ingest: bulk ingest of lineitem by ADBC into a table with its key, durable | DuckDB's insert of the same Arrow table into a file, in this process, with and without the key |
+| points: prepared query of a row by its key, 1 and 8 connections | (client and server share the cores) |
+| updates: prepared, durable change of a row by its key, 1 and 8 connections | a write and a sync of 4 KiB on the same disk |
+| idle: 10,000 connections that have logged in and queried, in plain text and over TLS | the server's memory before |
+| tls: DoGet of lineitem over TLS | the same in plain text |
+| cancel: cancelling a join without end | processor time of the server in the second after |
 
-What is compared takes turns, round by round, so that a noisy minute of a shared machine hits both; the median counts.
-Needs pyarrow, adbc-driver-flightsql, adbc-driver-manager and duckdb. The store is used as it is; what is ingested goes to
-a directory of its own.
+The command makes its own Python environment, builds what it needs (release), and makes the tables. What is compared takes
+turns, round by round, the one that goes first changing from round to round, so that a noisy minute of a shared machine
+hits both; the median counts.
+
+Every answer is checked: rows that are fetched or ingested by their number and by sums over every column, against those of the
+replaying server or of DuckDB; rows by key by the client that asked for them; ingested and updated rows once more after kill -9.
+Exit status: 0, or 1 if an answer is wrong.
 """
 
 import argparse
 import json
 import multiprocessing
 import os
-import pathlib
-import resource
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
-import threading
-import time
+from pathlib import Path
 
-import pyarrow
-import pyarrow.flight
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests" / "python"))
-
-import flight_sql
-import rustydb_server
-
-LINEITEM = "SELECT * FROM lineitem"
-CREATE_LINEITEM = """CREATE TABLE lineitem (
-    l_orderkey BIGINT, l_partkey BIGINT, l_suppkey BIGINT, l_linenumber INTEGER, l_quantity DECIMAL(15, 2),
-    l_extendedprice DECIMAL(15, 2), l_discount DECIMAL(15, 2), l_tax DECIMAL(15, 2), l_returnflag TEXT,
-    l_linestatus TEXT, l_shipdate DATE, l_commitdate DATE, l_receiptdate DATE, l_shipinstruct TEXT,
-    l_shipmode TEXT, l_comment TEXT, PRIMARY KEY (l_orderkey, l_linenumber))"""
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+MEASUREMENTS = ("fetch", "ingest", "points", "updates", "idle", "tls", "cancel")
 
 
-class Replay(pyarrow.flight.FlightServerBase):
-    """Sends one table from memory."""
-
-    def __init__(self, location, table):
-        super().__init__(location)
-        self.table = table
-
-    def do_get(self, context, ticket):
-        return pyarrow.flight.RecordBatchStream(self.table)
-
-
-def replay(path, ready):
-    with pyarrow.memory_map(str(path)) as file:
-        table = pyarrow.ipc.open_file(file).read_all()
-        server = Replay("grpc://127.0.0.1:0", table)
-        ready.put(server.port)
-        server.serve()
-
-
-def seconds(work):
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", default="1", help="scale factor of lineitem and customer (default: 1)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (default: 5)")
+    parser.add_argument("--seconds", type=float, default=5, help="of points and updates, per round (default: 5)")
+    parser.add_argument("--idle", type=int, default=10_000, help="idle connections (default: 10000)")
+    parser.add_argument("--only", default=",".join(MEASUREMENTS), help=f"of {', '.join(MEASUREMENTS)} (default: all)")
+    parser.add_argument("--work", type=Path, default=ROOT / "target" / "flight-bench", help="where data and stores are kept")
+    parser.add_argument("--rustydb", type=Path, help="the rustydb binary (default: build it)")
+    parser.add_argument("--client", type=Path, help="the example load_client of the crate flight (default: build it)")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    chosen = parser.parse_args()
+    chosen.only = set(chosen.only.split(","))
+    if unknown := chosen.only - set(MEASUREMENTS):
+        parser.error(f"no such measurement: {', '.join(sorted(unknown))}")
+    if chosen.rounds < 1:
+        parser.error("--rounds is at least 1")
+    return chosen
 
 
-def fetch(uri, ticket=None, sql=LINEITEM, **tls):
-    """All rows, batch by batch, thrown away: a client that keeps them would measure its own memory."""
-    with pyarrow.flight.connect(uri, **tls) as client:
-        options = None
-        if tls:
-            options = pyarrow.flight.FlightCallOptions(headers=[client.authenticate_basic_token("admin", "benchmark")])
-        if ticket is None:
-            info = client.get_flight_info(flight_sql.command("CommandStatementQuery", {1: sql}), options)
-            ticket = info.endpoints[0].ticket
-        rows = 0
-        for chunk in client.do_get(ticket, options):
-            rows += chunk.data.num_rows
-        return rows
+def enter_environment(work):
+    """Goes on in an environment of our own, made when missing or when the requirements have changed."""
+    requirements = (HERE / "requirements.txt").read_text()
+    environment = work / "venv"
+    python, stamp = environment / "bin" / "python", environment / "requirements.txt"
+    if not stamp.is_file() or stamp.read_text() != requirements:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"], check=True)
+        stamp.write_text(requirements)
+    if Path(sys.prefix).resolve() != environment.resolve():
+        sys.stdout.flush()
+        os.execv(python, [str(python), "-B", str(Path(__file__).resolve()), *sys.argv[1:]])
 
 
-def measure_fetch(server, work, rounds):
-    with pyarrow.flight.connect(server.uri) as client:
-        info = client.get_flight_info(flight_sql.command("CommandStatementQuery", {1: LINEITEM}))
-        reader = client.do_get(info.endpoints[0].ticket)
-        path = work / "lineitem.arrow"
-        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_file(file, reader.schema) as writer:
-            for chunk in reader:
-                writer.write_batch(chunk.data)
-    ready = multiprocessing.Queue()
-    other = multiprocessing.Process(target=replay, args=(path, ready), daemon=True)
-    other.start()
-    uri = f"grpc://127.0.0.1:{ready.get(timeout=120)}"
-    ours, theirs, rows = [], [], 0
-    for _ in range(rounds):
-        taken, rows = seconds(lambda: fetch(server.uri))
-        ours.append(taken)
-        taken, replayed = seconds(lambda: fetch(uri, pyarrow.flight.Ticket(b"all")))
-        theirs.append(taken)
-        assert rows == replayed
-    other.terminate()
-    figures = {"rows": rows, "bytes": path.stat().st_size, "rustydb_s": ours, "replay_s": theirs}
-    figures["share_of_replay"] = statistics.median(theirs) / statistics.median(ours)
-    return figures, path
+def build(*target):
+    subprocess.run(["cargo", "build", "--release", *target], cwd=ROOT, check=True)
 
 
-def measure_ingest(program, work, path, rounds):
-    import adbc_driver_flightsql.dbapi
-    import duckdb
+def table(figures):
+    """What people read (Markdown)."""
+    lines = ["| | measured | must | goal |", "|---|---|---|---|"]
 
-    table = pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()
-    ours, theirs = [], []
-    for number in range(rounds):
-        with rustydb_server.Server(work / f"ingest{number}", program=program) as server:
-            with adbc_driver_flightsql.dbapi.connect(server.uri, autocommit=True) as connection:
-                with connection.cursor() as cursor:
-                    cursor.execute(CREATE_LINEITEM)
-                    taken, rows = seconds(lambda: cursor.adbc_ingest("lineitem", table, mode="append"))
-                    assert rows == table.num_rows
-                    ours.append(taken)
-        shutil.rmtree(work / f"ingest{number}")
-        database = duckdb.connect(str(work / f"duckdb{number}"))
-        database.execute(CREATE_LINEITEM)
-        database.register("source", table)
-        taken, _ = seconds(lambda: database.execute("INSERT INTO lineitem SELECT * FROM source").fetchall())
-        theirs.append(taken)
-        database.close()
-        (work / f"duckdb{number}").unlink()
-    rate = lambda times: table.num_rows / statistics.median(times)
-    return {
-        "rustydb_rows_per_s": rate(ours),
-        "duckdb_rows_per_s": rate(theirs),
-        "share_of_duckdb": rate(ours) / rate(theirs),
+    def line(*cells):
+        lines.append("| " + " | ".join(cells) + " |")
+
+    if fetch := figures.get("fetch"):
+        share = f"{100 * fetch['share_of_replay']:.0f} % ({fetch['mib_per_s']:.0f} MiB/s)"
+        line("DoGet of lineitem to pyarrow, of a replay from memory", share, "60 %", "90 %")
+    if ingest := figures.get("ingest"):
+        rates = ingest["rows_per_s"]
+        line("ingest of lineitem, durable, with its key", f"{rates['rustydb']:,.0f} rows/s", "", "")
+        line("of DuckDB's insert into a table without a key", f"{ingest['share_of_duckdb']:.2f}x", "0.5x", "1x")
+        line("of DuckDB's insert into one with the same key", f"{ingest['share_of_duckdb_with_key']:.2f}x", "", "")
+    goals = {"points_1": ("4,000", "10,000"), "points_8": ("12,000", "30,000")}
+    titles = {
+        "points": "prepared point query (bind, fetch)",
+        "driver": "the same with GetFlightInfo between, as drivers do",
+        "updates": "prepared update of a row, durable",
     }
-
-
-def measure_points(server, client, duration):
-    """One row by its key. The client is the example `point_queries` of the crate `flight`: a Python client would spend
-    more time on a request than the server does."""
-    query = "SELECT c_name, c_acctbal FROM customer WHERE c_custkey = $1"
-    keys = 150_000
-    figures = {}
-    for connections in (1, 8):
-        command = [client, f"{server.host}:{server.port}", str(connections), str(duration), query, str(keys)]
-        used = processor_seconds(server.process_id)
-        measured = subprocess.run(command, capture_output=True, text=True)
-        assert measured.returncode == 0, measured.stderr
-        measured = json.loads(measured.stdout)
-        used = processor_seconds(server.process_id) - used
-        measured["server_us_each"] = used * 1e6 / (measured["per_s"] * duration)
-        figures[f"{connections}_connections"] = measured
-    return figures
-
-
-def processor_seconds(process_id):
-    fields = pathlib.Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def measure_cancel(server, rounds):
-    """How long the client waits for the end of a statement it cancels, and what the server still does after that."""
-    endless = "SELECT count(*) FROM lineitem a, lineitem b WHERE a.l_suppkey * b.l_suppkey % 1000003 = 17"
-    waited, used = [], []
-    for _ in range(rounds):
-        with pyarrow.flight.connect(server.uri) as client, pyarrow.flight.connect(server.uri) as other:
-            info = client.get_flight_info(flight_sql.command("CommandStatementQuery", {1: endless}))
-            ended = threading.Event()
-
-            def fetch_it():
-                try:
-                    client.do_get(info.endpoints[0].ticket).read_all()
-                except pyarrow.ArrowException:
-                    ended.set()
-
-            fetching = threading.Thread(target=fetch_it)
-            fetching.start()
-            before = processor_seconds(server.process_id)
-            while processor_seconds(server.process_id) < before + 0.5:
-                time.sleep(0.05)
-            start = time.perf_counter()
-            body = flight_sql.message({1: info.serialize()})
-            list(other.do_action(pyarrow.flight.Action("CancelFlightInfo", body)))
-            assert ended.wait(60)
-            waited.append(time.perf_counter() - start)
-            before = processor_seconds(server.process_id)
-            time.sleep(1)
-            used.append(processor_seconds(server.process_id) - before)
-            fetching.join()
-    return {"client_waits_ms": [1000 * each for each in waited], "server_busy_afterwards_ms": [1000 * each for each in used]}
-
-
-def resident_mib(process_id):
-    status = pathlib.Path(f"/proc/{process_id}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
-def measure_idle(program, work, count):
-    """Sessions and connections: HTTP/2 connections that have said hello, and as many sessions by Handshake."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    count = min(count, hard - 1000)
-    with rustydb_server.Server(work / "idle", program=program) as server:
-        before = resident_mib(server.process_id)
-        with pyarrow.flight.connect(server.uri) as client:
-            for _ in range(count):
-                client.authenticate_basic_token("anyone", "anything")
-        hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
-        idle = []
-        for _ in range(count):
-            connection = socket.create_connection((server.host, server.port))
-            connection.sendall(hello)
-            idle.append(connection)
-        for connection in idle:
-            connection.recv(64)
-        after = resident_mib(server.process_id)
-        for connection in idle:
-            connection.close()
-    return {"connections": count, "before_mib": before, "after_mib": after, "kib_each": (after - before) * 1024 / count}
-
-
-def measure_tls(program, store, work, rounds):
-    """The same store in plain text and over TLS; its users are made for this and dropped with it."""
-    secret = work / "password"
-    secret.write_text("benchmark\n")
-    keys = work / "keys"
-    subprocess.run(
-        [program, "init", "--data", keys, "--password-file", secret], check=True, stdout=subprocess.DEVNULL
-    )
-    configuration = work / "tls.toml"
-    configuration.write_text(
-        f"[flight]\ntls_certificate = '{keys}/tls/server.pem'\ntls_key = '{keys}/tls/server.key'\n"
-    )
-    authority = (keys / "tls" / "ca.pem").read_bytes()
-    plain, secure = [], []
-    for _ in range(rounds):
-        with rustydb_server.Server(store, program=program) as server:
-            fetch(server.uri)
-            plain.append(seconds(lambda: fetch(server.uri))[0])
-        with rustydb_server.Server(store, "--config", str(configuration), program=program) as server:
-            uri = f"grpc+tls://localhost:{server.port}"
-            fetch(uri, tls_root_certs=authority)
-            secure.append(seconds(lambda: fetch(uri, tls_root_certs=authority))[0])
-    return {"plain_s": plain, "tls_s": secure, "slower": statistics.median(secure) / statistics.median(plain) - 1}
+    for kind in ("points", "updates"):
+        for name, own in figures.get(kind, {}).get("medians", {}).items():
+            mode, connections = name.split("_")
+            measured = f"{own['per_s']:,.0f} per s, p50 {own['p50_us']:.0f} µs, p99 {own['p99_us']:.0f} µs"
+            line(f"{titles[mode]}, {connections} connections", measured, *goals.get(name, ("", "")))
+    if updates := figures.get("updates"):
+        line("a write and sync of 4 KiB on that disk", f"{updates['sync_us']:.0f} µs", "", "")
+    if idle := figures.get("idle"):
+        for name in ("plain", "tls"):
+            own = idle[name]
+            measured = f"{own['after_mib']:.0f} MiB ({own['kib_each']:.0f} KiB each)"
+            line(f"{idle['connections']:,} idle authenticated connections, {name}", measured, "2 GB", "1 GB")
+    if tls := figures.get("tls"):
+        line("TLS on bulk transfer", f"{100 * tls['slower']:.0f} % slower", "20 %", "10 %")
+    if cancel := figures.get("cancel"):
+        waits, busy = (statistics.median(cancel[name]) for name in ("client_waits_ms", "server_busy_afterwards_ms"))
+        line("cancelling a join without end", f"{waits:.0f} ms, then {busy:.0f} ms of processor time", "", "")
+    return "\n".join(lines)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rustydb", type=pathlib.Path, required=True, help="the rustydb binary (release)")
-    parser.add_argument("--store", type=pathlib.Path, required=True, help="a store made by `rustydb tpch`")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--idle", type=int, default=10_000, help="idle sessions and connections")
-    parser.add_argument("--points", type=pathlib.Path, help="the client for point queries, if not beside the binary")
-    parser.add_argument("--only", help="fetch, ingest, points, cancel, idle, tls; separated by commas")
-    parser.add_argument("--json", type=pathlib.Path, help="file to write the figures to")
-    chosen = parser.parse_args()
-    wanted = set((chosen.only or "fetch,ingest,points,cancel,idle,tls").split(","))
-    program = chosen.rustydb.resolve()
+    chosen = arguments()
+    chosen.work = chosen.work.resolve()
+    chosen.work.mkdir(parents=True, exist_ok=True)
+    enter_environment(chosen.work)
+    if chosen.rustydb is None:
+        build("-p", "rustydb")
+        chosen.rustydb = ROOT / "target" / "release" / "rustydb"
+    if chosen.client is None:
+        build("-p", "rustydb-flight", "--example", "load_client")
+        chosen.client = ROOT / "target" / "release" / "examples" / "load_client"
+    sys.path.insert(0, str(ROOT / "tests" / "python"))
     # Not fork: gRPC does not survive it.
     multiprocessing.set_start_method("spawn")
-    figures = {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
-    with tempfile.TemporaryDirectory() as directory:
-        work = pathlib.Path(directory)
-        if wanted & {"fetch", "ingest", "points", "cancel"}:
-            with rustydb_server.Server(chosen.store, program=program) as server:
-                if wanted & {"fetch", "ingest"}:
-                    figures["fetch"], path = measure_fetch(server, work, chosen.rounds if "fetch" in wanted else 1)
-                    print(json.dumps(figures["fetch"]), flush=True)
-                if "points" in wanted:
-                    client = chosen.points or program.parent / "examples" / "point_queries"
-                    figures["points"] = measure_points(server, client, 5)
-                    print(json.dumps(figures["points"]), flush=True)
-                if "cancel" in wanted:
-                    figures["cancel"] = measure_cancel(server, chosen.rounds)
-                    print(json.dumps(figures["cancel"]), flush=True)
-            if "ingest" in wanted:
-                figures["ingest"] = measure_ingest(program, work, path, min(chosen.rounds, 3))
-                print(json.dumps(figures["ingest"]), flush=True)
-        if "idle" in wanted:
-            figures["idle"] = measure_idle(program, work, chosen.idle)
-            print(json.dumps(figures["idle"]), flush=True)
-        if "tls" in wanted:
-            figures["tls"] = measure_tls(program, chosen.store, work, chosen.rounds)
-            print(json.dumps(figures["tls"]), flush=True)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(figures, indent=2) + "\n")
+    # In the environment, which has what it imports.
+    from measure import Bench
+
+    bench = Bench(chosen)
+    figures = {"scale": chosen.scale, "rounds": chosen.rounds, "cores": os.cpu_count(), "load_before": os.getloadavg()[0]}
+    for name in MEASUREMENTS:
+        if name in chosen.only:
+            print(f"measuring {name}", file=sys.stderr)
+            figures[name] = getattr(bench, f"measure_{name}")()
+            if chosen.json:
+                chosen.json.write_text(json.dumps(figures, indent=2) + "\n")
+    print(table(figures))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ HEAD = """\
 TPC-H through SQL on transactional tables with all their keys, beside DuckDB and Hyper on their own storage and without keys:
 same rows, same texts, same machine, one after the other in rounds. `benches/side_by_side/report.py` writes this page from the
 figures of `benches/side_by_side/side_by_side.py`, which says how it measures; every answer was verified in every run. A ratio
-below 1 means that RustyDB is faster. Transactions are in [a page of their own](guide/benchmarks-transactions.md).
+below 1 means that RustyDB is faster. Transactions are in [a page of their own](guide/benchmarks-transactions.md), and so is
+[the Flight SQL server](guide/benchmarks-flight.md): `python3 benches/flight/flight.py --json flight.json`.
 
 Times are the fastest of all runs; they depend on what else the machine did. Processor time (all threads together) hardly does.
 """
