@@ -82,6 +82,7 @@ pub(crate) mod sqlstate {
     pub(crate) const INVALID_OBJECT_DEFINITION: &str = "42P17";
     pub(crate) const DUPLICATE_SCHEMA: &str = "42P06";
     pub(crate) const RESERVED_NAME: &str = "42939";
+    pub(crate) const DISK_FULL: &str = "53100";
     pub(crate) const OUT_OF_MEMORY: &str = "53200";
     pub(crate) const LIMIT_EXCEEDED: &str = "54000";
     pub(crate) const STATEMENT_TOO_COMPLEX: &str = "54001";

@@ -215,10 +215,13 @@ fn encode(table: &TableDef, id: u64, rows: Vec<RecordBatch>) -> Result<(EncodedS
 pub(crate) async fn put_segment(store: &Inner, table: Arc<TableDef>, encoded: EncodedSegment) -> Result<Arc<Segment>> {
     let EncodedSegment { meta, file } = encoded;
     let segment = Segment::new(Arc::clone(store.columns()), table, meta, DeleteSet::default(), STAGED);
-    segment.mark_obsolete();
     let path = segment.meta.path();
     let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     let put = store.columns().objects.put_opts(&Path::from(path.as_str()), PutPayload::from(file), options).await;
+    // If the name is taken, the file is that of another process that was let in; it is not ours to remove.
+    if !matches!(put, Err(object_store::Error::AlreadyExists { .. })) {
+        segment.mark_obsolete();
+    }
     put.map_err(|error| Error::io(format!("writing {path}"), std::io::Error::other(error)))?;
     Ok(Arc::new(segment))
 }

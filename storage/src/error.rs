@@ -135,6 +135,12 @@ pub enum Error {
         /// The first failure.
         reason: String,
     },
+    /// Rows in memory cannot be written out for lack of room, and there are too many to take more.
+    #[error("rows in memory cannot be written out ({reason}), so no more are accepted")]
+    NoRoom {
+        /// What writing them out has met.
+        reason: String,
+    },
     /// The store was closed.
     #[error("the database is closed")]
     Closed,

@@ -4,7 +4,11 @@
 //! JSON. A new state is a new number, created conditionally: if another writer took the number first, the put fails.
 //! Opening a store reads the newest manifest, takes the next number for its own *epoch*, and then reads the log files
 //! that the manifest does not cover. From that moment on an earlier writer that lost its lock and does not know it (a
-//! file system whose lease ran out, a machine that slept) finds its next number taken: it is fenced off and stops.
+//! file system whose lease ran out, a machine that slept) finds its next number taken: it is fenced off and stops. What it
+//! has written to its log file behind what the opening has read does not count: the epoch's manifest says where that
+//! file ends.
+
+use std::collections::BTreeMap;
 
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -55,6 +59,9 @@ pub(crate) struct Manifest {
     /// Also of sequences that a transaction has used and not committed yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) sequences: Vec<SequenceRecord>,
+    /// Where log files of earlier epochs end, by their numbers: what is behind that, nobody was told to be durable.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) log_ends: BTreeMap<u64, u64>,
 }
 
 impl Manifest {
@@ -72,7 +79,14 @@ impl Manifest {
             tables: Vec::new(),
             objects: Vec::new(),
             sequences: Vec::new(),
+            log_ends: BTreeMap::new(),
         }
+    }
+
+    /// The log files from `log_start` on are those that the manifest does not contain.
+    pub(crate) fn begin_log_at(&mut self, log_start: u64) {
+        self.log_start = log_start;
+        self.log_ends.retain(|number, _| *number >= log_start);
     }
 
     fn encode(&self) -> Result<Vec<u8>> {
@@ -154,23 +168,36 @@ pub(crate) async fn damaged_older(objects: &dyn ObjectStore, newest: u64) -> Res
     Ok(damaged)
 }
 
-/// Writes a manifest under its number; fails if another writer took it.
+/// Writes a manifest under its number.
+///
+/// # Errors
+/// `Poisoned` if another writer took the number, or if the manifest may be there or not. After any other error it is not.
 pub(crate) async fn store(objects: &dyn ObjectStore, manifest: &Manifest) -> Result<()> {
     let path = path_of(manifest.number);
     let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     let payload = PutPayload::from(manifest.encode()?);
-    objects.put_opts(&Path::from(path.as_str()), payload, options).await.map_err(|error| match error {
-        object_store::Error::AlreadyExists { .. } => {
-            Error::Poisoned { reason: format!("another process has opened the database since and written {path}") }
+    let written = objects.put_opts(&Path::from(path.as_str()), payload, options).await;
+    match written {
+        Ok(_) => Ok(()),
+        Err(object_store::Error::AlreadyExists { .. }) => {
+            Err(Error::Poisoned { reason: format!("another process has opened the database since and written {path}") })
         }
-        other => failed(&format!("writing {path}"), other),
-    })?;
-    Ok(())
+        Err(error) => match objects.head(&Path::from(path.as_str())).await {
+            Err(object_store::Error::NotFound { .. }) => Err(failed(&format!("writing {path}"), error)),
+            _ => Err(Error::Poisoned { reason: format!("writing {path}, which may be durable or not: {error}") }),
+        },
+    }
 }
 
-/// Makes the caller the only writer: the same state under the next number, in a new epoch.
-pub(crate) async fn begin_epoch(objects: &dyn ObjectStore, newest: Manifest) -> Result<Manifest> {
-    let manifest = Manifest { number: newest.number + 1, epoch: newest.epoch + 1, ..newest };
+/// Makes the caller the only writer: the same state under the next number, in a new epoch. `log_end` is the newest log file
+/// and where it was found to end.
+pub(crate) async fn begin_epoch(
+    objects: &dyn ObjectStore,
+    newest: Manifest,
+    log_end: Option<(u64, u64)>,
+) -> Result<Manifest> {
+    let mut manifest = Manifest { number: newest.number + 1, epoch: newest.epoch + 1, ..newest };
+    manifest.log_ends.extend(log_end);
     store(objects, &manifest).await?;
     remove_old(objects).await?;
     Ok(manifest)

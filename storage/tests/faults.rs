@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use common::*;
 use rustydb_storage::{
-    Durability, Error, ForeignKey, MemoryFiles, NewIndex, NewTable, ReferenceAction, Store, TableId, check,
+    Durability, Error, ForeignKey, MemoryFiles, NewIndex, NewTable, ReferenceAction, Store, StoreOptions, TableId,
+    check,
 };
 
 /// A history that goes through every kind of write: rows, a bulk load, flushes, compactions, deletes and DDL. One table is
@@ -247,17 +248,114 @@ async fn a_failed_sync_stops_writes_and_not_reads() {
 }
 
 #[tokio::test]
-async fn a_failed_flush_stops_writes_and_keeps_everything_readable() {
+async fn a_flush_that_meets_a_full_disk_stops_nothing_and_is_tried_again() {
+    for folder in ["segments", "manifest", "log"] {
+        let (files, store, table) = store_with(keyed("t")).await;
+        insert(&store, table, &[(1, "a"), (2, "b"), (3, "c")]).await.unwrap();
+        files.fill(Some(folder));
+        for id in 10..13 {
+            assert!(matches!(store.flush().await, Err(Error::Io { .. })), "{folder}");
+            insert(&store, table, &[(id, "later")]).await.unwrap();
+        }
+        update(&store, table, &[1, 10], &[(1, "newer"), (10, "newer")]).await.unwrap();
+        delete(&store, table, &[2, 11]).await.unwrap();
+        let state = map(&[(1, "newer"), (3, "c"), (10, "newer"), (12, "later")]);
+        assert_eq!(contents(&store.snapshot(), table).await, state, "{folder}");
+        assert_eq!(recovered(&files.after_power_cut()).await.as_ref(), Some(&state), "{folder}, without a flush");
+        files.fill(None);
+        store.flush().await.unwrap();
+        assert_eq!(contents(&store.snapshot(), table).await, state, "{folder}");
+        assert_eq!(recovered(&files.after_power_cut()).await.as_ref(), Some(&state), "{folder}, flushed");
+        insert(&store, table, &[(4, "d")]).await.unwrap();
+        store.close().await.unwrap();
+        let report = check(options(&files)).await.unwrap();
+        assert_eq!((report.findings, report.left_over), (vec![], vec![]), "{folder}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_whose_flush_failed_closes_in_order() {
     let (files, store, table) = store_with(keyed("t")).await;
-    insert(&store, table, &[(1, "a")]).await.unwrap();
-    files.fail_after(Some(6));
-    assert!(store.flush().await.is_err());
-    files.fail_after(None);
-    assert!(matches!(insert(&store, table, &[(2, "b")]).await, Err(Error::Poisoned { .. })));
-    assert_eq!(contents(&store.snapshot(), table).await, map(&[(1, "a")]));
-    drop(store);
-    let left = files.after_power_cut();
-    assert_eq!(recovered(&left).await, Some(map(&[(1, "a")])));
+    let name = "x".repeat(1 << 20);
+    for id in 0..20 {
+        insert(&store, table, &[(id, &name)]).await.unwrap();
+    }
+    files.fill(Some("segments"));
+    assert!(matches!(store.flush().await, Err(Error::Io { .. })));
+    for id in 20..40 {
+        insert(&store, table, &[(id, &name)]).await.unwrap();
+    }
+    store.close().await.unwrap();
+    files.fill(None);
+    assert_eq!(recovered(&files).await.unwrap().len(), 40);
+}
+
+#[tokio::test]
+async fn while_a_flush_waits_for_room_tables_are_dropped_loaded_and_merged() {
+    for is_manifest in [false, true] {
+        let (files, store, table, _) = store_to_compact().await;
+        let mut transaction = store.begin();
+        let other = transaction.create_table(keyed("u")).unwrap().id;
+        transaction.commit(Durability::Sync).await.unwrap();
+        insert(&store, other, &[(1, "a"), (2, "b")]).await.unwrap();
+        files.fill(Some(if is_manifest { "manifest" } else { "segments" }));
+        assert!(matches!(store.flush().await, Err(Error::Io { .. })));
+        // Marks in what is frozen, of a table that goes.
+        update(&store, other, &[1], &[(1, "newer")]).await.unwrap();
+        let mut transaction = store.begin();
+        transaction.drop_table(other).unwrap();
+        transaction.commit(Durability::Sync).await.unwrap();
+        assert!(matches!(store.flush().await, Err(Error::Io { .. })));
+        files.fill(None);
+        // A merge, and a load, neither of which the manifest of the frozen rows may take for older than it is.
+        delete(&store, table, &[20, 21, 33]).await.unwrap();
+        store.compact().await.unwrap();
+        let mut transaction = store.begin();
+        load(&mut transaction, table, &[(1001, "loaded"), (1002, "loaded")]).await.unwrap();
+        transaction.commit(Durability::Sync).await.unwrap();
+        let state = contents(&store.snapshot(), table).await;
+        assert_eq!(recovered(&files.after_power_cut()).await.as_ref(), Some(&state));
+        for _ in 0..2 {
+            store.flush().await.unwrap();
+            assert_eq!(contents(&store.snapshot(), table).await, state);
+            assert_eq!(recovered(&files.after_power_cut()).await.as_ref(), Some(&state));
+        }
+        assert_eq!(left_over(&files, &store).await, Vec::<String>::new());
+        store.close().await.unwrap();
+        assert_eq!(check(options(&files)).await.unwrap().findings, []);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_takes_rows_until_memory_has_enough_and_then_what_removes_them() {
+    let files = MemoryFiles::new();
+    let store = Store::open(StoreOptions { memtable_bytes: 64 << 10, ..options(&files) }).await.unwrap();
+    let mut transaction = store.begin();
+    let table = transaction.create_table(keyed("t")).unwrap().id;
+    let other = transaction.create_table(keyed("u")).unwrap().id;
+    transaction.commit(Durability::Sync).await.unwrap();
+    files.fill(Some("segments"));
+    let name = "x".repeat(1000);
+    let mut taken = 0;
+    let refused = loop {
+        match insert(&store, table, &[(taken, &name)]).await {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+        assert!(taken < 10_000, "the memtable grows without end");
+    };
+    assert!(matches!(&refused, Error::NoRoom { reason } if reason.contains("segments")), "{refused}");
+    assert!(taken > 60, "{taken}");
+    delete(&store, table, &[0, 1, 2]).await.unwrap();
+    let mut transaction = store.begin();
+    transaction.drop_table(other).unwrap();
+    transaction.commit(Durability::Sync).await.unwrap();
+    assert_eq!(contents(&store.snapshot(), table).await.len() as i64, taken - 3);
+    files.fill(None);
+    store.flush().await.unwrap();
+    insert(&store, table, &[(taken, &name)]).await.unwrap();
+    let found = recovered(&files.after_power_cut()).await.unwrap();
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), (3..=taken).collect::<Vec<_>>());
 }
 
 /// A closed store with everything in it: a flushed table with deletes, a bulk load, and rows in the log.
@@ -502,6 +600,37 @@ async fn a_writer_that_lost_its_lock_is_fenced_off() {
     assert_eq!(contents(&store.snapshot(), table).await, map(&[(1, "a"), (2, "b")]));
     store.close().await.unwrap();
     assert_eq!(check(options(&files)).await.unwrap().findings, []);
+}
+
+#[tokio::test]
+async fn a_writer_whose_lock_is_gone_acknowledges_nothing_more() {
+    let (files, stale, table) = store_with(keyed("t")).await;
+    insert(&stale, table, &[(1, "a")]).await.unwrap();
+    files.break_lock();
+    let refused = insert(&stale, table, &[(2, "not")]).await;
+    assert!(matches!(&refused, Err(Error::Poisoned { reason }) if reason.contains("LOCK")), "{refused:?}");
+    assert_eq!(contents(&stale.snapshot(), table).await, map(&[(1, "a")]), "reads go on");
+}
+
+#[tokio::test]
+async fn what_a_stale_writer_still_logs_is_nothing_to_those_who_came_after_it() {
+    let (files, stale, table) = store_with(keyed("t")).await;
+    insert(&stale, table, &[(1, "a")]).await.unwrap();
+    files.break_lock();
+    let store = open(&files).await;
+    // It reaches the log file that the store above has read and nobody is told so.
+    let refused = insert(&stale, table, &[(2, "of nobody")]).await;
+    assert!(matches!(refused, Err(Error::Poisoned { .. })));
+    insert(&store, table, &[(2, "b")]).await.unwrap();
+    update(&store, table, &[1], &[(1, "newer")]).await.unwrap();
+    let state = map(&[(1, "newer"), (2, "b")]);
+    assert_eq!(recovered(&files.after_power_cut()).await.as_ref(), Some(&state));
+    store.close().await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(check(options(&files)).await.unwrap().findings, []);
+        assert_eq!(recovered(&files.after_kill()).await.as_ref(), Some(&state));
+        open(&files).await.close().await.unwrap();
+    }
 }
 
 #[tokio::test]

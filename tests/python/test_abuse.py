@@ -13,8 +13,8 @@ import pytest
 
 import flight_sql
 
-# As many as a debug binary takes in seconds: 100,000 take more than eight minutes.
-ATTEMPTS = 5_000
+# As many as a debug binary takes in seconds. RUSTYDB_TEST_ATTEMPTS=100000 takes minutes.
+ATTEMPTS = int(os.environ.get("RUSTYDB_TEST_ATTEMPTS", "5000"))
 # A connection that is reset leaves no trace at the client either; closed in order, they would use up its ports.
 RESET = struct.pack("ii", 1, 0)
 
@@ -90,6 +90,62 @@ def test_a_client_killed_in_mid_ingest_leaves_no_row(start):
         cursor.execute("SELECT count(*) FROM t")
         assert cursor.fetchone() == (0,)
         assert cursor.adbc_ingest("t", pyarrow.table({"id": [1, 2]}), mode="append") == 2, "no key is taken"
+    assert server.stop() == 0, server.output
+
+
+def test_a_statement_longer_than_a_message_is_refused_before_it_takes_memory(start):
+    server = start()
+    assert answer(server) == 42
+    memory = resident_mib(server)
+    with pyarrow.flight.connect(server.uri) as client:
+        # The length comes first, so that a gigabyte takes no more than this.
+        command = flight_sql.command("CommandStatementQuery", {1: b"SELECT '" + b"x" * (80 << 20) + b"'"})
+        with pytest.raises(pyarrow.ArrowException, match="too large|message length"):
+            client.get_flight_info(command)
+        assert flight_sql.query(client, "SELECT 42 AS n").to_pylist() == [{"n": 42}], "the connection goes on"
+        # One that a message can hold is refused by the statements' own limit.
+        command = flight_sql.command("CommandStatementQuery", {1: b"SELECT '" + b"x" * (17 << 20) + b"'"})
+        with pytest.raises(pyarrow.ArrowException, match="54000.*the limit is 16777216"):
+            client.get_flight_info(command)
+    assert resident_mib(server) < memory + 200
+    assert server.stop() == 0, server.output
+
+
+def test_a_client_that_stops_reading_costs_no_memory_and_keeps_nobody_waiting(start):
+    server = start("--memory-limit", "256MiB")
+    assert answer(server) == 42
+    memory = resident_mib(server)
+    # Ten gigabytes.
+    sql = "SELECT value, repeat('x', 1000) AS filling FROM generate_series(1, 10000000) AS s (value)"
+    with pyarrow.flight.connect(server.uri) as client:
+        readers = []
+        for _ in range(4):
+            info = client.get_flight_info(flight_sql.command("CommandStatementQuery", {1: sql}))
+            readers.append(client.do_get(info.endpoints[0].ticket))
+            assert readers[-1].read_chunk().data.num_rows > 0
+        for _ in range(50):
+            assert answer(server) == 42
+        assert resident_mib(server) < memory + 400
+        for reader in readers:
+            reader.cancel()
+    assert answer(server) == 42
+    assert server.stop() == 0, server.output
+
+
+def test_connections_beyond_the_limit_keep_nobody_out_for_long(start, tmp_path):
+    (tmp_path / "few.toml").write_text("[flight]\nconnections = 20\n")
+    server = start("--config", str(tmp_path / "few.toml"))
+    assert answer(server) == 42
+    files = open_files(server)
+    greedy = []
+    for _ in range(60):
+        connection = socket.create_connection((server.host, server.port))
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+        greedy.append(connection)
+    assert open_files(server) < files + 40
+    for connection in greedy:
+        connection.close()
+    assert answer(server) == 42
     assert server.stop() == 0, server.output
 
 

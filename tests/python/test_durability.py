@@ -22,13 +22,31 @@ def execute(server, *statements):
             return cursor.fetchall() if statements[-1].startswith("SELECT") else None
 
 
-@pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_clean_stop_keeps_everything_and_exits_with_zero(start, with_signal):
     server = start()
     execute(server, "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)", "INSERT INTO t VALUES (1, 'kept')")
     assert server.stop(with_signal) == 0, server.output
     server = start()
     assert execute(server, "SELECT * FROM t") == [(1, "kept")]
+
+
+def test_a_server_whose_lock_is_removed_acknowledges_nothing_and_harms_nobody(start):
+    server = start()
+    execute(server, "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)", "INSERT INTO t VALUES (1, 'kept')")
+    (server.data / "LOCK").unlink()
+    second = rustydb_server.run("sql", "--data", server.data, "-c", "CREATE TABLE u (id INTEGER); INSERT INTO u VALUES (7)")
+    assert second.returncode == 0, second.stderr
+    with pytest.raises(adbc_driver_manager.Error, match="55P02.*LOCK"):
+        execute(server, "INSERT INTO t VALUES (2, 'of nobody')")
+    assert execute(server, "SELECT * FROM t") == [(1, "kept")], "reads go on"
+    server.stop()
+    checked = rustydb_server.run("check", "--data", server.data)
+    assert checked.returncode == 0, checked.stdout
+    server = start()
+    assert execute(server, "SELECT * FROM t") == [(1, "kept")]
+    assert execute(server, "SELECT id FROM u") == [(7,)]
+    execute(server, "INSERT INTO t VALUES (2, 'b')")
 
 
 def test_a_stop_does_not_wait_for_idle_clients(start):

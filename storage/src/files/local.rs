@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -119,10 +119,25 @@ impl AppendFile for LocalAppend {
 
 /// The open file carries the lock; the kernel drops it with the process, however that ends.
 struct LocalLock {
+    path: PathBuf,
+    /// Device and inode, which no other file has while this one is open.
+    identity: (u64, u64),
     _file: File,
 }
 
-impl DirectoryLock for LocalLock {}
+fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+impl DirectoryLock for LocalLock {
+    fn is_held(&self) -> io::Result<bool> {
+        match fs::metadata(&self.path) {
+            Ok(metadata) => Ok(identity(&metadata) == self.identity),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
 
 impl Files for LocalFiles {
     fn create(&self, path: &str) -> io::Result<Box<dyn AppendFile>> {
@@ -207,9 +222,15 @@ impl Files for LocalFiles {
 
     fn lock(&self) -> io::Result<Box<dyn DirectoryLock>> {
         self.create_directories(&self.root)?;
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.full(LOCK_FILE))?;
+        let path = self.full(LOCK_FILE);
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Box::new(LocalLock { _file: file }))
+        let lock = LocalLock { path, identity: identity(&file.metadata()?), _file: file };
+        match lock.is_held()? {
+            true => Ok(Box::new(lock)),
+            // Removed between opening and locking it: whoever makes the next one would not be kept out.
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 }
 
@@ -264,5 +285,17 @@ mod tests {
         assert_eq!(second, Some(io::ErrorKind::WouldBlock));
         drop(held);
         assert!(files.lock().is_ok());
+    }
+
+    #[test]
+    fn a_lock_whose_file_is_removed_or_replaced_is_not_held() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = LocalFiles::new(directory.path());
+        let held = files.lock().unwrap();
+        assert!(held.is_held().unwrap());
+        files.remove(LOCK_FILE).unwrap();
+        assert!(!held.is_held().unwrap());
+        let other = files.lock().unwrap();
+        assert!(other.is_held().unwrap() && !held.is_held().unwrap());
     }
 }

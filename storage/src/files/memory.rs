@@ -10,6 +10,7 @@
 //! | [`after_kill`](MemoryFiles::after_kill) | everything, of which a later power cut takes what is not synced | all, likewise |
 //!
 //! [`MemoryFiles::fail_after`] makes the n-th mutating call and all later ones fail, as a full or dying disk does;
+//! [`MemoryFiles::fill`] leaves room in the files there are and in no new ones of a folder;
 //! [`MemoryFiles::hold_syncs`] makes the disk so slow that nothing becomes durable before the test wants it.
 
 use std::collections::BTreeMap;
@@ -103,10 +104,13 @@ struct State {
     names: BTreeMap<String, Arc<Mutex<Content>>>,
     /// The names a power cut would leave.
     durable_names: BTreeMap<String, Arc<Mutex<Content>>>,
-    locked: bool,
+    /// Whose lock it is: the number of a call of `lock`.
+    lock: Option<u64>,
+    locks: u64,
     calls: u64,
     fail_from_call: Option<u64>,
     fail_call: Option<u64>,
+    full_folder: Option<String>,
     syncs_held: bool,
 }
 
@@ -193,6 +197,11 @@ impl MemoryFiles {
         state.fail_call = Some(state.calls + calls);
     }
 
+    /// Lets no new file come into being below this folder, as a disk does that is nearly full; `None` makes room.
+    pub fn fill(&self, folder: Option<&str>) {
+        self.state.lock().full_folder = folder.map(str::to_owned);
+    }
+
     /// Makes syncs of files wait, their threads with them, until the guard is dropped.
     pub fn hold_syncs(&self) -> HeldSyncs {
         self.state.lock().syncs_held = true;
@@ -228,7 +237,7 @@ impl MemoryFiles {
 
     /// Takes the lock away from whoever holds it without telling them, as a network file system does that lost a lease.
     pub fn break_lock(&self) {
-        self.state.lock().locked = false;
+        self.state.lock().lock = None;
     }
 
     /// The paths and sizes of all files.
@@ -311,13 +320,18 @@ impl AppendFile for MemoryAppend {
 
 struct MemoryLock {
     files: MemoryFiles,
+    number: u64,
 }
 
-impl DirectoryLock for MemoryLock {}
+impl DirectoryLock for MemoryLock {
+    fn is_held(&self) -> io::Result<bool> {
+        Ok(self.files.state.lock().lock == Some(self.number))
+    }
+}
 
 impl Drop for MemoryLock {
     fn drop(&mut self) {
-        self.files.state.lock().locked = false;
+        self.files.state.lock().lock.take_if(|number| *number == self.number);
     }
 }
 
@@ -326,6 +340,9 @@ impl Files for MemoryFiles {
         let mut state = self.change()?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if state.full_folder.as_deref().is_some_and(|folder| path.starts_with(folder)) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "injected failure"));
         }
         let content = Arc::new(Mutex::new(Content::default()));
         state.names.insert(path.to_string(), Arc::clone(&content));
@@ -407,11 +424,13 @@ impl Files for MemoryFiles {
 
     fn lock(&self) -> io::Result<Box<dyn DirectoryLock>> {
         let mut state = self.state.lock();
-        if state.locked {
+        if state.lock.is_some() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        state.locked = true;
-        Ok(Box::new(MemoryLock { files: self.clone() }))
+        state.locks += 1;
+        let number = state.locks;
+        state.lock = Some(number);
+        Ok(Box::new(MemoryLock { files: self.clone(), number }))
     }
 }
 

@@ -45,7 +45,10 @@ pub(crate) trait AppendFile: Send + Sync {
 }
 
 /// Held while the database is open; dropping it lets another process in.
-pub(crate) trait DirectoryLock: Send + Sync {}
+pub(crate) trait DirectoryLock: Send + Sync {
+    /// Whether it still keeps others out: whoever removes or replaces the lock file lets them in.
+    fn is_held(&self) -> io::Result<bool>;
+}
 
 /// The primitive file operations of a store.
 pub(crate) trait Files: Debug + Send + Sync {

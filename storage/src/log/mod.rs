@@ -12,10 +12,14 @@
 //! are durable.
 //!
 //! A failed write or sync *poisons* the log: how much of the file reached the disk is unknown from then on, so nothing
-//! more is accepted until the store is opened again ("fsyncgate": a second fsync would lie).
+//! more is accepted until the store is opened again ("fsyncgate": a second fsync would lie). So does a lock that is lost:
+//! after each sync, before anybody is told, the thread looks whether the store's lock still keeps others out. If it does,
+//! nobody has begun to read the log, and whoever opens the store later will find the batch.
 //!
 //! The log is a sequence of files `log/<number>.log`. A new one begins when the last has [`FILE_BYTES_MAX`] bytes, and with
-//! every flush, which removes the older ones when its manifest is durable. The file being written has zeros reserved behind
+//! every flush, which removes the older ones when its manifest is durable. The file for a flush is made before anything is
+//! directed to it ([`Log::prepare_file`]), so that a full disk fails the flush and not the log. The file being written has
+//! zeros reserved behind
 //! its end, so that a sync has only data to wait for and no new size; they are cut off before the next file begins and when
 //! the log is closed. File format: see [`frame`]; records: see [`record`]; what a crash leaves: see [`read`].
 
@@ -35,7 +39,7 @@ pub(crate) use read::read_log;
 pub(crate) use record::{AddedSegment, Operation, Operations, Record, RecordWriter};
 
 use crate::error::{Error, Result};
-use crate::files::{AppendFile, Files};
+use crate::files::{AppendFile, DirectoryLock, Files, LOCK_FILE, TEMPORARY_SUFFIX};
 
 /// Position after a record (or the beginning of a file) in the sequence of all since the log was opened.
 pub(crate) type Lsn = u64;
@@ -76,9 +80,16 @@ struct Pending {
     failure: Option<Arc<str>>,
 }
 
+/// A file to go on in.
+#[derive(Debug)]
+struct NewFile {
+    number: u64,
+    prepared: Option<PreparedFile>,
+}
+
 #[derive(Debug, Default)]
 struct Batch {
-    new_file: Option<u64>,
+    new_file: Option<NewFile>,
     frames: Vec<Frame>,
     /// The youngest commit among them.
     newest: Timestamp,
@@ -105,6 +116,7 @@ struct Shared {
 pub(crate) struct Log {
     shared: Arc<Shared>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    files: Arc<dyn Files>,
 }
 
 impl std::fmt::Debug for Log {
@@ -114,20 +126,25 @@ impl std::fmt::Debug for Log {
 }
 
 impl Log {
-    /// Starts writing to a new file with this number.
-    pub(crate) fn start(files: Arc<dyn Files>, number: u64, observer: Arc<dyn Observer>) -> Result<Log> {
+    /// Starts writing to a new file with this number, for as long as the lock is held.
+    pub(crate) fn start(
+        files: Arc<dyn Files>,
+        number: u64,
+        observer: Arc<dyn Observer>,
+        lock: Arc<dyn DirectoryLock>,
+    ) -> Result<Log> {
         let current =
             Current::create(files.as_ref(), number).map_err(|error| Error::io("creating a log file", error))?;
         let (durable, _) = watch::channel(Durable { lsn: 0, failure: None, stopped: false });
         let (batches, bytes, file, file_bytes) = (Vec::new(), 0, number, 0);
         let pending = Pending { batches, bytes, file, file_bytes, next: 0, stop: false, failure: None };
         let shared = Arc::new(Shared { pending: Mutex::new(pending), arrived: Condvar::new(), durable, observer });
-        let worker = Arc::clone(&shared);
+        let (worker, own_files) = (Arc::clone(&shared), Arc::clone(&files));
         let thread = std::thread::Builder::new()
             .name("rustydb-log".into())
-            .spawn(move || write_loop(&worker, files.as_ref(), current))
+            .spawn(move || write_loop(&worker, own_files.as_ref(), lock.as_ref(), current))
             .map_err(|error| Error::io("starting the log thread", error))?;
-        Ok(Log { shared, thread: Mutex::new(Some(thread)) })
+        Ok(Log { shared, thread: Mutex::new(Some(thread)), files })
     }
 
     /// Fails if the log accepts nothing, or so much is waiting for the disk that it should not.
@@ -153,7 +170,7 @@ impl Log {
         let mut pending = self.shared.pending.lock();
         pending.check()?;
         if pending.file_bytes >= FILE_BYTES_MAX {
-            pending.begin_file();
+            pending.begin_file(None);
         } else if pending.batches.is_empty() {
             pending.batches.push(Batch::default());
         }
@@ -170,12 +187,25 @@ impl Log {
         Ok(lsn)
     }
 
-    /// Directs everything appended from now on to a new file. Returns its number and the position at which it exists
+    /// Makes a file for [`Log::rotate`]. A failure leaves the log as it is.
+    pub(crate) fn prepare_file(&self) -> Result<PreparedFile> {
+        let number = {
+            let pending = self.shared.pending.lock();
+            pending.check()?;
+            pending.file + 1
+        };
+        let prepared = PreparedFile::create(&self.files, number);
+        prepared.map_err(|error| Error::io(format!("creating {}", log_path(number)), error))
+    }
+
+    /// Directs everything appended from now on to a new file: the one that was prepared, unless the log has gone on to
+    /// that number meanwhile. Returns its number and the position at which it exists
     /// durably: a manifest that says the log begins there must wait for it.
-    pub(crate) fn rotate(&self) -> Result<(u64, Lsn)> {
+    pub(crate) fn rotate(&self, prepared: PreparedFile) -> Result<(u64, Lsn)> {
         let mut pending = self.shared.pending.lock();
         pending.check()?;
-        pending.begin_file();
+        let number = pending.file + 1;
+        pending.begin_file(Some(prepared).filter(|prepared| prepared.number == number));
         pending.next += 1;
         self.shared.arrived.notify_one();
         Ok((pending.file, pending.next))
@@ -229,10 +259,11 @@ impl Drop for Log {
 }
 
 impl Pending {
-    fn begin_file(&mut self) {
+    fn begin_file(&mut self, prepared: Option<PreparedFile>) {
         self.file += 1;
         self.file_bytes = 0;
-        self.batches.push(Batch { new_file: Some(self.file), ..Batch::default() });
+        let new_file = Some(NewFile { number: self.file, prepared });
+        self.batches.push(Batch { new_file, ..Batch::default() });
     }
 
     fn check(&self) -> Result<()> {
@@ -257,6 +288,50 @@ impl Shared {
     }
 }
 
+/// A log file that is not one yet: recovery takes a file of the log for whole once there is a later one, and the file being
+/// written is not while it has zeros behind its end.
+pub(crate) struct PreparedFile {
+    files: Arc<dyn Files>,
+    number: u64,
+    current: Option<Current>,
+}
+
+impl std::fmt::Debug for PreparedFile {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("PreparedFile").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl PreparedFile {
+    fn create(files: &Arc<dyn Files>, number: u64) -> std::io::Result<Self> {
+        let mut prepared = PreparedFile { files: Arc::clone(files), number, current: None };
+        files.remove(&prepared.path())?;
+        prepared.current = Some(Current::write_head(files.as_ref(), &prepared.path(), number)?);
+        Ok(prepared)
+    }
+
+    fn path(&self) -> String {
+        // Nobody else's, should there be two processes.
+        format!("{}.{}{TEMPORARY_SUFFIX}", log_path(self.number), std::process::id())
+    }
+
+    /// Gives the file its name.
+    fn publish(mut self) -> std::io::Result<Current> {
+        self.files.rename_exclusive(&self.path(), &log_path(self.number))?;
+        self.files.sync_directory(LOG_DIRECTORY)?;
+        self.current.take().ok_or_else(|| std::io::Error::other("the file is not ready"))
+    }
+}
+
+impl Drop for PreparedFile {
+    fn drop(&mut self) {
+        // Not published. Best effort: the next start removes what has this name.
+        if let Err(error) = self.files.remove(&self.path()) {
+            tracing::debug!(%error, "removing a log file that was not needed");
+        }
+    }
+}
+
 /// The file being written.
 struct Current {
     file: Box<dyn AppendFile>,
@@ -266,12 +341,18 @@ struct Current {
 
 impl Current {
     fn create(files: &dyn Files, number: u64) -> std::io::Result<Self> {
-        let mut file = files.create(&log_path(number))?;
+        let current = Self::write_head(files, &log_path(number), number)?;
+        files.sync_directory(LOG_DIRECTORY)?;
+        Ok(current)
+    }
+
+    /// A new file at `path` with what stands before the first batch, synced, but for its name.
+    fn write_head(files: &dyn Files, path: &str, number: u64) -> std::io::Result<Self> {
+        let mut file = files.create(path)?;
         let header = frame::header(number);
         file.append(&header)?;
         file.reserve(RESERVE_BYTES_MIN)?;
         file.sync()?;
-        files.sync_directory(LOG_DIRECTORY)?;
         Ok(Current { file, bytes: header.len() as u64, reserved: RESERVE_BYTES_MIN })
     }
 
@@ -297,7 +378,17 @@ impl Current {
     }
 }
 
-fn write_loop(shared: &Shared, files: &dyn Files, mut current: Current) {
+/// Fails if another process may have been let in.
+fn require_held(lock: &dyn DirectoryLock) -> std::io::Result<()> {
+    match lock.is_held()? {
+        true => Ok(()),
+        false => Err(std::io::Error::other(format!(
+            "the file {LOCK_FILE} was removed or replaced, and another process may have opened the database"
+        ))),
+    }
+}
+
+fn write_loop(shared: &Shared, files: &dyn Files, lock: &dyn DirectoryLock, mut current: Current) {
     let mut buffer = Vec::new();
     let ended = loop {
         let (batches, lsn) = {
@@ -314,12 +405,16 @@ fn write_loop(shared: &Shared, files: &dyn Files, mut current: Current) {
             pending.bytes = 0;
             (mem::take(&mut pending.batches), pending.next)
         };
-        let written = batches.iter().try_for_each(|batch| {
-            if let Some(number) = batch.new_file {
+        let written = batches.into_iter().try_for_each(|batch| {
+            if let Some(NewFile { number, prepared }) = batch.new_file {
                 current.finish()?;
-                current = Current::create(files, number)?;
+                current = match prepared {
+                    Some(prepared) => prepared.publish()?,
+                    None => Current::create(files, number)?,
+                };
             }
             current.write(&batch.frames, &mut buffer)?;
+            require_held(lock)?;
             shared.observer.durable(batch.newest);
             Ok(())
         });
@@ -342,12 +437,17 @@ mod tests {
     use crate::files::MemoryFiles;
     use crate::store::Publication;
 
+    fn start(files: &MemoryFiles) -> Log {
+        let lock = Arc::from(files.lock().unwrap());
+        Log::start(Arc::new(files.clone()), 1, Arc::new(Publication::default()), lock).unwrap()
+    }
+
     #[tokio::test]
     async fn a_new_file_exists_when_its_position_is_durable() {
         for _ in 0..50 {
             let files = MemoryFiles::new();
-            let log = Log::start(Arc::new(files.clone()), 1, Arc::new(Publication::default())).unwrap();
-            let (number, position) = log.rotate().unwrap();
+            let log = start(&files);
+            let (number, position) = log.rotate(log.prepare_file().unwrap()).unwrap();
             assert_eq!(number, 2);
             log.wait_durable(position).await.unwrap();
             let left = files.after_power_cut();
@@ -357,7 +457,7 @@ mod tests {
 
     fn records(files: &MemoryFiles, number: u64, newest: bool) -> (Vec<Timestamp>, read::ReadLog) {
         let mut timestamps = Vec::new();
-        let log = read_log(files, number, newest, |window, range| {
+        let log = read_log(files, number, newest, None, |window, range| {
             timestamps.push(Operations::of(&window[range]).unwrap().0);
             Ok(())
         });
@@ -367,7 +467,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_has_room_while_it_is_written_and_ends_with_its_last_record_when_it_is_done() {
         let files = MemoryFiles::new();
-        let log = Log::start(Arc::new(files.clone()), 1, Arc::new(Publication::default())).unwrap();
+        let log = start(&files);
         let append = async |timestamp| {
             let lsn =
                 log.append(&Record { timestamp: 0, operations: vec![Operation::DropTable(crate::TableId(timestamp))] });
@@ -377,7 +477,7 @@ mod tests {
         append(2).await;
         let size = |number| files.size(&log_path(number)).unwrap();
         assert_eq!(size(1), RESERVE_BYTES_MIN);
-        let (_, position) = log.rotate().unwrap();
+        let (_, position) = log.rotate(log.prepare_file().unwrap()).unwrap();
         log.wait_durable(position).await.unwrap();
         let (found, read) = records(&files, 1, false);
         assert_eq!((found.len(), read.valid_bytes), (2, size(1)));
@@ -392,7 +492,7 @@ mod tests {
     #[tokio::test]
     async fn a_long_file_is_followed_by_another() {
         let files = MemoryFiles::new();
-        let log = Log::start(Arc::new(files.clone()), 1, Arc::new(Publication::default())).unwrap();
+        let log = start(&files);
         let row = vec![0; 40 << 20];
         for _ in 0..5 {
             let operations = vec![Operation::Put { table: crate::TableId(1), row: &row }];

@@ -52,16 +52,22 @@ impl ReadLog {
 }
 
 /// Reads a log file and hands the payload of each record on: the window and its place there. `newest` allows for what a
-/// crash leaves.
+/// crash leaves. A file of an earlier epoch ends at `end`, whatever is behind.
 pub(crate) fn read_log(
     files: &dyn Files,
     number: u64,
     newest: bool,
+    end: Option<u64>,
     mut take: impl FnMut(&Bytes, Range<usize>) -> Result<()>,
 ) -> Result<ReadLog> {
     let path = log_path(number);
     let failed = |error| Error::io(format!("reading {path}"), error);
-    let size = files.size(&path).map_err(failed)?;
+    let size = match (files.size(&path).map_err(failed)?, end) {
+        (found, Some(end)) if found < end => {
+            return Err(Error::corruption(path, format!("it has {found} bytes, not {end}")));
+        }
+        (found, end) => end.unwrap_or(found),
+    };
     let read = |from: u64, bytes: u64| -> Result<Vec<u8>> {
         let length = usize::try_from(bytes).map_err(|error| failed(std::io::Error::other(error)))?;
         let mut data = vec![0; length];
@@ -166,7 +172,7 @@ mod tests {
 
     fn read_back(files: &MemoryFiles, newest: bool) -> Result<(Vec<Vec<u8>>, ReadLog)> {
         let mut records = Vec::new();
-        let log = read_log(files, 1, newest, |window, range| {
+        let log = read_log(files, 1, newest, None, |window, range| {
             records.push(window[range].to_vec());
             Ok(())
         })?;
@@ -261,6 +267,25 @@ mod tests {
         }
         let (records, log) = read_back(&file_of(&header(1)), true).unwrap();
         assert!(records.is_empty() && !log.is_unused());
+    }
+
+    #[test]
+    fn what_is_behind_the_end_of_an_earlier_epoch_does_not_count() {
+        let (files, data) = log_with(&[b"first", b"last"]);
+        let take = |end| {
+            let mut records = 0;
+            let log = read_log(&files, 1, false, Some(end), |_, _| {
+                records += 1;
+                Ok(())
+            });
+            log.map(|log| (records, log.valid_bytes))
+        };
+        let length = data.len() as u64;
+        let first = length - (2 * FRAME_HEAD_BYTES + size_of::<u64>() + 4) as u64;
+        assert_eq!(take(first).unwrap(), (1, first));
+        assert_eq!(take(length).unwrap(), (2, length));
+        assert!(matches!(take(length + 1), Err(Error::Corruption { .. })), "a part is missing");
+        assert!(matches!(take(length - 1), Err(Error::Corruption { .. })), "it ended with a record");
     }
 
     #[test]

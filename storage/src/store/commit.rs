@@ -52,6 +52,12 @@ use crate::view::Snapshot;
 /// Tells the hashes of values in an index from those of a table's keys.
 const INDEX_SPACE: u64 = 1 << 63;
 
+/// At so many times the size at which it is written out, the memtable takes no more before the flush has caught up.
+const FULLNESS_MAX: f64 = 2.0;
+
+/// The same for commits that only remove rows, while the disk is full.
+const FULLNESS_MAX_REMOVING: f64 = 4.0;
+
 /// After so many validations that did not hold, a commit takes the store for itself: it may be so large that others
 /// would always come first.
 const VALIDATIONS_MAX: usize = 3;
@@ -153,6 +159,12 @@ impl Commit {
 
     fn row_keys(writes: &TableWrites) -> impl Iterator<Item = &[u8]> + Clone {
         writes.rows.keys().map(|key| key.as_ref())
+    }
+
+    /// Whether it leaves less than there was.
+    fn only_removes(&self) -> bool {
+        !self.writes.has_staged()
+            && self.writes.tables().all(|(_, writes)| writes.rows.values().all(|pending| pending.row.is_none()))
     }
 
     /// Pins everything that deciding and applying the commit will look at, if it is in memory.
@@ -296,7 +308,7 @@ impl Inner {
     /// Commits a transaction that has changes.
     pub(crate) async fn commit(self: &Arc<Self>, commit: Commit, durability: Durability) -> Result<Timestamp> {
         self.check_open()?;
-        self.wait_for_room().await?;
+        self.wait_for_room(&commit).await?;
         if commit.is_structural() {
             let store = Arc::clone(self);
             let task = tokio::spawn(async move { store.commit_structure(commit).await });
@@ -458,14 +470,20 @@ impl Inner {
         Ok(())
     }
 
-    /// Waits while the memtable is so full that the flush must catch up first.
-    async fn wait_for_room(&self) -> Result<()> {
+    /// Waits while the memtable is so full that the flush must catch up first. If that cannot, for the disk is full, only
+    /// what may make room goes on.
+    async fn wait_for_room(&self, commit: &Commit) -> Result<()> {
         loop {
             let flushed = self.flushed.notified();
-            if self.current.load().active.fullness(self.options.memtable_bytes) < 2.0 {
+            let fullness = self.current.load().active.fullness(self.options.memtable_bytes);
+            if fullness < FULLNESS_MAX {
                 return Ok(());
             }
             self.log.check()?;
+            if let Some(reason) = self.failed_lately() {
+                let may_go_on = fullness < FULLNESS_MAX_REMOVING && commit.only_removes();
+                return if may_go_on { Ok(()) } else { Err(Error::NoRoom { reason: reason.to_string() }) };
+            }
             self.request_flush();
             flushed.await;
         }

@@ -190,7 +190,12 @@ impl Inner {
             replace(&committer.manifest, task, outputs, merged)?
         };
         outputs.iter().for_each(|output| output.keep());
-        manifest::store(self.columns.objects.as_ref(), &manifest).await?;
+        let stored = manifest::store(self.columns.objects.as_ref(), &manifest).await;
+        if let Err(Error::Io { .. }) = &stored {
+            // No manifest names them, and what it could not be written for may be their taking all the room.
+            outputs.iter().for_each(|output| output.mark_obsolete());
+        }
+        stored?;
         {
             let mut committer = self.committer.write().await;
             let mut next = self.current.load().successor();

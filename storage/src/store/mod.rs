@@ -49,6 +49,7 @@ use crate::sequence::{SequenceSpec, SequenceState, Sequences};
 use crate::transaction::{Control, Transaction, TransactionOptions, row_id_array};
 use crate::view::{ReadView, Snapshot};
 use commit::{Committer, Sequencer};
+use flush::{FLUSH_RETRY, FlushFailure, Frozen};
 
 /// At closing, this much in the memtable is worth a segment; less is replayed faster than it is written.
 const CLOSE_FLUSH_BYTES: usize = 16 * 1024 * 1024;
@@ -85,6 +86,10 @@ pub(crate) struct Inner {
     jobs: UnboundedSender<Job>,
     flush_requested: AtomicBool,
     flushed: Notify,
+    /// A flush that has frozen the memtable and could not write it out.
+    unfinished_flush: Mutex<Option<Frozen>>,
+    /// Why the last flush failed, and when, if it did.
+    flush_failure: Mutex<Option<FlushFailure>>,
     /// Held by whoever writes a manifest, from choosing what it lists until the store is as it says.
     checkpoint: tokio::sync::Mutex<()>,
     /// Who waits for the compaction thread to find nothing more to do.
@@ -97,7 +102,7 @@ pub(crate) struct Inner {
 }
 
 /// The directory's lock, until the store is closed.
-struct LockSlot(Mutex<Option<Box<dyn DirectoryLock>>>);
+struct LockSlot(Mutex<Option<Arc<dyn DirectoryLock>>>);
 
 impl std::fmt::Debug for LockSlot {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -154,16 +159,16 @@ impl Store {
     /// Opens a store, creating it in an empty place and recovering it after a crash.
     pub async fn open(options: StoreOptions) -> Result<Store> {
         let files = files_of(&options.location);
-        let lock = recovery::lock(&options.location, files.as_ref())?;
+        let lock: Arc<dyn DirectoryLock> = recovery::lock(&options.location, files.as_ref())?.into();
         let objects = Arc::new(FileObjects::new(Arc::clone(&files)));
         let (discarded, mut discards) = unbounded_channel();
         let columns = Arc::new(ColumnSource::new(objects, ColumnCache::new(options.column_cache_bytes), discarded));
         let recovered = recovery::recover(&options.location, &files, &columns, recovery::Mode::Open).await?;
         let log_number = recovered.log_files.last().map_or(recovered.manifest.log_start, |last| last + 1);
-        let manifest = manifest::begin_epoch(columns.objects.as_ref(), recovered.manifest).await?;
+        let manifest = manifest::begin_epoch(columns.objects.as_ref(), recovered.manifest, recovered.log_end).await?;
         recovered.version.active.note_logged(recovered.log_bytes);
         let publication = Arc::new(Publication::new(Timeline::resume(recovered.timestamp)));
-        let log = Log::start(Arc::clone(&files), log_number, Arc::clone(&publication) as _)?;
+        let log = Log::start(Arc::clone(&files), log_number, Arc::clone(&publication) as _, Arc::clone(&lock))?;
         let (jobs, mut queue) = unbounded_channel();
         let replayed_files = recovered.log_files.len();
         let inner = Arc::new(Inner {
@@ -184,6 +189,8 @@ impl Store {
             jobs,
             flush_requested: AtomicBool::new(false),
             flushed: Notify::new(),
+            unfinished_flush: Mutex::default(),
+            flush_failure: Mutex::default(),
             checkpoint: tokio::sync::Mutex::new(()),
             compaction_requests: Mutex::default(),
             compaction_wanted: Arc::default(),
@@ -200,7 +207,12 @@ impl Store {
         let store = Arc::downgrade(&inner);
         let work = async move {
             loop {
+                let is_failing = store.upgrade().is_some_and(|inner| inner.flush_failure.lock().is_some());
                 tokio::select! {
+                    () = tokio::time::sleep(FLUSH_RETRY), if is_failing => match store.upgrade() {
+                        Some(inner) => inner.flush_and_report(None).await,
+                        None => break,
+                    },
                     job = queue.recv() => match (job, store.upgrade()) {
                         (Some(Job::Flush(reply)), Some(inner)) => inner.flush_and_report(reply).await,
                         _ => break,
@@ -228,8 +240,12 @@ impl Store {
         if self.inner.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        if self.inner.current.load().active.memory_bytes() > CLOSE_FLUSH_BYTES && self.inner.log.check().is_ok() {
-            self.flush().await?;
+        if self.inner.current.load().active.memory_bytes() > CLOSE_FLUSH_BYTES
+            && self.inner.log.check().is_ok()
+            && let Err(error) = self.flush().await
+        {
+            // The log has it all.
+            tracing::warn!(%error, "rows in memory could not be written out");
         }
         // The background thread may be waiting for a reply or holding the last reference but one: let it end first.
         let _ = self.inner.jobs.send(Job::Stop);
@@ -470,6 +486,9 @@ impl Inner {
     }
 
     fn request_flush(&self) {
+        if self.failed_lately().is_some() {
+            return;
+        }
         if !self.flush_requested.swap(true, Ordering::AcqRel) && self.jobs.send(Job::Flush(None)).is_err() {
             tracing::warn!("the background thread has ended; the memtable stays in memory");
         }

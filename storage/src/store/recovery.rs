@@ -57,6 +57,8 @@ pub(crate) struct Recovered {
     pub(crate) timestamp: Timestamp,
     /// Numbers of the replayed log files, ascending.
     pub(crate) log_files: Vec<u64>,
+    /// Where the newest of them ends.
+    pub(crate) log_end: Option<(u64, u64)>,
     pub(crate) log_records: usize,
     pub(crate) log_bytes: usize,
     pub(crate) next_table: u64,
@@ -87,7 +89,7 @@ pub(crate) fn lock(location: &Location, files: &dyn Files) -> Result<Box<dyn Dir
     }
     files.lock().map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => Error::Locked { path },
-        _ => opening(&path, error),
+        _ => opening(&path.join(LOCK_FILE), error),
     })
 }
 
@@ -101,7 +103,7 @@ fn read_format(location: &Location, files: &dyn Files) -> Result<Option<u32>> {
     let text = match files.read(FORMAT_FILE) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(opening(&path, error)),
+        Err(error) => return Err(opening(&path.join(FORMAT_FILE), error)),
     };
     let text = String::from_utf8_lossy(&text);
     let version = text.trim_end().strip_prefix(FORMAT_WORD).and_then(|rest| rest.trim_start().parse().ok());
@@ -150,9 +152,14 @@ pub(crate) async fn recover(
     };
     let mut changes = RowChanges::default();
     let newest = log_files.last().copied();
+    let mut log_end = None;
     for number in log_files.clone() {
-        if !replay.file(files.as_ref(), number, newest == Some(number), mode, &mut changes)? {
-            log_files.pop();
+        let end = manifest.log_ends.get(&number).copied();
+        match replay.file(files.as_ref(), number, newest == Some(number), end, mode, &mut changes)? {
+            Some(end) => log_end = Some((number, end)),
+            None => {
+                log_files.pop();
+            }
         }
     }
     if log_files.is_empty() && manifest.timestamp > 0 && mode != Mode::CheckManifest {
@@ -171,6 +178,7 @@ pub(crate) async fn recover(
         version: replay.version,
         manifest,
         log_files,
+        log_end,
     })
 }
 
@@ -237,17 +245,19 @@ impl<'a> Replay<'a> {
         })
     }
 
-    /// Replays a log file. Returns whether there is one: the newest may be unused.
+    /// Replays a log file, to its `end` if it is known. Returns where it ends; `None` if there is none: the newest may be
+    /// unused.
     fn file(
         &mut self,
         files: &dyn Files,
         number: u64,
         newest: bool,
+        end: Option<u64>,
         mode: Mode,
         changes: &mut RowChanges,
-    ) -> Result<bool> {
+    ) -> Result<Option<u64>> {
         let path = log_path(number);
-        let log = read_log(files, number, newest, |window, record| {
+        let log = read_log(files, number, newest, end, |window, record| {
             self.record(&path, window, &window[record], changes)?;
             self.records += 1;
             changes.settle_if_many();
@@ -264,7 +274,7 @@ impl<'a> Replay<'a> {
             };
             tidied.map_err(|error| Error::io(format!("ending {path}"), error))?;
         }
-        Ok(!log.is_unused())
+        Ok(Some(log.valid_bytes).filter(|_| !log.is_unused()))
     }
 
     fn record(&mut self, path: &str, window: &Bytes, record: &[u8], changes: &mut RowChanges) -> Result<()> {
@@ -390,9 +400,10 @@ impl<'a> Replay<'a> {
         }
         if mode == Mode::Open {
             let left_over = self.segment_files.keys().map(String::as_str).filter(|path| !known.contains(*path));
-            let manifests = files.list(manifest::MANIFEST_DIRECTORY).unwrap_or_default();
+            let folders = [manifest::MANIFEST_DIRECTORY, LOG_DIRECTORY];
+            let others: Vec<_> = folders.iter().flat_map(|folder| files.list(folder).unwrap_or_default()).collect();
             let temporary =
-                manifests.iter().map(|file| file.path.as_str()).filter(|path| path.ends_with(TEMPORARY_SUFFIX));
+                others.iter().map(|file| file.path.as_str()).filter(|path| path.ends_with(TEMPORARY_SUFFIX));
             for path in left_over.chain(temporary) {
                 files.remove(path).map_err(|error| Error::io(format!("removing {path}"), error))?;
             }
