@@ -26,7 +26,7 @@ use crate::encoding::{Keys, Physical};
 use crate::error::{Error, Result};
 use crate::segment::{EncodedSegment, SEGMENT_ROWS_MAX, STAGED, Segment, encode_segment};
 use crate::store::Inner;
-use crate::transaction::{Transaction, duplicate_key, key_columns, storage_rows};
+use crate::transaction::{DeferredKeys, Transaction, duplicate_key, key_columns, storage_rows};
 use crate::view::ReadView;
 
 /// Segments that may be sorted and encoded at once.
@@ -46,6 +46,8 @@ const SEGMENT_BYTES_MIN: usize = 4 * 1024 * 1024;
 pub struct BulkWriter {
     view: ReadView,
     table: Arc<TableDef>,
+    /// Unique indexes whose check waits.
+    deferred: DeferredKeys,
     pending: Vec<RecordBatch>,
     pending_rows: usize,
     pending_bytes: usize,
@@ -58,7 +60,7 @@ pub struct BulkWriter {
 }
 
 impl BulkWriter {
-    pub(crate) fn new(view: ReadView, table: Arc<TableDef>) -> Result<Self> {
+    pub(crate) fn new(view: ReadView, table: Arc<TableDef>, deferred: DeferredKeys) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(PARALLEL_SEGMENTS_MAX);
         let cache = &view.snapshot.store.columns().cache;
         let memory = cache.reservable_bytes();
@@ -72,6 +74,7 @@ impl BulkWriter {
             memory,
             view,
             table,
+            deferred,
             pending: Vec::new(),
             pending_rows: 0,
             encoding: JoinSet::new(),
@@ -162,7 +165,7 @@ impl BulkWriter {
         for (position, index) in self.table.indexes.iter().enumerate() {
             let encoder = &self.table.codec()?.indexes[position];
             let postings = segment.load_postings(index.id, encoder).await?;
-            if !index.unique {
+            if !index.unique || self.deferred.defers(index) {
                 continue;
             }
             let mut common = postings.first_double(index, |_| true);

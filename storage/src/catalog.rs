@@ -93,6 +93,38 @@ pub struct NewIndex {
     pub unique: bool,
     /// Whether a NULL in a unique index equals no other NULL (SQL's default, `NULLS DISTINCT`).
     pub nulls_distinct: bool,
+    /// When a unique index is checked.
+    pub deferral: Deferral,
+    /// Whether it stands for the primary key of a table that is not keyed by it, because the check may wait.
+    pub primary: bool,
+}
+
+impl NewIndex {
+    /// An index whose NULLs, if it is unique, are distinct, and that is checked by each change.
+    pub fn new(name: impl Into<String>, columns: Vec<usize>, unique: bool) -> NewIndex {
+        let (name, deferral) = (name.into(), Deferral::Never);
+        NewIndex { name, columns, unique, nulls_distinct: true, deferral, primary: false }
+    }
+}
+
+/// When the rows of a unique index are checked against each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deferral {
+    /// By each change.
+    #[default]
+    Never,
+    /// By each change, unless the transaction asks to wait.
+    InitiallyImmediate,
+    /// At the end of the transaction, unless it asks for the check earlier.
+    InitiallyDeferred,
+}
+
+impl Deferral {
+    /// Whether the check may wait.
+    pub fn is_deferrable(&self) -> bool {
+        *self != Deferral::Never
+    }
 }
 
 /// An ordered secondary index.
@@ -108,6 +140,16 @@ pub struct IndexDef {
     pub unique: bool,
     /// Whether a NULL in a unique index equals no other NULL.
     pub nulls_distinct: bool,
+    /// When a unique index is checked.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub deferral: Deferral,
+    /// Whether it stands for the primary key of a table that is not keyed by it, because the check may wait.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub primary: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A table to be created.
@@ -228,6 +270,15 @@ impl TableDef {
         }
     }
 
+    /// The primary key's constraint, whether it keys the rows or is an index whose check may wait: its name and columns.
+    pub fn primary_key_constraint(&self) -> Option<(String, &[usize])> {
+        if !self.primary_key.is_empty() {
+            return Some((self.primary_key_name(), &self.primary_key));
+        }
+        let index = self.indexes.iter().find(|index| index.primary)?;
+        Some((index.name.clone(), &index.columns))
+    }
+
     /// An index by identity.
     pub fn index(&self, id: IndexId) -> Option<&IndexDef> {
         self.indexes.iter().find(|index| index.id == id)
@@ -280,13 +331,13 @@ impl TableDef {
 
 impl IndexDef {
     pub(crate) fn new(id: IndexId, new: &NewIndex) -> Self {
-        let NewIndex { name, columns, unique, nulls_distinct } = new.clone();
-        IndexDef { id, name, columns, unique, nulls_distinct }
+        let NewIndex { name, columns, unique, nulls_distinct, deferral, primary } = new.clone();
+        IndexDef { id, name, columns, unique, nulls_distinct, deferral, primary }
     }
 
     fn to_new(&self) -> NewIndex {
-        let IndexDef { id: _, name, columns, unique, nulls_distinct } = self.clone();
-        NewIndex { name, columns, unique, nulls_distinct }
+        let IndexDef { id: _, name, columns, unique, nulls_distinct, deferral, primary } = self.clone();
+        NewIndex { name, columns, unique, nulls_distinct, deferral, primary }
     }
 }
 

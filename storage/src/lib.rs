@@ -55,8 +55,8 @@ mod view;
 
 pub use bulk::BulkWriter;
 pub use catalog::{
-    Catalog, ForeignKey, IndexDef, IndexId, NewIndex, NewTable, PRIMARY_KEY_NAME, ROW_ID_COLUMN, ReferenceAction,
-    TableDef, TableId,
+    Catalog, Deferral, ForeignKey, IndexDef, IndexId, NewIndex, NewTable, PRIMARY_KEY_NAME, ROW_ID_COLUMN,
+    ReferenceAction, TableDef, TableId,
 };
 pub use check::{CheckReport, Finding, check};
 pub use encoding::{RowWriter, canonical_type};
@@ -72,7 +72,7 @@ pub use scan::{CompareOp, DynamicFilter, Filter, RowPredicate, ScanRequest, Scan
 pub use sequence::{SequenceSpec, SequenceState};
 pub use statistics::{ColumnStatistics, TableStatistics};
 pub use store::{MemoryUsage, Store};
-pub use transaction::{Change, Durability, Mark, RowLock, Savepoint, Transaction, TransactionOptions};
+pub use transaction::{Change, Durability, Mark, RowLock, Transaction, TransactionOptions};
 pub use view::ReadView;
 
 /// Rows of a block: the unit of Parquet pages, cached columns and scan batches.

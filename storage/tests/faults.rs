@@ -51,7 +51,7 @@ async fn run_history(store: &Store, mut acknowledged: impl FnMut(TableId, BTreeM
         transaction.drop_table(side)?;
         match round {
             0 => {
-                let index = NewIndex { name: "i".into(), columns: vec![1], unique: false, nulls_distinct: true };
+                let index = NewIndex::new("i", vec![1], false);
                 transaction.create_index(table, index).await?;
             }
             2 => {

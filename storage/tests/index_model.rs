@@ -38,11 +38,11 @@ fn schema() -> SchemaRef {
 }
 
 fn code_index() -> NewIndex {
-    NewIndex { name: "t_code_key".into(), columns: vec![1], unique: true, nulls_distinct: true }
+    NewIndex::new("t_code_key", vec![1], true)
 }
 
 fn word_index() -> NewIndex {
-    NewIndex { name: "t_word_code".into(), columns: vec![2, 1], unique: false, nulls_distinct: true }
+    NewIndex::new("t_word_code", vec![2, 1], false)
 }
 
 fn batch(rows: &[(i64, Row)]) -> RecordBatch {

@@ -129,17 +129,18 @@ async fn table_locks_keep_writers_out_and_have_a_time_limit() {
 }
 
 #[tokio::test]
-async fn going_back_to_a_savepoint_gives_later_locks_back() {
+async fn going_back_to_a_mark_can_give_later_locks_back() {
     let (_, store, table) = store_with(keyed("t")).await;
     insert(&store, table, &[(1, "a"), (2, "b")]).await.unwrap();
     let mut first = begin(&store, Isolation::Snapshot).await;
     first.delete(table, &keys(&[1])).await.unwrap();
-    let savepoint = first.savepoint();
+    let mark = first.mark();
     first.delete(table, &keys(&[2])).await.unwrap();
     let mut second = begin(&store, Isolation::Snapshot).await;
     second.set_lock_wait(LockWait::NoWait);
     assert!(second.delete(table, &keys(&[2])).await.is_err());
-    let first = savepoint.resume();
+    first.undo_to(&mark);
+    first.release_locks_since(&mark);
     second.delete(table, &keys(&[2])).await.unwrap();
     assert!(second.delete(table, &keys(&[1])).await.is_err());
     first.commit(Durability::Sync).await.unwrap();
@@ -151,7 +152,7 @@ async fn going_back_to_a_savepoint_gives_later_locks_back() {
 async fn two_rows_that_want_the_same_unique_value_wait_for_each_other() {
     let (_, store, table) = store_with(keyed("t")).await;
     let mut transaction = store.begin();
-    let index = NewIndex { name: "t_name".into(), columns: vec![1], unique: true, nulls_distinct: true };
+    let index = NewIndex::new("t_name", vec![1], true);
     transaction.create_index(table, index).await.unwrap();
     transaction.commit(Durability::Sync).await.unwrap();
     let mut first = begin(&store, Isolation::ReadCommitted).await;

@@ -55,7 +55,7 @@ async fn what_was_done_since_a_mark_is_taken_back() {
         let mut random = StdRng::seed_from_u64(seed);
         let (_, store, table) = store_with(keyed("t")).await;
         let mut transaction = store.begin();
-        let index = NewIndex { name: "t_name".into(), columns: vec![1], unique: false, nulls_distinct: true };
+        let index = NewIndex::new("t_name", vec![1], false);
         transaction.create_index(table, index).await.unwrap();
         let committed: Vec<(i64, String)> = (0..40).map(|id| (id, format!("old{}", id % 3))).collect();
         let committed: Vec<(i64, &str)> = committed.iter().map(|(id, name)| (*id, name.as_str())).collect();
@@ -103,7 +103,7 @@ async fn a_mark_before_ddl_brings_the_tables_back() {
     transaction.insert(table, &rows(&[(2, "b")])).await.unwrap();
     let mark = transaction.mark();
     transaction.insert(table, &rows(&[(3, "c")])).await.unwrap();
-    let index = NewIndex { name: "t_name".into(), columns: vec![1], unique: true, nulls_distinct: true };
+    let index = NewIndex::new("t_name", vec![1], true);
     transaction.create_index(table, index).await.unwrap();
     transaction.insert(table, &rows(&[(4, "d")])).await.unwrap();
     transaction.drop_table(table).unwrap();

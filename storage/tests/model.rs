@@ -228,7 +228,7 @@ impl World {
     /// A step in the life of the other table.
     async fn change_side(&mut self, random: &mut StdRng) {
         let mut transaction = self.store.begin();
-        let index = NewIndex { name: "side_name".into(), columns: vec![1], unique: false, nulls_distinct: true };
+        let index = NewIndex::new("side_name", vec![1], false);
         let value = format!("s{}", random.random_range(0..1_000_000));
         let key = random.random_range(0..KEYS);
         let kind = if self.side.is_some() { random.random_range(0..6) } else { 6 };

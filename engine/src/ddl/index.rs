@@ -90,7 +90,8 @@ pub(crate) async fn create_index(
             let Expr::Identifier(ident) = key else { continue };
             columns.push(column_index(&table, &fold(ident)).map_err(|error| error.at(place(ident.span)))?);
         }
-        transaction.create_index(table.id, NewIndex { name, columns, unique, nulls_distinct }).await?;
+        let index = NewIndex { nulls_distinct, ..NewIndex::new(name, columns, unique) };
+        transaction.create_index(table.id, index).await?;
         return Ok(Completion::new("CREATE INDEX"));
     }
     let keys = keys.iter().map(ToString::to_string).collect();
@@ -155,7 +156,8 @@ pub(super) async fn create_from_text(
     drop(context);
     let successor = rewrite(statement, transaction, table, change).await?;
     let IndexText { name, unique, nulls_distinct, .. } = text;
-    transaction.create_index(successor.id, NewIndex { name, columns, unique, nulls_distinct }).await?;
+    let index = NewIndex { nulls_distinct, ..NewIndex::new(name, columns, unique) };
+    transaction.create_index(successor.id, index).await?;
     current(transaction, successor.id)
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
-use rustydb_storage::{ForeignKey, TableDef, Transaction};
+use rustydb_storage::{Error as StorageError, ForeignKey, TableDef, Transaction};
 
 use super::foreign_key::{self, Before};
 use crate::Result;
@@ -21,10 +21,27 @@ pub(crate) async fn insert_rows(
     table: &TableDef,
     rows: &RecordBatch,
 ) -> Result<u64> {
+    insert_free_rows(statement, transaction, table, rows, &[]).await
+}
+
+/// The same for rows whose values the snapshot shows as free in these constraints: if one is taken all the same, somebody
+/// was first whom the snapshot does not show.
+pub(crate) async fn insert_free_rows(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    table: &TableDef,
+    rows: &RecordBatch,
+    free_in: &[String],
+) -> Result<u64> {
     if rows.num_rows() == 0 {
         return Ok(0);
     }
-    let inserted = transaction.insert(table.id, rows).await?;
+    let inserted = transaction.insert(table.id, rows).await.map_err(|error| match error {
+        StorageError::DuplicateKey { constraint, .. } if free_in.contains(&constraint) => {
+            StorageError::Conflict { table: table.name.clone() }
+        }
+        error => error,
+    })?;
     foreign_key::check_new_rows(statement, transaction, table, rows, |_| true).await?;
     Ok(inserted)
 }

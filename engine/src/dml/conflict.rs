@@ -22,7 +22,7 @@ use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{self, ConflictTarget, DoUpdate, Ident, Spanned};
 use rustydb_storage::{TableDef, Transaction};
 
-use super::apply::{first_of_each, insert_rows, key_batch, update_rows};
+use super::apply::{first_of_each, insert_free_rows, insert_rows, key_batch, update_rows};
 use super::defaults::column_index;
 use super::modify::{assigned_values, run};
 use super::rows::RowCheck;
@@ -80,6 +80,11 @@ impl OnConflict {
             Some(target) => vec![arbiter_of(table, target)?],
             None => arbiters_of(table),
         };
+        if arbiters.iter().any(|arbiter| arbiter.deferrable) {
+            let message =
+                "ON CONFLICT does not support deferrable unique constraints/exclusion constraints as arbiters";
+            return Err(Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message));
+        }
         let update = update.map(|update| ConflictUpdate::new(context, table, alias, update)).transpose()?;
         Ok(OnConflict { arbiters, update })
     }
@@ -122,10 +127,12 @@ impl OnConflict {
             }
         }
         let free = self.free_rows(&rows, &taken)?;
+        let free_in: Vec<String> = self.arbiters.iter().map(|arbiter| arbiter.constraint(table)).collect();
         let new_rows = take_record_batch(&rows, &free)?;
         let Some(update) = self.update else {
             drop(context);
-            return Ok((insert_rows(statement, transaction, table, &new_rows).await?, new_rows));
+            let inserted = insert_free_rows(statement, transaction, table, &new_rows, &free_in).await?;
+            return Ok((inserted, new_rows));
         };
         if free.len() + taken.iter().filter(|taken| **taken).count() < rows.num_rows() {
             return Err(second_time());
@@ -154,7 +161,7 @@ impl OnConflict {
             let touched = update_rows(statement, transaction, table, &keys, &changed, &update.assigned).await?;
             (changed, origins, touched)
         };
-        touched += insert_rows(statement, transaction, table, &new_rows).await?;
+        touched += insert_free_rows(statement, transaction, table, &new_rows, &free_in).await?;
         // In the order of the rows that came.
         let origins = free.values().iter().chain(changed_origins.values()).copied();
         let mut order: Vec<(u32, u32)> = origins.zip(0u32..).collect();
@@ -167,7 +174,7 @@ impl OnConflict {
     /// The rows that conflict neither with what is there nor with an earlier one of them.
     fn free_rows(&self, rows: &RecordBatch, taken: &[bool]) -> Result<UInt32Array> {
         let mut keys = Vec::with_capacity(self.arbiters.len());
-        for Arbiter { columns, nulls_distinct, index: _ } in &self.arbiters {
+        for Arbiter { columns, nulls_distinct, deferrable: _, index: _ } in &self.arbiters {
             let columns: Vec<ArrayRef> = columns.iter().map(|column| Arc::clone(rows.column(*column))).collect();
             let sort_fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
             let encoded = RowConverter::new(sort_fields)?.convert_columns(&columns)?;
@@ -192,6 +199,8 @@ impl OnConflict {
 struct Arbiter {
     columns: Vec<usize>,
     nulls_distinct: bool,
+    /// Whether rows may share a value for a while, so that none of them is the one in the way.
+    deferrable: bool,
     /// The unique index; `None` for the primary key.
     index: Option<String>,
 }
@@ -200,18 +209,25 @@ fn arbiters_of(table: &TableDef) -> Vec<Arbiter> {
     let key = (!table.primary_key.is_empty()).then(|| Arbiter {
         columns: table.primary_key.clone(),
         nulls_distinct: false,
+        deferrable: false,
         index: None,
     });
     let unique = table.indexes.iter().filter(|index| index.unique);
     let unique = unique.map(|index| Arbiter {
         columns: index.columns.clone(),
         nulls_distinct: index.nulls_distinct,
+        deferrable: index.deferral.is_deferrable(),
         index: Some(index.name.clone()),
     });
     key.into_iter().chain(unique).collect()
 }
 
 impl Arbiter {
+    /// The name of the constraint or index.
+    fn constraint(&self, table: &TableDef) -> String {
+        self.index.clone().unwrap_or_else(|| table.primary_key_name())
+    }
+
     /// Which proposed rows have their value taken, and by what: the row's number, then the stored row's columns.
     async fn holders(
         &self,

@@ -38,10 +38,10 @@ use datafusion::physical_plan::projection::ProjectionExec;
 pub(super) type Rewrite<'a> = dyn FnMut(&Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> + 'a;
 
 /// A set of relations, one bit each.
-pub(super) type Relations = u32;
+pub(super) type Relations = u64;
 
 /// Larger regions are left in parts: the sets are bit masks.
-pub(super) const RELATIONS_MAX: usize = 24;
+pub(super) const RELATIONS_MAX: usize = Relations::BITS as usize;
 
 /// What is joined in a region.
 pub(super) struct Relation {
@@ -112,7 +112,7 @@ impl JoinGraph {
 
     /// All relations.
     pub(super) fn all(&self) -> Relations {
-        ((1u64 << self.relations.len()) - 1) as Relations
+        Relations::MAX >> (RELATIONS_MAX - self.relations.len())
     }
 
     /// The relations that are reducers.

@@ -14,7 +14,7 @@ use rustydb_storage::{Isolation, ReadView, Store, Transaction};
 
 use super::routine::RoutineStatement;
 use super::settings::{Settings, unknown};
-use super::transaction::{Frame, Modes, Taken, TransactionState, no_transaction};
+use super::transaction::{Frame, Modes, Taken, TransactionState, Working, no_transaction};
 use super::{Completion, Shared, StatementResult};
 use crate::constraints::shown_columns;
 use crate::ddl::temporary::TemporarySchema;
@@ -194,6 +194,7 @@ impl Shared {
             sequences: Arc::clone(&self.sequences),
             identity: self.identity.clone(),
             routines: Arc::clone(self.database.routines()),
+            only_planned: false,
         };
         let deferred = Arc::clone(&self.deferred);
         Statement {
@@ -458,7 +459,7 @@ impl Shared {
             Some(taken) => taken,
             None => {
                 let frame = Frame::new(statement.settings.default_modes);
-                let transaction = store.begin_with(frame.modes.options(lock_timeout)).await;
+                let transaction = Working::alone(store.begin_with(frame.modes.options(lock_timeout)).await);
                 Taken { transaction, frame, commits: true }
             }
         };
@@ -474,7 +475,7 @@ impl Shared {
         taken: Taken,
     ) -> Result<()> {
         if taken.commits {
-            return self.commit_now(taken.transaction, statement).await;
+            return self.commit_now(taken.transaction.into_inner(), statement).await;
         }
         state.give_back(taken);
         Ok(())
@@ -594,7 +595,7 @@ async fn run_write(
     write: &Write,
     attempts: &mut usize,
 ) -> Result<StatementResult> {
-    let transaction = &mut taken.transaction;
+    let transaction: &mut Transaction = &mut taken.transaction;
     let reruns = (taken.commits || transaction.isolation().moves_with_statements()) && can_rerun(write);
     transaction.expect_reruns(reruns);
     if !reruns {
@@ -708,6 +709,14 @@ pub(crate) async fn plan_read(context: &StatementContext, routed: Routed, parame
     let plan = match routed {
         Routed::Query(query) => bind(plan_query(context, *query)?, parameters)?,
         Routed::Explain { options, statement } => {
+            let described;
+            let context = match options.analyze {
+                true => context,
+                false => {
+                    described = context.clone().only_planned();
+                    &described
+                }
+            };
             // The plan of a statement that changes rows is the plan of the query that finds them.
             let (context, plan) = match *statement {
                 Routed::Query(query) => (context.clone(), plan_query(context, *query)?),
@@ -745,7 +754,9 @@ fn describe_table(context: &StatementContext, name: &ObjectName) -> Result<Recor
     let (schema, name) = table_name(name)?;
     let table = context.table(schema.as_deref(), &name)?;
     let shown: Vec<usize> = (0..shown_columns(table)).collect();
-    describe_columns_with(&Arc::new(table.schema.project(&shown)?), |index| table.primary_key.contains(&index))
+    let key = table.primary_key_constraint();
+    let in_key = |column: usize| key.as_ref().is_some_and(|(_, columns)| columns.contains(&column));
+    describe_columns_with(&Arc::new(table.schema.project(&shown)?), in_key)
 }
 
 fn describe_columns(schema: &SchemaRef) -> Result<RecordBatch> {

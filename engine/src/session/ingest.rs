@@ -59,7 +59,7 @@ impl Shared {
             };
             let mut taken = self.take(&mut state, &statement, "a batch of parameters").await?;
             let reruns = taken.commits || taken.transaction.isolation().moves_with_statements();
-            let transaction = &mut taken.transaction;
+            let transaction: &mut Transaction = &mut taken.transaction;
             transaction.expect_reruns(reruns);
             let start = transaction.mark();
             let changes = async {

@@ -76,7 +76,7 @@ impl Shared {
         loop {
             let mut taken = self.take(state, statement, "SELECT … FOR UPDATE or SHARE").await?;
             let commits = taken.commits;
-            let transaction = &mut taken.transaction;
+            let transaction: &mut Transaction = &mut taken.transaction;
             let reruns = commits || transaction.isolation().moves_with_statements();
             transaction.expect_reruns(reruns);
             let rows = statement.deadline.limit(async {

@@ -19,7 +19,7 @@ use super::calls::{calls_first, has_routines, note_inputs};
 use super::execute::{RERUNS_MAX, Statement, apply};
 use super::locking::lock_and_read;
 use super::row::{decided, may_take_row_path};
-use super::transaction::{Frame, Modes, Taken, TransactionState};
+use super::transaction::{Frame, Modes, Taken, TransactionState, Working};
 use super::{Completion, Shared, StatementResult};
 use crate::ddl::temporary::TemporarySchema;
 use crate::dml::returning::Changed;
@@ -59,7 +59,7 @@ pub(crate) struct Changing<'a> {
     shared: &'a Shared,
     statement: &'a Statement<'a>,
     /// There is one but for the moment in which one ends and the next begins.
-    transaction: Option<Transaction>,
+    transaction: Option<Working>,
     modes: Modes,
     may_end: bool,
     has_ended: bool,
@@ -203,7 +203,7 @@ impl<'a> Changing<'a> {
 
     pub(crate) async fn commit(&mut self) -> Result<()> {
         let ended = match self.transaction.take() {
-            Some(transaction) => Box::pin(self.shared.commit_now(transaction, self.statement)).await,
+            Some(transaction) => Box::pin(self.shared.commit_now(transaction.into_inner(), self.statement)).await,
             None => Ok(()),
         };
         self.begin().await;
@@ -212,7 +212,7 @@ impl<'a> Changing<'a> {
 
     pub(crate) async fn rollback(&mut self) -> Result<()> {
         if let Some(transaction) = self.transaction.take() {
-            transaction.rollback();
+            transaction.into_inner().rollback();
         }
         self.shared.deferred.lock().clear();
         self.begin().await;
@@ -222,7 +222,7 @@ impl<'a> Changing<'a> {
     async fn begin(&mut self) {
         self.has_ended = true;
         let options = self.modes.options(self.statement.settings.lock_timeout);
-        self.transaction = Some(self.shared.database.store().begin_with(options).await);
+        self.transaction = Some(Working::alone(self.shared.database.store().begin_with(options).await));
     }
 }
 
@@ -276,7 +276,8 @@ impl Shared {
         loop {
             let Taken { mut transaction, frame, commits } = self.take_any(state, statement).await?;
             let modes = frame.modes;
-            transaction.expect_reruns(commits || transaction.isolation().moves_with_statements());
+            let moves = transaction.isolation().moves_with_statements();
+            transaction.expect_reruns(commits || moves);
             // What a transaction of its own has done is forgotten as a whole.
             let start = (inside && !commits).then(|| transaction.mark());
             let (result, has_ended, notices) = loop {
@@ -305,7 +306,7 @@ impl Shared {
                         call.passes.begin();
                     }
                     match start {
-                        None => transaction.rollback(),
+                        None => transaction.into_inner().rollback(),
                         Some(start) => {
                             transaction.undo_to(&start);
                             transaction.release(start);
@@ -343,7 +344,7 @@ impl Shared {
             Some(taken) => taken,
             None => {
                 let frame = Frame::new(statement.settings.default_modes);
-                let transaction = store.begin_with(frame.modes.options(lock_timeout)).await;
+                let transaction = Working::alone(store.begin_with(frame.modes.options(lock_timeout)).await);
                 Taken { transaction, frame, commits: true }
             }
         };

@@ -10,13 +10,15 @@
 //! ```
 //!
 //! The store's transaction, and with it the snapshot, begins with the first statement that reads or writes. A failed
-//! transaction holds nothing but its savepoints: what came after them was dropped when it failed. Outside a transaction
-//! each statement is one of its own.
+//! transaction holds nothing unless it has savepoints; then it is kept, as it was at the last of them. Outside a
+//! transaction each statement is one of its own.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustydb_storage::{Isolation, LockWait, Savepoint, Store, Transaction, TransactionOptions};
+use parking_lot::Mutex;
+use rustydb_storage::{Isolation, LockWait, Mark, Store, Transaction, TransactionOptions};
 
 use crate::error::sqlstate;
 use crate::sql::transaction_syntax::ModeList;
@@ -98,14 +100,19 @@ pub(crate) struct Frame {
     expired: bool,
     /// Tells this transaction from others; going back to a savepoint makes it another.
     identity: Arc<()>,
+    /// The transaction while it has failed, for ROLLBACK TO.
+    home: Home,
 }
+
+/// Where a failed transaction waits.
+type Home = Arc<Mutex<Option<Transaction>>>;
 
 #[derive(Debug, Clone)]
 struct NamedSavepoint {
     name: String,
     modes: Modes,
     /// `None` before the transaction's first statement.
-    state: Option<Savepoint>,
+    mark: Option<Arc<Mark>>,
 }
 
 impl OpenTransaction {
@@ -129,7 +136,7 @@ impl OpenTransaction {
     /// The store's transaction for the next statement: it begins now if it has not yet, and at READ COMMITTED its
     /// snapshot moves.
     pub(crate) async fn begin(&mut self, store: &Store, lock_timeout: Option<Duration>) -> Result<&mut Transaction> {
-        let Frame { savepoints, modes, expired: _, identity: _ } = &mut self.frame;
+        let Frame { savepoints, modes, expired: _, identity: _, home: _ } = &mut self.frame;
         let transaction = match &mut self.transaction {
             Some(transaction) => {
                 transaction.set_lock_wait(LockWait::Wait(lock_timeout));
@@ -141,7 +148,7 @@ impl OpenTransaction {
             none => {
                 let transaction = none.insert(store.begin_with(modes.options(lock_timeout)).await);
                 // Going back to a savepoint does not move the snapshot.
-                savepoints.iter_mut().for_each(|savepoint| savepoint.state = Some(transaction.savepoint()));
+                savepoints.iter_mut().for_each(|savepoint| savepoint.mark = Some(Arc::new(transaction.mark())));
                 transaction
             }
         };
@@ -174,14 +181,17 @@ impl OpenTransaction {
             let message = format!("a transaction can have {SAVEPOINTS_MAX} savepoints");
             return Err(Error::new(sqlstate::LIMIT_EXCEEDED, message).with_hint("RELEASE those that are done with."));
         }
-        let state = self.transaction.as_ref().map(Transaction::savepoint);
-        self.frame.savepoints.push(NamedSavepoint { name, modes: self.frame.modes, state });
+        let mark = self.transaction.as_mut().map(|transaction| Arc::new(transaction.mark()));
+        self.frame.savepoints.push(NamedSavepoint { name, modes: self.frame.modes, mark });
         Ok(())
     }
 
     /// Forgets a savepoint and those after it; what was done since stays.
     pub(crate) fn release(&mut self, name: &str) -> Result<()> {
         let place = self.frame.find(name)?;
+        if let (Some(transaction), Some(mark)) = (&mut self.transaction, &self.frame.savepoints[place].mark) {
+            transaction.release(Arc::clone(mark));
+        }
         self.frame.savepoints.truncate(place);
         Ok(())
     }
@@ -189,7 +199,14 @@ impl OpenTransaction {
 
 impl Frame {
     pub(crate) fn new(modes: Modes) -> Self {
-        Frame { modes, savepoints: Vec::new(), expired: false, identity: Arc::default() }
+        Frame { modes, savepoints: Vec::new(), expired: false, identity: Arc::default(), home: Home::default() }
+    }
+
+    /// Takes back what a failed transaction has done since its last savepoint.
+    fn undo_to_last_savepoint(&self) {
+        if let (Some(transaction), Some(savepoint)) = (self.home.lock().as_mut(), self.savepoints.last()) {
+            savepoint.return_to(transaction);
+        }
     }
 
     /// The newest savepoint of this name.
@@ -201,9 +218,58 @@ impl Frame {
     }
 }
 
+impl NamedSavepoint {
+    fn return_to(&self, transaction: &mut Transaction) {
+        if let Some(mark) = &self.mark {
+            transaction.undo_to(mark);
+            transaction.release_locks_since(mark);
+        }
+    }
+}
+
+/// A transaction at work. If that is given up half way, because it failed or its client went away, one with savepoints goes
+/// where ROLLBACK TO finds it, and any other is rolled back.
+pub(crate) struct Working {
+    transaction: Option<Transaction>,
+    home: Option<Home>,
+}
+
+impl Working {
+    /// One that ends with its statement.
+    pub(crate) fn alone(transaction: Transaction) -> Self {
+        Working { transaction: Some(transaction), home: None }
+    }
+
+    pub(crate) fn into_inner(mut self) -> Transaction {
+        self.transaction.take().expect("taken out only here and in drop")
+    }
+}
+
+impl Deref for Working {
+    type Target = Transaction;
+
+    fn deref(&self) -> &Transaction {
+        self.transaction.as_ref().expect("taken out only at its end")
+    }
+}
+
+impl DerefMut for Working {
+    fn deref_mut(&mut self) -> &mut Transaction {
+        self.transaction.as_mut().expect("taken out only at its end")
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        if let (Some(home), Some(transaction)) = (&self.home, self.transaction.take()) {
+            *home.lock() = Some(transaction);
+        }
+    }
+}
+
 /// The transaction a changing statement works in: the session's, or one that is committed when the statement is done.
 pub(crate) struct Taken {
-    pub(crate) transaction: Transaction,
+    pub(crate) transaction: Working,
     pub(crate) frame: Frame,
     /// Whether it ends with the statement.
     pub(crate) commits: bool,
@@ -268,13 +334,13 @@ impl TransactionState {
     /// After a failed statement: an open transaction is lost, as far as its last savepoint.
     pub(crate) fn fail(&mut self) {
         if let TransactionState::Active(open) = self {
-            *self = TransactionState::Failed(Box::new(open.frame.clone()));
+            let frame = open.frame.clone();
+            *frame.home.lock() = open.transaction.take().filter(|_| !frame.savepoints.is_empty());
+            *self = TransactionState::Failed(Box::new(frame));
         }
-        // A statement that failed while it had the transaction has left it so already, but for the locks.
-        if let TransactionState::Failed(frame) = self
-            && let Some(state) = frame.savepoints.last().and_then(|savepoint| savepoint.state.as_ref())
-        {
-            state.release_later_locks();
+        // A statement that failed while it had the transaction has left it so already, but for its work.
+        if let TransactionState::Failed(frame) = self {
+            frame.undo_to_last_savepoint();
         }
     }
 
@@ -295,26 +361,42 @@ impl TransactionState {
             return Ok(None);
         };
         let OpenTransaction { transaction, frame } = *open;
-        Ok(transaction.map(|transaction| Taken { transaction, frame, commits: false }))
+        let home = (!frame.savepoints.is_empty()).then(|| Arc::clone(&frame.home));
+        Ok(transaction.map(|transaction| {
+            let transaction = Working { transaction: Some(transaction), home };
+            Taken { transaction, frame, commits: false }
+        }))
     }
 
     pub(crate) fn give_back(&mut self, taken: Taken) {
         let Taken { transaction, frame, commits: _ } = taken;
-        *self = TransactionState::Active(Box::new(OpenTransaction { transaction: Some(transaction), frame }));
+        let transaction = Some(transaction.into_inner());
+        *self = TransactionState::Active(Box::new(OpenTransaction { transaction, frame }));
     }
 
     /// Goes back to a savepoint, which stays. A failed transaction goes on from there.
     pub(crate) fn rollback_to(&mut self, name: &str) -> Result<()> {
-        let frame = match self {
+        let (frame, mut transaction) = match self {
             TransactionState::Idle => return Err(no_transaction("ROLLBACK TO SAVEPOINT")),
-            TransactionState::Active(open) => &mut open.frame,
-            TransactionState::Failed(frame) => frame,
+            TransactionState::Active(open) => {
+                open.frame.find(name)?;
+                (&mut open.frame, open.transaction.take())
+            }
+            TransactionState::Failed(frame) => {
+                frame.find(name)?;
+                let transaction = frame.home.lock().take();
+                (frame.as_mut(), transaction)
+            }
         };
         let place = frame.find(name)?;
         frame.savepoints.truncate(place + 1);
-        let NamedSavepoint { modes, state, .. } = frame.savepoints[place].clone();
-        let frame = Frame { savepoints: std::mem::take(&mut frame.savepoints), ..Frame::new(modes) };
-        let transaction = state.map(Savepoint::resume);
+        let savepoint = frame.savepoints[place].clone();
+        match (&mut transaction, &savepoint.mark) {
+            (Some(transaction), Some(_)) => savepoint.return_to(transaction),
+            (_, None) => transaction = None,
+            (None, Some(_)) => return Err(Error::internal("a transaction with savepoints is gone")),
+        }
+        let frame = Frame { savepoints: std::mem::take(&mut frame.savepoints), ..Frame::new(savepoint.modes) };
         *self = TransactionState::Active(Box::new(OpenTransaction { transaction, frame }));
         Ok(())
     }

@@ -78,6 +78,8 @@ pub(crate) struct Environment {
     pub(crate) routines: Arc<Routines>,
     /// Who is logged in; nobody where no one has to.
     pub(crate) identity: Option<Identity>,
+    /// Nothing is going to run: sequences, whose functions may be called by planning already, stay as they are.
+    pub(crate) only_planned: bool,
 }
 
 impl Environment {
@@ -170,6 +172,12 @@ impl StatementContext {
     /// The same, with rows at hand that go by a name without a schema.
     pub(crate) fn with_named(mut self, named: HashMap<String, Arc<dyn TableProvider>>) -> Self {
         self.named.extend(named);
+        self
+    }
+
+    /// The same for a plan that is only described.
+    pub(crate) fn only_planned(mut self) -> Self {
+        self.environment.only_planned = true;
         self
     }
 

@@ -357,6 +357,10 @@ impl Dialect for RustyDialect {
     fn is_reserved_for_identifier(&self, keyword: Keyword) -> bool {
         POSTGRES.is_reserved_for_identifier(keyword)
     }
+    fn is_column_alias(&self, keyword: &Keyword, parser: &mut Parser) -> bool {
+        // `INSERT INTO t SELECT 1 ON CONFLICT …` has no column of that name.
+        *keyword != Keyword::ON && POSTGRES.is_column_alias(keyword, parser)
+    }
     fn is_custom_operator_part(&self, ch: char) -> bool {
         // Not '?': "a=?" is a comparison with a parameter.
         ch != '?' && POSTGRES.is_custom_operator_part(ch)

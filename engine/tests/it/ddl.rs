@@ -72,7 +72,7 @@ async fn declarations_that_make_no_sense_are_refused() {
             ("CREATE TABLE x (a int DEFAULT sum(1))", "0A000"),
             ("CREATE TABLE x (a int DEFAULT 'abc')", "22P02"),
             ("CREATE TABLE x (a int DEFAULT nope())", "42883"),
-            ("CREATE TABLE x (a int PRIMARY KEY DEFERRABLE)", "0A000"),
+            ("CREATE TABLE x (a int PRIMARY KEY NOT DEFERRABLE INITIALLY DEFERRED)", "42601"),
             ("CREATE TABLE x (__row_id int)", "0A000"),
         ],
     )

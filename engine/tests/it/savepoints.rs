@@ -137,3 +137,104 @@ async fn a_statement_cancelled_while_it_writes_leaves_the_savepoint() {
     run(&session, "COMMIT").await;
     assert_eq!(query(&session, "SELECT id FROM t ORDER BY id").await, ["0", "1"]);
 }
+
+#[tokio::test]
+async fn a_statement_whose_client_goes_away_leaves_the_savepoint() {
+    let session = with_table().await;
+    let other = session.database().connect();
+    run(&other, "BEGIN").await;
+    run(&other, "UPDATE t SET v = 5 WHERE id = 1").await;
+    run(&session, "BEGIN").await;
+    run(&session, "INSERT INTO t VALUES (2, 2)").await;
+    run(&session, "SAVEPOINT a").await;
+    run(&session, "INSERT INTO t VALUES (3, 3)").await;
+    // It waits for the other's lock until nobody waits for it any more.
+    let waiting = session.execute("UPDATE t SET v = 7", &[]);
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(50), waiting).await.is_err());
+    run(&other, "ROLLBACK").await;
+    assert_eq!(error(&session, "SELECT 1").await.sqlstate(), "25P02");
+    run(&session, "ROLLBACK TO a").await;
+    assert_eq!(query(&session, "SELECT * FROM t ORDER BY id").await, ["1|1", "2|2"]);
+    run(&session, "UPDATE t SET v = v + 1").await;
+    run(&session, "COMMIT").await;
+    assert_eq!(query(&other, "SELECT * FROM t ORDER BY id").await, ["1|2", "2|3"]);
+}
+
+/// A small generator of choices: the same for the same seed.
+fn choose(state: &mut u64, below: u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) % below
+}
+
+#[tokio::test]
+async fn savepoints_do_what_copies_of_the_rows_would_do() {
+    type Rows = std::collections::BTreeMap<u64, u64>;
+    for seed in 1..=30 {
+        let mut state = seed;
+        let session = memory().await;
+        run(&session, "CREATE TABLE t (id bigint PRIMARY KEY, v bigint, w bigint UNIQUE)").await;
+        run(&session, "INSERT INTO t SELECT n, 0, n FROM generate_series(0, 9) s(n)").await;
+        if seed % 2 == 0 {
+            session.database().flush().await.unwrap();
+        }
+        let mut rows: Rows = (0..10).map(|id| (id, 0)).collect();
+        let mut kept: Vec<(u64, Rows)> = Vec::new();
+        let mut failed = false;
+        run(&session, "BEGIN").await;
+        for step in 0..60 {
+            let id = choose(&mut state, 20);
+            let name = choose(&mut state, 3);
+            match choose(&mut state, 9) {
+                0 | 1 if !failed => {
+                    run(&session, &format!("SAVEPOINT s{name}")).await;
+                    kept.push((name, rows.clone()));
+                }
+                2 => {
+                    if let Some(place) = kept.iter().rposition(|(other, _)| *other == name) {
+                        run(&session, &format!("ROLLBACK TO s{name}")).await;
+                        kept.truncate(place + 1);
+                        rows = kept[place].1.clone();
+                        failed = false;
+                    }
+                }
+                3 if !failed => {
+                    if let Some(place) = kept.iter().rposition(|(other, _)| *other == name) {
+                        run(&session, &format!("RELEASE s{name}")).await;
+                        kept.truncate(place);
+                    }
+                }
+                4 if !failed && !kept.is_empty() => {
+                    let duplicate = format!("INSERT INTO t SELECT {id} + n, 1, 500 FROM generate_series(0, 1) s(n)");
+                    assert_eq!(error(&session, &duplicate).await.sqlstate(), "23505", "seed {seed}, step {step}");
+                    failed = true;
+                }
+                5 if !failed => {
+                    run(&session, &format!("DELETE FROM t WHERE id = {id}")).await;
+                    rows.remove(&id);
+                }
+                6 if !failed => {
+                    run(&session, &format!("UPDATE t SET v = v + 1, w = w + 1000 WHERE id <= {id}")).await;
+                    rows.range_mut(..=id).for_each(|(_, v)| *v += 1);
+                }
+                _ if !failed && !rows.contains_key(&id) => {
+                    run(&session, &format!("INSERT INTO t VALUES ({id}, {step}, {})", 100_000 + step)).await;
+                    rows.insert(id, step);
+                }
+                _ => {}
+            }
+            if !failed {
+                let shown: Vec<String> = rows.iter().map(|(id, v)| format!("{id}|{v}")).collect();
+                let found = query(&session, "SELECT id, v FROM t ORDER BY id").await;
+                assert_eq!(found, shown, "seed {seed}, step {step}");
+            }
+        }
+        if failed {
+            run(&session, &format!("ROLLBACK TO s{}", kept[0].0)).await;
+            let place = kept.iter().rposition(|(other, _)| *other == kept[0].0).unwrap();
+            rows = kept[place].1.clone();
+        }
+        run(&session, "COMMIT").await;
+        let shown: Vec<String> = rows.iter().map(|(id, v)| format!("{id}|{v}")).collect();
+        assert_eq!(query(&session, "SELECT id, v FROM t ORDER BY id").await, shown, "seed {seed}");
+    }
+}

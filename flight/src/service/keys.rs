@@ -76,7 +76,10 @@ impl MetadataCommand for CommandGetPrimaryKeys {
         tables.sort_by_key(|table| (&table.schema_name, &table.name));
         let columns: Vec<(&TableDef, usize, usize)> = tables
             .iter()
-            .flat_map(|table| table.primary_key.iter().enumerate().map(|(at, column)| (&***table, at, *column)))
+            .flat_map(|table| {
+                let (_, key) = table.primary_key_constraint().unwrap_or_default();
+                key.iter().enumerate().map(|(at, column)| (&***table, at, *column))
+            })
             .collect();
 
         let text = |of: &dyn Fn(&TableDef, usize) -> String| -> ArrayRef {
@@ -89,7 +92,7 @@ impl MetadataCommand for CommandGetPrimaryKeys {
                 text(&|table, _| table.schema_name.clone()),
                 text(&|table, _| table.name.clone()),
                 text(&column_name),
-                text(&|table, _| table.primary_key_name()),
+                text(&|table, _| table.primary_key_constraint().map(|(name, _)| name).unwrap_or_default()),
                 Arc::new(Int32Array::from_iter_values(columns.iter().map(|(_, at, _)| sequence(*at)))),
             ],
         )

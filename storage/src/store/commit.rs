@@ -455,7 +455,7 @@ impl Inner {
         places: Vec<Place>,
     ) -> Result<()> {
         let mut rows = Applied { version, catalog, ordered, places: places.into_iter(), bytes: 0 };
-        // Savepoints and views may share the changes. Usually nobody does, and the rows move instead of being counted.
+        // Views may share the changes. Usually nobody does, and the rows move instead of being counted.
         match Arc::get_mut(&mut commit.writes) {
             Some(writes) => writes.tables_mut().try_for_each(|(table, writes)| match Arc::get_mut(writes) {
                 Some(writes) => {

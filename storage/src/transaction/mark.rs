@@ -1,22 +1,25 @@
-//! Marks: places that a statement or a block comes back to if it fails.
+//! Marks: places that a statement, a block or ROLLBACK TO comes back to.
 //!
-//! A savepoint shares what was changed before it, and makes the next change copy that; with one for each statement a
-//! transaction of n changes would copy n² rows. A mark costs nothing beforehand: while one is open, each change notes how
-//! to take itself back.
+//! Keeping what was changed before would make the next change copy it; with one mark for each statement a transaction of n
+//! changes would copy n² rows. So a mark costs nothing beforehand: while one is open, each change notes how to take itself
+//! back.
 //!
 //! ```text
 //!   mark a ── change ── mark b ── change ── change ── undo to b ── release b ── release a
 //!   log:      [1]                 [1 2]     [1 2 3]   [1]                       []
 //! ```
-//! Marks nest. What is seldom (DDL, bulk loads, a flush that moved the rows which are hidden) is noted by keeping the
+//! Marks nest, and those inside of another one end with it: work that was given up half way leaves some open. Segments that
+//! were staged after a mark lose their last owner when the transaction goes back to it, and with it their file. What was
+//! read stays read. What is seldom (DDL, bulk loads, a flush that moved the rows which are hidden) is noted by keeping the
 //! whole of the pending changes.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use super::writes::Charge;
-use super::{PendingRow, Transaction, Writes};
+use super::{DeferredKeys, PendingRow, Transaction, Writes};
 use crate::catalog::{Catalog, IndexId, TableId};
 use crate::store::Structure;
 use crate::view::Snapshot;
@@ -28,10 +31,13 @@ const UNDO_BYTES: usize = 80;
 #[derive(Debug)]
 #[must_use]
 pub struct Mark {
+    /// How many marks are open with it.
+    depth: usize,
     snapshot: Arc<Snapshot>,
     catalog: Arc<Catalog>,
     structure: Structure,
     unchanged: BTreeSet<TableId>,
+    deferred: DeferredKeys,
     /// How much was noted, how many bytes of changes there were, how many locks.
     noted: usize,
     bytes: usize,
@@ -43,18 +49,21 @@ impl Transaction {
     pub fn mark(&mut self) -> Mark {
         self.undo.open += 1;
         Mark {
+            depth: self.undo.open,
             snapshot: Arc::clone(&self.snapshot),
             catalog: Arc::clone(&self.catalog),
             structure: self.structure.clone(),
             unchanged: self.unchanged.clone(),
+            deferred: self.deferred.clone(),
             noted: self.undo.changes.len(),
             bytes: self.writes.bytes(),
             locks: self.control.lock_count(),
         }
     }
 
-    /// Takes back what was done since the innermost open mark, which stays, and keeps the locks.
+    /// Takes back what was done since an open mark, and keeps the locks. The mark stays; those inside of it end.
     pub fn undo_to(&mut self, mark: &Mark) {
+        self.undo.open = mark.depth;
         self.undo.take_back(mark.noted, &mut self.writes);
         // A copy only if somebody still reads what was taken back.
         if self.writes.bytes() != mark.bytes {
@@ -64,6 +73,7 @@ impl Transaction {
         self.catalog = Arc::clone(&mark.catalog);
         self.structure = mark.structure.clone();
         self.unchanged = mark.unchanged.clone();
+        self.deferred = mark.deferred.clone();
     }
 
     /// Forgets all that was done, and keeps the locks: for a transaction that is run again from its beginning. No mark is
@@ -73,6 +83,7 @@ impl Transaction {
         self.writes = Arc::new(Writes::counted_in(self.snapshot.store.pending_bytes()));
         self.structure = Structure::default();
         self.unchanged.clear();
+        self.deferred = DeferredKeys::default();
     }
 
     /// Gives back the locks that were taken since a mark.
@@ -80,9 +91,9 @@ impl Transaction {
         self.control.release_to(mark.locks);
     }
 
-    /// Closes the innermost open mark: what was done since stays.
-    pub fn release(&mut self, _mark: Mark) {
-        self.undo.open = self.undo.open.saturating_sub(1);
+    /// Closes a mark, and those inside of it: what was done since stays.
+    pub fn release(&mut self, mark: impl Borrow<Mark>) {
+        self.undo.open = mark.borrow().depth.saturating_sub(1);
         if self.undo.open == 0 {
             self.undo.changes.clear();
             self.undo.charge.set(0);

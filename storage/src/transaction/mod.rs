@@ -5,11 +5,11 @@
 //! [`Transaction::commit`] decides against what others have committed meanwhile (first committer wins, see
 //! `rustydb_txn::judge_write`). A statement that fails leaves the transaction's changes as they were.
 
+mod deferred;
 mod isolation;
 mod mark;
 mod objects;
 mod point;
-mod savepoint;
 mod writes;
 
 use std::collections::{BTreeSet, HashSet};
@@ -19,19 +19,19 @@ use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::take_record_batch;
 use rustydb_txn::{Expectation, LockMode};
 
+pub(crate) use deferred::DeferredKeys;
 pub(crate) use isolation::Control;
 pub use isolation::{RowLock, TransactionOptions};
 pub use mark::Mark;
 pub use point::Change;
-pub use savepoint::Savepoint;
 pub(crate) use writes::{PendingRow, TableWrites, Writes};
 
+use self::deferred::check_whole_index;
 use self::mark::UndoLog;
-use crate::bulk::{BulkWriter, segment_duplicate};
+use crate::bulk::BulkWriter;
 use crate::catalog::{Catalog, IndexDef, IndexId, NewIndex, NewTable, TableDef, TableId};
 use crate::encoding::{Keys, format_key};
 use crate::error::{Error, Result};
-use crate::index::unique_value;
 use crate::segment::Segment;
 use crate::store::{Commit, Place, Structure};
 use crate::view::{Found, ReadView, Snapshot};
@@ -60,6 +60,7 @@ pub struct Transaction {
     control: Control,
     /// What takes the changes since the oldest open mark back.
     undo: UndoLog,
+    deferred: DeferredKeys,
 }
 
 impl Transaction {
@@ -68,7 +69,8 @@ impl Transaction {
         let writes = Arc::new(Writes::counted_in(snapshot.store.pending_bytes()));
         let (structure, unchanged) = (Structure::default(), BTreeSet::new());
         let undo = UndoLog::counted_in(snapshot.store.pending_bytes());
-        Transaction { snapshot, catalog, writes, structure, unchanged, control, undo }
+        let deferred = DeferredKeys::default();
+        Transaction { snapshot, catalog, writes, structure, unchanged, control, undo, deferred }
     }
 
     /// What the transaction sees now. Later changes do not show in it.
@@ -153,7 +155,9 @@ impl Transaction {
         let index = IndexDef::new(self.snapshot.store.new_index_ids(1), &index);
         let indexes = current.indexes.iter().cloned().chain([index.clone()]).collect();
         let altered = current.altered(current.to_new(), indexes)?;
-        self.check_index(&altered).await?;
+        if let Some(newest) = altered.indexes.len().checked_sub(1) {
+            check_whole_index(&self.view(), &altered, newest).await?;
+        }
         if index.unique {
             self.require_unchanged(table);
         }
@@ -182,46 +186,6 @@ impl Transaction {
         altered
     }
 
-    /// Whether the newest index of a table can hold all visible rows, and is unique if it has to be.
-    async fn check_index(&self, table: &TableDef) -> Result<()> {
-        let Some((position, index)) = table.indexes.iter().enumerate().next_back() else { return Ok(()) };
-        let encoder = &table.codec()?.indexes[position];
-        let view = self.view();
-        let mut earlier: Vec<Arc<Segment>> = Vec::new();
-        for segment in view.visible_segments(table.id) {
-            let postings = segment.load_postings(index.id, encoder).await?;
-            let live = |row| view.shows(&segment, row);
-            let mut double = postings.first_double(index, live).filter(|_| index.unique);
-            for other in earlier.iter().filter(|_| index.unique) {
-                let others = other.load_postings(index.id, encoder).await?;
-                double = double.or_else(|| postings.first_common(index, &others, live, |row| view.shows(other, row)));
-            }
-            if let Some(row) = double {
-                return Err(segment_duplicate(&segment, Some(index), row as usize).await?);
-            }
-            earlier.push(segment);
-        }
-        let codec = table.codec()?;
-        let all: Vec<usize> = (0..table.storage_schema().fields().len()).collect();
-        let mut seen = HashSet::new();
-        for row in view.rows_in_memory(table.id) {
-            let mut entry = Vec::new();
-            encoder.encode_row(&codec.rows, &row, &mut entry)?;
-            let Some(value) = unique_value(index, encoder, &codec.rows, &row)?.filter(|_| index.unique) else {
-                continue;
-            };
-            let mut taken = false;
-            for segment in &earlier {
-                let postings = segment.load_postings(index.id, encoder).await?;
-                taken |= postings.find(index, &value, |row| view.shows(segment, row)).is_some();
-            }
-            if taken || !seen.insert(value) {
-                return Err(duplicate_key(table, Some(index), &codec.rows.decode(&[&row], &all)?, 0));
-            }
-        }
-        Ok(())
-    }
-
     /// Inserts rows with the table's columns, in their order and of their types.
     ///
     /// # Errors
@@ -237,6 +201,7 @@ impl Transaction {
         wanted.extend(self.value_locks(&definition, &rows)?);
         self.acquire(&definition, LockMode::RowExclusive, wanted, None).await?;
         self.check_duplicates(&definition, &rows, &keys, &HashSet::new()).await?;
+        self.deferred.note(&definition);
         self.put(&definition, &rows, &keys)?;
         Ok(rows.num_rows() as u64)
     }
@@ -281,6 +246,7 @@ impl Transaction {
         self.require_same(&definition, &old_keys, committed(&visible), RowLock::Update).await?;
         let replaced: HashSet<&[u8]> = visible.iter().map(|(row, _)| old_keys.get(*row)).collect();
         self.check_duplicates(&definition, &rows, &new_keys, &replaced).await?;
+        self.deferred.note(&definition);
         self.hide(table, &old_keys, &visible)?;
         self.put(&definition, &rows, &new_keys)?;
         Ok(rows.num_rows() as u64)
@@ -288,14 +254,14 @@ impl Transaction {
 
     /// Starts a bulk load: rows go to segment files directly and join the transaction when the load is finished.
     pub fn bulk_insert(&self, table: TableId) -> Result<BulkWriter> {
-        BulkWriter::new(self.view(), Arc::clone(self.catalog.require(table)?))
+        BulkWriter::new(self.view(), Arc::clone(self.catalog.require(table)?), self.deferred.clone())
     }
 
     pub(crate) fn attach(&mut self, view: &ReadView, table: TableId, segments: Vec<Arc<Segment>>) -> Result<()> {
         if !Arc::ptr_eq(&view.snapshot, &self.snapshot) {
             return Err(Error::Internal("a bulk load was finished in another transaction".into()));
         }
-        self.catalog.require(table)?;
+        self.deferred.note(self.catalog.require(table)?);
         self.undo.note_all(&self.writes);
         Arc::make_mut(&mut self.writes).table_mut(table).staged.extend(segments);
         Ok(())
@@ -312,7 +278,11 @@ impl Transaction {
     /// # Errors
     /// `Conflict`, `Unserializable` and `DuplicateKey` leave nothing behind. `Poisoned` and `Io` mean the outcome is not
     /// known: the changes are not visible, but may be found when the store is opened again.
-    pub async fn commit(self, durability: Durability) -> Result<u64> {
+    pub async fn commit(mut self, durability: Durability) -> Result<u64> {
+        if let Err(error) = self.check_deferred(None).await {
+            self.control.release_to(0);
+            return Err(error);
+        }
         if !self.has_writes() {
             let timestamp = self.snapshot.timestamp;
             if let Some(locks) = self.control.held() {
@@ -324,10 +294,10 @@ impl Transaction {
             self.control.release_to(0);
             return Ok(timestamp);
         }
-        let Transaction { snapshot, writes, structure, unchanged, control, catalog: _, undo: _ } = self;
+        let Transaction { snapshot, writes, structure, unchanged, control, catalog: _, undo: _, deferred: _ } = self;
         let (store, serial, locks) = (Arc::clone(&snapshot.store), control.serial.clone(), control.held());
         let commit = Commit { snapshot, writes, structure, unchanged, serial, locks };
-        // Where it succeeds, it gives the locks back as soon as its rows are in place. Savepoints may share them otherwise.
+        // Where it succeeds, it gives the locks back as soon as its rows are in place.
         let committed = store.commit(commit, durability).await;
         control.release_to(0);
         committed
@@ -385,7 +355,8 @@ impl Transaction {
                 return Err(duplicate_key(table, None, rows, row));
             }
         }
-        for (position, index) in table.indexes.iter().enumerate().filter(|(_, index)| index.unique) {
+        let checked = |index: &IndexDef| index.unique && !self.deferred.defers(index);
+        for (position, index) in table.indexes.iter().enumerate().filter(|(_, index)| checked(index)) {
             let (candidates, wanted) = unique_values(table, position, rows)?;
             let _pins = view.load_postings(table, position, &wanted).await?;
             let mut seen = HashSet::with_capacity(candidates.len());

@@ -1,6 +1,6 @@
 //! The constraints there are, and what they are about.
 
-use rustydb_storage::{ForeignKey, IndexDef, ReferenceAction, TableDef};
+use rustydb_storage::{Deferral, ForeignKey, IndexDef, ReferenceAction, TableDef};
 
 use super::{Cell, Rows, Source};
 use crate::constraints::{checks_of, is_hidden};
@@ -17,7 +17,7 @@ struct Constraint<'a> {
 
 enum Kind<'a> {
     PrimaryKey,
-    Unique,
+    Unique(&'a IndexDef),
     ForeignKey(&'a ForeignKey, &'a TableDef),
     Check(String),
 }
@@ -25,8 +25,8 @@ enum Kind<'a> {
 impl Kind<'_> {
     fn name(&self) -> &'static str {
         match self {
-            Kind::PrimaryKey => "PRIMARY KEY",
-            Kind::Unique => "UNIQUE",
+            Kind::Unique(index) if !index.primary => "UNIQUE",
+            Kind::PrimaryKey | Kind::Unique(_) => "PRIMARY KEY",
             Kind::ForeignKey(..) => "FOREIGN KEY",
             Kind::Check(_) => "CHECK",
         }
@@ -44,7 +44,7 @@ fn constraints<'a>(source: &Source<'a>) -> Result<Vec<Constraint<'a>>> {
         let hidden = |index: &IndexDef| index.columns.iter().any(|column| is_hidden(table.schema.field(*column)));
         for index in table.indexes.iter().filter(|index| index.unique && !hidden(index)) {
             let (name, columns) = (index.name.clone(), index.columns.clone());
-            all.push(Constraint { table, name, columns, kind: Kind::Unique });
+            all.push(Constraint { table, name, columns, kind: Kind::Unique(index) });
         }
         for foreign_key in &table.foreign_keys {
             let Some(parent) = source.catalog.table(foreign_key.parent) else { continue };
@@ -69,7 +69,8 @@ pub(super) fn table_constraints(source: &Source<'_>, rows: &mut Rows) -> Result<
     for Constraint { table, name, columns: _, kind } in constraints(source)? {
         let (deferrable, deferred) = match &kind {
             Kind::ForeignKey(foreign_key, _) => (foreign_key.deferrable, foreign_key.initially_deferred),
-            _ => (false, false),
+            Kind::Unique(index) => (index.deferral.is_deferrable(), index.deferral == Deferral::InitiallyDeferred),
+            Kind::PrimaryKey | Kind::Check(_) => (false, false),
         };
         rows.push([
             Text(CATALOG_NAME),
@@ -159,7 +160,8 @@ fn referred_key<'a>(foreign_key: &ForeignKey, parent: &'a TableDef) -> (String, 
         columns.len() == foreign_key.parent_columns.len()
             && columns.iter().all(|column| foreign_key.parent_columns.contains(column))
     };
-    let unique = parent.indexes.iter().find(|index| index.unique && same(&index.columns));
+    let unique =
+        parent.indexes.iter().find(|index| index.unique && !index.deferral.is_deferrable() && same(&index.columns));
     match unique {
         Some(index) if !same(&parent.primary_key) => (index.name.clone(), &index.columns),
         _ => (parent.primary_key_name(), &parent.primary_key),

@@ -71,7 +71,7 @@ impl Alteration<'_, '_> {
                 self.redefine_field(index, |field| field.with_nullable(false))
             }
             AlterColumnOperation::DropNotNull => {
-                if self.table.primary_key.contains(&index) {
+                if self.table.primary_key_constraint().is_some_and(|(_, key)| key.contains(&index)) {
                     let message = format!("column \"{}\" is in a primary key", field.name());
                     return Err(Error::new(sqlstate::INVALID_TABLE_DEFINITION, message));
                 }

@@ -74,6 +74,8 @@ impl Alteration<'_, '_> {
             let mut change = Rewrite::of(&self.table);
             change.become_table(new_table);
             self.rewrite(change).await?;
+            // The rows that are there already are not of a kind that may wait.
+            self.transaction.check_deferred(None).await?;
             return Ok(());
         }
         if let Some(index) = new_table.indexes.get(known.0) {

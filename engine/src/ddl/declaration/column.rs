@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::ast::{
     GeneratedExpressionMode, NullsDistinctOption, PrimaryKeyConstraint, SequenceOptions,
 };
 
-use super::keys::check_plain_key;
+use super::keys::{deferral, refuse_index_clause};
 use super::{ColumnSequence, Declaration, check_default, duplicate_column};
 use crate::constraints::{GENERATED_KEY, IDENTITY_KEY};
 use crate::error::sqlstate;
@@ -110,19 +110,15 @@ impl Declaration {
         if let Some(mut unique) = in_unique {
             let distinct = !matches!(unique.nulls_distinct, NullsDistinctOption::NotDistinct);
             let name = unique.name.take();
-            check_plain_key(
+            refuse_index_clause(
                 unique.index_name.is_some() || unique.index_type.is_some() || !unique.index_options.is_empty(),
-                unique.characteristics.take(),
             )?;
-            self.add_unique(name, vec![index], distinct)?;
+            self.add_unique(name, vec![index], distinct, deferral(unique.characteristics.take())?)?;
         }
         match in_primary_key {
             Some(PrimaryKeyConstraint { name, index_name, index_type, columns: _, index_options, characteristics }) => {
-                check_plain_key(
-                    index_name.is_some() || index_type.is_some() || !index_options.is_empty(),
-                    characteristics,
-                )?;
-                self.set_primary_key(name, vec![index])
+                refuse_index_clause(index_name.is_some() || index_type.is_some() || !index_options.is_empty())?;
+                self.set_primary_key(name, vec![index], deferral(characteristics)?)
             }
             None => Ok(()),
         }

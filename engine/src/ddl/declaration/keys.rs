@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
     IndexColumn, NullsDistinctOption, OrderByExpr, OrderByOptions, PrimaryKeyConstraint, ReferentialAction, Spanned,
     UniqueConstraint,
 };
-use rustydb_storage::{ForeignKey, IndexDef, NewIndex, ReferenceAction, TableId};
+use rustydb_storage::{Deferral, ForeignKey, IndexDef, NewIndex, ReferenceAction, TableId};
 
 use super::{Declaration, PrimaryKey, duplicate_column};
 use crate::constraints::is_hidden;
@@ -31,12 +31,19 @@ impl Declaration {
             characteristics,
             nulls_distinct,
         } = unique;
-        check_plain_key(index_name.is_some() || index_type.is_some() || !index_options.is_empty(), characteristics)?;
+        refuse_index_clause(index_name.is_some() || index_type.is_some() || !index_options.is_empty())?;
         let columns = self.key_columns(columns, "UNIQUE")?;
-        self.add_unique(name, columns, !matches!(nulls_distinct, NullsDistinctOption::NotDistinct))
+        let nulls_distinct = !matches!(nulls_distinct, NullsDistinctOption::NotDistinct);
+        self.add_unique(name, columns, nulls_distinct, deferral(characteristics)?)
     }
 
-    pub(super) fn add_unique(&mut self, name: Option<Ident>, columns: Vec<usize>, nulls_distinct: bool) -> Result<()> {
+    pub(super) fn add_unique(
+        &mut self,
+        name: Option<Ident>,
+        columns: Vec<usize>,
+        nulls_distinct: bool,
+        deferral: Deferral,
+    ) -> Result<()> {
         let name = match name {
             Some(name) => {
                 let name = fold(&name);
@@ -48,15 +55,15 @@ impl Declaration {
                 self.free_name(format!("{}_{}_key", self.name, names.join("_")))
             }
         };
-        self.indexes.push(NewIndex { name, columns, unique: true, nulls_distinct });
+        self.indexes.push(NewIndex { nulls_distinct, deferral, ..NewIndex::new(name, columns, true) });
         Ok(())
     }
 
     pub(super) fn read_primary_key(&mut self, key: PrimaryKeyConstraint) -> Result<()> {
         let PrimaryKeyConstraint { name, index_name, index_type, columns, index_options, characteristics } = key;
-        check_plain_key(index_name.is_some() || index_type.is_some() || !index_options.is_empty(), characteristics)?;
+        refuse_index_clause(index_name.is_some() || index_type.is_some() || !index_options.is_empty())?;
         let key_columns = self.key_columns(columns, "PRIMARY KEY")?;
-        self.set_primary_key(name, key_columns)
+        self.set_primary_key(name, key_columns, deferral(characteristics)?)
     }
 
     /// The columns a key lists, each once.
@@ -78,11 +85,30 @@ impl Declaration {
         Ok(key_columns)
     }
 
-    pub(super) fn set_primary_key(&mut self, name: Option<Ident>, columns: Vec<usize>) -> Result<()> {
-        let key = PrimaryKey { name: name.map(|name| fold(&name)), columns };
-        match self.primary_key.replace(key) {
-            None => Ok(()),
-            Some(_) => Err(Error::new(sqlstate::INVALID_TABLE_DEFINITION, "a table can have only one PRIMARY KEY")),
+    pub(super) fn set_primary_key(
+        &mut self,
+        name: Option<Ident>,
+        columns: Vec<usize>,
+        deferral: Deferral,
+    ) -> Result<()> {
+        let name = name.map(|name| fold(&name));
+        let another = self.indexes.iter().any(|index| index.primary);
+        let before = match deferral {
+            Deferral::Never => self.primary_key.replace(PrimaryKey { name, columns }).is_some(),
+            // The rows of a table that is keyed by its primary key cannot share one, not even for a moment.
+            Deferral::InitiallyImmediate | Deferral::InitiallyDeferred => {
+                let name = name.unwrap_or_else(|| self.free_name(format!("{}_pkey", self.name)));
+                self.require_new_name(&name)?;
+                for column in &columns {
+                    self.fields[*column] = self.fields[*column].clone().with_nullable(false);
+                }
+                self.indexes.push(NewIndex { deferral, primary: true, ..NewIndex::new(name, columns, true) });
+                self.primary_key.is_some()
+            }
+        };
+        match before || another {
+            false => Ok(()),
+            true => Err(Error::new(sqlstate::INVALID_TABLE_DEFINITION, "a table can have only one PRIMARY KEY")),
         }
     }
 
@@ -99,7 +125,7 @@ impl Declaration {
             characteristics,
         } = key;
         refuse(index_name.is_some(), "an index clause in a key")?;
-        let (deferrable, initially_deferred) = deferral(characteristics)?;
+        let deferral = deferral(characteristics)?;
         let match_full = match match_kind {
             None | Some(ConstraintReferenceMatchKind::Simple) => false,
             Some(ConstraintReferenceMatchKind::Full) => true,
@@ -111,11 +137,13 @@ impl Declaration {
         let itself =
             parent_name == self.name && parent_schema.as_ref().is_none_or(|schema| *schema == self.schema_name);
         let (parent, parent_columns) = if itself {
-            let key = self.primary_key.as_ref().map(|key| key.columns.clone()).unwrap_or_default();
+            let deferrable = self.indexes.iter().find(|index| index.primary).map(|index| index.columns.clone());
+            let key = self.primary_key.as_ref().map(|key| key.columns.clone()).or(deferrable).unwrap_or_default();
             let plain = |index: &&NewIndex| !index.columns.iter().any(|column| is_hidden(&self.fields[*column]));
             let unique = self.indexes.iter().filter(|index| index.unique).filter(plain);
-            let unique = unique.map(|index| index.columns.as_slice()).collect();
-            let parent = Referred { name: &self.name, fields: self.fields.iter().collect(), key: &key, unique };
+            let unique = unique.map(|index| (index.columns.as_slice(), index.deferral)).collect();
+            let (fields, is_keyed) = (self.fields.iter().collect(), self.primary_key.is_some());
+            let parent = Referred { name: &self.name, fields, key: &key, is_keyed, unique };
             (TableId::SELF, self.match_parent(&columns, &parent, &referred_columns).map_err(|error| error.at(at))?)
         } else {
             let parent = context.table(parent_schema.as_deref(), &parent_name).map_err(|error| error.at(at))?;
@@ -128,8 +156,10 @@ impl Declaration {
             }
             let plain = |index: &&IndexDef| !index.columns.iter().any(|column| is_hidden(parent.schema.field(*column)));
             let unique = parent.indexes.iter().filter(|index| index.unique).filter(plain);
-            let unique = unique.map(|index| index.columns.as_slice()).collect();
-            let referred = Referred { name: &parent.name, fields, key: &parent.primary_key, unique };
+            let unique = unique.map(|index| (index.columns.as_slice(), index.deferral)).collect();
+            let key = parent.primary_key_constraint().map_or(&[][..], |(_, columns)| columns);
+            let is_keyed = !parent.primary_key.is_empty();
+            let referred = Referred { name: &parent.name, fields, key, is_keyed, unique };
             (parent.id, self.match_parent(&columns, &referred, &referred_columns).map_err(|error| error.at(at))?)
         };
         let name = match name {
@@ -148,8 +178,8 @@ impl Declaration {
             match_full,
             on_delete: action_of(on_delete),
             on_update: action_of(on_update),
-            deferrable,
-            initially_deferred,
+            deferrable: deferral.is_deferrable(),
+            initially_deferred: deferral == Deferral::InitiallyDeferred,
             not_validated: false,
         })
     }
@@ -167,7 +197,14 @@ impl Declaration {
             sorted
         };
         let (given, key) = (sorted(&parent_columns), sorted(parent.key));
-        let unique = parent.unique.iter().any(|columns| sorted(columns) == given);
+        let mut unique = parent.unique.iter().filter(|(columns, _)| sorted(columns) == given).peekable();
+        let keyed = parent.is_keyed && given == key;
+        if !keyed && unique.peek().is_some() && unique.all(|(_, deferral)| deferral.is_deferrable()) {
+            let what = if given == key { "primary key" } else { "unique constraint" };
+            let message = format!("cannot use a deferrable {what} for referenced table \"{}\"", parent.name);
+            return Err(Error::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message));
+        }
+        let unique = parent.unique.iter().any(|(columns, _)| sorted(columns) == given);
         if given.is_empty() || (given != key && !unique) {
             let message = match referred.is_empty() {
                 true => format!("there is no primary key for referenced table \"{}\"", parent.name),
@@ -224,25 +261,31 @@ fn action_of(action: Option<ReferentialAction>) -> ReferenceAction {
     }
 }
 
-/// Whether a foreign key is DEFERRABLE, and INITIALLY DEFERRED.
-fn deferral(characteristics: Option<ConstraintCharacteristics>) -> Result<(bool, bool)> {
+/// Whether a key is DEFERRABLE, and INITIALLY DEFERRED.
+pub(super) fn deferral(characteristics: Option<ConstraintCharacteristics>) -> Result<Deferral> {
     let Some(ConstraintCharacteristics { deferrable, initially, enforced }) = characteristics else {
-        return Ok((false, false));
+        return Ok(Deferral::Never);
     };
     refuse(enforced == Some(false), "NOT ENFORCED")?;
     let deferred = matches!(initially, Some(DeferrableInitial::Deferred));
     if deferred && deferrable == Some(false) {
         return Err(Error::syntax("constraint declared INITIALLY DEFERRED must be DEFERRABLE"));
     }
-    Ok((deferred || deferrable == Some(true), deferred))
+    Ok(match (deferred, deferrable) {
+        (true, _) => Deferral::InitiallyDeferred,
+        (false, Some(true)) => Deferral::InitiallyImmediate,
+        (false, _) => Deferral::Never,
+    })
 }
 
 /// The table a foreign key refers to, which may not exist yet.
 struct Referred<'a> {
     name: &'a str,
     fields: Vec<&'a Field>,
+    /// The primary key, and whether it is one whose check cannot wait.
     key: &'a [usize],
-    unique: Vec<&'a [usize]>,
+    is_keyed: bool,
+    unique: Vec<(&'a [usize], Deferral)>,
 }
 
 impl Referred<'_> {
@@ -254,14 +297,7 @@ impl Referred<'_> {
     }
 }
 
-/// Keys are checked at the end of each statement; anything else is refused.
-pub(super) fn check_plain_key(
-    has_index_clause: bool,
-    characteristics: Option<ConstraintCharacteristics>,
-) -> Result<()> {
-    refuse(has_index_clause, "an index clause in a key")?;
-    let Some(ConstraintCharacteristics { deferrable, initially, enforced }) = characteristics else { return Ok(()) };
-    refuse(deferrable == Some(true), "DEFERRABLE")?;
-    refuse(matches!(initially, Some(DeferrableInitial::Deferred)), "INITIALLY DEFERRED")?;
-    refuse(enforced == Some(false), "NOT ENFORCED")
+/// A key's index is always of the same kind.
+pub(super) fn refuse_index_clause(has_index_clause: bool) -> Result<()> {
+    refuse(has_index_clause, "an index clause in a key")
 }

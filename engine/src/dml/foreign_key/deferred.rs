@@ -1,8 +1,9 @@
-//! Foreign keys whose check waits for the end of the transaction: SET CONSTRAINTS, and the checks at last.
+//! Constraints whose check waits for the end of the transaction: SET CONSTRAINTS, and the checks of foreign keys at last.
+//! Those of unique keys are the store's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rustydb_storage::{ForeignKey, TableDef, TableId, Transaction};
+use rustydb_storage::{ForeignKey, IndexId, TableDef, TableId, Transaction};
 
 use super::child::check_rows_of;
 use crate::error::sqlstate;
@@ -45,21 +46,33 @@ pub(crate) async fn set_constraints(
     deferred: bool,
 ) -> Result<()> {
     let view = transaction.view();
+    let mut indexes: Vec<IndexId> = Vec::new();
     for name in names {
-        let mut known = view.catalog().tables().flat_map(|table| &table.foreign_keys).filter(|key| key.name == *name);
-        match known.next() {
+        let mut waits = None;
+        for table in view.catalog().tables() {
+            let foreign_keys = table.foreign_keys.iter().filter(|key| key.name == *name).map(|key| key.deferrable);
+            let keyed = !table.primary_key.is_empty() && table.primary_key_name() == *name;
+            let unique = table.indexes.iter().filter(|index| index.unique && index.name == *name);
+            indexes.extend(unique.clone().map(|index| index.id));
+            let unique = unique.map(|index| index.deferral.is_deferrable());
+            waits =
+                foreign_keys.chain(unique).chain(keyed.then_some(false)).reduce(|one, other| one && other).or(waits);
+        }
+        match waits {
             None => {
                 let message = format!("constraint \"{name}\" does not exist");
                 return Err(Error::new(sqlstate::UNDEFINED_OBJECT, message));
             }
-            Some(key) if !key.deferrable => {
+            Some(false) => {
                 let message = format!("constraint \"{name}\" is not deferrable");
                 return Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, message));
             }
-            Some(_) => {}
+            Some(true) => {}
         }
     }
     drop(view);
+    let indexes = (!names.is_empty()).then_some(indexes.as_slice());
+    transaction.set_deferred(indexes, deferred);
     {
         let mut checks = statement.deferred.lock();
         if names.is_empty() {
@@ -71,6 +84,7 @@ pub(crate) async fn set_constraints(
     if deferred {
         return Ok(());
     }
+    transaction.check_deferred(indexes).await?;
     let due: Vec<(TableId, String)> = {
         let mut checks = statement.deferred.lock();
         let (due, kept): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(&mut checks.pending)

@@ -177,6 +177,9 @@ impl Compiler<'_> {
     }
 
     fn rules(&self, table: &TableDef) -> Option<Rules> {
+        if table.indexes.iter().any(|index| index.deferral.is_deferrable()) {
+            return None;
+        }
         let columns = table.schema.fields().iter().map(|field| ColumnRule {
             nullable: field.is_nullable(),
             length_max: field.metadata().get(LENGTH_KEY).and_then(|length| length.parse().ok()),
