@@ -170,7 +170,8 @@ struct Candidate {
 impl ReadView {
     /// The visible row with this key, with these columns of the storage schema.
     pub async fn stored_row(&self, table: &TableDef, key: &[u8], columns: &WantedColumns) -> Result<Option<FoundRow>> {
-        let (bytes, origin) = match self.find_stored(table, key).await? {
+        self.note_key(table, key)?;
+        let (bytes, origin) = match self.find_or_load(table.id, key).await? {
             None => return Ok(None),
             Some(Found::Pending(row)) => (row, Origin::Pending),
             Some(Found::Committed(Place::Active | Place::Frozen, Some(row))) => (row, Origin::Memory),
@@ -189,16 +190,8 @@ impl ReadView {
 
     /// Whether a row with this key is visible.
     pub async fn has_stored(&self, table: &TableDef, key: &[u8]) -> Result<bool> {
-        Ok(self.find_stored(table, key).await?.is_some())
-    }
-
-    async fn find_stored(&self, table: &TableDef, key: &[u8]) -> Result<Option<Found>> {
         self.note_key(table, key)?;
-        if let Some(found) = self.find_in_memory(table.id, key)? {
-            return Ok(found);
-        }
-        let _pins = self.load_keys(table.id, &Keys::of([key])?).await?;
-        self.find(table.id, key)
+        Ok(self.find_or_load(table.id, key).await?.is_some())
     }
 
     fn note_key(&self, table: &TableDef, key: &[u8]) -> Result<()> {

@@ -292,8 +292,17 @@ impl ReadView {
         found.ok_or_else(|| Error::Internal(format!("keys of table {} are not loaded", table.0)))
     }
 
+    /// The same for one key, loading what it takes.
+    pub(crate) async fn find_or_load(&self, table: TableId, key: &[u8]) -> Result<Option<Found>> {
+        if let Some(found) = self.find_in_memory(table, key)? {
+            return Ok(found);
+        }
+        let _pins = self.load_keys(table, &Keys::of([key])?).await?;
+        self.find(table, key)
+    }
+
     /// The same if all that must be looked at happens to be in memory; otherwise `None`.
-    pub(crate) fn find_in_memory(&self, table: TableId, key: &[u8]) -> Result<Option<Option<Found>>> {
+    fn find_in_memory(&self, table: TableId, key: &[u8]) -> Result<Option<Option<Found>>> {
         if let Some(writes) = self.writes.table(table) {
             let pending = writes.rows.get(key);
             if let Some(row) = pending.and_then(|pending| pending.row.clone()) {

@@ -331,15 +331,18 @@ impl Inner {
     /// Logs row changes and puts them in place. Returns their timestamp, which is not published yet.
     async fn commit_rows(&self, commit: Commit, durability: Durability) -> Result<Timestamp> {
         let frame = commit.encode()?;
-        let mut alone = false;
+        let (mut alone, mut _loaded) = (false, Pins::default());
         loop {
-            let _loaded = commit.load_keys(&self.current.load_full()).await?;
-            let (_shared, _alone) = match alone {
+            let (shared, only) = match alone {
                 false => (Some(self.committer.read().await), None),
                 true => (None, Some(self.committer.write().await)),
             };
             let version = self.current.load_full();
-            let Some(_pins) = commit.pin_keys(&version)? else { continue };
+            let Some(_pins) = commit.pin_keys(&version)? else {
+                drop((shared, only));
+                _loaded = commit.load_keys(&version).await?;
+                continue;
+            };
             let footprint = commit.footprint(&version)?;
             for _ in 0..VALIDATIONS_MAX {
                 let seen = self.publication.applied();

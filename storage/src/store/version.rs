@@ -137,6 +137,15 @@ impl Version {
         Ok(Some(None))
     }
 
+    /// The same for one key, loading what it takes.
+    pub(crate) async fn find(&self, table: TableId, key: &[u8], timestamp: Timestamp) -> Result<Option<Located>> {
+        if let Some(located) = self.locate_in_memory(table, key, timestamp)? {
+            return Ok(located);
+        }
+        let _pins = self.load_keys(table, std::iter::once(key)).await?;
+        self.locate(table, key, timestamp)
+    }
+
     /// Brings the key indexes of all segments into memory that may contain one of `keys`.
     pub(crate) async fn load_keys<'a>(
         &self,

@@ -351,13 +351,11 @@ impl Transaction {
             return Ok(None);
         }
         let version = store.current();
-        let wanted: Vec<&[u8]> = rows.iter().map(|row| keys.get(*row)).collect();
-        let _pins = version.load_keys(table.id, wanted.iter().copied()).await?;
-        let state = |row: &usize| {
-            let located = version.locate(table.id, keys.get(*row), Timestamp::MAX)?;
-            Ok((*row, located.map_or(VersionState::Absent, |located| VersionState::Live(located.written))))
-        };
-        let states = rows.iter().map(state).collect::<Result<Vec<_>>>()?;
+        let mut states = Vec::with_capacity(rows.len());
+        for row in rows {
+            let located = version.find(table.id, keys.get(*row), Timestamp::MAX).await?;
+            states.push((*row, located.map_or(VersionState::Absent, |located| VersionState::Live(located.written))));
+        }
         self.note_seen();
         Ok(Some(states))
     }
@@ -390,9 +388,7 @@ impl Transaction {
 
     /// Whether the snapshot shows a committed row with this key: one in a staged segment is nobody else's.
     async fn is_committed(&self, table: &TableDef, key: &[u8]) -> Result<bool> {
-        let version = &self.snapshot.version;
-        let _pins = version.load_keys(table.id, std::iter::once(key)).await?;
-        Ok(version.locate(table.id, key, self.snapshot.timestamp)?.is_some())
+        Ok(self.snapshot.version.find(table.id, key, self.snapshot.timestamp).await?.is_some())
     }
 
     /// Looks whether others have committed rows with new keys since the snapshot. Returns the first such row; fails with

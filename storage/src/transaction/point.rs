@@ -187,9 +187,8 @@ impl Transaction {
         let view = self.view();
         if !table.has_hidden_key() {
             let keys = Keys::of(new.iter().map(|row| row.key.as_slice()))?;
-            let _pins = view.load_keys(table.id, &keys).await?;
             for (row, NewRow { key, .. }) in new.iter().enumerate() {
-                if !replaced.contains(key.as_slice()) && view.find(table.id, key)?.is_some() {
+                if !replaced.contains(key.as_slice()) && view.find_or_load(table.id, key).await?.is_some() {
                     self.require_still_taken(table, &keys, row).await?;
                     return Ok(false);
                 }
