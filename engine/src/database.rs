@@ -26,6 +26,7 @@ use crate::sql::arithmetic::SqlArithmetic;
 use crate::sql::checked_sum;
 use crate::sql::interval_math::IntervalPlanner;
 use crate::sql::interval_order::{IntervalOrder, IntervalWindows};
+use crate::sql::limits::ComputedLimits;
 use crate::sql::membership::Membership;
 use crate::sql::mixed_types::MixedTypes;
 use crate::sql::opaque_values::OpaqueValues;
@@ -247,6 +248,7 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
         .with_analyzer_rule(Arc::new(SingleRow::default()))
         .with_analyzer_rule(Arc::new(Membership))
         .with_analyzer_rule(Arc::new(OpaqueValues::default()))
+        .with_analyzer_rule(Arc::new(ComputedLimits))
         .with_analyzer_rule(Arc::new(BeforeJoins))
         .with_query_planner(Arc::new(ApplyPlanner));
     if let Some(all) = builder.scalar_functions().take() {
