@@ -29,7 +29,7 @@ use datafusion::sql::planner::PlannerContext;
 use rustydb_storage::{ObjectDef, ObjectKind, ReadView, Store, TableDef, TableId};
 
 use super::plan_cache::Lease;
-use crate::catalog::information_schema::{self, INFORMATION_SCHEMA, VirtualTable};
+use crate::catalog::information_schema::{self, INFORMATION_SCHEMA, PG_CATALOG, VirtualTable};
 use crate::catalog::provider::ColumnTable;
 use crate::ddl::temporary::{self, TemporarySchema};
 use crate::ddl::view::ViewDefinition;
@@ -420,7 +420,7 @@ impl StatementContext {
                     _ => provider,
                 }))
             }
-            None if schema == INFORMATION_SCHEMA || reference.schema().is_none() => {
+            None if [INFORMATION_SCHEMA, PG_CATALOG].contains(&schema) || reference.schema().is_none() => {
                 VirtualTable::find(schema, name).ok_or_else(|| self.no_such_table(schema, name))
             }
             None => Err(self.no_such_table(schema, name)),
