@@ -9,10 +9,11 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::optimizer::Analyzer;
+use datafusion::optimizer::{Analyzer, Optimizer};
 use datafusion::prelude::SessionConfig;
 use rustydb_storage::{CheckReport, Finding, MemoryUsage, Store};
 
+use crate::apply::{AfterJoins, ApplyPlanner, BeforeJoins};
 use crate::ddl::temporary;
 use crate::interrupt::interruptible;
 use crate::opaque::Opaque;
@@ -25,6 +26,7 @@ use crate::sql::arithmetic::SqlArithmetic;
 use crate::sql::checked_sum;
 use crate::sql::interval_math::IntervalPlanner;
 use crate::sql::interval_order::{IntervalOrder, IntervalWindows};
+use crate::sql::limits::ComputedLimits;
 use crate::sql::membership::Membership;
 use crate::sql::mixed_types::MixedTypes;
 use crate::sql::opaque_values::OpaqueValues;
@@ -245,12 +247,19 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
         .with_analyzer_rule(Arc::new(IntervalOrder))
         .with_analyzer_rule(Arc::new(SingleRow::default()))
         .with_analyzer_rule(Arc::new(Membership))
-        .with_analyzer_rule(Arc::new(OpaqueValues::default()));
+        .with_analyzer_rule(Arc::new(OpaqueValues::default()))
+        .with_analyzer_rule(Arc::new(ComputedLimits))
+        .with_analyzer_rule(Arc::new(BeforeJoins))
+        .with_query_planner(Arc::new(ApplyPlanner));
     if let Some(all) = builder.scalar_functions().take() {
         *builder.scalar_functions() = Some(functions::of_sql(all));
     }
     let rules = &mut builder.analyzer().get_or_insert_with(Analyzer::new).rules;
     rules.splice(0..0, [Arc::new(MixedTypes) as _, Arc::new(IntervalWindows) as _, Arc::new(TimeUnits) as _]);
+    let rules = &mut builder.optimizer().get_or_insert_with(Optimizer::new).rules;
+    let place =
+        rules.iter().position(|rule| rule.name() == "decorrelate_lateral_join").map_or(rules.len(), |at| at + 1);
+    rules.insert(place, Arc::new(AfterJoins));
     if let Some(planners) = builder.expr_planners() {
         planners.insert(0, Arc::new(IntervalPlanner));
     }

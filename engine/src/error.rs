@@ -33,6 +33,8 @@ pub(crate) mod sqlstate {
     pub(crate) const DATETIME_OVERFLOW: &str = "22008";
     pub(crate) const INVALID_LOGARITHM: &str = "2201E";
     pub(crate) const INVALID_POWER: &str = "2201F";
+    pub(crate) const INVALID_WIDTH_BUCKET: &str = "2201G";
+    pub(crate) const NULL_NOT_ALLOWED: &str = "22004";
     pub(crate) const INVALID_REGULAR_EXPRESSION: &str = "2201B";
     pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
     pub(crate) const SEQUENCE_LIMIT: &str = "2200H";

@@ -3,12 +3,17 @@
 //! `SELECT range(10, 5000000011)` asks the allocator for 40 GB in one call, past every memory pool; the process would not
 //! survive it. A [`Bounded`] function works out the size of its result first and fails with 54000 beyond the limit.
 
+mod by_rows;
+mod date_patterns;
 pub(crate) mod floats;
 pub(crate) mod input;
+mod intervals;
 pub(crate) mod like_escape;
+mod number_format;
 mod postgres;
 pub(crate) mod ranks;
 pub(crate) mod session;
+pub(crate) mod several;
 pub(crate) mod text;
 mod to_char;
 pub(crate) mod zones;
@@ -37,8 +42,13 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>) -> Vec
     let mut own = postgres::functions();
     own.extend(text::functions());
     own.extend(zones::functions());
+    own.extend(intervals::functions());
+    own.extend(several::functions());
     if let Some(chrono) = functions.iter().find(|function| function.name() == "to_char") {
         own.push(Arc::new(to_char::ToChar::new(Arc::clone(chrono)).into()));
+    }
+    for inner in functions.iter().filter(|function| matches!(function.name(), "to_date" | "to_timestamp")) {
+        own.push(Arc::new(date_patterns::ByTemplate::new(Arc::clone(inner)).into()));
     }
     let is_own = |function: &Arc<ScalarUDF>| own.iter().any(|own| own.name() == function.name());
     let others: Vec<_> = functions.into_iter().filter(|function| !is_own(function)).collect();

@@ -18,6 +18,7 @@
 //! Rules that hold everywhere: no clause of a statement is silently ignored ([`sql::route`], [`sql::check`]); every error
 //! has an SQLSTATE and says what to do ([`error`]); a statement that fails leaves nothing behind.
 
+mod apply;
 mod catalog;
 mod constraints;
 mod copy;

@@ -40,7 +40,7 @@ use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::check::refuse;
 use crate::sql::context::StatementContext;
-use crate::sql::parse::{MERGE_NOTHING, fold, place};
+use crate::sql::parse::{MERGE_DEFAULTS, MERGE_NOTHING, fold, place};
 use crate::sql::plan::plan_query;
 use crate::sql::route::MergeStatement;
 use crate::sql::types::name_of;
@@ -267,6 +267,12 @@ fn read_action(table: &TableDef, action: MergeAction) -> Result<Action> {
                 .map_err(|error| error.with_hint("Write WHEN NOT MATCHED AND … THEN."))?;
             if columns.iter().any(|column| column.to_string().contains(MERGE_NOTHING)) {
                 return Ok(Action::Nothing);
+            }
+            if columns.iter().any(|column| column.to_string().contains(MERGE_DEFAULTS)) {
+                let defaults = (0..table.schema.fields().len())
+                    .map(|column| Ok(syntax_of(table, column)?.unwrap_or_else(null)))
+                    .collect::<Result<_>>()?;
+                return Ok(Action::Insert(defaults));
             }
             let MergeInsertKind::Values(values) = kind else {
                 return Err(Error::unsupported("INSERT ROW in MERGE"));

@@ -19,10 +19,16 @@ use datafusion::logical_expr::{
 };
 
 use super::like_escape::LikeEscape;
+use crate::sql::limits;
 
 /// The functions that PostgreSQL has and DataFusion has not, or has otherwise.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    vec![Arc::new(Now::new(None).into()), Arc::new(Version::new().into()), Arc::new(LikeEscape::new().into())]
+    vec![
+        Arc::new(Now::new(None).into()),
+        Arc::new(Version::new().into()),
+        Arc::new(LikeEscape::new().into()),
+        limits::function(),
+    ]
 }
 
 /// `now()`: the time the statement began, put into the plan as a constant.

@@ -163,7 +163,7 @@ fn posix_of(pattern: &str, escape: Option<char>) -> Result<String> {
     Ok(posix)
 }
 
-fn quoted_identifier(name: &str) -> String {
+pub(super) fn quoted_identifier(name: &str) -> String {
     let starts = name.starts_with(|letter: char| letter.is_ascii_lowercase() || letter == '_');
     let plain = name.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_');
     match starts && plain && !is_reserved(name) {
@@ -282,7 +282,7 @@ fn is_reserved(name: &str) -> bool {
     WORDS.contains(&name)
 }
 
-fn quoted_literal(text: &str) -> String {
+pub(super) fn quoted_literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");
     match doubled.contains('\\') {
         true => format!("E'{}'", doubled.replace('\\', "\\\\")),

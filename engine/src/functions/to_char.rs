@@ -1,4 +1,4 @@
-//! `to_char(date or timestamp, template)` with PostgreSQL's templates.
+//! `to_char(date or timestamp, template)` with PostgreSQL's templates; those of numbers are in [`number_format`].
 //!
 //! | pattern | gives | | pattern | gives |
 //! |---|---|---|---|---|
@@ -13,11 +13,12 @@
 //! stands for itself, and so does every other character. A template with `%` is one of chrono's, as DataFusion's own
 //! function takes them.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use arrow::array::timezone::Tz;
-use arrow::array::{Array, ArrayRef, AsArray, StringViewBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, StringArray, StringViewBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use arrow::temporal_conversions::timestamp_us_to_datetime;
@@ -25,13 +26,14 @@ use chrono::{Datelike, NaiveDateTime, Offset, TimeZone, Timelike};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
+use super::number_format;
 use crate::{Error, Result, error::sqlstate};
 
 /// PostgreSQL pads names to that of September and Wednesday.
 const NAME_WIDTH: usize = 9;
 
 /// The Julian day of the day before 0001-01-01, from which chrono counts.
-const JULIAN_DAY_BEFORE_COMMON_ERA: i64 = 1_721_425;
+pub(super) const JULIAN_DAY_BEFORE_COMMON_ERA: i64 = 1_721_425;
 
 /// The function; `chrono` is DataFusion's, for templates with `%`.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -70,10 +72,12 @@ impl ScalarUDFImpl for ToChar {
         let value = match value {
             DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
             DataType::Date32 | DataType::Date64 | DataType::Null => DataType::Timestamp(TimeUnit::Microsecond, None),
+            // By its decimal digits, which are those of its text: one of a kind that no other text here is of.
+            number if number.is_numeric() || *number == DataType::LargeUtf8 => DataType::LargeUtf8,
             other => {
                 let name = crate::sql::types::name_of(other);
                 return Err(Error::unsupported(format!("to_char of type {name}"))
-                    .with_hint("It takes dates and timestamps.")
+                    .with_hint("It takes dates, timestamps and numbers.")
                     .into());
             }
         };
@@ -90,6 +94,9 @@ impl ScalarUDFImpl for ToChar {
         };
         let (values, templates) = (value.to_array(rows)?, template.to_array(rows)?);
         let templates = templates.as_string::<i32>();
+        if values.data_type() == &DataType::LargeUtf8 {
+            return print_numbers(&values, templates);
+        }
         if templates.iter().flatten().any(|template| template.contains('%')) {
             let text = self.chrono.inner().invoke_with_args(arguments)?;
             return Ok(ColumnarValue::Array(cast(&text.to_array(rows)?, &DataType::Utf8View)?));
@@ -119,6 +126,27 @@ impl ScalarUDFImpl for ToChar {
     }
 }
 
+/// Numbers, each by its format.
+fn print_numbers(numbers: &ArrayRef, formats: &StringArray) -> DataFusionResult<ColumnarValue> {
+    let numbers = numbers.as_string::<i64>();
+    let mut builder = StringViewBuilder::with_capacity(numbers.len());
+    for row in 0..numbers.len() {
+        match numbers.is_null(row) || formats.is_null(row) {
+            true => builder.append_null(),
+            false => builder.append_value(number_format::print(&plain_digits(numbers.value(row)), formats.value(row))?),
+        }
+    }
+    Ok(ColumnarValue::Array(Arc::new(builder.finish())))
+}
+
+/// A number's text without an exponent.
+fn plain_digits(text: &str) -> Cow<'_, str> {
+    match text.contains(['e', 'E']) {
+        true => text.parse::<f64>().map_or(Cow::Borrowed(text), |number| Cow::Owned(format!("{number}"))),
+        false => Cow::Borrowed(text),
+    }
+}
+
 /// A time as people see it.
 struct Moment {
     local: NaiveDateTime,
@@ -142,7 +170,7 @@ impl Moment {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
+pub(super) enum Field {
     /// With so many digits.
     Year(u32),
     IsoYear,
@@ -216,19 +244,19 @@ const PATTERNS: [(&str, Field); 35] = [
 
 /// How a name is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Case {
+pub(super) enum Case {
     Upper,
     Capital,
     Lower,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Piece {
+pub(super) enum Piece {
     Text(String),
     Field { field: Field, padded: bool, case: Case },
 }
 
-fn parse(template: &str) -> Vec<Piece> {
+pub(super) fn parse(template: &str) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut text = String::new();
     let (mut rest, mut padded) = (template, true);

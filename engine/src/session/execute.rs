@@ -16,6 +16,7 @@ use super::routine::RoutineStatement;
 use super::settings::{Settings, unknown};
 use super::transaction::{Frame, Modes, Taken, TransactionState, Working, no_transaction};
 use super::{Completion, Shared, StatementResult};
+use crate::apply::ApplyExec;
 use crate::constraints::shown_columns;
 use crate::ddl::temporary::TemporarySchema;
 use crate::dml::foreign_key::{self, DeferredChecks};
@@ -624,6 +625,9 @@ pub(crate) fn note_reads(ready: &ReadyPlan) -> Result<()> {
         ready.plan.apply(|operator| {
             if let Some(scan) = operator.downcast_ref::<ColumnScanExec>() {
                 scan.note_reads(execution.view())?;
+            }
+            if let Some(apply) = operator.downcast_ref::<ApplyExec>() {
+                apply.note_reads(execution.view())?;
             }
             Ok(TreeNodeRecursion::Continue)
         })?;

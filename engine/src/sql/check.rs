@@ -14,11 +14,15 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::ast::{LockType, ObjectNamePart, Value, ValueWithSpan};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use super::calls;
+use super::date_words;
+use super::limits::WITH_TIES;
 use super::literals::{at_time_zone, negate_as_a_whole, negate_before_powers, similar_to, spell_out};
 use super::names::{output_name, unique_name};
 use super::parse::{fold, place};
 use super::row_values::{compare_conditions, compare_parts};
 use super::set_operations::number_copies;
+use super::sets::sets_in_list;
 use super::size::check_size;
 use super::windows::resolve_windows;
 use crate::dml::syntax::{call, call_with, cast};
@@ -50,6 +54,7 @@ impl VisitorMut for QueryCheck {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         name_select_list(select);
+        sets_in_list(select);
         name_function_columns(select);
         for condition in select.selection.iter_mut().chain(&mut select.having) {
             flow(compare_conditions(condition))?;
@@ -66,7 +71,8 @@ impl VisitorMut for QueryCheck {
         similar_to(expr);
         at_time_zone(expr);
         escape_pattern(expr);
-        flow(compare_parts(expr))
+        date_words::rewrite(expr);
+        flow(calls::rewrite(expr).and_then(|()| compare_parts(expr)))
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
@@ -292,10 +298,10 @@ fn escape_pattern(expr: &mut Expr) {
 /// `FETCH FIRST n ROWS ONLY` is `LIMIT n`.
 fn fetch_as_limit(fetch: Fetch, limit_clause: Option<LimitClause>) -> Result<LimitClause> {
     let Fetch { with_ties, percent, quantity } = fetch;
-    refuse(with_ties, "FETCH … WITH TIES")?;
     refuse(percent, "FETCH … PERCENT")?;
     let one = || Expr::Value(ValueWithSpan { value: Value::Number("1".to_owned(), false), span: Span::empty() });
-    let limit = Some(quantity.unwrap_or_else(one));
+    let rows = quantity.unwrap_or_else(one);
+    let limit = Some(if with_ties { call_with(WITH_TIES, vec![rows], Span::empty()) } else { rows });
     match limit_clause {
         None => Ok(LimitClause::LimitOffset { limit, offset: None, limit_by: Vec::new() }),
         Some(LimitClause::LimitOffset { limit: None, offset, limit_by }) => {
@@ -466,11 +472,10 @@ mod tests {
         for (sql, name) in [
             ("select * from t for update", "FOR UPDATE"),
             ("select * from (select * from t for share) s", "FOR SHARE"),
+            ("select * from generate_series(1, 2) with ordinality", "WITH ORDINALITY"),
             ("select 1 where exists (select 1 from t tablesample system (10))", "TABLESAMPLE"),
             ("select * into s from t", "SELECT INTO"),
             ("with d as (delete from t returning a) select * from d", "changes data"),
-            ("select a from t fetch first 5 rows with ties", "WITH TIES"),
-            ("select * from generate_series(1, 2) with ordinality", "WITH ORDINALITY"),
         ] {
             let error = check(sql).unwrap_err();
             assert_eq!(error.sqlstate(), "0A000", "{sql}");

@@ -21,14 +21,15 @@ use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, ScalarUDF};
+use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::PlannerContext;
 use rustydb_storage::{ObjectDef, ObjectKind, ReadView, Store, TableDef, TableId};
 
 use super::plan_cache::Lease;
-use crate::catalog::information_schema::{self, INFORMATION_SCHEMA, VirtualTable};
+use crate::catalog::information_schema::{self, INFORMATION_SCHEMA, PG_CATALOG, VirtualTable};
 use crate::catalog::provider::ColumnTable;
 use crate::ddl::temporary::{self, TemporarySchema};
 use crate::ddl::view::ViewDefinition;
@@ -193,6 +194,12 @@ impl StatementContext {
         self
     }
 
+    /// The same, for what a running plan plans: complete, and on one thread.
+    pub(crate) fn within_a_plan(mut self) -> Self {
+        self.early_only = false;
+        self.with_options(|options| options.execution.target_partitions = 1)
+    }
+
     /// The same, with parameters of known types.
     pub(crate) fn with_parameters(mut self, types: impl IntoIterator<Item = DataType>) -> Self {
         let field = |data_type| Arc::new(Field::new("", data_type, true));
@@ -214,6 +221,12 @@ impl StatementContext {
         let view = self.config.get_extension::<ExecutionView>();
         view.ok_or_else(|| Error::internal("a statement has no view to run against"))?.hold(lease);
         Ok(())
+    }
+
+    /// Operators for a plan that the analyser has been over already.
+    pub(crate) async fn plan_analyzed(&self, plan: LogicalPlan) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let plan = self.shared.optimizer().optimize(plan, self, |_, _| {})?;
+        self.shared.query_planner().create_physical_plan(&plan, self).await
     }
 
     pub(crate) fn shared(&self) -> &SessionState {
@@ -415,7 +428,7 @@ impl StatementContext {
                     _ => provider,
                 }))
             }
-            None if schema == INFORMATION_SCHEMA || reference.schema().is_none() => {
+            None if [INFORMATION_SCHEMA, PG_CATALOG].contains(&schema) || reference.schema().is_none() => {
                 VirtualTable::find(schema, name).ok_or_else(|| self.no_such_table(schema, name))
             }
             None => Err(self.no_such_table(schema, name)),

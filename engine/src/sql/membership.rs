@@ -7,14 +7,11 @@
 //! | `x NOT IN (S)` … | becomes |
 //! |---|---|
 //! | as a condition, `x` a constant or `S` correlated | `NOT EXISTS (S WHERE s = x OR s IS NULL OR x IS NULL)` |
-//! | as a value: under IS NULL, NOT, COALESCE, = … | `CASE WHEN EXISTS (S WHERE s = x) THEN false WHEN EXISTS (S WHERE s IS NULL OR x IS NULL) THEN NULL ELSE true END` |
+//! | as a value: in a select list, under IS NULL, NOT, COALESCE, = … | `CASE WHEN EXISTS (S WHERE s = x) THEN false WHEN EXISTS (S WHERE s IS NULL) OR x IS NULL AND EXISTS (S) THEN NULL ELSE true END` |
 //!
 //! Without NULLs on either side, and for `IN` as a condition, where unknown is as good as false, DataFusion's own joins
 //! are right and stay.
 //!
-//! A window function in a subquery that depends on the outer row is refused: DataFusion would compute it over the rows of
-//! all outer rows together.
-
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -22,12 +19,12 @@ use datafusion::common::{Column, DFSchema, ExprSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::{BinaryExpr, Exists, InSubquery};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Case, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit,
+    Case, Expr, ExprSchemable, Filter, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
-
-use crate::Error;
 
 /// The subquery's column, while it is compared.
 const MEMBER: &str = "__rustydb_member";
@@ -43,14 +40,33 @@ impl AnalyzerRule for Membership {
 
     fn analyze(&self, plan: LogicalPlan, _options: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
         let rewritten = plan.transform_up_with_subqueries(|node| {
-            refuse_windows(&node)?;
+            let mut found = false;
+            node.apply_expressions(|expr| {
+                found |= has_membership(expr)?;
+                Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            })?;
+            if !found {
+                return Ok(Transformed::no(node));
+            }
             match node {
-                LogicalPlan::Filter(filter) if has_membership(&filter.predicate)? => {
-                    let Filter { predicate, input, .. } = filter;
+                LogicalPlan::Filter(Filter { predicate, input, .. }) => {
                     let predicate = rewrite(predicate, Place::Conjunct, input.schema())?;
                     Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(predicate, input)?)))
                 }
-                node => Ok(Transformed::no(node)),
+                node => {
+                    let schema = merge_schema(&node.inputs());
+                    let is_condition = matches!(&node, LogicalPlan::Join(join) if join.join_type == JoinType::Inner);
+                    let place = if is_condition { Place::Conjunct } else { Place::Value };
+                    let names = NamePreserver::new(&node);
+                    let node = node.map_expressions(|expr| {
+                        if !has_membership(&expr)? {
+                            return Ok(Transformed::no(expr));
+                        }
+                        let name = names.save(&expr);
+                        Ok(Transformed::yes(name.restore(rewrite(expr, place, &schema)?)))
+                    })?;
+                    node.map_data(LogicalPlan::recompute_schema)
+                }
             }
         });
         rewritten.map(|plan| plan.data)
@@ -101,8 +117,6 @@ fn rewrite_membership(membership: InSubquery, place: Place, schema: &DFSchema) -
     let correlated = !subquery.outer_ref_columns.is_empty();
     let is_constant = expr.column_refs().is_empty();
     let stays = !nullable
-        // A reference to a query further out: DataFusion does not decorrelate that.
-        || expr.contains_outer()
         || match place {
             Place::Conjunct => !negated || !(correlated || is_constant),
             Place::Condition => !negated,
@@ -114,16 +128,17 @@ fn rewrite_membership(membership: InSubquery, place: Place, schema: &DFSchema) -
     let member = || Expr::Column(Column::new_unqualified(MEMBER));
     let left = outer(expr.as_ref().clone(), schema)?;
     let equal = member().eq(left.clone());
-    let unknown = member().is_null().or(left.is_null());
     if place != Place::Value {
-        return exists(subquery, expr, equal.or(unknown), schema, true);
+        let unknown = member().is_null().or(left.is_null());
+        return exists(subquery, expr, Some(equal.or(unknown)), schema, true);
     }
+    // Each of these depends on the outer row by equality at most, so that its join can hash.
+    let nothing = lit(true);
+    let some_null = exists(subquery, &nothing, Some(member().is_null()), schema, false)?;
+    let compared_null = expr.as_ref().clone().is_null().and(exists(subquery, &nothing, None, schema, false)?);
     let when_then = vec![
-        (Box::new(exists(subquery, expr, equal, schema, false)?), Box::new(lit(!negated))),
-        (
-            Box::new(exists(subquery, expr, unknown, schema, false)?),
-            Box::new(Expr::Literal(ScalarValue::Boolean(None), None)),
-        ),
+        (Box::new(exists(subquery, expr, Some(equal), schema, false)?), Box::new(lit(!negated))),
+        (Box::new(some_null.or(compared_null)), Box::new(Expr::Literal(ScalarValue::Boolean(None), None))),
     ];
     Ok(Expr::Case(Case { expr: None, when_then_expr: when_then, else_expr: Some(Box::new(lit(*negated))) }))
 }
@@ -132,14 +147,18 @@ fn rewrite_membership(membership: InSubquery, place: Place, schema: &DFSchema) -
 fn exists(
     subquery: &Subquery,
     left: &Expr,
-    condition: Expr,
+    condition: Option<Expr>,
     schema: &DFSchema,
     negated: bool,
 ) -> DataFusionResult<Expr> {
     let Subquery { subquery, outer_ref_columns, spans } = subquery;
     let (relation, field) = subquery.schema().qualified_field(0);
     let column = Expr::Column(Column::new(relation.cloned(), field.name())).alias(MEMBER);
-    let plan = LogicalPlanBuilder::from(subquery.as_ref().clone()).project([column])?.filter(condition)?.build()?;
+    let plan = LogicalPlanBuilder::from(subquery.as_ref().clone()).project([column])?;
+    let plan = match condition {
+        Some(condition) => plan.filter(condition)?.build()?,
+        None => plan.build()?,
+    };
     let mut outer_ref_columns = outer_ref_columns.clone();
     for column in left.column_refs() {
         let reference = outer(Expr::Column(column.clone()), schema)?;
@@ -161,26 +180,4 @@ fn outer(expr: Expr, schema: &DFSchema) -> DataFusionResult<Expr> {
         other => Ok(Transformed::no(other)),
     })?;
     Ok(outer.data)
-}
-
-fn refuse_windows(node: &LogicalPlan) -> DataFusionResult<()> {
-    node.apply_expressions(|expr| {
-        expr.apply(|expr| {
-            let subquery = match expr {
-                Expr::ScalarSubquery(subquery) | Expr::InSubquery(InSubquery { subquery, .. }) => subquery,
-                _ => return Ok(TreeNodeRecursion::Continue),
-            };
-            let refused = !subquery.outer_ref_columns.is_empty()
-                && subquery.subquery.exists(|inner| {
-                    Ok(matches!(inner, LogicalPlan::Window(_)) && !inner.all_out_ref_exprs().is_empty())
-                })?;
-            match refused {
-                true => Err(Error::unsupported("a window function in a subquery that depends on the outer query")
-                    .with_hint("Compute it in FROM, and join.")
-                    .into()),
-                false => Ok(TreeNodeRecursion::Continue),
-            }
-        })
-    })?;
-    Ok(())
 }

@@ -10,7 +10,10 @@
 
 use std::any::TypeId;
 
-use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart, Statement};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, ColumnOption, Expr, KeyOrIndexDisplay, NullsDistinctOption, ObjectName, ObjectNamePart, Statement,
+    UniqueConstraint,
+};
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -193,8 +196,11 @@ fn doubles_from_exponents(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
 /// What stands for DO NOTHING in a MERGE.
 pub(crate) const MERGE_NOTHING: &str = "rustydb.do_nothing";
 
+/// What stands for DEFAULT VALUES in a MERGE.
+pub(crate) const MERGE_DEFAULTS: &str = "rustydb.default_values";
+
 /// Rewrites `THEN DO NOTHING`, which the parser does not know, to an action that names [`MERGE_NOTHING`]: an INSERT for
-/// rows that are not matched by the target, an UPDATE for all others.
+/// rows that are not matched by the target, an UPDATE for all others. `INSERT DEFAULT VALUES` names [`MERGE_DEFAULTS`].
 fn merge_nothing(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let words: Vec<(usize, Keyword)> = tokens
         .iter()
@@ -210,7 +216,7 @@ fn merge_nothing(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     }
     let keyword = |place: usize| words.get(place).map(|(_, keyword)| *keyword);
     let mut inserts = false;
-    let mut replaced: Vec<(usize, usize, bool)> = Vec::new();
+    let mut replaced: Vec<(usize, usize, Option<bool>)> = Vec::new();
     for place in 0..words.len() {
         match keyword(place) {
             Some(Keyword::MATCHED) => {
@@ -221,12 +227,19 @@ fn merge_nothing(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             Some(Keyword::THEN)
                 if keyword(place + 1) == Some(Keyword::DO) && keyword(place + 2) == Some(Keyword::NOTHING) =>
             {
-                replaced.push((words[place + 1].0, words[place + 2].0, inserts));
+                replaced.push((words[place + 1].0, words[place + 2].0, Some(inserts)));
+            }
+            Some(Keyword::INSERT)
+                if keyword(place + 1) == Some(Keyword::DEFAULT) && keyword(place + 2) == Some(Keyword::VALUES) =>
+            {
+                replaced.push((words[place + 1].0, words[place + 2].0, None));
             }
             _ => {}
         }
     }
-    let name = || Token::make_word(MERGE_NOTHING, Some('"'));
+    let name = |inserts: &Option<bool>| {
+        Token::make_word(if inserts.is_some() { MERGE_NOTHING } else { MERGE_DEFAULTS }, Some('"'))
+    };
     let zero = || Token::Number("0".to_owned(), false);
     let mut rewritten = Vec::with_capacity(tokens.len());
     let mut rest = replaced.into_iter().peekable();
@@ -236,17 +249,13 @@ fn merge_nothing(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                 if index == *last {
                     let word = Token::make_keyword;
                     let action = match inserts {
-                        true => vec![
-                            word("INSERT"),
-                            Token::LParen,
-                            name(),
-                            Token::RParen,
-                            word("VALUES"),
-                            Token::LParen,
-                            zero(),
-                            Token::RParen,
-                        ],
-                        false => vec![word("UPDATE"), word("SET"), name(), Token::Eq, zero()],
+                        Some(false) => vec![word("UPDATE"), word("SET"), name(inserts), Token::Eq, zero()],
+                        some => {
+                            let columns = [Token::LParen, name(inserts), Token::RParen];
+                            let values = [word("VALUES"), Token::LParen, zero(), Token::RParen];
+                            let insert = some.map(|_| word("INSERT"));
+                            insert.into_iter().chain(columns).chain(values).collect()
+                        }
                     };
                     rewritten.extend(action.into_iter().map(|part| TokenWithSpan::new(part, token.span)));
                     rest.next();
@@ -332,6 +341,21 @@ pub(crate) fn fold(ident: &datafusion::sql::sqlparser::ast::Ident) -> String {
     }
 }
 
+/// Whether a collation compares texts by their bytes, as they are compared here.
+pub(crate) fn is_by_bytes(collation: &ObjectName) -> bool {
+    let name = collation.0.last().and_then(ObjectNamePart::as_ident).map(|name| name.value.to_ascii_lowercase());
+    matches!(name.as_deref(), Some("c" | "posix" | "default" | "ucs_basic"))
+}
+
+fn between_symmetric(expr: &Expr, negated: bool, low: &Expr, high: &Expr) -> Expr {
+    let nested = |expr: &Expr| Box::new(Expr::Nested(Box::new(expr.clone())));
+    let between =
+        |low: &Expr, high: &Expr| Expr::Between { expr: nested(expr), negated, low: nested(low), high: nested(high) };
+    let op = if negated { BinaryOperator::And } else { BinaryOperator::Or };
+    let (left, right) = (Box::new(between(low, high)), Box::new(between(high, low)));
+    Expr::Nested(Box::new(Expr::BinaryOp { left, op, right }))
+}
+
 /// sqlparser's PostgreSQL, plus wildcard modifiers, minus geometric operators (whose `?` would hide parameters).
 #[derive(Debug)]
 pub(crate) struct RustyDialect;
@@ -364,6 +388,51 @@ impl Dialect for RustyDialect {
     fn is_custom_operator_part(&self, ch: char) -> bool {
         // Not '?': "a=?" is a comparison with a parameter.
         ch != '?' && POSTGRES.is_custom_operator_part(ch)
+    }
+    /// `[NOT] BETWEEN SYMMETRIC`, with the bounds in either order.
+    fn parse_infix(&self, parser: &mut Parser, expr: &Expr, _precedence: u8) -> Option<Result<Expr, ParserError>> {
+        let negated = parser.parse_keywords(&[Keyword::NOT, Keyword::BETWEEN, Keyword::SYMMETRIC]);
+        if !negated && !parser.parse_keywords(&[Keyword::BETWEEN, Keyword::SYMMETRIC]) {
+            return None;
+        }
+        let precedence = self.prec_value(Precedence::Between);
+        let mut bounds = || {
+            let low = parser.parse_subexpr(precedence)?;
+            parser.expect_keyword_is(Keyword::AND)?;
+            Ok((low, parser.parse_subexpr(precedence)?))
+        };
+        Some(bounds().map(|(low, high)| between_symmetric(expr, negated, &low, &high)))
+    }
+    /// `UNIQUE NULLS [NOT] DISTINCT`, and the collations that are the only one there is.
+    fn parse_column_option(
+        &self,
+        parser: &mut Parser,
+    ) -> Result<Option<Result<Option<ColumnOption>, ParserError>>, ParserError> {
+        if parser.parse_keyword(Keyword::COLLATE) {
+            let collation = parser.parse_object_name(false)?;
+            return Ok(Some(match is_by_bytes(&collation) {
+                true => parser.parse_optional_column_option(),
+                false => Ok(Some(ColumnOption::Collation(collation))),
+            }));
+        }
+        let not_distinct = [Keyword::UNIQUE, Keyword::NULLS, Keyword::NOT, Keyword::DISTINCT];
+        let nulls_distinct = if parser.parse_keywords(&not_distinct) {
+            NullsDistinctOption::NotDistinct
+        } else if parser.parse_keywords(&[Keyword::UNIQUE, Keyword::NULLS, Keyword::DISTINCT]) {
+            NullsDistinctOption::Distinct
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Ok(Some(ColumnOption::Unique(UniqueConstraint {
+            name: None,
+            index_name: None,
+            index_type_display: KeyOrIndexDisplay::None,
+            index_type: None,
+            columns: Vec::new(),
+            index_options: Vec::new(),
+            characteristics: parser.parse_constraint_characteristics()?,
+            nulls_distinct,
+        })))))
     }
     fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
         POSTGRES.get_next_precedence(parser)

@@ -38,6 +38,7 @@ use rustydb_storage::{Catalog, TableId};
 
 use super::context::StatementContext;
 use crate::Result;
+use crate::apply::ApplyExec;
 use crate::catalog::provider::ColumnTable;
 use crate::scan::ColumnScanExec;
 
@@ -156,6 +157,10 @@ impl PlanCache {
             return Ok(());
         }
         let Some(tables) = stored_tables(logical)? else { return Ok(()) };
+        // It plans while it runs, for the statement it was made for.
+        if plan.exists(|operator| Ok(operator.downcast_ref::<ApplyExec>().is_some()))? {
+            return Ok(());
+        }
         // A table without a scan was answered from its exact row count, which is true only now.
         if count_scans(plan)? < tables.len() {
             return Ok(());

@@ -146,7 +146,7 @@ async fn unsupported_statements_are_refused_by_name() {
         ("CREATE OR REPLACE TABLE x (a int)", "OR REPLACE"),
         ("CREATE TABLE x (a int) PARTITION BY RANGE (a)", "PARTITION"),
         ("CREATE TABLE x (a int) INHERITS (customer)", "INHERITS"),
-        ("CREATE TABLE x (a text COLLATE \"C\")", "COLLATE"),
+        ("CREATE TABLE x (a text COLLATE \"de_DE\")", "COLLATE"),
         ("DROP ROLE r", "DROP ROLE"),
         ("GRANT SELECT ON customer TO bob", "GRANT"),
         ("COMMENT ON ROLE r IS 'x'", "COMMENT ON ROLE"),

@@ -8,14 +8,14 @@ use crate::ddl::declaration::columns_in;
 use crate::{CATALOG_NAME, Result};
 
 /// A constraint of a table.
-struct Constraint<'a> {
-    table: &'a TableDef,
-    name: String,
-    columns: Vec<usize>,
-    kind: Kind<'a>,
+pub(super) struct Constraint<'a> {
+    pub(super) table: &'a TableDef,
+    pub(super) name: String,
+    pub(super) columns: Vec<usize>,
+    pub(super) kind: Kind<'a>,
 }
 
-enum Kind<'a> {
+pub(super) enum Kind<'a> {
     PrimaryKey,
     Unique(&'a IndexDef),
     ForeignKey(&'a ForeignKey, &'a TableDef),
@@ -34,7 +34,7 @@ impl Kind<'_> {
 }
 
 /// The constraints of all tables.
-fn constraints<'a>(source: &Source<'a>) -> Result<Vec<Constraint<'a>>> {
+pub(super) fn constraints<'a>(source: &Source<'a>) -> Result<Vec<Constraint<'a>>> {
     let mut all = Vec::new();
     for table in source.tables() {
         if !table.primary_key.is_empty() {

@@ -2,16 +2,29 @@
 
 use arrow::datatypes::{DataType, Field};
 
-fn text(name: &str) -> Field {
+pub(super) fn text(name: &str) -> Field {
     Field::new(name, DataType::Utf8, false)
 }
 
-fn optional_text(name: &str) -> Field {
+pub(super) fn optional_text(name: &str) -> Field {
     Field::new(name, DataType::Utf8, true)
 }
 
-fn optional_number(name: &str) -> Field {
+pub(super) fn optional_number(name: &str) -> Field {
     Field::new(name, DataType::Int32, true)
+}
+
+pub(super) fn number(name: &str) -> Field {
+    Field::new(name, DataType::Int32, false)
+}
+
+pub(super) fn flag(name: &str) -> Field {
+    Field::new(name, DataType::Boolean, false)
+}
+
+/// An array of numbers.
+pub(super) fn numbers(name: &str) -> Field {
+    Field::new_list(name, Field::new_list_field(DataType::Int32, true), true)
 }
 
 /// Columns as in PostgreSQL's information_schema, as far as they mean something here.

@@ -1,4 +1,4 @@
-//! The tables that describe the database: `information_schema.*`, `rustydb_memory`, `rustydb_cache` and
+//! The tables that describe the database: `information_schema.*`, some of [`pg_catalog`], `rustydb_memory`, `rustydb_cache` and
 //! `rustydb_plan_cache`.
 //!
 //! Their rows are made when they are read, from the view of the running statement, so that a transaction sees its own
@@ -7,14 +7,17 @@
 
 mod constraints;
 mod fields;
+mod pg_catalog;
 mod relations;
 mod usage;
 
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Builder, Int32Builder, RecordBatch, StringBuilder, UInt64Builder};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Float64Builder, Int32Builder, ListBuilder, RecordBatch, StringBuilder, UInt64Builder,
+};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::datasource::TableProvider;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -27,10 +30,13 @@ use fields::fields_of;
 
 use crate::ddl::temporary::{TemporarySchema, is_temporary};
 use crate::scan::ExecutionView;
-use crate::{CATALOG_NAME, Error, Result};
+use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Result};
 
 /// The schema these tables are in.
 pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
+
+/// The schema of what PostgreSQL knows of itself; looked into where a name has no schema, too.
+pub(crate) const PG_CATALOG: &str = "pg_catalog";
 
 /// Memory use by part; found without a schema, too.
 const MEMORY_TABLE: &str = "rustydb_memory";
@@ -75,11 +81,22 @@ pub(crate) struct VirtualTable {
 impl VirtualTable {
     /// The provider for `schema.name`, if there is such a table.
     pub(crate) fn find(schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
+        if let Some(name) = pg_catalog::NAMES.into_iter().find(|known| *known == name) {
+            // What a user calls so in another schema is another table.
+            return match schema {
+                PG_CATALOG | DEFAULT_SCHEMA => Self::provider(name, pg_catalog::fields_of(name)),
+                _ => None,
+            };
+        }
         let name = NAMES.iter().copied().find(|known| *known == name)?;
         if schema != INFORMATION_SCHEMA && ![MEMORY_TABLE, PLAN_CACHE_TABLE, CACHE_TABLE].contains(&name) {
             return None;
         }
-        let table = VirtualTable { name, schema: Arc::new(Schema::new(fields_of(name))) };
+        Self::provider(name, fields_of(name))
+    }
+
+    fn provider(name: &'static str, fields: Vec<Field>) -> Option<Arc<dyn TableProvider>> {
+        let table = VirtualTable { name, schema: Arc::new(Schema::new(fields)) };
         let table_schema = Arc::clone(&table.schema);
         let provider = StreamingTable::try_new(table_schema, vec![Arc::new(table)]).ok()?;
         Some(Arc::new(provider))
@@ -120,7 +137,7 @@ impl VirtualTable {
             MEMORY_TABLE => usage::memory(&view, context, &mut rows),
             PLAN_CACHE_TABLE => usage::plan_cache(context, &mut rows),
             CACHE_TABLE => usage::cache(&view, &mut rows),
-            _ => {}
+            name => pg_catalog::fill(name, &source, &mut rows)?,
         }
         rows.finish(&self.schema)
     }
@@ -171,6 +188,8 @@ enum Cell<'a> {
     Number(i32),
     Bytes(u64),
     Share(f64),
+    Flag(bool),
+    Numbers(Vec<i32>),
     Null,
 }
 
@@ -179,6 +198,8 @@ enum Builder {
     Number(Int32Builder),
     Bytes(UInt64Builder),
     Share(Float64Builder),
+    Flag(BooleanBuilder),
+    Numbers(ListBuilder<Int32Builder>),
 }
 
 /// Rows collected by column.
@@ -194,6 +215,8 @@ impl Rows {
                     DataType::Int32 => Builder::Number(Int32Builder::new()),
                     DataType::UInt64 => Builder::Bytes(UInt64Builder::new()),
                     DataType::Float64 => Builder::Share(Float64Builder::new()),
+                    DataType::Boolean => Builder::Flag(BooleanBuilder::new()),
+                    DataType::List(_) => Builder::Numbers(ListBuilder::new(Int32Builder::new())),
                     _ => Builder::Text(StringBuilder::new()),
                 })
                 .collect(),
@@ -211,6 +234,10 @@ impl Rows {
                 (Builder::Bytes(column), _) => column.append_null(),
                 (Builder::Share(column), Cell::Share(value)) => column.append_value(value),
                 (Builder::Share(column), _) => column.append_null(),
+                (Builder::Flag(column), Cell::Flag(value)) => column.append_value(value),
+                (Builder::Flag(column), _) => column.append_null(),
+                (Builder::Numbers(column), Cell::Numbers(values)) => column.append_value(values.into_iter().map(Some)),
+                (Builder::Numbers(column), _) => column.append_null(),
             }
         }
     }
@@ -222,6 +249,8 @@ impl Rows {
                 Builder::Number(mut column) => Arc::new(column.finish()),
                 Builder::Bytes(mut column) => Arc::new(column.finish()),
                 Builder::Share(mut column) => Arc::new(column.finish()),
+                Builder::Flag(mut column) => Arc::new(column.finish()),
+                Builder::Numbers(mut column) => Arc::new(column.finish()),
             }
         });
         RecordBatch::try_new(Arc::clone(schema), columns.collect()).map_err(Error::from)

@@ -1,0 +1,407 @@
+//! Where an [`Apply`] goes.
+//!
+//! [`BeforeJoins`] is the last analyser rule. It takes what DataFusion's checks refuse, and what its rules would get
+//! wrong, because they pull conditions on outer columns up through operators that those conditions cannot pass:
+//!
+//! | in a subquery that depends on the outer row | why |
+//! |---|---|
+//! | a reference across a query in between | would be looked for in the wrong place |
+//! | a window function or a LIMIT below another operator | would count the rows of all outer rows |
+//! | EXISTS or IN of an aggregate without groups | has a row even where it has none to aggregate |
+//!
+//! [`AfterJoins`] is an optimiser rule behind those that make joins of subqueries. Of EXISTS and IN outside of WHERE it
+//! makes the mark joins DataFusion makes inside, and of what is left an [`Apply`].
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, ExprSchema, internal_datafusion_err, internal_err};
+use datafusion::config::ConfigOptions;
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::{Exists, InSubquery};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::logical_plan::check_subquery_expr;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, Extension, FetchType, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder,
+    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, SkipType, Volatility, lit,
+};
+use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
+use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
+use datafusion::optimizer::{AnalyzerRule, OptimizerConfig, OptimizerContext, OptimizerRule};
+
+use super::node::{Apply, Gives, fresh_name};
+use super::scope::{Outside, lateral, subquery_of};
+
+/// The analyser rule.
+#[derive(Debug)]
+pub(crate) struct BeforeJoins;
+
+/// The optimiser rule.
+#[derive(Debug)]
+pub(crate) struct AfterJoins;
+
+impl AnalyzerRule for BeforeJoins {
+    fn name(&self) -> &str {
+        "apply_before_joins"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _options: &ConfigOptions) -> Result<LogicalPlan> {
+        BeforeJoins::rewrite(plan)
+    }
+}
+
+impl BeforeJoins {
+    /// The rule, also for a subquery that is optimised on its own.
+    pub(super) fn rewrite(plan: LogicalPlan) -> Result<LogicalPlan> {
+        if !has_subqueries(&plan)? {
+            return Ok(plan);
+        }
+        let compared = RewriteSetComparison::new().rewrite(plan, &OptimizerContext::new())?.data;
+        Ok(compared.transform_up_with_subqueries(|node| apply_in(node, Moment::Before))?.data)
+    }
+}
+
+impl OptimizerRule for AfterJoins {
+    fn name(&self) -> &str {
+        "apply_after_joins"
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        if !has_subqueries(&plan)? {
+            return Ok(Transformed::no(plan));
+        }
+        plan.transform_up(|node| {
+            let marked = mark(node, config)?;
+            marked.transform_data(|node| apply_in(node, Moment::After))
+        })
+    }
+}
+
+fn has_subqueries(plan: &LogicalPlan) -> Result<bool> {
+    plan.exists(|node| {
+        let mut found = matches!(node, LogicalPlan::Join(join) if lateral(&join.right).is_some());
+        node.apply_expressions(|expr| {
+            found |= expr.exists(|expr| Ok(subquery_of(expr).is_some()))?;
+            Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })?;
+        Ok(found)
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    Before,
+    After,
+}
+
+/// The node, with the subqueries whose time it is computed below it.
+fn apply_in(node: LogicalPlan, moment: Moment) -> Result<Transformed<LogicalPlan>> {
+    let node = match node {
+        LogicalPlan::Join(join) => match apply_lateral(join, moment)? {
+            Ok(rewritten) => return Ok(Transformed::yes(rewritten)),
+            Err(join) => join_as_filter(join)?,
+        },
+        node => Transformed::no(node),
+    };
+    node.transform_data(|node| match node {
+        LogicalPlan::Projection(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::Aggregate(_)
+        | LogicalPlan::Window(_)
+        | LogicalPlan::Sort(_) => apply_expressions(node, moment),
+        node => Ok(Transformed::no(node)),
+    })
+}
+
+/// Subqueries in the condition of an inner join are conditions on its rows.
+fn join_as_filter(mut join: Join) -> Result<Transformed<LogicalPlan>> {
+    let has_subquery = match (&join.filter, join.join_type) {
+        (Some(filter), JoinType::Inner) => filter.exists(|expr| Ok(subquery_of(expr).is_some()))?,
+        _ => false,
+    };
+    if !has_subquery {
+        return Ok(Transformed::no(LogicalPlan::Join(join)));
+    }
+    let filter = join.filter.take().unwrap_or_else(|| lit(true));
+    let filter = Filter::try_new(filter, Arc::new(LogicalPlan::Join(join)))?;
+    Ok(Transformed::yes(LogicalPlan::Filter(filter)))
+}
+
+fn apply_expressions(node: LogicalPlan, moment: Moment) -> Result<Transformed<LogicalPlan>> {
+    let Some(input) = node.inputs().first().copied().cloned() else { return Ok(Transformed::no(node)) };
+    let mut applied: Vec<(Expr, Column)> = Vec::new();
+    let mut below = input.clone();
+    node.apply_expressions(|expr| {
+        expr.apply(|expr| {
+            if subquery_of(expr).is_some()
+                && !applied.iter().any(|(known, _)| known == expr)
+                && is_due(expr, &node, &input, moment)?
+                && let Some((plan, column)) = apply(expr, below.clone())?
+            {
+                below = plan;
+                applied.push((expr.clone(), column));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    match applied.is_empty() {
+        true => Ok(Transformed::no(node)),
+        false => replace(node, &input, below, &applied).map(Transformed::yes),
+    }
+}
+
+/// The node over another input, with columns of that in the places of expressions.
+fn replace(
+    node: LogicalPlan,
+    old_input: &LogicalPlan,
+    input: LogicalPlan,
+    replaced: &[(Expr, Column)],
+) -> Result<LogicalPlan> {
+    let names = NamePreserver::new(&node);
+    let mut exprs = Vec::new();
+    for expr in node.expressions() {
+        let name = names.save(&expr);
+        let expr = expr.transform_down(|expr| match replaced.iter().find(|(known, _)| *known == expr) {
+            Some((_, column)) => Ok(Transformed::new(Expr::Column(column.clone()), true, TreeNodeRecursion::Jump)),
+            None => Ok(Transformed::no(expr)),
+        })?;
+        let is_named = expr.transformed && !matches!(node, LogicalPlan::Sort(_));
+        exprs.push(if is_named { name.restore(expr.data) } else { expr.data });
+    }
+    let passes_on = matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Sort(_) | LogicalPlan::Window(_));
+    let shown: Vec<Column> = match &node {
+        LogicalPlan::Window(_) => {
+            let own = node.schema().columns();
+            own.into_iter().skip(old_input.schema().fields().len()).collect()
+        }
+        _ => Vec::new(),
+    };
+    let rewritten = node.with_new_exprs(exprs, vec![input])?;
+    if !passes_on {
+        return Ok(rewritten);
+    }
+    let columns = old_input.schema().columns().into_iter().chain(shown).map(Expr::Column);
+    LogicalPlanBuilder::from(rewritten).project(columns)?.build()
+}
+
+/// The subquery below `input`'s consumer, and the column that has what `expr` is.
+fn apply(expr: &Expr, input: LogicalPlan) -> Result<Option<(LogicalPlan, Column)>> {
+    let name = fresh_name();
+    let (subquery, gives, wanted, negated) = match expr {
+        Expr::ScalarSubquery(subquery) => (subquery, Gives::Value(name.clone()), None, false),
+        Expr::Exists(Exists { subquery, negated }) => (subquery, Gives::Exists(name.clone()), None, *negated),
+        Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+            (subquery, Gives::Member(name.clone()), Some(expr.as_ref().clone()), *negated)
+        }
+        _ => return Ok(None),
+    };
+    let subquery = Arc::clone(&subquery.subquery);
+    let applied = Apply::try_new(Arc::new(input), subquery, gives, wanted)?;
+    let plan = LogicalPlan::Extension(Extension { node: Arc::new(applied) });
+    let column = Column::new_unqualified(name);
+    if !negated {
+        return Ok(Some((plan, column)));
+    }
+    // NOT of it is a column of its own, so that a column stands for each expression.
+    let not = fresh_name();
+    let kept = plan.schema().columns().into_iter().filter(|known| *known != column).map(Expr::Column);
+    let negation = Expr::Not(Box::new(Expr::Column(column.clone()))).alias(&not);
+    let plan = LogicalPlanBuilder::from(plan.clone()).project(kept.chain([negation]))?.build()?;
+    Ok(Some((plan, Column::new_unqualified(not))))
+}
+
+/// Whether a subquery of `node` is to be applied now.
+fn is_due(expr: &Expr, node: &LogicalPlan, input: &LogicalPlan, moment: Moment) -> Result<bool> {
+    let Some(subquery) = subquery_of(expr) else { return Ok(false) };
+    // What is looked for comes from a query further out, and is known when that gives its values.
+    if expr.contains_outer() {
+        return Ok(false);
+    }
+    let outside = Outside::of(&subquery.subquery)?;
+    if !outside.columns.iter().all(|(column, _)| input.schema().has_column(column)) {
+        return Ok(false);
+    }
+    if outside.columns.is_empty() {
+        // DataFusion computes values once, before the query.
+        return Ok(moment == Moment::After && !matches!(expr, Expr::ScalarSubquery(_)));
+    }
+    if moment == Moment::After || outside.skips_a_level {
+        return Ok(!matches!(expr, Expr::SetComparison(_)));
+    }
+    let plan = subquery.subquery.as_ref();
+    let refused = !matches!(expr, Expr::SetComparison(_)) && check_subquery_expr(node, plan, expr).is_err();
+    Ok(refused
+        || counts_rows(plan)?
+        || match expr {
+            Expr::Exists(_) => has_ungrouped_aggregate(plan)? || limits_inside(plan)?,
+            Expr::InSubquery(_) => has_ungrouped_aggregate(plan)?,
+            _ => false,
+        })
+}
+
+fn depends(plan: &LogicalPlan) -> bool {
+    !plan.all_out_ref_exprs().is_empty()
+}
+
+/// Whether a window function is computed over rows that the outer row chooses.
+fn counts_rows(plan: &LogicalPlan) -> Result<bool> {
+    plan.exists(|inner| Ok(matches!(inner, LogicalPlan::Window(_)) && depends(inner)))
+}
+
+fn has_ungrouped_aggregate(plan: &LogicalPlan) -> Result<bool> {
+    plan.exists(|inner| {
+        Ok(matches!(inner, LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty()) && depends(inner))
+    })
+}
+
+/// Whether there is a LIMIT that says more than that there must be a row.
+fn limits_inside(plan: &LogicalPlan) -> Result<bool> {
+    let mut top = plan;
+    loop {
+        top = match top {
+            LogicalPlan::Projection(node) => &node.input,
+            LogicalPlan::SubqueryAlias(node) => &node.input,
+            LogicalPlan::Limit(limit) => {
+                let plain = matches!(limit.get_skip_type()?, SkipType::Literal(0))
+                    && matches!(limit.get_fetch_type()?, FetchType::Literal(Some(1..)));
+                if !plain {
+                    return Ok(depends(top));
+                }
+                &limit.input
+            }
+            _ => break,
+        };
+    }
+    top.exists(|inner| Ok(matches!(inner, LogicalPlan::Limit(_)) && depends(inner)))
+}
+
+/// A join with a subquery that refers to the left side; the join itself if it is not its time.
+fn apply_lateral(join: Join, moment: Moment) -> Result<std::result::Result<LogicalPlan, Join>> {
+    let (JoinType::Inner | JoinType::Left, Some(subquery)) = (join.join_type, lateral(&join.right)) else {
+        return Ok(Err(join));
+    };
+    let outside = Outside::of(&subquery.subquery)?;
+    let known = outside.columns.iter().all(|(column, _)| join.left.schema().has_column(column));
+    let due = moment == Moment::After || outside.skips_a_level || counts_rows(&subquery.subquery)?;
+    if outside.columns.is_empty() || !known || !due {
+        return Ok(Err(join));
+    }
+    let alias = match join.right.as_ref() {
+        LogicalPlan::SubqueryAlias(alias) => Some(alias.alias.clone()),
+        _ => None,
+    };
+    let mut plan = subquery.subquery.as_ref().clone();
+    if let Some(alias) = &alias {
+        plan = LogicalPlanBuilder::from(plan).alias(alias.clone())?.build()?;
+    }
+    let Join { left, on, mut filter, join_type, .. } = join;
+    for (left_key, right_key) in on {
+        let equal = left_key.eq(right_key);
+        filter = Some(match filter {
+            Some(filter) => filter.and(equal),
+            None => equal,
+        });
+    }
+    if let Some(condition) = filter {
+        // The condition decides which rows the subquery has: a left join keeps its row if there is none.
+        let schema = Arc::clone(left.schema());
+        let own = Arc::clone(plan.schema());
+        let condition = condition.transform_up(|expr| match expr {
+            Expr::Column(column) if !own.has_column(&column) && schema.has_column(&column) => {
+                let field = Arc::clone(schema.field_from_column(&column)?);
+                Ok(Transformed::yes(Expr::OuterReferenceColumn(field, column)))
+            }
+            expr => Ok(Transformed::no(expr)),
+        })?;
+        plan = LogicalPlanBuilder::from(plan).filter(condition.data)?.build()?;
+    }
+    let gives = Gives::Rows { keeps: join_type == JoinType::Left };
+    let applied = Apply::try_new(left, Arc::new(plan), gives, None)?;
+    Ok(Ok(LogicalPlan::Extension(Extension { node: Arc::new(applied) })))
+}
+
+/// EXISTS and IN outside of WHERE, as the marks of mark joins. DataFusion makes those of conditions only, so it is given
+/// one; of what it makes of that the joins are taken, and the columns that have the marks.
+fn mark(node: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+    let place = matches!(
+        node,
+        LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) | LogicalPlan::Sort(_)
+    );
+    let [input] = node.inputs()[..] else { return Ok(Transformed::no(node)) };
+    if !place {
+        return Ok(Transformed::no(node));
+    }
+    let input = input.clone();
+    let mut tested: Vec<Expr> = Vec::new();
+    node.apply_expressions(|expr| {
+        expr.apply(|expr| {
+            let joins = match expr {
+                Expr::Exists(exists) => !exists.subquery.outer_ref_columns.is_empty(),
+                Expr::InSubquery(_) => true,
+                _ => false,
+            };
+            if joins && !tested.contains(expr) && is_due(expr, &node, &input, Moment::After)? {
+                tested.push(expr.clone());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    if tested.is_empty() {
+        return Ok(Transformed::no(node));
+    }
+    let marks = Arc::new(ScalarUDF::from(Marks { signature: Signature::variadic_any(Volatility::Volatile) }));
+    let condition = Filter::try_new(marks.call(tested.clone()), Arc::new(input.clone()))?;
+    let rewritten = DecorrelatePredicateSubquery::new().rewrite(LogicalPlan::Filter(condition), config)?.data;
+    let filter = match rewritten {
+        LogicalPlan::Projection(projection) => Arc::unwrap_or_clone(projection.input),
+        plan => plan,
+    };
+    let LogicalPlan::Filter(Filter { predicate: Expr::ScalarFunction(call), input: joined, .. }) = filter else {
+        return Err(internal_datafusion_err!("a condition was given to the rule for subqueries"));
+    };
+    // A mark may be negated: then a projection makes a column of it.
+    let (mut found, mut computed) = (Vec::new(), Vec::new());
+    for (expr, mark) in tested.into_iter().zip(call.args) {
+        if subquery_of(&mark).is_some() {
+            continue;
+        }
+        let name = fresh_name();
+        computed.push(mark.alias(&name));
+        found.push((expr, Column::new_unqualified(name)));
+    }
+    if found.is_empty() {
+        return Ok(Transformed::no(node));
+    }
+    let columns = input.schema().columns().into_iter().map(Expr::Column).chain(computed);
+    let below = LogicalPlanBuilder::from(Arc::unwrap_or_clone(joined)).project(columns)?.build()?;
+    replace(node, &input, below, &found).map(Transformed::yes)
+}
+
+/// Holds the subqueries while they become marks.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Marks {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Marks {
+    fn name(&self) -> &str {
+        "marks"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _argument_types: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Boolean)
+    }
+
+    fn invoke_with_args(&self, _arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        internal_err!("marks are taken out of the plan before it runs")
+    }
+}

@@ -1,0 +1,429 @@
+//! `to_char(number, format)` and `to_number(text, format)` with PostgreSQL's formats.
+//!
+//! | pattern | stands for | | pattern | stands for |
+//! |---|---|---|---|---|
+//! | `9` | a digit, a blank in front of the number | | `MI` `PL` `SG` `S` | minus, plus, either; `S` beside the digits |
+//! | `0` | a digit, a zero in front of the number | | `PR` | a negative number in `<…>` |
+//! | `.` `D` | the decimal point | | `FM` | without blanks, and without zeros for 9s at the end |
+//! | `,` `G` | the separator of thousands | | `TH` `th` | `1st`, `2nd`, … |
+//! | `RN` | Roman digits | | `"text"` | itself |
+//!
+//! `V`, `EEEE` and `L` are refused.
+
+use crate::error::sqlstate;
+use crate::{Error, Result};
+
+/// A format, read.
+#[derive(Debug, Default)]
+struct Format {
+    parts: Vec<Part>,
+    /// Digits before the point, and the first of them that is a `0`.
+    whole: usize,
+    first_zero: Option<usize>,
+    /// Digits after the point, and the last of them that is a `0`.
+    fraction: usize,
+    last_zero: Option<usize>,
+    point: bool,
+    fill: bool,
+    sign: Sign,
+    ordinal: Option<bool>,
+    roman: Option<bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    /// Place of a digit, counted from the left.
+    Digit(usize),
+    Point,
+    /// After so many digits.
+    Separator(usize),
+    Text(String),
+    Minus,
+    Plus,
+    Either,
+    Sign,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Sign {
+    /// A place of its own in front of the digits.
+    #[default]
+    Plain,
+    /// `S` in front of the digits, or behind them.
+    Before,
+    After,
+    /// `<…>`
+    Brackets,
+    /// MI, PL or SG, at the place where it is.
+    Placed,
+}
+
+fn read(text: &str) -> Result<Format> {
+    let mut format = Format::default();
+    let mut rest = text;
+    let refused = |what: &str| Err(Error::unsupported(format!("{what} in a format of numbers")));
+    while let Some(letter) = rest.chars().next() {
+        let upper: String = rest.chars().take(4).collect::<String>().to_ascii_uppercase();
+        let starts = |pattern: &str| upper.starts_with(pattern);
+        let taken = if letter == '"' {
+            let inner = &rest[1..];
+            let end = inner.find('"').unwrap_or(inner.len());
+            format.parts.push(Part::Text(inner[..end].to_owned()));
+            (end + 2).min(rest.len())
+        } else if starts("FM") {
+            format.fill = true;
+            2
+        } else if starts("EEEE") {
+            return refused("EEEE");
+        } else if starts("RN") {
+            format.roman = Some(rest.starts_with('R'));
+            2
+        } else if starts("TH") {
+            format.ordinal = Some(rest.starts_with('T'));
+            2
+        } else if starts("MI") || starts("PL") || starts("SG") {
+            format.sign = Sign::Placed;
+            format.parts.push(match letter.to_ascii_uppercase() {
+                'M' => Part::Minus,
+                'P' => Part::Plus,
+                _ => Part::Either,
+            });
+            2
+        } else if starts("PR") {
+            format.sign = Sign::Brackets;
+            2
+        } else if starts("V") || starts("L") {
+            return refused(&upper[..1]);
+        } else {
+            match letter.to_ascii_uppercase() {
+                '9' | '0' => {
+                    let place = format.whole + format.fraction;
+                    format.parts.push(Part::Digit(place));
+                    if format.point {
+                        format.fraction += 1;
+                        if letter == '0' {
+                            format.last_zero = Some(format.fraction);
+                        }
+                    } else {
+                        if letter == '0' && format.first_zero.is_none() {
+                            format.first_zero = Some(format.whole);
+                        }
+                        format.whole += 1;
+                    }
+                }
+                '.' | 'D' => {
+                    if format.point {
+                        return Err(Error::syntax("multiple decimal points"));
+                    }
+                    format.point = true;
+                    format.parts.push(Part::Point);
+                }
+                ',' | 'G' => format.parts.push(Part::Separator(format.whole + format.fraction)),
+                'S' => {
+                    format.sign = if format.whole + format.fraction == 0 { Sign::Before } else { Sign::After };
+                    format.parts.push(Part::Sign);
+                }
+                _ => format.parts.push(Part::Text(letter.to_string())),
+            }
+            letter.len_utf8()
+        };
+        rest = &rest[taken..];
+    }
+    Ok(format)
+}
+
+/// `to_char` of a number, given as decimal digits.
+pub(super) fn print(number: &str, text: &str) -> Result<String> {
+    let format = read(text)?;
+    if let Some(upper) = format.roman {
+        return Ok(roman(number, upper, format.fill));
+    }
+    let (negative, digits) = match number.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, number),
+    };
+    let (whole, fraction) = rounded(digits, format.fraction);
+    // A number that rounds to zero has no sign.
+    let negative =
+        negative && (whole.bytes().any(|digit| digit != b'0') || fraction.bytes().any(|digit| digit != b'0'));
+    let whole = whole.trim_start_matches('0');
+    if whole.len() > format.whole {
+        return Ok(overflowing(&format, negative));
+    }
+    let mut places = vec![None; format.whole - whole.len()];
+    places.extend(whole.chars().map(Some));
+    if let Some(first) = format.first_zero {
+        for place in &mut places[first..] {
+            place.get_or_insert('0');
+        }
+    }
+    // A zero before the point, unless the format has only 9s there and something follows.
+    let vanishes = format.fill && format.last_zero.is_none() && fraction.bytes().all(|digit| digit == b'0');
+    if !places.iter().any(Option::is_some)
+        && (format.fraction == 0 || vanishes)
+        && let Some(last) = places.last_mut()
+    {
+        *last = Some('0');
+    }
+    let mut shown_fraction = fraction.as_str();
+    if format.fill {
+        let least = format.last_zero.unwrap_or(0);
+        while shown_fraction.len() > least && shown_fraction.ends_with('0') {
+            shown_fraction = &shown_fraction[..shown_fraction.len() - 1];
+        }
+    }
+    let digit = |place: usize| -> Option<char> {
+        match place < format.whole {
+            true => places[place],
+            false => shown_fraction.chars().nth(place - format.whole),
+        }
+    };
+    let first_shown = (0..format.whole).find(|place| places[*place].is_some());
+    let mut out = String::new();
+    let mut sign_written = !matches!(format.sign, Sign::Plain | Sign::Before | Sign::Brackets);
+    let sign = match (format.sign, negative) {
+        (Sign::Brackets, true) => "<",
+        (Sign::Before, false) => "+",
+        (_, true) => "-",
+        (Sign::Plain | Sign::Brackets, false) if format.fill => "",
+        (_, false) => " ",
+    };
+    for part in &format.parts {
+        match part {
+            Part::Digit(place) => {
+                let found = digit(*place);
+                let is_first = match first_shown {
+                    Some(first) => *place == first,
+                    None => *place == format.whole,
+                };
+                if !sign_written && is_first {
+                    out.push_str(sign);
+                    sign_written = true;
+                }
+                match found {
+                    Some(digit) => out.push(digit),
+                    None if *place < format.whole && !format.fill => out.push(' '),
+                    None => {}
+                }
+            }
+            Part::Point => {
+                if !sign_written && first_shown.is_none() {
+                    out.push_str(sign);
+                    sign_written = true;
+                }
+                out.push('.');
+            }
+            Part::Separator(place) => {
+                let begun = first_shown.is_some_and(|first| *place > first);
+                match (begun, format.fill) {
+                    (true, _) => out.push(','),
+                    (false, false) => out.push(' '),
+                    (false, true) => {}
+                }
+            }
+            Part::Text(text) => out.push_str(text),
+            Part::Minus => match (negative, format.fill) {
+                (true, _) => out.push('-'),
+                (false, false) => out.push(' '),
+                (false, true) => {}
+            },
+            Part::Plus => match (negative, format.fill) {
+                (false, _) => out.push('+'),
+                (true, false) => out.push(' '),
+                (true, true) => {}
+            },
+            Part::Either => out.push(if negative { '-' } else { '+' }),
+            Part::Sign => {
+                if format.sign == Sign::After {
+                    out.push(if negative { '-' } else { '+' });
+                }
+            }
+        }
+    }
+    if !sign_written {
+        out.push_str(sign);
+    }
+    if format.sign == Sign::Brackets {
+        match (negative, format.fill) {
+            (true, _) => out.push('>'),
+            (false, false) => out.push(' '),
+            (false, true) => {}
+        }
+    }
+    if let Some(upper) = format.ordinal
+        && format.fraction == 0
+        && !negative
+    {
+        let suffix = ordinal(whole);
+        out.push_str(&if upper { suffix.to_ascii_uppercase() } else { suffix.to_owned() });
+    }
+    Ok(out)
+}
+
+/// The digits before the point, and so many after it; half is rounded up.
+fn rounded(digits: &str, places: usize) -> (String, String) {
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let mut kept: Vec<u8> = whole.bytes().chain(fraction.bytes().take(places)).collect();
+    kept.resize(whole.len() + places, b'0');
+    if fraction.as_bytes().get(places).is_some_and(|digit| *digit >= b'5') {
+        let mut carries = true;
+        for digit in kept.iter_mut().rev() {
+            (*digit, carries) = if *digit == b'9' { (b'0', true) } else { (*digit + 1, false) };
+            if !carries {
+                break;
+            }
+        }
+        if carries {
+            kept.insert(0, b'1');
+        }
+    }
+    let fraction = kept.split_off(kept.len() - places);
+    let text = |digits: Vec<u8>| digits.into_iter().map(char::from).collect();
+    (text(kept), text(fraction))
+}
+
+/// What is shown of a number with more digits than the format.
+fn overflowing(format: &Format, negative: bool) -> String {
+    let mut out = String::new();
+    match (format.sign, negative, format.fill) {
+        (Sign::Plain | Sign::Before, true, _) => out.push('-'),
+        (Sign::Before, false, _) => out.push('+'),
+        (Sign::Plain, false, false) => out.push(' '),
+        _ => {}
+    }
+    for part in &format.parts {
+        match part {
+            Part::Digit(_) => out.push('#'),
+            Part::Point => out.push('.'),
+            Part::Separator(_) => out.push(','),
+            Part::Text(text) => out.push_str(text),
+            Part::Minus | Part::Plus | Part::Either | Part::Sign => {}
+        }
+    }
+    out
+}
+
+fn ordinal(digits: &str) -> &'static str {
+    let digits = if digits.is_empty() { "0" } else { digits };
+    match (digits.as_bytes().iter().rev().nth(1), digits.as_bytes().last()) {
+        (Some(b'1'), _) => "th",
+        (_, Some(b'1')) => "st",
+        (_, Some(b'2')) => "nd",
+        (_, Some(b'3')) => "rd",
+        _ => "th",
+    }
+}
+
+fn roman(number: &str, upper: bool, fill: bool) -> String {
+    const WIDTH: usize = 15;
+    const DIGITS: [(u32, &str); 13] = [
+        (1000, "M"),
+        (900, "CM"),
+        (500, "D"),
+        (400, "CD"),
+        (100, "C"),
+        (90, "XC"),
+        (50, "L"),
+        (40, "XL"),
+        (10, "X"),
+        (9, "IX"),
+        (5, "V"),
+        (4, "IV"),
+        (1, "I"),
+    ];
+    let (whole, _) = rounded(number, 0);
+    let Some(mut rest) = whole.parse::<u32>().ok().filter(|number| (1..4000).contains(number)) else {
+        return "#".repeat(WIDTH);
+    };
+    let mut out = String::new();
+    for (value, digit) in DIGITS {
+        while rest >= value {
+            out.push_str(digit);
+            rest -= value;
+        }
+    }
+    let out = if upper { out } else { out.to_ascii_lowercase() };
+    if fill { out } else { format!("{out:>WIDTH$}") }
+}
+
+/// `to_number`: the decimal digits of a text that has that format.
+pub(super) fn parse(text: &str, format: &str) -> Result<String> {
+    let format = read(format)?;
+    let negative = text.contains(['-', '<']);
+    let (mut whole, mut fraction, mut behind) = (String::new(), String::new(), false);
+    for letter in text.chars() {
+        match letter {
+            '0'..='9' if behind && fraction.len() < format.fraction => fraction.push(letter),
+            '0'..='9' if !behind && whole.len() < format.whole => whole.push(letter),
+            '0'..='9' => break,
+            '.' if behind || !format.point => break,
+            '.' => behind = true,
+            _ => {}
+        }
+    }
+    if whole.is_empty() && fraction.is_empty() {
+        let message = format!("invalid input syntax for type numeric: \"{text}\"");
+        return Err(Error::new(sqlstate::INVALID_TEXT, message));
+    }
+    let sign = if negative { "-" } else { "" };
+    let point = if fraction.is_empty() { "" } else { "." };
+    Ok(format!("{sign}{}{point}{fraction}", if whole.is_empty() { "0" } else { &whole }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The examples of PostgreSQL's manual, and what PostgreSQL 15 gives for others.
+    #[test]
+    fn numbers_are_printed_as_postgresql_prints_them() {
+        for (number, format, expected) in [
+            ("-0.1", "99.99", "  -.10"),
+            ("-0.1", "FM9.99", "-.1"),
+            ("0.1", "0.9", " 0.1"),
+            ("12", "9990999.9", "    0012.0"),
+            ("12", "FM9990999.9", "0012."),
+            ("485", "999", " 485"),
+            ("-485", "999", "-485"),
+            ("485", "9 9 9", " 4 8 5"),
+            ("1485", "9,999", " 1,485"),
+            ("1485", "9G999", " 1,485"),
+            ("148.5", "999.999", " 148.500"),
+            ("148.5", "FM999.999", "148.5"),
+            ("148.5", "FM999.990", "148.500"),
+            ("3148.5", "9,999.999", " 3,148.500"),
+            ("-485", "999S", "485-"),
+            ("-485", "999MI", "485-"),
+            ("485", "999MI", "485 "),
+            ("485", "FM999MI", "485"),
+            ("485", "PL999", "+485"),
+            ("485", "SG999", "+485"),
+            ("-485", "SG999", "-485"),
+            ("-485", "9SG99", "4-85"),
+            ("-485", "999PR", "<485>"),
+            ("485", "RN", "        CDLXXXV"),
+            ("485", "FMRN", "CDLXXXV"),
+            ("482", "999th", " 482nd"),
+            ("485", "\"Good number:\"999", "Good number: 485"),
+            ("485.8", "\"Pre:\"999\" Post:\" .999", "Pre: 485 Post: .800"),
+            ("1234.5", "FM9,999.00", "1,234.50"),
+            ("1234", "999", " ###"),
+            ("0", "9", " 0"),
+            ("0", "99.99", "   .00"),
+            ("0", "FM99.99", "0."),
+            ("1.995", "9.99", " 2.00"),
+            ("9.99", "9.9", " #.#"),
+        ] {
+            assert_eq!(print(number, format).unwrap(), expected, "{number} as {format}");
+        }
+        assert_eq!(print("1", "9V9").unwrap_err().sqlstate(), "0A000");
+    }
+
+    #[test]
+    fn numbers_are_read_by_their_format() {
+        assert_eq!(parse("12,454.8-", "99G999D9S").unwrap(), "-12454.8");
+        assert_eq!(parse("12345", "999").unwrap(), "123");
+        assert_eq!(parse("$1,234.50", "9,999.99").unwrap(), "1234.50");
+        assert_eq!(parse("x", "9").unwrap_err().sqlstate(), "22P02");
+    }
+}

@@ -1,0 +1,398 @@
+//! Functions that PostgreSQL has and DataFusion has not, each too small for a file of its own.
+//!
+//! | function | what it gives |
+//! |---|---|
+//! | `div(a, b)` | the whole quotient of two numbers |
+//! | `width_bucket(x, low, high, count)` | the bucket of a histogram that x falls into |
+//! | `to_number(text, format)` | see [`super::number_format`] |
+//! | `format(template, …)` | the template with `%s`, `%I` and `%L` filled in |
+//! | `pg_typeof(x)` | the name of its type |
+//!
+//! Calls are rewritten to these ([`crate::sql::calls`]):
+//!
+//! | function | what it gives |
+//! |---|---|
+//! | [`SPLIT_AT_MARKS`] | what lies between the marked parts of a text |
+//! | [`MARKED_PARTS`] | the marked parts themselves, each as an array of its groups |
+//! | [`ONLY_ELEMENT`] | an array of the argument, empty if that is NULL |
+//! | [`MOST_FREQUENT`] | of a sorted array, the element that comes most often |
+//! | [`AT_SHARE`] | of a sorted array, the first element with so large a share of elements up to it |
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, ListBuilder, StringViewBuilder};
+use arrow::datatypes::{DataType, Field};
+use datafusion::common::ScalarValue;
+use datafusion::common::utils::SingleRowListArrayBuilder;
+use datafusion::logical_expr::{ScalarUDF, Volatility};
+
+use super::by_rows::{ByRows, float_of, integer_of, is_text, text, text_of, texts};
+use super::number_format;
+use super::text::{quoted_identifier, quoted_literal};
+use crate::error::sqlstate;
+use crate::sql::types::name_of;
+use crate::{Error, Result};
+
+pub(crate) const SPLIT_AT_MARKS: &str = "split_at_marks";
+pub(crate) const MARKED_PARTS: &str = "marked_parts";
+pub(crate) const ONLY_ELEMENT: &str = "only_element";
+pub(crate) const MOST_FREQUENT: &str = "most_frequent";
+pub(crate) const AT_SHARE: &str = "at_share";
+
+/// Begin and end of a marked part, and what stands before each of its groups.
+pub(crate) const MARKS: [char; 3] = ['\u{e000}', '\u{e001}', '\u{e002}'];
+
+/// Digits of an exact number: those of the type, and behind the point.
+const NUMERIC: DataType = DataType::Decimal128(38, 10);
+
+/// The functions of this file.
+pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
+    let strict = |name, takes, gives, compute| ByRows {
+        name,
+        volatility: Volatility::Immutable,
+        strict: true,
+        takes,
+        gives,
+        compute,
+    };
+    let loose = |name, takes, gives, compute| ByRows { strict: false, ..strict(name, takes, gives, compute) };
+    let gives_text: fn(&[DataType]) -> DataType = |_| DataType::Utf8View;
+    [
+        strict("div", two_numbers, |_| DataType::Decimal128(38, 0), div),
+        strict("width_bucket", bucket_arguments, |_| DataType::Int32, width_bucket),
+        strict("to_number", |types| texts(types).filter(|types| types.len() == 2), |_| NUMERIC, to_number),
+        loose("format", format_arguments, gives_text, format),
+        strict(SPLIT_AT_MARKS, texts, |_| list_of(DataType::Utf8View), split_at_marks),
+        strict(MARKED_PARTS, texts, |_| list_of(list_of(DataType::Utf8View)), marked_parts),
+        loose(ONLY_ELEMENT, |types| Some(types.to_vec()), |types| list_of(types[0].clone()), only_element),
+        strict(MOST_FREQUENT, |types| Some(types.to_vec()), element_of, most_frequent),
+        strict(AT_SHARE, |types| Some(vec![types.first()?.clone(), DataType::Float64]), element_of, at_share),
+    ]
+    .into_iter()
+    .map(ByRows::function)
+    .chain([Arc::new(type_name::TypeName::default().into())])
+    .collect()
+}
+
+fn list_of(element: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(element, true)))
+}
+
+fn element_of(types: &[DataType]) -> DataType {
+    match types.first() {
+        Some(DataType::List(element)) => element.data_type().clone(),
+        _ => DataType::Null,
+    }
+}
+
+fn two_numbers(types: &[DataType]) -> Option<Vec<DataType>> {
+    let exact = |data_type: &DataType| {
+        data_type.is_integer() || data_type.is_null() || matches!(data_type, DataType::Decimal128(..))
+    };
+    let scale = types.iter().map(|data_type| match data_type {
+        DataType::Decimal128(_, scale) => *scale,
+        _ => 0,
+    });
+    let common = DataType::Decimal128(38, scale.max()?);
+    (types.len() == 2 && types.iter().all(exact)).then(|| vec![common; 2])
+}
+
+fn div(values: &[ScalarValue]) -> Result<ScalarValue> {
+    match values {
+        [ScalarValue::Decimal128(Some(left), ..), ScalarValue::Decimal128(Some(right), ..)] => {
+            let quotient = left.checked_div(*right);
+            let quotient = quotient.ok_or_else(|| Error::new(sqlstate::DIVISION_BY_ZERO, "division by zero"))?;
+            Ok(ScalarValue::Decimal128(Some(quotient), 38, 0))
+        }
+        _ => Err(Error::internal("two numerics were expected")),
+    }
+}
+
+fn bucket_arguments(types: &[DataType]) -> Option<Vec<DataType>> {
+    let numbers = types.iter().all(|data_type| data_type.is_numeric() || data_type.is_null());
+    (types.len() == 4 && numbers)
+        .then(|| vec![DataType::Float64, DataType::Float64, DataType::Float64, DataType::Int64])
+}
+
+fn width_bucket(values: &[ScalarValue]) -> Result<ScalarValue> {
+    let (x, low, high) = (float_of(&values[0])?, float_of(&values[1])?, float_of(&values[2])?);
+    let count = integer_of(&values[3])?;
+    let wrong = |message: &str| Err(Error::new(sqlstate::INVALID_WIDTH_BUCKET, message));
+    let Some(last) = i32::try_from(count).ok().filter(|count| *count > 0 && *count < i32::MAX) else {
+        return wrong("count must be greater than zero");
+    };
+    if x.is_nan() || low.is_nan() || high.is_nan() {
+        return wrong("operand, lower bound, and upper bound cannot be NaN");
+    }
+    if low == high || low.is_infinite() || high.is_infinite() {
+        return wrong("lower bound and upper bound must be finite, and cannot equal each other");
+    }
+    let (before, after) = if low < high { (x < low, x >= high) } else { (x > low, x <= high) };
+    Ok(ScalarValue::Int32(Some(match (before, after) {
+        (true, _) => 0,
+        (_, true) => last + 1,
+        _ => (((x - low) / (high - low) * f64::from(last)).floor() as i32).min(last - 1) + 1,
+    })))
+}
+
+fn to_number(values: &[ScalarValue]) -> Result<ScalarValue> {
+    let digits = number_format::parse(text_of(&values[0])?, text_of(&values[1])?)?;
+    let text = ScalarValue::Utf8(Some(digits));
+    Ok(text.cast_to(&NUMERIC)?)
+}
+
+fn format_arguments(types: &[DataType]) -> Option<Vec<DataType>> {
+    let first = types.first().filter(|first| is_text(first))?;
+    let _ = first;
+    Some(std::iter::once(DataType::Utf8View).chain(types[1..].iter().cloned()).collect())
+}
+
+/// A value as text, as PostgreSQL's output functions write it.
+fn shown(value: &ScalarValue) -> Result<Option<String>> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    if let ScalarValue::Boolean(Some(value)) = value {
+        return Ok(Some(if *value { "t" } else { "f" }.to_owned()));
+    }
+    let text = value.cast_to(&DataType::Utf8)?;
+    Ok(text.try_as_str().flatten().map(str::to_owned))
+}
+
+fn format(values: &[ScalarValue]) -> Result<ScalarValue> {
+    let Some(template) = values[0].try_as_str().flatten() else { return Ok(ScalarValue::Utf8View(None)) };
+    let arguments = &values[1..];
+    let wrong = |message: String| Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message));
+    let argument = |place: usize| match arguments.get(place) {
+        Some(value) => shown(value),
+        None => Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "too few arguments for format()")),
+    };
+    let (mut out, mut next) = (String::new(), 0);
+    let mut letters = template.chars().peekable();
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            out.push(letter);
+            continue;
+        }
+        if letters.next_if_eq(&'%').is_some() {
+            out.push('%');
+            continue;
+        }
+        let digits = |letters: &mut std::iter::Peekable<std::str::Chars<'_>>| -> String {
+            std::iter::from_fn(|| letters.next_if(char::is_ascii_digit)).collect()
+        };
+        let (mut left, mut width) = (false, 0_usize);
+        let mut number = digits(&mut letters);
+        if letters.next_if_eq(&'$').is_some() {
+            match number.parse::<usize>() {
+                Ok(place) if place > 0 => next = place - 1,
+                _ => return wrong("format specifies argument 0, but arguments are numbered from 1".to_owned()),
+            }
+            number.clear();
+        }
+        if number.is_empty() {
+            left = letters.next_if_eq(&'-').is_some();
+            if letters.next_if_eq(&'*').is_some() {
+                let given = argument(next)?;
+                next += 1;
+                let given = given.unwrap_or_default().parse::<i64>().unwrap_or(0);
+                left |= given < 0;
+                width = usize::try_from(given.unsigned_abs()).unwrap_or(0);
+            } else {
+                number = digits(&mut letters);
+            }
+        }
+        if !number.is_empty() {
+            width = number.parse().unwrap_or(usize::MAX);
+        }
+        if width > WIDTH_MAX {
+            return Err(Error::new(sqlstate::LIMIT_EXCEEDED, "a width of format() is too large"));
+        }
+        let Some(kind) = letters.next() else {
+            return wrong("unterminated format() type specifier".to_owned());
+        };
+        if !matches!(kind, 's' | 'I' | 'L') {
+            return wrong(format!("unrecognized format() type specifier \"{kind}\""));
+        }
+        let value = argument(next)?;
+        next += 1;
+        let filled = match (kind, value) {
+            ('s', value) => value.unwrap_or_default(),
+            ('I', Some(value)) => quoted_identifier(&value),
+            ('I', None) => {
+                let message = "null values cannot be formatted as an SQL identifier";
+                return Err(Error::new(sqlstate::NULL_NOT_ALLOWED, message));
+            }
+            (_, Some(value)) => quoted_literal(&value),
+            (_, None) => "NULL".to_owned(),
+        };
+        let blanks = " ".repeat(width.saturating_sub(filled.chars().count()));
+        match left {
+            true => out.extend([filled, blanks]),
+            false => out.extend([blanks, filled]),
+        }
+    }
+    Ok(text(out))
+}
+
+/// The largest width in a template.
+const WIDTH_MAX: usize = 1 << 20;
+
+/// Texts and marked parts in turn, the first and the last being texts.
+fn pieces(marked: &str) -> (Vec<&str>, Vec<&str>) {
+    let (mut between, mut parts) = (Vec::new(), Vec::new());
+    let mut rest = marked;
+    while let Some((before, after)) = rest.split_once(MARKS[0]) {
+        let (part, after) = after.split_once(MARKS[1]).unwrap_or((after, ""));
+        between.push(before);
+        parts.push(part);
+        rest = after;
+    }
+    between.push(rest);
+    (between, parts)
+}
+
+/// Marked are the matches of a pattern: those of no length count only inside of the text, and not behind another.
+fn split_at_marks(values: &[ScalarValue]) -> Result<ScalarValue> {
+    let (between, parts) = pieces(text_of(&values[0])?);
+    let mut found = vec![String::new()];
+    for (index, text) in between.iter().enumerate() {
+        if let Some(last) = found.last_mut() {
+            last.push_str(text);
+        }
+        let Some(part) = parts.get(index) else { break };
+        let at_start = index == 0 && text.is_empty();
+        let at_end = between[index + 1..].iter().all(|text| text.is_empty()) && index + 1 == parts.len();
+        let behind_another = index > 0 && text.is_empty();
+        if !part.is_empty() || !(at_start || at_end || behind_another) {
+            found.push(String::new());
+        }
+    }
+    let mut builder = ListBuilder::new(StringViewBuilder::new());
+    builder.append_value(found.iter().map(|text| Some(text.as_str())));
+    Ok(ScalarValue::List(Arc::new(builder.finish())))
+}
+
+fn marked_parts(values: &[ScalarValue]) -> Result<ScalarValue> {
+    let (_, parts) = pieces(text_of(&values[0])?);
+    let mut builder = ListBuilder::new(ListBuilder::new(StringViewBuilder::new()));
+    for part in parts {
+        // Before the first group stands the whole match.
+        let mut groups = part.split(MARKS[2]);
+        let whole = groups.next();
+        let groups: Vec<Option<&str>> = groups.map(Some).collect();
+        builder.values().append_value(if groups.is_empty() { vec![whole] } else { groups });
+    }
+    builder.append(true);
+    Ok(ScalarValue::List(Arc::new(builder.finish())))
+}
+
+fn only_element(values: &[ScalarValue]) -> Result<ScalarValue> {
+    let array = values[0].to_array()?;
+    let elements = array.slice(0, usize::from(!values[0].is_null()));
+    Ok(SingleRowListArrayBuilder::new(elements).build_list_scalar())
+}
+
+fn elements_of(value: &ScalarValue) -> Result<ArrayRef> {
+    match value {
+        ScalarValue::List(list) => Ok(list.value(0)),
+        _ => Err(Error::internal("an array was expected")),
+    }
+}
+
+fn most_frequent(values: &[ScalarValue]) -> Result<ScalarValue> {
+    let elements = elements_of(&values[0])?;
+    let mut best = (0, ScalarValue::try_from(elements.data_type())?);
+    let mut run = best.clone();
+    for index in (0..elements.len()).filter(|index| elements.is_valid(*index)) {
+        let element = ScalarValue::try_from_array(&elements, index)?;
+        run = if element == run.1 { (run.0 + 1, element) } else { (1, element) };
+        if run.0 > best.0 {
+            best = run.clone();
+        }
+    }
+    Ok(best.1)
+}
+
+fn at_share(values: &[ScalarValue]) -> Result<ScalarValue> {
+    let elements = elements_of(&values[0])?;
+    let share = float_of(&values[1])?;
+    if !(0.0..=1.0).contains(&share) {
+        let message = format!("percentile value {share} is not between 0 and 1");
+        return Err(Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, message));
+    }
+    let present: Vec<usize> = (0..elements.len()).filter(|index| elements.is_valid(*index)).collect();
+    let place = ((share * present.len() as f64).ceil() as usize).max(1) - 1;
+    Ok(match present.get(place) {
+        Some(index) => ScalarValue::try_from_array(&elements, *index)?,
+        None => ScalarValue::try_from(elements.data_type())?,
+    })
+}
+
+mod type_name {
+    //! `pg_typeof`: known before a query runs.
+
+    use arrow::datatypes::DataType;
+    use datafusion::common::ScalarValue;
+    use datafusion::error::Result;
+    use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+
+    use super::name_of;
+
+    #[derive(Debug, PartialEq, Eq, Hash)]
+    pub(super) struct TypeName {
+        signature: Signature,
+    }
+
+    impl Default for TypeName {
+        fn default() -> Self {
+            TypeName { signature: Signature::any(1, Volatility::Stable) }
+        }
+    }
+
+    impl ScalarUDFImpl for TypeName {
+        fn name(&self) -> &str {
+            "pg_typeof"
+        }
+
+        fn signature(&self) -> &Signature {
+            &self.signature
+        }
+
+        fn return_type(&self, _argument_types: &[DataType]) -> Result<DataType> {
+            Ok(DataType::Utf8View)
+        }
+
+        fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+            let name = match arguments.args.first().map(ColumnarValue::data_type) {
+                Some(DataType::Null) | None => "unknown".to_owned(),
+                Some(data_type) => name_of(&data_type),
+            };
+            Ok(ColumnarValue::Scalar(ScalarValue::Utf8View(Some(name))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matches_without_length_split_inside_only() {
+        let split = |marked: &str| split_at_marks(&[text(marked.replace('<', "\u{e000}").replace('>', "\u{e001}"))]);
+        let found = |marked: &str| split(marked).unwrap().to_string();
+        assert_eq!(found("<>a<>b<>"), "[a, b]");
+        assert_eq!(found("a<, >b< >c"), "[a, b, c]");
+        assert_eq!(found("<,>a<,>"), "[, a, ]");
+    }
+
+    #[test]
+    fn templates_are_filled_in() {
+        let shown = |values: &[ScalarValue]| format(values).unwrap().to_string();
+        let (name, number) = (text("A b"), ScalarValue::Int64(Some(7)));
+        assert_eq!(shown(&[text("%I=%L %% %s"), name.clone(), text("it's"), number.clone()]), "\"A b\"='it''s' % 7");
+        assert_eq!(shown(&[text("|%5s|%-5s|%2$s|"), number.clone(), number.clone()]), "|    7|7    |7|");
+        assert_eq!(format(&[text("%s")]).unwrap_err().sqlstate(), "22023");
+        assert_eq!(format(&[text("%I"), ScalarValue::Utf8(None)]).unwrap_err().sqlstate(), "22004");
+    }
+}

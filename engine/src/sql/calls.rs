@@ -1,0 +1,339 @@
+//! Expressions that DataFusion does not know, rewritten on the syntax tree to others that it does.
+//!
+//! | expression | becomes |
+//! |---|---|
+//! | `age(t)` | `age(current_date, t)` |
+//! | `make_interval(days => 3)` | all seven arguments, in order |
+//! | `substring(s FROM 'regular expression')` | `regexp_match(s, …)[1]` |
+//! | `regexp_split_to_array(s, p)` | `s` with its matches marked, split there |
+//! | `percentile_disc(f)`, `mode()` `WITHIN GROUP (ORDER BY x)` | picked from `array_agg(x ORDER BY x)` |
+//! | `bool_and(x) OVER w`, also `bool_or`, `every` | from `count` of what is false, or true |
+//! | `string_agg(x, ',') OVER w` | `array_to_string(array_agg(x) OVER w, ',')` |
+//! | `lag(x, n, default) OVER w`, `lead`, with a column as default | `CASE`, by whether there is such a row |
+//! | `~x`, `a && b`, `x COLLATE "C"` | `x # -1`, `array_has_any(a, b)`, `x` |
+//! | `statement_timestamp()`, `transaction_timestamp()` | `now()` |
+
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident,
+    ObjectName, ObjectNamePart, OrderByExpr, UnaryOperator, Value, ValueWithSpan,
+};
+use datafusion::sql::sqlparser::tokenizer::Span;
+
+use super::parse::{fold, is_by_bytes};
+use super::sets::ALL_MATCHES;
+use crate::dml::syntax::{call, call_with, cases, cast, null, number};
+use crate::error::sqlstate;
+use crate::functions::several::{AT_SHARE, MARKED_PARTS, MARKS, MOST_FREQUENT, ONLY_ELEMENT, SPLIT_AT_MARKS};
+use crate::{Error, Result};
+
+/// The parameters of `make_interval`, in order.
+const INTERVAL_PARTS: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins", "secs"];
+
+/// Rewrites the expression itself, not those inside of it.
+pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
+    match expr {
+        Expr::Function(function) => {
+            if let Some(rewritten) = rewrite_call(function)? {
+                *expr = rewritten;
+            }
+        }
+        Expr::UnaryOp { op: UnaryOperator::BitwiseNot, expr: inner } => {
+            let left = Box::new(Expr::Nested(Box::new(taken(inner))));
+            let minus = Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(number(1)) };
+            *expr = Expr::Nested(Box::new(Expr::BinaryOp {
+                left,
+                op: BinaryOperator::PGBitwiseXor,
+                right: Box::new(Expr::Nested(Box::new(minus))),
+            }));
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::PGOverlap, right } => {
+            *expr = call_with("array_has_any", vec![taken(left), taken(right)], Span::empty());
+        }
+        Expr::Collate { expr: inner, collation } => {
+            check_collation(collation)?;
+            *expr = Expr::Nested(Box::new(taken(inner)));
+        }
+        Expr::Substring { expr: text, substring_from: Some(from), substring_for: None, .. } if is_text(from) => {
+            *expr = first_group(taken(text), taken(from));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Texts compare by their bytes, which is what some collations say.
+fn check_collation(collation: &ObjectName) -> Result<()> {
+    match is_by_bytes(collation) {
+        true => Ok(()),
+        false => Err(Error::unsupported(format!("collation {collation}"))
+            .with_hint("Strings compare by bytes, as with COLLATE \"C\".")),
+    }
+}
+
+fn taken(expr: &mut Expr) -> Expr {
+    std::mem::replace(expr, null())
+}
+
+fn is_text(expr: &Expr) -> bool {
+    matches!(
+        expr,
+        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(_) | Value::EscapedStringLiteral(_), .. })
+    )
+}
+
+fn text(text: impl Into<String>) -> Expr {
+    Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text.into()), span: Span::empty() })
+}
+
+fn element(array: Expr, index: usize) -> Expr {
+    call_with("array_element", vec![array, number(index)], Span::empty())
+}
+
+/// The first group of the first match, or the whole match.
+fn first_group(value: Expr, pattern: Expr) -> Expr {
+    element(call_with("regexp_match", vec![value, pattern], Span::empty()), 1)
+}
+
+fn arguments_of(function: &Function) -> Option<Vec<Expr>> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let plain = |argument: &FunctionArg| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    };
+    list.args.iter().map(plain).collect()
+}
+
+fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
+    let [ObjectNamePart::Identifier(ident)] = function.name.0.as_slice() else { return Ok(None) };
+    let (name, span) = (fold(ident), ident.span);
+    if name == "make_interval" {
+        return make_interval(function);
+    }
+    const KNOWN: [&str; 14] = [
+        "age",
+        "substring",
+        "regexp_split_to_array",
+        ALL_MATCHES,
+        "percentile_disc",
+        "mode",
+        "bool_and",
+        "bool_or",
+        "every",
+        "string_agg",
+        "lag",
+        "lead",
+        "statement_timestamp",
+        "transaction_timestamp",
+    ];
+    if !KNOWN.contains(&name.as_str()) {
+        return Ok(None);
+    }
+    let Some(mut arguments) = arguments_of(function) else { return Ok(None) };
+    let windowed = function.over.is_some();
+    Ok(Some(match (name.as_str(), arguments.len()) {
+        ("age", 1) => {
+            let today = cast(call("current_date", span), "timestamp")?;
+            arguments.insert(0, today);
+            call_with("age", arguments, span)
+        }
+        ("statement_timestamp" | "transaction_timestamp", 0) => call("now", span),
+        ("substring", 2) if is_text(&arguments[1]) => {
+            let pattern = arguments.remove(1);
+            first_group(arguments.remove(0), pattern)
+        }
+        ("regexp_split_to_array", 2 | 3) => {
+            let marked = marked(arguments, "\\0");
+            call_with(SPLIT_AT_MARKS, vec![marked], span)
+        }
+        (ALL_MATCHES, 2 | 3) => all_matches(arguments)?,
+        ("percentile_disc", 1) | ("mode", 0) if !function.within_group.is_empty() => {
+            let share = arguments.pop();
+            let sorted = sorted_array(function)?;
+            match share {
+                Some(share) => call_with(AT_SHARE, vec![sorted, share], span),
+                None => call_with(MOST_FREQUENT, vec![sorted], span),
+            }
+        }
+        ("bool_and" | "bool_or" | "every", 1) if windowed => {
+            let argument = arguments.remove(0);
+            let decisive = match name.as_str() {
+                "bool_or" => argument.clone(),
+                _ => Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(argument.clone()))) },
+            };
+            let count = |of: Expr| over("count", vec![of], function);
+            let decided = count(cases(vec![(decisive, number(1))], null()));
+            let op = if name == "bool_or" { BinaryOperator::Gt } else { BinaryOperator::Eq };
+            let result = compared(decided, op, number(0));
+            cases(vec![(compared(count(argument), BinaryOperator::Gt, number(0)), result)], null())
+        }
+        ("string_agg", 2) if windowed && is_text(&arguments[1]) => {
+            let separator = arguments.remove(1);
+            let value = arguments.remove(0);
+            let some = compared(over("count", vec![value.clone()], function), BinaryOperator::Gt, number(0));
+            let joined = call_with("array_to_string", vec![over("array_agg", vec![value], function), separator], span);
+            cases(vec![(some, joined)], null())
+        }
+        ("lag" | "lead", 3) if windowed && !is_constant(&arguments[2]) => {
+            let default = arguments.remove(2);
+            let offset = arguments[1].clone();
+            let there = over(&name, vec![number(1), offset], function);
+            let value = over(&name, arguments, function);
+            cases(vec![(Expr::IsNotNull(Box::new(there)), value)], default)
+        }
+        _ => return Ok(None),
+    }))
+}
+
+fn is_constant(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(_) | Expr::TypedString(_) | Expr::Interval(_) => true,
+        Expr::UnaryOp { expr, .. } | Expr::Nested(expr) | Expr::Cast { expr, .. } => is_constant(expr),
+        _ => false,
+    }
+}
+
+fn compared(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
+}
+
+/// Another function over the same window.
+fn over(name: &str, arguments: Vec<Expr>, function: &Function) -> Expr {
+    let mut expr = call_with(name, arguments, Span::empty());
+    if let Expr::Function(other) = &mut expr {
+        other.over.clone_from(&function.over);
+        other.filter.clone_from(&function.filter);
+        other.null_treatment = function.null_treatment;
+    }
+    expr
+}
+
+/// `array_agg(x ORDER BY x)` for what an ordered-set aggregate is over.
+fn sorted_array(function: &mut Function) -> Result<Expr> {
+    let order: Vec<OrderByExpr> = std::mem::take(&mut function.within_group);
+    let [by] = order.as_slice() else {
+        let message = "an ordered-set aggregate here takes one column to order by";
+        return Err(Error::new(sqlstate::UNDEFINED_FUNCTION, message));
+    };
+    let mut array = call_with("array_agg", vec![by.expr.clone()], Span::empty());
+    if let Expr::Function(aggregate) = &mut array {
+        aggregate.filter = function.filter.take();
+        if let FunctionArguments::List(list) = &mut aggregate.args {
+            list.clauses.push(FunctionArgumentClause::OrderBy(order));
+        }
+    }
+    Ok(array)
+}
+
+/// `regexp_replace(text, pattern, begin || part || end, 'g' || flags)`
+fn marked(mut arguments: Vec<Expr>, part: &str) -> Expr {
+    let flags = match arguments.len() {
+        3 => {
+            let flags = arguments.pop().unwrap_or_else(null);
+            Expr::Nested(Box::new(compared(text("g"), BinaryOperator::StringConcat, flags)))
+        }
+        _ => text("g"),
+    };
+    let [begin, end, _] = MARKS;
+    arguments.push(text(format!("{begin}{part}{end}")));
+    arguments.push(flags);
+    call_with("regexp_replace", arguments, Span::empty())
+}
+
+/// An array with an element for each row of `regexp_matches`.
+fn all_matches(arguments: Vec<Expr>) -> Result<Expr> {
+    let literal = |expr: Option<&Expr>| match expr {
+        Some(Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. })) => Some(text.clone()),
+        _ => None,
+    };
+    let flags = match arguments.get(2) {
+        None => String::new(),
+        given => literal(given).ok_or_else(|| Error::unsupported("regexp_matches with flags that are no constant"))?,
+    };
+    let span = Span::empty();
+    if !flags.contains('g') {
+        let first = call_with("regexp_match", arguments, span);
+        return Ok(call_with(ONLY_ELEMENT, vec![first], span));
+    }
+    let groups = literal(arguments.get(1)).and_then(|pattern| sure_groups(&pattern));
+    let groups = groups.ok_or_else(|| {
+        Error::unsupported("regexp_matches with 'g' of a pattern whose groups may be left out, or that is no constant")
+    })?;
+    let mut arguments = arguments;
+    let others = flags.replace('g', "");
+    arguments.truncate(2);
+    if !others.is_empty() {
+        arguments.push(text(others));
+    }
+    let mut part = "\\0".to_owned();
+    for group in 1..=groups {
+        part.push_str(&format!("{}\\{group}", MARKS[2]));
+    }
+    Ok(call_with(MARKED_PARTS, vec![marked(arguments, &part)], span))
+}
+
+/// How many groups a pattern has, if each takes part in every match.
+fn sure_groups(pattern: &str) -> Option<usize> {
+    let mut groups = 0;
+    let mut letters = pattern.chars().peekable();
+    let mut in_class = false;
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => {
+                letters.next();
+            }
+            '[' => in_class = true,
+            ']' => in_class = false,
+            _ if in_class => {}
+            '(' if letters.peek() != Some(&'?') => groups += 1,
+            ')' if groups > 0 && matches!(letters.peek(), Some('?' | '*' | '{' | '+')) => return None,
+            _ => {}
+        }
+    }
+    (groups == 0 || !pattern.contains('|')).then_some(groups).filter(|groups| *groups < 10)
+}
+
+fn make_interval(function: &Function) -> Result<Option<Expr>> {
+    let FunctionArguments::List(list) = &function.args else { return Ok(None) };
+    let mut parts: Vec<Expr> = INTERVAL_PARTS.iter().map(|_| number(0)).collect();
+    for (place, argument) in list.args.iter().enumerate() {
+        let (place, value) = match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => (Some(place), value),
+            FunctionArg::Named { name, arg: FunctionArgExpr::Expr(value), .. } => (place_of(name), value),
+            FunctionArg::ExprNamed { name: Expr::Identifier(name), arg: FunctionArgExpr::Expr(value), .. } => {
+                (place_of(name), value)
+            }
+            _ => return Ok(None),
+        };
+        match place.and_then(|place| parts.get_mut(place)) {
+            Some(part) => *part = value.clone(),
+            None => {
+                let message = format!("function {function} does not exist");
+                return Err(Error::new(sqlstate::UNDEFINED_FUNCTION, message));
+            }
+        }
+    }
+    Ok(Some(call_with("make_interval", parts, Span::empty())))
+}
+
+fn place_of(name: &Ident) -> Option<usize> {
+    INTERVAL_PARTS.iter().position(|part| *part == fold(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sure_groups;
+
+    #[test]
+    fn groups_are_counted_where_all_take_part() {
+        for (pattern, groups) in [
+            ("a|b", Some(0)),
+            ("(a)(?:b)\\(", Some(1)),
+            ("[(](x)", Some(1)),
+            ("(a)|b", None),
+            ("(a)?b", None),
+            ("((a)b)*", None),
+        ] {
+            assert_eq!(sure_groups(pattern), groups, "{pattern}");
+        }
+    }
+}
