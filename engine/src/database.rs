@@ -9,7 +9,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::optimizer::Analyzer;
+use datafusion::optimizer::{Analyzer, Optimizer};
 use datafusion::prelude::SessionConfig;
 use rustydb_storage::{CheckReport, Finding, MemoryUsage, Store};
 
@@ -23,12 +23,15 @@ use crate::runtime::Runtimes;
 use crate::session::Session;
 use crate::sql::arithmetic::SqlArithmetic;
 use crate::sql::checked_sum;
+use crate::sql::empty_groups::EmptyGroups;
+use crate::sql::grouping::GroupingExpressions;
 use crate::sql::interval_math::IntervalPlanner;
 use crate::sql::interval_order::{IntervalOrder, IntervalWindows};
 use crate::sql::membership::Membership;
 use crate::sql::mixed_types::MixedTypes;
 use crate::sql::opaque_values::OpaqueValues;
 use crate::sql::plan_cache::PlanCache;
+use crate::sql::session_zone::SessionZone;
 use crate::sql::single_row::SingleRow;
 use crate::sql::time_units::TimeUnits;
 use crate::users::{self, Users};
@@ -241,8 +244,10 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
         .with_config(config)
         .with_runtime_env(runtime_env)
         .with_physical_optimizer_rules(optimizer::physical_rules())
+        .with_analyzer_rule(Arc::new(SessionZone))
         .with_analyzer_rule(Arc::new(SqlArithmetic))
         .with_analyzer_rule(Arc::new(IntervalOrder))
+        .with_analyzer_rule(Arc::new(EmptyGroups))
         .with_analyzer_rule(Arc::new(SingleRow::default()))
         .with_analyzer_rule(Arc::new(Membership))
         .with_analyzer_rule(Arc::new(OpaqueValues::default()));
@@ -250,7 +255,16 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
         *builder.scalar_functions() = Some(functions::of_sql(all));
     }
     let rules = &mut builder.analyzer().get_or_insert_with(Analyzer::new).rules;
-    rules.splice(0..0, [Arc::new(MixedTypes) as _, Arc::new(IntervalWindows) as _, Arc::new(TimeUnits) as _]);
+    rules.splice(
+        0..0,
+        [
+            Arc::new(GroupingExpressions) as _,
+            Arc::new(MixedTypes) as _,
+            Arc::new(IntervalWindows) as _,
+            Arc::new(TimeUnits) as _,
+        ],
+    );
+    optimizer::logical_rules(builder.optimizer().get_or_insert_with(Optimizer::new));
     if let Some(planners) = builder.expr_planners() {
         planners.insert(0, Arc::new(IntervalPlanner));
     }

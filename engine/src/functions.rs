@@ -3,14 +3,20 @@
 //! `SELECT range(10, 5000000011)` asks the allocator for 40 GB in one call, past every memory pool; the process would not
 //! survive it. A [`Bounded`] function works out the size of its result first and fails with 54000 beyond the limit.
 
+pub(crate) mod bytes;
 pub(crate) mod floats;
+pub(crate) mod foreign;
 pub(crate) mod input;
 pub(crate) mod like_escape;
 mod postgres;
+pub(crate) mod printed;
 pub(crate) mod ranks;
+pub(crate) mod rounded_times;
 pub(crate) mod session;
 pub(crate) mod text;
 mod to_char;
+pub(crate) mod told_apart;
+mod truncate;
 pub(crate) mod zones;
 
 use std::sync::Arc;
@@ -37,6 +43,7 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>) -> Vec
     let mut own = postgres::functions();
     own.extend(text::functions());
     own.extend(zones::functions());
+    own.extend(told_apart::functions());
     if let Some(chrono) = functions.iter().find(|function| function.name() == "to_char") {
         own.push(Arc::new(to_char::ToChar::new(Arc::clone(chrono)).into()));
     }
@@ -49,6 +56,10 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>) -> Vec
         .map(|function| match Growth::of(function.name()) {
             Some(growth) => Arc::new(ScalarUDF::from(Bounded { inner: function, growth })),
             None => function,
+        })
+        .map(|function| match function.name() {
+            "date_trunc" => Arc::new(ScalarUDF::from(truncate::Truncate { inner: function })),
+            _ => function,
         })
         .map(|function| match floats::Domain::of(function.name()) {
             Some(domain) => Arc::new(ScalarUDF::from(floats::Guarded { inner: function, domain })),
