@@ -24,6 +24,8 @@ use crate::runtime::Runtimes;
 use crate::session::Session;
 use crate::sql::arithmetic::SqlArithmetic;
 use crate::sql::checked_sum;
+use crate::sql::empty_groups::EmptyGroups;
+use crate::sql::grouping::GroupingExpressions;
 use crate::sql::interval_math::IntervalPlanner;
 use crate::sql::interval_order::{IntervalOrder, IntervalWindows};
 use crate::sql::limits::ComputedLimits;
@@ -31,6 +33,7 @@ use crate::sql::membership::Membership;
 use crate::sql::mixed_types::MixedTypes;
 use crate::sql::opaque_values::OpaqueValues;
 use crate::sql::plan_cache::PlanCache;
+use crate::sql::session_zone::SessionZone;
 use crate::sql::single_row::SingleRow;
 use crate::sql::time_units::TimeUnits;
 use crate::users::{self, Users};
@@ -243,8 +246,10 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
         .with_config(config)
         .with_runtime_env(runtime_env)
         .with_physical_optimizer_rules(optimizer::physical_rules())
+        .with_analyzer_rule(Arc::new(SessionZone))
         .with_analyzer_rule(Arc::new(SqlArithmetic))
         .with_analyzer_rule(Arc::new(IntervalOrder))
+        .with_analyzer_rule(Arc::new(EmptyGroups))
         .with_analyzer_rule(Arc::new(SingleRow::default()))
         .with_analyzer_rule(Arc::new(Membership))
         .with_analyzer_rule(Arc::new(OpaqueValues::default()))
@@ -255,7 +260,16 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
         *builder.scalar_functions() = Some(functions::of_sql(all));
     }
     let rules = &mut builder.analyzer().get_or_insert_with(Analyzer::new).rules;
-    rules.splice(0..0, [Arc::new(MixedTypes) as _, Arc::new(IntervalWindows) as _, Arc::new(TimeUnits) as _]);
+    rules.splice(
+        0..0,
+        [
+            Arc::new(GroupingExpressions) as _,
+            Arc::new(MixedTypes) as _,
+            Arc::new(IntervalWindows) as _,
+            Arc::new(TimeUnits) as _,
+        ],
+    );
+    optimizer::logical_rules(builder.optimizer().get_or_insert_with(Optimizer::new));
     let rules = &mut builder.optimizer().get_or_insert_with(Optimizer::new).rules;
     let place =
         rules.iter().position(|rule| rule.name() == "decorrelate_lateral_join").map_or(rules.len(), |at| at + 1);

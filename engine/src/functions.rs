@@ -4,18 +4,24 @@
 //! survive it. A [`Bounded`] function works out the size of its result first and fails with 54000 beyond the limit.
 
 mod by_rows;
+pub(crate) mod bytes;
 mod date_patterns;
 pub(crate) mod floats;
+pub(crate) mod foreign;
 pub(crate) mod input;
 mod intervals;
 pub(crate) mod like_escape;
 mod number_format;
 mod postgres;
+pub(crate) mod printed;
 pub(crate) mod ranks;
+pub(crate) mod rounded_times;
 pub(crate) mod session;
 pub(crate) mod several;
 pub(crate) mod text;
 mod to_char;
+pub(crate) mod told_apart;
+mod truncate;
 pub(crate) mod zones;
 
 use std::sync::Arc;
@@ -44,6 +50,7 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>) -> Vec
     own.extend(zones::functions());
     own.extend(intervals::functions());
     own.extend(several::functions());
+    own.extend(told_apart::functions());
     if let Some(chrono) = functions.iter().find(|function| function.name() == "to_char") {
         own.push(Arc::new(to_char::ToChar::new(Arc::clone(chrono)).into()));
     }
@@ -59,6 +66,10 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>) -> Vec
         .map(|function| match Growth::of(function.name()) {
             Some(growth) => Arc::new(ScalarUDF::from(Bounded { inner: function, growth })),
             None => function,
+        })
+        .map(|function| match function.name() {
+            "date_trunc" => Arc::new(ScalarUDF::from(truncate::Truncate { inner: function })),
+            _ => function,
         })
         .map(|function| match floats::Domain::of(function.name()) {
             Some(domain) => Arc::new(ScalarUDF::from(floats::Guarded { inner: function, domain })),

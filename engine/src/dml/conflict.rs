@@ -309,8 +309,10 @@ impl ConflictUpdate {
             .with(&fold(&alias), table.storage_schema().fields())
             .with(EXCLUDED, table.schema.fields());
         scope.push_hidden(ORIGIN, &DataType::UInt32);
-        // A column by its name alone is the target's.
-        let target = |expr: ast::Expr| scope.resolve(context, of_target(expr, table, &alias));
+        let target = |expr: ast::Expr| {
+            check_qualified(&expr, table)?;
+            scope.resolve(context, expr)
+        };
         let assigned_exprs = assigned_values(table, assignments)?;
         let assigned = (0..assigned_exprs.len()).filter(|column| assigned_exprs[*column].is_some()).collect();
         let mut values = Vec::with_capacity(assigned_exprs.len());
@@ -340,35 +342,41 @@ impl ConflictUpdate {
     }
 }
 
-/// Qualifies the bare names of the target's columns, which `excluded` has too.
-fn of_target(mut expr: ast::Expr, table: &TableDef, alias: &Ident) -> ast::Expr {
-    struct Qualify<'a> {
+/// Refuses bare names of the target's columns, which `excluded` has too.
+fn check_qualified(expr: &ast::Expr, table: &TableDef) -> Result<()> {
+    struct Finder<'a> {
         table: &'a TableDef,
-        alias: &'a Ident,
         depth: usize,
     }
-    impl ast::VisitorMut for Qualify<'_> {
-        type Break = ();
-        fn pre_visit_query(&mut self, _query: &mut ast::Query) -> std::ops::ControlFlow<()> {
+    impl ast::Visitor for Finder<'_> {
+        type Break = Ident;
+        fn pre_visit_query(&mut self, _query: &ast::Query) -> std::ops::ControlFlow<Ident> {
             self.depth += 1;
             std::ops::ControlFlow::Continue(())
         }
-        fn post_visit_query(&mut self, _query: &mut ast::Query) -> std::ops::ControlFlow<()> {
+        fn post_visit_query(&mut self, _query: &ast::Query) -> std::ops::ControlFlow<Ident> {
             self.depth -= 1;
             std::ops::ControlFlow::Continue(())
         }
-        fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> std::ops::ControlFlow<()> {
-            if self.depth == 0
-                && let ast::Expr::Identifier(ident) = expr
-                && self.table.schema.field_with_name(&fold(ident)).is_ok()
-            {
-                *expr = ast::Expr::CompoundIdentifier(vec![self.alias.clone(), ident.clone()]);
+        fn pre_visit_expr(&mut self, expr: &ast::Expr) -> std::ops::ControlFlow<Ident> {
+            match expr {
+                ast::Expr::Identifier(ident)
+                    if self.depth == 0 && self.table.schema.field_with_name(&fold(ident)).is_ok() =>
+                {
+                    std::ops::ControlFlow::Break(ident.clone())
+                }
+                _ => std::ops::ControlFlow::Continue(()),
             }
-            std::ops::ControlFlow::Continue(())
         }
     }
-    let _ = ast::VisitMut::visit(&mut expr, &mut Qualify { table, alias, depth: 0 });
-    expr
+    match ast::Visit::visit(expr, &mut Finder { table, depth: 0 }) {
+        std::ops::ControlFlow::Continue(()) => Ok(()),
+        std::ops::ControlFlow::Break(ident) => {
+            let message = format!("column reference \"{}\" is ambiguous", fold(&ident));
+            let hint = format!("Write \"{}.{ident}\" for the row that is there, or \"excluded.{ident}\".", table.name);
+            Err(Error::new(sqlstate::AMBIGUOUS_COLUMN, message).with_hint(hint).at(place(ident.span)))
+        }
+    }
 }
 
 /// The constraint or index that a conflict target names.

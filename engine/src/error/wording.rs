@@ -185,18 +185,54 @@ pub(super) fn of_missing(message: &str) -> Error {
     }
 }
 
+/// Whether a text is a whole number, with spaces around it at most.
+fn is_whole(text: &str) -> bool {
+    let digits = text.trim();
+    let digits = digits.strip_prefix(['-', '+']).unwrap_or(digits);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether a text is written as a date is, whether there is that day or not.
+fn is_written_date(text: &str) -> bool {
+    let date = text.trim().split([' ', 'T']).next().unwrap_or_default();
+    let parts: Vec<&str> = date.split('-').collect();
+    matches!(parts.as_slice(), [year, month, day] if (4..=6).contains(&year.len())
+        && (1..=2).contains(&month.len())
+        && (1..=2).contains(&day.len())
+        && parts.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_digit())))
+}
+
+fn no_such_date(value: &str) -> Error {
+    let text = format!("date/time field value out of range: \"{value}\"");
+    Error::new(sqlstate::DATETIME_OVERFLOW, text).with_value(value)
+}
+
 /// The sentences about values that are said in PostgreSQL's words.
 fn read_value(message: &str) -> Option<Error> {
+    if let Some(value) = between(message, "rror parsing timestamp from '", "'")
+        && is_written_date(value)
+    {
+        return Some(no_such_date(value));
+    }
     if let Some((_, rest)) =
         message.split_once("Cannot cast string '").or_else(|| message.split_once("Cannot cast value '"))
     {
         let (value, rest) = rest.rsplit_once("' to value of ")?;
         let arrow = rest.split(" type").next().unwrap_or(rest);
-        let code = match arrow.starts_with("Date") || arrow.starts_with("Time") {
+        let name = plain_name(arrow);
+        let is_time = arrow.starts_with("Date") || arrow.starts_with("Time");
+        if is_time && is_written_date(value) {
+            return Some(no_such_date(value));
+        }
+        let is_integer = arrow.strip_prefix('U').unwrap_or(arrow).starts_with("Int") && !arrow.starts_with("Interval");
+        if is_integer && is_whole(value) {
+            let text = format!("value \"{value}\" is out of range for type {name}");
+            return Some(Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, text).with_value(value));
+        }
+        let code = match is_time {
             true => sqlstate::INVALID_DATETIME,
             false => sqlstate::INVALID_TEXT,
         };
-        let name = plain_name(arrow);
         return Some(Error::new(code, format!("invalid input syntax for type {name}: \"{value}\"")).with_value(value));
     }
     if let Some((_, rest)) = message.split_once("Can't cast value ") {

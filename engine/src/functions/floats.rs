@@ -30,26 +30,34 @@ pub(crate) const ROUND_HALF_EVEN: &str = "round_half_even";
 
 static ROUND: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::from(RoundHalfEven::new())));
 
+static REAL: LazyLock<Arc<ScalarUDF>> =
+    LazyLock::new(|| Arc::new(ScalarUDF::from(Real { signature: Signature::any(1, Volatility::Immutable) })));
+
 /// A float rounded to the nearest whole number, and to the even one if two are equally near.
 pub(crate) fn round_half_even(float: Expr) -> Expr {
     ROUND.call(vec![float])
 }
 
+/// Not to -0.0, which is another value to Arrow.
+fn whole_double(value: f64) -> f64 {
+    value.round_ties_even() + 0.0
+}
+
+fn whole_single(value: f32) -> f32 {
+    value.round_ties_even() + 0.0
+}
+
 fn rounded(value: ColumnarValue) -> ColumnarValue {
     match value {
         ColumnarValue::Scalar(ScalarValue::Float64(value)) => {
-            ColumnarValue::Scalar(ScalarValue::Float64(value.map(f64::round_ties_even)))
+            ColumnarValue::Scalar(ScalarValue::Float64(value.map(whole_double)))
         }
         ColumnarValue::Scalar(ScalarValue::Float32(value)) => {
-            ColumnarValue::Scalar(ScalarValue::Float32(value.map(f32::round_ties_even)))
+            ColumnarValue::Scalar(ScalarValue::Float32(value.map(whole_single)))
         }
         ColumnarValue::Array(array) => ColumnarValue::Array(match array.data_type() {
-            DataType::Float64 => {
-                Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::round_ties_even))
-            }
-            DataType::Float32 => {
-                Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even))
-            }
+            DataType::Float64 => Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(whole_double)),
+            DataType::Float32 => Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(whole_single)),
             _ => array,
         }),
         other => other,
@@ -84,6 +92,51 @@ impl ScalarUDFImpl for RoundHalfEven {
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let [value] = take_function_args(self.name(), arguments.args)?;
         Ok(rounded(value))
+    }
+}
+
+/// A double precision as a real; one that is too large fails, where Arrow's cast gives an infinity.
+pub(crate) fn as_real(double: Expr) -> Expr {
+    REAL.call(vec![double])
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Real {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Real {
+    fn name(&self) -> &str {
+        "as_real"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _argument_types: &[DataType]) -> DataFusionResult<DataType> {
+        Ok(DataType::Float32)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let [double] = take_function_args(self.name(), arguments.args)?;
+        let constant = matches!(double, ColumnarValue::Scalar(_));
+        let doubles = double.to_array(if constant { 1 } else { arguments.number_rows })?;
+        let doubles = doubles.as_primitive::<Float64Type>();
+        let reals = doubles.try_unary::<_, Float32Type, Error>(|double| {
+            let real = double as f32;
+            match real.is_infinite() && double.is_finite() {
+                true => Err(Error::new(
+                    sqlstate::NUMERIC_OUT_OF_RANGE,
+                    format!("value {double:e} is out of range for type real"),
+                )),
+                false => Ok(real),
+            }
+        })?;
+        Ok(match constant {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&reals, 0)?),
+            false => ColumnarValue::Array(Arc::new(reals)),
+        })
     }
 }
 

@@ -24,7 +24,12 @@ pub(crate) const TIMEZONE: &str = "timezone";
 
 /// The functions of this file.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    vec![Arc::new(AtTimeZone { signature: Signature::any(2, Volatility::Immutable) }.into())]
+    vec![timezone()]
+}
+
+/// `timezone(zone, timestamp)`
+pub(crate) fn timezone() -> Arc<ScalarUDF> {
+    Arc::new(AtTimeZone { signature: Signature::any(2, Volatility::Immutable) }.into())
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -104,7 +109,7 @@ fn zone_of(name: &str) -> Result<Tz> {
 }
 
 /// From an instant to local time, or back. What a clock skips is as it would be without the change.
-fn shift(zone: Tz, microseconds: i64, to_local: bool) -> Result<i64> {
+pub(super) fn shift(zone: Tz, microseconds: i64, to_local: bool) -> Result<i64> {
     let out_of_range = || Error::new(sqlstate::DATETIME_OVERFLOW, "timestamp out of range");
     let time: NaiveDateTime = DateTime::from_timestamp_micros(microseconds).ok_or_else(out_of_range)?.naive_utc();
     let seconds = match to_local {

@@ -18,6 +18,7 @@ mod cooperative_rule;
 mod decimal_rule;
 mod estimate;
 mod explain;
+mod filter_rule;
 mod join_build;
 mod join_cost;
 mod join_graph;
@@ -26,4 +27,5 @@ mod join_rule;
 mod rules;
 
 pub(crate) use explain::with_estimates;
+pub(crate) use filter_rule::logical_rules;
 pub(crate) use rules::{configure, first_late_rule, physical_rules};

@@ -9,12 +9,17 @@
 //! | `a + b`, `a - b`, `a * b` on integers | `checked_add(a, b)` … |
 //! | `a + b - c + d` on integers | one call, `checked[+ - +](a, b, c, d)`, computed from left to right |
 //! | `-a` on integers | `checked_subtract(0, a)` |
+//! | `-a` on floats | `0.0 - a`, which is never -0.0 |
 //! | `CAST(numeric AS int)` | `CAST(CAST(numeric AS numeric(38,0)) AS int)` |
+//! | `CAST(double precision AS real)` | `as_real(…)`, which fails instead of an infinity |
 //! | `CAST(float AS int)` | `CAST(round_half_even(float) AS int)` |
 //! | `a + b` … and `/` on floats | `checked_add(a, b)` …, which fails instead of an infinity |
 //! | `CAST(x AS varchar(n))` | `left(CAST(x AS varchar), n)` |
+//! | `CAST(x AS text)` of times and floats | [`text_of`](crate::functions::printed) |
 //! | `CAST(text AS interval)`, of bytea, of arrays | [`read_text`](crate::functions::input) |
-//! | `CAST('2024-01-01 10:00' AS timestamp)` | `CAST('2024-01-01 10:00:00' AS timestamp)` |
+//! | `CAST('2024-01-01 10:00+02' AS timestamp)` | `CAST('2024-01-01 10:00:00' AS timestamp)` |
+//! | `CAST('040506' AS time)` | `CAST('04:05:06' AS time)` |
+//! | `CAST(timestamp AS timestamp(0))` | [`rounded`](crate::functions::rounded_times) |
 //!
 //! A chain is one call because the planner asks for the type and the name of each node again and again: the type of a
 //! function's call takes those of its arguments and its whole name, so that a tree of n calls above each other takes time
@@ -25,7 +30,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Datum};
 use arrow::compute::cast;
 use arrow::compute::kernels::numeric;
-use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type};
+use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type, TimeUnit};
 use arrow::error::ArrowError;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, ScalarValue, exec_err, internal_datafusion_err};
@@ -38,17 +43,19 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, Volatility, lit,
+    ScalarUDFImpl, Signature, Union, Volatility, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr_common::datum::apply;
 
-use super::literals::with_seconds;
+use super::literals::{time_text, timestamp_text};
 use super::types::LENGTH_KEY;
 use crate::Error;
 use crate::error::sqlstate;
-use crate::functions::floats::{ROUND_HALF_EVEN, round_half_even};
+use crate::functions::floats::{ROUND_HALF_EVEN, as_real, round_half_even};
 use crate::functions::input::{cast_of_text, reads};
+use crate::functions::printed::{prints, text_of};
+use crate::functions::rounded_times::{loses_digits, rounded};
 
 /// The rule.
 #[derive(Debug)]
@@ -60,21 +67,44 @@ impl AnalyzerRule for SqlArithmetic {
     }
 
     fn analyze(&self, plan: LogicalPlan, _options: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
+        // The notes on a cast's length go with it, in all schemas above.
+        let mut noted = false;
         let rewritten = plan.transform_up_with_subqueries(|node| {
             let schema = merge_schema(&node.inputs());
             let names = NamePreserver::new(&node);
+            noted = noted || notes_length(&node)?;
             let node = node.map_expressions(|expr| {
                 let name = names.save(&expr);
                 let rewritten = rewrite_all(expr, &schema)?;
                 Ok(rewritten.update_data(|expr| name.restore(expr)))
             })?;
-            match node.transformed {
-                true => node.map_data(LogicalPlan::recompute_schema),
-                false => Ok(node),
+            match node.data {
+                LogicalPlan::Union(union) if noted => {
+                    Ok(Transformed::yes(LogicalPlan::Union(Union::try_new(union.inputs)?)))
+                }
+                data if node.transformed || noted => Ok(Transformed::yes(data.recompute_schema()?)),
+                data => Ok(Transformed::no(data)),
             }
         });
         rewritten.map(|plan| plan.data)
     }
+}
+
+/// Whether an expression of the node is cast to a type of limited length.
+fn notes_length(node: &LogicalPlan) -> DataFusionResult<bool> {
+    let mut found = false;
+    node.apply_expressions(|expr| {
+        found |= expr.exists(|part| {
+            Ok(match part {
+                Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => {
+                    field.metadata().contains_key(LENGTH_KEY)
+                }
+                _ => false,
+            })
+        })?;
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
 }
 
 /// Rewrites an expression and all that is in it. Types must have been coerced.
@@ -90,6 +120,11 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
             let subtract = ScalarUDF::from(Checked::new(vec![Operation::Subtract]));
             Ok(Transformed::yes(subtract.call(vec![zero, *inner])))
         }
+        // Not -0.0, which is another value to Arrow.
+        Expr::Negative(inner) if inner.get_type(schema)?.is_floating() => {
+            let zero = lit(ScalarValue::new_zero(&inner.get_type(schema)?)?);
+            Ok(Transformed::yes(binary(zero, Operator::Minus, *inner)))
+        }
         Expr::Cast(Cast { expr, field }) if field.metadata().contains_key(LENGTH_KEY) => {
             let length = cast_length(&field)?;
             let cast = Expr::Cast(Cast::new(expr, field.data_type().clone()));
@@ -100,12 +135,48 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
             let cast = Expr::TryCast(TryCast::new(expr, field.data_type().clone()));
             Ok(Transformed::yes(left().call(vec![cast, lit(length)])))
         }
+        Expr::Cast(Cast { expr, field }) if field.data_type().is_string() && prints(&expr.get_type(schema)?) => {
+            let text = text_of(*expr, "UTC");
+            Ok(Transformed::yes(match field.data_type() {
+                DataType::Utf8View => text,
+                _ => Expr::Cast(Cast { expr: Box::new(text), field }),
+            }))
+        }
+        Expr::Cast(Cast { expr, field })
+            if *field.data_type() == DataType::Float32 && expr.get_type(schema)? == DataType::Float64 =>
+        {
+            Ok(Transformed::yes(as_real(*expr)))
+        }
         Expr::Cast(Cast { expr, field }) if reads(field.data_type()) && expr.get_type(schema)?.is_string() => {
             Ok(Transformed::yes(cast_of_text(*expr, field.data_type())?))
         }
         Expr::Cast(Cast { expr, field }) if matches!(field.data_type(), DataType::Timestamp(..)) => {
+            let from = expr.get_type(schema)?;
+            if loses_digits(&from, field.data_type()) {
+                return Ok(Transformed::yes(rounded(*expr, field.data_type())?));
+            }
+            let DataType::Timestamp(unit, zone) = field.data_type() else {
+                return Ok(Transformed::no(Expr::Cast(Cast { expr, field })));
+            };
+            if from.is_string() && matches!(unit, TimeUnit::Second | TimeUnit::Millisecond) {
+                let fine = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
+                let read = Expr::Cast(Cast::new(expr, fine));
+                return Ok(Transformed::yes(rounded(read, field.data_type())?));
+            }
             let text = match expr.as_ref() {
-                Expr::Literal(value, _) => value.try_as_str().flatten().and_then(with_seconds),
+                Expr::Literal(value, _) => {
+                    value.try_as_str().flatten().and_then(|text| timestamp_text(text, zone.is_some(), *unit))
+                }
+                _ => None,
+            };
+            match text {
+                Some(text) => Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(lit(text)), field }))),
+                None => Ok(Transformed::no(Expr::Cast(Cast { expr, field }))),
+            }
+        }
+        Expr::Cast(Cast { expr, field }) if matches!(field.data_type(), DataType::Time64(_) | DataType::Time32(_)) => {
+            let text = match expr.as_ref() {
+                Expr::Literal(value, _) => value.try_as_str().flatten().and_then(time_text),
                 _ => None,
             };
             match text {
@@ -329,10 +400,19 @@ impl ScalarUDFImpl for Checked {
             if left.data_type().is_floating() {
                 let rows = arguments.number_rows;
                 check_floats(*operation, &left, &right, &result, rows)?;
+                if matches!(operation, Operation::Multiply | Operation::Divide) {
+                    return positive_zeros(&result);
+                }
             }
             Ok(result)
         })
     }
+}
+
+/// Makes 0.0 of -0.0, which is another value to Arrow: in comparisons, joins and groups.
+pub(crate) fn positive_zeros(floats: &ColumnarValue) -> DataFusionResult<ColumnarValue> {
+    let zero = ColumnarValue::Scalar(ScalarValue::new_zero(&floats.data_type())?);
+    apply(floats, &zero, numeric::add)
 }
 
 /// Fails where finite numbers gave an infinity, or 0 was divided by.

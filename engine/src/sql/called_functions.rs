@@ -10,8 +10,15 @@
 //! | `array_length(x, …)` | an integer, NULL for an empty array |
 //! | `x[-1]` | NULL |
 //! | `regexp_replace(…, '\&')` | `'\0'` |
+//! | `round(n, 2)` of a numeric | with an integer of the type it takes: the number of digits makes the type of the result |
+//! | `ceil`, `floor`, `trunc` of a numeric | with a digit more before the point, and none after it |
+//! | `ceil`, `floor`, `trunc` of a float | `+ 0.0` |
+//! | `concat(true)` | `concat('t')` |
+//! | `length` of a bytea | of its bytes |
+//! | `date_trunc` of a date | of the timestamp, in microseconds |
+//! | `date_part('epoch', interval)` | with years of 365.25 days |
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result as DataFusionResult;
@@ -20,9 +27,13 @@ use datafusion::functions::datetime::date_part;
 use datafusion::functions_nested::remove::array_remove_all_udf;
 use datafusion::functions_nested::replace::array_replace_all_udf;
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{Expr, bitwise_and, cast, lit};
+use datafusion::logical_expr::{Expr, bitwise_and, cast, lit, not, when};
 
-use super::interval_math::names_seconds;
+use super::interval_math::{is_interval, names_seconds, seconds_in};
+use crate::functions::bytes::byte_length;
+
+/// The digits of any numeric.
+const DIGITS: u8 = 38;
 
 /// Rewrites one call; `type_of` tells the types of arguments.
 pub(super) fn as_in_postgres(
@@ -35,6 +46,60 @@ pub(super) fn as_in_postgres(
         _ => None,
     };
     let rewritten = match (func.name(), args.len()) {
+        ("round" | "trunc", 2) if places(&args[1]).is_some() => {
+            let places = places(&args[1]).unwrap_or(0);
+            // The type of the result follows from the number, which must not change from one integer type to another.
+            args[1] = lit(places);
+            match (func.name(), type_of(&args[0])) {
+                ("trunc", DataType::Decimal128(precision, scale)) if i32::from(scale) > places && places >= 0 => {
+                    let dropped = u8::try_from(i32::from(scale) - places).unwrap_or(0);
+                    let places = i8::try_from(places).unwrap_or(scale);
+                    let wanted = DataType::Decimal128(precision.saturating_sub(dropped).max(1), places);
+                    cast(func.call(args), wanted)
+                }
+                _ => func.call(args),
+            }
+        }
+        ("round", 2) if matches!(type_of(&args[0]), DataType::Decimal128(..)) => {
+            let rounded = func.call(args);
+            let wanted = type_of(&rounded);
+            cast(rounded, wanted)
+        }
+        ("ceil" | "floor" | "trunc", 1) => match type_of(&args[0]) {
+            DataType::Decimal128(precision, scale @ 1..) => {
+                // The result may have a digit more before the point, and has none after it.
+                let wide = DataType::Decimal128((precision + 1).min(DIGITS), scale);
+                let before_point = precision.saturating_sub(scale.unsigned_abs()) + 1;
+                let whole = DataType::Decimal128(before_point.min(DIGITS), 0);
+                let number = cast(args.remove(0), wide);
+                cast(func.call(vec![number]), whole)
+            }
+            float if float.is_floating() => {
+                let zero = lit(ScalarValue::new_zero(&float)?);
+                // Not -0.0, which is another value to Arrow.
+                func.call(args) + zero
+            }
+            _ => return Ok(Transformed::no(func.call(args))),
+        },
+        ("concat" | "concat_ws", _) if args.iter().any(|arg| type_of(arg) == DataType::Boolean) => {
+            let letter = |arg: Expr| match type_of(&arg) {
+                DataType::Boolean => when(arg.clone(), lit("t")).when(not(arg), lit("f")).end(),
+                _ => Ok(arg),
+            };
+            func.call(args.into_iter().map(letter).collect::<DataFusionResult<_>>()?)
+        }
+        ("character_length", 1) if is_bytes(&type_of(&args[0])) => byte_length(args.remove(0)),
+        ("nullif", 2) if type_of(&args[1]) == DataType::Null => args.remove(0),
+        ("date_trunc", 2) if type_of(&args[1]) == DataType::Date32 => {
+            let date = args.remove(1);
+            args.push(cast(date, DataType::Timestamp(TimeUnit::Microsecond, None)));
+            func.call(args)
+        }
+        ("date_part", 2)
+            if literal(0).is_some_and(|part| part.eq_ignore_ascii_case("epoch")) && is_interval(&type_of(&args[1])) =>
+        {
+            seconds_in(args.remove(1))
+        }
         ("date_part", 2) if names_seconds(&args[0]) => {
             let microseconds = date_part().call(vec![lit("microsecond"), args.remove(1)]);
             cast(microseconds, DataType::Float64) / lit(1e6)
@@ -66,6 +131,20 @@ pub(super) fn as_in_postgres(
         _ => return Ok(Transformed::no(func.call(args))),
     };
     Ok(Transformed::yes(rewritten))
+}
+
+/// How many digits are left after the point, where that is a constant.
+fn places(expr: &Expr) -> Option<i32> {
+    match expr {
+        Expr::Literal(ScalarValue::Int64(Some(places)), _) => i32::try_from(*places).ok(),
+        Expr::Literal(ScalarValue::Int32(Some(places)), _) => Some(*places),
+        Expr::Negative(inner) => places(inner).and_then(i32::checked_neg),
+        _ => None,
+    }
+}
+
+fn is_bytes(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
 }
 
 /// Whether an index is a constant that no element of an array has.

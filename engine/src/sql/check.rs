@@ -8,20 +8,23 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Cte, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
-    JoinConstraint, JoinOperator, LimitClause, Query, Select, SelectFlavor, SelectItem, SetExpr, Spanned, Statement,
-    TableAlias, TableAliasColumnDef, TableFactor, TableFunctionArgs, Visit, VisitMut, Visitor, VisitorMut, With,
+    LimitClause, Query, Select, SelectFlavor, SetExpr, Spanned, Statement, TableAlias, TableAliasColumnDef,
+    TableFactor, TableFunctionArgs, Visit, VisitMut, Visitor, VisitorMut, With,
 };
 use datafusion::sql::sqlparser::ast::{LockType, ObjectNamePart, Value, ValueWithSpan};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::calls;
+use super::cast_keys::tell_casts_apart;
 use super::date_words;
+use super::grouping::group_as_planned;
 use super::limits::WITH_TIES;
 use super::literals::{at_time_zone, negate_as_a_whole, negate_before_powers, similar_to, spell_out};
-use super::names::{output_name, unique_name};
+use super::merged_columns::merge_columns;
 use super::parse::{fold, place};
 use super::row_values::{compare_conditions, compare_parts};
-use super::set_operations::number_copies;
+use super::select_lists::{Naming, check_order, name_select_list};
+use super::set_operations::{number_copies, values_as_queries};
 use super::sets::sets_in_list;
 use super::size::check_size;
 use super::windows::resolve_windows;
@@ -31,8 +34,13 @@ use crate::{Error, Result};
 
 /// Checks every query inside `node` and rewrites what has an equal form that DataFusion knows.
 pub(crate) fn check_queries<N: Visit + VisitMut>(node: &mut N) -> Result<()> {
+    check_queries_naming(node, Naming::AsWritten)
+}
+
+/// The same, with names for the columns of select lists as `naming` has them.
+pub(crate) fn check_queries_naming<N: Visit + VisitMut>(node: &mut N, naming: Naming) -> Result<()> {
     check_size(node)?;
-    match node.visit(&mut QueryCheck) {
+    match node.visit(&mut QueryCheck { naming }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
@@ -43,7 +51,9 @@ pub(crate) fn refuse(present: bool, what: &str) -> Result<()> {
     if present { Err(Error::unsupported(what)) } else { Ok(()) }
 }
 
-struct QueryCheck;
+struct QueryCheck {
+    naming: Naming,
+}
 
 impl VisitorMut for QueryCheck {
     type Break = Error;
@@ -53,7 +63,9 @@ impl VisitorMut for QueryCheck {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
-        name_select_list(select);
+        flow(merge_columns(select, None))?;
+        group_as_planned(select);
+        name_select_list(select, self.naming);
         sets_in_list(select);
         name_function_columns(select);
         for condition in select.selection.iter_mut().chain(&mut select.having) {
@@ -129,6 +141,14 @@ fn check_query(query: &mut Query) -> Result<()> {
     if let Some(fetch) = fetch.take() {
         *limit_clause = Some(fetch_as_limit(fetch, limit_clause.take())?);
     }
+    if let SetExpr::Select(select) = body.as_mut() {
+        merge_columns(select, order_by.as_mut())?;
+        if let Some(order_by) = order_by {
+            check_order(select, order_by)?;
+        }
+        tell_casts_apart(select, order_by.as_mut());
+    }
+    values_as_queries(body)?;
     number_copies(body)?;
     match body.as_ref() {
         SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::SetOperation { .. } | SetExpr::Values(_) => Ok(()),
@@ -159,19 +179,6 @@ fn list_array(expr: &mut Expr) {
         let expr_in = Box::new(Expr::Nested(left.clone()));
         *expr = Expr::InList { expr: expr_in, list, negated };
     }
-}
-
-/// The columns that `FULL JOIN … USING` merges have a value on either side; DataFusion takes the left one.
-fn check_joins(select: &Select) -> Result<()> {
-    let merges = |constraint: &JoinConstraint| matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural);
-    let merged = select
-        .from
-        .iter()
-        .flat_map(|from| &from.joins)
-        .any(|join| matches!(&join.join_operator, JoinOperator::FullOuter(constraint) if merges(constraint)));
-    refuse(merged, "FULL JOIN … USING and NATURAL FULL JOIN").map_err(|error| {
-        error.with_hint("Write FULL JOIN … ON a.x = b.x, and coalesce(a.x, b.x) for the merged column.")
-    })
 }
 
 /// A function in FROM that gives one column names it like its alias: `FROM generate_series(1, 3) AS n`. DataFusion calls
@@ -311,34 +318,6 @@ fn fetch_as_limit(fetch: Fetch, limit_clause: Option<LimitClause>) -> Result<Lim
     }
 }
 
-/// Names what a select list leaves unnamed, as PostgreSQL would, and marks names that come again: DataFusion demands
-/// different ones (see [`super::names`]).
-fn name_select_list(select: &mut Select) {
-    let plain = |expr: &Expr| matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-    let mut seen: Vec<String> = Vec::with_capacity(select.projection.len());
-    for item in &select.projection {
-        match item {
-            SelectItem::UnnamedExpr(expr) if plain(expr) => seen.push(output_name(expr)),
-            SelectItem::ExprWithAlias { alias, .. } => seen.push(fold(alias)),
-            _ => {}
-        }
-    }
-    let mut columns: Vec<String> = Vec::new();
-    for item in &mut select.projection {
-        let SelectItem::UnnamedExpr(expr) = item else { continue };
-        if plain(expr) {
-            let text = expr.to_string();
-            let repeated = columns.contains(&text);
-            columns.push(text);
-            if !repeated {
-                continue;
-            }
-        }
-        let alias = Ident::with_quote('"', unique_name(&mut seen, output_name(expr)));
-        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
-    }
-}
-
 fn check_select(select: &Select) -> Result<()> {
     let Select {
         select_token: _,
@@ -375,7 +354,6 @@ fn check_select(select: &Select) -> Result<()> {
         Some(_) => Err(Error::unsupported("SELECT INTO").with_hint("Use CREATE TABLE … AS SELECT.")),
         None => Ok(()),
     })?;
-    at(check_joins(select))?;
     at(refuse(!lateral_views.is_empty(), "LATERAL VIEW"))?;
     at(refuse(prewhere.is_some(), "PREWHERE"))?;
     at(refuse(!connect_by.is_empty(), "CONNECT BY"))?;

@@ -7,13 +7,14 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, IntervalMonthDayNanoArray};
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, IntervalMonthDayNanoArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, ScalarValue, utils::take_function_args};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::functions::datetime::date_part;
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
     cast as cast_expr, lit,
@@ -30,6 +31,8 @@ const DAYS_PER_MONTH: i128 = 30;
 const ORDER_TYPE: DataType = DataType::Decimal128(38, 0);
 
 static ORDER: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::from(Order::new())));
+static EPOCH: LazyLock<Arc<ScalarUDF>> =
+    LazyLock::new(|| Arc::new(ScalarUDF::from(Epoch { signature: Signature::any(1, Volatility::Immutable) })));
 static SCALE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::from(Scale::new())));
 
 /// The number that stands for an interval in comparisons.
@@ -39,6 +42,46 @@ pub(super) fn order_of(interval: Expr) -> Expr {
 
 pub(super) fn is_interval(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Interval(_))
+}
+
+/// `extract(epoch FROM interval)`.
+pub(super) fn seconds_in(interval: Expr) -> Expr {
+    EPOCH.call(vec![interval])
+}
+
+/// A year of 365.25 days, a month beyond whole years of 30.
+fn epoch(interval: IntervalMonthDayNano) -> f64 {
+    let (years, months) = (f64::from(interval.months / 12), f64::from(interval.months % 12));
+    let days = years * 365.25 + months * 30.0 + f64::from(interval.days);
+    days * 86_400.0 + interval.nanoseconds as f64 / 1e9
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Epoch {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Epoch {
+    fn name(&self) -> &str {
+        "interval_epoch"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _argument_types: &[DataType]) -> DataFusionResult<DataType> {
+        Ok(DataType::Float64)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let rows = arguments.number_rows;
+        let [interval] = take_function_args(self.name(), arguments.args)?;
+        let intervals = as_months_days_nanoseconds(&interval, rows)?;
+        let seconds: Float64Array =
+            intervals.as_primitive::<IntervalMonthDayNanoType>().iter().map(|interval| interval.map(epoch)).collect();
+        Ok(ColumnarValue::Array(Arc::new(seconds)))
+    }
 }
 
 fn as_months_days_nanoseconds(value: &ColumnarValue, rows: usize) -> DataFusionResult<ArrayRef> {
@@ -122,6 +165,18 @@ fn moved_date(expr: RawBinaryExpr, schema: &DFSchema) -> PlannerResult<RawBinary
 }
 
 impl ExprPlanner for IntervalPlanner {
+    /// Aggregates are told apart by their names, in which casts are not seen: `max(z::date)` and `max(z::text)` were one.
+    fn plan_aggregate(&self, mut expr: RawAggregateExpr) -> DataFusionResult<PlannerResult<RawAggregateExpr>> {
+        for argument in &mut expr.args {
+            let casts = argument.exists(|part| Ok(matches!(part, Expr::Cast(_) | Expr::TryCast(_))))?;
+            if casts && !matches!(argument, Expr::Alias(_)) {
+                let name = argument.to_string();
+                *argument = argument.clone().alias(name);
+            }
+        }
+        Ok(PlannerResult::Original(expr))
+    }
+
     fn plan_extract(&self, arguments: Vec<Expr>) -> DataFusionResult<PlannerResult<Vec<Expr>>> {
         Ok(seconds_of(arguments))
     }

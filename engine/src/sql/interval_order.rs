@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema};
+use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::functions_aggregate::first_last::first_value_udaf;
@@ -312,11 +312,11 @@ fn rewrite_aggregate(mut function: AggregateFunction, schema: &DFSchema) -> Data
 /// `greatest(a, b, …)`, `least(a, b, …)` and `nullif(a, b)`. NULLs are passed over, but for nullif.
 fn as_case(name: &str, args: Vec<Expr>) -> DataFusionResult<Expr> {
     let mut args = args.into_iter();
-    let Some(mut best) = args.next() else { return Ok(lit(datafusion::common::ScalarValue::Null)) };
+    let Some(mut best) = args.next() else { return Ok(lit(ScalarValue::Null)) };
     for other in args {
         let (left, right) = (order_of(best.clone()), order_of(other.clone()));
         best = match name {
-            "nullif" => when(left.eq(right), lit(datafusion::common::ScalarValue::Null)).otherwise(best)?,
+            "nullif" => when(left.eq(right), lit(ScalarValue::IntervalMonthDayNano(None))).otherwise(best)?,
             "greatest" => when(best.clone().is_null().or(left.lt(right)), other).otherwise(best)?,
             _ => when(best.clone().is_null().or(left.gt(right)), other).otherwise(best)?,
         };

@@ -7,6 +7,7 @@
 //! | real beside numeric or integer in an operator | numeric(14,7), real | double precision |
 //! | real beside numeric in COALESCE, CASE, UNION … | numeric(14,7) | real |
 //! | numeric / numeric | four more digits than the dividend | at least 16 significant digits |
+//! | an integer `# itself` | 0 even for NULL | `n - n` |
 //! | date beside `date ± interval` | – | [timestamps](super::interval_math), compared as dates where they are midnights |
 
 use std::sync::Arc;
@@ -138,6 +139,10 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
             {
                 let (left, right) = (Box::new(to(*left, &common)), Box::new(to(*right, &common)));
                 return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+            }
+            // DataFusion makes 0 of it, whether it is NULL or not.
+            if op == Operator::BitwiseXor && left == right && types.0.is_integer() {
+                return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right })));
             }
             if op == Operator::Divide
                 && (is_decimal(&types.0) || is_decimal(&types.1))

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::sql::sqlparser::ast::{Expr, SelectItem, SetExpr};
+use datafusion::sql::sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, FunctionArguments, SelectItem, SetExpr};
 
 use super::parse::fold;
 use super::types::{column_type, name_of};
+use crate::functions::told_apart::TOLD_APART;
 
 /// Stands between a name and the number that makes it unique; no name typed by anybody has it.
 const MARK: char = '\u{1}';
@@ -26,7 +27,16 @@ fn name_in(expr: &Expr) -> Option<String> {
         Expr::Identifier(ident) => Some(fold(ident)),
         Expr::CompoundIdentifier(parts) => parts.last().map(fold),
         Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => name_in(inner),
-        Expr::Function(function) => function.name.0.last().and_then(|part| part.as_ident()).map(fold),
+        Expr::Function(function) => {
+            let name = function.name.0.last().and_then(|part| part.as_ident()).map(fold)?;
+            match &function.args {
+                FunctionArguments::List(list) if name == TOLD_APART => match list.args.first()? {
+                    FunctionArg::Unnamed(FunctionArgExpr::Expr(told)) => name_in(told),
+                    _ => None,
+                },
+                _ => Some(name),
+            }
+        }
         Expr::Cast { expr: inner, data_type, .. } => name_in(inner).or_else(|| {
             let named = column_type(data_type).map(|known| name_of(&known.data_type));
             let full = named.unwrap_or_else(|_| data_type.to_string().to_lowercase());
@@ -85,8 +95,13 @@ pub(crate) fn unique_name(seen: &mut Vec<String>, name: String) -> String {
     seen.push(name.clone());
     match repeated {
         0 => name,
-        _ => format!("{name}{MARK}{repeated}"),
+        _ => marked(&name, repeated),
     }
+}
+
+/// `name` with a mark that tells it from others of the same name.
+pub(crate) fn marked(name: &str, number: usize) -> String {
+    format!("{name}{MARK}{number}")
 }
 
 /// The name the client sees.
@@ -96,12 +111,26 @@ pub(crate) fn shown_name(name: &str) -> &str {
 
 /// A result's columns under the names the client sees.
 pub(crate) fn shown(schema: &SchemaRef) -> SchemaRef {
-    if schema.fields().iter().all(|field| !field.name().contains(MARK)) {
+    if schema.fields().iter().all(|field| !field.name().contains([MARK, ':'])) {
         return Arc::clone(schema);
     }
-    let fields = schema.fields().iter().map(|field| match field.name().split_once(MARK) {
-        Some((name, _)) => Arc::new(field.as_ref().clone().with_name(name)),
-        None => Arc::clone(field),
+    let fields = schema.fields().iter().enumerate().map(|(place, field)| {
+        let name = field.name().split_once(MARK).map_or(field.name().as_str(), |(name, _)| name);
+        // DataFusion marks the columns of a subquery in FROM that have a name again: `id:1`.
+        let name = match name.rsplit_once(':') {
+            Some((before, number))
+                if !number.is_empty()
+                    && number.bytes().all(|digit| digit.is_ascii_digit())
+                    && schema.fields()[..place].iter().any(|earlier| earlier.name() == before) =>
+            {
+                before
+            }
+            _ => name,
+        };
+        match name == field.name() {
+            true => Arc::clone(field),
+            false => Arc::new(field.as_ref().clone().with_name(name)),
+        }
     });
     Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))
 }

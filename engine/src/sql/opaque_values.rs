@@ -5,6 +5,7 @@
 //! | `CAST(numeric AS int) = 3`, also `numeric(n, fewer digits)` | drop the cast: `numeric = 3.00`; but the cast rounds | `rounded(CAST(numeric AS int)) = 3` |
 //! | `(SELECT 1 WHERE false) IS NULL` | take it for false, the column having no NULLs; but there may be no row | the subquery's column is `maybe_none(1)` |
 //! | `b IS TRUE` in a select list or GROUP BY | give the column two nullabilities, and fail | `b IS NOT DISTINCT FROM true` |
+//! | `sum(1 / x) FILTER (WHERE x <> 0)` | compute `1 / x` of all rows | `sum(CASE WHEN x <> 0 THEN 1 / x END) FILTER (…)` |
 //!
 //! The functions give back what they are given. The analyser rule runs after those that write casts.
 
@@ -15,12 +16,12 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, internal_err};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::expr::{Between, BinaryExpr, Cast, InList};
+use datafusion::logical_expr::expr::{AggregateFunction, Between, BinaryExpr, Cast, InList};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Case, ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ReturnFieldArgs,
-    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Subquery, Volatility, lit,
+    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Subquery, Volatility, lit, when,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -98,6 +99,7 @@ impl OpaqueValues {
             Expr::IsUnknown(inner) => Ok(Transformed::yes(Expr::IsNull(inner))),
             Expr::IsNotUnknown(inner) => Ok(Transformed::yes(Expr::IsNotNull(inner))),
             Expr::ScalarSubquery(subquery) => self.maybe_none(subquery),
+            Expr::AggregateFunction(function) => keep_excluded_out(function, schema),
             other => Ok(Transformed::no(other)),
         }
     }
@@ -121,6 +123,56 @@ impl OpaqueValues {
         let value = self.maybe_none.call(vec![column]).alias_qualified(relation.cloned(), field.name());
         let plan = LogicalPlanBuilder::from(plan.as_ref().clone()).project([value])?.build()?;
         Ok(Transformed::yes(Expr::ScalarSubquery(Subquery { subquery: Arc::new(plan), ..subquery })))
+    }
+}
+
+/// Lets arguments that may fail be computed for those rows only that FILTER lets through.
+fn keep_excluded_out(mut function: AggregateFunction, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    let Some(filter) = function.params.filter.clone() else {
+        return Ok(Transformed::no(Expr::AggregateFunction(function)));
+    };
+    let mut changed = false;
+    for argument in &mut function.params.args {
+        let done = matches!(argument, Expr::Case(Case { expr: None, when_then_expr, .. })
+            if when_then_expr.first().is_some_and(|(when, _)| *when == filter));
+        if done || !may_fail(argument, schema)? {
+            continue;
+        }
+        let computed = std::mem::replace(argument, lit(false));
+        *argument = when(filter.as_ref().clone(), computed).end()?;
+        changed = true;
+    }
+    Ok(Transformed::new_transformed(Expr::AggregateFunction(function), changed))
+}
+
+/// Whether computing it may be an error for some values. Numerics that overflow when they are added or multiplied are not
+/// looked for: sums of products are common, and such numbers are not.
+fn may_fail(expr: &Expr, schema: &DFSchema) -> DataFusionResult<bool> {
+    expr.exists(|part| {
+        Ok(match part {
+            Expr::ScalarFunction(_) => true,
+            Expr::BinaryExpr(BinaryExpr { op: Operator::Divide | Operator::Modulo, .. }) => true,
+            Expr::Cast(Cast { expr, field }) => !widens(&expr.get_type(schema)?, field.data_type()),
+            _ => false,
+        })
+    })
+}
+
+/// Whether every value of the one type is one of the other.
+fn widens(from: &DataType, to: &DataType) -> bool {
+    let bits = |data_type: &DataType| data_type.primitive_width().unwrap_or(0);
+    match (from, to) {
+        (from, to) if from.is_integer() && to.is_integer() => {
+            from.is_signed_integer() == to.is_signed_integer() && bits(from) <= bits(to)
+        }
+        (from, to) if to.is_floating() => from.is_integer() || (from.is_floating() && bits(from) <= bits(to)),
+        (from, DataType::Decimal128(precision, scale)) if from.is_integer() => {
+            i16::from(*precision) - i16::from(*scale) >= 20
+        }
+        (DataType::Decimal128(from, from_scale), DataType::Decimal128(to, to_scale)) => {
+            to_scale >= from_scale && i16::from(*to) - i16::from(*to_scale) >= i16::from(*from) - i16::from(*from_scale)
+        }
+        _ => false,
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     let mut tokens = tokenize(sql)?;
     let mut parameters = number_parameters(&mut tokens)?;
     let tokens = tables_as_queries(rewrite_inserts(ordered_identity_options(rewrite_locks(merge_nothing(
-        doubles_from_exponents(joined_strings(tokens)),
+        doubles_from_exponents(subqueries_in_lists(joined_strings(tokens))),
     )))));
     check_depth(&tokens)?;
     let first = tokens.iter().find(|token| !matches!(token.token, Token::Whitespace(_) | Token::SemiColon));
@@ -188,6 +188,62 @@ fn doubles_from_exponents(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                 rewritten.extend(cast.map(|part| TokenWithSpan::new(part, token.span)));
             }
             _ => rewritten.push(token),
+        }
+    }
+    rewritten
+}
+
+/// Rewrites `IN ((SELECT …), 5)` to `IN (coalesce((SELECT …)), 5)`: the parser takes what a subquery begins for one.
+fn subqueries_in_lists(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let is_word = |token: &Token, wanted: &[Keyword]| match token {
+        Token::Word(word) => word.quote_style.is_none() && wanted.contains(&word.keyword),
+        _ => false,
+    };
+    if !tokens.iter().any(|token| is_word(&token.token, &[Keyword::IN])) {
+        return tokens;
+    }
+    let written: Vec<usize> =
+        (0..tokens.len()).filter(|index| !matches!(tokens[*index].token, Token::Whitespace(_))).collect();
+    // The parentheses around such subqueries.
+    let mut wrapped: Vec<(usize, usize)> = Vec::new();
+    for window in written.windows(4).enumerate().filter_map(|(place, window)| match window {
+        [word, list, subquery, select]
+            if is_word(&tokens[*word].token, &[Keyword::IN])
+                && tokens[*list].token == Token::LParen
+                && tokens[*subquery].token == Token::LParen
+                && is_word(&tokens[*select].token, &[Keyword::SELECT, Keyword::WITH, Keyword::VALUES]) =>
+        {
+            Some(place + 2)
+        }
+        _ => None,
+    }) {
+        let mut depth = 0;
+        let closing = written[window..].iter().position(|index| {
+            match tokens[*index].token {
+                Token::LParen => depth += 1,
+                Token::RParen => depth -= 1,
+                _ => {}
+            }
+            depth == 0
+        });
+        let Some(closing) = closing.map(|distance| window + distance) else { continue };
+        if written.get(closing + 1).is_some_and(|next| tokens[*next].token == Token::Comma) {
+            wrapped.push((written[window], written[closing]));
+        }
+    }
+    if wrapped.is_empty() {
+        return tokens;
+    }
+    let mut rewritten = Vec::with_capacity(tokens.len() + 3 * wrapped.len());
+    for (index, token) in tokens.into_iter().enumerate() {
+        let span = token.span;
+        if wrapped.iter().any(|(opening, _)| *opening == index) {
+            let call = [Token::make_word("coalesce", None), Token::LParen];
+            rewritten.extend(call.into_iter().map(|part| TokenWithSpan::new(part, span)));
+        }
+        rewritten.push(token);
+        if wrapped.iter().any(|(_, closing)| *closing == index) {
+            rewritten.push(TokenWithSpan::new(Token::RParen, span));
         }
     }
     rewritten

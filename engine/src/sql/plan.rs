@@ -17,11 +17,13 @@ use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 
-use super::check::check_queries;
+use super::check::check_queries_naming;
 use super::context::StatementContext;
 use super::interval::durations_as_intervals;
 use super::names::shown;
+use super::natural_joins::resolve_natural_joins;
 use super::plan_cache::{PlanCache, fresh_copy};
+use super::select_lists::{Naming, names_beside_stars, ordered_by_inputs};
 use crate::optimizer::{first_late_rule, with_estimates};
 use crate::{Error, Result, error::sqlstate};
 
@@ -59,7 +61,25 @@ pub(crate) fn planner(context: &StatementContext) -> SqlToRel<'_, StatementConte
 
 /// Plans a query after checking it; parameters stay placeholders.
 pub(crate) fn plan_query(context: &StatementContext, mut query: Query) -> Result<LogicalPlan> {
-    check_queries(&mut query)?;
+    resolve_natural_joins(context, &mut query);
+    if let Some(query) = ordered_by_inputs(&query)
+        && let Ok(plan) = plan_query_naming(context, query, Naming::AsWritten)
+    {
+        return Ok(plan);
+    }
+    let again = names_beside_stars(&query).then(|| query.clone());
+    match (plan_query_naming(context, query, Naming::AsWritten), again) {
+        (Err(error), Some(query))
+            if matches!(error.sqlstate(), sqlstate::DUPLICATE_COLUMN | sqlstate::AMBIGUOUS_COLUMN) =>
+        {
+            plan_query_naming(context, query, Naming::MarkedBesideStars).map_err(|_| error)
+        }
+        (planned, _) => planned,
+    }
+}
+
+fn plan_query_naming(context: &StatementContext, mut query: Query, naming: Naming) -> Result<LogicalPlan> {
+    check_queries_naming(&mut query, naming)?;
     let statement = Statement::Query(Box::new(query));
     let plan = planner(context).sql_statement_to_plan_with_context(statement, &mut context.planner_context())?;
     Ok(durations_as_intervals(plan)?)

@@ -9,10 +9,13 @@
 //!                 SELECT c1, row_number() OVER (PARTITION BY c1) FROM (right) r(c1)) s(c1, n)
 //! ```
 //!
-//! That takes the number of columns, which `*` does not tell: then they are refused.
+//! That takes the number of columns, which `*` does not tell: then they are refused. VALUES with subqueries become queries
+//! here, too.
+
+use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Ident, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableFactor,
+    Expr, Ident, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableFactor, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
@@ -87,4 +90,52 @@ fn column_names(body: &SetExpr) -> Option<Vec<String>> {
         }
         _ => None,
     }
+}
+
+/// Makes SELECTs of rows of VALUES that have subqueries in them, which DataFusion would compute while it plans.
+pub(crate) fn values_as_queries(body: &mut SetExpr) -> Result<()> {
+    if let SetExpr::SetOperation { left, right, .. } = body {
+        values_as_queries(left)?;
+        return values_as_queries(right);
+    }
+    let SetExpr::Values(values) = body else { return Ok(()) };
+    struct Finder;
+    impl Visitor for Finder {
+        type Break = ();
+        fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+    }
+    if !values.rows.iter().any(|row| row.content.iter().any(|value| value.visit(&mut Finder).is_break())) {
+        return Ok(());
+    }
+    let mut selects = Vec::with_capacity(values.rows.len());
+    for row in std::mem::take(&mut values.rows) {
+        let statement = Parser::new(&RustyDialect).try_with_sql("SELECT 1")?.parse_statement()?;
+        let Statement::Query(mut query) = statement else { return Err(Error::internal("a query was written")) };
+        if let SetExpr::Select(select) = query.body.as_mut() {
+            let named = |(place, expr): (usize, Expr)| SelectItem::ExprWithAlias {
+                expr,
+                alias: Ident::new(format!("column{}", place + 1)),
+            };
+            select.projection = row.content.into_iter().enumerate().map(named).collect();
+        }
+        selects.push(*query.body);
+    }
+    *body = united(selects).ok_or_else(|| Error::internal("VALUES without rows"))?;
+    Ok(())
+}
+
+/// `UNION ALL` of the queries, as a tree that is not deeper than it must be.
+fn united(mut queries: Vec<SetExpr>) -> Option<SetExpr> {
+    if queries.len() < 2 {
+        return queries.pop();
+    }
+    let rest = queries.split_off(queries.len() / 2);
+    Some(SetExpr::SetOperation {
+        op: SetOperator::Union,
+        set_quantifier: SetQuantifier::All,
+        left: Box::new(united(queries)?),
+        right: Box::new(united(rest)?),
+    })
 }

@@ -333,8 +333,8 @@ fn all_constraints(source: &Source<'_>, rows: &mut Rows) -> Result<()> {
     let places = |columns: &[usize]| -> Vec<i32> { columns.iter().map(|column| small(column + 1)).collect() };
     for (number, Constraint { table, name, columns, kind }) in constraints(source)?.into_iter().enumerate() {
         let letter = match &kind {
-            Kind::PrimaryKey => "p",
-            Kind::Unique => "u",
+            Kind::Unique(index) if !index.primary => "u",
+            Kind::PrimaryKey | Kind::Unique(_) => "p",
             Kind::ForeignKey(..) => "f",
             Kind::Check(_) => "c",
         };
@@ -343,7 +343,7 @@ fn all_constraints(source: &Source<'_>, rows: &mut Rows) -> Result<()> {
             _ => (None, None),
         };
         let index = match &kind {
-            Kind::PrimaryKey | Kind::Unique => indexes_of(table).find(|index| index.name == name),
+            Kind::PrimaryKey | Kind::Unique(_) => indexes_of(table).find(|index| index.name == name),
             Kind::ForeignKey(foreign_key, parent) => {
                 indexes_of(parent).find(|index| index.unique && index.columns == foreign_key.parent_columns)
             }

@@ -175,8 +175,8 @@ impl Arithmetic {
                 let result = match operation {
                     Operation::Add => left + right,
                     Operation::Subtract => left - right,
-                    Operation::Multiply => left * right,
-                    Operation::Divide if right != 0.0 => left / right,
+                    Operation::Multiply => left * right + 0.0,
+                    Operation::Divide if right != 0.0 => left / right + 0.0,
                     _ => return Err(Undecided),
                 };
                 if result.is_finite() { Ok(Datum::Float(f64::from(result))) } else { Err(Undecided) }
@@ -190,8 +190,9 @@ fn float(operation: Operation, left: f64, right: f64) -> Option<f64> {
     match operation {
         Operation::Add => Some(left + right),
         Operation::Subtract => Some(left - right),
-        Operation::Multiply => Some(left * right),
-        Operation::Divide if right != 0.0 => Some(left / right),
+        // Not -0.0, which the general path does not give either.
+        Operation::Multiply => Some(left * right + 0.0),
+        Operation::Divide if right != 0.0 => Some(left / right + 0.0),
         Operation::Divide | Operation::Modulo => None,
     }
 }

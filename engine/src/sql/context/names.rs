@@ -82,6 +82,11 @@ impl ContextProvider for StatementContext {
         if let Some(function) = comment::function(name, scope) {
             return Some(function);
         }
+        if functions::foreign::is_foreign(name)
+            && let Some(function) = self.routine(name)
+        {
+            return Some(function);
+        }
         let Some(function) = self.shared.scalar_functions().get(name) else {
             return self.routine(name);
         };

@@ -1,0 +1,208 @@
+//! The names of a select list's columns while a query is planned.
+//!
+//! DataFusion demands different names, PostgreSQL does not: there a name that stands for two columns is an error only where
+//! it is used. Names that come again are marked (see [`super::names`]), so that a use of them finds nothing, or is found
+//! here to be ambiguous.
+//!
+//! What `*` stands for is not known from the text. A query that fails because a name comes again beside a `*` is planned
+//! once more, with all other names of that list marked. And `ORDER BY -x` means a column of the tables even if the list
+//! has an `x`, which DataFusion would take: such a query is planned with the list's `x` marked first, and as it is if
+//! there is no other `x`.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Visit, Visitor,
+};
+
+use super::names::{marked, output_name, unique_name};
+use super::parse::{fold, place};
+use crate::error::sqlstate;
+use crate::{Error, Result};
+
+/// How the columns of select lists are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Naming {
+    AsWritten,
+    /// What stands beside a `*` is marked.
+    MarkedBesideStars,
+}
+
+/// Names what a select list leaves unnamed, as PostgreSQL would, and marks names that come again.
+pub(crate) fn name_select_list(select: &mut Select, naming: Naming) {
+    let is_star = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    if naming == Naming::MarkedBesideStars && select.projection.iter().any(is_star) {
+        for (place, item) in select.projection.iter_mut().enumerate() {
+            let (expr, name) = match item {
+                SelectItem::UnnamedExpr(expr) => (expr.clone(), output_name(expr)),
+                SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), fold(alias)),
+                _ => continue,
+            };
+            *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', marked(&name, place + 1)) };
+        }
+        return;
+    }
+    let ambiguous = ambiguous_names(select);
+    let mut seen: Vec<String> = Vec::with_capacity(select.projection.len());
+    for item in &mut select.projection {
+        match item {
+            SelectItem::UnnamedExpr(expr) if is_column(expr) => seen.push(output_name(expr)),
+            SelectItem::ExprWithAlias { alias, .. } => {
+                let name = fold(alias);
+                let repeated = seen.iter().filter(|known| **known == name).count();
+                if repeated > 0 || ambiguous.contains(&name) {
+                    *alias = Ident::with_quote('"', marked(&name, repeated));
+                }
+                seen.push(name);
+            }
+            _ => {}
+        }
+    }
+    let mut columns: Vec<String> = Vec::new();
+    for item in &mut select.projection {
+        let SelectItem::UnnamedExpr(expr) = item else { continue };
+        if is_column(expr) {
+            let text = expr.to_string();
+            let repeated = columns.contains(&text);
+            columns.push(text);
+            if !repeated && !ambiguous.contains(&output_name(expr)) {
+                continue;
+            }
+        }
+        let alias = Ident::with_quote('"', unique_name(&mut seen, output_name(expr)));
+        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+    }
+}
+
+fn is_column(expr: &Expr) -> bool {
+    matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+}
+
+/// The names that are given with AS to one column, and with or without it to a different one: of them none is left, or a
+/// use would mean the first. Columns by themselves may be of the same name: their tables tell them apart.
+fn ambiguous_names(select: &Select) -> Vec<String> {
+    let mut named: Vec<(String, &Expr, bool)> = Vec::with_capacity(select.projection.len());
+    let mut ambiguous = Vec::new();
+    for item in &select.projection {
+        let (name, expr, given) = match item {
+            SelectItem::ExprWithAlias { expr, alias } => (fold(alias), expr, true),
+            SelectItem::UnnamedExpr(expr) if is_column(expr) => (output_name(expr), expr, false),
+            _ => continue,
+        };
+        let differs =
+            |(other, value, with_as): &(String, &Expr, bool)| *other == name && (given || *with_as) && *value != expr;
+        if named.iter().any(differs) {
+            ambiguous.push(name.clone());
+        }
+        named.push((name, expr, given));
+    }
+    ambiguous
+}
+
+/// Refuses to order by a name that two different columns of the list have.
+pub(super) fn check_order(select: &Select, order_by: &OrderBy) -> Result<()> {
+    let OrderByKind::Expressions(items) = &order_by.kind else { return Ok(()) };
+    for item in items {
+        let Expr::Identifier(ident) = &item.expr else { continue };
+        let name = fold(ident);
+        let mut meant = select.projection.iter().filter_map(|item| match item {
+            SelectItem::ExprWithAlias { expr, alias } if fold(alias) == name => Some(expr),
+            SelectItem::UnnamedExpr(expr) if is_column(expr) && output_name(expr) == name => Some(expr),
+            _ => None,
+        });
+        if let Some(first) = meant.next()
+            && meant.any(|other| other != first)
+        {
+            let message = format!("ORDER BY \"{name}\" is ambiguous");
+            return Err(Error::new(sqlstate::AMBIGUOUS_COLUMN, message).at(place(ident.span)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a select list has names beside a `*`.
+pub(super) fn names_beside_stars(query: &Query) -> bool {
+    struct Finder;
+    impl Visitor for Finder {
+        type Break = ();
+        fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+            let stars = select
+                .projection
+                .iter()
+                .filter(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
+            let stars = stars.count();
+            match stars > 0 && stars < select.projection.len() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        }
+    }
+    query.visit(&mut Finder).is_break()
+}
+
+/// The query with those names of its list marked that its ORDER BY uses inside expressions; `None` if there are none.
+pub(super) fn ordered_by_inputs(query: &Query) -> Option<Query> {
+    let OrderByKind::Expressions(items) = &query.order_by.as_ref()?.kind else { return None };
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let mut finder = Identifiers::default();
+    for item in items.iter().filter(|item| !matches!(item.expr, Expr::Identifier(_) | Expr::Value(_))) {
+        let _ = item.expr.visit(&mut finder);
+    }
+    let is_used = |alias: &Ident| finder.names.contains(&fold(alias));
+    let aliases = select.projection.iter().filter_map(|item| match item {
+        SelectItem::ExprWithAlias { alias, .. } if is_used(alias) => Some(fold(alias)),
+        _ => None,
+    });
+    let aliases: Vec<String> = aliases.collect();
+    if aliases.is_empty() {
+        return None;
+    }
+    let mut query = query.clone();
+    let mark = |ident: &mut Ident| {
+        if aliases.contains(&fold(ident)) {
+            *ident = Ident::with_quote('"', marked(&fold(ident), 0));
+        }
+    };
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        for item in &mut select.projection {
+            if let SelectItem::ExprWithAlias { alias, .. } = item {
+                mark(alias);
+            }
+        }
+    }
+    if let Some(OrderBy { kind: OrderByKind::Expressions(items), .. }) = &mut query.order_by {
+        for item in items {
+            if let Expr::Identifier(ident) = &mut item.expr {
+                mark(ident);
+            }
+        }
+    }
+    Some(query)
+}
+
+/// The bare names in an expression, without those in subqueries.
+#[derive(Default)]
+struct Identifiers {
+    names: Vec<String>,
+    depth: usize,
+}
+
+impl Visitor for Identifiers {
+    type Break = ();
+    fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+    fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if self.depth == 0
+            && let Expr::Identifier(ident) = expr
+        {
+            self.names.push(fold(ident));
+        }
+        ControlFlow::Continue(())
+    }
+}

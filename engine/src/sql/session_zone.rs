@@ -1,0 +1,154 @@
+//! `SET timezone`: whose clock is meant where a timestamp with time zone becomes something else, or is made of it.
+//!
+//! The values are instants and stored as UTC, which DataFusion goes on to take for the clock. In a session with another
+//! zone this analyser rule, which runs after type coercion, puts `timezone(zone, …)` where the clock matters:
+//!
+//! | expression, `i` an instant | becomes |
+//! |---|---|
+//! | `CAST(i AS date)`, `time`, `timestamp` | of `timezone(zone, i)` |
+//! | `CAST(i AS text)` | with the zone's clock and offset |
+//! | `CAST(timestamp AS timestamptz)`, of a date | `timezone(zone, timestamp)` |
+//! | `CAST(text AS timestamptz)` | read by the zone's clock if the text names no other |
+//! | `date_part(field, i)`, `to_char(i, …)` | of `timezone(zone, i)`; not `epoch` |
+//! | `date_trunc(field, i)` | `timezone(zone, date_trunc(field, timezone(zone, i)))` |
+//! | `i + interval '1 day'` | the same, for days and months |
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::DFSchema;
+use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::config::ConfigOptions;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::expr::{BinaryExpr, Cast, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, cast, lit};
+use datafusion::optimizer::AnalyzerRule;
+
+use crate::functions::printed::text_of;
+use crate::functions::zones;
+
+static TIMEZONE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(zones::timezone);
+
+const LOCAL: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
+
+/// The rule.
+#[derive(Debug)]
+pub(crate) struct SessionZone;
+
+impl AnalyzerRule for SessionZone {
+    fn name(&self) -> &str {
+        "session_zone"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, options: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
+        let zone = match options.execution.time_zone.as_deref() {
+            Some(zone) if !is_utc(zone) => zone,
+            _ => return Ok(plan),
+        };
+        // Once a type has changed, all that is above must know.
+        let mut changed = false;
+        let rewritten = plan.transform_up_with_subqueries(|node| {
+            let schema = merge_schema(&node.inputs());
+            let names = NamePreserver::new(&node);
+            let node = node.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let rewritten = expr.transform_up(|expr| rewrite(expr, &schema, zone))?;
+                Ok(rewritten.update_data(|expr| name.restore(expr)))
+            })?;
+            changed |= node.transformed;
+            match changed {
+                true => Ok(Transformed::yes(node.data.recompute_schema()?)),
+                false => Ok(node),
+            }
+        });
+        rewritten.map(|plan| plan.data)
+    }
+}
+
+/// Whether the zone's clock is that of the stored values.
+pub(crate) fn is_utc(zone: &str) -> bool {
+    matches!(zone.to_ascii_uppercase().as_str(), "UTC" | "ETC/UTC" | "GMT" | "+00:00" | "+00" | "Z")
+}
+
+fn is_instant(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(_, Some(_)))
+}
+
+/// From an instant to the zone's local time, or back.
+fn by_clock(zone: &str, time: Expr) -> Expr {
+    TIMEZONE.call(vec![lit(zone), time])
+}
+
+fn rewrite(expr: Expr, schema: &DFSchema, zone: &str) -> DataFusionResult<Transformed<Expr>> {
+    Ok(match expr {
+        Expr::Cast(Cast { expr, field }) => {
+            let from = expr.get_type(schema)?;
+            let to = field.data_type();
+            match (&from, to) {
+                (from, to) if is_instant(from) && to.is_string() => {
+                    Transformed::yes(Expr::Cast(Cast { expr: Box::new(text_of(*expr, zone)), field }))
+                }
+                (from, DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(_, None)) if is_instant(from) => {
+                    Transformed::yes(Expr::Cast(Cast { expr: Box::new(by_clock(zone, *expr)), field }))
+                }
+                (from, to) if from.is_string() && is_instant(to) => {
+                    let DataType::Timestamp(unit, _) = to else { return Ok(kept(expr, field)) };
+                    let read = cast(*expr, DataType::Timestamp(*unit, Some(zone.into())));
+                    Transformed::yes(Expr::Cast(Cast { expr: Box::new(read), field }))
+                }
+                (DataType::Date32 | DataType::Timestamp(_, None), to) if is_instant(to) => {
+                    let instant = by_clock(zone, cast(*expr, LOCAL));
+                    Transformed::yes(Expr::Cast(Cast { expr: Box::new(instant), field }))
+                }
+                _ => kept(expr, field),
+            }
+        }
+        Expr::ScalarFunction(ScalarFunction { func, mut args }) => {
+            let of_instant = |place: usize| args.get(place).map(|arg| arg.get_type(schema)).transpose();
+            match func.name() {
+                "date_part" if of_instant(1)?.is_some_and(|kind| is_instant(&kind)) && !is_absolute(&args[0]) => {
+                    args[1] = by_clock(zone, args[1].clone());
+                    Transformed::yes(func.call(args))
+                }
+                "to_char" if of_instant(0)?.is_some_and(|kind| is_instant(&kind)) => {
+                    args[0] = by_clock(zone, args[0].clone());
+                    Transformed::yes(func.call(args))
+                }
+                "date_trunc" if of_instant(1)?.is_some_and(|kind| is_instant(&kind)) => {
+                    args[1] = by_clock(zone, args[1].clone());
+                    Transformed::yes(by_clock(zone, func.call(args)))
+                }
+                _ => Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args })),
+            }
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right })
+            if is_instant(&left.get_type(schema)?) && has_days(&right) =>
+        {
+            let local = Box::new(by_clock(zone, *left));
+            Transformed::yes(by_clock(zone, Expr::BinaryExpr(BinaryExpr { left: local, op, right })))
+        }
+        other => Transformed::no(other),
+    })
+}
+
+fn kept(expr: Box<Expr>, field: arrow::datatypes::FieldRef) -> Transformed<Expr> {
+    Transformed::no(Expr::Cast(Cast { expr, field }))
+}
+
+/// Whether a part of a time is the same by every clock.
+fn is_absolute(part: &Expr) -> bool {
+    matches!(part, Expr::Literal(part, _) if part.try_as_str().flatten().is_some_and(|part| part.eq_ignore_ascii_case("epoch")))
+}
+
+/// Whether it is an interval of days or months, whose length in hours the clock decides, and of nothing else.
+fn has_days(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) => {
+            interval.months != 0 || interval.days != 0
+        }
+        _ => false,
+    }
+}
