@@ -2,9 +2,10 @@
 //! are run where cargo has it.
 //!
 //! RustyDB plans queries on DataFusion but is another database: it has tables of its own instead of external ones, and
-//! follows PostgreSQL where DataFusion does not. Records that cannot pass are covered by lines of
-//! `datafusion/differences.txt` ([`Differences`]). What is compared is the answer, or that there is an error: not its
-//! words, not the types' letters, and not plans (EXPLAIN).
+//! follows PostgreSQL where DataFusion does not. `CREATE TABLE t (a INT, …) AS …` and `CREATE OR REPLACE TABLE`, which most
+//! files begin with, are taken apart ([`plain_statements`]), and a change answers with its count, as DataFusion's do. Records
+//! that cannot pass are covered by lines of `datafusion/differences.txt` ([`Differences`]). What is compared is the answer,
+//! or that there is an error: not its words, not the types' letters, and not plans (EXPLAIN).
 //!
 //! DataFusion's runner prints values in its own way, and so does [`DatafusionConnection`]: floats and decimals without
 //! trailing zeros, floats with at most twelve digits behind the point, lines of the last column as rows.
@@ -186,16 +187,11 @@ impl AsyncDB for DatafusionConnection {
     type ColumnType = ColumnKind;
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<ColumnKind>, ScriptError> {
-        let stream = match self.session.execute(sql, &[]).await? {
-            StatementResult::Done(completion) => return Ok(DBOutput::StatementComplete(completion.rows.unwrap_or(0))),
-            StatementResult::Rows(stream) => stream,
-        };
-        let types = vec![ColumnKind::Other; stream.schema().fields().len()];
-        let mut rows = Vec::new();
-        for batch in stream.collect().await? {
-            append_rows(&batch, &mut rows)?;
+        let mut output = DBOutput::StatementComplete(0);
+        for statement in plain_statements(sql) {
+            output = self.run_one(&statement).await?;
         }
-        Ok(DBOutput::Rows { types, rows })
+        Ok(output)
     }
 
     async fn shutdown(&mut self) {}
@@ -208,6 +204,91 @@ impl AsyncDB for DatafusionConnection {
     fn error_sql_state(error: &ScriptError) -> Option<String> {
         Some(error.sqlstate().to_owned())
     }
+}
+
+impl DatafusionConnection {
+    async fn run_one(&self, sql: &str) -> Result<DBOutput<ColumnKind>, ScriptError> {
+        let stream = match self.session.execute(sql, &[]).await? {
+            StatementResult::Done(completion) => {
+                let counts = matches!(completion.tag.as_str(), "INSERT" | "UPDATE" | "DELETE" | "MERGE");
+                return Ok(match completion.rows.filter(|_| counts) {
+                    Some(count) => {
+                        DBOutput::Rows { types: vec![ColumnKind::Other], rows: vec![vec![count.to_string()]] }
+                    }
+                    None => DBOutput::StatementComplete(0),
+                });
+            }
+            StatementResult::Rows(stream) => stream,
+        };
+        let types = vec![ColumnKind::Other; stream.schema().fields().len()];
+        let mut rows = Vec::new();
+        for batch in stream.collect().await? {
+            append_rows(&batch, &mut rows)?;
+        }
+        Ok(DBOutput::Rows { types, rows })
+    }
+}
+
+/// The same in RustyDB's dialect: a table that is created with columns and rows is created first and filled then, and one
+/// that is replaced is dropped first.
+fn plain_statements(sql: &str) -> Vec<String> {
+    let unchanged = || vec![sql.to_owned()];
+    let (replaces, rest) = match after(sql, &["create", "or", "replace", "table"]) {
+        Some(rest) => (true, rest),
+        None => match after(sql, &["create", "table"]) {
+            Some(rest) => (false, rest),
+            None => return unchanged(),
+        },
+    };
+    let named = after(rest, &["if", "not", "exists"]).unwrap_or(rest).trim_start();
+    let name_end = named.find(|letter: char| letter == '(' || letter.is_whitespace()).unwrap_or(named.len());
+    let (name, rest) = named.split_at(name_end);
+    let mut statements = Vec::new();
+    if replaces {
+        statements.push(format!("DROP TABLE IF EXISTS {name}"));
+    }
+    match columns_and_query(rest.trim_start()) {
+        Some((columns, query)) => {
+            statements.push(format!("CREATE TABLE {name} {columns}"));
+            statements.push(format!("INSERT INTO {name} {query}"));
+        }
+        None if replaces => statements.push(format!("CREATE TABLE {name} {rest}")),
+        None => return unchanged(),
+    }
+    statements
+}
+
+/// What follows some words, whatever their case.
+fn after<'a>(text: &'a str, words: &[&str]) -> Option<&'a str> {
+    words.iter().try_fold(text, |text, word| {
+        let text = text.trim_start();
+        let head = text.get(..word.len())?;
+        let rest = &text[word.len()..];
+        let ends = rest.chars().next().is_none_or(|next| !next.is_alphanumeric() && next != '_');
+        (head.eq_ignore_ascii_case(word) && ends).then_some(rest)
+    })
+}
+
+/// `(a INT, …) AS query`, unless only the columns' names are given.
+fn columns_and_query(text: &str) -> Option<(&str, &str)> {
+    let (mut depth, mut quoted) = (0, false);
+    for (place, letter) in text.char_indices() {
+        match letter {
+            '\'' => quoted = !quoted,
+            '(' if !quoted => depth += 1,
+            ')' if !quoted => {
+                depth -= 1;
+                if depth == 0 {
+                    let (columns, rest) = text.split_at(place + 1);
+                    let typed = columns.split(',').any(|column| column.split_whitespace().nth(1).is_some());
+                    return after(rest, &["as"]).filter(|_| typed).map(|query| (columns, query));
+                }
+            }
+            _ if depth == 0 => return None,
+            _ => {}
+        }
+    }
+    None
 }
 
 fn append_rows(batch: &RecordBatch, rows: &mut Vec<Vec<String>>) -> Result<(), ScriptError> {
@@ -321,5 +402,25 @@ fn rounded(digits: &str, kept: usize) -> String {
     match fraction.is_empty() {
         true => format!("{sign}{whole}"),
         false => format!("{sign}{whole}.{fraction}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_with_columns_and_rows_are_created_and_filled() {
+        assert_eq!(
+            plain_statements("CREATE TABLE t(a INT, b VARCHAR(3)) AS VALUES (1, ')')"),
+            ["CREATE TABLE t (a INT, b VARCHAR(3))", "INSERT INTO t  VALUES (1, ')')"]
+        );
+        assert_eq!(
+            plain_statements("create or replace table t (a int)"),
+            ["DROP TABLE IF EXISTS t", "CREATE TABLE t  (a int)"]
+        );
+        for same in ["CREATE TABLE t (a) AS SELECT 1", "CREATE TABLE t AS VALUES (1)", "CREATE TABLES", "SELECT 1"] {
+            assert_eq!(plain_statements(same), [same]);
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! ([`session`]).
 
 mod names;
+mod series;
 mod session;
 
 use std::collections::HashMap;

@@ -71,6 +71,10 @@ fn only_table(query: &Query) -> Option<String> {
 /// Puts a query together.
 fn select(pipeline: Pipeline, schema: SchemaRef, lock: Option<Lock>) -> Option<Select> {
     let Pipeline { sources, conditions, aggregates, mut sort, skip, fetch, output } = pipeline;
+    if sources.is_empty() && aggregates.is_some() {
+        // Without a table there is one row to be counted and not none.
+        return None;
+    }
     let mut everything: Vec<&Node> = conditions.iter().chain(&output).collect();
     everything.extend(sort.iter().map(|key| &key.node));
     everything.extend(aggregates.iter().flatten().map(|aggregate| &aggregate.argument));

@@ -18,7 +18,7 @@ use crate::sequences::{self, SequenceScope};
 use crate::sql::types::CastTypes;
 use crate::{Error, functions, interrupt};
 
-use super::StatementContext;
+use super::{StatementContext, series};
 
 impl ContextProvider for StatementContext {
     fn get_table_source(&self, name: TableReference) -> DataFusionResult<Arc<dyn TableSource>> {
@@ -42,9 +42,9 @@ impl ContextProvider for StatementContext {
                 None => error,
             }
         })?;
-        let arguments = self.simplified(arguments)?;
+        let arguments = series::in_nanoseconds(name, self.simplified(arguments)?)?;
         let provider = function.create_table_provider_with_args(TableFunctionArgs::new(&arguments, self))?;
-        Ok(provider_as_source(provider))
+        Ok(provider_as_source(series::in_microseconds(provider)?))
     }
 
     fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> DataFusionResult<Arc<dyn TableSource>> {
