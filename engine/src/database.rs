@@ -15,6 +15,7 @@ use rustydb_storage::{CheckReport, Finding, MemoryUsage, Store};
 
 use crate::apply::{AfterJoins, ApplyPlanner, BeforeJoins};
 use crate::ddl::temporary;
+use crate::error::sqlstate;
 use crate::interrupt::interruptible;
 use crate::opaque::Opaque;
 use crate::options::{DatabaseLocation, DatabaseOptions};
@@ -75,10 +76,15 @@ impl Database {
     /// Opens a database, creating it if its directory is new or empty, and recovers what its log holds.
     ///
     /// # Errors
-    /// 55006 if another process has it open, 58030 if the directory holds something else or cannot be read, 0A000 if it
+    /// 22023 if the memory limit is too small, 55006 if another process has it open, 58030 if the directory holds something else or cannot be read, 0A000 if it
     /// was written by a newer release, XX001 if it is damaged.
     pub async fn open(options: DatabaseOptions) -> Result<Database> {
         let query_threads = options.query_threads();
+        if let Some(limit) = options.memory_limit.filter(|limit| *limit < DatabaseOptions::MEMORY_LIMIT_MIN) {
+            let least = DatabaseOptions::MEMORY_LIMIT_MIN;
+            let message = format!("memory_limit is {limit} bytes; the least is {least}");
+            return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message));
+        }
         let runtimes = Arc::new(Runtimes::start(query_threads)?);
         let store_options = options.store_options();
         let opened = runtimes.run_in_background(async move {
@@ -95,7 +101,7 @@ impl Database {
         let runtime_env = runtime_env(&options)?;
         let programs = Arc::new(ProgramCache::default());
         let config = session_config(query_threads).with_extension(Arc::clone(&programs));
-        let state = interruptible(session_state(config.clone(), runtime_env));
+        let state = interruptible(session_state(config.clone(), runtime_env, options.budget().queries));
         let DatabaseOptions { statement_timeout, allow_server_files, location, languages, .. } = options;
         let directory = match location {
             DatabaseLocation::Directory(path) => Some(
@@ -241,7 +247,7 @@ fn session_config(query_threads: usize) -> SessionConfig {
     config
 }
 
-fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> SessionState {
+fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>, query_bytes: usize) -> SessionState {
     let mut builder = SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_runtime_env(runtime_env)
@@ -257,7 +263,7 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>) -> Session
         .with_analyzer_rule(Arc::new(BeforeJoins))
         .with_query_planner(Arc::new(ApplyPlanner));
     if let Some(all) = builder.scalar_functions().take() {
-        *builder.scalar_functions() = Some(functions::of_sql(all));
+        *builder.scalar_functions() = Some(functions::of_sql(all, query_bytes));
     }
     let rules = &mut builder.analyzer().get_or_insert_with(Analyzer::new).rules;
     rules.splice(

@@ -42,8 +42,10 @@ use crate::{Error, Result, error::sqlstate};
 /// The largest result, in bytes, of one call on one batch.
 const MAX_RESULT_BYTES: u64 = 256 * 1024 * 1024;
 
-/// The functions of SQL: `functions`, the dangerous ones bounded, and those replaced that answer otherwise here.
-pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
+/// The functions of SQL: `functions`, the dangerous ones bounded, and those replaced that answer otherwise here. No call makes
+/// a result of more than half of `query_bytes`, the memory of queries: no pool knows of it before it is there.
+pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>, query_bytes: usize) -> Vec<Arc<ScalarUDF>> {
+    let bytes_max = MAX_RESULT_BYTES.min(query_bytes as u64 / 2);
     let functions: Vec<_> = functions.into_iter().collect();
     let mut own = postgres::functions();
     own.extend(text::functions());
@@ -64,7 +66,7 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>) -> Vec
         .chain(own)
         .map(also_known_as)
         .map(|function| match Growth::of(function.name()) {
-            Some(growth) => Arc::new(ScalarUDF::from(Bounded { inner: function, growth })),
+            Some(growth) => Arc::new(ScalarUDF::from(Bounded { inner: function, growth, bytes_max })),
             None => function,
         })
         .map(|function| match function.name() {
@@ -223,11 +225,12 @@ fn position(value: &arrow::array::ArrayRef) -> Result<Option<i128>> {
     })
 }
 
-/// A function that refuses to make results beyond [`MAX_RESULT_BYTES`]; otherwise it is the function it wraps.
+/// A function that refuses to make larger results; otherwise it is the function it wraps.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Bounded {
     inner: Arc<ScalarUDF>,
     growth: Growth,
+    bytes_max: u64,
 }
 
 impl ScalarUDFImpl for Bounded {
@@ -257,8 +260,8 @@ impl ScalarUDFImpl for Bounded {
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let bytes = self.growth.bytes(&arguments)?;
-        if bytes > MAX_RESULT_BYTES {
-            let message = format!("the result of {}() would be larger than {MAX_RESULT_BYTES} bytes", self.name());
+        if bytes > self.bytes_max {
+            let message = format!("the result of {}() would be larger than {} bytes", self.name(), self.bytes_max);
             let error = Error::new(sqlstate::LIMIT_EXCEEDED, message);
             return Err(match self.growth {
                 Growth::Series => error.with_hint("Use it as a table: SELECT … FROM generate_series(…).").into(),

@@ -28,7 +28,7 @@ pub struct DatabaseOptions {
     /// Where it lies.
     pub location: DatabaseLocation,
     /// Bytes the database may use for queries, caches, indexes, rows in memory, transactions and loads together. Default:
-    /// 70 % of the machine.
+    /// 70 % of the machine. At least [`MEMORY_LIMIT_MIN`](Self::MEMORY_LIMIT_MIN).
     pub memory_limit: Option<u64>,
     /// Threads that run queries. Default: one per core.
     pub query_threads: Option<usize>,
@@ -50,10 +50,10 @@ const GIB: u64 = 1024 * MIB;
 /// Where the machine does not tell how much memory it has.
 const ASSUMED_MEMORY: u64 = 4 * GIB;
 
-/// Below this nothing runs well; a smaller limit is taken as this.
-const SMALLEST_LIMIT: u64 = 64 * MIB;
-
 impl DatabaseOptions {
+    /// The least [`memory_limit`](Self::memory_limit): below this nothing runs well.
+    pub const MEMORY_LIMIT_MIN: u64 = 64 * MIB;
+
     /// A database in a directory.
     pub fn directory(path: impl Into<PathBuf>) -> Self {
         Self::at(DatabaseLocation::Directory(path.into()))
@@ -82,7 +82,7 @@ impl DatabaseOptions {
     }
 
     pub(crate) fn budget(&self) -> MemoryBudget {
-        let limit = self.memory_limit.unwrap_or_else(|| machine_memory() / 10 * 7).max(SMALLEST_LIMIT);
+        let limit = self.memory_limit.unwrap_or_else(|| machine_memory() / 10 * 7).max(Self::MEMORY_LIMIT_MIN);
         let share = |percent: u64| usize::try_from(limit / 100 * percent).unwrap_or(usize::MAX);
         // Less than half for queries, a third for hot columns and indexes, which loads and compactions take theirs from. Of
         // rows in memory there may be four times the share: twice as much makes writers wait, while as much again is being

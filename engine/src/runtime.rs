@@ -41,10 +41,11 @@ impl Runtimes {
                 .build()
                 .map_err(|error| Error::io("cannot start threads", &error))
         };
-        Ok(Runtimes {
-            statements: Some(build("rustydb-query", query_threads, STATEMENT_STACK_BYTES)?),
-            background: Some(build("rustydb-store", BACKGROUND_THREADS, 4 * 1024 * 1024)?),
-        })
+        // If the second cannot be had, the first is dropped as a part of this.
+        let mut runtimes = Runtimes { statements: None, background: None };
+        runtimes.statements = Some(build("rustydb-query", query_threads, STATEMENT_STACK_BYTES)?);
+        runtimes.background = Some(build("rustydb-store", BACKGROUND_THREADS, 4 * 1024 * 1024)?);
+        Ok(runtimes)
     }
 
     /// Makes clocks and files of the statements' runtime work on the calling thread, until the guard is dropped.

@@ -261,6 +261,9 @@ impl Sessions {
                     session.execute("ROLLBACK", &[]).await.map_err(|error| from_engine(&error))?;
                     return Err(without_session("BEGIN", "use the BeginTransaction action (autocommit off)"));
                 }
+                if completion.tag.starts_with("CREATE ") && session.has_temporary_relations() {
+                    return Err(without_session("a temporary relation", "make and use it inside a transaction"));
+                }
                 match completion.tag.as_str() {
                     tag @ ("SET" | "RESET") => Err(without_session(tag, "run it inside a transaction")),
                     _ => Ok(()),

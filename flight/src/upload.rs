@@ -6,6 +6,7 @@
 
 use std::panic::AssertUnwindSafe;
 
+use arrow::array::{Array as _, ArrayRef};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -29,8 +30,15 @@ impl Upload {
     pub(crate) async fn open(messages: PeekableFlightDataStream) -> Result<Option<Self>, Status> {
         let messages = messages
             // The first message may carry nothing but the command.
-            .try_filter(|message| future::ready(!message.data_header.is_empty()))
-            .map_err(FlightError::from);
+            .try_filter(|message| future::ready(!message.data_header.is_empty() || !message.data_body.is_empty()))
+            .map_err(FlightError::from)
+            .and_then(|message| {
+                // Of a body that nothing describes the rows would be missing, and nobody told.
+                future::ready(match message.data_header.is_empty() {
+                    true => Err(FlightError::from(malformed("a message has a body and no header"))),
+                    false => Ok(message),
+                })
+            });
         let mut decoded = AssertUnwindSafe(FlightDataDecoder::new(messages)).catch_unwind().map(|item| match item {
             Ok(item) => item.map_err(to_status),
             Err(_panic) => Err(malformed("it contradicts itself")),
@@ -56,7 +64,8 @@ impl Upload {
         let mut batches = Vec::new();
         let mut bytes = 0;
         while let Some(batch) = self.batches.try_next().await? {
-            bytes += batch.get_array_memory_size();
+            // Not the buffers behind it: the columns of a message share one.
+            bytes += batch.columns().iter().map(slice_bytes).sum::<usize>();
             if bytes > bytes_max {
                 return Err(refuse("54000", format!("the parameters take more than {bytes_max} bytes"))
                     .hint("send fewer rows at a time, or use bulk ingest")
@@ -66,6 +75,10 @@ impl Upload {
         }
         concat_batches(&self.schema, &batches).map_err(|error| malformed(&error.to_string()))
     }
+}
+
+fn slice_bytes(column: &ArrayRef) -> usize {
+    column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
 }
 
 fn to_status(error: FlightError) -> Status {

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import socket
+import subprocess
 
 import pytest
 
@@ -194,3 +195,24 @@ def test_the_configuration_file_is_read_and_checked(start, data, tmp_path):
     assert "adress" in refused.stderr and "address" in refused.stderr
     configuration.write_text("memory_limit = '512MiB'\n")
     assert start("--config", configuration, data=data).is_running()
+
+
+def test_too_little_memory_is_refused_with_the_least(tmp_path):
+    for command in (["serve", "--data", tmp_path / "data", "--memory-limit", "1"], ["sql", "--memory-limit", "63MiB", "-c", "SELECT 1"]):
+        refused = run(*command)
+        assert refused.returncode == 2 and "the least is 64MiB" in refused.stderr, refused.stderr
+
+
+def test_too_few_files_to_open_are_an_error_and_no_panic(tmp_path):
+    command = f"ulimit -n 16; exec {rustydb_server.binary()} serve --data {tmp_path}/data --flight 127.0.0.1:0"
+    failed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=rustydb_server.environment(), timeout=60)
+    assert failed.returncode in (1, 3), failed.stderr
+    assert "panicked" not in failed.stderr and "open files" in failed.stderr, failed.stderr
+
+
+def test_init_makes_no_certificate_for_what_is_no_host(tmp_path):
+    refused = run("init", "--data", tmp_path / "data", "--host", "bad host")
+    assert refused.returncode == 2 and "neither a host's name" in refused.stderr
+    assert not (tmp_path / "data").exists()
+    made = run("init", "--data", tmp_path / "data", "--host", "db.example.org")
+    assert made.returncode == 0 and "grpc+tls://db.example.org:50051" in made.stdout, made.stdout + made.stderr

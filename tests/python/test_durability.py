@@ -22,7 +22,7 @@ def execute(server, *statements):
             return cursor.fetchall() if statements[-1].startswith("SELECT") else None
 
 
-@pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_clean_stop_keeps_everything_and_exits_with_zero(start, with_signal):
     server = start()
     execute(server, "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)", "INSERT INTO t VALUES (1, 'kept')")

@@ -168,3 +168,33 @@ def test_a_temporary_table_is_the_connections_own(server, cursor, table, rows, a
 def test_a_temporary_table_needs_a_session(cursor, table, rows):
     with pytest.raises(adbc_driver_manager.NotSupportedError, match="session"):
         cursor.adbc_ingest(table, rows, mode="create", temporary=True)
+    for what in ("TABLE {}_t (id INTEGER)", "TABLE {}_t AS SELECT 1 AS id", "VIEW {}_v AS SELECT 1 AS id", "SEQUENCE {}_s"):
+        with pytest.raises(adbc_driver_manager.NotSupportedError, match="session"):
+            cursor.execute("CREATE TEMPORARY " + what.format(table))
+
+
+def test_a_few_rows_of_many_columns_stay_in_memory(start):
+    server = start()
+    rows = pyarrow.table({f"c{number}": [1, 2, 3] for number in range(2_000)})
+    with adbc_driver_flightsql.dbapi.connect(server.uri, autocommit=True) as connection, connection.cursor() as cursor:
+        assert cursor.adbc_ingest("wide", rows, mode="create") == 3
+        assert not list(server.data.glob("segments/**/*.parquet")), "each column was taken for the whole message"
+        cursor.execute("SELECT c0, c1999 FROM wide ORDER BY c0")
+        assert cursor.fetchall() == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_what_has_no_name_is_refused(cursor, table):
+    for name, rows in (("", pyarrow.table({"a": [1]})), (table, pyarrow.table({"": [1]}))):
+        with pytest.raises(adbc_driver_manager.Error, match="42601|08P01"):
+            cursor.adbc_ingest(name, rows, mode="create")
+
+
+def test_a_list_is_no_text(cursor, table):
+    cursor.execute(f"CREATE TABLE {table} (a TEXT)")
+    lists = pyarrow.record_batch([pyarrow.array([[1, None]])], ["a"])
+    with pytest.raises(adbc_driver_manager.Error, match="42804"):
+        cursor.executemany(f"INSERT INTO {table} VALUES ($1)", lists)
+    with pytest.raises(adbc_driver_manager.Error, match="42804"):
+        cursor.adbc_ingest(table, pyarrow.Table.from_batches([lists]), mode="append")
+    cursor.execute(f"SELECT count(*) FROM {table}")
+    assert cursor.fetchone() == (0,)

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array as _, ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
 use datafusion::catalog::Session;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
@@ -145,7 +145,8 @@ pub(crate) async fn load(
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         pending_rows += batch.num_rows();
-        pending_bytes += batch.get_array_memory_size();
+        // What its rows take, and not the buffers behind them: the columns of a message share one.
+        pending_bytes += slice_bytes(&batch);
         pending.push(batch);
         if pending_rows > BULK_ROWS || pending_bytes > BULK_BYTES {
             return load_in_bulk(statement, transaction, table, pending, rows).await;
@@ -154,6 +155,11 @@ pub(crate) async fn load(
     drop(rows);
     let rows = concat_batches(&table.schema, &pending)?;
     insert_rows(statement, transaction, table, &rows).await
+}
+
+fn slice_bytes(batch: &RecordBatch) -> usize {
+    let bytes = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);
+    batch.columns().iter().map(bytes).sum()
 }
 
 async fn load_in_bulk(

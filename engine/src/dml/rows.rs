@@ -153,7 +153,9 @@ pub(crate) fn convert(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     if *column.data_type() == DataType::Null {
         return Ok(new_null_array(field.data_type(), column.len()));
     }
-    if !can_cast_types(column.data_type(), field.data_type()) {
+    // Arrow would print a list as a text that nobody can read back.
+    let is_printed = column.data_type().is_nested() && field.data_type().is_string();
+    if is_printed || !can_cast_types(column.data_type(), field.data_type()) {
         return Err(Error::new(
             sqlstate::TYPE_MISMATCH,
             format!(

@@ -85,7 +85,7 @@ fn from_datafusion(error: &DataFusionError) -> Error {
         }
         DataFusionError::ResourcesExhausted(message) => {
             Error::new(sqlstate::OUT_OF_MEMORY, "the statement needs more memory than the server may use for queries")
-                .with_detail(clean(message).lines().next().unwrap_or_default())
+                .with_detail(clean(message).lines().map(str::trim).collect::<Vec<_>>().join(" "))
                 .with_hint("Raise memory_limit, or let the statement touch fewer rows at a time.")
         }
         DataFusionError::Execution(message) => wording::of_value(clean(message), sqlstate::DATA_EXCEPTION),

@@ -6,12 +6,15 @@
 //! | `ln`, `log`, `log2`, `log10` of 0 or less | `-inf`, NaN | 2201E |
 //! | `power` of a negative number to a fraction, of 0 to a negative one | NaN, `inf` | 2201F |
 //! | `exp`, `power` beyond the range | `inf` | 22003 |
+//! | `round(double precision, digits)` of digits beyond the range | NaN | the number, or 0 |
+//! | `to_timestamp`, `from_unixtime` of numbers beyond the range | the last moment, or one that nobody can read | 22008 |
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef, Float32Type, Float64Type};
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::{ScalarValue, utils::take_function_args};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::interval_arithmetic::Interval;
@@ -147,6 +150,29 @@ pub(super) enum Domain {
     Logarithm,
     Exponential,
     Power,
+    Moment(Unit),
+}
+
+/// What a moment is counted in, from 1970 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Unit {
+    /// Seconds, and the result holds nanoseconds.
+    PreciseSeconds,
+    Seconds,
+    Milliseconds,
+}
+
+impl Unit {
+    /// From here on numbers are no moments.
+    fn limit(self) -> f64 {
+        // The end of PostgreSQL's time, in the year 294276.
+        const SECONDS: f64 = 9_224_318_016_000.0;
+        match self {
+            Unit::PreciseSeconds => i64::MAX as f64 / 1e9,
+            Unit::Seconds => SECONDS,
+            Unit::Milliseconds => SECONDS * 1e3,
+        }
+    }
 }
 
 impl Domain {
@@ -156,6 +182,9 @@ impl Domain {
             "ln" | "log" | "log2" | "log10" => Domain::Logarithm,
             "exp" => Domain::Exponential,
             "power" => Domain::Power,
+            "to_timestamp" => Domain::Moment(Unit::PreciseSeconds),
+            "to_timestamp_seconds" | "from_unixtime" => Domain::Moment(Unit::Seconds),
+            "to_timestamp_millis" => Domain::Moment(Unit::Milliseconds),
             _ => return None,
         })
     }
@@ -180,6 +209,50 @@ impl Domain {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Fails if one of the numbers is no moment.
+fn check_moments(numbers: &ColumnarValue, rows: usize, unit: Unit) -> DataFusionResult<()> {
+    let rows = if matches!(numbers, ColumnarValue::Scalar(_)) { 1 } else { rows };
+    let numbers = cast(&numbers.to_array(rows)?, &DataType::Float64)?;
+    // Not for NaN, either.
+    let is_moment = |number: f64| number.abs() < unit.limit();
+    match numbers.as_primitive::<Float64Type>().iter().flatten().all(is_moment) {
+        true => Ok(()),
+        false => Err(Error::new(sqlstate::DATETIME_OVERFLOW, "timestamp out of range").into()),
+    }
+}
+
+/// `round(number, digits)` of a float. Where ten to the power of digits is no double, the number has no such digits, or no
+/// others.
+fn round_to_digits(round: &ScalarUDF, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+    let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+    let rows = if constant { 1 } else { arguments.number_rows };
+    let doubles =
+        |value: &ColumnarValue| -> DataFusionResult<ArrayRef> { Ok(cast(&value.to_array(rows)?, &DataType::Float64)?) };
+    let operands = arguments.args.iter().map(doubles).collect::<DataFusionResult<Vec<_>>>()?;
+    let result = round.inner().invoke_with_args(arguments)?;
+    let [numbers, digits] = operands.as_slice() else { return Ok(result) };
+    let (numbers, digits) = (numbers.as_primitive::<Float64Type>(), digits.as_primitive::<Float64Type>());
+    let results = doubles(&result)?;
+    let results = results.as_primitive::<Float64Type>();
+    let is_lost =
+        |row: usize| results.is_valid(row) && !results.value(row).is_finite() && numbers.value(row).is_finite();
+    if !(0..results.len()).any(is_lost) {
+        return Ok(result);
+    }
+    let mended: Float64Array = (0..results.len())
+        .map(|row| match is_lost(row) {
+            true if digits.value(row) > 0.0 => Some(numbers.value(row)),
+            true => Some(0.0),
+            false => results.is_valid(row).then(|| results.value(row)),
+        })
+        .collect();
+    let mended = cast(&mended, &result.data_type())?;
+    match constant {
+        true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&mended, 0)?)),
+        false => Ok(ColumnarValue::Array(mended)),
     }
 }
 
@@ -221,8 +294,15 @@ impl ScalarUDFImpl for Guarded {
         if self.domain == Domain::Round {
             return match (single && float, arguments) {
                 (true, mut arguments) if arguments.args.len() == 1 => Ok(rounded(arguments.args.remove(0))),
+                (_, arguments) if float => round_to_digits(&self.inner, arguments),
                 (_, arguments) => self.inner.inner().invoke_with_args(arguments),
             };
+        }
+        if let Domain::Moment(unit) = self.domain {
+            if let Some(number) = arguments.args.first().filter(|argument| argument.data_type().is_numeric()) {
+                check_moments(number, arguments.number_rows, unit)?;
+            }
+            return self.inner.inner().invoke_with_args(arguments);
         }
         let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { arguments.number_rows };
@@ -260,5 +340,10 @@ impl ScalarUDFImpl for Guarded {
 
     fn documentation(&self) -> Option<&Documentation> {
         self.inner.inner().documentation()
+    }
+
+    fn with_updated_config(&self, config: &ConfigOptions) -> Option<ScalarUDF> {
+        let inner = Arc::new(self.inner.inner().with_updated_config(config)?);
+        Some(ScalarUDF::from(Guarded { inner, domain: self.domain }))
     }
 }

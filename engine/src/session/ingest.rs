@@ -159,6 +159,10 @@ fn target_table(
 }
 
 fn create(transaction: &mut Transaction, schema_name: String, target: &IngestTarget) -> Result<Arc<TableDef>> {
+    let is_unnamed = target.columns.fields().iter().any(|field| field.name().is_empty());
+    if target.table.is_empty() || is_unnamed {
+        return Err(Error::syntax("a table and each of its columns need a name"));
+    }
     let schema = Arc::new(schema_of_rows(&target.columns)?);
     Ok(transaction.create_table(plain_table(schema_name, target.table.clone(), schema))?)
 }

@@ -299,6 +299,11 @@ impl Session {
         self.transaction_status() != TransactionStatus::Idle
     }
 
+    /// Whether temporary tables, views or sequences have been made in it, which end with it.
+    pub fn has_temporary_relations(&self) -> bool {
+        self.shared.temporary.is_used()
+    }
+
     /// The state of the session's transaction.
     pub fn transaction_status(&self) -> TransactionStatus {
         self.shared.visible.lock().status

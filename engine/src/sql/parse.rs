@@ -143,6 +143,10 @@ pub(crate) fn relation_name(text: &str) -> Result<(Option<String>, String)> {
 }
 
 pub(crate) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
+    // The tokenizer takes it for the end of the text.
+    if sql.contains('\0') {
+        return Err(Error::syntax("a statement cannot contain the character NUL"));
+    }
     Ok(Tokenizer::new(&RustyDialect, sql).tokenize_with_location()?)
 }
 

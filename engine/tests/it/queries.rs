@@ -191,6 +191,18 @@ async fn dangerous_functions_are_bounded() {
 }
 
 #[tokio::test]
+async fn a_memory_limit_below_the_least_is_refused() {
+    let options = |limit| rustydb_engine::DatabaseOptions {
+        memory_limit: Some(limit),
+        ..rustydb_engine::DatabaseOptions::memory()
+    };
+    let least = rustydb_engine::DatabaseOptions::MEMORY_LIMIT_MIN;
+    let error = rustydb_engine::Database::open(options(least - 1)).await.expect_err("too little");
+    assert!(error.sqlstate() == "22023" && error.message().contains(&least.to_string()), "{error:?}");
+    rustydb_engine::Database::open(options(least)).await.expect("enough");
+}
+
+#[tokio::test]
 async fn queries_too_large_for_memory_fail_and_leave_the_rest_alone() {
     let options = rustydb_engine::DatabaseOptions {
         query_threads: Some(2),
@@ -203,6 +215,10 @@ async fn queries_too_large_for_memory_fail_and_leave_the_rest_alone() {
     let error = error(&session, join).await;
     assert_eq!(error.sqlstate(), "53200", "{error:?}");
     assert!(error.hint().is_some_and(|hint| hint.contains("memory_limit")));
+    assert!(error.detail().is_some_and(|detail| detail.contains("consumed") && !detail.ends_with("as:")), "{error:?}");
+    // A function makes no result that the limit has no room for.
+    let strings = "SELECT sum(length(repeat('x', 20000000 + n::INTEGER))) FROM generate_series(1, 3) s(n)";
+    assert_eq!(self::error(&session, strings).await.sqlstate(), "54000");
     // A sort spills instead.
     let sort = "SELECT n, repeat('x', 20) FROM generate_series(1, 2000000) s(n) ORDER BY n DESC";
     let StatementResult::Rows(mut rows) = session.execute(sort, &[]).await.unwrap() else { panic!("rows") };

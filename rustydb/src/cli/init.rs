@@ -88,6 +88,15 @@ fn check(arguments: &Arguments) -> Result<(), CommandError> {
             return Err(CommandError::Usage(message));
         }
     }
+    for host in &arguments.hosts {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+        let name = host.strip_prefix("*.").unwrap_or(host);
+        let is_name = !name.is_empty() && !name.starts_with(['-', '.']) && name.chars().all(is_plain);
+        if !is_name && host.parse::<std::net::IpAddr>().is_err() {
+            let message = format!("--host \"{host}\" is neither a host's name nor an IP address");
+            return Err(CommandError::Usage(message));
+        }
+    }
     for name in ["tls", "rustydb.toml"] {
         let path = arguments.data.join(name);
         if path.exists() {
@@ -138,6 +147,15 @@ fn configuration_text(data: &Path, tls: &Path, is_mutual: bool) -> String {
     text
 }
 
+/// A name of the server that is in its certificate, as a URL has it.
+fn reached_by(hosts: &[String]) -> String {
+    match hosts.iter().find(|host| !host.starts_with("*.")) {
+        Some(host) if host.contains(':') => format!("[{host}]"),
+        Some(host) => host.clone(),
+        None => "localhost".to_owned(),
+    }
+}
+
 fn summary(arguments: &Arguments, password: &str, configuration: &Path, tls: &Path) -> String {
     let mut text = format!("administrator: {}\n", arguments.administrator);
     if arguments.password_file.is_none() {
@@ -147,7 +165,8 @@ fn summary(arguments: &Arguments, password: &str, configuration: &Path, tls: &Pa
     let _ = writeln!(text, "\nserve:   rustydb serve --config {}", configuration.display());
     let _ = write!(
         text,
-        "connect: rustydb sql --url grpc+tls://localhost:50051 --user {} --ca-certificate {}",
+        "connect: rustydb sql --url grpc+tls://{}:50051 --user {} --ca-certificate {}",
+        reached_by(&arguments.hosts),
         arguments.administrator,
         tls.join("ca.pem").display()
     );

@@ -13,7 +13,7 @@ mod sql;
 mod tpcc;
 mod tpch;
 
-use crate::config::units;
+use crate::config::read_memory_limit;
 use clap::{Parser, Subcommand};
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -185,12 +185,8 @@ fn print(text: &str) -> Result<Exit, CommandError> {
 
 /// Bytes of a `--memory-limit`; `None`: the engine's default.
 fn memory_limit(text: Option<&str>) -> Result<Option<u64>, CommandError> {
-    match text.map(|text| units::parse_size(text, units::machine_memory())) {
-        None => Ok(None),
-        Some(Ok(0)) => Err(CommandError::Usage("--memory-limit: it must be more than nothing".to_owned())),
-        Some(Ok(bytes)) => Ok(Some(bytes)),
-        Some(Err(problem)) => Err(CommandError::Usage(format!("--memory-limit: {problem}"))),
-    }
+    let bytes = text.map(read_memory_limit).transpose();
+    bytes.map_err(|problem| CommandError::Usage(format!("--memory-limit: {problem}")))
 }
 
 /// The first line of a file that is neither empty nor a comment: a secret that should not be in a command line.

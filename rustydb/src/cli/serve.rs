@@ -30,6 +30,7 @@ before the file.
 
 Signals:
   SIGTERM, SIGINT  end in order: no new connections, running requests finish, the store is closed
+  SIGHUP           the same, unless the server was started with nohup
   the second one   ends at once; nothing acknowledged is lost, the next start replays the log
 
 Exit status:
@@ -129,25 +130,54 @@ fn explain(error: ServerError) -> CommandError {
     }
 }
 
-/// Becomes true at the first SIGTERM or SIGINT; the second one ends the process.
+/// Becomes true at the first SIGTERM, SIGINT or SIGHUP (the terminal was closed); the second one ends the process.
 fn stop_on_signals() -> io::Result<watch::Receiver<bool>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals {
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+        hang_up: (!ignores_hang_up()).then(|| signal(SignalKind::hangup())).transpose()?,
+    };
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
-        let name = either(&mut terminate, &mut interrupt).await;
+        let name = signals.next().await;
         tracing::info!("{name}: ending in order; once more ends at once");
         sender.send_replace(true);
-        let name = either(&mut terminate, &mut interrupt).await;
+        let name = signals.next().await;
         tracing::warn!("{name} again: ending at once; the next start replays the log");
         std::process::exit(130);
     });
     Ok(receiver)
 }
 
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+/// The signals that end the server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    /// None under nohup, which is there for the server to stay.
+    hang_up: Option<Signal>,
+}
+
+impl Signals {
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        let Signals { terminate, interrupt, hang_up } = self;
+        let hung_up = async {
+            match hang_up {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            _ = hung_up => "SIGHUP",
+        }
     }
+}
+
+/// Whether whoever started the process had it ignore SIGHUP.
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }

@@ -112,6 +112,7 @@ impl Config {
             let (text, origin) = &self.values[setting.key];
             let checked = match setting.kind {
                 Kind::Text => Ok(()),
+                Kind::Size if setting.key == "memory_limit" => read_memory_limit(text).map(drop),
                 Kind::SizeOrAuto if text == AUTO => Ok(()),
                 Kind::Size | Kind::SizeOrAuto => read_size(text).map(drop),
                 Kind::Duration => units::parse_duration(text).map(drop),
@@ -289,6 +290,15 @@ fn read_size(text: &str) -> Result<u64, String> {
     match units::parse_size(text, units::machine_memory())? {
         0 => Err("it must be more than nothing".to_owned()),
         bytes => Ok(bytes),
+    }
+}
+
+/// Bytes of a memory limit that the engine takes.
+pub(crate) fn read_memory_limit(text: &str) -> Result<u64, String> {
+    let (bytes, least) = (read_size(text)?, DatabaseOptions::MEMORY_LIMIT_MIN);
+    match bytes < least {
+        true => Err(format!("\"{text}\" is too little; the least is {}MiB", least >> 20)),
+        false => Ok(bytes),
     }
 }
 

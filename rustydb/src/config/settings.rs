@@ -6,7 +6,7 @@
 //! | key | default | meaning |
 //! |---|---|---|
 //! | `data` | `"./rustydb-data"` | the directory of the database |
-//! | `memory_limit` | `"70%"` | memory for tables, caches and queries: a size (`4GiB`) or a share of the machine |
+//! | `memory_limit` | `"70%"` | memory for tables, caches and queries: a size (`4GiB`) or a share of the machine; at least 64 MiB |
 //! | `memtable_size` | `"auto"` | rows held in memory before they become a Parquet segment; auto: a share of the memory |
 //! | `query_threads` | `0` | threads that run queries; 0: one per core |
 //! | `statement_timeout` | `"0"` | a statement that runs longer is cancelled; 0: never |
@@ -76,7 +76,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "memory_limit",
         "70%",
         Kind::Size,
-        "memory for tables, caches and queries: a size (`4GiB`) or a share of the machine",
+        "memory for tables, caches and queries: a size (`4GiB`) or a share of the machine; at least 64 MiB",
     ),
     setting(
         "memtable_size",

@@ -70,6 +70,8 @@ fn a_value_of_the_wrong_kind_is_refused_with_its_place() {
         ("memory_limit = true", "memory_limit: expected a size"),
         ("memory_limit = \"much\"", "is not a size"),
         ("memory_limit = 0", "more than nothing"),
+        ("memory_limit = 1", "the least is 64MiB"),
+        ("memory_limit = \"63MiB\"", "the least is 64MiB"),
         ("query_threads = -1", "is not a whole number"),
         ("statement_timeout = \"30\"", "is not a duration"),
         ("[flight]\nconnections = 0", "is not a whole number from 1"),
