@@ -211,7 +211,7 @@ fn apply(expr: &Expr, input: LogicalPlan) -> Result<Option<(LogicalPlan, Column)
     let not = fresh_name();
     let kept = plan.schema().columns().into_iter().filter(|known| *known != column).map(Expr::Column);
     let negation = Expr::Not(Box::new(Expr::Column(column.clone()))).alias(&not);
-    let plan = LogicalPlanBuilder::from(plan.clone()).project(kept.chain([negation]))?.build()?;
+    let plan = LogicalPlanBuilder::from(plan).project(kept.chain([negation]))?.build()?;
     Ok(Some((plan, Column::new_unqualified(not))))
 }
 

@@ -390,8 +390,8 @@ mod tests {
     fn templates_are_filled_in() {
         let shown = |values: &[ScalarValue]| format(values).unwrap().to_string();
         let (name, number) = (text("A b"), ScalarValue::Int64(Some(7)));
-        assert_eq!(shown(&[text("%I=%L %% %s"), name.clone(), text("it's"), number.clone()]), "\"A b\"='it''s' % 7");
-        assert_eq!(shown(&[text("|%5s|%-5s|%2$s|"), number.clone(), number.clone()]), "|    7|7    |7|");
+        assert_eq!(shown(&[text("%I=%L %% %s"), name, text("it's"), number.clone()]), "\"A b\"='it''s' % 7");
+        assert_eq!(shown(&[text("|%5s|%-5s|%2$s|"), number.clone(), number]), "|    7|7    |7|");
         assert_eq!(format(&[text("%s")]).unwrap_err().sqlstate(), "22023");
         assert_eq!(format(&[text("%I"), ScalarValue::Utf8(None)]).unwrap_err().sqlstate(), "22004");
     }

@@ -22,7 +22,7 @@ use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Projection, ScalarUDF};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
@@ -348,7 +348,18 @@ impl StatementContext {
             .build();
         let simplifier = ExprSimplifier::new(simplify);
         let schema = DFSchema::empty();
-        let simple = |argument| simplifier.coerce(argument, &schema).and_then(|argument| simplifier.simplify(argument));
+        // What analysing puts in the place of casts and operators holds here, too.
+        let named =
+            arguments.into_iter().enumerate().map(|(place, argument)| argument.alias(format!("argument{place}")));
+        let plan = LogicalPlanBuilder::empty(true).project(named)?.build()?;
+        let plan = self.shared.analyzer().execute_and_check(plan, self.config.options(), |_, _| {})?;
+        let LogicalPlan::Projection(Projection { expr: arguments, .. }) = plan else {
+            return Err(Error::internal("arguments became something else").into());
+        };
+        let simple = |argument: Expr| {
+            let coerced = simplifier.coerce(argument.unalias_nested().data, &schema)?;
+            simplifier.simplify(coerced)
+        };
         arguments.into_iter().map(simple).collect()
     }
 

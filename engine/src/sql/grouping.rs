@@ -90,7 +90,7 @@ fn spell_out_repeated(item: &mut ast::Expr) {
     let Some(all) = elements(item) else { return };
     let all = all.clone();
     let sets: Vec<Vec<ast::Expr>> = match item {
-        ast::Expr::GroupingSets(_) => all.clone(),
+        ast::Expr::GroupingSets(_) => all,
         ast::Expr::Rollup(_) => (0..=all.len()).rev().map(|end| all[..end].concat()).collect(),
         _ if all.len() > CUBE_MAX => return,
         _ => (0..1usize << all.len())

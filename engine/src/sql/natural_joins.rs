@@ -70,7 +70,7 @@ impl Resolving<'_> {
         for join in &mut from.joins {
             let right = self.columns(&join.relation)?;
             let merged: Vec<String> = match &mut join.join_operator {
-                operator if of_operator(operator).is_some_and(|constraint| is_natural(constraint)) => {
+                operator if of_operator(operator).is_some_and(is_natural) => {
                     let common: Vec<String> = left.iter().filter(|name| right.contains(name)).cloned().collect();
                     // A name that is there twice is ambiguous, which the planner says.
                     if common.iter().any(|name| left.iter().filter(|other| *other == name).count() > 1) {

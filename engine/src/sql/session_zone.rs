@@ -9,7 +9,8 @@
 //! | `CAST(i AS text)` | with the zone's clock and offset |
 //! | `CAST(timestamp AS timestamptz)`, of a date | `timezone(zone, timestamp)` |
 //! | `CAST(text AS timestamptz)` | read by the zone's clock if the text names no other |
-//! | `date_part(field, i)`, `to_char(i, …)` | of `timezone(zone, i)`; not `epoch` |
+//! | `date_part(field, i)` | of `timezone(zone, i)`; not `epoch` |
+//! | `to_char(i, …)` | of `i` with the zone in its type |
 //! | `date_trunc(field, i)` | `timezone(zone, date_trunc(field, timezone(zone, i)))` |
 //! | `i + interval '1 day'` | the same, for days and months |
 
@@ -113,8 +114,9 @@ fn rewrite(expr: Expr, schema: &DFSchema, zone: &str) -> DataFusionResult<Transf
                     args[1] = by_clock(zone, args[1].clone());
                     Transformed::yes(func.call(args))
                 }
+                // It goes by the zone of its argument's type, and can show its offset.
                 "to_char" if of_instant(0)?.is_some_and(|kind| is_instant(&kind)) => {
-                    args[0] = by_clock(zone, args[0].clone());
+                    args[0] = cast(args[0].clone(), DataType::Timestamp(TimeUnit::Microsecond, Some(zone.into())));
                     Transformed::yes(func.call(args))
                 }
                 "date_trunc" if of_instant(1)?.is_some_and(|kind| is_instant(&kind)) => {

@@ -93,7 +93,7 @@ async fn values_that_do_not_fit_are_refused_and_nothing_is_kept() {
             ("INSERT INTO customer (id, id) VALUES (1, 1)", "42701"),
             ("SELECT 1 / 0", "22012"),
             ("SELECT 'x'::int", "22P02"),
-            ("SELECT '2024-13-01'::date", "22007"),
+            ("SELECT '2024-13-01'::date", "22008"),
             ("SELECT 3000000000::int", "22003"),
         ],
     )

@@ -49,10 +49,11 @@ async fn parents_of(parents: &[Parent], table: &TableDef, rows: &[Bytes], view: 
             let mut key = KeyRange::new(&parent.table, None)?;
             let mut refers = true;
             for column in &parent.columns {
-                match table.stored_value(row, *column) {
-                    Some(value) => key.push(Some(value))?,
-                    None => refers = false,
-                }
+                let Some(value) = table.stored_value(row, *column) else {
+                    refers = false;
+                    break;
+                };
+                key.push(Some(value))?;
             }
             if refers && !keys.iter().any(|known| known == key.key()) {
                 if !view.has_stored(&parent.table, key.key()).await? {

@@ -42,7 +42,8 @@ impl ContextProvider for StatementContext {
                 None => error,
             }
         })?;
-        let arguments = series::in_nanoseconds(name, self.simplified(arguments)?)?;
+        let arguments = self.simplified(series::typed(name, self.simplified(arguments)?))?;
+        let arguments = series::in_nanoseconds(name, arguments)?;
         let provider = function.create_table_provider_with_args(TableFunctionArgs::new(&arguments, self))?;
         Ok(provider_as_source(series::in_microseconds(provider)?))
     }

@@ -9,15 +9,34 @@ use datafusion::common::{Column, Result as DataFusionResult, ScalarValue};
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, cast};
 
+/// The zone of a series that begins with a point in time.
+fn zone_of(name: &str, arguments: &[Expr]) -> Option<Option<Arc<str>>> {
+    match (name, arguments.first()) {
+        ("generate_series" | "range", Some(Expr::Literal(ScalarValue::TimestampMicrosecond(_, zone), _))) => {
+            Some(zone.clone())
+        }
+        _ => None,
+    }
+}
+
+/// The arguments, of which texts take the types that the first one gives them: that of the other end, and an interval.
+pub(super) fn typed(name: &str, arguments: Vec<Expr>) -> Vec<Expr> {
+    let Some(zone) = zone_of(name, &arguments) else { return arguments };
+    let point = DataType::Timestamp(TimeUnit::Microsecond, zone);
+    let step = DataType::Interval(IntervalUnit::MonthDayNano);
+    let with_type = |(place, argument): (usize, Expr)| match &argument {
+        Expr::Literal(value, _) if value.data_type().is_string() => {
+            cast(argument, if place < 2 { point.clone() } else { step.clone() })
+        }
+        _ => argument,
+    };
+    arguments.into_iter().enumerate().map(with_type).collect()
+}
+
 /// The arguments as DataFusion's function wants them: of a series that begins with a timestamp, the other end is one, too,
 /// and the step an interval.
 pub(super) fn in_nanoseconds(name: &str, arguments: Vec<Expr>) -> DataFusionResult<Vec<Expr>> {
-    let zone = match (name, arguments.first()) {
-        ("generate_series" | "range", Some(Expr::Literal(ScalarValue::TimestampMicrosecond(_, zone), _))) => {
-            zone.clone()
-        }
-        _ => return Ok(arguments),
-    };
+    let Some(zone) = zone_of(name, &arguments) else { return Ok(arguments) };
     let point = DataType::Timestamp(TimeUnit::Nanosecond, zone);
     let step = DataType::Interval(IntervalUnit::MonthDayNano);
     let converted = |(place, argument): (usize, Expr)| match argument {
