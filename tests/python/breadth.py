@@ -69,6 +69,8 @@ class Workload:
             declared = [f"{name} {'TEXT' if kind == 'VARCHAR' else kind}" for name, kind, *_ in columns]
             cursor.execute(f"CREATE TABLE {table} ({', '.join(declared)}, PRIMARY KEY ({key}))")
             cursor.adbc_ingest(table, self.oracle.execute(f"FROM {table}").to_arrow_reader(), mode="append")
+        # Small tables stay in memory otherwise, where nothing is counted that the order of joins could go by.
+        cursor.execute("CHECKPOINT")
 
     def tables_in_order(self, cursor, number):
         """The tables in a text's plan."""
