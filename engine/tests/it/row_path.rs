@@ -284,7 +284,7 @@ async fn both_paths_give_the_same_answers() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match number("RUSTYDB_SEED") {
         Some(seed) => seed..=seed,
-        None => 1..=number("RUSTYDB_SEEDS").unwrap_or(40),
+        None => 1..=number("RUSTYDB_SEEDS").unwrap_or(12),
     };
     let count = seeds.clone().count() as u64;
     let mut found = 0;
