@@ -95,6 +95,11 @@ impl<T> Slot<T> {
         Some(value)
     }
 
+    /// Whether the value is in memory, which counts as no use.
+    pub(crate) fn is_present(&self) -> bool {
+        self.0.kept.load().is_some() || self.0.alive.read().strong_count() > 0
+    }
+
     /// What `read` makes of the value, if the cache keeps it. Costs no more than looking at it: cores that do this at the
     /// same time write nothing in common, unlike with [`get`](Self::get), which counts who holds the value.
     pub(crate) fn with<R>(&self, read: impl FnOnce(&T) -> R) -> Option<R> {
@@ -161,6 +166,13 @@ impl ColumnCache {
         ColumnCache { budget_bytes, queues: Mutex::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
+    /// The slot's value, if it is in memory.
+    pub(crate) fn get<T>(&self, slot: &Slot<T>) -> Option<Arc<T>> {
+        let value = slot.get()?;
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        Some(value)
+    }
+
     /// The slot's value, loading it if need be; concurrent calls for one slot share the loading.
     pub(crate) async fn get_or_load<T: std::fmt::Debug + Send + Sync + 'static>(
         &self,
@@ -168,13 +180,35 @@ impl ColumnCache {
         memory_bytes: impl Fn(&T) -> usize,
         load: impl Future<Output = Result<T>>,
     ) -> Result<Arc<T>> {
-        if let Some(value) = slot.get() {
-            self.hits.fetch_add(1, Ordering::Relaxed);
+        if let Some(value) = self.get(slot) {
             return Ok(value);
         }
-        let _loading = slot.0.loading.lock().await;
-        if let Some(value) = slot.get() {
-            self.hits.fetch_add(1, Ordering::Relaxed);
+        let loading = slot.0.loading.lock().await;
+        self.load(slot, loading, memory_bytes, load).await
+    }
+
+    /// The same; nothing if another call is loading it.
+    pub(crate) async fn get_or_load_alone<T: std::fmt::Debug + Send + Sync + 'static>(
+        &self,
+        slot: &Slot<T>,
+        memory_bytes: impl Fn(&T) -> usize,
+        load: impl Future<Output = Result<T>>,
+    ) -> Result<Option<Arc<T>>> {
+        if let Some(value) = self.get(slot) {
+            return Ok(Some(value));
+        }
+        let Ok(loading) = slot.0.loading.try_lock() else { return Ok(None) };
+        self.load(slot, loading, memory_bytes, load).await.map(Some)
+    }
+
+    async fn load<T: std::fmt::Debug + Send + Sync + 'static>(
+        &self,
+        slot: &Slot<T>,
+        _loading: tokio::sync::MutexGuard<'_, ()>,
+        memory_bytes: impl Fn(&T) -> usize,
+        load: impl Future<Output = Result<T>>,
+    ) -> Result<Arc<T>> {
+        if let Some(value) = self.get(slot) {
             return Ok(value);
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
@@ -537,5 +571,27 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(*cached.load(0).await, 0);
         assert_eq!(cached.total(), ONE);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_want_to_wait_is_told_that_a_value_is_being_loaded() {
+        let cached = Cached::new(2 * ONE, 1);
+        let (cache, slot) = (&cached.cache, &cached.slots[0]);
+        let (started, finish) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+        let slow = cache.get_or_load(slot, |_| ONE, async {
+            started.notify_one();
+            finish.notified().await;
+            Ok(7)
+        });
+        let impatient = async {
+            started.notified().await;
+            let found = cache.get_or_load_alone(slot, |_| ONE, async { panic!("loaded twice") }).await.unwrap();
+            assert!(found.is_none() && !slot.is_present());
+            finish.notify_one();
+        };
+        let (value, ()) = tokio::join!(slow, impatient);
+        assert_eq!(*value.unwrap(), 7);
+        let found = cache.get_or_load_alone(slot, |_| ONE, async { panic!("loaded twice") }).await.unwrap();
+        assert_eq!((found.as_deref(), slot.is_present()), (Some(&7), true));
     }
 }

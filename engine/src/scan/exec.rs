@@ -298,6 +298,7 @@ impl ExecutionPlan for ColumnScanExec {
         let queue = view.join_scan(self.scan, partition, self.partitions(), || self.request())?;
         let state = PartitionScan {
             queue,
+            partition,
             reader: None,
             schema: Arc::clone(&self.schema),
             metrics: BaselineMetrics::new(&self.metrics, partition),
@@ -342,6 +343,7 @@ impl ExecutionPlan for ColumnScanExec {
 /// One partition at work: units from the queue, batches from the unit.
 struct PartitionScan {
     queue: Arc<ScanQueue>,
+    partition: usize,
     reader: Option<UnitReader>,
     schema: SchemaRef,
     metrics: BaselineMetrics,
@@ -352,7 +354,7 @@ impl PartitionScan {
         loop {
             let started = std::time::Instant::now();
             let Some(reader) = &mut self.reader else {
-                match self.queue.next()? {
+                match self.queue.next(self.partition)? {
                     Some(unit) => self.reader = Some(unit.open()),
                     None => {
                         self.metrics.done();

@@ -2,9 +2,15 @@
 //! against newer data.
 //!
 //! All partitions of one scan take units of about 64k rows from one shared queue, so that cores stay evenly loaded
-//! however the rows are spread over segments.
+//! however the rows are spread over segments:
+//!
+//! ```text
+//!   segments   A A A A A A   B B B B B B   C C C C C C   D D
+//!   partition 0 ─▶ A A A A A A   C C C C C C ◀─┐    each begins with segments of its own, so that two that are not in
+//!   partition 1 ─▶ B B B B B B   D D ──────────┘    memory are loaded side by side; who has none left helps from the end
+//! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use datafusion::execution::TaskContext;
@@ -69,7 +75,8 @@ impl ExecutionView {
             run.joined[partition] = true;
             return Ok(Arc::clone(&run.queue));
         }
-        let queue = Arc::new(ScanQueue { view: self.view.clone(), state: Mutex::new(State::Waiting(request()?)) });
+        let state = Mutex::new(State::Waiting(request()?));
+        let queue = Arc::new(ScanQueue { view: self.view.clone(), partitions, state });
         let mut joined = vec![false; partitions];
         joined[partition] = true;
         runs.push(Run { queue: Arc::clone(&queue), joined });
@@ -80,24 +87,39 @@ impl ExecutionView {
 /// The units of one pass over a table, found when the first of them is asked for.
 pub(crate) struct ScanQueue {
     view: ReadView,
+    partitions: usize,
     state: Mutex<State>,
 }
 
 enum State {
     Waiting(ScanRequest),
-    Running(std::vec::IntoIter<ScanUnit>),
+    /// A list for each partition to begin with.
+    Running(Vec<VecDeque<ScanUnit>>),
 }
 
 impl ScanQueue {
-    /// The next unit, or `None` when all are handed out.
-    pub(crate) fn next(&self) -> Result<Option<ScanUnit>> {
+    /// The next unit for a partition, or `None` when all are handed out.
+    pub(crate) fn next(&self, partition: usize) -> Result<Option<ScanUnit>> {
         let mut state = self.state.lock();
         if let State::Waiting(request) = &*state {
-            *state = State::Running(self.view.scan(request.clone())?.into_iter());
+            *state = State::Running(deal(self.view.scan(request.clone())?, self.partitions));
         }
-        match &mut *state {
-            State::Running(units) => Ok(units.next()),
-            State::Waiting(_) => Ok(None),
+        let State::Running(lists) = &mut *state else { return Ok(None) };
+        if let Some(unit) = lists.get_mut(partition).and_then(VecDeque::pop_front) {
+            return Ok(Some(unit));
+        }
+        Ok(lists.iter_mut().max_by_key(|list| list.len()).and_then(VecDeque::pop_back))
+    }
+}
+
+/// Gives the units of each segment to the partition that has the fewest rows so far.
+fn deal(units: Vec<ScanUnit>, partitions: usize) -> Vec<VecDeque<ScanUnit>> {
+    let mut lists: Vec<(usize, VecDeque<ScanUnit>)> = (0..partitions).map(|_| Default::default()).collect();
+    for segment in units.chunk_by(|one, other| one.is_of_same_segment(other)) {
+        if let Some((rows, list)) = lists.iter_mut().min_by_key(|(rows, _)| *rows) {
+            *rows += segment.iter().map(ScanUnit::rows_max).sum::<usize>();
+            list.extend(segment.iter().cloned());
         }
     }
+    lists.into_iter().map(|(_, list)| list).collect()
 }

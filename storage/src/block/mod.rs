@@ -22,11 +22,11 @@
 
 mod codes;
 mod dictionary;
+mod encode;
 pub(crate) mod rank;
 mod value;
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray, UInt32Array};
@@ -39,12 +39,12 @@ use arrow::datatypes::{
     TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 
-use crate::encoding::DECIMAL64_PRECISION;
 use crate::error::{Error, Result};
 use crate::kernel::compare::{Ranged, select};
 use crate::kernel::{Mask, compact};
 use crate::scan::{DictionaryTest, Test};
 pub(crate) use codes::Codes;
+pub(crate) use encode::ColumnEncoder;
 use rank::{Zone, match_integers};
 
 /// With less than a block's rows divided by this left, taking them out first is cheaper than testing all.
@@ -161,22 +161,9 @@ pub(crate) struct Column {
 impl Column {
     /// Encodes decoded blocks; all but the last have [`BLOCK_ROWS`] rows.
     pub(crate) fn new(data_type: &DataType, arrays: Vec<ArrayRef>) -> Result<Column> {
-        let zones: Vec<Zone> = arrays.iter().map(|block| Zone::of(block.as_ref())).collect();
-        let (blocks, dictionary) = match dictionary::encode(&arrays)? {
-            Some(encoded) => {
-                let block = |(codes, array): (Vec<u32>, &ArrayRef)| Block::Dictionary {
-                    codes: Codes::new(&codes),
-                    nulls: array.nulls().cloned(),
-                };
-                (encoded.codes.into_iter().zip(&arrays).map(block).collect(), Some(encoded.values))
-            }
-            None => {
-                let encoded = arrays.into_iter().zip(&zones);
-                (encoded.map(|(array, zone)| encode_integers(array, zone)).collect::<Vec<_>>(), None)
-            }
-        };
-        let memory_bytes = memory_of(&blocks, dictionary.as_ref()) + blocks.len() * size_of::<(Block, Zone)>();
-        Ok(Column { data_type: data_type.clone(), blocks, zones, dictionary, memory_bytes })
+        let mut encoder = ColumnEncoder::new(data_type, arrays.iter().map(|array| array.len()).sum());
+        arrays.into_iter().try_for_each(|array| encoder.push(array))?;
+        encoder.finish()
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
@@ -332,81 +319,4 @@ fn filter_integers(reference: i128, codes: &Codes, test: &Test, mask: &mut Mask)
         other => return Err(Error::Internal(format!("{other:?} on integers"))),
     }
     Ok(())
-}
-
-/// Encodes a block of integers if that saves memory.
-fn encode_integers(array: ArrayRef, zone: &Zone) -> Block {
-    macro_rules! integers {
-        ($type:ty) => {
-            encode_primitive::<$type>(&array, zone)
-        };
-    }
-    let encoded = match_integers!(array.data_type(), integers, None);
-    encoded.unwrap_or(Block::Plain(array))
-}
-
-fn encode_primitive<T: ArrowPrimitiveType>(array: &ArrayRef, zone: &Zone) -> Option<Block>
-where
-    T::Native: Into<i128>,
-{
-    let (values, nulls) = (array.as_primitive::<T>(), array.nulls().cloned());
-    let plain_bytes = size_of_val(&**values.values());
-    if zone.minimum > zone.maximum {
-        return Some(Block::Integers { reference: 0, codes: Codes::new(&vec![0; array.len()]), nulls });
-    }
-    let reference = zone.minimum;
-    if zone.maximum.checked_sub(reference).is_some_and(|span| u32::try_from(span).is_ok()) {
-        // NULL rows repeat the number before them, so that they neither widen the numbers nor end a run.
-        let mut code = 0;
-        let codes = values.values().iter().enumerate().map(|(row, value)| {
-            if nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row)) {
-                code = ((*value).into() - reference) as u32;
-            }
-            code
-        });
-        let codes = Codes::new(&codes.collect::<Vec<u32>>());
-        // What saves less than a quarter is not worth decoding.
-        return (codes.memory_bytes() <= plain_bytes / 4 * 3).then_some(Block::Integers { reference, codes, nulls });
-    }
-    if matches!(array.data_type(), DataType::Decimal128(precision, _) if *precision <= DECIMAL64_PRECISION) {
-        let values: Option<Box<[i64]>> =
-            values.values().iter().map(|value| i64::try_from((*value).into()).ok()).collect();
-        return values.map(|values| Block::Wide { values, nulls });
-    }
-    None
-}
-
-/// Memory of blocks. String views of neighbouring blocks share buffers, which count once.
-fn memory_of(blocks: &[Block], dictionary: Option<&ArrayRef>) -> usize {
-    let mut shared = HashSet::new();
-    let nulls_bytes = |nulls: &Option<NullBuffer>| nulls.as_ref().map_or(0, |nulls| nulls.len() / 8);
-    let mut total = dictionary.map_or(0, |values| values.get_array_memory_size());
-    for block in blocks {
-        let array = match block {
-            Block::Plain(array) => array,
-            Block::Integers { codes, nulls, .. } | Block::Dictionary { codes, nulls } => {
-                total += codes.memory_bytes() + nulls_bytes(nulls);
-                continue;
-            }
-            Block::Wide { values, nulls } => {
-                total += size_of_val(&**values) + nulls_bytes(nulls);
-                continue;
-            }
-        };
-        let buffers = match array.data_type() {
-            DataType::Utf8View => array.as_string_view().data_buffers(),
-            DataType::BinaryView => array.as_binary_view().data_buffers(),
-            _ => {
-                total += array.get_array_memory_size();
-                continue;
-            }
-        };
-        total += array.len() * size_of::<u128>();
-        for buffer in buffers {
-            if shared.insert(buffer.data_ptr()) {
-                total += buffer.capacity();
-            }
-        }
-    }
-    total
 }

@@ -9,12 +9,13 @@
 //! A *zone* is what is known of a run of values without looking at them: the lowest and the highest rank and the number
 //! of NULLs (a zone map, or small materialised aggregate: Moerkotte, VLDB 1998).
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, GenericByteViewArray};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, DurationMicrosecondType, DurationMillisecondType,
-    DurationNanosecondType, DurationSecondType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, ByteViewType, DataType, Date32Type, Decimal64Type, Decimal128Type, DurationMicrosecondType,
+    DurationMillisecondType, DurationNanosecondType, DurationSecondType, Float32Type, Float64Type, Int8Type, Int16Type,
+    Int32Type, Int64Type, Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
+    UInt64Type,
 };
 
 /// Calls `$visit!(ArrowType)` with the primitive type of an integer-like data type, or gives `$otherwise`.
@@ -154,17 +155,29 @@ fn bounds_of(array: &dyn Array) -> Option<(i128, i128)> {
                 Some(ranks(&|row| float_rank(floats.value(row)).into()))
             }
             DataType::Boolean => Some(ranks(&|row| array.as_boolean().value(row).into())),
-            DataType::Utf8View => {
-                let texts = array.as_string_view();
-                Some(ranks(&|row| bytes_rank(texts.value(row).as_bytes())))
-            }
-            DataType::BinaryView => {
-                let texts = array.as_binary_view();
-                Some(ranks(&|row| bytes_rank(texts.value(row))))
-            }
+            DataType::Utf8View => Some(view_bounds(array.as_string_view())),
+            DataType::BinaryView => Some(view_bounds(array.as_binary_view())),
+            DataType::Decimal64(..) => native_bounds::<Decimal64Type>(array),
             _ => None,
         }
     )
+}
+
+/// The bounds of strings. A view holds the first four bytes of its string: where they lie between those of the bounds so
+/// far, the rest is not looked at.
+fn view_bounds<T: ByteViewType + ?Sized>(array: &GenericByteViewArray<T>) -> (i128, i128) {
+    let (mut low, mut high) = (i128::MAX, i128::MIN);
+    let (mut low_prefix, mut high_prefix) = (u32::MAX, 0);
+    for (row, view) in array.views().iter().enumerate() {
+        let prefix = ((view >> 32) as u32).swap_bytes();
+        if low_prefix < prefix && prefix < high_prefix || array.is_null(row) {
+            continue;
+        }
+        let rank = bytes_rank(array.value(row).as_ref());
+        (low, high) = (low.min(rank), high.max(rank));
+        (low_prefix, high_prefix) = (low_prefix.min(prefix), high_prefix.max(prefix));
+    }
+    (low, high)
 }
 
 fn native_bounds<T: ArrowPrimitiveType>(array: &dyn Array) -> Option<(i128, i128)>

@@ -40,7 +40,7 @@ use crate::transaction::TableWrites;
 /// Rows of a unit: enough to amortise handing it out, few enough to spread a small table over the cores.
 pub(crate) const UNIT_ROWS: usize = 8 * BLOCK_ROWS;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Source {
     /// `rows` begins at a block.
     Segment {
@@ -59,7 +59,7 @@ enum Source {
 }
 
 /// A part of a scan, to be read by one thread.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ScanUnit {
     plan: Arc<ScanPlan>,
     source: Source,
@@ -99,6 +99,14 @@ impl ScanUnit {
             Source::Segment { rows, .. } => rows.len(),
             Source::Memtable { part, .. } => part.keys(),
             Source::Pending { writes } => writes.rows.len(),
+        }
+    }
+
+    /// Whether both are rows of one segment, which share what has to be loaded.
+    pub fn is_of_same_segment(&self, other: &ScanUnit) -> bool {
+        match (&self.source, &other.source) {
+            (Source::Segment { segment, .. }, Source::Segment { segment: other, .. }) => Arc::ptr_eq(segment, other),
+            _ => false,
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
 
 use super::filter::RowPredicate;
@@ -24,6 +24,9 @@ const BATCH_ROWS_MIN: usize = BLOCK_ROWS / 2;
 /// Rows of a memtable that are converted together. With those that change before the page is made anew, they are no more
 /// than a block's.
 const PAGE_ROWS: usize = BLOCK_ROWS / 4 * 3;
+
+/// With less than one row in this many left out of a block, predicates are computed for all of them.
+const DENSE_SHARE: usize = 8;
 
 /// Where a reader is.
 #[derive(Debug)]
@@ -171,9 +174,29 @@ impl UnitReader {
         if let Some(loaded) = self.columns.get(&column) {
             return Ok(Arc::clone(loaded));
         }
-        let loaded = segment.column(column).await?;
+        let loaded = match segment.column_unless_loading(column).await? {
+            Some(loaded) => loaded,
+            None => {
+                self.load_ahead(segment).await?;
+                segment.column(column).await?
+            }
+        };
         self.columns.insert(column, Arc::clone(&loaded));
         Ok(loaded)
+    }
+
+    /// Somebody is loading the column that this unit needs: instead of waiting, loads another one that the scan has
+    /// asked for, tests first.
+    async fn load_ahead(&self, segment: &Segment) -> Result<()> {
+        let plan = &self.unit.plan;
+        let tests = plan.tests();
+        let wanted = tests.iter().flat_map(|counted| counted.test.columns()).chain(plan.projection.iter().copied());
+        for column in wanted {
+            if !segment.has_column(column) && segment.column_unless_loading(column).await?.is_some() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The wanted rows of the memtable's next page.
@@ -234,11 +257,24 @@ impl UnitReader {
     }
 }
 
-/// Takes out of `mask` the rows of a block that fail a predicate; it gets the values of the rows in `mask` only.
+/// Takes out of `mask` the rows of a block that fail a predicate.
 fn evaluate_rows(predicate: &dyn RowPredicate, columns: &[Arc<Column>], block: usize, mask: &mut Mask) -> Result<()> {
-    let selection = Selection::new(mask.clone());
-    let arrays: Vec<ArrayRef> = columns.iter().map(|column| column.select(block, &selection)).collect::<Result<_>>()?;
-    mask.restrict(&Mask::from_boolean(&predicate.evaluate(&arrays, selection.count())?));
+    let evaluate = |wanted: Mask| -> Result<BooleanArray> {
+        let selection = Selection::new(wanted);
+        let arrays: Vec<ArrayRef> =
+            columns.iter().map(|column| column.select(block, &selection)).collect::<Result<_>>()?;
+        Ok(predicate.evaluate(&arrays, selection.count())?)
+    };
+    let (count, rows) = (mask.count(), mask.rows());
+    // Leaving out a few rows costs more than computing them, too. But one that is not wanted may be the one that fails.
+    if count < rows
+        && (rows - count) * DENSE_SHARE < rows
+        && let Ok(passed) = evaluate(Mask::all(rows))
+    {
+        mask.and(&Mask::from_boolean(&passed));
+        return Ok(());
+    }
+    mask.restrict(&Mask::from_boolean(&evaluate(mask.clone())?));
     Ok(())
 }
 

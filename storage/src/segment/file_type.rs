@@ -1,12 +1,16 @@
 //! The types of columns in a file, where Parquet has no such type: an interval of months, days and nanoseconds lies there as
 //! its 16 bytes (months, days: 4 each; nanoseconds: 8; little-endian), a `FixedSizeBinary` to other tools. Parquet's own
 //! interval counts milliseconds.
+//!
+//! Decimals of up to 18 digits lie in a file as integers of 32 or 64 bits. They are read as such ([`narrow_type`]): twice the
+//! bytes for each of them, to be encoded in half of that a moment later, would cost more than decoding them.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, make_array};
-use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, make_array};
+use arrow::datatypes::{DataType, Decimal64Type, Decimal128Type, Field, IntervalUnit, Schema, SchemaRef};
 
+use crate::encoding::DECIMAL64_PRECISION;
 use crate::error::Result;
 
 /// Bytes of an interval.
@@ -19,6 +23,35 @@ pub(super) fn file_type(data_type: &DataType) -> DataType {
     match data_type {
         DataType::Interval(_) => DataType::FixedSizeBinary(INTERVAL_BYTES),
         other => other.clone(),
+    }
+}
+
+/// The type that a column of a file is read as.
+pub(super) fn narrow_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Decimal128(precision, scale) if *precision <= DECIMAL64_PRECISION => {
+            DataType::Decimal64(*precision, *scale)
+        }
+        other => other.clone(),
+    }
+}
+
+/// The schema that a file is read with.
+pub(super) fn narrow_schema(schema: &Schema) -> SchemaRef {
+    let narrow = |field: &Arc<Field>| field.as_ref().clone().with_data_type(narrow_type(field.data_type()));
+    Arc::new(
+        Schema::new(schema.fields().iter().map(narrow).collect::<Vec<_>>()).with_metadata(schema.metadata().clone()),
+    )
+}
+
+/// Values that were read, in their column's own type.
+pub(super) fn widen(values: ArrayRef, data_type: &DataType) -> ArrayRef {
+    match values.as_primitive_opt::<Decimal64Type>() {
+        Some(narrow) => {
+            let wide = narrow.unary::<_, Decimal128Type>(i128::from);
+            Arc::new(wide.with_data_type(data_type.clone()))
+        }
+        None => values,
     }
 }
 
@@ -75,6 +108,24 @@ mod tests {
             assert_eq!(stored.data_type(), &file_type(&INTERVAL));
             assert_eq!(&from_file(&stored, &INTERVAL).unwrap(), &values);
         }
+    }
+
+    #[test]
+    fn small_decimals_come_back_from_their_narrow_form() {
+        let wide: ArrayRef = Arc::new(
+            arrow::array::Decimal128Array::from(vec![Some(-5), None, Some(i128::from(i64::MAX) / 10)])
+                .with_precision_and_scale(18, 2)
+                .unwrap(),
+        );
+        let narrow: ArrayRef = Arc::new(
+            arrow::array::Decimal64Array::from(vec![Some(-5), None, Some(i64::MAX / 10)])
+                .with_precision_and_scale(18, 2)
+                .unwrap(),
+        );
+        assert_eq!(&narrow_type(wide.data_type()), narrow.data_type());
+        assert_eq!(&widen(narrow, wide.data_type()), &wide);
+        assert!(Arc::ptr_eq(&widen(Arc::clone(&wide), wide.data_type()), &wide));
+        assert_eq!(narrow_type(&DataType::Decimal128(19, 2)), DataType::Decimal128(19, 2));
     }
 
     #[test]

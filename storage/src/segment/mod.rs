@@ -32,17 +32,19 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwapOption;
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use rustydb_txn::Timestamp;
 use tokio::sync::OnceCell;
 
+use file_type::widen;
 pub(crate) use key_index::{KeyColumns, KeyIndex};
 pub(crate) use key_table::KeyHash;
 pub(crate) use meta::{Base64, SEGMENT_DIRECTORY, SegmentMeta};
 pub(crate) use writer::{EncodedSegment, SEGMENT_ROWS_MAX, SegmentEncoder, encode_segment};
 
-use crate::block::Column;
+use crate::block::{Column, ColumnEncoder};
 use crate::catalog::{IndexId, TableDef};
 use crate::column_cache::{ColumnSource, Part, Slot};
 use crate::deletes::DeleteSet;
@@ -193,11 +195,35 @@ impl Segment {
 
     /// One column, from the cache or the file.
     pub(crate) async fn column(&self, column: usize) -> Result<Arc<Column>> {
-        let load = async {
-            let blocks = self.read_rows(column, 0..self.meta.rows as usize).await?;
-            Column::new(self.table.storage_schema().field(column).data_type(), blocks)
-        };
-        self.source.cache.get_or_load(&self.columns[column], Column::memory_bytes, load).await
+        let (cache, slot) = (&self.source.cache, &self.columns[column]);
+        match cache.get(slot) {
+            Some(column) => Ok(column),
+            None => cache.get_or_load(slot, Column::memory_bytes, self.load_column(column)).await,
+        }
+    }
+
+    /// The same; nothing if somebody is just loading it.
+    pub(crate) async fn column_unless_loading(&self, column: usize) -> Result<Option<Arc<Column>>> {
+        let (cache, slot) = (&self.source.cache, &self.columns[column]);
+        match cache.get(slot) {
+            Some(column) => Ok(Some(column)),
+            None => cache.get_or_load_alone(slot, Column::memory_bytes, self.load_column(column)).await,
+        }
+    }
+
+    /// Whether a column is in memory, without counting as a use.
+    pub(crate) fn has_column(&self, column: usize) -> bool {
+        self.columns[column].is_present()
+    }
+
+    /// Boxed: who waits for it is often deep in a row program, and needs it rarely.
+    fn load_column(&self, column: usize) -> BoxFuture<'_, Result<Column>> {
+        Box::pin(async move {
+            let rows = self.meta.rows as usize;
+            let mut encoder = ColumnEncoder::new(self.table.storage_schema().field(column).data_type(), rows);
+            self.read_blocks(column, 0..rows, |block| encoder.push(block)).await?;
+            encoder.finish()
+        })
     }
 
     /// A row as the memtable would have it, of which only some columns are known and the others NULL. Reads nothing but
@@ -232,8 +258,24 @@ impl Segment {
 
     /// A range of rows of one column, from the file, leaving the cache alone.
     pub(crate) async fn read_rows(&self, column: usize, rows: Range<usize>) -> Result<Vec<ArrayRef>> {
+        let data_type = self.table.storage_schema().field(column).data_type();
+        let mut blocks = Vec::with_capacity(rows.len().div_ceil(crate::BLOCK_ROWS));
+        let take = |block| {
+            blocks.push(widen(block, data_type));
+            Ok(())
+        };
+        self.read_blocks(column, rows, take).await?;
+        Ok(blocks)
+    }
+
+    async fn read_blocks(
+        &self,
+        column: usize,
+        rows: Range<usize>,
+        take: impl FnMut(ArrayRef) -> Result<()>,
+    ) -> Result<()> {
         let footer = self.footer().await?;
-        reader::read_column(self.source.objects.as_ref(), &self.table, &self.meta, footer, column, rows).await
+        reader::read_column(self.source.objects.as_ref(), &self.table, &self.meta, footer, column, rows, take).await
     }
 
     async fn footer(&self) -> Result<&ArrowReaderMetadata> {

@@ -7,7 +7,7 @@ use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef};
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -17,7 +17,7 @@ use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::file_type::from_file;
+use super::file_type::{from_file, narrow_schema, narrow_type};
 use super::meta::{ChunkRef, SegmentMeta};
 use crate::BLOCK_ROWS;
 use crate::catalog::TableDef;
@@ -82,19 +82,22 @@ async fn fetch(objects: &dyn ObjectStore, path: &str, what: &str, chunk: &ChunkR
     Ok(data)
 }
 
-/// Reads and parses the file's footer.
+/// Reads and parses the file's footer. What is read with it has decimals that fit 64 bits as such.
 pub(crate) async fn read_footer(objects: &dyn ObjectStore, meta: &SegmentMeta) -> Result<ArrowReaderMetadata> {
     let path = meta.path();
     let tail = fetch(objects, &path, "the footer", &meta.tail).await?;
     let parts = FetchedParts { file_bytes: meta.file_bytes, parts: vec![(meta.tail.offset, tail)] };
     let parse = || {
-        let parquet = ParquetMetaDataReader::new().parse_and_finish(&parts)?;
-        ArrowReaderMetadata::try_new(Arc::new(parquet), ArrowReaderOptions::new())
+        let parquet = Arc::new(ParquetMetaDataReader::new().parse_and_finish(&parts)?);
+        let written = ArrowReaderMetadata::try_new(Arc::clone(&parquet), ArrowReaderOptions::new())?;
+        let narrow = ArrowReaderOptions::new().with_schema(narrow_schema(written.schema()));
+        ArrowReaderMetadata::try_new(parquet, narrow)
     };
     parse().map_err(|error| Error::corruption(path, format!("the footer cannot be read: {error}")))
 }
 
-/// Reads a range of rows of one column, in blocks of [`BLOCK_ROWS`] rows from the first one on.
+/// Reads a range of rows of one column, in blocks of [`BLOCK_ROWS`] rows from the first one on, decimals that fit 64 bits
+/// as `Decimal64`. Each block is given to `take` before the next is decoded.
 pub(crate) async fn read_column(
     objects: &dyn ObjectStore,
     table: &TableDef,
@@ -102,34 +105,40 @@ pub(crate) async fn read_column(
     footer: &ArrowReaderMetadata,
     column: usize,
     wanted: Range<usize>,
-) -> Result<Vec<ArrayRef>> {
+    mut take: impl FnMut(ArrayRef) -> Result<()>,
+) -> Result<()> {
     let path = meta.path();
     let field = table.storage_schema().field(column);
     let chunk = &meta.columns[column].chunk;
     let data = fetch(objects, &path, &format!("column \"{}\"", field.name()), chunk).await?;
     let parts = FetchedParts { file_bytes: meta.file_bytes, parts: vec![(chunk.offset, data)] };
-    let decode = || {
+    let damaged = |error: ParquetError| Error::corruption(&path, format!("column \"{}\": {error}", field.name()));
+    let open = || {
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(parts, footer.clone());
         let mask = ProjectionMask::roots(builder.parquet_schema(), [column]);
         let builder = builder.with_projection(mask).with_batch_size(BLOCK_ROWS);
-        let builder = match wanted.len() == meta.rows as usize {
-            true => builder,
-            false => builder.with_offset(wanted.start).with_limit(wanted.len()),
-        };
-        let reader = builder.build()?;
-        let read = |batch: RecordBatch| {
-            from_file(batch.column(0), field.data_type()).map_err(|error| ParquetError::General(error.to_string()))
-        };
-        reader.map(|batch| read(batch?)).collect::<ParquetResult<Vec<ArrayRef>>>()
+        match wanted.len() == meta.rows as usize {
+            true => builder.build(),
+            false => builder.with_offset(wanted.start).with_limit(wanted.len()).build(),
+        }
     };
-    let blocks = decode().map_err(|error| Error::corruption(&path, format!("column \"{}\": {error}", field.name())))?;
-    let rows: usize = blocks.iter().map(|block| block.len()).sum();
-    let fits = rows == wanted.len() && blocks.iter().all(|block| block.data_type() == field.data_type());
-    if !fits {
+    let (mut rows, mut fits) = (0, true);
+    for batch in open().map_err(damaged)? {
+        let batch = batch.map_err(|error| damaged(error.into()))?;
+        let values = from_file(batch.column(0), field.data_type())
+            .map_err(|error| damaged(ParquetError::General(error.to_string())))?;
+        rows += values.len();
+        fits &= rows <= wanted.len() && values.data_type() == &narrow_type(field.data_type());
+        if !fits {
+            break;
+        }
+        take(values)?;
+    }
+    if !fits || rows != wanted.len() {
         return Err(Error::corruption(
             &path,
             format!("column \"{}\" has {rows} rows at {}, not {}", field.name(), wanted.start, wanted.len()),
         ));
     }
-    Ok(blocks)
+    Ok(())
 }
