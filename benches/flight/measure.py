@@ -254,7 +254,7 @@ class Bench:
         with self.serve(self.store) as server:
             customers = int(self.ask(server.uri, "SELECT count(*) FROM customer")[0])
             query = "SELECT c_custkey, c_name, c_acctbal FROM customer WHERE c_custkey = $1"
-            return self.load_in_turns(server, ("points", "driver"), query, customers)
+            return self.load_in_turns(server, ("points", "driver", "exchange"), query, customers)
 
     def measure_updates(self):
         with self.own_directory("updates") as directory:

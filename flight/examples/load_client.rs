@@ -4,6 +4,7 @@
 //! ```text
 //! load_client points  HOST:PORT CONNECTIONS SECONDS SQL KEYS    one row by its key: bind, fetch
 //! load_client driver  HOST:PORT CONNECTIONS SECONDS SQL KEYS    the same as drivers do it: bind, GetFlightInfo, fetch
+//! load_client exchange HOST:PORT CONNECTIONS SECONDS SQL KEYS   the same on one stream of each connection, by `RemoteClient`
 //! load_client updates HOST:PORT CONNECTIONS SECONDS SQL KEYS    a change of one row by its key, committed
 //! load_client idle    URL COUNT TOKEN [CA-FILE]                 logs in, runs one query on each connection, and then waits
 //! ```
@@ -21,19 +22,21 @@ use std::time::{Duration, Instant};
 use arrow::array::{ArrayRef, AsArray as _, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
+use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow::record_batch::RecordBatch;
 use arrow_flight::decode::FlightRecordBatchStream;
-use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::{
     ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, CommandPreparedStatementQuery,
     CommandPreparedStatementUpdate, DoPutUpdateResult, ProstMessageExt,
 };
-use arrow_flight::{Action, FlightDescriptor, Ticket};
+use arrow_flight::{Action, FlightData, FlightDescriptor, SchemaAsIpc, Ticket};
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
-use rustydb_flight::{RemoteClient, RemoteOptions, RemoteResult};
+use rustydb_flight::{RemoteClient, RemoteOptions, RemoteResult, RemoteStatement};
+use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Channel;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -47,43 +50,70 @@ const LOGINS: usize = 32;
 enum Mode {
     Points,
     Driver,
+    Exchange,
     Updates,
 }
 
-#[tokio::main]
-async fn main() -> Outcome<()> {
+fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
-        ["points", rest @ ..] => load(Mode::Points, rest).await,
-        ["driver", rest @ ..] => load(Mode::Driver, rest).await,
-        ["updates", rest @ ..] => load(Mode::Updates, rest).await,
-        ["idle", url, count, token] => idle(url, count.parse()?, token, None).await,
-        ["idle", url, count, token, authority] => idle(url, count.parse()?, token, Some(authority.into())).await,
-        _ => Err("load_client points|driver|updates|idle, see its source".into()),
+        ["points", rest @ ..] => load(Mode::Points, rest),
+        ["driver", rest @ ..] => load(Mode::Driver, rest),
+        ["exchange", rest @ ..] => load(Mode::Exchange, rest),
+        ["updates", rest @ ..] => load(Mode::Updates, rest),
+        ["idle", url, count, token] => Runtime::new()?.block_on(idle(url, count.parse()?, token, None)),
+        ["idle", url, count, token, authority] => {
+            Runtime::new()?.block_on(idle(url, count.parse()?, token, Some(authority.into())))
+        }
+        _ => Err("load_client points|driver|exchange|updates|idle, see its source".into()),
     }
 }
 
-async fn load(mode: Mode, arguments: &[&str]) -> Outcome<()> {
+/// What a load does.
+#[derive(Clone)]
+struct Load {
+    mode: Mode,
+    address: String,
+    connections: i64,
+    duration: Duration,
+    sql: String,
+    keys: i64,
+}
+
+fn load(mode: Mode, arguments: &[&str]) -> Outcome<()> {
     let [address, connections, seconds, sql, keys] = arguments else {
         return Err("load_client MODE HOST:PORT CONNECTIONS SECONDS SQL KEYS".into());
     };
-    let (connections, keys): (i64, i64) = (connections.parse()?, keys.parse()?);
-    let duration = Duration::from_secs_f64(seconds.parse()?);
-    let mut clients = Vec::new();
-    for number in 0..connections {
-        let client = Client::connect(address, sql, number * keys / connections, keys).await?;
-        clients.push(tokio::spawn(client.run(mode, duration)));
-    }
+    let load = Load {
+        mode,
+        address: (*address).to_owned(),
+        connections: connections.parse()?,
+        duration: Duration::from_secs_f64(seconds.parse()?),
+        sql: (*sql).to_owned(),
+        keys: keys.parse()?,
+    };
+    // A connection stays on one thread: handing its messages from thread to thread would cost more than they do.
+    let threads = load.connections.min(i64::try_from(std::thread::available_parallelism()?.get())?);
+    let threads: Vec<_> = (0..threads)
+        .map(|first| {
+            let load = load.clone();
+            std::thread::spawn(move || -> Outcome<Vec<Duration>> {
+                let runtime = Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(load.run((first..load.connections).step_by(threads as usize)))
+            })
+        })
+        .collect();
     let mut latencies = Vec::new();
-    for client in clients {
-        latencies.extend(client.await??);
+    for thread in threads {
+        latencies.extend(thread.join().map_err(|_| "a thread panicked")??);
     }
     latencies.sort_unstable();
     let at = |share: f64| latencies.get((latencies.len() as f64 * share) as usize).map_or(0, Duration::as_micros);
-    let per_second = latencies.len() as f64 / duration.as_secs_f64();
+    let per_second = latencies.len() as f64 / load.duration.as_secs_f64();
     println!(
-        "{{\"connections\": {connections}, \"requests\": {}, \"per_s\": {per_second:.1}, \"p50_us\": {}, \"p99_us\": {}}}",
+        "{{\"connections\": {}, \"requests\": {}, \"per_s\": {per_second:.1}, \"p50_us\": {}, \"p99_us\": {}}}",
+        load.connections,
         latencies.len(),
         at(0.5),
         at(0.99)
@@ -91,86 +121,166 @@ async fn load(mode: Mode, arguments: &[&str]) -> Outcome<()> {
     Ok(())
 }
 
-/// A connection with a prepared statement.
-struct Client {
-    client: FlightServiceClient<Channel>,
-    handle: bytes::Bytes,
-    key: i64,
-    keys: i64,
+impl Load {
+    /// Runs these of the connections; how long each request took.
+    async fn run(&self, connections: impl Iterator<Item = i64>) -> Outcome<Vec<Duration>> {
+        let mut running = Vec::new();
+        for number in connections {
+            let client: Box<dyn Client> = match self.mode {
+                Mode::Exchange => Box::new(ExchangeClient::connect(self).await?),
+                mode => Box::new(CallClient::connect(self, mode).await?),
+            };
+            let (duration, keys) = (self.duration, self.keys);
+            running.push(tokio::spawn(measure(client, duration, number * keys / self.connections, keys)));
+        }
+        let mut latencies = Vec::new();
+        for client in running {
+            latencies.extend(client.await??);
+        }
+        Ok(latencies)
+    }
 }
 
-impl Client {
-    async fn connect(address: &str, sql: &str, key: i64, keys: i64) -> Outcome<Self> {
-        let channel = Channel::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?;
+/// Asks until the time is over; how long each request took.
+async fn measure(mut client: Box<dyn Client>, duration: Duration, mut key: i64, keys: i64) -> Outcome<Vec<Duration>> {
+    let mut latencies = Vec::new();
+    let end = Instant::now() + duration;
+    while Instant::now() < end {
+        key = (key + STRIDE) % keys;
+        let begin = Instant::now();
+        client.ask(key + 1).await?;
+        latencies.push(begin.elapsed());
+    }
+    Ok(latencies)
+}
+
+/// A connection with a prepared statement.
+trait Client: Send {
+    /// Executes the statement for a key, and checks what comes back.
+    fn ask(&mut self, key: i64) -> BoxFuture<'_, Outcome<()>>;
+}
+
+/// The key as the batch of parameters.
+fn parameters(key: i64) -> Outcome<RecordBatch> {
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![key]));
+    Ok(RecordBatch::try_from_iter([("key", column)])?)
+}
+
+/// The rows of a batch, all of which are to have this key.
+fn rows_of(batch: &RecordBatch, key: i64) -> Outcome<usize> {
+    let found = cast(batch.column(0), &DataType::Int64)?;
+    match found.as_primitive::<Int64Type>().iter().all(|found| found == Some(key)) {
+        true => Ok(batch.num_rows()),
+        false => Err(format!("a row of another key than {key}").into()),
+    }
+}
+
+fn one(rows: usize, key: i64) -> Outcome<()> {
+    if rows == 1 { Ok(()) } else { Err(format!("{rows} rows instead of one, for key {key}").into()) }
+}
+
+/// By the calls of Flight SQL.
+struct CallClient {
+    client: FlightServiceClient<Channel>,
+    mode: Mode,
+    command: Vec<u8>,
+    /// The first message of the parameters, which is always the same.
+    schema: FlightData,
+    context: IpcWriteContext,
+}
+
+impl CallClient {
+    async fn connect(load: &Load, mode: Mode) -> Outcome<Self> {
+        let channel = Channel::from_shared(format!("http://{}", load.address))?.tcp_nodelay(true).connect().await?;
         let mut client = FlightServiceClient::new(channel);
-        let request = ActionCreatePreparedStatementRequest { query: sql.to_owned(), transaction_id: None };
+        let request = ActionCreatePreparedStatementRequest { query: load.sql.clone(), transaction_id: None };
         let action = Action::new("CreatePreparedStatement", request.as_any().encode_to_vec());
         let answer = client.do_action(action).await?.into_inner().message().await?.ok_or("no answer")?;
         let answer: ActionCreatePreparedStatementResult =
             Any::decode(answer.body)?.unpack()?.ok_or("another answer")?;
-        Ok(Self { client, handle: answer.prepared_statement_handle, key, keys })
-    }
-
-    /// Asks until the time is over; how long each request took.
-    async fn run(mut self, mode: Mode, duration: Duration) -> Outcome<Vec<Duration>> {
-        let prepared_statement_handle = self.handle.clone();
+        let prepared_statement_handle = answer.prepared_statement_handle;
         let command = match mode {
             Mode::Updates => CommandPreparedStatementUpdate { prepared_statement_handle }.as_any(),
-            Mode::Points | Mode::Driver => CommandPreparedStatementQuery { prepared_statement_handle }.as_any(),
+            _ => CommandPreparedStatementQuery { prepared_statement_handle }.as_any(),
         };
         let command = command.encode_to_vec();
-        let mut latencies = Vec::new();
-        let end = Instant::now() + duration;
-        while Instant::now() < end {
-            self.key = (self.key + STRIDE) % self.keys;
-            let key = self.key + 1;
-            let begin = Instant::now();
-            let answers = self.bind(&command, key).await?;
-            if mode == Mode::Updates {
-                let changed = answers.first().ok_or("no answer to an update")?;
-                let changed = DoPutUpdateResult::decode(changed.clone())?.record_count;
-                if changed != 1 {
-                    return Err(format!("{changed} rows changed instead of one, for key {key}").into());
-                }
-            } else {
-                self.fetch(mode, &command, key).await?;
-            }
-            latencies.push(begin.elapsed());
-        }
-        Ok(latencies)
+        let schema = FlightData::from(SchemaAsIpc::new(&parameters(0)?.schema(), &IpcWriteOptions::default()))
+            .with_descriptor(FlightDescriptor::new_cmd(command.clone()));
+        Ok(Self { client, mode, command, schema, context: IpcWriteContext::default() })
     }
 
-    async fn bind(&mut self, command: &[u8], key: i64) -> Outcome<Vec<bytes::Bytes>> {
-        let column: ArrayRef = Arc::new(Int64Array::from(vec![key]));
-        let messages: Vec<_> = FlightDataEncoderBuilder::new()
-            .with_flight_descriptor(Some(FlightDescriptor::new_cmd(command.to_vec())))
-            .build(stream::iter([Ok(RecordBatch::try_from_iter([("key", column)])?)]))
-            .try_collect()
-            .await?;
-        let answers = self.client.do_put(stream::iter(messages)).await?.into_inner();
+    async fn bind(&mut self, key: i64) -> Outcome<Vec<bytes::Bytes>> {
+        let (_, rows) = IpcDataGenerator::default().encode(
+            &parameters(key)?,
+            &mut DictionaryTracker::new(false),
+            &IpcWriteOptions::default(),
+            &mut self.context,
+        )?;
+        let messages = stream::iter([self.schema.clone(), rows.into()]);
+        let answers = self.client.do_put(messages).await?.into_inner();
         Ok(answers.map_ok(|answer| answer.app_metadata).try_collect().await?)
     }
 
-    async fn fetch(&mut self, mode: Mode, command: &[u8], key: i64) -> Outcome<()> {
-        let ticket = if mode == Mode::Driver {
-            let info = self.client.get_flight_info(FlightDescriptor::new_cmd(command.to_vec())).await?.into_inner();
+    async fn fetch(&mut self, key: i64) -> Outcome<()> {
+        let ticket = if self.mode == Mode::Driver {
+            let descriptor = FlightDescriptor::new_cmd(self.command.clone());
+            let info = self.client.get_flight_info(descriptor).await?.into_inner();
             info.endpoint.into_iter().next().and_then(|endpoint| endpoint.ticket).ok_or("no ticket")?
         } else {
-            Ticket::new(command.to_vec())
+            Ticket::new(self.command.clone())
         };
         let messages = self.client.do_get(ticket).await?.into_inner();
         let mut batches = FlightRecordBatchStream::new_from_flight_data(messages.map_err(FlightError::from));
         let mut rows = 0;
         while let Some(batch) = batches.next().await {
-            let batch = batch?;
-            rows += batch.num_rows();
-            let found = cast(batch.column(0), &DataType::Int64)?;
-            let found = found.as_primitive::<Int64Type>();
-            if found.iter().any(|found| found != Some(key)) {
-                return Err(format!("a row of another key than {key}").into());
-            }
+            rows += rows_of(&batch?, key)?;
         }
-        if rows == 1 { Ok(()) } else { Err(format!("{rows} rows instead of one, for key {key}").into()) }
+        one(rows, key)
+    }
+}
+
+impl Client for CallClient {
+    fn ask(&mut self, key: i64) -> BoxFuture<'_, Outcome<()>> {
+        Box::pin(async move {
+            let answers = self.bind(key).await?;
+            if self.mode != Mode::Updates {
+                return self.fetch(key).await;
+            }
+            let changed = answers.first().ok_or("no answer to an update")?;
+            match DoPutUpdateResult::decode(changed.clone())?.record_count {
+                1 => Ok(()),
+                changed => Err(format!("{changed} rows changed instead of one, for key {key}").into()),
+            }
+        })
+    }
+}
+
+/// By the client of this crate, which executes a prepared statement on one stream.
+struct ExchangeClient {
+    client: RemoteClient,
+    statement: RemoteStatement,
+}
+
+impl ExchangeClient {
+    async fn connect(load: &Load) -> Outcome<Self> {
+        let options = RemoteOptions { url: format!("grpc://{}", load.address), ..RemoteOptions::default() };
+        let client = RemoteClient::connect(options).await?;
+        let statement = client.prepare(&load.sql).await?;
+        Ok(Self { client, statement })
+    }
+}
+
+impl Client for ExchangeClient {
+    fn ask(&mut self, key: i64) -> BoxFuture<'_, Outcome<()>> {
+        Box::pin(async move {
+            let answer = self.client.execute_prepared(&self.statement, Some(parameters(key)?)).await?;
+            let RemoteResult::Rows(mut batches) = answer else { return Err("no rows".into()) };
+            let mut rows = 0;
+            while let Some(batch) = batches.next().await {
+                rows += rows_of(&batch?, key)?;
+            }
+            one(rows, key)
+        })
     }
 }
 

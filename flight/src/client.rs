@@ -4,6 +4,8 @@
 //! engine's own, so that the shell shows both alike. One client is one session on the server: `BEGIN`, `SET` and the
 //! like last from one `execute` to the next.
 
+mod authorities;
+mod exchange;
 mod prepared;
 
 use std::fmt;
@@ -25,11 +27,15 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use rustydb_engine::Position;
-use tonic::metadata::{MetadataMap, MetadataValue};
+use tokio::sync::Semaphore;
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 
 pub use prepared::RemoteStatement;
+
+use authorities::system_authorities;
+use exchange::ExchangeRows;
 
 use crate::status::{DETAIL, HINT, POSITION, SQLSTATE, detail_suffix, hint_suffix, position_suffix};
 
@@ -54,7 +60,8 @@ pub struct RemoteOptions {
     pub password: Option<String>,
     /// A static token instead, if the server has those.
     pub token: Option<String>,
-    /// PEM file with the server's certificate or its authority's; needed for `grpc+tls`.
+    /// PEM file with the server's certificate or its authority's, for `grpc+tls`; `None`: any of the authorities that the
+    /// operating system trusts.
     pub ca_certificate: Option<PathBuf>,
     /// PEM files with a certificate and its key, for servers that ask clients for one.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
@@ -67,10 +74,23 @@ impl fmt::Debug for RemoteOptions {
     }
 }
 
+/// Streams of prepared statements that a client keeps open; a server allows a connection 256 requests at a time.
+const EXCHANGES_MAX: usize = 64;
+
 /// A session on a server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RemoteClient {
     client: FlightSqlServiceClient<Channel>,
+    /// The header that says whose session it is.
+    authorization: MetadataValue<Ascii>,
+    exchanges: Arc<Semaphore>,
+}
+
+/// Without the token.
+impl fmt::Debug for RemoteClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteClient").finish_non_exhaustive()
+    }
 }
 
 /// What a statement answered.
@@ -108,9 +128,12 @@ impl RemoteClient {
         let channel = open_channel(&options).await?;
         let mut inner = FlightServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let session = log_in(&mut inner, &options).await?;
+        let mut authorization = MetadataValue::try_from(format!("Bearer {session}"))
+            .map_err(|_| RemoteError::local("08P01", "the server's token cannot be sent in a header"))?;
+        authorization.set_sensitive(true);
         let mut client = FlightSqlServiceClient::new_from_inner(inner);
         client.set_token(session);
-        Ok(Self { client })
+        Ok(Self { client, authorization, exchanges: Arc::new(Semaphore::new(EXCHANGES_MAX)) })
     }
 
     /// Executes one statement.
@@ -191,10 +214,8 @@ fn client_tls(options: &RemoteOptions) -> Result<ClientTlsConfig> {
     let read = |path: &PathBuf| {
         std::fs::read(path).map_err(|error| invalid(format!("cannot read {}: {error}", path.display())))
     };
-    let authority = options.ca_certificate.as_ref().ok_or_else(|| {
-        invalid("grpc+tls:// needs the server's certificate, or its authority's, as a PEM file".to_owned())
-    })?;
-    let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(authority)?));
+    let authority = options.ca_certificate.clone().map_or_else(system_authorities, Ok)?;
+    let config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&authority)?));
     Ok(match &options.client_certificate {
         Some((certificate, key)) => config.identity(Identity::from_pem(read(certificate)?, read(key)?)),
         None => config,
@@ -238,7 +259,7 @@ async fn fetch(client: &mut FlightSqlServiceClient<Channel>, info: &FlightInfo) 
     let ticket = ticket.ok_or_else(|| RemoteError::local("08P01", "the server did not say where the result is"))?;
     let schema = Schema::try_from(IpcMessage(info.schema.clone())).map_err(FlightError::from)?;
     let batches = client.do_get(ticket).await?;
-    Ok(RemoteStream { schema: Arc::new(schema), batches })
+    Ok(RemoteStream { schema: Arc::new(schema), batches: Batches::OfTicket(batches) })
 }
 
 fn read_tables(batch: &RecordBatch, tables: &mut Vec<RemoteTable>) -> Result<()> {
@@ -266,10 +287,20 @@ fn read_tables(batch: &RecordBatch, tables: &mut Vec<RemoteTable>) -> Result<()>
 #[derive(Debug)]
 pub struct RemoteStream {
     schema: SchemaRef,
-    batches: FlightRecordBatchStream,
+    batches: Batches,
+}
+
+#[derive(Debug)]
+enum Batches {
+    OfTicket(FlightRecordBatchStream),
+    OfExchange(Box<ExchangeRows>),
 }
 
 impl RemoteStream {
+    fn of_exchange(schema: SchemaRef, rows: ExchangeRows) -> Self {
+        Self { schema, batches: Batches::OfExchange(Box::new(rows)) }
+    }
+
     /// The schema of every batch.
     pub fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
@@ -280,7 +311,10 @@ impl Stream for RemoteStream {
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.batches.poll_next_unpin(context).map(|batch| batch.map(|batch| batch.map_err(RemoteError::from)))
+        match &mut self.batches {
+            Batches::OfTicket(batches) => batches.poll_next_unpin(context).map_err(RemoteError::from),
+            Batches::OfExchange(rows) => rows.poll_next_unpin(context),
+        }
     }
 }
 

@@ -1,13 +1,14 @@
-//! DoGet without copying rows: from Arrow buffers to HTTP/2 frames.
+//! DoGet and DoExchange without copying rows: from Arrow buffers to HTTP/2 frames.
 //!
 //! tonic encodes a message by copying it into a buffer of its own, and arrow-flight makes one by copying its buffers
 //! together: two copies of every row, a third of the processor time of a large result. This service, around the
-//! generated one, answers DoGet itself. A message leaves as a few frames: its protobuf and Arrow headers with the small
+//! generated one, answers both itself. A message leaves as a few frames: its protobuf and Arrow headers with the small
 //! buffers, and each large buffer as it lies in memory.
 //!
 //! ```text
 //! gRPC    0, length (4 bytes)
 //! FlightData   0x12, length, data_header      (field 2: the Arrow message's metadata)
+//!              0x1A, length, app_metadata     (field 3)
 //!              0xC2 0x3E, length, data_body   (field 1000: buffers, each padded as the metadata says)
 //! ```
 //!
@@ -21,45 +22,66 @@ use std::task::{Context, Poll};
 use arrow::buffer::Buffer;
 use arrow_flight::Ticket;
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::StreamExt;
 use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt};
 use http_body::{Body as HttpBody, Frame};
-use prost::Message as _;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::metadata::MetadataMap;
-use tonic::server::NamedService;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Code, Request, Status};
 
+use crate::requests::{PREFIX_BYTES, Requests};
 use crate::status::{SQLSTATE, refuse};
 use crate::stream::{FlightStream, Message};
 use crate::wrapper::{GuardedService, blame};
 
 const DO_GET: &str = "/arrow.flight.protocol.FlightService/DoGet";
+const DO_EXCHANGE: &str = "/arrow.flight.protocol.FlightService/DoExchange";
 
-/// Buffers smaller than this are copied together: a frame costs more than copying them.
-const COPIED_BYTES_MAX: usize = 4 << 10;
-/// A frame of small buffers and messages is sent when it is this large.
-const FRAME_BYTES_TARGET: usize = 32 << 10;
-/// gRPC's prefix of a message: whether it is compressed, and its length.
-const PREFIX_BYTES: usize = 5;
+/// What frames are made of.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    /// Buffers up to this are copied together: a frame costs more than copying them.
+    copied_bytes_max: usize,
+    /// A frame of small buffers and messages is sent when it is this large.
+    target_bytes: usize,
+    /// A frame has at most as many bytes.
+    frame_bytes_max: usize,
+}
 
-/// Answers DoGet; everything else goes to the service inside.
+impl Sizes {
+    /// Buffers go to the kernel from where they lie, as many bytes at a time as the other side lets us.
+    const PLAIN: Self = Self { copied_bytes_max: 4 << 10, target_bytes: 32 << 10, frame_bytes_max: usize::MAX };
+
+    /// rustls takes 64 KiB at a time, and makes records of 16 KiB of them. What is left of a frame, a few bytes often, would
+    /// be a record and a call of the kernel of its own, and wake the client for it: so a frame and its header are no longer.
+    const TLS: Self = Self { copied_bytes_max: 16 << 10, target_bytes: 48 << 10, frame_bytes_max: (64 << 10) - 9 };
+
+    fn of(request: &http::Extensions) -> Self {
+        match request.get::<TlsConnectInfo<TcpConnectInfo>>() {
+            Some(_) => Self::TLS,
+            None => Self::PLAIN,
+        }
+    }
+}
+
+/// Answers the calls that send rows; everything else goes to the service inside.
 #[derive(Clone)]
-pub(crate) struct FramedDoGet<S> {
+pub(crate) struct FramedRows<S> {
     inner: S,
     service: Arc<GuardedService>,
     /// The largest ticket taken.
     message_bytes_max: usize,
 }
 
-impl<S> FramedDoGet<S> {
+impl<S> FramedRows<S> {
     pub(crate) fn new(inner: S, service: Arc<GuardedService>, message_bytes_max: usize) -> Self {
         Self { inner, service, message_bytes_max }
     }
 }
 
-impl<S> Service<http::Request<Body>> for FramedDoGet<S>
+impl<S> Service<http::Request<Body>> for FramedRows<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>>,
     S::Future: Send + 'static,
@@ -73,33 +95,31 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if request.uri().path() != DO_GET {
-            let response = self.inner.call(request);
-            return Box::pin(async move { response.await.map(precise) });
-        }
         let (service, bytes_max) = (Arc::clone(&self.service), self.message_bytes_max);
-        Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let rows = async {
-                let ticket = read_ticket(body, bytes_max).await?;
-                let metadata = MetadataMap::from_headers(parts.headers);
-                service.fetch(Request::from_parts(metadata, parts.extensions, ticket)).await
-            };
-            Ok(match rows.await {
-                Ok(rows) => {
-                    let mut response = http::Response::new(Body::new(Frames::new(rows)));
-                    let content_type = http::HeaderValue::from_static("application/grpc");
-                    response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
-                    response
-                }
-                Err(status) => status.into_http(),
-            })
-        })
+        match request.uri().path() {
+            DO_GET => Box::pin(async move {
+                let (parts, body) = request.into_parts();
+                let sizes = Sizes::of(&parts.extensions);
+                let rows = async {
+                    let ticket = read_ticket(body, bytes_max).await?;
+                    let metadata = MetadataMap::from_headers(parts.headers);
+                    service.fetch(Request::from_parts(metadata, parts.extensions, ticket)).await
+                };
+                Ok(response(rows.await, sizes))
+            }),
+            DO_EXCHANGE => Box::pin(async move {
+                let (parts, body) = request.into_parts();
+                let sizes = Sizes::of(&parts.extensions);
+                let (metadata, messages) = (MetadataMap::from_headers(parts.headers), Requests::new(body, bytes_max));
+                let answers = service.exchange(Request::from_parts(metadata, parts.extensions, messages));
+                Ok(response(answers.await, sizes))
+            }),
+            _ => {
+                let response = self.inner.call(request);
+                Box::pin(async move { response.await.map(precise) })
+            }
+        }
     }
-}
-
-impl<S: NamedService> NamedService for FramedDoGet<S> {
-    const NAME: &'static str = S::NAME;
 }
 
 /// tonic refuses a message that is too long or no protobuf before anybody here sees it: its statuses get an SQLSTATE, too.
@@ -112,32 +132,33 @@ fn precise(response: http::Response<Body>) -> http::Response<Body> {
 }
 
 /// The one message of the request.
-async fn read_ticket(mut body: Body, bytes_max: usize) -> Result<Ticket, Status> {
-    let mut read = BytesMut::new();
-    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if read.len() + data.len() > bytes_max + PREFIX_BYTES {
-            return Err(refuse("54000", format!("the ticket has more than {bytes_max} bytes")).into());
-        }
-        read.extend_from_slice(&data);
-    }
+async fn read_ticket(body: Body, bytes_max: usize) -> Result<Ticket, Status> {
+    let mut messages = Requests::new(body, bytes_max);
     let malformed = |reason: &str| Status::from(refuse("08P01", format!("malformed message: {reason}")));
-    let Some((prefix, message)) = read.split_first_chunk::<PREFIX_BYTES>() else {
-        return Err(malformed("the request has no ticket"));
-    };
-    if prefix[0] != 0 {
-        return Err(refuse("0A000", "compressed requests are not supported").into());
+    let ticket = messages.try_next().await?.ok_or_else(|| malformed("the request has no ticket"))?;
+    match messages.try_next().await? {
+        None => Ok(ticket),
+        Some(_) => Err(malformed("the request has a second ticket")),
     }
-    let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
-    if usize::try_from(length).ok() != Some(message.len()) {
-        return Err(malformed("the ticket's length is another than was announced"));
+}
+
+/// A response that sends these messages.
+fn response(messages: Result<FlightStream, Status>, sizes: Sizes) -> http::Response<Body> {
+    match messages {
+        Ok(messages) => {
+            let mut response = http::Response::new(Body::new(Frames::new(messages, sizes)));
+            let content_type = http::HeaderValue::from_static("application/grpc");
+            response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
+            response
+        }
+        Err(status) => status.into_http(),
     }
-    Ticket::decode(message).map_err(|error| malformed(&error.to_string()))
 }
 
 /// The response's body.
 struct Frames {
     rows: Option<FlightStream>,
+    sizes: Sizes,
     /// Complete frames, to be sent in order.
     ready: VecDeque<Bytes>,
     /// Small pieces on their way to becoming a frame.
@@ -147,13 +168,14 @@ struct Frames {
 }
 
 impl Frames {
-    fn new(rows: FlightStream) -> Self {
-        Self { rows: Some(rows), ready: VecDeque::new(), small: BytesMut::new(), end: None }
+    fn new(rows: FlightStream, sizes: Sizes) -> Self {
+        Self { rows: Some(rows), sizes, ready: VecDeque::new(), small: BytesMut::new(), end: None }
     }
 
     fn push(&mut self, message: Message) {
         let body: usize = message.body.iter().map(Buffer::len).sum();
-        let fields = field_bytes(1, message.header.len()) + field_bytes(2, body);
+        let (header, metadata) = (message.header.len(), message.metadata.len());
+        let fields = field_bytes(1, header) + field_bytes(1, metadata) + field_bytes(2, body);
         self.small.reserve(PREFIX_BYTES + fields - body);
         self.small.put_u8(0);
         // Messages are cut far below this.
@@ -163,21 +185,40 @@ impl Frames {
             put_varint(&mut self.small, message.header.len());
             self.small.put_slice(&message.header);
         }
+        if !message.metadata.is_empty() {
+            self.small.put_u8(0x1a);
+            put_varint(&mut self.small, message.metadata.len());
+            self.small.put_slice(&message.metadata);
+        }
         if body > 0 {
             self.small.put_slice(&[0xc2, 0x3e]);
             put_varint(&mut self.small, body);
             for buffer in message.body {
-                if buffer.len() <= COPIED_BYTES_MAX {
+                if buffer.len() <= self.sizes.copied_bytes_max {
                     self.small.put_slice(&buffer);
+                    if self.small.len() >= self.sizes.target_bytes {
+                        self.flush();
+                    }
                 } else {
                     self.flush();
-                    self.ready.push_back(Bytes::from_owner(Owned(buffer)));
+                    self.push_buffer(buffer);
                 }
             }
         }
-        if self.small.len() >= FRAME_BYTES_TARGET {
+        if self.small.len() >= self.sizes.target_bytes {
             self.flush();
         }
+    }
+
+    /// Makes frames of a large buffer: as few as possible, of about the same size.
+    fn push_buffer(&mut self, buffer: Buffer) {
+        let mut rest = Bytes::from_owner(Owned(buffer));
+        let mut frames = rest.len().div_ceil(self.sizes.frame_bytes_max);
+        while frames > 1 {
+            self.ready.push_back(rest.split_to(rest.len().div_ceil(frames)));
+            frames -= 1;
+        }
+        self.ready.push_back(rest);
     }
 
     /// Makes a frame of the small pieces there are.
@@ -264,15 +305,16 @@ mod tests {
     use super::*;
     use arrow_flight::FlightData;
     use futures::stream;
+    use prost::Message as _;
 
     fn message(header: usize, body: &[usize]) -> Message {
         let bytes = |length: usize| (0..length).map(|index| (index % 251) as u8).collect::<Vec<_>>();
         let body = body.iter().map(|length| Buffer::from(bytes(*length))).collect();
-        Message { header: bytes(header).into(), body }
+        Message::new(bytes(header).into(), body)
     }
 
-    async fn frames(messages: Vec<Result<Message, Status>>) -> (Vec<Bytes>, http::HeaderMap) {
-        let mut body = Frames::new(stream::iter(messages).boxed());
+    async fn frames(messages: Vec<Result<Message, Status>>, sizes: Sizes) -> (Vec<Bytes>, http::HeaderMap) {
+        let mut body = Frames::new(stream::iter(messages).boxed(), sizes);
         let (mut data, mut trailers) = (Vec::new(), http::HeaderMap::new());
         while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
             match frame.expect("no transport error").into_data() {
@@ -285,14 +327,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_bytes_are_those_of_the_protocol() {
-        let sizes: [(usize, &[usize]); 5] = [
-            (0, &[]),
-            (100, &[]),
-            (300, &[1, 64, 127]),
-            (8, &[COPIED_BYTES_MAX, COPIED_BYTES_MAX + 1]),
-            (9, &[70_000, 8, 70_000]),
-        ];
-        let messages: Vec<Message> = sizes.iter().map(|(header, body)| message(*header, body)).collect();
+        let sizes: [(usize, &[usize]); 5] =
+            [(0, &[]), (100, &[]), (300, &[1, 64, 127]), (8, &[4_096, 4_097]), (9, &[70_000, 8, 70_000])];
+        let mut messages: Vec<Message> = sizes.iter().map(|(header, body)| message(*header, body)).collect();
+        messages[2].metadata = Bytes::from_static(b"beside the rows");
+        messages.push(Message { metadata: vec![7; 200].into(), ..message(0, &[]) });
         let mut expected = Vec::new();
         for message in &messages {
             let data = FlightData::from(message.clone()).encode_to_vec();
@@ -300,58 +339,24 @@ mod tests {
             expected.extend(u32::try_from(data.len()).expect("small").to_be_bytes());
             expected.extend(data);
         }
-        let (data, trailers) = frames(messages.into_iter().map(Ok).collect()).await;
-        assert_eq!(data.concat().len(), expected.len());
-        assert!(data.concat() == expected);
-        assert_eq!(trailers.get("grpc-status").expect("a status"), "0");
-        assert_eq!(data.iter().filter(|frame| [COPIED_BYTES_MAX + 1, 70_000].contains(&frame.len())).count(), 3);
+        for (sizes, large) in [(Sizes::PLAIN, &[4_097, 70_000, 70_000][..]), (Sizes::TLS, &[35_000; 4])] {
+            let (data, trailers) = frames(messages.iter().cloned().map(Ok).collect(), sizes).await;
+            assert_eq!(data.concat().len(), expected.len());
+            assert!(data.concat() == expected);
+            assert_eq!(trailers.get("grpc-status").expect("a status"), "0");
+            let as_they_lie: Vec<usize> = data.iter().map(Bytes::len).filter(|bytes| large.contains(bytes)).collect();
+            assert_eq!(as_they_lie, large);
+            assert!(data.iter().all(|frame| frame.len() <= sizes.frame_bytes_max));
+        }
     }
 
     #[tokio::test]
     async fn an_error_comes_after_the_rows_before_it() {
         let refused = Status::from(refuse("22012", "division by zero"));
-        let (data, trailers) = frames(vec![Ok(message(8, &[8])), Err(refused)]).await;
+        let (data, trailers) = frames(vec![Ok(message(8, &[8])), Err(refused)], Sizes::PLAIN).await;
         assert_eq!(data.len(), 1);
         assert_eq!(trailers.get("grpc-status").expect("a status"), "3");
         assert_eq!(trailers.get("x-sqlstate").expect("metadata"), "22012");
         assert!(trailers.get("content-type").is_none());
-    }
-
-    #[tokio::test]
-    async fn tickets_are_read_as_they_are_sent() {
-        let ticket = Ticket::new(vec![7; 300]);
-        let encoded = ticket.encode_to_vec();
-        let framed = |length: usize, flag: u8| {
-            let mut bytes = vec![flag];
-            bytes.extend(u32::try_from(length).expect("small").to_be_bytes());
-            bytes.extend(&encoded);
-            Body::new(http_body_of(bytes.into()))
-        };
-        assert_eq!(read_ticket(framed(encoded.len(), 0), 1_000).await.expect("a ticket"), ticket);
-        for (body, bytes_max, sqlstate) in [
-            (framed(encoded.len() + 1, 0), 1_000, "08P01"),
-            (framed(encoded.len(), 1), 1_000, "0A000"),
-            (framed(encoded.len(), 0), 100, "54000"),
-            (Body::new(http_body_of(Bytes::new())), 100, "08P01"),
-        ] {
-            let status = read_ticket(body, bytes_max).await.expect_err("refused");
-            assert!(status.message().starts_with(&format!("[{sqlstate}]")), "{status:?}");
-        }
-    }
-
-    /// A body of one frame.
-    fn http_body_of(bytes: Bytes) -> OneFrame {
-        OneFrame(Some(bytes))
-    }
-
-    struct OneFrame(Option<Bytes>);
-
-    impl HttpBody for OneFrame {
-        type Data = Bytes;
-        type Error = Status;
-
-        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-            Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
-        }
     }
 }

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
-use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use crate::status::refuse;
@@ -34,10 +33,6 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for IntactReq
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         self.0.call(request.map(|body| Body::new(IntactBody(body))))
     }
-}
-
-impl<S: NamedService> NamedService for IntactRequests<S> {
-    const NAME: &'static str = S::NAME;
 }
 
 struct IntactBody<B>(B);

@@ -32,14 +32,17 @@
 //!
 //! [`RemoteClient`] is the other end of the wire, as the SQL shell uses it.
 
+mod answers;
 mod auth;
 mod authenticator;
 mod client;
+mod encoder;
 mod frames;
 mod handles;
 mod intact;
 mod listen;
 mod options;
+mod requests;
 mod running;
 mod server;
 mod service;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Sleep;
 use tonic::transport::server::{Connected, TcpConnectInfo};
@@ -28,6 +28,10 @@ const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// How often to say so in the log, at most.
 const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Connections that the operating system keeps until they are accepted, as far as it does. A client that finds no room tries
+/// again after a second: with tokio's 128, a hundred clients at a time that come and go kept others waiting.
+const BACKLOG: u32 = 4096;
 
 /// Time a client has for its first bytes.
 const GREETING_TIME: Duration = Duration::from_secs(10);
@@ -43,10 +47,18 @@ pub(crate) async fn listen(options: &FlightOptions, is_authenticated: bool) -> R
         tokio::net::lookup_host(&options.address).await.map_err(|error| unresolved(error.to_string()))?;
     let address = addresses.next().ok_or_else(|| unresolved("the name has no address".to_owned()))?;
     refuse_exposure(options, is_authenticated, address)?;
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+    open(address).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => ServerError::AddressInUse { address },
         _ => ServerError::Bind { address, source },
     })
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A server that was just ended leaves connections behind that the system keeps for a minute.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Whether an address is one, as far as that can be told without asking for the name.
@@ -261,6 +273,21 @@ mod tests {
     fn loopback_needs_nothing() {
         for address in ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1"] {
             assert!(refuse_exposure(&options(false, false), false, address.parse().expect("address")).is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn many_may_connect_before_the_first_is_accepted() {
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok();
+        if allowed.and_then(|allowed| allowed.trim().parse::<usize>().ok()).is_none_or(|allowed| allowed < 1_000) {
+            return;
+        }
+        let listener = open("127.0.0.1:0".parse().expect("an address")).expect("a socket");
+        let address = listener.local_addr().expect("an address");
+        let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_secs(10));
+        let waiting: Vec<_> = (0..300).map(|_| connect().expect("connected")).collect();
+        for _ in waiting {
+            listener.accept().await.expect("accepted");
         }
     }
 

@@ -62,6 +62,11 @@ impl RunningQueries {
     }
 }
 
+/// What a client is told whose server ends.
+pub(crate) fn shutting_down() -> Status {
+    refuse("57P01", "the server is shutting down").hint("connect again later").into()
+}
+
 /// Why a statement was stopped.
 #[derive(Clone, Copy)]
 enum Stop {
@@ -73,7 +78,7 @@ impl From<Stop> for Status {
     fn from(stop: Stop) -> Self {
         match stop {
             Stop::Cancelled => refuse("57014", "the statement was cancelled").into(),
-            Stop::Shutdown => refuse("57P01", "the server is shutting down").hint("connect again later").into(),
+            Stop::Shutdown => shutting_down(),
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::{oneshot, watch};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::authenticator::{Authenticator, read_tokens};
-use crate::frames::FramedDoGet;
+use crate::frames::FramedRows;
 use crate::intact::IntactRequests;
 use crate::listen::{accept, listen};
 use crate::options::{FlightOptions, TlsFiles};
@@ -175,13 +175,16 @@ impl FlightServer {
         let guarded = Arc::new(GuardedService::new(Arc::clone(&self.service)));
         let flight =
             FlightServiceServer::from_arc(Arc::clone(&guarded)).max_decoding_message_size(limits.message_bytes);
-        let flight = FramedDoGet::new(flight, guarded, limits.message_bytes);
+        let flight = FramedRows::new(flight, guarded, limits.message_bytes);
 
         let cut = watch::Sender::new(false);
         let incoming = accept(self.listener, limits.connections, cut.subscribe());
         let (draining, drained) = oneshot::channel();
-        let serving = builder.add_service(IntactRequests(flight)).serve_with_incoming_shutdown(incoming, async move {
+        let service = Arc::clone(&self.service);
+        // Without tonic's router: there is one service, which refuses other paths itself.
+        let serving = builder.serve_with_incoming_shutdown(IntactRequests(flight), incoming, async move {
             shutdown.await;
+            service.drain();
             // Nobody listens any more only if serving has ended already.
             let _ = draining.send(());
         });

@@ -1,22 +1,17 @@
 //! From the engine's batches to Flight messages, which hold the batches' buffers as they are.
 //!
 //! Invariants: a batch is pulled from the engine only when the network has taken everything before it, so a client that
-//! stops reading stops the query. Messages are about [`MESSAGE_BYTES_TARGET`], measured on the rows sent, not on the
-//! buffers they are a slice of. A stream ends with its first error; a panic on the way is one.
+//! stops reading stops the query. A stream ends with its first error; a panic on the way is one.
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::Schema;
 use arrow::ipc::CompressionType;
-use arrow::ipc::root_as_message;
-use arrow::ipc::writer::{IpcWriteOptions, StreamEncoder};
 use arrow::record_batch::RecordBatch;
 use arrow_flight::FlightData;
 use bytes::Bytes;
@@ -24,8 +19,9 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use tonic::Status;
 
+use crate::encoder::Encoder;
 use crate::status::internal;
-use crate::wire::{Announced, convert};
+use crate::wire::Announced;
 
 /// What DoGet answers with.
 pub(crate) type FlightStream = BoxStream<'static, Result<Message, Status>>;
@@ -37,17 +33,23 @@ pub(crate) struct Message {
     pub(crate) header: Bytes,
     /// Its buffers, with the padding between them.
     pub(crate) body: Vec<Buffer>,
+    /// What is said beside the rows.
+    pub(crate) metadata: Bytes,
+}
+
+impl Message {
+    pub(crate) fn new(header: Bytes, body: Vec<Buffer>) -> Self {
+        Self { header, body, metadata: Bytes::new() }
+    }
 }
 
 impl From<Message> for FlightData {
     fn from(message: Message) -> Self {
         let body: Vec<u8> = message.body.iter().flat_map(|buffer| buffer.as_slice()).copied().collect();
-        FlightData::new().with_data_header(message.header).with_data_body(body)
+        let data = FlightData::new().with_data_header(message.header).with_data_body(body);
+        data.with_app_metadata(message.metadata)
     }
 }
-
-/// Large enough that the cost per message disappears, small enough for the 4 MiB limit that gRPC clients start with.
-const MESSAGE_BYTES_TARGET: usize = 2 << 20;
 
 /// How messages are compressed; `None`: not at all, which is fastest on one machine or a fast network.
 pub(crate) type Compression = Option<CompressionType>;
@@ -58,16 +60,11 @@ pub(crate) fn encode(
     compression: Compression,
     batches: impl Stream<Item = Result<RecordBatch, Status>> + Send + 'static,
 ) -> FlightStream {
-    let options = match IpcWriteOptions::default().try_with_compression(compression) {
-        Ok(options) => options,
-        Err(error) => return stream::iter([Err(internal(error))]).boxed(),
+    let encoder = match Encoder::new(announced, compression) {
+        Ok(encoder) => encoder,
+        Err(status) => return stream::iter([Err(status)]).boxed(),
     };
-    let writer = match StreamEncoder::try_new_with_options(&announced.schema, options) {
-        Ok(writer) => writer,
-        Err(error) => return stream::iter([Err(internal(error))]).boxed(),
-    };
-    let encoder = Encoder { schema: Arc::clone(&announced.schema), writer, has_written: false };
-    let first = Message { header: announced.first(), body: Vec::new() };
+    let first = Message::new(announced.first(), Vec::new());
     Messages { queued: VecDeque::from([first]), encoder, batches: Some(batches.boxed()) }.boxed()
 }
 
@@ -83,73 +80,6 @@ pub(crate) fn encode_nothing() -> FlightStream {
 pub(crate) fn encode_batch(batch: RecordBatch) -> Result<FlightStream, Status> {
     let announced = Announced::new(&batch.schema())?;
     Ok(encode(&announced, None, stream::iter([Ok(batch)])))
-}
-
-/// Makes messages of batches.
-struct Encoder {
-    schema: SchemaRef,
-    writer: StreamEncoder,
-    /// The writer puts the schema before its first batch; it was sent already.
-    has_written: bool,
-}
-
-impl Encoder {
-    fn encode(&mut self, batch: RecordBatch, messages: &mut VecDeque<Message>) -> Result<(), Status> {
-        for piece in to_wire(batch, &self.schema)? {
-            let buffers = self.writer.encode(&piece).map_err(internal)?;
-            let skipped = usize::from(!std::mem::replace(&mut self.has_written, true));
-            messages.extend(messages_in(buffers)?.into_iter().skip(skipped));
-        }
-        Ok(())
-    }
-}
-
-/// What comes before each message of an Arrow stream: a continuation mark, and the length of the metadata.
-const STREAM_PREFIX_BYTES: usize = 8;
-
-/// The messages of a piece of an Arrow stream.
-fn messages_in(buffers: Vec<Buffer>) -> Result<Vec<Message>, Status> {
-    let mut pieces = Pieces(buffers.into());
-    let mut messages = Vec::with_capacity(1);
-    while !pieces.is_empty() {
-        let prefix = pieces.take_together(STREAM_PREFIX_BYTES)?;
-        let length = prefix.last_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length));
-        let header = pieces.take_together(length as usize)?;
-        let body_length = root_as_message(&header).map_err(internal)?.bodyLength();
-        let body = pieces.take(usize::try_from(body_length).map_err(internal)?)?;
-        messages.push(Message { header: header.into(), body });
-    }
-    Ok(messages)
-}
-
-/// Buffers that are one sequence of bytes.
-struct Pieces(VecDeque<Buffer>);
-
-impl Pieces {
-    fn is_empty(&self) -> bool {
-        self.0.iter().all(Buffer::is_empty)
-    }
-
-    /// The next bytes, as they lie.
-    fn take(&mut self, mut length: usize) -> Result<Vec<Buffer>, Status> {
-        let mut taken = Vec::with_capacity(self.0.len());
-        while length > 0 {
-            let next = self.0.pop_front().ok_or_else(|| internal("an Arrow message is shorter than it says"))?;
-            if next.len() > length {
-                self.0.push_front(next.slice(length));
-                taken.push(next.slice_with_length(0, length));
-                break;
-            }
-            length -= next.len();
-            taken.push(next);
-        }
-        Ok(taken)
-    }
-
-    /// The next bytes, copied together.
-    fn take_together(&mut self, length: usize) -> Result<Vec<u8>, Status> {
-        Ok(self.take(length)?.iter().flat_map(|buffer| buffer.as_slice()).copied().collect())
-    }
 }
 
 /// The messages of a result.
@@ -182,9 +112,7 @@ impl Stream for Messages {
             if let Some(message) = self.queued.pop_front() {
                 return Poll::Ready(Some(Ok(message)));
             }
-            // One broken query must not take its connection, and with it the other requests of the client, down.
-            let polled = catch_unwind(AssertUnwindSafe(|| self.poll_batch(context)));
-            match polled.unwrap_or_else(|panic| Poll::Ready(Err(internal(panic_text(panic.as_ref()))))) {
+            match contained(|| self.poll_batch(context)) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(Ok(false)) => {
@@ -201,6 +129,13 @@ impl Stream for Messages {
     }
 }
 
+/// Polls so that a panic is an error: one broken query must not take its connection, and with it the other requests of the
+/// client, down.
+pub(crate) fn contained<T>(poll: impl FnOnce() -> Poll<Result<T, Status>>) -> Poll<Result<T, Status>> {
+    let polled = catch_unwind(AssertUnwindSafe(poll));
+    polled.unwrap_or_else(|panic| Poll::Ready(Err(internal(panic_text(panic.as_ref())))))
+}
+
 /// What a panic said.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -208,47 +143,21 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("panic").to_owned()
 }
 
-/// The rows of `batch` with the columns of `schema`, cut into messages of sensible size.
-fn to_wire(batch: RecordBatch, schema: &SchemaRef) -> Result<Vec<RecordBatch>, Status> {
-    let mut pieces = Vec::with_capacity(1);
-    // Cut before converting: a piece is then far from the 2 GiB of text that a Utf8 array can hold.
-    split(batch, &mut pieces);
-    pieces.into_iter().map(|piece| convert(&piece, schema)).collect()
-}
-
-fn split(batch: RecordBatch, pieces: &mut Vec<RecordBatch>) {
-    let bytes: usize = batch.columns().iter().map(slice_bytes).sum();
-    if bytes <= MESSAGE_BYTES_TARGET || batch.num_rows() <= 1 {
-        pieces.push(batch);
-        return;
-    }
-    // As many equal pieces as are needed if rows were alike; where they are not, the large piece is cut again.
-    let rows = (batch.num_rows() / bytes.div_ceil(MESSAGE_BYTES_TARGET)).max(1);
-    for start in (0..batch.num_rows()).step_by(rows) {
-        split(batch.slice(start, rows.min(batch.num_rows() - start)), pieces);
-    }
-}
-
-/// Bytes of the rows in this slice, on the wire.
-fn slice_bytes(column: &ArrayRef) -> usize {
-    match column.data_type() {
-        DataType::Utf8View => column.as_string_view().lengths().map(|length| length as usize + 4).sum(),
-        DataType::BinaryView => column.as_binary_view().lengths().map(|length| length as usize + 4).sum(),
-        // These are written out; their keys say nothing about that size, their values at least something.
-        DataType::Dictionary(_, _) | DataType::RunEndEncoded(_, _) => column.get_array_memory_size(),
-        _ => column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{BinaryViewArray, DictionaryArray, Int64Array, StringArray, StringViewArray, new_empty_array};
-    use arrow::datatypes::{Field, Int8Type};
+    use std::sync::Arc;
+
+    use arrow::array::{
+        Array as _, ArrayRef, AsArray as _, BinaryViewArray, DictionaryArray, Int64Array, StringArray, StringViewArray,
+        new_empty_array,
+    };
+    use arrow::datatypes::{DataType, Field, Int8Type, SchemaRef};
     use arrow::record_batch::RecordBatchOptions;
     use arrow_flight::decode::FlightRecordBatchStream;
     use futures::TryStreamExt;
 
+    use crate::encoder::MESSAGE_BYTES_TARGET;
     use crate::wire::wire_schema;
 
     fn announce(schema: &Schema) -> Arc<Announced> {

@@ -10,11 +10,11 @@ use arrow::array::{Array as _, ArrayRef};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use arrow_flight::FlightData;
 use arrow_flight::decode::{DecodedFlightData, DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
-use arrow_flight::sql::server::PeekableFlightDataStream;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt, future};
+use futures::{Stream, StreamExt, TryStreamExt, future};
 use tonic::Status;
 
 use crate::status::refuse;
@@ -27,7 +27,9 @@ pub(crate) struct Upload {
 
 impl Upload {
     /// Reads up to the schema. `None`: the client sent a command and no data.
-    pub(crate) async fn open(messages: PeekableFlightDataStream) -> Result<Option<Self>, Status> {
+    pub(crate) async fn open(
+        messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
+    ) -> Result<Option<Self>, Status> {
         let messages = messages
             // The first message may carry nothing but the command.
             .try_filter(|message| future::ready(!message.data_header.is_empty() || !message.data_body.is_empty()))

@@ -18,7 +18,7 @@ use arrow_flight::{
     PollInfo, PutResult, SchemaAsIpc, SchemaResult, Ticket,
 };
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -53,6 +53,16 @@ impl GuardedService {
         self.guard("DoGet", async { self.service.fetch_ticket(caller(&request)?, request.get_ref()).await }).await
     }
 
+    /// Answers DoExchange.
+    pub(crate) async fn exchange(
+        &self,
+        request: Request<impl Stream<Item = Result<FlightData, Status>> + Send + 'static>,
+    ) -> Result<FlightStream, Status> {
+        let request = self.admit(request).await?;
+        let caller = caller(&request)?.clone();
+        Ok(self.service.exchange(&caller, request.into_inner().map_err(blame)))
+    }
+
     /// Awaits a handler, and makes sure that whatever it does ends as one response.
     async fn guard<T>(
         &self,
@@ -83,10 +93,6 @@ pub(crate) fn blame(status: Status) -> Status {
         Code::OutOfRange => refuse("54000", status.message()).hint("send less at a time").into(),
         _ => status,
     }
-}
-
-fn not_offered(call: &str, instead: &str) -> Status {
-    refuse("0A000", format!("{call} is not supported")).hint(instead).into()
 }
 
 #[tonic::async_trait]
@@ -147,7 +153,7 @@ impl FlightService for GuardedService {
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        // The way of clients is `FramedDoGet`, which sends the same without copying it.
+        // The way of clients is `FramedRows`, which sends the same without copying it.
         let messages = self.fetch(request).await?;
         Ok(Response::new(messages.map(|message| message.map(FlightData::from)).boxed()))
     }
@@ -161,8 +167,9 @@ impl FlightService for GuardedService {
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
-        self.admit(request).await?;
-        Err(not_offered("DoExchange", "Flight SQL does without it: use DoGet and DoPut"))
+        // The way of clients is `FramedRows` here, too.
+        let answers = self.exchange(request).await?;
+        Ok(Response::new(answers.map(|message| message.map(FlightData::from)).boxed()))
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {

@@ -59,14 +59,15 @@ pub struct CheckReport {
     pub log_records: usize,
 }
 
-/// Verifies a store that nobody has open, changing nothing but taking its lock meanwhile.
+/// Verifies a store that nobody has open, and keeps others from opening it meanwhile. Writes nothing: the store may be a
+/// backup on a medium that cannot be written.
 ///
 /// # Errors
 /// Only when the store cannot be examined at all: `NotADatabase`, `Locked`, `FutureFormat`, `Io`.
 pub async fn check(options: StoreOptions) -> Result<CheckReport> {
     let files = files_of(&options.location);
     let mut report = CheckReport::default();
-    let _lock = match recovery::lock(&options.location, files.as_ref()) {
+    let _lock = match recovery::lock_to_read(&options.location, files.as_ref()) {
         Ok(lock) => lock,
         Err(Error::Corruption { file, detail }) => {
             report.findings.push(Finding { file, detail });

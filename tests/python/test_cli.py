@@ -167,6 +167,15 @@ def test_check_is_silent_about_a_good_store_and_names_a_damaged_file(sql, data):
     assert damaged.name in bad.stdout + bad.stderr
 
 
+def test_check_writes_nothing(sql, data):
+    assert sql("-c", SETUP).returncode == 0
+    (data / "LOCK").unlink()
+    before = sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*"))
+    sound = run("check", "--data", data)
+    assert sound.returncode == 0, sound.stdout + sound.stderr
+    assert sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*")) == before
+
+
 def test_check_of_nothing_says_so(tmp_path):
     missing = run("check", "--data", tmp_path / "nowhere")
     assert missing.returncode != 0 and "nowhere" in missing.stderr

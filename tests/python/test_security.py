@@ -183,6 +183,21 @@ def test_the_shell_logs_in_without_a_password_on_its_command_line(start, initial
     assert shown.stdout.split() == ["answer", "42"], shown.stderr
 
 
+def test_the_shell_trusts_the_authorities_of_the_system(start, initialised):
+    server = serve(start, initialised)
+    command = [rustydb_server.binary(), "sql", "--url", secure_uri(server), "--user", "ann", "--format", "csv"]
+    command += ["-c", "SELECT 42 AS answer"]
+    # The variable is how a system with an authority of its own is told.
+    environment = {**rustydb_server.environment(), "RUSTYDB_PASSWORD": PASSWORD}
+    trusted = {**environment, "SSL_CERT_FILE": str(initialised / "tls" / "ca.pem")}
+    shown = subprocess.run(command, capture_output=True, text=True, env=trusted)
+    assert shown.stdout.split() == ["answer", "42"], shown.stderr
+    stranger = {**environment, "SSL_CERT_FILE": str(initialised.parent / "stranger.pem")}
+    pathlib.Path(stranger["SSL_CERT_FILE"]).write_text("")
+    refused = subprocess.run(command, capture_output=True, text=True, env=stranger)
+    assert refused.returncode == 3 and "certificate" in refused.stderr.lower(), refused.stderr
+
+
 def test_with_users_and_certificates_it_listens_beyond_this_machine(start, initialised):
     configuration = (initialised / "rustydb.toml").read_text()
     without_tls = pathlib.Path(initialised / "plain.toml")

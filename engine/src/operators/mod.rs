@@ -3,3 +3,4 @@
 
 pub(crate) mod decimal;
 pub(crate) mod direct_aggregate;
+pub(crate) mod paced;

@@ -38,11 +38,18 @@ impl SqlService {
         let principal = self.sessions.principal(session)?;
         if !self.authenticator.is_current(&principal) {
             self.sessions.log_out(&principal, session);
-            return Err(refuse("28000", "who may connect has changed since this session began")
-                .hint("log in again (Handshake)")
-                .into());
+            return Err(no_longer_current());
         }
         Ok(Caller::new(principal, Some(session), address))
+    }
+
+    /// The same for a caller who was identified before and is still there.
+    pub(super) fn admit_again(&self, caller: &Caller) -> Result<(), Status> {
+        let session = caller.session.map(|session| self.sessions.principal(session)).transpose()?;
+        match self.authenticator.is_current(session.as_ref().unwrap_or(&caller.principal)) {
+            true => Ok(()),
+            false => Err(no_longer_current()),
+        }
     }
 
     pub(crate) async fn handshake(
@@ -99,6 +106,10 @@ struct CloseSessionResult {
 impl CloseSessionResult {
     const CLOSED: i32 = 1;
     const NOT_CLOSEABLE: i32 = 3;
+}
+
+fn no_longer_current() -> Status {
+    refuse("28000", "who may connect has changed since this session began").hint("log in again (Handshake)").into()
 }
 
 fn from_payload(payload: &[u8]) -> Result<Credentials, Status> {

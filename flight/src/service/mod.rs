@@ -9,13 +9,15 @@
 //! ├─ poll         the same, started before it is fetched    ├─ type_info  the types it has
 //! ├─ transaction  begin, end, savepoints                    ├─ vocabulary its functions and keywords
 //! ├─ parallel     a result over several endpoints           ├─ flights    tables and tickets as plain Flight sees them
-//! └─ ingest       bulk load                                 └─ session_options  settings without SQL
+//! ├─ ingest       bulk load                                 └─ session_options  settings without SQL
+//! └─ exchange     prepared statements on one stream
 //! ```
 //!
 //! Invariant: a statement runs once per request to run it. GetFlightInfo plans only; its ticket works for one DoGet.
 
 mod cancel;
 mod dispatch;
+mod exchange;
 mod execution;
 mod flights;
 mod ingest;
@@ -38,7 +40,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::sql::Command;
 use arrow_flight::sql::metadata::{SqlInfoData, XdbcTypeInfoData};
 use rustydb_engine::Database;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tonic::Status;
 
 use crate::auth::Caller;
@@ -62,6 +64,8 @@ pub(crate) struct SqlService {
     tickets: HandleTable<Job>,
     prepared: HandleTable<PreparedStatement>,
     running: RunningQueries,
+    /// Whether the server is about to end: nobody is waited for any more.
+    draining: watch::Sender<bool>,
     /// One permit per result set being sent.
     result_streams: Arc<Semaphore>,
     /// One permit per KiB of statements and parameters that wait for their client to come back.
@@ -93,6 +97,7 @@ impl SqlService {
             tickets: HandleTable::new(&TICKET, limits.tickets, limits.ticket_idle),
             prepared: HandleTable::new(&PREPARED, limits.prepared_statements, limits.prepared_statement_idle),
             running: RunningQueries::default(),
+            draining: watch::Sender::new(false),
             result_streams: permits(limits.result_streams),
             waiting_kib: permits(limits.parameter_bytes_total >> 10),
             sql_info: sql_info::sql_info(&limits),
@@ -107,6 +112,11 @@ impl SqlService {
         self.tickets.sweep();
         self.prepared.sweep();
         self.sessions.sweep();
+    }
+
+    /// Ends exchanges whose clients have nothing to be executed.
+    pub(crate) fn drain(&self) {
+        self.draining.send_replace(true);
     }
 
     /// Stops the statements that run, telling their clients that the server ends.

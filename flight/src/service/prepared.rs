@@ -125,7 +125,7 @@ impl SqlService {
         let bound = match self.read_parameters(messages).await? {
             None => None,
             Some(parameters) => {
-                let schema = self.schema_for(caller, &statement, &parameters).await?;
+                let schema = self.schema_for(caller, &statement, parameters.types()).await?;
                 Some(Bound { parameters, schema })
             }
         };
@@ -147,13 +147,13 @@ impl SqlService {
     }
 
     /// The schema of the result for these parameters: `SELECT $1` returns what it is given.
-    async fn schema_for(
+    pub(super) async fn schema_for(
         &self,
         caller: &Caller,
         statement: &PreparedStatement,
-        parameters: &Parameters,
+        types: Vec<DataType>,
     ) -> Result<Option<Arc<Announced>>, Status> {
-        let (plan, types) = (&statement.plan, parameters.types());
+        let plan = &statement.plan;
         let wanted = &plan.parameter_schema;
         let as_wanted = wanted.fields().iter().map(|field| field.data_type()).eq(types.iter());
         // A wrong number of them is for the execution to complain about.
@@ -191,7 +191,11 @@ impl SqlService {
         self.update(caller, &job).await
     }
 
-    fn prepared_statement(&self, caller: &Caller, handle: &[u8]) -> Result<Lease<PreparedStatement>, Status> {
+    pub(super) fn prepared_statement(
+        &self,
+        caller: &Caller,
+        handle: &[u8],
+    ) -> Result<Lease<PreparedStatement>, Status> {
         self.prepared.get(&caller.principal, self.prepared.parse(handle)?)
     }
 

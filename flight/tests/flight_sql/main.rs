@@ -6,6 +6,7 @@
 mod abuse;
 mod auth;
 mod cancel;
+mod exchange;
 mod ingest;
 mod jdbc;
 mod metadata;

@@ -71,7 +71,9 @@ async fn connecting_says_what_is_wrong() {
     };
     assert!(refused("localhost:1").await.hint().unwrap().contains("grpc://"));
     assert!(refused("http://localhost:1").await.message().contains("scheme"));
-    assert!(refused("grpc+tls://localhost:1").await.message().contains("PEM"));
+    let missing =
+        RemoteOptions { ca_certificate: Some("missing.pem".into()), ..options("grpc+tls://localhost:1".into()) };
+    assert!(RemoteClient::connect(missing).await.unwrap_err().message().contains("missing.pem"));
     let server = TestServer::start().await;
     let address = server.address;
     server.shut_down().await.unwrap();

@@ -8,6 +8,7 @@ mod certificates;
 mod chbench;
 mod check;
 mod init;
+mod panics;
 mod serve;
 mod sql;
 mod tpcc;

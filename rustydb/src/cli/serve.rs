@@ -1,5 +1,6 @@
 //! `rustydb serve`: the server. Configuration, ready line, signals; the protocol is the flight crate's.
 
+use super::panics::log_panics;
 use super::{CommandError, Exit, describe, print, runtime, start_logging};
 use crate::config::Config;
 use clap::Args;
@@ -86,6 +87,7 @@ pub(crate) fn run(arguments: Arguments, log: Option<String>) -> Result<Exit, Com
         return print(&config.to_string());
     }
     start_logging(config.log())?;
+    log_panics();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

@@ -72,7 +72,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", requires = "url")]
     token_file: Option<PathBuf>,
 
-    /// PEM file with the server's certificate, or its authority's; needed for grpc+tls
+    /// For grpc+tls: PEM file with the server's certificate, or its authority's [default: the system's authorities]
     #[arg(long, value_name = "FILE", requires = "url")]
     ca_certificate: Option<PathBuf>,
 

@@ -87,7 +87,7 @@ pub(super) struct TargetArguments {
     #[arg(long, value_name = "NAME", requires = "url")]
     user: Option<String>,
 
-    /// PEM file with the server's certificate, or its authority's; needed for grpc+tls
+    /// For grpc+tls: PEM file with the server's certificate, or its authority's [default: the system's authorities]
     #[arg(long, value_name = "FILE", requires = "url")]
     ca_certificate: Option<PathBuf>,
 

@@ -55,7 +55,6 @@ fn a_wrong_command_line_ends_with_status_2_and_changes_nothing() {
         &["serve", "--flight", "127.0.0.1:99999"],
         &["sql", "--url", "bogus", "-c", "SELECT 1"],
         &["sql", "--url", "http://127.0.0.1:1", "-c", "SELECT 1"],
-        &["sql", "--url", "grpc+tls://127.0.0.1:1", "-c", "SELECT 1"],
         &["sql", "--url", "grpc+tls://127.0.0.1:1", "--ca-certificate", "none.pem", "-c", "SELECT 1"],
         &["sql", "--memory-limit", "lots", "-c", "SELECT 1"],
         &["sql", "-f", "no-such-file.sql"],

@@ -232,6 +232,18 @@ impl Files for LocalFiles {
             false => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
+
+    fn lock_to_read(&self) -> io::Result<Option<Box<dyn DirectoryLock>>> {
+        let path = self.full(LOCK_FILE);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        flock(&file, FlockOperation::NonBlockingLockShared)?;
+        let identity = identity(&file.metadata()?);
+        Ok(Some(Box::new(LocalLock { path, identity, _file: file })))
+    }
 }
 
 #[cfg(test)]
@@ -284,6 +296,24 @@ mod tests {
         let second = LocalFiles::new(directory.path()).lock().err().map(|error| error.kind());
         assert_eq!(second, Some(io::ErrorKind::WouldBlock));
         drop(held);
+        assert!(files.lock().is_ok());
+    }
+
+    #[test]
+    fn readers_exclude_a_writer_and_make_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = LocalFiles::new(directory.path());
+        assert!(files.lock_to_read().unwrap().is_none(), "nobody has ever opened it");
+        assert_eq!(files.top_level().unwrap(), Vec::<String>::new());
+        let held = files.lock().unwrap();
+        let read = files.lock_to_read().err().map(|error| error.kind());
+        assert_eq!(read, Some(io::ErrorKind::WouldBlock));
+        drop(held);
+        let readers = (files.lock_to_read().unwrap(), files.lock_to_read().unwrap());
+        assert!(readers.0.is_some() && readers.1.is_some(), "several may read");
+        let write = files.lock().err().map(|error| error.kind());
+        assert_eq!(write, Some(io::ErrorKind::WouldBlock));
+        drop(readers);
         assert!(files.lock().is_ok());
     }
 

@@ -432,6 +432,11 @@ impl Files for MemoryFiles {
         state.lock = Some(number);
         Ok(Box::new(MemoryLock { files: self.clone(), number }))
     }
+
+    fn lock_to_read(&self) -> io::Result<Option<Box<dyn DirectoryLock>>> {
+        // In memory a lock leaves nothing behind.
+        self.lock().map(Some)
+    }
 }
 
 #[cfg(test)]

@@ -77,6 +77,9 @@ pub(crate) trait Files: Debug + Send + Sync {
     fn sync_directory(&self, directory: &str) -> io::Result<()>;
     /// Takes the database's lock; `WouldBlock` if another process holds it.
     fn lock(&self) -> io::Result<Box<dyn DirectoryLock>>;
+    /// Keeps others from opening the database, changing nothing: also where nothing can be written. `None`: there is no file to
+    /// lock, so nobody has it open; `WouldBlock` if another process does.
+    fn lock_to_read(&self) -> io::Result<Option<Box<dyn DirectoryLock>>>;
 }
 
 /// Name of the lock file.

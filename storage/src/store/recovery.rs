@@ -76,21 +76,37 @@ fn path_of(location: &Location) -> std::path::PathBuf {
 
 /// Takes the directory's lock, having made sure that it is a database or empty.
 pub(crate) fn lock(location: &Location, files: &dyn Files) -> Result<Box<dyn DirectoryLock>> {
-    let path = path_of(location);
-    if read_format(location, files)?.is_none() {
-        // Empty, or what a crash during the very first opening leaves.
-        let names = files.top_level().map_err(|error| opening(&path, error))?;
-        let format_temporary = format!("{FORMAT_FILE}{TEMPORARY_SUFFIX}");
-        let ours =
-            |name: &String| [LOCK_FILE, manifest::MANIFEST_DIRECTORY, &format_temporary].contains(&name.as_str());
-        if !names.iter().all(ours) {
-            return Err(Error::NotADatabase { path });
-        }
+    make_sure_it_is_ours(location, files)?;
+    files.lock().map_err(|error| not_locked(location, error))
+}
+
+/// The same for whoever only reads: nothing is written, and a directory that nobody has ever locked is left as it is.
+pub(crate) fn lock_to_read(location: &Location, files: &dyn Files) -> Result<Option<Box<dyn DirectoryLock>>> {
+    make_sure_it_is_ours(location, files)?;
+    files.lock_to_read().map_err(|error| not_locked(location, error))
+}
+
+fn make_sure_it_is_ours(location: &Location, files: &dyn Files) -> Result<()> {
+    if read_format(location, files)?.is_some() {
+        return Ok(());
     }
-    files.lock().map_err(|error| match error.kind() {
+    // Empty, or what a crash during the very first opening leaves.
+    let path = path_of(location);
+    let names = files.top_level().map_err(|error| opening(&path, error))?;
+    let format_temporary = format!("{FORMAT_FILE}{TEMPORARY_SUFFIX}");
+    let ours = |name: &String| [LOCK_FILE, manifest::MANIFEST_DIRECTORY, &format_temporary].contains(&name.as_str());
+    if !names.iter().all(ours) {
+        return Err(Error::NotADatabase { path });
+    }
+    Ok(())
+}
+
+fn not_locked(location: &Location, error: io::Error) -> Error {
+    let path = path_of(location);
+    match error.kind() {
         io::ErrorKind::WouldBlock => Error::Locked { path },
         _ => opening(&path.join(LOCK_FILE), error),
-    })
+    }
 }
 
 fn opening(path: &std::path::Path, error: io::Error) -> Error {
