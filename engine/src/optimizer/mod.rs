@@ -10,12 +10,14 @@
 //!                                                                └─► join_build: operators again
 //! ```
 //!
-//! Aggregations over keys that can be numbered get an operator of ours (aggregate_rule). Joins are ordered on physical plans: there columns are plain numbers, filters stand where they will run, and semi joins
-//! made from subqueries can be moved like any other join.
+//! Joins are ordered on physical plans: there columns are plain numbers, filters stand where they will run, and semi joins
+//! made from subqueries can be moved like any other join. Where a join would meet many rows of few keys, these are aggregated
+//! before it (early_rule). Aggregations over keys that can be numbered get an operator of ours (aggregate_rule).
 
 mod aggregate_rule;
 mod cooperative_rule;
 mod decimal_rule;
+mod early_rule;
 mod estimate;
 mod explain;
 mod filter_rule;

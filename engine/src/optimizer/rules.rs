@@ -14,6 +14,7 @@ use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use super::aggregate_rule::DirectAggregate;
 use super::cooperative_rule::CooperativeJoins;
 use super::decimal_rule::NarrowDecimals;
+use super::early_rule::EarlyAggregate;
 use super::join_rule::JoinOrder;
 
 /// A build side becomes an array indexed by key if it fills at least this share of the range of its keys. Rows come in key
@@ -90,7 +91,7 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
         match rule.name() {
             "join_selection" => rules.push(Arc::new(JoinOrder)),
             // Before this rule aggregations still stand as they were planned: two stages, nothing in between.
-            "EnsureRequirements" => rules.extend([Arc::new(DirectAggregate) as _, rule]),
+            "EnsureRequirements" => rules.extend([Arc::new(EarlyAggregate) as _, Arc::new(DirectAggregate) as _, rule]),
             "FilterPushdown" => rules.push(Arc::new(Filters(rule))),
             // After all rules that compare or move expressions.
             "FilterPushdown(Post)" => {
@@ -117,7 +118,8 @@ mod tests {
     fn our_rules_stand_where_they_belong() {
         let rules = physical_rules();
         let place = |name: &str| rules.iter().position(|rule| rule.name() == name).expect(name);
-        assert!(place("join_order") < place("direct_aggregate"));
+        assert!(place("join_order") < place("early_aggregate"));
+        assert!(place("early_aggregate") < place("direct_aggregate"));
         assert!(place("direct_aggregate") < place("EnsureRequirements"));
         let late: Vec<&str> = rules[first_late_rule(&rules)..].iter().map(|rule| rule.name()).collect();
         assert_eq!(late, ["FilterPushdown(Post)", "SanityCheckPlan"], "the plan cache counts on these and no others");

@@ -2,7 +2,8 @@
 //!
 //! Totals are kept in 128 bits, also between the stages of an aggregation, so that only the result must fit 64: no order
 //! of the rows makes a sum fail that another order would not. Unsigned integers are summed alike, and so are different
-//! values (`sum(DISTINCT …)`), which are kept until the end. All other types are DataFusion's business.
+//! values (`sum(DISTINCT …)`), which are kept until the end. Wide decimals are [`checked_decimals`](super::checked_decimals)'s
+//! business, all other types DataFusion's.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -23,6 +24,7 @@ use datafusion::logical_expr::{
     SetMonotonicity, Signature,
 };
 
+use super::checked_decimals::{DecimalTotal, DecimalTotals, scale_of};
 use super::sliding_floats::SlidingFloats;
 use crate::Error;
 use crate::error::sqlstate;
@@ -78,6 +80,14 @@ fn is_ours(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Int64 | DataType::UInt64)
 }
 
+impl CheckedSum {
+    /// The scale of a sum of decimals that might not fit.
+    fn wide_scale(&self, arguments: &AccumulatorArgs) -> Option<i8> {
+        let sums = self.name() == "sum" && !arguments.is_distinct;
+        scale_of(arguments.return_field.data_type()).filter(|_| sums)
+    }
+}
+
 impl AggregateUDFImpl for CheckedSum {
     fn name(&self) -> &str {
         self.inner.name()
@@ -103,6 +113,9 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
+        if let Some(scale) = self.wide_scale(&arguments) {
+            return Ok(Box::new(DecimalTotal::new(scale)));
+        }
         match (arguments.return_field.data_type(), arguments.is_distinct) {
             (DataType::Int64, false) => Ok(Box::new(Total::<Int64Type>::default())),
             (DataType::UInt64, false) => Ok(Box::new(Total::<UInt64Type>::default())),
@@ -113,6 +126,9 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn create_sliding_accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
+        if let Some(scale) = self.wide_scale(&arguments) {
+            return Ok(Box::new(DecimalTotal::new(scale)));
+        }
         match (arguments.return_field.data_type(), arguments.is_distinct) {
             (DataType::Int64, false) => Ok(Box::new(Total::<Int64Type>::default())),
             (DataType::UInt64, false) => Ok(Box::new(Total::<UInt64Type>::default())),
@@ -130,6 +146,9 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn create_groups_accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn GroupsAccumulator>> {
+        if let Some(scale) = self.wide_scale(&arguments) {
+            return Ok(Box::new(DecimalTotals::new(scale)));
+        }
         match (arguments.return_field.data_type(), arguments.is_distinct) {
             (DataType::Int64, false) => Ok(Box::new(Totals::<Int64Type>::default())),
             (DataType::UInt64, false) => Ok(Box::new(Totals::<UInt64Type>::default())),

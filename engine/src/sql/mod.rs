@@ -12,6 +12,7 @@ mod called_functions;
 mod calls;
 mod cast_keys;
 pub(crate) mod check;
+mod checked_decimals;
 pub(crate) mod checked_sum;
 pub(crate) mod context;
 pub(crate) mod copy_syntax;

@@ -32,6 +32,11 @@ pub(crate) struct OpaqueValues {
     maybe_none: Arc<ScalarUDF>,
 }
 
+/// A function that gives back what it is given, for plans that know more of a value than its expression tells.
+pub(crate) fn known() -> ScalarUDF {
+    Same::new("known", Volatility::Immutable).into()
+}
+
 impl Default for OpaqueValues {
     fn default() -> Self {
         OpaqueValues {

@@ -6,6 +6,7 @@
 mod copy;
 mod ddl;
 mod dml;
+mod early_aggregate;
 mod errors;
 mod explain;
 mod foreign_keys;
