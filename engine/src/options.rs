@@ -47,6 +47,10 @@ pub struct DatabaseOptions {
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
 
+/// Of a limit beyond the least, an eighth is for what nobody counts, but not more than this: some eighty megabytes of program, and
+/// what the allocator keeps.
+const UNCOUNTED_MAX: u64 = 256 * MIB;
+
 /// Where the machine does not tell how much memory it has.
 const ASSUMED_MEMORY: u64 = 4 * GIB;
 
@@ -83,6 +87,8 @@ impl DatabaseOptions {
 
     pub(crate) fn budget(&self) -> MemoryBudget {
         let limit = self.memory_limit.unwrap_or_else(|| machine_memory() / 10 * 7).max(Self::MEMORY_LIMIT_MIN);
+        // What nobody counts: the program itself, stacks, plans, and what the allocator has not given back.
+        let limit = limit - ((limit - Self::MEMORY_LIMIT_MIN) / 8).min(UNCOUNTED_MAX);
         let share = |percent: u64| usize::try_from(limit / 100 * percent).unwrap_or(usize::MAX);
         // Less than half for queries, a third for hot columns and indexes, which loads and compactions take theirs from. Of
         // rows in memory there may be four times the share: twice as much makes writers wait, while as much again is being
@@ -140,7 +146,9 @@ mod tests {
     fn the_parts_stay_within_the_limit() {
         let options = DatabaseOptions { memory_limit: Some(GIB), ..DatabaseOptions::memory() };
         let MemoryBudget { queries, column_cache, memtable, transactions } = options.budget();
-        assert!((queries + column_cache + 4 * memtable + transactions) as u64 <= GIB);
+        let counted = (queries + column_cache + 4 * memtable + transactions) as u64;
+        // Scale 1 of TPC-H under 1 GiB once took 40 MiB more than that: all of it was given to somebody.
+        assert!(counted <= GIB - 100 * MIB, "{counted} of {GIB} bytes are given out");
     }
 
     #[test]

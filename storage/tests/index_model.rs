@@ -324,7 +324,7 @@ fn index_reads_and_uniqueness_agree_with_the_twin() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let seeds = match from_environment("RUSTYDB_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..from_environment("RUSTYDB_SEEDS").unwrap_or(300),
+        None => 0..from_environment("RUSTYDB_SEEDS").unwrap_or(1000),
     };
     for seed in seeds {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(run(seed))));

@@ -95,6 +95,10 @@ mod sync {
         pub fn write(&self) -> impl DerefMut<Target = T> {
             acquire(|| self.0.try_write())
         }
+
+        pub fn get_mut(&mut self) -> &mut T {
+            self.0.get_mut().unwrap()
+        }
     }
 
     #[derive(Debug)]

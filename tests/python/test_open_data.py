@@ -1,9 +1,11 @@
 """A table's files are plain Parquet: other tools read them as they lie."""
 
+import datetime
 import decimal
 import time
 
 import adbc_driver_flightsql.dbapi
+import duckdb
 import pyarrow
 import pyarrow.parquet
 
@@ -44,6 +46,16 @@ def test_a_flushed_table_is_read_by_pyarrow_as_it_lies(start, tmp_path):
     assert (identifier.statistics.min, identifier.statistics.max) == (1, 20000)
     assert identifier.has_offset_index and identifier.has_column_index, "pages can be skipped"
     assert "rustydb" in metadata.created_by
+    with duckdb.connect() as other:
+        found = other.execute(
+            "SELECT count(*), count(name), sum(price), min(day), max(seen), min(name) FILTER (id = 20000) "
+            "FROM read_parquet($file) WHERE id > 10000",
+            {"file": str(files[0])},
+        ).fetchone()
+    expected_sum = decimal.Decimal(sum(range(10001, 20001))) / 4
+    names = sum(1 for i in range(10001, 20001) if i % 7 != 0)
+    assert found[:3] == (10000, names, expected_sum)
+    assert found[3:] == (datetime.date(2026, 1, 1), datetime.datetime(2026, 1, 1, 12), "name 20000")
 
 
 def test_vacuum_leaves_files_without_dead_rows(start, tmp_path):

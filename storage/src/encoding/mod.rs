@@ -8,6 +8,8 @@
 mod keys;
 mod physical;
 mod row;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use keys::{KeyEncoder, Keys, format_key};
 pub use row::RowWriter;

@@ -77,6 +77,11 @@ impl Chain {
         &self.newest
     }
 
+    /// The newest version's row.
+    pub(super) fn newest_row_mut(&mut self) -> Option<&mut Bytes> {
+        self.newest.row.as_mut()
+    }
+
     /// All versions, newest first.
     pub(super) fn versions(&self) -> impl Iterator<Item = &Version> {
         let past = self.past.iter().flat_map(|past| past.versions.iter().rev());

@@ -74,26 +74,37 @@ impl<V: Stamped> Leaf<V> {
         }
     }
 
-    /// A leaf of these keys, which ascend and are at most as many as it holds. Takes them all.
-    pub(super) fn of_ascending<K: AsRef<[u8]>>(low: Box<[u8]>, entries: &mut Vec<(K, V)>) -> Leaf<V> {
-        let mut leaf = Leaf::new(low, None, None);
-        let (Some((first, _)), Some((last, _))) = (entries.first(), entries.last()) else { return leaf };
-        let (first, last) = (first.as_ref(), last.as_ref());
-        let shared = common_length(&first[..first.len().min(PREFIX_BYTES_MAX)], last);
-        leaf.prefix[..shared].copy_from_slice(&first[..shared]);
-        leaf.prefix_length = shared as u8;
-        leaf.last_position = (entries.len() - 1) as u8;
-        leaf.keys.reserve_exact(entries.iter().map(|(key, _)| key.as_ref().len()).sum());
-        leaf.entries.reserve_exact(entries.len());
-        for (position, (key, value)) in entries.drain(..).enumerate() {
-            let key = key.as_ref();
-            leaf.heads[position] = head_of(&key[shared..]);
-            leaf.order[position] = position as u8;
-            leaf.stamp = leaf.stamp.max(value.stamp());
-            leaf.entries.push(Entry { start: leaf.keys.len() as u32, length: key.len() as u32, value });
-            leaf.keys.extend_from_slice(key);
+    /// Puts a key behind all others. Keys cannot be searched before [`finish`](Self::finish).
+    pub(super) fn append(&mut self, key: &[u8], value: V) {
+        if self.entries.is_empty() {
+            self.entries.reserve_exact(LEAF_KEYS);
+            self.keys.reserve_exact(LEAF_KEYS * key.len());
         }
-        leaf
+        self.stamp = self.stamp.max(value.stamp());
+        self.entries.push(Entry { start: self.keys.len() as u32, length: key.len() as u32, value });
+        self.keys.extend_from_slice(key);
+    }
+
+    /// Makes the keys that were appended, in ascending order, ready to be searched.
+    pub(super) fn finish(&mut self) {
+        let Some(last) = self.len().checked_sub(1) else { return };
+        for position in 0..=last {
+            self.order[position] = position as u8;
+        }
+        let first = self.key(0);
+        let shared = common_length(&first[..first.len().min(PREFIX_BYTES_MAX)], self.key(last));
+        let mut prefix = [0; PREFIX_BYTES_MAX];
+        prefix[..shared].copy_from_slice(&first[..shared]);
+        (self.prefix, self.prefix_length, self.last_position) = (prefix, shared as u8, last as u8);
+        for position in 0..=last {
+            self.heads[position] = head_of(&self.key(position)[shared..]);
+        }
+        self.keys.shrink_to_fit();
+    }
+
+    /// All values, with no order promised but that it is the same each time while no key comes in.
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.entries.iter_mut().map(|entry| &mut entry.value)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -22,13 +22,14 @@
 //! Entries of secondary indexes lie beside the rows, `value‖key` in byte order. They are only added: an entry whose row
 //! has another value by now, or none, is told by looking at the row (see [`crate::index`]).
 
-mod batch;
 mod chain;
 mod directory;
 mod leaf;
+mod merge;
 #[cfg(test)]
 mod model;
 mod pages;
+mod runs;
 mod search;
 mod slab;
 mod tree;
@@ -46,12 +47,12 @@ use crate::catalog::{IndexId, TableDef, TableId};
 use crate::encoding::KeyEncoder;
 use crate::error::Result;
 use crate::index::Interval;
-pub(crate) use batch::Batch;
 use chain::Chain;
 pub(crate) use chain::ChainState;
 use leaf::Stamped;
 use pages::Pages;
 pub(crate) use pages::{Page, Piece};
+pub(crate) use runs::Runs;
 use tree::Tree;
 
 /// Memory a key costs beside its bytes and its first version: the rest of its entry, its head, and a quarter of a leaf's
@@ -94,11 +95,9 @@ pub(crate) struct IndexedRow<'a> {
 }
 
 impl TableMemtable {
-    /// A part with these rows, whose keys ascend, and these entries of indexes, each with the length of its value and
-    /// in order. Returns the memory it takes, too.
+    /// A part with these rows, whose keys ascend. Returns the memory it takes, too.
     pub(crate) fn from_ascending<'a>(
         rows: impl Iterator<Item = (&'a [u8], Bytes, Timestamp)>,
-        indexes: Vec<(IndexId, Batch<u32>)>,
     ) -> (TableMemtable, usize) {
         let (mut keys, mut bytes) = (0, 0);
         let rows = Tree::from_ascending(rows.map(|(key, row, timestamp)| {
@@ -107,20 +106,23 @@ impl TableMemtable {
             bytes += KEY_OVERHEAD_BYTES + key.len() + chain.newest().memory_bytes();
             (key, chain)
         }));
-        let mut trees = HashMap::new();
-        for (index, entries) in indexes {
-            bytes += entries.iter().map(|(entry, _)| entry.len() + ENTRY_OVERHEAD_BYTES).sum::<usize>();
-            let tree = Tree::from_ascending(entries.iter().map(|(entry, length)| (entry, *length)));
-            trees.insert(index, Arc::new(tree));
-        }
-        let part = TableMemtable {
-            rows,
-            keys: AtomicUsize::new(keys),
-            superseded: Mutex::default(),
-            indexes: RwLock::new(trees),
-            pages: Pages::default(),
-        };
-        (part, bytes)
+        (TableMemtable { rows, keys: AtomicUsize::new(keys), ..TableMemtable::default() }, bytes)
+    }
+
+    /// Adds the entries of an index that there is none of yet, each with the length of its value. Returns the memory they
+    /// take.
+    pub(crate) fn add_index(&mut self, index: IndexId, entries: &Runs<u32>) -> usize {
+        let mut bytes = 0;
+        let tree =
+            Tree::from_ascending(entries.merged().inspect(|(entry, _)| bytes += entry.len() + ENTRY_OVERHEAD_BYTES));
+        self.indexes.get_mut().insert(index, Arc::new(tree));
+        bytes
+    }
+
+    /// Lets `copy` put other places with the same bytes in for the rows of a part that
+    /// [`from_ascending`](Self::from_ascending) has made, leaf by leaf in the order of the keys.
+    pub(crate) fn replace_rows(&mut self, mut copy: impl FnMut(&mut dyn Iterator<Item = &mut Bytes>)) {
+        self.rows.for_each_leaf(|chains| copy(&mut chains.filter_map(Chain::newest_row_mut)));
     }
 
     /// The key's state at a timestamp.

@@ -15,6 +15,7 @@ use std::cmp::Ordering;
 pub(super) const PREFIX_BYTES_MAX: usize = 32;
 
 /// The first eight bytes as a number that compares like them; missing ones count as zero.
+#[inline]
 pub(super) fn head_of(tail: &[u8]) -> u64 {
     match tail.first_chunk::<8>() {
         Some(bytes) => u64::from_be_bytes(*bytes),
@@ -27,6 +28,7 @@ pub(super) fn head_of(tail: &[u8]) -> u64 {
 }
 
 /// How many bytes two keys have in common at their beginnings.
+#[inline]
 pub(super) fn common_length(left: &[u8], right: &[u8]) -> usize {
     let (left_words, _) = left.as_chunks::<8>();
     let (right_words, _) = right.as_chunks::<8>();

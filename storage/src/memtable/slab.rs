@@ -43,6 +43,12 @@ impl<T> Slab<T> {
         self.next.load(Ordering::Relaxed)
     }
 
+    /// Calls `change` with each thing, in the order of their numbers.
+    pub(super) fn for_each_mut(&mut self, mut change: impl FnMut(&mut T)) {
+        let chunks = self.chunks.iter_mut().filter_map(OnceLock::get_mut);
+        chunks.flat_map(|chunk| chunk.iter_mut().filter_map(OnceLock::get_mut)).for_each(|thing| change(thing));
+    }
+
     /// Adds a thing and returns its number.
     pub(super) fn push(&self, thing: T) -> u32 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -65,5 +71,11 @@ mod tests {
             assert_eq!(slab.push(thing), thing);
         }
         assert!((0..10_000).all(|number| *slab.get(number) == number));
+        let (mut slab, mut next) = (slab, 0);
+        slab.for_each_mut(|thing| {
+            assert_eq!(*thing, next);
+            next += 1;
+        });
+        assert_eq!(next, 10_000);
     }
 }

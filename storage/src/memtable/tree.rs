@@ -75,23 +75,31 @@ impl<V: Stamped> Tree<V> {
     pub(crate) fn from_ascending<K: AsRef<[u8]>>(entries: impl IntoIterator<Item = (K, V)>) -> Tree<V> {
         let tree = Tree::empty();
         let mut lows: Vec<(Box<[u8]>, u32)> = Vec::new();
-        let (mut low, mut some): (Box<[u8]>, Vec<(K, V)>) = (Box::default(), Vec::with_capacity(LEAF_KEYS));
+        let mut leaf = Leaf::new(Box::default(), None, None);
         for (key, value) in entries {
-            if some.len() == LEAF_KEYS {
-                let mut leaf = Leaf::of_ascending(low, &mut some);
-                low = leaf.separator(key.as_ref());
+            let key = key.as_ref();
+            if leaf.is_full() {
+                leaf.finish();
+                let low = leaf.separator(key);
                 let number = lows.len() as u32;
                 (leaf.high, leaf.next) = (Some(low.clone()), Some(number + 1));
                 lows.push((leaf.low.clone(), number));
-                tree.leaves.push(RwLock::new(leaf));
+                let full = std::mem::replace(&mut leaf, Leaf::new(low, None, None));
+                tree.leaves.push(RwLock::new(full));
             }
-            some.push((key, value));
+            leaf.append(key, value);
         }
-        let last = Leaf::of_ascending(low, &mut some);
-        lows.push((last.low.clone(), lows.len() as u32));
-        tree.leaves.push(RwLock::new(last));
+        leaf.finish();
+        lows.push((leaf.low.clone(), lows.len() as u32));
+        tree.leaves.push(RwLock::new(leaf));
         tree.connect(lows);
         tree
+    }
+
+    /// Calls `change` with the values of each leaf, from the first leaf to the last. Nobody else has the tree yet. Of one
+    /// that [`from_ascending`](Self::from_ascending) has made, they come in the order of the keys.
+    pub(crate) fn for_each_leaf(&mut self, mut change: impl FnMut(&mut dyn Iterator<Item = &mut V>)) {
+        self.leaves.for_each_mut(|leaf| change(&mut leaf.get_mut().values_mut()));
     }
 
     /// The leaf that holds a key, or one to the left of it.

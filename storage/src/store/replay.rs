@@ -1,8 +1,8 @@
 //! The row changes of a log, put in place all at once.
 //!
 //! ```text
-//!   log ── puts, deletes ──▶ a batch for each table: key, place of the row in the log, timestamp    in the order of the log
-//!                                 │ sort by key, keep the last change of each
+//!   log ── puts, deletes ──▶ runs for each table: key, place of the row in the log, timestamp       in the order of the log
+//!                                 │ each run sorted by key; then merged, the last change of each key
 //!                                 ├──▶ segments: rows that have been replaced or removed, found by merging
 //!                                 └──▶ memtable: leaves built one after the other, and indexes likewise
 //! ```
@@ -11,11 +11,13 @@
 //! as sorting them all.
 //!
 //! Rows are not copied: they stay in the windows in which the log was read, and a window lives as long as a row in it does.
-//! Windows with little in them that counts are not kept; their rows are copied.
+//! Windows with little in them that counts are not kept; their rows are copied, those of a leaf together.
 //!
-//! *Which rows of segments are replaced.* A change of a key ends the rows of that key which were there before, so those of
-//! segments that came with an earlier commit, or with the manifest. A key may have been deleted first and then loaded; since
-//! the newest change ends all that an older one did and what came between, looking at the newest one of each key is enough.
+//! More than half of the time goes to memory that is touched for the first time, because the system clears each page. So what
+//! is collected on the way is compact and never grows by copying, and what is sorted is sorted within the cache.
+//!
+//! *Which rows of segments are replaced.* A change of a key ends the rows of that key which were there before it, so those of
+//! segments that came with an earlier commit, or with the manifest, whether or not there are later changes of the key.
 
 use std::sync::Arc;
 
@@ -26,8 +28,11 @@ use rustydb_txn::Timestamp;
 use super::Version;
 use crate::catalog::{TableDef, TableId};
 use crate::error::{Error, Result};
-use crate::memtable::{Batch, TableMemtable};
+use crate::memtable::{Runs, TableMemtable};
 use crate::segment::Segment;
+
+#[cfg(test)]
+mod tests;
 
 /// With less than this in windows, superfluous versions stay where they are.
 const SETTLED_BYTES_MIN: usize = 256 << 20;
@@ -66,7 +71,7 @@ impl Change {
 #[derive(Debug)]
 struct TableChanges {
     table: Arc<TableDef>,
-    batch: Batch<Change>,
+    changes: Runs<Change>,
 }
 
 /// All changes of the log so far.
@@ -80,16 +85,24 @@ pub(super) struct RowChanges {
     window_bytes: usize,
     /// Beyond this, superfluous versions are dropped.
     settle_bytes: usize,
+    /// It never becomes less.
+    settle_bytes_min: usize,
 }
 
 impl Default for RowChanges {
     fn default() -> Self {
-        let (tables, windows) = (Vec::new(), Vec::new());
-        RowChanges { tables, last: 0, windows, window_bytes: 0, settle_bytes: SETTLED_BYTES_MIN }
+        RowChanges::settling_at(SETTLED_BYTES_MIN)
     }
 }
 
 impl RowChanges {
+    /// No changes yet; superfluous versions are dropped when so much is there, and again when there is twice as much as was
+    /// left.
+    fn settling_at(settle_bytes_min: usize) -> RowChanges {
+        let (tables, windows) = (Vec::new(), Vec::new());
+        RowChanges { tables, last: 0, windows, window_bytes: 0, settle_bytes: settle_bytes_min, settle_bytes_min }
+    }
+
     /// Rows come from this window from now on.
     pub(super) fn begin_window(&mut self, window: &Bytes) {
         if self.windows.last().is_none_or(|last| last.as_ptr() != window.as_ptr()) {
@@ -104,7 +117,7 @@ impl RowChanges {
             self.last = match self.tables.binary_search_by_key(&table, |changes| changes.table.id) {
                 Ok(position) => position,
                 Err(position) => {
-                    self.tables.insert(position, TableChanges { table: find()?, batch: Batch::default() });
+                    self.tables.insert(position, TableChanges { table: find()?, changes: Runs::default() });
                     position
                 }
             };
@@ -127,10 +140,10 @@ impl RowChanges {
         };
         let window = number(self.windows.len() - 1)?;
         let row_place = RowPlace { window, start: number(start)?, length: number(row.len())? };
-        let TableChanges { table, batch } = self.of(table, find)?;
+        let TableChanges { table, changes } = self.of(table, find)?;
         let codec = table.codec()?;
         codec.rows.validate(row).map_err(Error::Internal)?;
-        batch.push(|key| {
+        changes.push(|key| {
             codec.keys.append_row(&codec.rows, row, key)?;
             Ok(Change { timestamp, row: row_place })
         })
@@ -145,7 +158,7 @@ impl RowChanges {
         find: impl FnOnce() -> Result<Arc<TableDef>>,
     ) -> Result<()> {
         let changes = self.of(table, find)?;
-        changes.batch.push(|bytes| {
+        changes.changes.push(|bytes| {
             bytes.extend_from_slice(key);
             Ok(Change { timestamp, row: REMOVED })
         })
@@ -163,27 +176,43 @@ impl RowChanges {
         if self.window_bytes <= self.settle_bytes {
             return;
         }
+        let mut live = vec![0; self.windows.len()];
+        for TableChanges { changes, .. } in &mut self.tables {
+            changes.condense();
+            let rows = changes.things_mut().filter_map(|change| change.row());
+            rows.for_each(|row| live[row.window as usize] += row.length as usize);
+        }
         let (mut windows, mut copied) = (Vec::new(), Vec::new());
-        let mut window_bytes = 0;
-        for TableChanges { batch, .. } in &mut self.tables {
-            batch.sort();
-            for change in batch.things_mut() {
+        let places: Vec<Option<u32>> = (live.iter().zip(&self.windows))
+            .map(|(live, window)| {
+                is_kept(*live, window).then(|| {
+                    windows.push(window.clone());
+                    windows.len() as u32 - 1
+                })
+            })
+            .collect();
+        for TableChanges { changes, .. } in &mut self.tables {
+            for change in changes.things_mut() {
                 let Some(row) = change.row() else { continue };
+                if let Some(window) = places[row.window as usize] {
+                    change.row.window = window;
+                    continue;
+                }
                 if copied.len() + row.length as usize > COPIED_BYTES && !copied.is_empty() {
                     windows.push(Bytes::from(std::mem::take(&mut copied)));
                 }
                 if copied.is_empty() {
                     copied.reserve_exact(COPIED_BYTES.max(row.length as usize));
                 }
+                // It becomes a window of its own when it is full.
                 change.row = RowPlace { window: windows.len() as u32, start: copied.len() as u32, length: row.length };
-                window_bytes += row.length as usize;
                 copied.extend_from_slice(row_of(&self.windows, row));
             }
         }
         windows.push(Bytes::from(copied));
+        self.window_bytes = windows.iter().map(Bytes::len).sum();
         self.windows = windows;
-        self.window_bytes = window_bytes;
-        self.settle_bytes = SETTLED_BYTES_MIN.max(2 * window_bytes);
+        self.settle_bytes = self.settle_bytes_min.max(2 * self.window_bytes);
     }
 
     /// Puts everything in place. Leaves segments alone that do not exist any more. Returns the greatest key of each table.
@@ -193,31 +222,30 @@ impl RowChanges {
         exists: impl Fn(&Segment) -> bool,
     ) -> Result<Vec<(TableId, Box<[u8]>)>> {
         let mut live = vec![0; self.windows.len()];
-        for TableChanges { batch, .. } in &mut self.tables {
-            batch.sort();
-            let rows = batch.iter().filter_map(|(_, change)| change.row());
-            rows.for_each(|row| live[row.window as usize] += row.length as usize);
-        }
-        let kept: Vec<bool> =
-            live.iter().zip(&self.windows).map(|(live, all)| live * KEPT_SHARE >= all.len()).collect();
-        let row_at = |place: RowPlace| match kept[place.window as usize] {
-            true => {
-                self.windows[place.window as usize].slice(place.start as usize..(place.start + place.length) as usize)
-            }
-            false => Bytes::copy_from_slice(row_of(&self.windows, place)),
-        };
-        let mut greatest = Vec::new();
-        for TableChanges { table, batch } in &self.tables {
+        let (mut parts, mut greatest) = (Vec::with_capacity(self.tables.len()), Vec::new());
+        for TableChanges { table, changes } in &mut self.tables {
+            changes.close();
             // It may have been altered since; its rows are the same.
             let table = version.catalog.table(table.id).unwrap_or(table);
             let segments = version.segments(table.id).iter();
-            end_in_segments(segments.filter(|segment| exists(segment)), batch).await?;
-            let (part, bytes) = build(table, batch, row_at, &self.windows)?;
-            version.active.install(table.id, part, bytes);
-            greatest.extend(batch.len().checked_sub(1).map(|last| (table.id, batch.key(last).into())));
+            end_in_segments(segments.filter(|segment| exists(segment)), changes).await?;
+            parts.push((table.id, build(table, changes, &self.windows, &mut live)?));
+            greatest.extend(changes.greatest().map(|last| (table.id, last.into())));
+        }
+        let kept: Vec<bool> = live.iter().zip(&self.windows).map(|(live, window)| is_kept(*live, window)).collect();
+        for (table, Part { mut memtable, bytes, row_windows }) in parts {
+            if row_windows.iter().any(|window| !kept[*window as usize]) {
+                copy_rows(&mut memtable, &row_windows, &kept);
+            }
+            version.active.install(table, memtable, bytes);
         }
         Ok(greatest)
     }
+}
+
+/// Whether so much of a window counts that it is kept for it.
+fn is_kept(live: usize, window: &Bytes) -> bool {
+    live * KEPT_SHARE >= window.len()
 }
 
 fn row_of(windows: &[Bytes], row: RowPlace) -> &[u8] {
@@ -225,53 +253,90 @@ fn row_of(windows: &[Bytes], row: RowPlace) -> &[u8] {
 }
 
 /// Marks the rows of segments that have been replaced or removed.
-async fn end_in_segments(segments: impl Iterator<Item = &Arc<Segment>>, batch: &Batch<Change>) -> Result<()> {
+async fn end_in_segments(segments: impl Iterator<Item = &Arc<Segment>>, changes: &Runs<Change>) -> Result<()> {
     for segment in segments {
-        let first = batch.lower_bound(&segment.meta.first_key.0, 0);
-        if first == batch.len() || batch.key(first) > segment.meta.last_key.0.as_slice() {
-            continue;
-        }
-        let keys = segment.keys().await?;
-        let (mut row, mut ended) = (0, RoaringBitmap::new());
-        for position in first..batch.len() {
-            let key = batch.key(position);
-            row = keys.lower_bound(key, row..keys.len());
-            if row == keys.len() {
-                break;
+        let (first_key, last_key) = (&segment.meta.first_key.0, &segment.meta.last_key.0);
+        let mut ended = RoaringBitmap::new();
+        for run in changes.runs() {
+            let first = run.lower_bound(first_key, 0);
+            if first == run.len() || run.key(first) > last_key.as_slice() {
+                continue;
             }
-            if keys.get(row) == key && batch.thing(position).timestamp > segment.created() {
-                ended.insert(row as u32);
+            let keys = segment.keys().await?;
+            let mut row = 0;
+            for position in first..run.len() {
+                let key = run.key(position);
+                row = keys.lower_bound(key, row..keys.len());
+                if row == keys.len() {
+                    break;
+                }
+                if keys.get(row) == key && run.thing(position).timestamp > segment.created() {
+                    ended.insert(row as u32);
+                }
             }
         }
-        segment.deletes.add_settled(&ended);
+        if !ended.is_empty() {
+            segment.deletes.add_settled(&ended);
+        }
     }
     Ok(())
 }
 
-/// A table's part of the memtable, and the memory it takes.
-fn build(
-    table: &TableDef,
-    batch: &Batch<Change>,
-    row_at: impl Fn(RowPlace) -> Bytes,
-    windows: &[Bytes],
-) -> Result<(TableMemtable, usize)> {
+/// A table's part of the memtable.
+struct Part {
+    memtable: TableMemtable,
+    bytes: usize,
+    /// The window of each row, in the order of the keys.
+    row_windows: Vec<u32>,
+}
+
+/// Makes a table's part of the memtable; its rows lie in the windows. Adds up how much of each window counts.
+fn build(table: &TableDef, changes: &Runs<Change>, windows: &[Bytes], live: &mut [usize]) -> Result<Part> {
     let codec = table.codec()?;
-    let mut entries = Vec::new();
-    for (index, encoder) in table.indexes.iter().zip(&codec.indexes) {
-        let mut of_index: Batch<u32> = Batch::default();
-        let live = batch.iter().filter_map(|(key, change)| change.row().map(|row| (key, row)));
-        for (key, row) in live {
-            of_index.push(|bytes| {
+    let mut entries: Vec<Runs<u32>> = table.indexes.iter().map(|_| Runs::default()).collect();
+    let (mut row_windows, mut outcome) = (Vec::new(), Ok(()));
+    let rows = changes.merged().filter_map(|(key, change)| {
+        let place = change.row()?;
+        live[place.window as usize] += place.length as usize;
+        row_windows.push(place.window);
+        for (encoder, entries) in codec.indexes.iter().zip(&mut entries) {
+            let pushed = entries.push(|bytes| {
                 let start = bytes.len();
-                encoder.append_row(&codec.rows, row_of(windows, row), bytes)?;
+                encoder.append_row(&codec.rows, row_of(windows, place), bytes)?;
                 let length = (bytes.len() - start) as u32;
                 bytes.extend_from_slice(key);
                 Ok::<u32, Error>(length)
-            })?;
+            });
+            if pushed.is_err() {
+                outcome = pushed;
+            }
         }
-        of_index.sort();
-        entries.push((index.id, of_index));
+        let row = windows[place.window as usize].slice(place.start as usize..(place.start + place.length) as usize);
+        Some((key, row, change.timestamp))
+    });
+    let (mut memtable, mut bytes) = TableMemtable::from_ascending(rows);
+    outcome?;
+    for (index, mut entries) in table.indexes.iter().zip(entries) {
+        entries.close();
+        bytes += memtable.add_index(index.id, &entries);
     }
-    let rows = batch.iter().filter_map(|(key, change)| change.row().map(|row| (key, row_at(row), change.timestamp)));
-    Ok(TableMemtable::from_ascending(rows, entries))
+    Ok(Part { memtable, bytes, row_windows })
+}
+
+/// Copies the rows of windows that are not kept, those of a leaf together.
+fn copy_rows(memtable: &mut TableMemtable, row_windows: &[u32], kept: &[bool]) {
+    let mut row_windows = row_windows.iter();
+    memtable.replace_rows(|rows| {
+        let windows_of = rows.zip(row_windows.by_ref());
+        let moved = windows_of.filter(|(_, window)| !kept[**window as usize]).map(|(row, _)| row);
+        let moved: Vec<&mut Bytes> = moved.collect();
+        let mut copied = Vec::with_capacity(moved.iter().map(|row| row.len()).sum());
+        moved.iter().for_each(|row| copied.extend_from_slice(row));
+        let (copied, mut start) = (Bytes::from(copied), 0);
+        for row in moved {
+            let end = start + row.len();
+            *row = copied.slice(start..end);
+            start = end;
+        }
+    });
 }
