@@ -45,6 +45,7 @@ pub(crate) mod sqlstate {
     pub(crate) const FOREIGN_KEY_VIOLATION: &str = "23503";
     pub(crate) const UNIQUE_VIOLATION: &str = "23505";
     pub(crate) const CHECK_VIOLATION: &str = "23514";
+    pub(crate) const CHECK_OPTION_VIOLATION: &str = "44000";
     pub(crate) const ACTIVE_TRANSACTION: &str = "25001";
     pub(crate) const READ_ONLY_TRANSACTION: &str = "25006";
     pub(crate) const NO_ACTIVE_TRANSACTION: &str = "25P01";

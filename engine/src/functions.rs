@@ -16,8 +16,10 @@ mod postgres;
 pub(crate) mod printed;
 pub(crate) mod ranks;
 pub(crate) mod rounded_times;
+pub(crate) mod series;
 pub(crate) mod session;
 pub(crate) mod several;
+mod sleep;
 pub(crate) mod text;
 mod to_char;
 pub(crate) mod told_apart;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, Int64Array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, FieldRef, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
+use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
@@ -53,11 +56,15 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>, query_
     own.extend(intervals::functions());
     own.extend(several::functions());
     own.extend(told_apart::functions());
+    own.extend(sleep::functions());
     if let Some(chrono) = functions.iter().find(|function| function.name() == "to_char") {
         own.push(Arc::new(to_char::ToChar::new(Arc::clone(chrono)).into()));
     }
     for inner in functions.iter().filter(|function| matches!(function.name(), "to_date" | "to_timestamp")) {
         own.push(Arc::new(date_patterns::ByTemplate::new(Arc::clone(inner)).into()));
+    }
+    if let Some(integers) = functions.iter().find(|function| function.name() == "generate_series") {
+        own.push(Arc::new(series::Series::new(Arc::clone(integers)).into()));
     }
     let is_own = |function: &Arc<ScalarUDF>| own.iter().any(|own| own.name() == function.name());
     let others: Vec<_> = functions.into_iter().filter(|function| !is_own(function)).collect();
@@ -248,6 +255,11 @@ impl ScalarUDFImpl for Bounded {
 
     fn signature(&self) -> &Signature {
         self.inner.signature()
+    }
+
+    fn with_updated_config(&self, config: &ConfigOptions) -> Option<ScalarUDF> {
+        let inner = Arc::new(self.inner.inner().with_updated_config(config)?);
+        Some(Bounded { inner, growth: self.growth, bytes_max: self.bytes_max }.into())
     }
 
     fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {

@@ -7,6 +7,8 @@
 //! |---|---|
 //! | a reference across a query in between | would be looked for in the wrong place |
 //! | a window function or a LIMIT below another operator | would count the rows of all outer rows |
+//! | an aggregate of rows chosen by an inequality | would be pulled up in part, and fail |
+//! | an aggregate over another one | is grouped by the outer columns only once |
 //! | EXISTS or IN of an aggregate without groups | has a row even where it has none to aggregate |
 //!
 //! [`AfterJoins`] is an optimiser rule behind those that make joins of subqueries. Of EXISTS and IN outside of WHERE it
@@ -19,11 +21,12 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ExprSchema, internal_datafusion_err, internal_err};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{Exists, InSubquery};
+use datafusion::logical_expr::expr::{BinaryExpr, Exists, InSubquery};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::check_subquery_expr;
+use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, Extension, FetchType, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder,
+    ColumnarValue, Expr, Extension, FetchType, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Operator,
     ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, SkipType, Volatility, lit,
 };
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
@@ -237,6 +240,8 @@ fn is_due(expr: &Expr, node: &LogicalPlan, input: &LogicalPlan, moment: Moment) 
     let refused = !matches!(expr, Expr::SetComparison(_)) && check_subquery_expr(node, plan, expr).is_err();
     Ok(refused
         || counts_rows(plan)?
+        || aggregates_twice(plan)?
+        || groups_by_more_than_equality(plan, !matches!(expr, Expr::ScalarSubquery(_)))?
         || match expr {
             Expr::Exists(_) => has_ungrouped_aggregate(plan)? || limits_inside(plan)?,
             Expr::InSubquery(_) => has_ungrouped_aggregate(plan)?,
@@ -251,6 +256,53 @@ fn depends(plan: &LogicalPlan) -> bool {
 /// Whether a window function is computed over rows that the outer row chooses.
 fn counts_rows(plan: &LogicalPlan) -> Result<bool> {
     plan.exists(|inner| Ok(matches!(inner, LogicalPlan::Window(_)) && depends(inner)))
+}
+
+/// Whether an aggregate is over another one, of rows that the outer row chooses.
+fn aggregates_twice(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = 0;
+    plan.apply(|inner| {
+        let aggregates = matches!(inner, LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_));
+        found += usize::from(aggregates && depends(inner));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found > 1)
+}
+
+/// Whether an aggregate is of rows that the outer row chooses by more than the equality of columns. For a `test`, EXISTS
+/// or IN, it does not matter whether rows are distinct.
+fn groups_by_more_than_equality(plan: &LogicalPlan, test: bool) -> Result<bool> {
+    plan.exists(|inner| {
+        let aggregates = match inner {
+            LogicalPlan::Aggregate(aggregate) => !test || !aggregate.aggr_expr.is_empty(),
+            LogicalPlan::Distinct(_) => !test,
+            _ => false,
+        };
+        if !aggregates || !depends(inner) {
+            return Ok(false);
+        }
+        inner.exists(|below| match below {
+            LogicalPlan::Filter(filter) => {
+                let outer = split_conjunction(&filter.predicate).into_iter().filter(|part| part.contains_outer());
+                Ok(outer.into_iter().any(|part| !is_equality_of_columns(part)))
+            }
+            _ => Ok(false),
+        })
+    })
+}
+
+fn is_equality_of_columns(expr: &Expr) -> bool {
+    let is_column = |expr: &Expr| match expr {
+        Expr::Column(_) => true,
+        Expr::Cast(cast) => matches!(cast.expr.as_ref(), Expr::Column(_)),
+        _ => false,
+    };
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
+            is_column(left) && !right.any_column_refs() || is_column(right) && !left.any_column_refs()
+        }
+        _ => false,
+    }
 }
 
 fn has_ungrouped_aggregate(plan: &LogicalPlan) -> Result<bool> {
@@ -287,7 +339,12 @@ fn apply_lateral(join: Join, moment: Moment) -> Result<std::result::Result<Logic
     };
     let outside = Outside::of(&subquery.subquery)?;
     let known = outside.columns.iter().all(|(column, _)| join.left.schema().has_column(column));
-    let due = moment == Moment::After || outside.skips_a_level || counts_rows(&subquery.subquery)?;
+    let plan = subquery.subquery.as_ref();
+    let due = moment == Moment::After
+        || outside.skips_a_level
+        || counts_rows(plan)?
+        || aggregates_twice(plan)?
+        || groups_by_more_than_equality(plan, false)?;
     if outside.columns.is_empty() || !known || !due {
         return Ok(Err(join));
     }

@@ -102,7 +102,7 @@ pub(crate) async fn create_index(
 }
 
 /// The part of an index's own name that a key gives it, as in PostgreSQL.
-fn name_of_key(key: &Expr) -> String {
+pub(super) fn name_of_key(key: &Expr) -> String {
     match key {
         Expr::Identifier(ident) => fold(ident),
         Expr::Function(function) => {

@@ -7,6 +7,7 @@ pub(crate) mod comment;
 pub(crate) mod declaration;
 pub(crate) mod drop;
 pub(crate) mod index;
+mod like;
 pub(crate) mod relocate;
 mod rewrite;
 pub(crate) mod routine;

@@ -1,17 +1,16 @@
-//! CREATE TABLE, CREATE TABLE AS and CREATE TABLE (LIKE …).
+//! CREATE TABLE and CREATE TABLE AS; what CREATE TABLE (LIKE …) copies is in [`super::like`].
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, Schema};
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName, Spanned};
 use futures::StreamExt;
-use rustydb_storage::{NewTable, ObjectKind, TableDef, Transaction, canonical_type};
+use rustydb_storage::{NewTable, ObjectKind, Transaction, canonical_type};
 
-use super::comment::COMMENT_KEY;
 use super::declaration::{Declaration, duplicate_column};
+use super::like::create_like;
 use super::sequence::create_column_sequence;
 use super::temporary::ON_COMMIT_KEY;
-use crate::constraints::{GENERATED_KEY, IDENTITY_KEY, shown_columns};
 use crate::dml::{insert::load, rows::RowCheck};
 use crate::error::sqlstate;
 use crate::session::{Completion, Statement};
@@ -21,7 +20,7 @@ use crate::sql::names::shown;
 use crate::sql::parse::{fold, place, table_name};
 use crate::sql::plan::{bind, make_ready, plan_query};
 use crate::sql::route::CreateTableStatement;
-use crate::sql::types::{DEFAULT_KEY, extension_type, name_of};
+use crate::sql::types::{extension_type, name_of};
 use crate::{Error, Result};
 
 /// The schema and name a new relation gets, or `None` if there is one already and that is fine.
@@ -69,11 +68,9 @@ pub(crate) async fn create_table(
     let Some((schema_name, table_name)) = new_name(&context, &name, if_not_exists, temporary)? else {
         return Ok(Completion::new("CREATE TABLE"));
     };
-    if let Some((source, with_defaults)) = like {
-        let mut new_table = table_like(&context, &source, with_defaults, schema_name, table_name)?;
-        set_on_commit(&mut new_table, on_commit);
+    if let Some(like) = like {
         drop(context);
-        transaction.create_table(new_table)?;
+        create_like(statement, transaction, like, (schema_name, table_name), on_commit).await?;
         return Ok(Completion::new("CREATE TABLE"));
     }
     match query {
@@ -113,7 +110,7 @@ pub(crate) async fn create_table(
 }
 
 /// Notes what a commit does to a temporary table.
-fn set_on_commit(table: &mut NewTable, on_commit: Option<&'static str>) {
+pub(super) fn set_on_commit(table: &mut NewTable, on_commit: Option<&'static str>) {
     if let Some(what) = on_commit {
         let mut schema = table.schema.as_ref().clone();
         schema.metadata.insert(ON_COMMIT_KEY.to_owned(), what.to_owned());
@@ -137,31 +134,6 @@ fn renamed(schema: &Schema, names: &[Ident]) -> Result<Schema> {
 /// A table of columns and nothing else.
 pub(crate) fn plain_table(schema_name: String, name: String, schema: Arc<Schema>) -> NewTable {
     NewTable { schema_name, name, schema, primary_key: Vec::new(), foreign_keys: Vec::new(), indexes: Vec::new() }
-}
-
-/// The columns of another table, with their types and NOT NULL, and with their defaults if asked for.
-fn table_like(
-    context: &StatementContext,
-    source: &ObjectName,
-    with_defaults: bool,
-    schema_name: String,
-    name: String,
-) -> Result<NewTable> {
-    let (source_schema, source_name) = table_name(source)?;
-    let table: &Arc<TableDef> =
-        context.table(source_schema.as_deref(), &source_name).map_err(|error| error.at(place(source.span())))?;
-    let fields = table.schema.fields().iter().take(shown_columns(table)).map(|field| {
-        let mut metadata = field.metadata().clone();
-        metadata.remove(COMMENT_KEY);
-        // A copy numbers its rows itself or not at all.
-        let numbered = metadata.remove(IDENTITY_KEY).is_some();
-        metadata.remove(GENERATED_KEY);
-        if !with_defaults || numbered {
-            metadata.remove(DEFAULT_KEY);
-        }
-        field.as_ref().clone().with_metadata(metadata)
-    });
-    Ok(plain_table(schema_name, name, Arc::new(Schema::new(fields.collect::<Vec<_>>()))))
 }
 
 /// The columns of a table made of rows, from a query or a client: those of the rows, all nullable.

@@ -12,13 +12,14 @@ use rustydb_storage::{Catalog, ObjectDef, ObjectKind, Transaction};
 use serde::{Deserialize, Serialize};
 
 use super::table::new_name;
+use crate::dml::through_view::require_updatable;
 use crate::error::sqlstate;
 use crate::session::{Completion, Statement};
 use crate::sql::context::StatementContext;
 use crate::sql::names::shown_name;
 use crate::sql::parse::{ParsedStatement, fold, parse_statement, place, table_name};
 use crate::sql::plan::{plan_query, result_schema};
-use crate::sql::route::CreateViewStatement;
+use crate::sql::route::{CheckOption, CreateViewStatement};
 use crate::{Error, Result};
 
 /// What the catalog keeps of a view.
@@ -34,6 +35,9 @@ pub(crate) struct ViewDefinition {
     pub(crate) search_path: Vec<String>,
     /// The tables, views and sequences in it, by schema and name.
     pub(crate) relations: BTreeSet<(String, String)>,
+    /// WITH CHECK OPTION.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) check: Option<CheckOption>,
     /// What COMMENT ON says: of the view under the empty name, of its columns under theirs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) comments: BTreeMap<String, String>,
@@ -58,6 +62,11 @@ impl ViewDefinition {
             Field::new(name, data_type.parse().unwrap_or(DataType::Utf8View), true)
         };
         self.columns.iter().zip(&self.types).map(field).collect()
+    }
+
+    /// What the columns were called in the query itself.
+    pub(crate) fn outputs(&self) -> &[String] {
+        &self.outputs
     }
 
     pub(crate) fn text(&self) -> Result<String> {
@@ -93,7 +102,7 @@ pub(crate) fn create_view(
     transaction: &mut Transaction,
     create: CreateViewStatement,
 ) -> Result<Completion> {
-    let CreateViewStatement { name, temporary, or_replace, if_not_exists, columns, query } = create;
+    let CreateViewStatement { name, temporary, or_replace, if_not_exists, columns, query, check } = create;
     let context = statement.context(transaction.view());
     let (schema, plain_name) = table_name(&name)?;
     let relations = relations_of(&context, &query)?;
@@ -136,8 +145,15 @@ pub(crate) fn create_view(
         types,
         search_path,
         relations,
+        check,
         comments: BTreeMap::new(),
     };
+    if check.is_some()
+        && let Err(error) = require_updatable(context.view().catalog(), &view_name, &definition)
+    {
+        let message = "WITH CHECK OPTION is supported only on automatically updatable views";
+        return Err(Error::unsupported(message).with_detail(error.detail().unwrap_or_default().to_owned()));
+    }
     if let Some(view) = existing {
         let old = ViewDefinition::of(&view)?;
         let definition = ViewDefinition { comments: old.comments.clone(), ..definition };

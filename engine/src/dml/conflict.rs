@@ -35,7 +35,7 @@ use crate::session::Statement;
 use crate::sql::context::StatementContext;
 use crate::sql::insert_syntax::{Inference, inference};
 use crate::sql::parse::{fold, parse_expression, place, table_name};
-use crate::sql::route::ConflictClause;
+use crate::sql::route::{ConflictClause, ViewCheck};
 use crate::sql::types::name_of;
 use crate::{Error, Result};
 
@@ -66,6 +66,7 @@ pub(crate) struct Subject<'a, 'b> {
     pub(crate) transaction: &'a mut Transaction,
     pub(crate) context: StatementContext,
     pub(crate) table: &'a Arc<TableDef>,
+    pub(crate) view_checks: Vec<ViewCheck>,
 }
 
 impl OnConflict {
@@ -110,7 +111,7 @@ impl OnConflict {
     /// Inserts what has no conflict and does the clause's bidding with the rest. Returns how many rows were inserted or
     /// changed, and what they are now, in the order of `rows`.
     pub(crate) async fn insert(self, subject: Subject<'_, '_>, rows: RecordBatch) -> Result<(u64, RecordBatch)> {
-        let Subject { statement, transaction, context, table } = subject;
+        let Subject { statement, transaction, context, table, view_checks } = subject;
         if self.arbiters.is_empty() || rows.num_rows() == 0 {
             drop(context);
             return Ok((insert_rows(statement, transaction, table, &rows).await?, rows));
@@ -148,7 +149,7 @@ impl OnConflict {
             let mut columns = old.to_vec();
             columns.extend(proposed.columns().iter().cloned());
             columns.push(Arc::clone(found.column(0)));
-            let check = RowCheck::new(&context, table)?;
+            let check = RowCheck::new(&context, table)?.with_view_checks(&context, &view_checks)?;
             let found = run(statement, context, update.plan(table, vec![columns])?).await?;
             let keys = key_batch(table, found.columns())?;
             if first_of_each(keys.columns())?.len() != keys.num_rows() {

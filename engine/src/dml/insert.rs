@@ -58,6 +58,7 @@ pub(crate) async fn insert(
     mut insert: InsertStatement,
 ) -> Result<Changed> {
     let (alias, returning, on_conflict) = (insert.alias.take(), insert.returning.take(), insert.on_conflict.take());
+    let view_checks = std::mem::take(&mut insert.view_checks);
     let context = reading.context(statement, transaction);
     let before = kept_for(&returning, &context);
     let (table, conflict, rows) = {
@@ -67,7 +68,7 @@ pub(crate) async fn insert(
         let ready = make_ready(&context, bind(plan, statement.parameters)?).await?;
         (table, conflict, statement.start(ready))
     };
-    let check = RowCheck::new(&context, &table)?;
+    let check = RowCheck::new(&context, &table)?.with_view_checks(&context, &view_checks)?;
     let rows = rows.map(move |batch| batch.and_then(|batch| check.conform(batch.columns(), batch.num_rows())));
     let (changed, rows) = match (conflict, &returning) {
         (None, None) => {
@@ -91,7 +92,7 @@ pub(crate) async fn insert(
             }
             drop(kept);
             let rows = concat_batches(&table.schema, &copies.into_batches())?;
-            let subject = conflict::Subject { statement, transaction, context, table: &table };
+            let subject = conflict::Subject { statement, transaction, context, table: &table, view_checks };
             let (changed, rows) = conflict.insert(subject, rows).await?;
             (changed, vec![rows])
         }
@@ -184,8 +185,7 @@ async fn load_in_bulk(
 
 /// Plans an INSERT with DataFusion, after checking its columns and putting defaults in the places of DEFAULT.
 pub(crate) fn plan(context: &StatementContext, insert: InsertStatement) -> Result<InsertPlan> {
-    let InsertStatement { with, table: name, alias: _, columns, overriding, source, on_conflict: _, returning: _ } =
-        insert;
+    let InsertStatement { with, table: name, alias: _, columns, overriding, source, .. } = insert;
     let (schema, plain_name) = table_name(&name)?;
     let table = context.table(schema.as_deref(), &plain_name).map_err(|error| error.at(place(name.span())))?;
     let table = Arc::clone(table);
@@ -311,7 +311,7 @@ fn takes_no_value(table: &TableDef, column: usize, overriding: Option<Overriding
 }
 
 /// How many columns a source has, if its text alone tells.
-fn width_of(source: &Query) -> Option<usize> {
+pub(super) fn width_of(source: &Query) -> Option<usize> {
     match source.body.as_ref() {
         SetExpr::Values(values) => values.rows.first().map(|row| row.content.len()),
         SetExpr::Select(select) => {

@@ -23,6 +23,7 @@ pub(crate) mod returning;
 pub(crate) mod rows;
 pub(crate) mod scope;
 pub(crate) mod syntax;
+pub(crate) mod through_view;
 mod with;
 
 use std::collections::HashMap;
@@ -66,6 +67,7 @@ pub(crate) async fn change(
     reading: &Reading,
     mut write: Write,
 ) -> Result<Changed> {
+    write = through_view::resolve(&reading.context(statement, transaction), write)?;
     let locked = locked::read_first(statement, transaction, &mut write).await?;
     let with_locked;
     let reading = match locked.is_empty() {
@@ -99,7 +101,7 @@ pub(crate) struct Description {
 pub(crate) fn describe(context: &StatementContext, mut write: Write) -> Result<Description> {
     locked::forget_locks_of(&mut write);
     let mut description = Description::default();
-    match write {
+    match through_view::resolve(context, write)? {
         Write::Insert(mut statement) => {
             let alias = statement.alias.take();
             let (on_conflict, returning) = (statement.on_conflict.take(), statement.returning.take());
@@ -161,7 +163,7 @@ impl Description {
 /// there is not exactly one query in it. This is what EXPLAIN shows.
 pub(crate) fn plan_of(context: &StatementContext, mut write: Write) -> Result<Option<(StatementContext, LogicalPlan)>> {
     locked::forget_locks_of(&mut write);
-    Ok(match write {
+    Ok(match through_view::resolve(context, write)? {
         Write::Insert(statement) => {
             let insert::InsertPlan { table: _, plan, context } = insert::plan(context, statement)?;
             Some((context, plan))

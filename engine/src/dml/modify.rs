@@ -61,13 +61,13 @@ pub(crate) async fn update(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
     reading: &Reading,
-    update: UpdateStatement,
+    mut update: UpdateStatement,
 ) -> Result<Changed> {
-    let returning = update.returning.clone();
+    let (returning, view_checks) = (update.returning.clone(), std::mem::take(&mut update.view_checks));
     let context = reading.context(statement, transaction);
     let before = kept_for(&returning, &context);
     let ModifyPlan { table, plan, context, scope, assigned, joined } = plan_update(&context, update)?;
-    let check = RowCheck::new(&context, &table)?;
+    let check = RowCheck::new(&context, &table)?.with_view_checks(&context, &view_checks)?;
     let found = run(statement, context, plan).await?;
     let found = if joined { once_each(&table, found)? } else { found };
     let keys = key_batch(&table, found.columns())?;
@@ -146,7 +146,7 @@ pub(super) async fn run(
 }
 
 pub(crate) fn plan_update(context: &StatementContext, update: UpdateStatement) -> Result<ModifyPlan> {
-    let UpdateStatement { with, table: name, alias, assignments, from, selection, returning } = update;
+    let UpdateStatement { with, table: name, alias, assignments, from, selection, returning, view_checks: _ } = update;
     let table = find_target(context, &name)?;
     let alias = alias.unwrap_or_else(|| quoted(&table.name));
     let values = assigned_values(&table, assignments)?;

@@ -20,6 +20,7 @@ use crate::error::sqlstate;
 use crate::functions::input::{read_texts, reads};
 use crate::sql::context::StatementContext;
 use crate::sql::interval::check_durations;
+use crate::sql::route::ViewCheck;
 use crate::sql::types::{LENGTH_KEY, name_of};
 use crate::{Error, Result};
 
@@ -35,6 +36,8 @@ pub(crate) struct RowCheck {
     generated: Vec<(usize, Arc<dyn PhysicalExpr>)>,
     /// CHECK constraints by name.
     checks: Vec<(String, Arc<dyn PhysicalExpr>)>,
+    /// What views WITH CHECK OPTION demand, by their names; NULL does not pass.
+    view_checks: Vec<(String, Arc<dyn PhysicalExpr>)>,
     /// The table's columns before anything is known of NULLs.
     lenient: SchemaRef,
 }
@@ -59,8 +62,17 @@ impl RowCheck {
             lengths: table.schema.fields().iter().map(length).collect(),
             generated,
             checks,
+            view_checks: Vec::new(),
             lenient: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
         })
+    }
+
+    /// The same for rows that come through views.
+    pub(super) fn with_view_checks(mut self, context: &StatementContext, checks: &[ViewCheck]) -> Result<Self> {
+        for ViewCheck { view, condition } in checks {
+            self.view_checks.push((view.clone(), compile_over(context, &self.table, condition.clone(), None)?));
+        }
+        Ok(self)
     }
 
     /// The same rows as the table wants them. `columns` are the table's columns in order, of any castable type; what
@@ -102,6 +114,19 @@ impl RowCheck {
                     return Err(
                         Error::new(sqlstate::CHECK_VIOLATION, message).with_detail(self.failing_row(&converted, row)?)
                     );
+                }
+            }
+        }
+        if !self.view_checks.is_empty() && rows > 0 {
+            let base = lenient(converted.clone())?;
+            for (view, expression) in &self.view_checks {
+                let passed = expression.evaluate(&base)?.into_array(rows)?;
+                let passed =
+                    passed.as_boolean_opt().ok_or_else(|| Error::internal("a condition that is no boolean"))?;
+                if let Some(row) = (0..rows).find(|row| passed.is_null(*row) || !passed.value(*row)) {
+                    let message = format!("new row violates check option for view \"{view}\"");
+                    return Err(Error::new(sqlstate::CHECK_OPTION_VIOLATION, message)
+                        .with_detail(self.failing_row(&converted, row)?));
                 }
             }
         }

@@ -15,12 +15,13 @@
 //! | [`SPLIT_AT_MARKS`] | what lies between the marked parts of a text |
 //! | [`MARKED_PARTS`] | the marked parts themselves, each as an array of its groups |
 //! | [`ONLY_ELEMENT`] | an array of the argument, empty if that is NULL |
+//! | [`OR_EMPTY`] | the array, or if it is NULL one without elements |
 //! | [`MOST_FREQUENT`] | of a sorted array, the element that comes most often |
 //! | [`AT_SHARE`] | of a sorted array, the first element with so large a share of elements up to it |
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ListBuilder, StringViewBuilder};
+use arrow::array::{Array, ArrayRef, ListBuilder, StringViewBuilder, new_empty_array};
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::ScalarValue;
 use datafusion::common::utils::SingleRowListArrayBuilder;
@@ -36,6 +37,7 @@ use crate::{Error, Result};
 pub(crate) const SPLIT_AT_MARKS: &str = "split_at_marks";
 pub(crate) const MARKED_PARTS: &str = "marked_parts";
 pub(crate) const ONLY_ELEMENT: &str = "only_element";
+pub(crate) const OR_EMPTY: &str = "or_empty";
 pub(crate) const MOST_FREQUENT: &str = "most_frequent";
 pub(crate) const AT_SHARE: &str = "at_share";
 
@@ -65,6 +67,7 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
         strict(SPLIT_AT_MARKS, texts, |_| list_of(DataType::Utf8View), split_at_marks),
         strict(MARKED_PARTS, texts, |_| list_of(list_of(DataType::Utf8View)), marked_parts),
         loose(ONLY_ELEMENT, |types| Some(types.to_vec()), |types| list_of(types[0].clone()), only_element),
+        loose(OR_EMPTY, |types| Some(types.to_vec()), |types| types[0].clone(), or_empty),
         strict(MOST_FREQUENT, |types| Some(types.to_vec()), element_of, most_frequent),
         strict(AT_SHARE, |types| Some(vec![types.first()?.clone(), DataType::Float64]), element_of, at_share),
     ]
@@ -293,6 +296,15 @@ fn only_element(values: &[ScalarValue]) -> Result<ScalarValue> {
     Ok(SingleRowListArrayBuilder::new(elements).build_list_scalar())
 }
 
+fn or_empty(values: &[ScalarValue]) -> Result<ScalarValue> {
+    match (&values[0], values[0].data_type()) {
+        (value, DataType::List(element)) if value.is_null() => {
+            Ok(SingleRowListArrayBuilder::new(new_empty_array(element.data_type())).build_list_scalar())
+        }
+        (value, _) => Ok(value.clone()),
+    }
+}
+
 fn elements_of(value: &ScalarValue) -> Result<ArrayRef> {
     match value {
         ScalarValue::List(list) => Ok(list.value(0)),
@@ -366,7 +378,12 @@ mod type_name {
         fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
             let name = match arguments.args.first().map(ColumnarValue::data_type) {
                 Some(DataType::Null) | None => "unknown".to_owned(),
-                Some(data_type) => name_of(&data_type),
+                Some(data_type) => match name_of(&data_type) {
+                    name if name == "timestamp" || name == "time" => format!("{name} without time zone"),
+                    // Without the parameters of the type.
+                    name if name.ends_with(')') => name.split('(').next().unwrap_or(&name).to_owned(),
+                    name => name,
+                },
             };
             Ok(ColumnarValue::Scalar(ScalarValue::Utf8View(Some(name))))
         }

@@ -15,7 +15,7 @@ use rustydb_storage::{Isolation, ReadView, Store, Transaction};
 use super::routine::RoutineStatement;
 use super::settings::{Settings, unknown};
 use super::transaction::{Frame, Modes, Taken, TransactionState, Working, no_transaction};
-use super::{Completion, Shared, StatementResult};
+use super::{Completion, LiveSettings, Shared, StatementResult};
 use crate::apply::ApplyExec;
 use crate::constraints::shown_columns;
 use crate::ddl::temporary::TemporarySchema;
@@ -196,6 +196,7 @@ impl Shared {
             identity: self.identity.clone(),
             routines: Arc::clone(self.database.routines()),
             only_planned: false,
+            settings: LiveSettings { visible: Arc::clone(&self.visible), defaults: Arc::clone(&self.defaults) },
         };
         let deferred = Arc::clone(&self.deferred);
         Statement {
@@ -303,7 +304,7 @@ impl Shared {
                 };
                 if local {
                     transaction.open().ok_or_else(|| no_transaction("SET LOCAL"))?;
-                    let before = statement.settings.get(&name).ok_or_else(|| unknown(&name))?;
+                    let before = statement.settings.value_to_restore(&name).ok_or_else(|| unknown(&name))?;
                     self.visible.lock().local.push((name.clone(), before));
                 }
                 self.set(&name, value)?;
@@ -312,7 +313,7 @@ impl Shared {
             Routed::Reset(name) => {
                 match name {
                     Some(name) => self.set(&name, None)?,
-                    None => self.visible.lock().settings = Arc::new(self.defaults.clone()),
+                    None => self.visible.lock().settings = Arc::clone(&self.defaults),
                 }
                 done("RESET")
             }

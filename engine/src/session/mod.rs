@@ -8,6 +8,7 @@ mod control;
 mod execute;
 mod idle;
 mod ingest;
+mod live_settings;
 mod locking;
 mod named;
 mod routine;
@@ -30,6 +31,7 @@ use rustydb_storage::Catalog;
 pub(crate) use calls::{calls_first, describe_calls};
 use execute::Text;
 pub(crate) use execute::{Statement, describe_schema, note_reads, text_table, write_name};
+pub(crate) use live_settings::LiveSettings;
 pub(crate) use locking::lock_and_read;
 use named::NamedStatements;
 pub(crate) use routine::{Changing, describe_call};
@@ -63,7 +65,7 @@ pub(crate) struct Shared {
     database: Database,
     /// `None`: the program that embeds the database, or somebody nobody asked for a name.
     identity: Option<Identity>,
-    defaults: Settings,
+    defaults: Arc<Settings>,
     /// Held while a statement runs: this is what makes them run one after the other.
     transaction: Arc<tokio::sync::Mutex<TransactionState>>,
     /// What can be asked at any time, also while a statement runs.
@@ -186,10 +188,11 @@ impl Session {
 
     fn with_temporary(database: Database, identity: Option<Identity>, temporary: Arc<TemporarySchema>) -> Self {
         let defaults = Settings::new(database.default_config().clone(), database.statement_timeout());
+        let defaults = Arc::new(defaults);
         let visible = Visible {
             status: TransactionStatus::Idle,
             catalog: None,
-            settings: Arc::new(defaults.clone()),
+            settings: Arc::clone(&defaults),
             local: Vec::new(),
         };
         let shared = Shared {

@@ -1,8 +1,10 @@
 //! What a session can SET and SHOW.
 //!
 //! A session's settings are its own; the defaults are the database's. Options of the query planner and of EXPLAIN can be
-//! set under DataFusion's names (`datafusion.optimizer.…`, `datafusion.explain.…`).
+//! set under DataFusion's names (`datafusion.optimizer.…`, `datafusion.explain.…`). All other names with a point are the
+//! application's own, and take any text (`app.user`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) application_name: String,
     /// The schemas that names without one are looked for in.
     pub(crate) search_path: Arc<[String]>,
+    /// Settings that mean something to the application only.
+    own: BTreeMap<String, String>,
     /// What the planner and the operators look at; cheap to clone until it is changed.
     pub(crate) config: SessionConfig,
 }
@@ -72,6 +76,9 @@ const MAX_BATCH_SIZE: usize = 1 << 20;
 /// The most tasks of a query.
 const MAX_PARTITIONS: usize = 1024;
 
+/// The most that names and values of an application's own settings take.
+const OWN_BYTES_MAX: usize = 64 * 1024;
+
 const OPTION_PREFIXES: [&str; 2] = ["datafusion.optimizer.", "datafusion.explain."];
 
 impl Settings {
@@ -86,6 +93,7 @@ impl Settings {
             current_modes: None,
             application_name: String::new(),
             search_path: Arc::from([DEFAULT_SCHEMA.to_owned()]),
+            own: BTreeMap::new(),
             config,
         }
     }
@@ -131,12 +139,20 @@ impl Settings {
                     .find(|entry| entry.key == name)
                     .map(|entry| entry.value.unwrap_or_default());
             }
-            _ => return None,
+            _ => return self.own.get(name).cloned(),
         })
+    }
+
+    /// The value to go back to when a change of `name` ends; one of the application's own may not have been set yet.
+    pub(crate) fn value_to_restore(&self, name: &str) -> Option<String> {
+        self.get(name).or_else(|| is_own(name).then(String::new))
     }
 
     /// Sets `name`; `None` gives it the value it has in `defaults`.
     pub(crate) fn set(&mut self, name: &str, value: Option<&str>, defaults: &Settings) -> Result<()> {
+        if is_own(name) {
+            return self.set_own(name, value.unwrap_or_default());
+        }
         let Some(current) = defaults.get(name) else { return Err(unknown(name)) };
         let value = value.unwrap_or(&current);
         match name {
@@ -198,6 +214,16 @@ impl Settings {
         Ok(())
     }
 
+    fn set_own(&mut self, name: &str, value: &str) -> Result<()> {
+        let bytes: usize =
+            self.own.iter().filter(|(known, _)| *known != name).map(|(name, value)| name.len() + value.len()).sum();
+        if bytes + name.len() + value.len() > OWN_BYTES_MAX {
+            return Err(Error::new(sqlstate::LIMIT_EXCEEDED, "an application's own settings take up to 64 KiB"));
+        }
+        self.own.insert(name.to_owned(), value.to_owned());
+        Ok(())
+    }
+
     /// Name, value and description of every setting of ours.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, String, &'static str)> + '_ {
         DESCRIPTIONS.iter().map(|(name, description)| (*name, self.get(name).unwrap_or_default(), *description))
@@ -206,6 +232,15 @@ impl Settings {
 
 fn is_option(name: &str) -> bool {
     OPTION_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether a name is one that an application may give a setting of its own: of words with a point between them.
+fn is_own(name: &str) -> bool {
+    let is_word = |word: &str| {
+        word.starts_with(|first: char| first.is_alphabetic() || first == '_')
+            && word.chars().all(|letter| letter.is_alphanumeric() || letter == '_' || letter == '$')
+    };
+    name.contains('.') && !name.starts_with("datafusion.") && name.split('.').all(is_word)
 }
 
 /// The error for a setting there is not.

@@ -10,20 +10,24 @@
 //! | `bool_and(x) OVER w`, also `bool_or`, `every` | from `count` of what is false, or true |
 //! | `string_agg(x, ',') OVER w` | `array_to_string(array_agg(x) OVER w, ',')` |
 //! | `lag(x, n, default) OVER w`, `lead`, with a column as default | `CASE`, by whether there is such a row |
+//! | `ARRAY(SELECT x … ORDER BY y)` | `array_agg(x ORDER BY y)` of the query, or an empty array |
+//! | `ARRAY[a, b]` with columns | `make_array(a, b)`, which sees those of outer queries |
 //! | `~x`, `a && b`, `x COLLATE "C"` | `x # -1`, `array_has_any(a, b)`, `x` |
 //! | `statement_timestamp()`, `transaction_timestamp()` | `now()` |
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident,
-    ObjectName, ObjectNamePart, OrderByExpr, UnaryOperator, Value, ValueWithSpan,
+    ObjectName, ObjectNamePart, OrderByExpr, OrderByKind, Query, SelectItem, SetExpr, TableAliasColumnDef, TableFactor,
+    UnaryOperator, Value, ValueWithSpan,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use super::names::output_name;
 use super::parse::{fold, is_by_bytes};
-use super::sets::ALL_MATCHES;
-use crate::dml::syntax::{call, call_with, cases, cast, null, number};
+use super::sets::{ALL_MATCHES, names_columns};
+use crate::dml::syntax::{alone, call, call_with, cases, cast, column, derived, named, null, number, quoted, select};
 use crate::error::sqlstate;
-use crate::functions::several::{AT_SHARE, MARKED_PARTS, MARKS, MOST_FREQUENT, ONLY_ELEMENT, SPLIT_AT_MARKS};
+use crate::functions::several::{AT_SHARE, MARKED_PARTS, MARKS, MOST_FREQUENT, ONLY_ELEMENT, OR_EMPTY, SPLIT_AT_MARKS};
 use crate::{Error, Result};
 
 /// The parameters of `make_interval`, in order.
@@ -32,6 +36,14 @@ const INTERVAL_PARTS: [&str; 7] = ["years", "months", "weeks", "days", "hours", 
 /// Rewrites the expression itself, not those inside of it.
 pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
     match expr {
+        Expr::Array(array) if !array.elem.is_empty() && array.elem.iter().any(names_columns) => {
+            *expr = call_with("make_array", std::mem::take(&mut array.elem), Span::empty());
+        }
+        Expr::Function(Function { name, args: FunctionArguments::Subquery(query), .. })
+            if name.to_string().eq_ignore_ascii_case("array") =>
+        {
+            *expr = array_of_query(query.as_ref().clone())?;
+        }
         Expr::Function(function) => {
             if let Some(rewritten) = rewrite_call(function)? {
                 *expr = rewritten;
@@ -92,6 +104,61 @@ fn element(array: Expr, index: usize) -> Expr {
 /// The first group of the first match, or the whole match.
 fn first_group(value: Expr, pattern: Expr) -> Expr {
     element(call_with("regexp_match", vec![value, pattern], Span::empty()), 1)
+}
+
+/// `ARRAY(SELECT …)`: the elements in the order of the query.
+fn array_of_query(mut query: Query) -> Result<Expr> {
+    let order = match query.order_by.as_ref().map(|order| &order.kind) {
+        None => Vec::new(),
+        Some(OrderByKind::Expressions(order)) => order.clone(),
+        Some(OrderByKind::All(_)) => return Err(Error::unsupported("ORDER BY ALL in ARRAY(…)")),
+    };
+    let relation = quoted("__rustydb_array");
+    let mut columns = vec!["element".to_owned()];
+    let mut by = Vec::with_capacity(order.len());
+    for mut key in order {
+        let position =
+            matches!(&key.expr, Expr::Value(ValueWithSpan { value: Value::Number(number, _), .. }) if number == "1");
+        let (named_so, shown) = match query.body.as_mut() {
+            SetExpr::Select(select) => {
+                let output = match select.projection.as_slice() {
+                    [SelectItem::ExprWithAlias { alias, .. }] => Some(fold(alias)),
+                    [SelectItem::UnnamedExpr(expr)] => Some(output_name(expr)),
+                    _ => None,
+                };
+                let is_named = matches!(&key.expr, Expr::Identifier(ident) if output.as_ref() == Some(&fold(ident)));
+                (is_named, Some(select))
+            }
+            _ => (false, None),
+        };
+        let name = if position || named_so {
+            columns[0].clone()
+        } else {
+            let Some(shown) = shown.filter(|select| select.distinct.is_none()) else {
+                return Err(Error::unsupported("ARRAY(…) of a query whose order is not that of its column"));
+            };
+            let name = format!("key_{}", columns.len());
+            shown.projection.push(named(key.expr.clone(), &name));
+            columns.push(name.clone());
+            name
+        };
+        key.expr = column(&relation, &name);
+        by.push(key);
+    }
+    let mut relation_factor = derived(query, relation.clone());
+    if let TableFactor::Derived { alias: Some(alias), .. } = &mut relation_factor {
+        let named = |name: &String| TableAliasColumnDef { name: quoted(name), data_type: None };
+        alias.columns = columns.iter().map(named).collect();
+    }
+    let mut array = call_with("array_agg", vec![column(&relation, &columns[0])], Span::empty());
+    if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut array
+        && !by.is_empty()
+    {
+        list.clauses.push(FunctionArgumentClause::OrderBy(by));
+    }
+    let list = vec![named(array, "array")];
+    let subquery = Expr::Subquery(Box::new(select(None, list, vec![alone(relation_factor)], None)));
+    Ok(call_with(OR_EMPTY, vec![subquery], Span::empty()))
 }
 
 fn arguments_of(function: &Function) -> Option<Vec<Expr>> {

@@ -25,7 +25,7 @@ use super::parse::{fold, place};
 use super::row_values::{compare_conditions, compare_parts};
 use super::select_lists::{Naming, check_order, name_select_list};
 use super::set_operations::{number_copies, values_as_queries};
-use super::sets::sets_in_list;
+use super::sets::{sets_in_from, sets_in_list};
 use super::size::check_size;
 use super::windows::resolve_windows;
 use crate::dml::syntax::{call, call_with, cast};
@@ -67,6 +67,7 @@ impl VisitorMut for QueryCheck {
         group_as_planned(select);
         name_select_list(select, self.naming);
         sets_in_list(select);
+        sets_in_from(select);
         name_function_columns(select);
         for condition in select.selection.iter_mut().chain(&mut select.having) {
             flow(compare_conditions(condition))?;
@@ -450,7 +451,6 @@ mod tests {
         for (sql, name) in [
             ("select * from t for update", "FOR UPDATE"),
             ("select * from (select * from t for share) s", "FOR SHARE"),
-            ("select * from generate_series(1, 2) with ordinality", "WITH ORDINALITY"),
             ("select 1 where exists (select 1 from t tablesample system (10))", "TABLESAMPLE"),
             ("select * into s from t", "SELECT INTO"),
             ("with d as (delete from t returning a) select * from d", "changes data"),

@@ -39,6 +39,7 @@ use crate::routine::function::{self, RunningPlan};
 use crate::routine::registry::Routines;
 use crate::scan::ExecutionView;
 use crate::sequences::SessionSequences;
+use crate::session::LiveSettings;
 use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Identity, Result};
 
 /// The schema under which a statement that changes rows sees its own target, hidden key column included. No table of a
@@ -80,6 +81,8 @@ pub(crate) struct Environment {
     pub(crate) routines: Arc<Routines>,
     /// Who is logged in; nobody where no one has to.
     pub(crate) identity: Option<Identity>,
+    /// For the functions that read and change settings.
+    pub(crate) settings: LiveSettings,
     /// Nothing is going to run: sequences, whose functions may be called by planning already, stay as they are.
     pub(crate) only_planned: bool,
 }

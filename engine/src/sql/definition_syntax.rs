@@ -2,14 +2,18 @@
 //!
 //! ```text
 //! CREATE [TEMPORARY] TABLE [IF NOT EXISTS] name [(column, …)] [ON COMMIT …] AS query [WITH [NO] DATA]
+//! CREATE [TEMPORARY] TABLE [IF NOT EXISTS] name (LIKE other [{INCLUDING | EXCLUDING} part …]) [ON COMMIT …]
 //! ALTER TABLE [IF EXISTS] [ONLY] name operation [, …], with these beside sqlparser's:
 //!     SET SCHEMA schema
 //!     ALTER [COLUMN] column {ADD GENERATED … AS IDENTITY | SET GENERATED … | RESTART … | SET option … | DROP IDENTITY}
 //!     ALTER [COLUMN] column DROP EXPRESSION [IF EXISTS]
 //! ALTER {VIEW | INDEX | SEQUENCE | SCHEMA} [IF EXISTS] name {RENAME TO name | SET SCHEMA schema}
 //! TABLE name, wherever a query may be
+//! CREATE VIEW … AS query WITH [CASCADED | LOCAL] CHECK OPTION
 //! COMMENT ON {TABLE | VIEW | INDEX | SEQUENCE | SCHEMA | COLUMN | CONSTRAINT … ON} name IS {'text' | NULL}
 //! ```
+
+use std::collections::BTreeSet;
 
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -20,8 +24,8 @@ use super::balance::balance;
 use super::own_syntax::{next_words_are, restart_value, sequence_option, take_word, take_words};
 use super::parse::fold;
 use super::route::{
-    AlterOperation, AlterTableStatement, CommentStatement, Commented, CreateTableStatement, IdentityChange,
-    RelationKind, RelocateStatement, Relocation, Write,
+    AlterOperation, AlterTableStatement, CheckOption, CommentStatement, Commented, CreateTableStatement,
+    IdentityChange, LikePart, RelationKind, RelocateStatement, Relocation, Write,
 };
 use crate::Result;
 
@@ -35,6 +39,9 @@ pub(crate) fn parse_definition(parser: &mut Parser<'_>) -> Result<Option<Write>>
     }
     if let Some(relocate) = relocate(parser)? {
         return Ok(Some(Write::Relocate(Box::new(relocate))));
+    }
+    if let Some(create) = parser.maybe_parse(create_table_like)? {
+        return Ok(Some(Write::CreateTable(Box::new(create))));
     }
     let header = parser.maybe_parse(|parser| {
         let header = create_table_header(parser)?;
@@ -57,6 +64,55 @@ pub(crate) fn parse_definition(parser: &mut Parser<'_>) -> Result<Option<Write>>
 
 /// The beginning of CREATE TABLE … AS.
 fn create_table_header(parser: &mut Parser<'_>) -> Result<CreateTableStatement, ParserError> {
+    let mut create = create_table_name(parser)?;
+    if parser.consume_token(&Token::LParen) {
+        create.names = parser.parse_comma_separated(|parser| parser.parse_identifier())?;
+        parser.expect_token(&Token::RParen)?;
+    }
+    create.on_commit = on_commit(parser, create.temporary)?;
+    Ok(create)
+}
+
+fn create_table_like(parser: &mut Parser<'_>) -> Result<CreateTableStatement, ParserError> {
+    let mut create = create_table_name(parser)?;
+    parser.expect_token(&Token::LParen)?;
+    parser.expect_keyword(Keyword::LIKE)?;
+    let source = parser.parse_object_name(false)?;
+    let mut parts = BTreeSet::new();
+    loop {
+        let including = take_word(parser, "including");
+        if !including && !take_word(parser, "excluding") {
+            break;
+        }
+        let word = parser.parse_identifier()?;
+        let named = match fold(&word).as_str() {
+            "all" => LikePart::ALL.to_vec(),
+            "comments" => vec![LikePart::Comments],
+            "constraints" => vec![LikePart::Constraints],
+            "defaults" => vec![LikePart::Defaults],
+            "generated" => vec![LikePart::Generated],
+            "identity" => vec![LikePart::Identity],
+            "indexes" => vec![LikePart::Indexes],
+            // What tables here do not have.
+            "compression" | "statistics" | "storage" => Vec::new(),
+            _ => {
+                let found = parser.peek_token();
+                return parser.expected("what to include of the other table", found);
+            }
+        };
+        match including {
+            true => parts.extend(named),
+            false => parts.retain(|part| !named.contains(part)),
+        }
+    }
+    parser.expect_token(&Token::RParen)?;
+    create.on_commit = on_commit(parser, create.temporary)?;
+    create.like = Some((source, parts));
+    Ok(create)
+}
+
+/// CREATE TABLE as far as the name.
+fn create_table_name(parser: &mut Parser<'_>) -> Result<CreateTableStatement, ParserError> {
     parser.expect_keyword(Keyword::CREATE)?;
     let scoped = parser.parse_one_of_keywords(&[Keyword::GLOBAL, Keyword::LOCAL]).is_some();
     let temporary = parser.parse_one_of_keywords(&[Keyword::TEMP, Keyword::TEMPORARY]).is_some();
@@ -66,34 +122,31 @@ fn create_table_header(parser: &mut Parser<'_>) -> Result<CreateTableStatement, 
     }
     parser.expect_keyword(Keyword::TABLE)?;
     let if_not_exists = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
-    let name = parser.parse_object_name(false)?;
-    let mut names = Vec::new();
-    if parser.consume_token(&Token::LParen) {
-        names = parser.parse_comma_separated(|parser| parser.parse_identifier())?;
-        parser.expect_token(&Token::RParen)?;
-    }
-    let mut on_commit = None;
-    if temporary && parser.parse_keywords(&[Keyword::ON, Keyword::COMMIT]) {
-        on_commit = if take_words(parser, &["preserve", "rows"]) {
-            None
-        } else if take_words(parser, &["delete", "rows"]) {
-            Some("delete")
-        } else {
-            parser.expect_keyword(Keyword::DROP)?;
-            Some("drop")
-        };
-    }
     Ok(CreateTableStatement {
-        name,
+        name: parser.parse_object_name(false)?,
         if_not_exists,
         temporary,
-        on_commit,
+        on_commit: None,
         columns: Vec::new(),
         constraints: Vec::new(),
         query: None,
-        names,
+        names: Vec::new(),
         without_rows: false,
         like: None,
+    })
+}
+
+fn on_commit(parser: &mut Parser<'_>, temporary: bool) -> Result<Option<&'static str>, ParserError> {
+    if !temporary || !parser.parse_keywords(&[Keyword::ON, Keyword::COMMIT]) {
+        return Ok(None);
+    }
+    Ok(if take_words(parser, &["preserve", "rows"]) {
+        None
+    } else if take_words(parser, &["delete", "rows"]) {
+        Some("delete")
+    } else {
+        parser.expect_keyword(Keyword::DROP)?;
+        Some("drop")
     })
 }
 
@@ -270,6 +323,24 @@ pub(super) fn tables_as_queries(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan
     rewritten
 }
 
+/// `WITH [CASCADED | LOCAL] CHECK OPTION`, behind the query of CREATE VIEW.
+pub(super) fn check_option(parser: &mut Parser<'_>) -> Result<CheckOption, ParserError> {
+    parser.expect_keyword(Keyword::WITH)?;
+    let option = if take_word(parser, "local") {
+        CheckOption::Local
+    } else {
+        let _ = take_word(parser, "cascaded");
+        CheckOption::Cascaded
+    };
+    match take_words(parser, &["check", "option"]) {
+        true => Ok(option),
+        false => {
+            let found = parser.peek_token();
+            parser.expected("CHECK OPTION", found)
+        }
+    }
+}
+
 /// What is refused by name is not read.
 fn skip_to_end(parser: &mut Parser<'_>) -> Option<String> {
     while !matches!(parser.peek_token().token, Token::EOF | Token::SemiColon) {
@@ -300,6 +371,18 @@ mod tests {
         let names: Vec<String> = create.names.iter().map(fold).collect();
         assert_eq!((names, create.on_commit), (vec!["a".to_owned(), "B".to_owned()], Some("drop")));
         assert!(create.temporary && create.without_rows && create.query.is_some());
+    }
+
+    #[test]
+    fn parts_of_another_table_are_included_and_excluded() {
+        let Write::CreateTable(create) =
+            parse("CREATE TABLE t (LIKE s.o INCLUDING ALL EXCLUDING indexes EXCLUDING STORAGE)")
+        else {
+            panic!("a table")
+        };
+        let (source, parts) = create.like.unwrap();
+        assert_eq!((source.to_string().as_str(), parts.len()), ("s.o", LikePart::ALL.len() - 1));
+        assert!(!parts.contains(&LikePart::Indexes));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::dml::syntax::call;
+use crate::functions::input::interval_of;
 use crate::functions::text::SIMILAR_TO_ESCAPE;
 use crate::functions::zones::TIMEZONE;
 
@@ -143,9 +144,24 @@ fn is_power(expr: &Expr) -> bool {
 pub(super) fn spell_out(expr: &mut Expr) {
     let Expr::Interval(Interval { value, leading_field: None, last_field: None, .. }) = expr else { return };
     let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) = value.as_mut() else { return };
-    if let Some(spelled) = spelled(text) {
+    if let Some(spelled) = spelled(text).or_else(|| in_words(text)) {
         *text = spelled;
     }
+}
+
+/// Forms that have no words at all, or more than words: `1-2`, `P1Y2M`, `3 4:05`, `1 day ago`.
+fn in_words(text: &str) -> Option<String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let digits = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    let years_months =
+        |word: &&str| word.split_once('-').is_some_and(|(years, months)| digits(years) && digits(months));
+    let is_iso = text.trim_start().starts_with(['P', 'p']);
+    let ago = words.last().is_some_and(|word| word.eq_ignore_ascii_case("ago"));
+    if !is_iso && !ago && !words.iter().any(years_months) {
+        return None;
+    }
+    let interval = interval_of(text).ok()?;
+    Some(format!("{} months {} days {} nanoseconds", interval.months, interval.days, interval.nanoseconds))
 }
 
 fn spelled(text: &str) -> Option<String> {
@@ -161,6 +177,10 @@ fn spelled(text: &str) -> Option<String> {
         return None;
     }
     let mut spelled = before.join(" ");
+    // `3 4:05`: a number without a unit in front of the time is one of days.
+    if before.last().is_some_and(|word| word.trim_start_matches(['-', '+']).bytes().all(|byte| byte.is_ascii_digit())) {
+        spelled.push_str(" days");
+    }
     for (part, unit) in parts.iter().zip(["hours", "minutes", "seconds"]) {
         spelled.push_str(&format!(" {sign}{part} {unit}"));
     }

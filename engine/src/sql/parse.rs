@@ -21,14 +21,14 @@ use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenize
 
 use super::balance::balance;
 use super::copy_syntax::{CopySource, CopyStatement, parse_copy};
-use super::definition_syntax::tables_as_queries;
+use super::definition_syntax::{check_option, tables_as_queries};
 use super::depth::check_depth;
 use super::insert_syntax::rewrite_inserts;
 use super::lock_syntax::rewrite_locks;
 use super::maintenance_syntax::{MaintenanceStatement, parse_maintenance};
 use super::named_syntax::{NamedStatement, parse_named};
-use super::own_syntax::{ordered_identity_options, parse_own};
-use super::route::Write;
+use super::own_syntax::{next_words_are, ordered_identity_options, parse_own};
+use super::route::{Write, route_create_view};
 use super::routine_syntax::{RoutineSyntax, parse_routine};
 use super::transaction_syntax::{TransactionStatement, parse_transaction};
 use super::user_syntax::{UserStatement, parse_user_statement};
@@ -108,7 +108,14 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     } else {
         let mut statement = parser.parse_statement().map_err(|error| place_found(error.into(), sql))?;
         balance(&mut statement);
-        ParsedStatement::Sql(Box::new(statement))
+        match statement {
+            Statement::CreateView(view) if next_words_are(&parser, &["with"]) => {
+                let mut view = route_create_view(view)?;
+                view.check = Some(check_option(&mut parser)?);
+                ParsedStatement::Own(Box::new(Write::CreateView(Box::new(view))))
+            }
+            statement => ParsedStatement::Sql(Box::new(statement)),
+        }
     };
     let mut ended = false;
     while parser.consume_token(&Token::SemiColon) {

@@ -12,8 +12,10 @@ use crate::constraints::{GENERATED_KEY, IDENTITY_KEY, shown_columns};
 use crate::ddl::comment::{Comment, comments};
 use crate::ddl::temporary::{ON_COMMIT_KEY, is_temporary};
 use crate::ddl::view::ViewDefinition;
+use crate::dml::through_view::require_updatable;
 use crate::routine::definition::RoutineDefinition;
 use crate::sequences::SequenceDefinition;
+use crate::sql::route::CheckOption;
 use crate::sql::types::{DEFAULT_KEY, LENGTH_KEY, declared_name};
 use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Result};
 
@@ -54,14 +56,19 @@ pub(super) fn views(source: &Source<'_>, rows: &mut Rows) -> Result<()> {
     use Cell::Text;
     for view in source.objects(ObjectKind::View) {
         let definition = ViewDefinition::of(view)?;
+        let updatable = require_updatable(source.catalog, &view.name, &definition).is_ok();
         rows.push([
             Text(CATALOG_NAME),
             Text(&view.schema_name),
             Text(&view.name),
             Text(&definition.query),
-            Text("NONE"),
-            Text("NO"),
-            Text("NO"),
+            Text(match definition.check {
+                None => "NONE",
+                Some(CheckOption::Local) => "LOCAL",
+                Some(CheckOption::Cascaded) => "CASCADED",
+            }),
+            yes_no(updatable),
+            yes_no(updatable),
         ]);
     }
     Ok(())

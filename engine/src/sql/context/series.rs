@@ -1,5 +1,5 @@
-//! `generate_series()` and `range()` over points in time, in the place of a table: DataFusion's functions know nanoseconds
-//! only, and RustyDB's timestamps have microseconds.
+//! `range()` over points in time, in the place of a table: DataFusion's function knows nanoseconds only, and
+//! RustyDB's timestamps have microseconds. (`generate_series()` over points in time is an array: see `sql/sets.rs`.)
 
 use std::sync::Arc;
 
@@ -12,9 +12,7 @@ use datafusion::logical_expr::{Expr, LogicalPlanBuilder, cast};
 /// The zone of a series that begins with a point in time.
 fn zone_of(name: &str, arguments: &[Expr]) -> Option<Option<Arc<str>>> {
     match (name, arguments.first()) {
-        ("generate_series" | "range", Some(Expr::Literal(ScalarValue::TimestampMicrosecond(_, zone), _))) => {
-            Some(zone.clone())
-        }
+        ("range", Some(Expr::Literal(ScalarValue::TimestampMicrosecond(_, zone), _))) => Some(zone.clone()),
         _ => None,
     }
 }

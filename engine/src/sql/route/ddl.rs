@@ -6,6 +6,8 @@ use datafusion::sql::sqlparser::ast::{
     ViewColumnDef,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{CreateSchemaStatement, Write};
 use crate::sql::check::refuse;
 use crate::sql::parse::table_name;
@@ -19,6 +21,15 @@ pub(crate) struct CreateViewStatement {
     pub(crate) if_not_exists: bool,
     pub(crate) columns: Vec<Ident>,
     pub(crate) query: Box<Query>,
+    pub(crate) check: Option<CheckOption>,
+}
+
+/// Which rows may come into a table through a view: those that it shows, and that a view below it shows, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CheckOption {
+    Local,
+    Cascaded,
 }
 
 #[derive(Debug, Clone)]
@@ -183,7 +194,7 @@ pub(super) fn route_drop(statement: Statement) -> Result<Write> {
     Ok(Write::Drop(DropStatement { kind, names, if_exists, cascade }))
 }
 
-pub(super) fn route_create_view(create: CreateView) -> Result<CreateViewStatement> {
+pub(crate) fn route_create_view(create: CreateView) -> Result<CreateViewStatement> {
     let CreateView {
         or_alter,
         or_replace,
@@ -221,7 +232,7 @@ pub(super) fn route_create_view(create: CreateView) -> Result<CreateViewStatemen
         refuse(data_type.is_some() || options.is_some(), "a type or option of a view's column")?;
         names.push(name);
     }
-    Ok(CreateViewStatement { name, temporary, or_replace, if_not_exists, columns: names, query })
+    Ok(CreateViewStatement { name, temporary, or_replace, if_not_exists, columns: names, query, check: None })
 }
 
 pub(super) fn route_create_schema(statement: Statement) -> Result<Write> {

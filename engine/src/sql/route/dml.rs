@@ -27,6 +27,16 @@ pub(crate) struct InsertStatement {
     pub(crate) source: Option<Box<Query>>,
     pub(crate) on_conflict: Option<ConflictClause>,
     pub(crate) returning: Option<Vec<SelectItem>>,
+    /// Of an INSERT through views with CHECK OPTION.
+    pub(crate) view_checks: Vec<ViewCheck>,
+}
+
+/// What a view WITH CHECK OPTION demands of new rows.
+#[derive(Debug, Clone)]
+pub(crate) struct ViewCheck {
+    pub(crate) view: String,
+    /// Over the columns of the table, by their names alone.
+    pub(crate) condition: Expr,
 }
 
 /// ON CONFLICT, taken apart.
@@ -46,6 +56,8 @@ pub(crate) struct UpdateStatement {
     pub(crate) from: Vec<TableWithJoins>,
     pub(crate) selection: Option<Expr>,
     pub(crate) returning: Option<Vec<SelectItem>>,
+    /// Of an UPDATE through views with CHECK OPTION.
+    pub(crate) view_checks: Vec<ViewCheck>,
 }
 
 #[derive(Debug, Clone)]
@@ -276,7 +288,17 @@ pub(super) fn route_insert(insert: Insert) -> Result<InsertStatement> {
         Some(_) => return Err(Error::unsupported("this form of INSERT … ON")),
     };
     let overriding = take_overriding(&mut table);
-    Ok(InsertStatement { with: None, table, alias, columns, overriding, source, on_conflict, returning })
+    Ok(InsertStatement {
+        with: None,
+        table,
+        alias,
+        columns,
+        overriding,
+        source,
+        on_conflict,
+        returning,
+        view_checks: Vec::new(),
+    })
 }
 
 pub(super) fn route_update(update: Update) -> Result<UpdateStatement> {
@@ -303,7 +325,7 @@ pub(super) fn route_update(update: Update) -> Result<UpdateStatement> {
         Some(UpdateTableFromKind::BeforeSet(_)) => return Err(Error::unsupported("FROM before SET")),
     };
     let (table, alias) = target_table(table, "UPDATE")?;
-    Ok(UpdateStatement { with: None, table, alias, assignments, from, selection, returning })
+    Ok(UpdateStatement { with: None, table, alias, assignments, from, selection, returning, view_checks: Vec::new() })
 }
 
 pub(super) fn route_delete(delete: Delete) -> Result<DeleteStatement> {

@@ -14,18 +14,18 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 pub(crate) use ddl::{
-    AlterOperation, AlterSequenceStatement, AlterTableStatement, CommentStatement, Commented, CreateSequenceStatement,
-    CreateViewStatement, DropKind, DropStatement, IdentityChange, RelationKind, RelocateStatement, Relocation,
-    TruncateStatement,
+    AlterOperation, AlterSequenceStatement, AlterTableStatement, CheckOption, CommentStatement, Commented,
+    CreateSequenceStatement, CreateViewStatement, DropKind, DropStatement, IdentityChange, RelationKind,
+    RelocateStatement, Relocation, TruncateStatement, route_create_view,
 };
-use ddl::{route_alter_table, route_create_schema, route_create_view, route_drop, route_truncate};
+use ddl::{route_alter_table, route_create_schema, route_drop, route_truncate};
 pub(crate) use dml::{
     ChangeStep, ConflictClause, DeleteStatement, InsertStatement, MainStatement, MergeStatement, UpdateStatement,
-    WithStatement,
+    ViewCheck, WithStatement,
 };
 use dml::{RoutedQuery, route_delete, route_insert, route_merge, route_query, route_update};
 use write::route_create_table;
-pub(crate) use write::{CreateSchemaStatement, CreateTableStatement, Write};
+pub(crate) use write::{CreateSchemaStatement, CreateTableStatement, LikePart, Write};
 
 use rustydb_storage::LockMode;
 

@@ -1,5 +1,7 @@
 //! The statements that change the database, with only the clauses we have.
 
+use std::collections::BTreeSet;
+
 use datafusion::sql::sqlparser::ast::{
     ColumnDef, CreateIndex, CreateTable, CreateTableLike, CreateTableLikeDefaults, CreateTableLikeKind,
     CreateTableOptions, HiveDistributionStyle, Ident, ObjectName, OnCommit, Query, TableConstraint,
@@ -77,8 +79,30 @@ pub(crate) struct CreateTableStatement {
     pub(crate) names: Vec<Ident>,
     /// WITH NO DATA
     pub(crate) without_rows: bool,
-    /// LIKE: the other table, and whether its defaults come, too.
-    pub(crate) like: Option<(ObjectName, bool)>,
+    /// LIKE: the other table, and what comes of it beside its columns.
+    pub(crate) like: Option<(ObjectName, BTreeSet<LikePart>)>,
+}
+
+/// What INCLUDING names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LikePart {
+    Comments,
+    Constraints,
+    Defaults,
+    Generated,
+    Identity,
+    Indexes,
+}
+
+impl LikePart {
+    pub(crate) const ALL: [LikePart; 6] = [
+        LikePart::Comments,
+        LikePart::Constraints,
+        LikePart::Defaults,
+        LikePart::Generated,
+        LikePart::Identity,
+        LikePart::Indexes,
+    ];
 }
 
 pub(super) fn route_create_table(create: CreateTable) -> Result<CreateTableStatement> {
@@ -149,7 +173,8 @@ pub(super) fn route_create_table(create: CreateTable) -> Result<CreateTableState
     refuse(dynamic || transient || volatile || iceberg || snapshot, "this kind of table")?;
     let like = like.map(|(CreateTableLikeKind::Parenthesized(like) | CreateTableLikeKind::Plain(like))| {
         let CreateTableLike { name, defaults } = like;
-        (name, matches!(defaults, Some(CreateTableLikeDefaults::Including)))
+        let with_defaults = matches!(defaults, Some(CreateTableLikeDefaults::Including));
+        (name, with_defaults.then_some(LikePart::Defaults).into_iter().collect())
     });
     refuse(clone.is_some() || version.is_some(), "CREATE TABLE … CLONE")?;
     refuse(comment.is_some(), "COMMENT in CREATE TABLE")?;
