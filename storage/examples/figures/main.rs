@@ -1,12 +1,16 @@
 //! Figures of the store by itself on a real disk, to be held against its budgets.
 //!
 //! ```text
-//!   cargo run --release -p rustydb-storage --example figures -- replay|commits|writes|deletes [directory]
+//!   cargo run --release -p rustydb-storage --example figures -- replay|points|commits|writes|deletes|starts [directory]
 //! ```
-//! `replay`: MB of log per second at opening. `commits`: durable commits per second. `writes`: flush and compaction rate, and
+//! `replay`: MB of log per second at opening; the logs stay in the directory, for another build to replay.
+//! `points`: reads and updates by key. `starts`: opening a store that was closed in order. `commits`: durable commits per second. `writes`: flush and compaction rate, and
 //! bytes written to disk per byte of user rows under random updates. `deletes`: what 1 % and 10 % deleted rows cost a scan.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for developers")]
+
+mod points;
+mod replay;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -140,84 +144,6 @@ fn cpu_seconds() -> f64 {
     let (_, behind_name) = text.rsplit_once(')').unwrap();
     let ticks: u64 = behind_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
     ticks as f64 / 100.0
-}
-
-#[derive(Clone, Copy)]
-enum Order {
-    Ascending,
-    RandomUpdates,
-}
-
-/// Opens a store whose log has `count` changes of rows, several times.
-async fn replay(directory: &Path, shape: &Shape, order: Order, transaction_rows: usize, count: i64) {
-    let directory = directory.join("replay");
-    let _ = std::fs::remove_dir_all(&directory);
-    let store = Store::open(options(&directory, 16 << 30)).await.unwrap();
-    let table = shape.create(&store).await;
-    let mut random = StdRng::seed_from_u64(1);
-    let ids: Vec<i64> = (0..count).collect();
-    let keys = match order {
-        Order::Ascending => count,
-        // A power of two: an odd multiplier brings its numbers into another order.
-        Order::RandomUpdates => 1 << (count / 2).ilog2(),
-    };
-    for ids in ids.chunks(transaction_rows) {
-        let mut transaction = store.begin();
-        match order {
-            Order::RandomUpdates if ids[0] >= keys => {
-                let mut some: Vec<i64> = ids.iter().map(|_| random.random_range(0..keys)).collect();
-                some.sort_unstable();
-                some.dedup();
-                transaction.update(table, &shape.keys(&some), &shape.batch(&some)).await.unwrap();
-            }
-            Order::RandomUpdates => {
-                // Inserted in no order, too.
-                let some: Vec<i64> = ids.iter().filter(|id| **id < keys).map(|id| id * 7_368_787 % keys).collect();
-                transaction.insert(table, &shape.batch(&some)).await.unwrap();
-            }
-            Order::Ascending => drop(transaction.insert(table, &shape.batch(ids)).await.unwrap()),
-        }
-        transaction.commit(Durability::Async).await.unwrap();
-    }
-    drop(store);
-    let log_bytes = bytes_below(&directory.join("log"));
-    let mut best = f64::MAX;
-    let mut best_cpu = f64::MAX;
-    for _ in 0..5 {
-        let (started, cpu) = (Instant::now(), cpu_seconds());
-        let store = Store::open(options(&directory, 16 << 30)).await.unwrap();
-        let elapsed = started.elapsed().as_secs_f64();
-        best_cpu = best_cpu.min(cpu_seconds() - cpu);
-        best = best.min(elapsed);
-        assert!(store.snapshot().rows(table).unwrap() as i64 >= keys - 1);
-        drop(store);
-    }
-    let name = match order {
-        Order::Ascending => "inserts in key order",
-        Order::RandomUpdates => "inserts and updates in no order",
-    };
-    println!(
-        "{:22} {name:32} {transaction_rows:3} a commit: {:5.0} MB/s, {:4.0} ns a row, {:4.0} ns CPU, log {} MB",
-        shape.name,
-        log_bytes as f64 / best / 1e6,
-        best * 1e9 / count as f64,
-        best_cpu * 1e9 / count as f64,
-        log_bytes / 1_000_000,
-    );
-    std::fs::remove_dir_all(&directory).unwrap();
-}
-
-async fn replays(directory: &Path) {
-    for shape in
-        [plain("plain, 70 bytes", 70), order_line(), plain("plain, 200 bytes", 200), plain("plain, 1024 bytes", 1024)]
-    {
-        let count = 250_000_000 / (shape.text_bytes as i64 + 40);
-        for order in [Order::Ascending, Order::RandomUpdates] {
-            for transaction_rows in [1, TRANSACTION_ROWS] {
-                replay(directory, &shape, order, transaction_rows, count).await;
-            }
-        }
-    }
 }
 
 /// Durable commits of one row each by so many clients at once.
@@ -421,10 +347,12 @@ async fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let directory = arguments.get(2).map_or_else(|| std::env::temp_dir().join("rustydb-figures"), Into::into);
     match arguments.get(1).map(String::as_str) {
-        Some("replay") => replays(&directory).await,
+        Some("replay") => replay::replays(&directory, arguments.get(3).map_or("", String::as_str)).await,
+        Some("points") => points::points(&directory).await,
+        Some("starts") => points::starts(&directory).await,
         Some("commits") => commits(&directory).await,
         Some("writes") => writes(&directory).await,
         Some("deletes") => deletes(&directory).await,
-        _ => println!("figures replay|commits|writes|deletes [directory]"),
+        _ => println!("figures replay|points|commits|writes|deletes|starts [directory [part of a replay's name]]"),
     }
 }
