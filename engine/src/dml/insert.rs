@@ -32,6 +32,7 @@ use crate::session::Statement;
 use crate::sql::check::{check_queries, refuse};
 use crate::sql::context::StatementContext;
 use crate::sql::insert_syntax::Overriding;
+use crate::sql::natural_joins::resolve_columns;
 use crate::sql::parse::{fold, place, table_name};
 use crate::sql::plan::{bind, make_ready, planner};
 use crate::sql::route::InsertStatement;
@@ -213,6 +214,7 @@ pub(crate) fn plan(context: &StatementContext, insert: InsertStatement) -> Resul
         false => columns,
     };
     prepend(with, &mut source);
+    resolve_columns(context, &mut source);
     check_queries(&mut source)?;
     let context = context.clone().with_defaults(table.id, plan_defaults(context, &table)?);
     let plan = planner(&context).sql_statement_to_plan(SqlStatement::Insert(plain_insert(name, columns, source)))?;

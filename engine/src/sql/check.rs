@@ -23,7 +23,7 @@ use super::literals::{at_time_zone, negate_as_a_whole, negate_before_powers, sim
 use super::merged_columns::merge_columns;
 use super::parse::{fold, place};
 use super::row_values::{compare_conditions, compare_parts};
-use super::select_lists::{Naming, check_order, name_select_list};
+use super::select_lists::{Naming, check_order, check_subquery_names, name_select_list};
 use super::set_operations::{number_copies, values_as_queries};
 use super::sets::{sets_in_from, sets_in_list};
 use super::size::check_size;
@@ -63,6 +63,7 @@ impl VisitorMut for QueryCheck {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        flow(check_subquery_names(select))?;
         flow(merge_columns(select, None))?;
         group_as_planned(select);
         name_select_list(select, self.naming);

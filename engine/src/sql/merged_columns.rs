@@ -10,29 +10,27 @@
 //!   FROM a FULL JOIN b ON a.id = b.id
 //! ```
 //!
-//! Inner and left joins keep USING; only `*` is spelled out. NATURAL joins of tables have become USING before
-//! ([`super::natural_joins`]); those of subqueries, and chains that merge different columns, stay as they are, or are refused.
+//! Inner and left joins keep USING; only `*` is spelled out. NATURAL joins have become USING before, and joins that merge
+//! different columns ON ([`super::natural_joins`]), as far as the columns are known; FULL joins of others are refused.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, ExceptSelectItem, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, OrderBy,
-    OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, TableFactor, VisitMut, VisitorMut,
+    OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, VisitMut, VisitorMut,
     WildcardAdditionalOptions,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use super::names::output_name;
+use super::known_columns::{Relation, Shown, is_plain, relation_name};
+use super::names::{output_name, unique_name};
 use super::natural_joins::{constraint, constraint_mut};
 use super::parse::fold;
-use crate::dml::syntax::{both, call_with, quoted};
+use crate::dml::syntax::{both, call_with, named, quoted};
 use crate::{Error, Result};
 
 /// The merged columns and their values.
 type Merged = Vec<(String, Expr)>;
-
-/// The parts of a relation's name in the query.
-type Relation = Vec<Ident>;
 
 /// Rewrites what a SELECT, and the ORDER BY of its query, say of merged columns.
 pub(crate) fn merge_columns(select: &mut Select, order_by: Option<&mut OrderBy>) -> Result<()> {
@@ -47,10 +45,6 @@ pub(crate) fn merge_columns(select: &mut Select, order_by: Option<&mut OrderBy>)
     let (Some(names), Some(relations)) = (names_of_all(joins), relations.collect::<Option<Vec<Relation>>>()) else {
         return refuse_full(joins.iter());
     };
-    let prefers_right = |join: &Join| {
-        use JoinOperator::{FullOuter, Right, RightOuter};
-        matches!(join.join_operator, FullOuter(_) | Right(_) | RightOuter(_))
-    };
     if !joins.iter().any(prefers_right) {
         let columns: Merged = names.iter().map(|name| (name.clone(), Expr::Identifier(quoted(name)))).collect();
         spell_out_stars(select, &columns, &relations);
@@ -59,6 +53,18 @@ pub(crate) fn merge_columns(select: &mut Select, order_by: Option<&mut OrderBy>)
     let Some(merged) = join_on(joins, &names, &relations) else { return refuse_full(joins.iter()) };
     name_items(select, &merged);
     spell_out_stars(select, &merged, &relations);
+    replace_merged(select, order_by, &merged);
+    Ok(())
+}
+
+/// Whether rows of a join may have no columns of its left side.
+pub(super) fn prefers_right(join: &Join) -> bool {
+    use JoinOperator::{FullOuter, Right, RightOuter};
+    matches!(join.join_operator, FullOuter(_) | Right(_) | RightOuter(_))
+}
+
+/// Puts the values of merged columns in the places of their names, in a SELECT and the ORDER BY of its query.
+fn replace_merged(select: &mut Select, order_by: Option<&mut OrderBy>, merged: &Merged) {
     if let Some(OrderBy { kind: OrderByKind::Expressions(items), .. }) = order_by {
         let shown = |ident: &Ident| {
             let name = fold(ident);
@@ -71,12 +77,82 @@ pub(crate) fn merge_columns(select: &mut Select, order_by: Option<&mut OrderBy>)
         for item in items {
             // A name by itself is that of an output column.
             if !matches!(&item.expr, Expr::Identifier(ident) if shown(ident)) {
-                replace(&mut item.expr, &merged);
+                replace(&mut item.expr, merged);
             }
         }
     }
-    replace(&mut *select, &merged);
-    Ok(())
+    replace(&mut *select, merged);
+}
+
+/// Columns that joins show, and the names of those that they merge.
+pub(super) struct Joined {
+    pub(super) shown: Vec<Shown>,
+    pub(super) merged: Vec<String>,
+}
+
+/// Writes joins of relations with known columns with ON, whatever they merge; `None` if a name is not one column of each side.
+pub(super) fn join_on_known(joins: &mut [Join], relations: Vec<Vec<Shown>>) -> Option<Joined> {
+    let mut relations = relations.into_iter();
+    let (mut shown, mut merged) = (relations.next()?, Vec::new());
+    let of = |columns: &[Shown], name: &str| {
+        let mut found = columns.iter().filter(|(known, _)| known == name);
+        let (_, value) = found.next()?;
+        found.next().is_none().then(|| value.clone())
+    };
+    for (join, right) in joins.iter_mut().zip(relations) {
+        let names = match constraint(join) {
+            Some(JoinConstraint::Using(names)) => names.iter().map(plain_name).collect::<Option<Vec<String>>>()?,
+            Some(JoinConstraint::Natural) => return None,
+            _ => {
+                shown.extend(right);
+                continue;
+            }
+        };
+        let (mut first, mut equal) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
+        for name in &names {
+            let (own, other) = (of(&shown, name)?, of(&right, name)?);
+            first.push((name.clone(), merged_value(join, &own, &other)));
+            equal.push(equality(own, other));
+        }
+        *constraint_mut(join)? = JoinConstraint::On(equal.into_iter().reduce(both)?);
+        let rest = |(name, _): &Shown| !names.contains(name);
+        shown = first.into_iter().chain(shown.into_iter().filter(rest)).chain(right.into_iter().filter(rest)).collect();
+        merged.extend(names);
+    }
+    Some(Joined { shown, merged })
+}
+
+/// Writes the columns of such joins in the places of `*`, and the values of the merged ones in those of their names.
+pub(super) fn show_joined(select: &mut Select, order_by: Option<&mut OrderBy>, joined: Joined) {
+    let Joined { shown, merged } = joined;
+    let merged: Merged = shown.iter().filter(|(name, _)| merged.contains(name)).cloned().collect();
+    name_items(select, &merged);
+    let mut items = Vec::with_capacity(select.projection.len() + shown.len());
+    for item in std::mem::take(&mut select.projection) {
+        match &item {
+            SelectItem::Wildcard(options) if is_plain(options) => {
+                let mut seen = Vec::new();
+                items.extend(
+                    shown.iter().map(|(name, value)| named(value.clone(), &unique_name(&mut seen, name.clone()))),
+                );
+            }
+            _ => items.push(item),
+        }
+    }
+    select.projection = items;
+    replace_merged(select, order_by, &merged);
+}
+
+fn merged_value(join: &Join, left: &Expr, right: &Expr) -> Expr {
+    match join.join_operator {
+        JoinOperator::Right(_) | JoinOperator::RightOuter(_) => right.clone(),
+        JoinOperator::FullOuter(_) => call_with("coalesce", vec![left.clone(), right.clone()], Span::empty()),
+        _ => left.clone(),
+    }
+}
+
+fn equality(left: Expr, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::Eq, right: Box::new(right) }
 }
 
 fn merges(constraint: &JoinConstraint) -> bool {
@@ -114,17 +190,6 @@ fn plain_name(name: &ObjectName) -> Option<String> {
     }
 }
 
-/// What a relation is called in the query.
-fn relation_name(factor: &TableFactor) -> Option<Relation> {
-    match factor {
-        TableFactor::Table { alias: Some(alias), .. }
-        | TableFactor::Derived { alias: Some(alias), .. }
-        | TableFactor::Function { alias: Some(alias), .. } => Some(vec![alias.name.clone()]),
-        TableFactor::Table { name, args: None, .. } => name.0.iter().map(|part| part.as_ident().cloned()).collect(),
-        _ => None,
-    }
-}
-
 /// Writes the joins with ON, and gives the values of the merged columns.
 fn join_on(joins: &mut [Join], names: &[String], relations: &[Relation]) -> Option<Merged> {
     let column = |relation: &Relation, name: &str| {
@@ -136,35 +201,18 @@ fn join_on(joins: &mut [Join], names: &[String], relations: &[Relation]) -> Opti
         let pairs: Vec<(Expr, Expr)> =
             merged.iter().map(|(name, left)| (left.clone(), column(relation, name))).collect();
         for ((_, value), (left, right)) in merged.iter_mut().zip(&pairs) {
-            match join.join_operator {
-                JoinOperator::Right(_) | JoinOperator::RightOuter(_) => *value = right.clone(),
-                JoinOperator::FullOuter(_) => {
-                    *value = call_with("coalesce", vec![left.clone(), right.clone()], Span::empty());
-                }
-                _ => {}
-            }
+            *value = merged_value(join, left, right);
         }
-        let equal =
-            |(left, right)| Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::Eq, right: Box::new(right) };
-        *constraint_mut(join)? = JoinConstraint::On(pairs.into_iter().map(equal).reduce(both)?);
+        let equal = pairs.into_iter().map(|(left, right)| equality(left, right));
+        *constraint_mut(join)? = JoinConstraint::On(equal.reduce(both)?);
     }
     Some(merged)
 }
 
 /// `*` as `id, a.* EXCEPT (id), b.* EXCEPT (id)`.
 fn spell_out_stars(select: &mut Select, columns: &Merged, relations: &[Relation]) {
-    let is_plain = |item: &SelectItem| match item {
-        SelectItem::Wildcard(options) => {
-            options.opt_ilike.is_none()
-                && options.opt_exclude.is_none()
-                && options.opt_except.is_none()
-                && options.opt_replace.is_none()
-                && options.opt_rename.is_none()
-                && options.opt_alias.is_none()
-        }
-        _ => false,
-    };
-    if !select.projection.iter().any(is_plain) {
+    let is_star = |item: &SelectItem| matches!(item, SelectItem::Wildcard(options) if is_plain(options));
+    if !select.projection.iter().any(is_star) {
         return;
     }
     let mut idents = columns.iter().map(|(name, _)| quoted(name));
@@ -172,7 +220,7 @@ fn spell_out_stars(select: &mut Select, columns: &Merged, relations: &[Relation]
     let except = ExceptSelectItem { first_element, additional_elements: idents.collect() };
     let mut items = Vec::with_capacity(select.projection.len() + columns.len());
     for item in std::mem::take(&mut select.projection) {
-        if !is_plain(&item) {
+        if !is_star(&item) {
             items.push(item);
             continue;
         }

@@ -21,7 +21,7 @@ use super::check::check_queries_naming;
 use super::context::StatementContext;
 use super::interval::durations_as_intervals;
 use super::names::shown;
-use super::natural_joins::resolve_natural_joins;
+use super::natural_joins::resolve_columns;
 use super::plan_cache::{PlanCache, fresh_copy};
 use super::select_lists::{Naming, names_beside_stars, ordered_by_inputs};
 use crate::optimizer::{first_late_rule, with_estimates};
@@ -61,7 +61,7 @@ pub(crate) fn planner(context: &StatementContext) -> SqlToRel<'_, StatementConte
 
 /// Plans a query after checking it; parameters stay placeholders.
 pub(crate) fn plan_query(context: &StatementContext, mut query: Query) -> Result<LogicalPlan> {
-    resolve_natural_joins(context, &mut query);
+    resolve_columns(context, &mut query);
     if let Some(query) = ordered_by_inputs(&query)
         && let Ok(plan) = plan_query_naming(context, query, Naming::AsWritten)
     {

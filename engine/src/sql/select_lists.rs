@@ -12,7 +12,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Visit, Visitor,
+    Expr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, Visit, Visitor,
 };
 
 use super::names::{marked, output_name, unique_name};
@@ -118,6 +118,77 @@ pub(super) fn check_order(select: &Select, order_by: &OrderBy) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses a name that a subquery in FROM gives to two of its columns.
+pub(super) fn check_subquery_names(select: &Select) -> Result<()> {
+    let factors = select
+        .from
+        .iter()
+        .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)));
+    let mut ambiguous: Vec<(String, String)> = Vec::new();
+    for factor in factors {
+        let TableFactor::Derived { subquery, alias: Some(alias), .. } = factor else { continue };
+        let (true, SetExpr::Select(inner)) = (alias.columns.is_empty(), subquery.body.as_ref()) else { continue };
+        let mut seen = Vec::with_capacity(inner.projection.len());
+        for item in &inner.projection {
+            let name = match item {
+                SelectItem::UnnamedExpr(expr) => output_name(expr),
+                SelectItem::ExprWithAlias { alias, .. } => fold(alias),
+                _ => continue,
+            };
+            if seen.contains(&name) {
+                ambiguous.push((fold(&alias.name), name.clone()));
+            }
+            seen.push(name);
+        }
+    }
+    if ambiguous.is_empty() {
+        return Ok(());
+    }
+    match select.visit(&mut Ambiguous { columns: ambiguous, depth: 0 }) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+/// Looks for columns, by relation and name, that there are two of.
+struct Ambiguous {
+    columns: Vec<(String, String)>,
+    depth: usize,
+}
+
+impl Visitor for Ambiguous {
+    type Break = Error;
+    fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<Error> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+    fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<Error> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
+        let (relation, ident) = match expr {
+            Expr::Identifier(ident) => (None, ident),
+            Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+                [relation, ident] => (Some(fold(relation)), ident),
+                _ => return ControlFlow::Continue(()),
+            },
+            _ => return ControlFlow::Continue(()),
+        };
+        let name = fold(ident);
+        let is_meant = |(known, column): &(String, String)| {
+            *column == name && relation.as_ref().is_none_or(|relation| relation == known)
+        };
+        match self.depth == 0 && self.columns.iter().any(is_meant) {
+            false => ControlFlow::Continue(()),
+            true => {
+                let message = format!("column reference \"{name}\" is ambiguous");
+                ControlFlow::Break(Error::new(sqlstate::AMBIGUOUS_COLUMN, message).at(place(ident.span)))
+            }
+        }
+    }
 }
 
 /// Whether a select list has names beside a `*`.

@@ -9,7 +9,8 @@
 //!                 SELECT c1, row_number() OVER (PARTITION BY c1) FROM (right) r(c1)) s(c1, n)
 //! ```
 //!
-//! That takes the number of columns, which `*` does not tell: then they are refused. VALUES with subqueries become queries
+//! That takes the number of columns. Those of `*` have been named before ([`super::natural_joins`]); where they are not
+//! known, the operation is refused. VALUES with subqueries become queries
 //! here, too.
 
 use std::ops::ControlFlow;
