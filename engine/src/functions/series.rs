@@ -279,7 +279,7 @@ mod tests {
     fn types_of_both_ends_become_one() {
         let zoned = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         let text = DataType::Utf8;
-        let found = taken(&[zoned.clone(), text.clone(), text.clone()]).unwrap();
+        let found = taken(&[zoned.clone(), text.clone(), text]).unwrap();
         assert_eq!(found, [zoned.clone(), zoned, INTERVAL]);
         let numerics = taken(&[DataType::Int64, DataType::Decimal128(2, 1), DataType::Int64]).unwrap();
         assert_eq!(numerics, vec![DataType::Decimal128(38, 1); 3]);

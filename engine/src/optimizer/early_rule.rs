@@ -74,6 +74,9 @@ impl PhysicalOptimizerRule for EarlyAggregate {
 /// Columns of an operator by their index in another: `None` for what is not there.
 type Places = Vec<Option<usize>>;
 
+/// An aggregation of one side, and the columns of that side it groups by.
+type Early = (Arc<dyn ExecutionPlan>, Vec<usize>);
+
 /// A join below an aggregation, seen from the side that may be aggregated early.
 struct Sides<'a> {
     join: &'a HashJoinExec,
@@ -177,11 +180,7 @@ fn total_of(function: &AggregateFunctionExpr) -> Option<Arc<AggregateUDF>> {
 
 /// The aggregation of one side by its join keys and those of its columns that are grouped by, and which columns these
 /// are; `None` if the aggregates are not of this side.
-fn early_aggregate(
-    sides: &Sides<'_>,
-    first: &AggregateExec,
-    mode: &AggregateMode,
-) -> Result<Option<(Arc<dyn ExecutionPlan>, Vec<usize>)>> {
+fn early_aggregate(sides: &Sides<'_>, first: &AggregateExec, mode: &AggregateMode) -> Result<Option<Early>> {
     let schema = sides.early.schema();
     let own = sides.join.on().iter().map(|(left, right)| if sides.left { left } else { right });
     let grouped = first.group_expr().expr().iter().filter_map(|(expr, _)| sides.own[index_of(expr)?]);

@@ -174,7 +174,8 @@ async fn prepare(client: &mut Client, sql: &str) -> Bytes {
 async fn messages(command: Any, rows: &[RecordBatch]) -> Vec<FlightData> {
     let builder = FlightDataEncoderBuilder::new()
         .with_flight_descriptor(Some(FlightDescriptor::new_cmd(command.encode_to_vec())));
-    builder.build(stream::iter(rows.to_vec().into_iter().map(Ok))).try_collect().await.unwrap()
+    let rows = rows.to_vec();
+    builder.build(stream::iter(rows.into_iter().map(Ok))).try_collect().await.unwrap()
 }
 
 async fn exchange(client: &mut Client, messages: Vec<FlightData>) -> Result<Vec<FlightData>, Status> {

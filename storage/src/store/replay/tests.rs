@@ -39,6 +39,9 @@ fn key(id: i64) -> [u8; 8] {
 
 type Twin = BTreeMap<i64, (String, Timestamp)>;
 
+/// A change of a key: where its row lies in the window, or none; and when it was committed.
+type Waiting = (i64, Option<(usize, usize)>, Timestamp);
+
 /// Takes over `changes` random changes in windows of about `window_bytes`, with so many keys.
 fn changes_of(
     random: &mut StdRng,
@@ -50,7 +53,7 @@ fn changes_of(
     let (mut twin, mut all) = (Twin::new(), RowChanges::settling_at(4 * window_bytes));
     let ascending = random.random_bool(0.3);
     let (mut window, mut timestamp) = (Vec::new(), 0);
-    let mut waiting: Vec<(i64, Option<(usize, usize)>, Timestamp)> = Vec::new();
+    let mut waiting: Vec<Waiting> = Vec::new();
     for change in 0..changes {
         timestamp += u64::from(random.random_bool(0.3));
         let id = if ascending { change as i64 % keys } else { random.random_range(0..keys) };
