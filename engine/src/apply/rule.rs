@@ -24,7 +24,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::{BinaryExpr, Exists, InSubquery};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::check_subquery_expr;
-use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::utils::{split_binary, split_conjunction};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, Extension, FetchType, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Operator,
     ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, SkipType, Volatility, lit,
@@ -284,11 +284,20 @@ fn groups_by_more_than_equality(plan: &LogicalPlan, test: bool) -> Result<bool> 
         inner.exists(|below| match below {
             LogicalPlan::Filter(filter) => {
                 let outer = split_conjunction(&filter.predicate).into_iter().filter(|part| part.contains_outer());
-                Ok(outer.into_iter().any(|part| !is_equality_of_columns(part)))
+                Ok(outer.into_iter().any(|part| !is_equality_of_columns(part) && !shares_equalities(part)))
             }
             _ => Ok(false),
         })
     })
+}
+
+/// Whether all arms of a disjunction name the outer row in the same equalities of columns and nowhere else: DataFusion takes
+/// these out of it before it makes a join.
+fn shares_equalities(expr: &Expr) -> bool {
+    let outer =
+        |arm| -> Vec<&Expr> { split_conjunction(arm).into_iter().filter(|part| part.contains_outer()).collect() };
+    let arms: Vec<Vec<&Expr>> = split_binary(expr, Operator::Or).into_iter().map(outer).collect();
+    arms.len() > 1 && arms.iter().all(|arm| *arm == arms[0] && arm.iter().all(|part| is_equality_of_columns(part)))
 }
 
 fn is_equality_of_columns(expr: &Expr) -> bool {

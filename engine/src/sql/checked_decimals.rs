@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array};
-use arrow::compute::nullif;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
 
+use super::checked_sum::wanted_states;
 use crate::Error;
 use crate::error::sqlstate;
 
@@ -173,14 +173,7 @@ impl GroupsAccumulator for DecimalTotals {
     fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
         let values = values[0].as_primitive::<Decimal128Type>().clone();
         let states: ArrayRef = Arc::new(values.with_precision_and_scale(DECIMAL128_MAX_PRECISION, self.scale)?);
-        Ok(vec![match filter {
-            None => states,
-            Some(filter) => {
-                // A filter that is NULL lets nothing through.
-                let unwanted: BooleanArray = filter.iter().map(|wanted| Some(wanted != Some(true))).collect();
-                nullif(&states, &unwanted)?
-            }
-        }])
+        Ok(vec![wanted_states(states, filter)?])
     }
 
     fn size(&self) -> usize {

@@ -291,6 +291,14 @@ impl<T: Summand> Accumulator for DistinctTotal<T> {
     }
 }
 
+/// Values as states of groups of one row each, NULL where a filter leaves the row out.
+pub(super) fn wanted_states(states: ArrayRef, filter: Option<&BooleanArray>) -> DataFusionResult<ArrayRef> {
+    let Some(filter) = filter else { return Ok(states) };
+    // A filter that is NULL lets nothing through.
+    let unwanted: BooleanArray = filter.iter().map(|wanted| Some(wanted != Some(true))).collect();
+    Ok(nullif(&states, &unwanted)?)
+}
+
 /// The sums of many groups.
 #[derive(Debug)]
 struct Totals<T> {
@@ -376,14 +384,7 @@ impl<T: Summand> GroupsAccumulator for Totals<T> {
 
     fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> DataFusionResult<Vec<ArrayRef>> {
         let states = cast(&values[0], &STATE_TYPE)?;
-        Ok(vec![match filter {
-            None => states,
-            Some(filter) => {
-                // A filter that is NULL lets nothing through.
-                let unwanted: BooleanArray = filter.iter().map(|wanted| Some(wanted != Some(true))).collect();
-                nullif(&states, &unwanted)?
-            }
-        }])
+        Ok(vec![wanted_states(states, filter)?])
     }
 
     fn size(&self) -> usize {
