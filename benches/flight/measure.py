@@ -63,15 +63,19 @@ def in_turns(rounds, contenders):
     return times
 
 
-def replay(path, ready):
-    """A Flight server that sends a table from memory, until its process ends."""
+def replay(path, ready, keys=None):
+    """A Flight server that sends a table from memory, until its process ends; over TLS with the certificate in `keys`."""
 
     class Replay(pyarrow.flight.FlightServerBase):
         def do_get(self, context, ticket):
             return pyarrow.flight.RecordBatchStream(table)
 
     table = pyarrow.ipc.open_file(pyarrow.OSFile(str(path))).read_all()
-    server = Replay("grpc://127.0.0.1:0")
+    if keys is None:
+        server = Replay("grpc://127.0.0.1:0")
+    else:
+        pair = pyarrow.flight.CertKeyPair((keys / "server.pem").read_bytes(), (keys / "server.key").read_bytes())
+        server = Replay("grpc+tls://127.0.0.1:0", tls_certificates=[pair])
     ready.put(server.port)
     server.serve()
 
@@ -134,6 +138,16 @@ class Bench:
         next(batches)
         return sum(batch.num_rows for batch in batches)
 
+    @contextlib.contextmanager
+    def replaying(self, keys=None):
+        """The port of a server that replays lineitem."""
+        ready = multiprocessing.Queue()
+        other = multiprocessing.Process(target=replay, args=(self.arrow, ready, keys), daemon=True)
+        other.start()
+        yield ready.get(timeout=600)
+        other.terminate()
+        other.join()
+
     def sums(self, batches):
         """Of Arrow batches, by DuckDB."""
         lineitem = pyarrow.RecordBatchReader.from_batches(next(batches), batches)
@@ -149,25 +163,21 @@ class Bench:
     def measure_fetch(self):
         with self.serve(self.store) as server:
             self.export(server)
-            ready = multiprocessing.Queue()
-            other = multiprocessing.Process(target=replay, args=(self.arrow, ready), daemon=True)
-            other.start()
-            uri, everything = f"grpc://127.0.0.1:{ready.get(timeout=600)}", pyarrow.flight.Ticket(b"all")
-            # These count as warming up, too.
-            ours = self.sums(self.fetch(server.uri))
-            if (theirs := self.sums(self.fetch(uri, everything))) != ours:
-                wrong(f"lineitem sums to {ours} and, replayed, to {theirs}")
+            with self.replaying() as port:
+                uri, everything = f"grpc://127.0.0.1:{port}", pyarrow.flight.Ticket(b"all")
+                # These count as warming up, too.
+                ours = self.sums(self.fetch(server.uri))
+                if (theirs := self.sums(self.fetch(uri, everything))) != ours:
+                    wrong(f"lineitem sums to {ours} and, replayed, to {theirs}")
 
-            def timed(*where):
-                taken, rows = seconds(lambda: self.fetch_all(*where))
-                return taken if str(rows) == ours[0] else wrong(f"{rows} rows instead of {ours[0]}")
+                def timed(*where):
+                    taken, rows = seconds(lambda: self.fetch_all(*where))
+                    return taken if str(rows) == ours[0] else wrong(f"{rows} rows instead of {ours[0]}")
 
-            times = in_turns(
-                self.chosen.rounds,
-                {"rustydb": lambda _: timed(server.uri), "replay": lambda _: timed(uri, everything)},
-            )
-            other.terminate()
-            other.join()
+                times = in_turns(
+                    self.chosen.rounds,
+                    {"rustydb": lambda _: timed(server.uri), "replay": lambda _: timed(uri, everything)},
+                )
         medians = {name: statistics.median(taken) for name, taken in times.items()}
         return {
             "rows": int(ours[0]),
@@ -308,28 +318,41 @@ class Bench:
         return f"[flight]\ntls_certificate = '{tls}/server.pem'\ntls_key = '{tls}/server.key'\n"
 
     def measure_tls(self):
+        """RustyDB's server and the replay, each with and without TLS: what of the difference is ours."""
         with self.own_directory("tls") as directory:
             (directory / "tls.toml").write_text(self.make_certificates(directory))
-            authority = (directory / "keys" / "tls" / "ca.pem").read_bytes()
+            keys = directory / "keys" / "tls"
+            authority = (keys / "ca.pem").read_bytes()
             expected = set()
 
-            def run(options, scheme, authority):
+            def fetched(uri, ticket, authority):
+                fetch = lambda: expected.add(self.fetch_all(uri, ticket, authority=authority))
+                fetch()
+                return statistics.median(seconds(fetch)[0] for _ in range(3))
+
+            def own(options, scheme, authority):
                 with self.serve(self.store, *options) as server:
-                    uri = f"{scheme}://localhost:{server.port}"
-                    expected.add(self.fetch_all(uri, authority=authority))
-                    runs = [seconds(lambda: expected.add(self.fetch_all(uri, authority=authority)))[0] for _ in range(3)]
-                return statistics.median(runs)
+                    self.export(server)
+                    return fetched(f"{scheme}://localhost:{server.port}", None, authority)
+
+            def replayed(keys, scheme, authority):
+                with self.replaying(keys) as port:
+                    return fetched(f"{scheme}://localhost:{port}", pyarrow.flight.Ticket(b"all"), authority)
 
             times = in_turns(
                 self.chosen.rounds,
                 {
-                    "plain": lambda _: run((), "grpc", None),
-                    "tls": lambda _: run(("--config", directory / "tls.toml"), "grpc+tls", authority),
+                    "plain": lambda _: own((), "grpc", None),
+                    "tls": lambda _: own(("--config", directory / "tls.toml"), "grpc+tls", authority),
+                    "replay_plain": lambda _: replayed(None, "grpc", None),
+                    "replay_tls": lambda _: replayed(keys, "grpc+tls", authority),
                 },
             )
         if len(expected) != 1:
             wrong(f"numbers of rows: {sorted(expected)}")
-        return {"times_s": times, "slower": statistics.median(times["tls"]) / statistics.median(times["plain"]) - 1}
+        medians = {name: statistics.median(taken) for name, taken in times.items()}
+        slower = {name: medians[f"{name}tls"] / medians[f"{name}plain"] - 1 for name in ("", "replay_")}
+        return {"times_s": times, "slower": slower[""], "replay_slower": slower["replay_"]}
 
     def measure_cancel(self):
         """How long the client waits for the end of a statement it cancels, and what the server still does after that."""

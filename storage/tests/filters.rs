@@ -10,7 +10,7 @@
 mod common;
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 
@@ -29,8 +29,8 @@ use common::options;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustydb_storage::{
-    CompareOp, Durability, DynamicFilter, Filter, MemoryFiles, NewTable, ReadView, RowPredicate, ScanRequest, Store,
-    StoreOptions, TableId,
+    CompareOp, Durability, DynamicFilter, Filter, MemoryFiles, NewTable, ReadView, RowPredicate, ScanRequest, ScanUnit,
+    Store, StoreOptions, TableId,
 };
 
 /// A value as the twin compares it.
@@ -259,7 +259,12 @@ fn batch(random: &mut StdRng, ids: std::ops::Range<i64>) -> RecordBatch {
 /// Everything a scan returns, by id.
 async fn scan(view: &ReadView, request: ScanRequest) -> BTreeMap<i64, Vec<Value>> {
     let mut found = BTreeMap::new();
-    for unit in view.scan(request).unwrap() {
+    let mut units: VecDeque<ScanUnit> = view.scan(request).unwrap().into();
+    while let Some(mut unit) = units.pop_front() {
+        // However a unit is cut, its rows come once.
+        if units.len() % 2 == 0 {
+            units.extend(unit.cut_after(found.len() % 20_000));
+        }
         let mut reader = unit.open();
         while let Some(batch) = reader.next_batch().await.unwrap() {
             assert!((1..=rustydb_storage::BLOCK_ROWS).contains(&batch.num_rows()));
@@ -491,6 +496,24 @@ async fn a_value_of_a_deleted_row_never_makes_a_predicate_fail() {
         failed |= unit.open().next_batch().await.is_err();
     }
     assert!(failed, "a visible row that makes it fail is reported");
+}
+
+#[tokio::test]
+async fn a_unit_of_a_segment_is_cut_where_a_block_ends() {
+    let (_, store, table) = common::store_with(text_table("t")).await;
+    let rows: Vec<(i64, &str)> = (0..20_000).map(|id| (id, "a")).collect();
+    let mut transaction = store.begin();
+    common::load(&mut transaction, table, &rows).await.unwrap();
+    transaction.commit(Durability::Sync).await.unwrap();
+    let mut units = store.snapshot().scan(ScanRequest::new(table, vec![0])).unwrap();
+    assert_eq!(units.len(), 1, "one segment of three blocks");
+    let mut unit = units.remove(0);
+    assert!(unit.cut_after(20_000).is_none() && unit.cut_after(usize::MAX / 2).is_none());
+    let rest = unit.cut_after(8_193).unwrap();
+    assert_eq!((unit.rows_max(), rest.rows_max()), (16_384, 3_616));
+    let rest = unit.cut_after(0).unwrap();
+    assert_eq!((unit.rows_max(), rest.rows_max()), (8_192, 8_192));
+    assert!(unit.cut_after(1).is_none(), "a block is the least");
 }
 
 #[tokio::test]

@@ -3,4 +3,5 @@
 
 pub(crate) mod decimal;
 pub(crate) mod direct_aggregate;
+pub(crate) mod join_keys;
 pub(crate) mod paced;

@@ -12,7 +12,9 @@
 //!
 //! Joins are ordered on physical plans: there columns are plain numbers, filters stand where they will run, and semi joins
 //! made from subqueries can be moved like any other join. Where a join would meet many rows of few keys, these are aggregated
-//! before it (early_rule). Aggregations over keys that can be numbered get an operator of ours (aggregate_rule).
+//! before it (early_rule). Aggregations over keys that can be numbered get an operator of ours (aggregate_rule); others
+//! group and redistribute their rows no more often than they must (once_rule). Behind all rules,
+//! scans are told the keys of the joins above them (key_rule).
 
 mod aggregate_rule;
 mod cooperative_rule;
@@ -26,6 +28,8 @@ mod join_cost;
 mod join_graph;
 mod join_order;
 mod join_rule;
+mod key_rule;
+mod once_rule;
 mod rules;
 
 pub(crate) use explain::with_estimates;

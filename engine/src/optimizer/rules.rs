@@ -16,11 +16,14 @@ use super::cooperative_rule::CooperativeJoins;
 use super::decimal_rule::NarrowDecimals;
 use super::early_rule::EarlyAggregate;
 use super::join_rule::JoinOrder;
+use super::key_rule::ShareJoinKeys;
+use super::once_rule::GroupOnce;
 
 /// A build side becomes an array indexed by key if it fills at least this share of the range of its keys. Rows come in key
-/// order from most tables, so that even a thinly filled array is walked, not jumped around in. 4 bytes / 0.02 = 200 bytes
-/// per row at most.
-const ARRAY_JOIN_DENSITY: f64 = 0.02;
+/// order from most tables, so that even a thinly filled array is walked, not jumped around in; but it has to be cleared
+/// first, by one thread, and scans have dropped most rows without a partner before they look into it
+/// ([`crate::operators::join_keys`]).
+const ARRAY_JOIN_DENSITY: f64 = 0.05;
 
 /// Sets the options our plans rely on.
 pub(crate) fn configure(options: &mut ConfigOptions) {
@@ -96,7 +99,13 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
             // After all rules that compare or move expressions.
             "FilterPushdown(Post)" => {
                 let joins = Arc::new(CooperativeJoins);
-                rules.extend([Arc::new(NarrowDecimals) as _, joins as _, Arc::new(DynamicFilters(rule)) as _])
+                rules.extend([
+                    Arc::new(GroupOnce) as _,
+                    Arc::new(NarrowDecimals) as _,
+                    joins as _,
+                    Arc::new(DynamicFilters(rule)) as _,
+                    Arc::new(ShareJoinKeys) as _,
+                ])
             }
             _ => rules.push(rule),
         }
@@ -122,6 +131,10 @@ mod tests {
         assert!(place("early_aggregate") < place("direct_aggregate"));
         assert!(place("direct_aggregate") < place("EnsureRequirements"));
         let late: Vec<&str> = rules[first_late_rule(&rules)..].iter().map(|rule| rule.name()).collect();
-        assert_eq!(late, ["FilterPushdown(Post)", "SanityCheckPlan"], "the plan cache counts on these and no others");
+        assert_eq!(
+            late,
+            ["FilterPushdown(Post)", "share_join_keys", "SanityCheckPlan"],
+            "the plan cache counts on these and no others"
+        );
     }
 }

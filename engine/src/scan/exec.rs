@@ -13,6 +13,7 @@
 //! The plan knows the table's definition and statistics; the rows are found through the [`ExecutionView`] of the task at
 //! execution. Partitions are work-sharing, so the operator never claims a hash partitioning or an order.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -44,6 +45,8 @@ use rustydb_storage::{DynamicFilter, ReadView, ScanRequest, TableDef, TableStati
 use super::filter::{DynamicExpression, move_columns, to_filters};
 use super::{ExecutionView, ScanQueue};
 use crate::Error;
+use crate::operators::join_keys::KeyColumns;
+use crate::runtime::give_way;
 
 /// Rows worth a partition of their own: the size of a scan unit. A smaller table is read by one task.
 const ROWS_PER_PARTITION: usize = 65_536;
@@ -62,6 +65,8 @@ pub(crate) struct ColumnScanExec {
     filters: Vec<Arc<dyn PhysicalExpr>>,
     /// Conditions that become known while the query runs; columns as in `filters`.
     dynamic: Vec<Arc<dyn PhysicalExpr>>,
+    /// The keys of the joins that some of `dynamic` come from, by the expression's number.
+    join_keys: HashMap<u64, KeyColumns>,
     statistics: Arc<TableStatistics>,
     /// What the planner makes of `filters`, worked out when it first asks.
     estimate: OnceLock<Statistics>,
@@ -97,6 +102,7 @@ impl ColumnScanExec {
             projection,
             filters,
             dynamic: Vec::new(),
+            join_keys: HashMap::new(),
             statistics,
             estimate: OnceLock::new(),
             table_schema,
@@ -119,6 +125,19 @@ impl ColumnScanExec {
     /// The columns it reads, as indexes into the table's storage schema.
     pub(crate) fn projection(&self) -> &[usize] {
         &self.projection
+    }
+
+    /// The same, asking the keys of joins whose dynamic filters it has: by the filters' numbers. None if there are none.
+    pub(crate) fn with_join_keys(&self, shared: &HashMap<u64, KeyColumns>) -> Option<Self> {
+        let numbers = self.dynamic.iter().filter_map(|expression| expression.expression_id());
+        let join_keys: HashMap<_, _> =
+            numbers.filter_map(|number| Some((number, shared.get(&number)?.clone()))).collect();
+        (!join_keys.is_empty()).then(|| ColumnScanExec { join_keys, ..self.clone() })
+    }
+
+    /// Whether it returns all rows of its table.
+    pub(crate) fn has_no_conditions(&self) -> bool {
+        self.filters.is_empty() && self.dynamic.is_empty()
     }
 
     /// The conditions that all returned rows meet, on columns of the table's storage schema: the cost model weighs them
@@ -175,7 +194,8 @@ impl ColumnScanExec {
     fn request(&self) -> crate::Result<ScanRequest> {
         let stored = self.table.storage_schema();
         let dynamic = |expression: &Arc<dyn PhysicalExpr>| -> Arc<dyn DynamicFilter> {
-            Arc::new(DynamicExpression::new(Arc::clone(expression), Arc::clone(stored)))
+            let keys = expression.expression_id().and_then(|id| self.join_keys.get(&id)).cloned().unwrap_or_default();
+            Arc::new(DynamicExpression::new(Arc::clone(expression), Arc::clone(stored), keys))
         };
         Ok(ScanRequest::new(self.table.id, self.projection.clone())
             .with_filters(to_filters(&self.filters, stored)?)
@@ -282,6 +302,7 @@ impl ExecutionPlan for ColumnScanExec {
     fn reset_state(self: Arc<Self>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let mut fresh = Arc::unwrap_or_clone(self);
         fresh.dynamic.clear();
+        fresh.join_keys.clear();
         fresh.metrics = ExecutionPlanMetricsSet::new();
         Ok(Arc::new(fresh))
     }
@@ -299,6 +320,7 @@ impl ExecutionPlan for ColumnScanExec {
         let state = PartitionScan {
             queue,
             partition,
+            shared: self.partitions() > 1,
             reader: None,
             schema: Arc::clone(&self.schema),
             metrics: BaselineMetrics::new(&self.metrics, partition),
@@ -344,6 +366,8 @@ impl ExecutionPlan for ColumnScanExec {
 struct PartitionScan {
     queue: Arc<ScanQueue>,
     partition: usize,
+    /// Whether there are other partitions, which one that works for long could keep from beginning.
+    shared: bool,
     reader: Option<UnitReader>,
     schema: SchemaRef,
     metrics: BaselineMetrics,
@@ -352,8 +376,10 @@ struct PartitionScan {
 impl PartitionScan {
     async fn next_batch(&mut self) -> crate::Result<Option<RecordBatch>> {
         loop {
-            let started = std::time::Instant::now();
             let Some(reader) = &mut self.reader else {
+                if self.shared {
+                    give_way().await;
+                }
                 match self.queue.next(self.partition)? {
                     Some(unit) => self.reader = Some(unit.open()),
                     None => {
@@ -363,6 +389,7 @@ impl PartitionScan {
                 }
                 continue;
             };
+            let started = std::time::Instant::now();
             let batch = reader.next_batch().await?;
             self.metrics.elapsed_compute().add_elapsed(started);
             match batch {

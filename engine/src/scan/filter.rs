@@ -27,7 +27,10 @@ use datafusion::physical_expr::expressions::{
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
 use datafusion::physical_expr_common::physical_expr::{snapshot_generation, snapshot_physical_expr};
+use datafusion::physical_plan::joins::HashTableLookupExpr;
 use rustydb_storage::{CompareOp, DynamicFilter, Filter, RowPredicate};
+
+use crate::operators::join_keys::{KeyColumns, KeyPredicate};
 
 /// The filters that together pass exactly the rows for which all of `conjuncts` are true.
 pub(crate) fn to_filters(conjuncts: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef) -> DataFusionResult<Vec<Filter>> {
@@ -345,11 +348,39 @@ pub(crate) fn move_columns(
 pub(crate) struct DynamicExpression {
     expression: Arc<dyn PhysicalExpr>,
     schema: SchemaRef,
+    /// The keys of the join it comes from, if any.
+    keys: KeyColumns,
 }
 
 impl DynamicExpression {
-    pub(crate) fn new(expression: Arc<dyn PhysicalExpr>, schema: SchemaRef) -> Self {
-        DynamicExpression { expression, schema }
+    pub(crate) fn new(expression: Arc<dyn PhysicalExpr>, schema: SchemaRef, keys: KeyColumns) -> Self {
+        DynamicExpression { expression, schema, keys }
+    }
+
+    fn filters(&self) -> DataFusionResult<Vec<Filter>> {
+        let known = snapshot_physical_expr(Arc::clone(&self.expression))?;
+        let mut filters = Vec::new();
+        for conjunct in split_conjunction(&known) {
+            let by_bits = self.by_bits(conjunct);
+            // Bits of its only key say what the hash table would; of several keys they say less, and quicker.
+            let is_all = by_bits.len() == 1 && self.keys.len() == 1;
+            filters.extend(by_bits);
+            if !is_all {
+                collect(conjunct, &self.schema, &mut filters)?;
+            }
+        }
+        Ok(filters)
+    }
+
+    /// For a look into the join's hash table, looks into the bits of its keys, as far as there are any.
+    fn by_bits(&self, conjunct: &Arc<dyn PhysicalExpr>) -> Vec<Filter> {
+        let Some(lookup) = conjunct.downcast_ref::<HashTableLookupExpr>() else { return Vec::new() };
+        let asked = lookup.children().into_iter().zip(&self.keys).filter_map(|(column, keys)| {
+            let keys = keys.as_ref().filter(|keys| keys.set().is_some())?;
+            let column = column.downcast_ref::<Column>()?.index();
+            Some(Filter::Rows(Arc::new(KeyPredicate::new(column, Arc::clone(keys)))))
+        });
+        asked.collect()
     }
 }
 
@@ -365,9 +396,8 @@ impl DynamicFilter for DynamicExpression {
     }
 
     fn current(&self) -> Vec<Filter> {
-        let known = snapshot_physical_expr(Arc::clone(&self.expression));
         // Nothing depends on this filter but speed.
-        known.and_then(|known| to_filters(&[known], &self.schema)).unwrap_or_else(|error| {
+        self.filters().unwrap_or_else(|error| {
             tracing::debug!(%error, "a dynamic filter is not used");
             Vec::new()
         })

@@ -9,6 +9,9 @@
 //!   partition 0 ─▶ A A A A A A   C C C C C C ◀─┐    each begins with segments of its own, so that two that are not in
 //!   partition 1 ─▶ B B B B B B   D D ──────────┘    memory are loaded side by side; who has none left helps from the end
 //! ```
+//!
+//! Towards the end units get smaller (guided self-scheduling; Polychronopoulos and Kuck, 1987), so that nobody waits long for
+//! the one who took the last.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -93,8 +96,49 @@ pub(crate) struct ScanQueue {
 
 enum State {
     Waiting(ScanRequest),
+    Running(Units),
+}
+
+/// What is to be read.
+struct Units {
     /// A list for each partition to begin with.
-    Running(Vec<VecDeque<ScanUnit>>),
+    lists: Vec<VecDeque<ScanUnit>>,
+    /// In all of them together, at most.
+    rows: usize,
+}
+
+impl Units {
+    /// Gives the units of each segment to the partition that has the fewest rows so far.
+    fn deal(units: Vec<ScanUnit>, partitions: usize) -> Self {
+        let mut lists: Vec<(usize, VecDeque<ScanUnit>)> = (0..partitions).map(|_| Default::default()).collect();
+        for segment in units.chunk_by(|one, other| one.is_of_same_segment(other)) {
+            if let Some((rows, list)) = lists.iter_mut().min_by_key(|(rows, _)| *rows) {
+                *rows += segment.iter().map(ScanUnit::rows_max).sum::<usize>();
+                list.extend(segment.iter().cloned());
+            }
+        }
+        let rows = lists.iter().map(|(rows, _)| rows).sum();
+        Units { lists: lists.into_iter().map(|(_, list)| list).collect(), rows }
+    }
+
+    /// The next unit of a partition: of its own list from the front, of the longest from the end.
+    fn next(&mut self, partition: usize) -> Option<ScanUnit> {
+        let shares = 2 * self.lists.len();
+        let length = |list: usize| self.lists.get(list).map_or(0, VecDeque::len);
+        let unit = if length(partition) > 0 {
+            let list = &mut self.lists[partition];
+            let mut unit = list.pop_front()?;
+            unit.cut_after(self.rows / shares).into_iter().for_each(|rest| list.push_front(rest));
+            unit
+        } else {
+            let list = self.lists.iter_mut().max_by_key(|list| list.len())?;
+            let mut unit = list.pop_back()?;
+            unit.cut_after(self.rows / shares).into_iter().for_each(|rest| list.push_back(rest));
+            unit
+        };
+        self.rows = self.rows.saturating_sub(unit.rows_max());
+        Some(unit)
+    }
 }
 
 impl ScanQueue {
@@ -102,24 +146,9 @@ impl ScanQueue {
     pub(crate) fn next(&self, partition: usize) -> Result<Option<ScanUnit>> {
         let mut state = self.state.lock();
         if let State::Waiting(request) = &*state {
-            *state = State::Running(deal(self.view.scan(request.clone())?, self.partitions));
+            *state = State::Running(Units::deal(self.view.scan(request.clone())?, self.partitions));
         }
-        let State::Running(lists) = &mut *state else { return Ok(None) };
-        if let Some(unit) = lists.get_mut(partition).and_then(VecDeque::pop_front) {
-            return Ok(Some(unit));
-        }
-        Ok(lists.iter_mut().max_by_key(|list| list.len()).and_then(VecDeque::pop_back))
+        let State::Running(units) = &mut *state else { return Ok(None) };
+        Ok(units.next(partition))
     }
-}
-
-/// Gives the units of each segment to the partition that has the fewest rows so far.
-fn deal(units: Vec<ScanUnit>, partitions: usize) -> Vec<VecDeque<ScanUnit>> {
-    let mut lists: Vec<(usize, VecDeque<ScanUnit>)> = (0..partitions).map(|_| Default::default()).collect();
-    for segment in units.chunk_by(|one, other| one.is_of_same_segment(other)) {
-        if let Some((rows, list)) = lists.iter_mut().min_by_key(|(rows, _)| *rows) {
-            *rows += segment.iter().map(ScanUnit::rows_max).sum::<usize>();
-            list.extend(segment.iter().cloned());
-        }
-    }
-    lists.into_iter().map(|(_, list)| list).collect()
 }

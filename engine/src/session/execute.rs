@@ -1,5 +1,6 @@
 //! One statement, from its syntax tree to its result, inside the session's transaction or one of its own.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -34,6 +35,7 @@ use crate::sql::plan::{
     ReadyPlan, bind, check_parameter_count, explain, find_ready, make_ready, make_ready_and_keep, plan_query,
     result_schema,
 };
+use crate::sql::plan_key::plan_key;
 use crate::sql::route::{MainStatement, Routed, SettingValue, Write, route};
 use crate::sql::types::{DEFAULT_KEY, declared_name};
 use crate::sql::user_syntax::UserStatement;
@@ -131,10 +133,10 @@ impl Text<'_> {
 #[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "one for each statement, moved a few times")]
 enum Asked<'a> {
-    /// It was planned before.
-    Known(&'a Text<'a>),
-    /// Without parameters: its plan may be kept.
-    Query(&'a Text<'a>, Box<datafusion::sql::sqlparser::ast::Query>),
+    /// It was planned before, under this key.
+    Known(&'a Text<'a>, Cow<'a, str>),
+    /// Its plan may be kept, under this key.
+    Query(Cow<'a, str>, Box<datafusion::sql::sqlparser::ast::Query>),
     Other(Routed),
 }
 
@@ -149,9 +151,11 @@ impl Shared {
         let mut transaction = self.lock_transaction().await;
         let statement = self.statement(parameters, arrived);
         let mut result = async {
-            let asked = match parameters.is_empty() && self.database.plans().contains(text.sql()) {
-                true => Asked::Known(&text),
-                false => {
+            // With parameters, most are compiled statements, and have no plan.
+            let unbound = plan_key(text.sql(), parameters).filter(|_| parameters.is_empty());
+            let asked = match unbound.filter(|key| self.database.plans().contains(key)) {
+                Some(key) => Asked::Known(&text, key),
+                None => {
                     let parsed = text.parse()?;
                     check_parameter_count(parsed.parameters, parameters.len())?;
                     let compiled = self.compile_and_run(&mut transaction, &statement, text.sql(), &parsed.statement);
@@ -167,7 +171,11 @@ impl Shared {
                             let what = RoutineStatement::Call(Box::new(function), Some(text.sql().to_owned()));
                             return self.run_routine(&mut transaction, &statement, what).await;
                         }
-                        Routed::Query(query) if parameters.is_empty() => Asked::Query(&text, query),
+                        Routed::Query(query) => match plan_key(text.sql(), parameters) {
+                            Some(key) if self.database.plans().contains(&key) => Asked::Known(&text, key),
+                            Some(key) => Asked::Query(key, query),
+                            None => Asked::Other(Routed::Query(query)),
+                        },
                         routed => return self.dispatch(&mut transaction, &statement, routed).await,
                     }
                 }
@@ -411,20 +419,21 @@ impl Shared {
 
     /// Plans a query. Planning does not pause; with a deadline it gets a task of its own, whose end nobody has to wait for.
     async fn plan(&self, context: StatementContext, asked: Asked<'_>, statement: &Statement<'_>) -> Result<ReadyPlan> {
-        let (text, routed) = match asked {
-            Asked::Known(text) => match find_ready(&context, self.database.plans(), text.sql())? {
+        let (key, routed) = match asked {
+            Asked::Known(text, key) => match find_ready(&context, self.database.plans(), &key)? {
                 Some(ready) => return Ok(ready),
-                None => (Some(text), route(text.parse()?.statement)?),
+                None => (Some(key), route(text.parse()?.statement)?),
             },
-            Asked::Query(text, query) => (Some(text), Routed::Query(query)),
+            Asked::Query(key, query) => (Some(key), Routed::Query(query)),
             Asked::Other(routed) => (None, routed),
         };
-        let keep = text.map(|text| (self.database.clone(), text.sql().to_owned()));
+        let keep = key.map(|key| (self.database.clone(), key.into_owned()));
         let parameters = statement.parameters.to_vec();
         let planning = async move {
             match (keep, routed) {
-                (Some((database, text)), Routed::Query(query)) => {
-                    make_ready_and_keep(&context, database.plans(), &text, plan_query(&context, *query)?).await
+                (Some((database, key)), Routed::Query(query)) => {
+                    let plan = bind(plan_query(&context, *query)?, &parameters)?;
+                    make_ready_and_keep(&context, database.plans(), &key, plan).await
                 }
                 (_, routed) => plan_read(&context, routed, &parameters).await,
             }

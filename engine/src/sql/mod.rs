@@ -43,6 +43,7 @@ pub(crate) mod parse;
 pub(crate) mod places;
 pub(crate) mod plan;
 pub(crate) mod plan_cache;
+pub(crate) mod plan_key;
 pub(crate) mod route;
 pub(crate) mod routine_syntax;
 mod row_values;

@@ -218,22 +218,22 @@ fn analyze_with_estimates(operators: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn E
     Ok(replace_children_if_necessary(operators, vec![input])?)
 }
 
-/// The same for the text of a query, which is found in or added to the plan cache.
+/// The same for a query whose plan is kept in the plan cache, under this key.
 pub(crate) async fn make_ready_and_keep(
     context: &StatementContext,
     cache: &PlanCache,
-    text: &str,
+    key: &str,
     plan: LogicalPlan,
 ) -> Result<ReadyPlan> {
     let early = context.clone().without_late_rules();
     let operators = early.create_physical_plan(&plan).await?;
-    cache.keep(text, &plan, &operators, context)?;
+    cache.keep(key, &plan, &operators, context)?;
     finish(context, fresh_copy(operators)?)
 }
 
-/// The query of this text from the plan cache, if it is there.
-pub(crate) fn find_ready(context: &StatementContext, cache: &PlanCache, text: &str) -> Result<Option<ReadyPlan>> {
-    cache.find(text, context)?.map(|operators| finish(context, operators)).transpose()
+/// The query of this key from the plan cache, if it is there.
+pub(crate) fn find_ready(context: &StatementContext, cache: &PlanCache, key: &str) -> Result<Option<ReadyPlan>> {
+    cache.find(key, context)?.map(|operators| finish(context, operators)).transpose()
 }
 
 /// Applies the late rules.

@@ -8,7 +8,7 @@
 //!
 //! A plan names tables, not rows: scans find the rows of whatever view they run against. So a plan may be used again as
 //! long as
-//! * the text is the same, and it has no parameters;
+//! * the text is the same but for its layout, and so are the values of its parameters ([`super::plan_key`]);
 //! * the catalog is the same object, and so are the session's options: any change makes new ones; names are looked for in
 //!   the same schemas;
 //! * the tables have about as many rows as when it was made ([`DRIFT_FACTOR`]), or a better plan may exist;
@@ -37,6 +37,7 @@ use parking_lot::Mutex;
 use rustydb_storage::{Catalog, TableId};
 
 use super::context::StatementContext;
+use super::plan_key::has_values;
 use crate::Result;
 use crate::apply::ApplyExec;
 use crate::catalog::provider::ColumnTable;
@@ -44,8 +45,10 @@ use crate::scan::ColumnScanExec;
 
 /// Plans kept per database. A plan takes some ten to a hundred kilobytes.
 const PLANS_MAX: usize = 256;
-/// Longer texts are seldom sent twice.
-const TEXT_BYTES_MAX: usize = 16 * 1024;
+/// The same for texts with certain values of their parameters.
+const BOUND_PLANS_MAX: usize = 64;
+/// Longer keys, which are a text and its parameters, are seldom sent twice.
+const KEY_BYTES_MAX: usize = 16 * 1024;
 /// A table that has grown or shrunk by this factor since may deserve another plan.
 const DRIFT_FACTOR: f64 = 1.5;
 /// Tables smaller than this are small, whatever their growth.
@@ -59,7 +62,7 @@ pub(crate) struct PlanCache {
 
 #[derive(Debug, Default)]
 struct Plans {
-    by_text: HashMap<Arc<str>, Entry>,
+    by_key: HashMap<Arc<str>, Entry>,
     /// Counts look-ups; the entry with the oldest goes first.
     clock: u64,
 }
@@ -117,25 +120,25 @@ fn is_similar(before: usize, now: usize) -> bool {
 }
 
 impl PlanCache {
-    /// Whether there is a plan for `text`; it may turn out not to fit.
-    pub(crate) fn contains(&self, text: &str) -> bool {
-        self.plans.lock().by_text.contains_key(text)
+    /// Whether there is a plan for `key`; it may turn out not to fit.
+    pub(crate) fn contains(&self, key: &str) -> bool {
+        self.plans.lock().by_key.contains_key(key)
     }
 
-    /// The plan for `text`, if there is one that fits and is free; with fresh state, still without the late rules.
-    pub(crate) fn find(&self, text: &str, context: &StatementContext) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    /// The plan for `key`, if there is one that fits and is free; with fresh state, still without the late rules.
+    pub(crate) fn find(&self, key: &str, context: &StatementContext) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let found = {
             let mut plans = self.plans.lock();
             plans.clock += 1;
             let now = plans.clock;
-            plans.by_text.get_mut(text).map(|entry| {
+            plans.by_key.get_mut(key).map(|entry| {
                 entry.used = now;
                 Arc::clone(&entry.plan)
             })
         };
         let Some(found) = found else { return Ok(None) };
         if !found.fits(context) {
-            self.plans.lock().by_text.remove(text);
+            self.plans.lock().by_key.remove(key);
             return Ok(None);
         }
         if let Some(leased) = &found.leased {
@@ -148,12 +151,12 @@ impl PlanCache {
     /// Keeps `plan`, made from `logical` without the late rules, if it may be used again.
     pub(crate) fn keep(
         &self,
-        text: &str,
+        key: &str,
         logical: &LogicalPlan,
         plan: &Arc<dyn ExecutionPlan>,
         context: &StatementContext,
     ) -> Result<()> {
-        if text.len() > TEXT_BYTES_MAX {
+        if key.len() > KEY_BYTES_MAX {
             return Ok(());
         }
         let Some(tables) = stored_tables(logical)? else { return Ok(()) };
@@ -182,13 +185,19 @@ impl PlanCache {
             leased,
         };
         let mut plans = self.plans.lock();
-        if plans.by_text.len() >= PLANS_MAX {
-            let oldest = plans.by_text.iter().min_by_key(|(_, entry)| entry.used).map(|(text, _)| Arc::clone(text));
-            oldest.and_then(|text| plans.by_text.remove(&text));
+        // Values that never come again must not drive out the plans of texts without any.
+        let (bound, most) = match has_values(key) {
+            true => (true, BOUND_PLANS_MAX),
+            false => (false, PLANS_MAX),
+        };
+        let alike = || plans.by_key.iter().filter(|(other, _)| has_values(other) == bound);
+        if alike().count() >= most {
+            let oldest = alike().min_by_key(|(_, entry)| entry.used).map(|(key, _)| Arc::clone(key));
+            oldest.and_then(|key| plans.by_key.remove(&key));
         }
         plans.clock += 1;
         let used = plans.clock;
-        plans.by_text.insert(text.into(), Entry { plan: Arc::new(kept), used });
+        plans.by_key.insert(key.into(), Entry { plan: Arc::new(kept), used });
         Ok(())
     }
 }

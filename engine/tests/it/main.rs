@@ -10,6 +10,7 @@ mod early_aggregate;
 mod errors;
 mod explain;
 mod foreign_keys;
+mod group_once;
 mod helpers;
 mod information_schema;
 mod ingest;

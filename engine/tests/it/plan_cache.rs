@@ -1,7 +1,7 @@
 //! A query that comes again is not planned again, and nobody can tell but by the clock.
 
 use futures::StreamExt;
-use rustydb_engine::StatementResult;
+use rustydb_engine::{StatementResult, Value};
 
 use crate::helpers::*;
 
@@ -25,6 +25,50 @@ async fn a_plan_made_before_sees_the_rows_of_now() {
         for _ in 0..3 {
             assert_eq!(query(&session, sql).await, expected, "after {change}");
         }
+    }
+}
+
+#[tokio::test]
+async fn parameters_of_every_run_are_its_own() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (id int PRIMARY KEY, a int, b text)").await;
+    run(&session, "INSERT INTO t SELECT v, v % 5, 'b' || v % 3 FROM generate_series(1, 900) AS g(v)").await;
+    // Grouped, so that no compiled statement answers it.
+    let sql = "SELECT b, count(*) FROM t WHERE a = $1 AND id > $2 GROUP BY b ORDER BY b LIMIT $3";
+    for round in 0..3 {
+        for (a, id, limit) in [(1, 0, 9), (2, 0, 9), (1, 450, 9), (1, 0, 1), (7, 0, 9)] {
+            let values = [Value::Int32(Some(a)), Value::Int32(Some(id)), Value::Int64(Some(limit))];
+            let expected =
+                format!("SELECT b, count(*) FROM t WHERE a = {a} AND id > {id} GROUP BY b ORDER BY b LIMIT {limit}");
+            let expected = query(&session, &expected).await;
+            assert_eq!(expected.is_empty(), a == 7);
+            assert_eq!(try_query_with(&session, sql, &values).await.unwrap(), expected, "round {round}");
+            // As text, which stands for a value of any type, and as NULL, which nothing equals.
+            let values = [Value::from(a.to_string().as_str()), Value::Int32(Some(id)), Value::Int64(Some(limit))];
+            assert_eq!(try_query_with(&session, sql, &values).await.unwrap(), expected, "round {round}");
+            let values = [Value::Int32(None), Value::Int32(Some(id)), Value::Int64(Some(limit))];
+            assert!(try_query_with(&session, sql, &values).await.unwrap().is_empty());
+        }
+        run(&session, "INSERT INTO t SELECT max(id) + 1, 1, 'more' FROM t").await;
+    }
+}
+
+#[tokio::test]
+async fn many_values_of_one_parameter_leave_other_plans_alone() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (id int PRIMARY KEY, a int)").await;
+    run(&session, "INSERT INTO t SELECT v, v % 5 FROM generate_series(1, 900) AS g(v)").await;
+    for id in 0..600 {
+        let answer =
+            try_query_with(&session, "SELECT a FROM t WHERE id > $1 GROUP BY a", &[Value::Int32(Some(id))]).await;
+        assert_eq!(answer.unwrap().len(), 5);
+    }
+    // Told apart by a comment they are one text.
+    for comment in ["", " -- one", "\n-- two\n"] {
+        assert_eq!(
+            query(&session, &format!("SELECT a, count(*) {comment}\n FROM t GROUP BY a ORDER BY a LIMIT 1")).await,
+            ["0|180"]
+        );
     }
 }
 

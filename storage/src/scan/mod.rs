@@ -102,6 +102,18 @@ impl ScanUnit {
         }
     }
 
+    /// Cuts the unit after about `rows` rows, where a block ends, if it has more and can be cut: what is left is a unit, too.
+    pub fn cut_after(&mut self, rows: usize) -> Option<ScanUnit> {
+        let Source::Segment { segment, rows: own, deleted } = &mut self.source else { return None };
+        let middle = own.start + rows.clamp(1, own.len()).next_multiple_of(BLOCK_ROWS);
+        if middle >= own.end {
+            return None;
+        }
+        let rest = Source::Segment { segment: Arc::clone(segment), rows: middle..own.end, deleted: deleted.clone() };
+        own.end = middle;
+        Some(ScanUnit { plan: Arc::clone(&self.plan), source: rest })
+    }
+
     /// Whether both are rows of one segment, which share what has to be loaded.
     pub fn is_of_same_segment(&self, other: &ScanUnit) -> bool {
         match (&self.source, &other.source) {

@@ -1,10 +1,11 @@
-//! The operator: reads all inputs at once, merges, and hands out slices.
+//! The operator: reads all inputs at once, puts together what they found, and hands out shares.
 
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{cast, filter};
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
@@ -16,7 +17,7 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, evaluate_many};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::execution_plan::{Boundedness, ChildrenPropertiesMode, EmissionType};
 use datafusion::physical_plan::filter_pushdown::{
     ChildFilterDescription, ChildPushdownResult, FilterDescription, FilterPushdownPhase, FilterPushdownPropagation,
 };
@@ -30,7 +31,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
+use super::claims::Claims;
 use super::group_index::{ColumnDomain, GroupIndex, IntegerIndex, SmallIndex};
+use crate::runtime::give_way;
 
 /// What is known of the group columns' values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,8 +95,8 @@ pub(crate) struct DirectAggregateExec {
 
 /// What the first partition to be polled finds out for all.
 enum Outcome {
-    /// All groups, and the memory they take for as long as they are held.
-    Groups { groups: RecordBatch, _memory: MemoryReservation },
+    /// All groups, cut to the size of batches, and the memory they take for as long as they are held.
+    Groups { batches: Vec<RecordBatch>, _memory: Vec<MemoryReservation> },
     /// There was not enough memory: partition 0 passes on DataFusion's result.
     Fallback,
 }
@@ -101,7 +104,7 @@ enum Outcome {
 impl fmt::Debug for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Outcome::Groups { groups, .. } => write!(f, "{} groups", groups.num_rows()),
+            Outcome::Groups { batches, .. } => write!(f, "{} batches of groups", batches.len()),
             Outcome::Fallback => write!(f, "fallback"),
         }
     }
@@ -156,9 +159,14 @@ impl DirectAggregateExec {
     fn input(&self) -> &Arc<dyn ExecutionPlan> {
         let single = self.definition.input();
         match single.downcast_ref::<CoalescePartitionsExec>() {
-            Some(coalesce) if self.properties.output_partitioning().partition_count() > 1 => coalesce.input(),
+            Some(coalesce) if self.is_spread() => coalesce.input(),
             _ => single,
         }
+    }
+
+    /// Whether its input has several partitions, which the definition finds put together.
+    fn is_spread(&self) -> bool {
+        self.properties.output_partitioning().partition_count() > 1
     }
 }
 
@@ -207,11 +215,29 @@ impl ExecutionPlan for DirectAggregateExec {
 
     fn replace_children(
         self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _options: ReplaceChildrenOptions,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let input = children.pop().ok_or_else(|| DataFusionError::Internal("an aggregation has an input".into()))?;
-        Ok(Arc::new(Self::try_new(&self.definition, input, self.domain.clone())?))
+        let input = children.into_iter().next();
+        let input = input.ok_or_else(|| DataFusionError::Internal("an aggregation has an input".into()))?;
+        if options.children_properties == ChildrenPropertiesMode::Recompute {
+            return Ok(Arc::new(Self::try_new(&self.definition, input, self.domain.clone())?));
+        }
+        let single = match self.is_spread() {
+            true => Arc::clone(self.definition.input()).replace_children(vec![input], options)?,
+            false => input,
+        };
+        let definition: Arc<dyn ExecutionPlan> = Arc::clone(&self.definition) as _;
+        let definition = definition.replace_children(vec![single], options)?;
+        let definition = definition.downcast_ref::<AggregateExec>().cloned();
+        let definition = definition.ok_or_else(|| DataFusionError::Internal("an aggregation became another".into()))?;
+        Ok(Arc::new(DirectAggregateExec {
+            definition: Arc::new(definition),
+            domain: self.domain.clone(),
+            properties: Arc::clone(&self.properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+            outcome: Arc::default(),
+        }))
     }
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -230,13 +256,16 @@ impl ExecutionPlan for DirectAggregateExec {
         let (outcome, schema) = (Arc::clone(&self.outcome), self.schema());
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let batches = stream::once(async move {
-            match outcome.get_or_try_init(|| run.aggregate()).await? {
-                Outcome::Groups { groups, .. } => {
-                    let slices = run.slices(groups, partition).into_iter().map(move |slice| {
-                        metrics.record_output(slice.num_rows());
-                        Ok(slice)
+            let outcome = outcome.get_or_try_init(|| run.aggregate()).await?;
+            give_way().await;
+            match outcome {
+                Outcome::Groups { batches, .. } => {
+                    let share = run.share(batches, partition).to_vec();
+                    let share = share.into_iter().map(move |batch| {
+                        metrics.record_output(batch.num_rows());
+                        Ok(batch)
                     });
-                    Ok::<_, DataFusionError>(stream::iter(slices).boxed())
+                    Ok::<_, DataFusionError>(stream::iter(share).boxed())
                 }
                 Outcome::Fallback if partition == 0 => Ok(run.definition.execute(0, Arc::clone(&run.context))?.boxed()),
                 Outcome::Fallback => Ok(stream::empty().boxed()),
@@ -285,16 +314,9 @@ struct Run {
     context: Arc<TaskContext>,
 }
 
-/// The groups of one input partition.
-struct Groups {
-    index: Box<dyn GroupIndex>,
-    accumulators: Vec<Box<dyn GroupsAccumulator>>,
-    reservation: MemoryReservation,
-}
-
 impl Run {
-    /// Reads all input partitions, each in a task of its own, and merges what they found. Dropping the future ends the
-    /// tasks.
+    /// Reads all input partitions, each in a task of its own, and puts together what they found. Dropping the future ends
+    /// the tasks.
     async fn aggregate(&self) -> Result<Outcome> {
         let pool = self.context.memory_pool();
         let expected = self.domain.expected_bytes(self.definition.aggr_expr().len());
@@ -303,70 +325,137 @@ impl Run {
             return Ok(Outcome::Fallback);
         }
         drop(upfront);
-        let mut tasks = JoinSet::new();
+        let claims = match &self.domain {
+            KeyDomain::Integers { low, span, .. } if self.partitions > 1 => Claims::new(*low, *span).map(Arc::new),
+            _ => None,
+        };
+        let mut reading = JoinSet::new();
         for partition in 0..self.partitions {
             let rows = self.input.execute(partition, Arc::clone(&self.context))?;
-            let reservation = MemoryConsumer::new(format!("DirectAggregateExec[{partition}]")).register(pool);
-            let groups = Groups {
-                index: self.domain.index(&self.definition.schema(), self.definition.group_expr().expr().len()),
-                accumulators: self.accumulators()?,
-                reservation,
+            let own = match &claims {
+                Some(claims) => Some((Arc::clone(claims), self.no_groups(partition)?)),
+                None => None,
             };
-            tasks.spawn(groups.read(Arc::clone(&self.definition), rows));
+            let part = Part { partition, own, apart: self.no_groups(partition)? };
+            reading.spawn(part.read(Arc::clone(&self.definition), rows));
         }
-        let mut parts = Vec::with_capacity(self.partitions);
-        while let Some(finished) = tasks.join_next().await {
-            parts.push(finished.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))??);
+        let mut own: Vec<Option<Groups>> = (0..self.partitions).map(|_| None).collect();
+        let mut apart = Vec::with_capacity(self.partitions);
+        while let Some(finished) = reading.join_next().await {
+            let part = finished.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))??;
+            apart.push(part.apart);
+            own[part.partition] = part.own.map(|(_, groups)| groups).filter(|groups| groups.index.len() > 0);
         }
-        parts.sort_by_key(|part| part.index.len());
-        let Some(mut merged) = parts.pop() else { return Err(DataFusionError::Internal("no input partition".into())) };
-        for part in parts {
-            merged.merge(part)?;
+        apart.sort_by_key(|groups| groups.index.len());
+        let Some(mut merged) = apart.pop() else { return Err(DataFusionError::Internal("no input partition".into())) };
+        for groups in apart {
+            merged.merge(groups)?;
         }
-        let mut columns = merged.index.keys()?;
-        for accumulator in &mut merged.accumulators {
-            columns.push(accumulator.evaluate(EmitTo::All)?);
+        let claimed: usize = own.iter().flatten().map(|groups| groups.index.len()).sum();
+        match claims {
+            Some(claims) if claimed > merged.index.len() => merged = self.hand_over(merged, &claims, &mut own)?,
+            _ => own.drain(..).flatten().try_for_each(|groups| merged.merge(groups))?,
         }
-        let groups = RecordBatch::try_new(self.definition.schema(), columns)?;
-        let Groups { reservation, .. } = merged;
-        reservation.try_resize(groups.get_array_memory_size())?;
-        Ok(Outcome::Groups { groups, _memory: reservation })
+        self.evaluate(own.into_iter().flatten().chain([merged]).collect()).await
     }
 
-    fn accumulators(&self) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
-        self.definition.aggr_expr().iter().map(|aggregate| aggregate.create_groups_accumulator()).collect()
+    fn no_groups(&self, partition: usize) -> Result<Groups> {
+        let definition = &self.definition;
+        let consumer = MemoryConsumer::new(format!("DirectAggregateExec[{partition}]"));
+        Ok(Groups {
+            index: self.domain.index(&definition.schema(), definition.group_expr().expr().len()),
+            accumulators: definition
+                .aggr_expr()
+                .iter()
+                .map(|aggregate| aggregate.create_groups_accumulator())
+                .collect::<Result<_>>()?,
+            reservation: consumer.register(self.context.memory_pool()),
+        })
     }
 
-    /// The output partition's share of all groups, in batches. Few groups are not spread.
-    fn slices(&self, groups: &RecordBatch, partition: usize) -> Vec<RecordBatch> {
-        let batch_size = self.context.session_config().batch_size();
-        let share = groups.num_rows().div_ceil(self.partitions).max(batch_size);
-        let end = groups.num_rows().min((partition + 1) * share);
-        let mut start = (partition * share).min(end);
-        let mut slices = Vec::new();
-        while start < end {
-            let length = batch_size.min(end - start);
-            slices.push(groups.slice(start, length));
-            start += length;
+    /// Merges groups that were kept apart with those of their pages' owners. Returns those of nobody's pages.
+    fn hand_over(&self, mut apart: Groups, claims: &Claims, own: &mut [Option<Groups>]) -> Result<Groups> {
+        let keys = apart.index.keys()?;
+        let owners: Vec<Option<usize>> = {
+            let keys = cast(&keys[0], &DataType::Int64)?;
+            let keys = keys.as_primitive::<Int64Type>();
+            keys.iter().map(|key| claims.owner(key?).filter(|owner| own[*owner].is_some())).collect()
+        };
+        let states: Vec<Vec<ArrayRef>> =
+            apart.accumulators.iter_mut().map(|accumulator| accumulator.state(EmitTo::All)).collect::<Result<_>>()?;
+        let mut rest = self.no_groups(self.partitions)?;
+        let takers = own.iter_mut().enumerate().map(|(owner, groups)| (Some(owner), groups.as_mut()));
+        for (owner, groups) in takers.chain([(None, Some(&mut rest))]) {
+            let Some(groups) = groups else { continue };
+            let chosen: BooleanArray = owners.iter().map(|of| Some(*of == owner)).collect();
+            let choose = |columns: &[ArrayRef]| -> Result<Vec<ArrayRef>> {
+                columns.iter().map(|column| Ok(filter(column, &chosen)?)).collect()
+            };
+            let states = states.iter().map(|state| choose(state)).collect::<Result<_>>()?;
+            groups.merge_states(&choose(&keys)?, states)?;
         }
-        slices
+        Ok(rest)
+    }
+
+    /// Groups as batches, each set of them in a task of its own.
+    async fn evaluate(&self, mut parts: Vec<Groups>) -> Result<Outcome> {
+        let (batch_size, schema) = (self.context.session_config().batch_size(), self.definition.schema());
+        let here = parts.pop();
+        let mut evaluating = JoinSet::new();
+        for groups in parts {
+            let schema = Arc::clone(&schema);
+            evaluating.spawn(async move { groups.evaluate(schema) });
+        }
+        let mut found: Vec<_> =
+            here.map(|groups| groups.evaluate(Arc::clone(&schema))).into_iter().collect::<Result<_>>()?;
+        while let Some(finished) = evaluating.join_next().await {
+            found.push(finished.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))??);
+        }
+        let mut batches = Vec::new();
+        let mut memory = Vec::new();
+        for (groups, reservation) in found {
+            let starts = (0..groups.num_rows()).step_by(batch_size.max(1));
+            batches.extend(starts.map(|start| groups.slice(start, batch_size.min(groups.num_rows() - start))));
+            memory.push(reservation);
+        }
+        Ok(Outcome::Groups { batches, _memory: memory })
+    }
+
+    /// The output partition's share of all batches.
+    fn share<'a>(&self, batches: &'a [RecordBatch], partition: usize) -> &'a [RecordBatch] {
+        let share = batches.len().div_ceil(self.partitions);
+        let end = batches.len().min((partition + 1) * share);
+        &batches[(partition * share).min(end)..end]
     }
 }
 
-impl Groups {
+/// What one input partition finds.
+struct Part {
+    partition: usize,
+    /// The groups of pages that are its own.
+    own: Option<(Arc<Claims>, Groups)>,
+    /// Groups that others may have, too.
+    apart: Groups,
+}
+
+impl Part {
     async fn read(mut self, definition: Arc<AggregateExec>, mut rows: SendableRecordBatchStream) -> Result<Self> {
         let group_columns: Vec<Arc<dyn PhysicalExpr>> =
             definition.group_expr().expr().iter().map(|(expr, _)| Arc::clone(expr)).collect();
         let arguments: Vec<Vec<Arc<dyn PhysicalExpr>>> =
             definition.aggr_expr().iter().map(|aggregate| aggregate.expressions()).collect();
-        let mut groups = Vec::new();
+        let mut numbers = Vec::new();
         while let Some(batch) = rows.next().await {
             let batch = batch?;
             let columns = evaluate_many(std::slice::from_ref(&group_columns), &batch)?.swap_remove(0);
-            self.index.assign(&columns, &mut groups)?;
-            let total = self.index.len();
+            let groups = match &mut self.own {
+                Some((claims, own)) if claims.claim(self.partition, &columns[0])? => own,
+                _ => &mut self.apart,
+            };
+            groups.index.assign(&columns, &mut numbers)?;
+            let total = groups.index.len();
             for ((accumulator, arguments), filter) in
-                self.accumulators.iter_mut().zip(&arguments).zip(definition.filter_expr())
+                groups.accumulators.iter_mut().zip(&arguments).zip(definition.filter_expr())
             {
                 let values: Vec<ArrayRef> = arguments
                     .iter()
@@ -374,13 +463,27 @@ impl Groups {
                     .collect::<Result<_>>()?;
                 let filter =
                     filter.as_ref().map(|filter| filter.evaluate(&batch)?.into_array(batch.num_rows())).transpose()?;
-                accumulator.update_batch(&values, &groups, filter.as_ref().map(|filter| filter.as_boolean()), total)?;
+                accumulator.update_batch(
+                    &values,
+                    &numbers,
+                    filter.as_ref().map(|filter| filter.as_boolean()),
+                    total,
+                )?;
             }
-            self.account()?;
+            groups.account()?;
         }
         Ok(self)
     }
+}
 
+/// Groups, and what has been added up for them.
+struct Groups {
+    index: Box<dyn GroupIndex>,
+    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    reservation: MemoryReservation,
+}
+
+impl Groups {
     fn account(&self) -> Result<()> {
         let accumulators: usize = self.accumulators.iter().map(|accumulator| accumulator.size()).sum();
         self.reservation.try_resize(self.index.bytes() + accumulators)
@@ -388,12 +491,30 @@ impl Groups {
 
     /// Adds the groups of another partition.
     fn merge(&mut self, mut other: Groups) -> Result<()> {
-        let mut groups = Vec::new();
-        self.index.assign(&other.index.keys()?, &mut groups)?;
+        let states: Vec<Vec<ArrayRef>> =
+            other.accumulators.iter_mut().map(|accumulator| accumulator.state(EmitTo::All)).collect::<Result<_>>()?;
+        self.merge_states(&other.index.keys()?, states)
+    }
+
+    /// Adds groups with these keys, which accumulators of the same functions have these states of.
+    fn merge_states(&mut self, keys: &[ArrayRef], states: Vec<Vec<ArrayRef>>) -> Result<()> {
+        let mut numbers = Vec::new();
+        self.index.assign(keys, &mut numbers)?;
         let total = self.index.len();
-        for (accumulator, other) in self.accumulators.iter_mut().zip(&mut other.accumulators) {
-            accumulator.merge_batch(&other.state(EmitTo::All)?, &groups, total)?;
+        for (accumulator, state) in self.accumulators.iter_mut().zip(states) {
+            accumulator.merge_batch(&state, &numbers, total)?;
         }
         self.account()
+    }
+
+    /// The groups with their aggregates, and the memory they take.
+    fn evaluate(mut self, schema: SchemaRef) -> Result<(RecordBatch, MemoryReservation)> {
+        let mut columns = self.index.keys()?;
+        for accumulator in &mut self.accumulators {
+            columns.push(accumulator.evaluate(EmitTo::All)?);
+        }
+        let groups = RecordBatch::try_new(schema, columns)?;
+        self.reservation.try_resize(groups.get_array_memory_size())?;
+        Ok((groups, self.reservation))
     }
 }

@@ -12,11 +12,15 @@
 //! ([`group_index::IntegerIndex`]: keys of tables, references to them), and a few columns of few values
 //! ([`group_index::SmallIndex`]: flags, names, years). DataFusion hashes such keys twice, once per input partition and
 //! once more after redistributing them. Here each partition numbers its groups by itself, and the partitions' groups are
-//! then merged by the same kind of index:
+//! then merged by the same kind of index. Where keys come in order, partitions see different keys, and there is next to
+//! nothing to merge ([`claims`]):
 //!
 //! ```text
-//!   input 0 ─► index + accumulators ─┐
-//!   input 1 ─► index + accumulators ─┴─► merge into the largest ─► evaluate ─► slices, one per output partition
+//!   input 0 ─► own groups   ──────────────────────────┬─► evaluate ─┐
+//!           └► kept apart   ─┐                        │             │
+//!                            ├─► merge ─► hand over ──┼─► evaluate ─┼─► shares, one per output partition
+//!           ┌► kept apart   ─┘                        │             │
+//!   input 1 ─► own groups   ──────────────────────────┴─► evaluate ─┘
 //! ```
 //!
 //! The accumulators are DataFusion's own ([`GroupsAccumulator`](datafusion::logical_expr::GroupsAccumulator)), so every
@@ -27,6 +31,7 @@
 //! * **Memory** is reserved before the first row is read, for what statistics make likely. If that fails the operator runs
 //!   DataFusion's aggregation instead, which spills. Later growth is accounted batch by batch.
 
+mod claims;
 mod exec;
 mod group_index;
 

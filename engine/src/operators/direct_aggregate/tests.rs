@@ -103,15 +103,18 @@ async fn sorted(plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> Vec<
 
 async fn assert_same(random: &mut Random, by: &[&str], domain: KeyDomain, context: Arc<TaskContext>) {
     for partitions in [1, 3] {
-        let input = input(random, partitions);
-        let first = partial(&input, by, AggregateMode::Partial);
-        let direct = Arc::new(DirectAggregateExec::try_new(&first, Arc::clone(&input), domain.clone()).unwrap());
-        let whole = Arc::new(datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec::new(input));
-        let expected = partial(&(whole as _), by, AggregateMode::Single);
-        assert_eq!(direct.schema(), expected.schema());
-        let expected = sorted(Arc::new(expected), Arc::default()).await;
-        assert_eq!(sorted(direct, Arc::clone(&context)).await, expected, "{by:?} {domain:?}, {partitions} partitions");
+        assert_same_input(input(random, partitions), by, domain.clone(), Arc::clone(&context)).await;
     }
+}
+
+async fn assert_same_input(input: Arc<dyn ExecutionPlan>, by: &[&str], domain: KeyDomain, context: Arc<TaskContext>) {
+    let first = partial(&input, by, AggregateMode::Partial);
+    let direct = Arc::new(DirectAggregateExec::try_new(&first, Arc::clone(&input), domain.clone()).unwrap());
+    let whole = Arc::new(datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec::new(input));
+    let expected = partial(&(whole as _), by, AggregateMode::Single);
+    assert_eq!(direct.schema(), expected.schema());
+    let expected = sorted(Arc::new(expected), Arc::default()).await;
+    assert_eq!(sorted(direct, context).await, expected, "{by:?} {domain:?}");
 }
 
 #[tokio::test]
@@ -123,6 +126,49 @@ async fn integers_are_numbered_within_and_beyond_the_expected_range() {
     }
     assert_same(&mut random, &["day"], KeyDomain::Integers { low: 8_010, span: 90, groups: 40 }, Arc::default()).await;
     assert_same(&mut random, &["year"], KeyDomain::Integers { low: -4, span: 9, groups: 9 }, Arc::default()).await;
+}
+
+/// Partitions of rows whose keys come in order, in parts of the range that overlap at their ends, with some rows from
+/// anywhere, NULLs among them, in between.
+fn ordered(random: &mut Random, partitions: usize, strays: i64) -> Vec<Vec<RecordBatch>> {
+    let part = |random: &mut Random, part: usize| {
+        let mut next = part as i64 * 300_000;
+        let mut batches = Vec::new();
+        for _ in 0..40 {
+            let rows = batch(random, 700);
+            let keys: Int64Array = (0..700)
+                .map(|_| {
+                    next += random.next(25);
+                    Some(next)
+                })
+                .collect();
+            let mut columns = rows.columns().to_vec();
+            columns[0] = Arc::new(keys);
+            batches.push(RecordBatch::try_new(schema(), columns).unwrap());
+            if random.next(10) < strays {
+                let rows = batch(random, 300);
+                let keys: Int64Array = (0..300).map(|_| random.maybe(1_500_000)).collect();
+                let mut columns = rows.columns().to_vec();
+                columns[0] = Arc::new(keys);
+                batches.push(RecordBatch::try_new(schema(), columns).unwrap());
+            }
+        }
+        batches
+    };
+    (0..partitions).map(|number| part(random, number)).collect()
+}
+
+#[tokio::test]
+async fn groups_of_ordered_keys_are_whole_wherever_their_rows_come_from() {
+    let mut random = Random(14);
+    for strays in [0, 2, 10] {
+        for (low, span) in [(0, 1_500_000), (-100, 2_000_000), (50_000, 1_200_000)] {
+            let rows = ordered(&mut random, 4, strays);
+            let input: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&rows, schema(), None).unwrap();
+            let domain = KeyDomain::Integers { low, span, groups: 50_000 };
+            assert_same_input(input, &["key"], domain, Arc::default()).await;
+        }
+    }
 }
 
 #[tokio::test]
