@@ -3,11 +3,11 @@
 //! It runs behind the rule that hands dynamic filters down: a join that made one has it reach the scan, with its columns
 //! found, under the filter's own number. The keys of the same join take the filter's way by that number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use datafusion::common::NullEquality;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
@@ -27,9 +27,18 @@ pub(super) struct ShareJoinKeys;
 
 impl PhysicalOptimizerRule for ShareJoinKeys {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _options: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        // Filters that have reached a scan of ours.
+        let mut asked = HashSet::new();
+        plan.apply(|plan| {
+            asked.extend(plan.downcast_ref::<ColumnScanExec>().into_iter().flat_map(ColumnScanExec::dynamic_filters));
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        if asked.is_empty() {
+            return Ok(plan);
+        }
         let mut shared = HashMap::new();
         let plan = plan.transform_up(|plan| {
-            Ok(match shares(&plan, &mut shared)? {
+            Ok(match shares(&plan, &asked, &mut shared)? {
                 Some(join) => Transformed::yes(join),
                 None => Transformed::no(plan),
             })
@@ -57,9 +66,11 @@ impl PhysicalOptimizerRule for ShareJoinKeys {
     }
 }
 
-/// The join with its keys noted under the number of its dynamic filter, if it has one and some are plain integers.
+/// The join with its keys noted under the number of its dynamic filter, if it has one that a scan asks and some are plain
+/// integers.
 fn shares(
     plan: &Arc<dyn ExecutionPlan>,
+    asked: &HashSet<u64>,
     shared: &mut HashMap<u64, KeyColumns>,
 ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let Some(join) = plan.downcast_ref::<HashJoinExec>() else { return Ok(None) };
@@ -68,6 +79,7 @@ fn shares(
         && join.null_equality() == NullEquality::NullEqualsNothing
         && !join.null_aware;
     let filter = join.dynamic_expressions_produced().into_iter().find_map(|filter| filter.expression_id());
+    let filter = filter.filter(|filter| asked.contains(filter));
     let (build, probe) = (join.left(), join.right());
     let (true, Some(filter), false) = (plain, filter, has_all_rows(build)) else { return Ok(None) };
     let mut columns = KeyColumns::new();

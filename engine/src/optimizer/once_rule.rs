@@ -26,7 +26,7 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
@@ -37,13 +37,18 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::union::InterleaveExec;
 use datafusion::physical_plan::{ExecutionPlan, InputOrderMode, Partitioning};
 
 use super::estimate::Estimator;
 use crate::operators::direct_aggregate::DirectAggregateExec;
 
 /// Groups that each partition should have at least, so that chance spreads them evenly.
-const GROUPS_PER_PARTITION_MIN: f64 = 64.0;
+const GROUPS_PER_PARTITION_MIN: f64 = 1_024.0;
+/// A column whose values have more rows than this, on average, may have values with very many.
+const ROWS_PER_VALUE_MAX: f64 = 16.0;
+/// The share of NULLs up to which they do not weigh.
+const NULLS_MAX: f64 = 0.1;
 /// From this number of groups per row on, the first stage is not worth its while.
 const GROUPS_PER_ROW: f64 = 0.5;
 /// Fewer rows take no time either way.
@@ -58,6 +63,10 @@ impl PhysicalOptimizerRule for GroupOnce {
         let mut estimator = Estimator::default();
         // Outer aggregations first: they look for the two stages of the inner one.
         let changed = Arc::clone(&plan).transform_down(|plan| {
+            // It puts partitions together that are alike on all sides.
+            if plan.downcast_ref::<InterleaveExec>().is_some() {
+                return Ok(Transformed::new(plan, false, TreeNodeRecursion::Jump));
+            }
             let plan = match groups_within_groups(&plan, &mut estimator)? {
                 Some(nested) => Transformed::yes(nested),
                 None => Transformed::no(plan),
@@ -66,12 +75,14 @@ impl PhysicalOptimizerRule for GroupOnce {
                 Some(single) => Transformed::yes(single),
                 None => plan,
             })
-        })?;
-        if !changed.transformed {
-            return Ok(plan);
-        }
+        });
         // Whoever above counts on the old distribution, a join of two partitioned inputs say, gets it.
-        Ok(SanityCheckPlan::new().optimize(changed.data, options).unwrap_or(plan))
+        Ok(match changed {
+            Ok(changed) if changed.transformed => {
+                SanityCheckPlan::new().optimize(changed.data, options).unwrap_or(plan)
+            }
+            _ => plan,
+        })
     }
 
     fn name(&self) -> &str {
@@ -101,6 +112,8 @@ impl<'a> TwoStages<'a> {
             stage.limit_options().is_none()
                 && !stage.group_expr().has_grouping_set()
                 && *stage.input_order_mode() == InputOrderMode::Linear
+                // An earlier rule may have found their rows to come in order, which they do not once they are redistributed.
+                && stage.aggr_expr().iter().all(|aggregate| aggregate.order_bys().is_empty())
         };
         let matches = *last.mode() == AggregateMode::FinalPartitioned
             && *first.mode() == AggregateMode::Partial
@@ -168,7 +181,14 @@ fn groups_within_groups(
     };
     let indexes: Option<Vec<usize>> = outer.first.group_expr().expr().iter().map(|(expr, _)| of_inner(expr)).collect();
     let Some(indexes) = indexes.filter(|indexes| !indexes.is_empty()) else { return Ok(None) };
-    if estimator.estimate(plan).rows < GROUPS_PER_PARTITION_MIN * outer.partitions as f64 {
+    let known = estimator.estimate(inner.first.input());
+    let nulls = |index: &usize| match inner.first.group_expr().expr()[*index].0.downcast_ref::<Column>() {
+        Some(column) => known.column(column.index()).nulls,
+        None => 0.0,
+    };
+    if estimator.estimate(plan).rows < GROUPS_PER_PARTITION_MIN * outer.partitions as f64
+        || indexes.iter().any(|index| nulls(index) > NULLS_MAX)
+    {
         return Ok(None);
     }
     let schema = inner.redistribution.schema();
@@ -207,13 +227,15 @@ fn groups_of_one_row(
     }
     let known = estimator.estimate(&input);
     let schema = input.schema();
-    let tells_apart = |key: &&Arc<dyn PhysicalExpr>| {
-        column(key).is_some_and(|column| {
-            let values_min = GROUPS_PER_PARTITION_MIN * 16.0 * *partitions as f64;
-            schema.field(column).data_type().is_integer() && known.column(column).distinct >= values_min
-        })
+    // Its NULLs, and values with many rows, would all be one partition's.
+    let tells_apart = |key: &Arc<dyn PhysicalExpr>| {
+        let index = column(key)?;
+        let of_column = known.column(index);
+        let enough = of_column.distinct >= known.rows / ROWS_PER_VALUE_MAX && of_column.nulls <= NULLS_MAX;
+        (schema.field(index).data_type().is_integer() && enough).then_some(of_column.distinct)
     };
-    let keys = keys.iter().find(tells_apart).map_or_else(|| keys.clone(), |key| vec![Arc::clone(key)]);
+    let best = keys.iter().filter_map(|key| Some((key, tells_apart(key)?))).max_by(|one, two| one.1.total_cmp(&two.1));
+    let keys = best.map_or_else(|| keys.clone(), |(key, _)| vec![Arc::clone(key)]);
     let spread = RepartitionExec::try_new(input, Partitioning::Hash(keys, *partitions))?;
     stages.in_one(Arc::new(spread))
 }

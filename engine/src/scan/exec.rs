@@ -129,10 +129,14 @@ impl ColumnScanExec {
 
     /// The same, asking the keys of joins whose dynamic filters it has: by the filters' numbers. None if there are none.
     pub(crate) fn with_join_keys(&self, shared: &HashMap<u64, KeyColumns>) -> Option<Self> {
-        let numbers = self.dynamic.iter().filter_map(|expression| expression.expression_id());
         let join_keys: HashMap<_, _> =
-            numbers.filter_map(|number| Some((number, shared.get(&number)?.clone()))).collect();
+            self.dynamic_filters().filter_map(|number| Some((number, shared.get(&number)?.clone()))).collect();
         (!join_keys.is_empty()).then(|| ColumnScanExec { join_keys, ..self.clone() })
+    }
+
+    /// The numbers of the dynamic filters it asks.
+    pub(crate) fn dynamic_filters(&self) -> impl Iterator<Item = u64> + '_ {
+        self.dynamic.iter().filter_map(|expression| expression.expression_id())
     }
 
     /// Whether it returns all rows of its table.

@@ -152,7 +152,7 @@ impl Shared {
         let statement = self.statement(parameters, arrived);
         let mut result = async {
             // With parameters, most are compiled statements, and have no plan.
-            let unbound = plan_key(text.sql(), parameters).filter(|_| parameters.is_empty());
+            let unbound = if parameters.is_empty() { plan_key(text.sql(), parameters) } else { None };
             let asked = match unbound.filter(|key| self.database.plans().contains(key)) {
                 Some(key) => Asked::Known(&text, key),
                 None => {

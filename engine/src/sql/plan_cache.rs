@@ -47,8 +47,6 @@ use crate::scan::ColumnScanExec;
 const PLANS_MAX: usize = 256;
 /// The same for texts with certain values of their parameters.
 const BOUND_PLANS_MAX: usize = 64;
-/// Longer keys, which are a text and its parameters, are seldom sent twice.
-const KEY_BYTES_MAX: usize = 16 * 1024;
 /// A table that has grown or shrunk by this factor since may deserve another plan.
 const DRIFT_FACTOR: f64 = 1.5;
 /// Tables smaller than this are small, whatever their growth.
@@ -156,9 +154,6 @@ impl PlanCache {
         plan: &Arc<dyn ExecutionPlan>,
         context: &StatementContext,
     ) -> Result<()> {
-        if key.len() > KEY_BYTES_MAX {
-            return Ok(());
-        }
         let Some(tables) = stored_tables(logical)? else { return Ok(()) };
         // It plans while it runs, for the statement it was made for.
         if plan.exists(|operator| Ok(operator.downcast_ref::<ApplyExec>().is_some()))? {

@@ -10,23 +10,53 @@ use std::fmt::Write;
 
 use datafusion::scalar::ScalarValue;
 
-/// The key of a statement with these parameters; `None` if a value has no short and exact form.
+/// Longer texts, and texts with longer values, are seldom sent twice.
+const KEY_BYTES_MAX: usize = 16 * 1024;
+
+/// The key of a statement with these parameters; `None` if it would be long, or a value has no exact form.
 pub(crate) fn plan_key<'a>(text: &'a str, parameters: &[ScalarValue]) -> Option<Cow<'a, str>> {
     // It is what stands before values, and no statement has it.
     if text.contains('\0') {
         return None;
     }
+    if text.len() > KEY_BYTES_MAX {
+        return None;
+    }
     let mut key = in_form(text);
     for value in parameters {
-        // Arrays print as much of themselves as people like to read.
-        if value.data_type().is_nested() {
+        let printed = printed(value)?;
+        if key.len() + printed.len() > KEY_BYTES_MAX {
             return None;
         }
-        let printed = format!("{value:?}");
         // The length tells where a text ends that may hold anything.
         write!(key.to_mut(), "\0{}:{printed}", printed.len()).ok()?;
     }
     Some(key)
+}
+
+/// A value with its type, whole and exact, if that is short.
+fn printed(value: &ScalarValue) -> Option<String> {
+    match value {
+        // Days beyond the calendar's end, and times within a day, are not in what dates print.
+        ScalarValue::Date32(Some(days)) => Some(format!("Date32 {days}")),
+        ScalarValue::Date64(Some(milliseconds)) => Some(format!("Date64 {milliseconds}")),
+        ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text))
+            if text.len() > KEY_BYTES_MAX =>
+        {
+            None
+        }
+        ScalarValue::Binary(Some(bytes))
+        | ScalarValue::LargeBinary(Some(bytes))
+        | ScalarValue::BinaryView(Some(bytes))
+        | ScalarValue::FixedSizeBinary(_, Some(bytes))
+            if bytes.len() > KEY_BYTES_MAX =>
+        {
+            None
+        }
+        // Arrays print as much of themselves as people like to read.
+        value if value.data_type().is_nested() => None,
+        value => Some(format!("{value:?}")),
+    }
 }
 
 /// Whether a key is one of a statement with parameters.
@@ -35,8 +65,9 @@ pub(crate) fn has_values(key: &str) -> bool {
 }
 
 fn in_form(text: &str) -> Cow<'_, str> {
-    // Dollar quotes, escapes, and comments that nest.
-    let is_plain = !text.contains(['\\', '`']) && !text.contains("/*") && !has_dollar_quote(text);
+    // Dollar quotes, escapes, comments that nest, and lines that end as they did on old Macintoshes, comments too.
+    let is_plain =
+        !text.contains(['\\', '`']) && !text.contains("/*") && !has_dollar_quote(text) && !has_lone_return(text);
     if !is_plain {
         return Cow::Borrowed(text);
     }
@@ -81,6 +112,10 @@ fn has_dollar_quote(text: &str) -> bool {
     text.match_indices('$').any(|(at, _)| !text[at + 1..].starts_with(|next: char| next.is_ascii_digit()))
 }
 
+fn has_lone_return(text: &str) -> bool {
+    text.match_indices('\r').any(|(at, _)| !text[at + 1..].starts_with('\n'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,7 +157,10 @@ mod tests {
 
     #[test]
     fn what_is_not_plain_stays_as_it_is() {
+        assert_eq!(key("SELECT 1 -- one\r\n , 2"), "SELECT 1 , 2");
         for text in [
+            "SELECT count(*) FROM t -- x\rWHERE b = 1",
+            "SELECT 'a'\r'b'",
             "SELECT  E'a\\'  b'",
             "SELECT  $$a  b$$",
             "SELECT  $x$a  b$x$",
@@ -157,6 +195,13 @@ mod tests {
         assert_eq!(different.len(), keys.len(), "{keys:?}");
         let list = ScalarValue::new_list_nullable(&[number(1)], &arrow::datatypes::DataType::Int64);
         assert!(of(&[ScalarValue::List(list), number(1)]).is_none());
+        let days = |days| of(&[ScalarValue::Date32(Some(days)), number(1)]).unwrap();
+        assert_ne!(days(i32::MAX), days(i32::MIN));
+        let milliseconds = |milliseconds| of(&[ScalarValue::Date64(Some(milliseconds)), number(1)]).unwrap();
+        assert_ne!(milliseconds(i64::MIN), milliseconds(i64::MAX));
+        assert_ne!(milliseconds(0), milliseconds(1));
+        assert!(of(&[text(&"x".repeat(20_000)), number(1)]).is_none());
+        assert!(plan_key(&" ".repeat(20_000), &[]).is_none());
         assert!(plan_key("SELECT $1\08:Int64(1)", &[]).is_none());
     }
 }

@@ -4,13 +4,13 @@ use rustydb_engine::Session;
 
 use crate::helpers::*;
 
-/// 120,000 rows: `id` differs in all of them, `a` and `b` have 2,500 and 7 values, `x` about 40,000, and all but `id` are NULL at times.
+/// 120,000 rows: `id` differs in all of them, `a` and `b` have 6,000 and 7 values, `x` about 40,000, and all but `id` are NULL at times.
 async fn rows() -> Session {
     let session = memory().await;
     run(&session, "CREATE TABLE r (id int PRIMARY KEY, a text, b int, x bigint, y numeric(12, 2))").await;
     run(
         &session,
-        "INSERT INTO r SELECT v, CASE WHEN v % 11 > 0 THEN 'a' || v::bigint * 7919 % 2500 END, CASE WHEN v % 5 > 0 THEN v % 7 END, \
+        "INSERT INTO r SELECT v, CASE WHEN v % 11 > 0 THEN 'a' || v::bigint * 7919 % 6000 END, CASE WHEN v % 15 > 0 THEN v % 7 END, \
          CASE WHEN v % 17 > 0 THEN v::bigint * 104729 % 40009 END, (v % 1000 - 300) / 8.0 FROM generate_series(1, 120000) AS g(v)",
     )
     .await;
@@ -59,4 +59,34 @@ async fn groups_of_about_one_row_are_made_in_one_stage() {
     check(&session, "SELECT a, count(DISTINCT id) FROM r GROUP BY a", 1, 2).await;
     // Groups of several rows are made before they are redistributed.
     check(&session, "SELECT a, b, max(y), count(*) FROM r GROUP BY a, b", 1, 2).await;
+}
+
+#[tokio::test]
+async fn unions_of_groups_and_values_in_an_order_of_their_own_stay_right() {
+    let session = rows().await;
+    run(&session, "CREATE TABLE u (id int PRIMARY KEY, a text, b int, f boolean, w int)").await;
+    run(
+        &session,
+        "INSERT INTO u SELECT v, 'u' || v % 7000, v % 9000, v * 7919 % 3 = 0, v % 40 FROM generate_series(1, 90000) AS g(v)",
+    )
+    .await;
+    session.database().flush().await.unwrap();
+    for sql in [
+        "SELECT id, a, count(*) FROM r GROUP BY id, a UNION ALL SELECT b, a, count(*) FROM u GROUP BY b, a",
+        "SELECT b, a, count(*) FROM u GROUP BY b, a UNION ALL SELECT id, a, count(*) FROM r GROUP BY id, a",
+        "SELECT x, y FROM (SELECT id AS x, count(DISTINCT a) AS y FROM r GROUP BY id, b) s UNION ALL \
+         SELECT b, count(DISTINCT a) FROM u GROUP BY b",
+        "SELECT id, b, first_value(f ORDER BY w, a) AS v, max(n) FROM \
+         (SELECT id, b, f, w, a, row_number() OVER (PARTITION BY w ORDER BY a) AS n FROM u) s GROUP BY id, b",
+        "SELECT s.id, s.a, t.n FROM (SELECT id, a, max(y) AS m FROM r GROUP BY id, a) s \
+         JOIN (SELECT id, a, count(*) AS n FROM u GROUP BY id, a) t ON s.id = t.id AND s.a = t.a",
+    ] {
+        session.set("target_partitions", "1").await.unwrap();
+        let mut expected = query(&session, sql).await;
+        session.set("target_partitions", "4").await.unwrap();
+        let mut answer = query(&session, sql).await;
+        expected.sort();
+        answer.sort();
+        assert!(answer == expected, "{sql}: {} rows, {} expected", answer.len(), expected.len());
+    }
 }

@@ -73,6 +73,9 @@ impl JoinKeys {
 
     /// Adds the keys of a partition. The last one makes the set known.
     fn add(&self, keys: &Keys) {
+        if self.collected.lock().is_none() {
+            return;
+        }
         // Bits are set without the lock: partitions do that side by side.
         let part = keys.bits();
         let mut collected = self.collected.lock();
