@@ -35,6 +35,7 @@ mod slab;
 mod tree;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,7 +54,7 @@ use leaf::Stamped;
 use pages::Pages;
 pub(crate) use pages::{Page, Piece};
 pub(crate) use runs::Runs;
-use tree::Tree;
+use tree::{Tree, TreeBuilder};
 
 /// Memory a key costs beside its bytes and its first version: the rest of its entry, its head, and a quarter of a leaf's
 /// places that are empty.
@@ -95,32 +96,8 @@ pub(crate) struct IndexedRow<'a> {
 }
 
 impl TableMemtable {
-    /// A part with these rows, whose keys ascend. Returns the memory it takes, too.
-    pub(crate) fn from_ascending<'a>(
-        rows: impl Iterator<Item = (&'a [u8], Bytes, Timestamp)>,
-    ) -> (TableMemtable, usize) {
-        let (mut keys, mut bytes) = (0, 0);
-        let rows = Tree::from_ascending(rows.map(|(key, row, timestamp)| {
-            let chain = Chain::of(timestamp, Some(row));
-            keys += 1;
-            bytes += KEY_OVERHEAD_BYTES + key.len() + chain.newest().memory_bytes();
-            (key, chain)
-        }));
-        (TableMemtable { rows, keys: AtomicUsize::new(keys), ..TableMemtable::default() }, bytes)
-    }
-
-    /// Adds the entries of an index that there is none of yet, each with the length of its value. Returns the memory they
-    /// take.
-    pub(crate) fn add_index(&mut self, index: IndexId, entries: &Runs<u32>) -> usize {
-        let mut bytes = 0;
-        let tree =
-            Tree::from_ascending(entries.merged().inspect(|(entry, _)| bytes += entry.len() + ENTRY_OVERHEAD_BYTES));
-        self.indexes.get_mut().insert(index, Arc::new(tree));
-        bytes
-    }
-
-    /// Lets `copy` put other places with the same bytes in for the rows of a part that
-    /// [`from_ascending`](Self::from_ascending) has made, leaf by leaf in the order of the keys.
+    /// Lets `copy` put other places with the same bytes in for the rows of a part that a [`PartBuilder`] has made, leaf by
+    /// leaf in the order of the keys.
     pub(crate) fn replace_rows(&mut self, mut copy: impl FnMut(&mut dyn Iterator<Item = &mut Bytes>)) {
         self.rows.for_each_leaf(|chains| copy(&mut chains.filter_map(Chain::newest_row_mut)));
     }
@@ -288,6 +265,42 @@ impl TableMemtable {
     /// Takes the marks set since the memtable was frozen.
     pub(crate) fn take_superseded(&self) -> Vec<(Box<[u8]>, Timestamp)> {
         std::mem::take(&mut self.superseded.lock())
+    }
+}
+
+/// A table's part in the making, of rows whose keys come in ascending order.
+#[derive(Debug, Default)]
+pub(crate) struct PartBuilder {
+    rows: TreeBuilder<Chain>,
+    indexes: HashMap<IndexId, Arc<IndexEntries>>,
+    keys: usize,
+    bytes: usize,
+}
+
+impl PartBuilder {
+    pub(crate) fn push(&mut self, key: &[u8], row: Bytes, timestamp: Timestamp) {
+        let chain = Chain::of(timestamp, Some(row));
+        self.keys += 1;
+        self.bytes += KEY_OVERHEAD_BYTES + key.len() + chain.newest().memory_bytes();
+        self.rows.push(key, chain);
+    }
+
+    /// Adds the entries of an index, each with the length of its value.
+    pub(crate) fn add_index(&mut self, index: IndexId, entries: Runs<u32>) {
+        let mut tree = TreeBuilder::default();
+        let Ok(()) = entries.into_each(|entry, length| {
+            self.bytes += entry.len() + ENTRY_OVERHEAD_BYTES;
+            tree.push(entry, length);
+            Ok::<(), Infallible>(())
+        });
+        self.indexes.insert(index, Arc::new(tree.finish()));
+    }
+
+    /// The part, and the memory it takes.
+    pub(crate) fn finish(self) -> (TableMemtable, usize) {
+        let PartBuilder { rows, indexes, keys, bytes } = self;
+        let (rows, keys, indexes) = (rows.finish(), AtomicUsize::new(keys), RwLock::new(indexes));
+        (TableMemtable { rows, keys, indexes, ..TableMemtable::default() }, bytes)
     }
 }
 
