@@ -49,7 +49,7 @@ use crate::encoding::KeyEncoder;
 use crate::error::Result;
 use crate::index::Interval;
 use chain::Chain;
-pub(crate) use chain::ChainState;
+pub(crate) use chain::{ChainState, Horizon};
 use leaf::Stamped;
 use pages::Pages;
 pub(crate) use pages::{Page, Piece};
@@ -217,7 +217,7 @@ impl TableMemtable {
         key: &[u8],
         row: Option<Bytes>,
         timestamp: Timestamp,
-        watermark: Timestamp,
+        horizon: &Horizon<'_>,
     ) -> Result<isize> {
         let mut bytes = 0;
         if let Some(row) = row.as_deref().filter(|_| !table.indexes.is_empty()) {
@@ -225,7 +225,7 @@ impl TableMemtable {
         }
         let (added, dropped) = self.rows.change(key, |chain| match chain {
             Some(chain) => {
-                let dropped = chain.push(timestamp, row, watermark);
+                let dropped = chain.push(timestamp, row, horizon);
                 (None, (chain.newest().memory_bytes(), dropped))
             }
             None => {
@@ -337,12 +337,13 @@ impl Memtable {
         self.note_memory(bytes as isize);
     }
 
-    /// Adds entries for the rows that are here already to indexes that the table did not have before.
-    pub(crate) fn index_all(&self, table: &TableDef) -> Result<()> {
+    /// Adds entries for the rows that are here already, and were changed after `since`, to indexes that the table did not
+    /// have before.
+    pub(crate) fn index_rows(&self, table: &TableDef, since: Timestamp) -> Result<()> {
         let Some(part) = self.table(table.id) else { return Ok(()) };
         let rows = |chain: &Chain| Some(chain.versions().filter_map(|version| version.row.clone()).collect());
         let mut outcome = Ok(());
-        part.rows.walk((Bound::Unbounded, Bound::Unbounded), false, rows, |key, rows: Vec<Bytes>| {
+        part.rows.walk_since(since, (Bound::Unbounded, Bound::Unbounded), rows, |key, rows: Vec<Bytes>| {
             for row in rows {
                 match part.add_entries(table, key, &row) {
                     Ok(bytes) => self.note_memory(bytes as isize),
@@ -372,7 +373,8 @@ impl Memtable {
         timestamp: Timestamp,
         watermark: Timestamp,
     ) -> Result<()> {
-        self.note_memory(self.part(table.id).put(table, key, row, timestamp, watermark)?);
+        let horizon = Horizon { watermark, ..Horizon::EVERYTHING };
+        self.note_memory(self.part(table.id).put(table, key, row, timestamp, &horizon)?);
         Ok(())
     }
 
@@ -380,8 +382,8 @@ impl Memtable {
     pub(crate) fn supersede(&self, table: TableId, key: &[u8], timestamp: Timestamp) {
         let Some(part) = self.table(table) else { return };
         let is_here = part.rows.change(key, |chain| {
-            // The watermark 0 cuts nothing: a flush may still be reading the chain at the freeze timestamp.
-            let pushed = chain.map(|chain| chain.push(timestamp, None, 0));
+            // Nothing is cut: a flush may still be reading the chain at the freeze timestamp.
+            let pushed = chain.map(|chain| chain.push(timestamp, None, &Horizon::EVERYTHING));
             (None, pushed.is_some())
         });
         if is_here {
