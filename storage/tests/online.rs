@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, StringViewArray};
 use arrow::datatypes::Int64Type;
@@ -154,4 +154,30 @@ async fn what_a_reader_keeps_of_a_written_memtable_is_accounted_and_goes_with_it
     assert_eq!(contents(&again, table).await, map(&[(1, "one"), (2, "two")]));
     drop(again);
     pins(&store, 0).await;
+}
+
+#[tokio::test]
+async fn a_compaction_writes_no_faster_than_it_may() {
+    const RATE: u64 = 100_000;
+    let files = MemoryFiles::new();
+    let store = Store::open(StoreOptions { background_bytes_per_second: RATE, ..options(&files) }).await.unwrap();
+    let mut transaction = store.begin();
+    let table = transaction.create_table(keyed("t")).unwrap().id;
+    transaction.commit(Durability::Sync).await.unwrap();
+    let text = |id: i64| format!("{:x}", (id as u128 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C834));
+    let before = Instant::now();
+    for part in 0..4 {
+        let data: Vec<(i64, String)> = (0..400).map(|row| (row * 4 + part, text(row * 4 + part))).collect();
+        let data: Vec<(i64, &str)> = data.iter().map(|(id, text)| (*id, text.as_str())).collect();
+        insert(&store, table, &data).await.unwrap();
+        store.flush().await.unwrap();
+    }
+    store.compact().await.unwrap();
+    let view = store.snapshot();
+    assert_eq!(contents(&view, table).await.len(), 1600);
+    let bytes = view.statistics(table).unwrap().bytes as u64;
+    assert!(bytes > 20_000, "{bytes} bytes are not worth waiting for");
+    // It may have begun as soon as there were four segments.
+    let least = Duration::from_secs_f64(bytes as f64 / RATE as f64 / 2.0);
+    assert!(before.elapsed() >= least, "{bytes} bytes in {:?}", before.elapsed());
 }
