@@ -129,7 +129,7 @@ use std::sync::Arc;
 
 use deletes::DeleteSet;
 use memtable::leaf::Stamped;
-use memtable::tree::Tree;
+use memtable::tree::{Tree, TreeBuilder};
 use rustydb_storage::BLOCK_ROWS;
 use rustydb_txn::Timestamp;
 use shuttle::thread;
@@ -174,8 +174,9 @@ fn check_walk(tree: &Tree<u64>, before: u64, step: u64, descending: bool) {
 fn split_at_once(leaves: u64) {
     const STEP: u64 = 10;
     let before = leaves * 64;
-    let all = (0..before).map(|number| (key(number * STEP), number * STEP));
-    let tree: Arc<Tree<u64>> = Arc::new(Tree::from_ascending(all));
+    let mut builder = TreeBuilder::default();
+    (0..before).for_each(|number| builder.push(&key(number * STEP), number * STEP));
+    let tree: Arc<Tree<u64>> = Arc::new(builder.finish());
     let writers = (1..3_u64).map(|writer| {
         let tree = Arc::clone(&tree);
         thread::spawn(move || {

@@ -159,6 +159,13 @@ impl Timeline {
         self.open.front().map_or(self.published, |(timestamp, _)| self.published.min(*timestamp))
     }
 
+    /// What can be read of the commits published so far, ascending: the timestamps of open snapshots, and the newest one,
+    /// which those to come begin with. Of everything younger every commit can be.
+    pub fn readable(&self) -> Vec<Timestamp> {
+        let open = self.open.iter().filter(|(timestamp, count)| *count > 0 && *timestamp < self.published);
+        open.map(|(timestamp, _)| *timestamp).chain([self.published]).collect()
+    }
+
     /// How many snapshots are open.
     pub fn open_snapshots(&self) -> usize {
         self.open.iter().map(|(_, count)| count).sum()
@@ -204,6 +211,7 @@ mod tests {
         let young = timeline.open_snapshot();
         timeline.close_snapshot(middle);
         assert_eq!(timeline.watermark(), 10);
+        assert_eq!(timeline.readable(), [10, 15], "nobody reads the one in the middle any more");
         timeline.close_snapshot(old);
         assert_eq!(timeline.watermark(), 10, "one of two equal snapshots is still open");
         timeline.close_snapshot(second);

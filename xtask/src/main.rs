@@ -7,6 +7,7 @@
 //! Everything waits for this crate to compile, so it uses the standard library and `serde_json` only.
 
 mod corpora;
+mod miri;
 mod python;
 mod steps;
 mod tidy;
@@ -33,6 +34,8 @@ Commands:
   sqlite [FOLDER]                      run SQLite's corpus (minutes); skipped if it is not in ../shared/corpus/sqlite
   datafusion [FOLDER] [NAME]           run DataFusion's own test files (minutes), those whose names contain NAME; skipped
                                        if cargo has not fetched the crate datafusion-sqllogictest
+  miri [ARGUMENT…]                     run the tests of kernels and encodings under Miri (minutes); skipped if there is no
+                                       nightly toolchain with it; arguments go to the test program
   help, --help                         this text
 
 Steps of `test`, in order (STEP is a name, or several joined by commas):
@@ -62,6 +65,7 @@ enum Command {
     Python { binary: Option<PathBuf>, pytest_arguments: Vec<String> },
     Sqlite { corpus: Option<PathBuf> },
     Datafusion { corpus: Option<PathBuf>, name: Option<String> },
+    Miri { arguments: Vec<String> },
 }
 
 fn main() -> ExitCode {
@@ -98,6 +102,7 @@ fn run(command: &Command) -> Result<bool> {
         Command::Datafusion { corpus, name } => {
             corpora::run_datafusion(&Workspace::load()?, corpus.as_deref(), name.as_deref())
         }
+        Command::Miri { arguments } => miri::run(&Workspace::load()?, arguments),
     }
 }
 
@@ -126,6 +131,7 @@ fn parse(arguments: &[String]) -> Result<Command> {
             [folder, name] => Ok(Command::Datafusion { corpus: Some(PathBuf::from(folder)), name: Some(name.clone()) }),
             _ => Err("`datafusion` takes a folder and a name".to_owned()),
         },
+        "miri" => Ok(Command::Miri { arguments: rest.to_vec() }),
         other => Err(format!("no command `{other}`; `cargo xtask --help` lists them")),
     }
 }
@@ -213,6 +219,12 @@ mod tests {
         assert_eq!(parse_words("datafusion joins"), datafusion(None, Some("joins")));
         assert_eq!(parse_words("datafusion ./files"), datafusion(Some("./files"), None));
         assert_eq!(parse_words("datafusion ./files joins"), datafusion(Some("./files"), Some("joins")));
+    }
+
+    #[test]
+    fn miri_hands_its_arguments_to_the_test_program() {
+        let arguments = vec!["--skip".to_owned(), "value".to_owned()];
+        assert_eq!(parse_words("miri --skip value"), Ok(Command::Miri { arguments }));
     }
 
     #[test]

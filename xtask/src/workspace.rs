@@ -5,6 +5,7 @@
 //! variables, `ring`'s for one, would run again for every switch between the two, and half of the dependency tree with
 //! them; so [`Workspace::cargo`] takes those variables out.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -56,11 +57,20 @@ impl Workspace {
     pub(crate) fn cargo(&self) -> Command {
         cargo_in(&self.root)
     }
+
+    /// Another program that calls cargo, at the workspace root.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        command_in(&self.root, program.as_ref())
+    }
 }
 
 fn cargo_in(directory: &Path) -> Command {
     // `cargo run` names the cargo that runs us; outside of it the one on the path will do.
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command_in(directory, &std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+fn command_in(directory: &Path, program: &OsStr) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(directory);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(belongs_to_the_running_package) {

@@ -1,26 +1,30 @@
 //! Figures of the store by itself on a real disk, to be held against its budgets.
 //!
 //! ```text
-//!   cargo run --release -p rustydb-storage --example figures -- replay|points|commits|writes|deletes|starts [directory]
+//!   cargo run --release -p rustydb-storage --example figures -- replay|points|commits|writes|filters|deletes|starts [directory]
 //! ```
 //! `replay`: MB of log per second at opening; the logs stay in the directory, for another build to replay.
-//! `points`: reads and updates by key. `starts`: opening a store that was closed in order. `commits`: durable commits per second. `writes`: flush and compaction rate, and
-//! bytes written to disk per byte of user rows under random updates. `deletes`: what 1 % and 10 % deleted rows cost a scan.
+//! `points`: reads, inserts and updates by key. `starts`: opening a store that was closed in order. `commits`: durable commits
+//! per second. `writes`: flush and compaction rate, and bytes written to disk per byte of user rows under random updates.
+//! `filters`: filters on each encoding, and decoding it. `deletes`: what 1 % and 10 % deleted rows cost a scan.
+//!
+//! Other programs make times longer, and processor time only a little; where both are printed, the latter is to be compared.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for developers")]
 
 mod points;
 mod replay;
+mod scans;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, AsArray, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringViewArray};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::array::{ArrayRef, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringViewArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rustydb_storage::{Durability, Location, NewTable, ScanRequest, Store, StoreOptions, TableId};
+use rustydb_storage::{Durability, Location, NewTable, Store, StoreOptions, TableId};
 
 /// As the server has.
 #[global_allocator]
@@ -241,11 +245,16 @@ async fn writes(directory: &Path) {
         transaction.insert(table, &shape.batch(ids)).await.unwrap();
         transaction.commit(Durability::Async).await.unwrap();
     }
-    let started = Instant::now();
+    let (started, cpu) = (Instant::now(), cpu_seconds());
     store.flush().await.unwrap();
-    let elapsed = started.elapsed().as_secs_f64();
-    println!("flush: {:.0} MB/s of rows, {:.2} M rows/s", 200.0 / elapsed, 1.0 / elapsed);
-    // A compaction by itself: the other half of the rows lies between these.
+    let (elapsed, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    println!(
+        "flush of a million rows: {:.0} MB/s of rows, {:.0} MB per second of CPU, {:.2} M rows/s",
+        200.0 / elapsed,
+        200.0 / cpu,
+        1.0 / elapsed
+    );
+    // A compaction: the other half of the rows lies between these.
     let others: Vec<i64> = (0..1_000_000).map(|id| id + 500_000).collect();
     let mut transaction = store.begin();
     transaction.delete(table, &shape.keys(&others[..500_000])).await.unwrap();
@@ -255,89 +264,17 @@ async fn writes(directory: &Path) {
         transaction.insert(table, &shape.batch(ids)).await.unwrap();
         transaction.commit(Durability::Async).await.unwrap();
     }
+    // The background begins to merge as soon as the flush has ended.
+    let (started, before, cpu) = (Instant::now(), written_bytes(), cpu_seconds());
     store.flush().await.unwrap();
-    let (started, before) = (Instant::now(), written_bytes());
     store.compact().await.unwrap();
-    let elapsed = started.elapsed().as_secs_f64();
+    let (elapsed, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     println!(
-        "compaction of 2 million rows, a quarter of them dead: {elapsed:.2} s, {:.0} MB/s of rows read, {:.0} MB written",
+        "flush of another million, and compaction of 2 million rows, a quarter of them dead: {elapsed:.2} s, {:.0} MB/s of rows, {:.0} MB per second of CPU, {:.0} MB written",
         400.0 / elapsed,
+        400.0 / cpu,
         (written_bytes() - before) as f64 / 1e6,
     );
-    drop(store);
-    std::fs::remove_dir_all(&directory).unwrap();
-}
-
-/// Scans of a table of which some rows were deleted, against one of which none were; in turns, the median.
-async fn deletes(directory: &Path) {
-    const ROWS: i64 = 4_000_000;
-    let directory = directory.join("deletes");
-    let _ = std::fs::remove_dir_all(&directory);
-    let store = Store::open(options(&directory, 1 << 30)).await.unwrap();
-    let shape = plain("plain, 40 bytes", 40);
-    let mut tables = Vec::new();
-    for (name, every) in [("no", 0), ("1 %", 100), ("10 %", 10)] {
-        let mut transaction = store.begin();
-        let table = NewTable {
-            schema_name: "public".into(),
-            name: name.into(),
-            schema: Arc::clone(&shape.schema),
-            primary_key: vec![0],
-            foreign_keys: vec![],
-            indexes: vec![],
-        };
-        let table = transaction.create_table(table).unwrap().id;
-        let mut bulk = transaction.bulk_insert(table).unwrap();
-        let ids: Vec<i64> = (0..ROWS).collect();
-        for ids in ids.chunks(100_000) {
-            bulk.write(shape.batch(ids)).await.unwrap();
-        }
-        bulk.finish(&mut transaction).await.unwrap();
-        transaction.commit(Durability::Sync).await.unwrap();
-        if every > 0 {
-            let gone: Vec<i64> = (0..ROWS / every).map(|at| at * every + at % every).collect();
-            for gone in gone.chunks(100_000) {
-                let mut transaction = store.begin();
-                transaction.delete(table, &shape.keys(gone)).await.unwrap();
-                transaction.commit(Durability::Sync).await.unwrap();
-            }
-        }
-        tables.push((name, table));
-    }
-    let scan = async |table: TableId, columns: &[usize]| {
-        let started = Instant::now();
-        let mut sum = 0_i64;
-        for unit in store.snapshot().scan(ScanRequest::new(table, columns.to_vec())).unwrap() {
-            let mut reader = unit.open();
-            while let Some(batch) = reader.next_batch().await.unwrap() {
-                sum += batch.num_rows() as i64;
-                if columns[0] == 0 {
-                    sum += batch.column(0).as_primitive::<Int64Type>().values().iter().sum::<i64>();
-                }
-            }
-        }
-        std::hint::black_box(sum);
-        started.elapsed()
-    };
-    for columns in [&[0][..], &[0, 1]] {
-        let mut times = vec![Vec::new(); tables.len()];
-        for _ in 0..31 {
-            for (position, (_, table)) in tables.iter().enumerate() {
-                times[position].push(scan(*table, columns).await);
-            }
-        }
-        times.iter_mut().for_each(|times| times.sort_unstable());
-        let (base, fastest) = (times[0][15].as_secs_f64(), times[0][0].as_secs_f64());
-        for ((name, _), times) in tables.iter().zip(&times) {
-            println!(
-                "scan of columns {columns:?}, {name} rows deleted: {:.2} ms, {:+.1} % (fastest {:.2} ms, {:+.1} %)",
-                times[15].as_secs_f64() * 1e3,
-                (times[15].as_secs_f64() / base - 1.0) * 100.0,
-                times[0].as_secs_f64() * 1e3,
-                (times[0].as_secs_f64() / fastest - 1.0) * 100.0,
-            );
-        }
-    }
     drop(store);
     std::fs::remove_dir_all(&directory).unwrap();
 }
@@ -352,7 +289,10 @@ async fn main() {
         Some("starts") => points::starts(&directory).await,
         Some("commits") => commits(&directory).await,
         Some("writes") => writes(&directory).await,
-        Some("deletes") => deletes(&directory).await,
-        _ => println!("figures replay|points|commits|writes|deletes|starts [directory [part of a replay's name]]"),
+        Some("filters") => scans::filters(&directory).await,
+        Some("deletes") => scans::deletes(&directory).await,
+        _ => println!(
+            "figures replay|points|commits|writes|filters|deletes|starts [directory [part of a replay's name]]"
+        ),
     }
 }

@@ -221,6 +221,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "several full blocks take Miri minutes")]
     fn strings_that_repeat_become_a_sorted_dictionary_whatever_is_null() {
         let word = |row: usize| format!("a word of more than twelve bytes {}", row * 7 % 50);
         for null in
@@ -234,6 +235,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "several full blocks take Miri minutes")]
     fn strings_that_stop_repeating_are_plain_from_the_first_block_on() {
         // The first block has few values, the last ones have more than a quarter of the rows.
         let value =

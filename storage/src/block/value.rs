@@ -103,7 +103,7 @@ mod tests {
 
     /// Values of every type, in every encoding, with NULLs and the ends of each type's range.
     fn columns() -> Vec<ArrayRef> {
-        let rows = 3000_i64;
+        let rows = if cfg!(miri) { 40 } else { 3000_i64 };
         let null_every = |every: i64| move |row: i64| if row % every == 3 { None } else { Some(row) };
         let decimal = |precision: u8, factor: i128| -> ArrayRef {
             let values: Decimal128Array =

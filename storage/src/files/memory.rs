@@ -361,14 +361,6 @@ impl Files for MemoryFiles {
         slice.map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
-    fn read_into(&self, path: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let (content, start) = (self.content(path)?, usize::try_from(offset).map_err(io::Error::other)?);
-        let content = content.lock();
-        let slice = content.data.get(start..).and_then(|rest| rest.get(..buffer.len()));
-        buffer.copy_from_slice(slice.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
     fn size(&self, path: &str) -> io::Result<u64> {
         Ok(self.content(path)?.lock().data.len() as u64)
     }

@@ -58,8 +58,6 @@ pub(crate) trait Files: Debug + Send + Sync {
     fn read(&self, path: &str) -> io::Result<Vec<u8>>;
     /// Reads a byte range that must lie inside the file (`UnexpectedEof` otherwise).
     fn read_range(&self, path: &str, range: Range<u64>) -> io::Result<Vec<u8>>;
-    /// Fills `buffer` with the bytes from `offset` on, which must be there (`UnexpectedEof` otherwise).
-    fn read_into(&self, path: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Size in bytes; `NotFound` if there is no such file.
     fn size(&self, path: &str) -> io::Result<u64>;
     /// Cuts a file to `bytes` and makes them durable, of which a killed process may have left those from `from` on unsynced,

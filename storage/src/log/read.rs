@@ -68,12 +68,7 @@ pub(crate) fn read_log(
         }
         (found, end) => end.unwrap_or(found),
     };
-    let read = |from: u64, bytes: u64| -> Result<Vec<u8>> {
-        let length = usize::try_from(bytes).map_err(|error| failed(std::io::Error::other(error)))?;
-        let mut data = vec![0; length];
-        files.read_into(&path, from, &mut data).map_err(failed)?;
-        Ok(data)
-    };
+    let read = |from: u64, bytes: u64| files.read_range(&path, from..from + bytes).map_err(failed);
     if let Err(damage) = check_header(&path, number, &read(0, size.min(HEADER_BYTES as u64))?) {
         let is_unused = newest && matches!(damage, Error::Corruption { .. }) && !has_frames(&read(0, size)?);
         return if is_unused { Ok(ReadLog::UNUSED) } else { Err(damage) };

@@ -6,6 +6,9 @@
 //! ```
 //! A chain has one writer at a time, the owner of its leaf's lock, and is read under the same lock, so it needs neither
 //! counters nor pointers between its versions.
+//!
+//! Who reads for long keeps the version it sees and none of those that came after it, except those that others see: a chain
+//! that is full is cleared of what lies between snapshots, so that there are hardly more versions than readers.
 
 use bytes::Bytes;
 use rustydb_txn::Timestamp;
@@ -28,6 +31,20 @@ const PAST_VERSIONS_MIN: usize = 4;
 
 /// What a row costs beside its bytes: the allocator's head, and the counter of those who hold it.
 const HEAP_BYTES: usize = 48;
+
+/// What can still be read of the past.
+pub(crate) struct Horizon<'a> {
+    /// Nobody reads as of an earlier moment.
+    pub(crate) watermark: Timestamp,
+    /// The moments up to the newest published commit as of which somebody reads or may begin to, ascending, that commit's
+    /// included; none if they are not known. As of any later moment somebody may read.
+    pub(crate) readable: &'a dyn Fn() -> Vec<Timestamp>,
+}
+
+impl Horizon<'_> {
+    /// Everything can.
+    pub(super) const EVERYTHING: Horizon<'static> = Horizon { watermark: 0, readable: &Vec::new };
+}
 
 #[derive(Debug)]
 pub(super) struct Version {
@@ -97,10 +114,11 @@ impl Chain {
         self.version(timestamp).map_or(ChainState::Unknown, Version::state)
     }
 
-    /// Adds a newest version. When there is no room for another older one, those that nobody at or after `watermark`
-    /// can reach are dropped; then there is room for as many as must stay, so a snapshot that keeps a chain long does
-    /// not make each push slow. Returns the memory of what was dropped.
-    pub(super) fn push(&mut self, timestamp: Timestamp, row: Option<Bytes>, watermark: Timestamp) -> usize {
+    /// Adds a newest version. When there is no room for another older one, those that nobody can reach are dropped; then
+    /// there is room for as many as must stay, so snapshots that keep a chain long do not make each push slow. Returns the
+    /// memory of what was dropped.
+    pub(super) fn push(&mut self, timestamp: Timestamp, row: Option<Bytes>, horizon: &Horizon<'_>) -> usize {
+        let watermark = horizon.watermark;
         assert!(timestamp >= self.newest.timestamp, "the commits of one key come in their order");
         let older = std::mem::replace(&mut self.newest, Version { timestamp, row });
         if timestamp <= watermark {
@@ -117,6 +135,9 @@ impl Chain {
                 false => versions.partition_point(|version| version.timestamp <= watermark).saturating_sub(1),
             };
             dropped = versions.drain(..unreachable).map(|version| version.memory_bytes()).sum();
+            if 2 * versions.len() >= versions.capacity() && !versions.is_empty() {
+                dropped += drop_between(versions, older.timestamp, &(horizon.readable)());
+            }
             if 2 * versions.len() >= versions.capacity() {
                 versions.reserve(versions.len().max(PAST_VERSIONS_MIN));
             } else if 8 * versions.len() < versions.capacity() {
@@ -125,5 +146,95 @@ impl Chain {
         }
         versions.push(older);
         dropped
+    }
+}
+
+/// Drops the versions, oldest first, that ended before anybody could read them; the last one ended at `end`. Returns their memory.
+fn drop_between(versions: &mut Vec<Version>, end: Timestamp, readable: &[Timestamp]) -> usize {
+    let Some(newest) = readable.last() else { return 0 };
+    let ends: Vec<Timestamp> = versions.iter().skip(1).map(|version| version.timestamp).chain([end]).collect();
+    let (mut dropped, mut ends) = (0, ends.into_iter());
+    versions.retain(|version| {
+        let end = ends.next().unwrap_or(Timestamp::MAX);
+        let first_reader = readable.partition_point(|reader| *reader < version.timestamp);
+        let is_read = end > *newest || readable.get(first_reader).is_some_and(|reader| *reader < end);
+        if !is_read {
+            dropped += version.memory_bytes();
+        }
+        is_read
+    });
+    dropped
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    fn row(timestamp: Timestamp) -> Option<Bytes> {
+        (!timestamp.is_multiple_of(5)).then(|| Bytes::from(timestamp.to_le_bytes().to_vec()))
+    }
+
+    fn state(timestamp: Option<&Timestamp>) -> ChainState {
+        match timestamp.map(|timestamp| (row(*timestamp), *timestamp)) {
+            Some((Some(row), timestamp)) => ChainState::Row(row, timestamp),
+            Some((None, _)) => ChainState::Removed,
+            None => ChainState::Unknown,
+        }
+    }
+
+    #[test]
+    fn every_reader_finds_its_version_whoever_else_reads() {
+        for seed in 0..200 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let (mut all, mut readers): (Vec<Timestamp>, Vec<Timestamp>) = (vec![10], vec![]);
+            let mut chain = Chain::of(10, row(10));
+            let (mut bytes, mut published) = (chain.newest().memory_bytes(), 9);
+            for _ in 0..300 {
+                let newest = *all.last().unwrap();
+                // Commits are published a little after they are in place.
+                published = random.random_range(published..=newest);
+                match random.random_range(0..10) {
+                    0 | 1 => readers.push(random.random_range(published..=newest)),
+                    2 if !readers.is_empty() => {
+                        readers.swap_remove(random.random_range(0..readers.len()));
+                    }
+                    _ => {
+                        let next = newest + random.random_range(0..4);
+                        let watermark = readers.iter().copied().fold(published, Timestamp::min);
+                        let readable = || {
+                            let mut readable: Vec<Timestamp> =
+                                readers.iter().copied().filter(|reader| *reader < published).collect();
+                            readable.sort_unstable();
+                            readable.push(published);
+                            readable
+                        };
+                        let dropped = chain.push(next, row(next), &Horizon { watermark, readable: &readable });
+                        bytes = bytes + chain.newest().memory_bytes() - dropped;
+                        all.push(next);
+                    }
+                }
+                let newest = *all.last().unwrap();
+                for reader in readers.iter().copied().chain(published..=newest) {
+                    let expected = all.iter().rev().find(|timestamp| **timestamp <= reader);
+                    assert_eq!(chain.at(reader), state(expected), "seed {seed}, as of {reader}");
+                }
+                assert_eq!(bytes, chain.versions().map(Version::memory_bytes).sum::<usize>(), "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_reads_for_long_keeps_one_version_and_not_all_that_come_after_it() {
+        let mut chain = Chain::of(1, row(1));
+        for timestamp in 2..10_000 {
+            let readable = || vec![1, timestamp - 1];
+            chain.push(timestamp, row(timestamp), &Horizon { watermark: 1, readable: &readable });
+        }
+        assert_eq!(chain.at(1), state(Some(&1)));
+        assert_eq!(chain.at(9_999), state(Some(&9_999)));
+        assert!(chain.versions().count() < 16, "{} versions", chain.versions().count());
     }
 }

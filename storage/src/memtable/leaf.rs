@@ -27,17 +27,19 @@ struct Entry<V> {
     value: V,
 }
 
+/// What every search needs comes first: it is in the cache line of the lock, which has to be fetched anyway.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Leaf<V> {
-    heads: [u64; LEAF_KEYS],
-    order: [u8; LEAF_KEYS],
-    prefix: [u8; PREFIX_BYTES_MAX],
+    entries: Vec<Entry<V>>,
     prefix_length: u8,
     /// Where the last key came in: the next one often belongs right behind it.
     last_position: u8,
+    prefix: [u8; PREFIX_BYTES_MAX],
+    order: [u8; LEAF_KEYS],
+    heads: [u64; LEAF_KEYS],
     /// The time of the last change here.
     stamp: u64,
-    entries: Vec<Entry<V>>,
     keys: Vec<u8>,
     pub(super) low: Box<[u8]>,
     pub(super) high: Option<Box<[u8]>>,
@@ -60,13 +62,13 @@ impl<V: Stamped> Leaf<V> {
     /// A leaf without keys that may hold those from `low` up to `high`, where `next` begins.
     pub(super) fn new(low: Box<[u8]>, high: Option<Box<[u8]>>, next: Option<u32>) -> Leaf<V> {
         Leaf {
-            heads: [0; LEAF_KEYS],
-            order: [0; LEAF_KEYS],
-            prefix: [0; PREFIX_BYTES_MAX],
+            entries: Vec::new(),
             prefix_length: 0,
             last_position: 0,
+            prefix: [0; PREFIX_BYTES_MAX],
+            order: [0; LEAF_KEYS],
+            heads: [0; LEAF_KEYS],
             stamp: 0,
-            entries: Vec::new(),
             keys: Vec::new(),
             low,
             high,

@@ -35,6 +35,7 @@ mod slab;
 mod tree;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,12 +49,12 @@ use crate::encoding::KeyEncoder;
 use crate::error::Result;
 use crate::index::Interval;
 use chain::Chain;
-pub(crate) use chain::ChainState;
+pub(crate) use chain::{ChainState, Horizon};
 use leaf::Stamped;
 use pages::Pages;
 pub(crate) use pages::{Page, Piece};
 pub(crate) use runs::Runs;
-use tree::Tree;
+use tree::{Tree, TreeBuilder};
 
 /// Memory a key costs beside its bytes and its first version: the rest of its entry, its head, and a quarter of a leaf's
 /// places that are empty.
@@ -95,32 +96,8 @@ pub(crate) struct IndexedRow<'a> {
 }
 
 impl TableMemtable {
-    /// A part with these rows, whose keys ascend. Returns the memory it takes, too.
-    pub(crate) fn from_ascending<'a>(
-        rows: impl Iterator<Item = (&'a [u8], Bytes, Timestamp)>,
-    ) -> (TableMemtable, usize) {
-        let (mut keys, mut bytes) = (0, 0);
-        let rows = Tree::from_ascending(rows.map(|(key, row, timestamp)| {
-            let chain = Chain::of(timestamp, Some(row));
-            keys += 1;
-            bytes += KEY_OVERHEAD_BYTES + key.len() + chain.newest().memory_bytes();
-            (key, chain)
-        }));
-        (TableMemtable { rows, keys: AtomicUsize::new(keys), ..TableMemtable::default() }, bytes)
-    }
-
-    /// Adds the entries of an index that there is none of yet, each with the length of its value. Returns the memory they
-    /// take.
-    pub(crate) fn add_index(&mut self, index: IndexId, entries: &Runs<u32>) -> usize {
-        let mut bytes = 0;
-        let tree =
-            Tree::from_ascending(entries.merged().inspect(|(entry, _)| bytes += entry.len() + ENTRY_OVERHEAD_BYTES));
-        self.indexes.get_mut().insert(index, Arc::new(tree));
-        bytes
-    }
-
-    /// Lets `copy` put other places with the same bytes in for the rows of a part that
-    /// [`from_ascending`](Self::from_ascending) has made, leaf by leaf in the order of the keys.
+    /// Lets `copy` put other places with the same bytes in for the rows of a part that a [`PartBuilder`] has made, leaf by
+    /// leaf in the order of the keys.
     pub(crate) fn replace_rows(&mut self, mut copy: impl FnMut(&mut dyn Iterator<Item = &mut Bytes>)) {
         self.rows.for_each_leaf(|chains| copy(&mut chains.filter_map(Chain::newest_row_mut)));
     }
@@ -240,7 +217,7 @@ impl TableMemtable {
         key: &[u8],
         row: Option<Bytes>,
         timestamp: Timestamp,
-        watermark: Timestamp,
+        horizon: &Horizon<'_>,
     ) -> Result<isize> {
         let mut bytes = 0;
         if let Some(row) = row.as_deref().filter(|_| !table.indexes.is_empty()) {
@@ -248,7 +225,7 @@ impl TableMemtable {
         }
         let (added, dropped) = self.rows.change(key, |chain| match chain {
             Some(chain) => {
-                let dropped = chain.push(timestamp, row, watermark);
+                let dropped = chain.push(timestamp, row, horizon);
                 (None, (chain.newest().memory_bytes(), dropped))
             }
             None => {
@@ -291,6 +268,42 @@ impl TableMemtable {
     }
 }
 
+/// A table's part in the making, of rows whose keys come in ascending order.
+#[derive(Debug, Default)]
+pub(crate) struct PartBuilder {
+    rows: TreeBuilder<Chain>,
+    indexes: HashMap<IndexId, Arc<IndexEntries>>,
+    keys: usize,
+    bytes: usize,
+}
+
+impl PartBuilder {
+    pub(crate) fn push(&mut self, key: &[u8], row: Bytes, timestamp: Timestamp) {
+        let chain = Chain::of(timestamp, Some(row));
+        self.keys += 1;
+        self.bytes += KEY_OVERHEAD_BYTES + key.len() + chain.newest().memory_bytes();
+        self.rows.push(key, chain);
+    }
+
+    /// Adds the entries of an index, each with the length of its value.
+    pub(crate) fn add_index(&mut self, index: IndexId, entries: Runs<u32>) {
+        let mut tree = TreeBuilder::default();
+        let Ok(()) = entries.into_each(|entry, length| {
+            self.bytes += entry.len() + ENTRY_OVERHEAD_BYTES;
+            tree.push(entry, length);
+            Ok::<(), Infallible>(())
+        });
+        self.indexes.insert(index, Arc::new(tree.finish()));
+    }
+
+    /// The part, and the memory it takes.
+    pub(crate) fn finish(self) -> (TableMemtable, usize) {
+        let PartBuilder { rows, indexes, keys, bytes } = self;
+        let (rows, keys, indexes) = (rows.finish(), AtomicUsize::new(keys), RwLock::new(indexes));
+        (TableMemtable { rows, keys, indexes, ..TableMemtable::default() }, bytes)
+    }
+}
+
 /// Rows of all tables since the last freeze.
 #[derive(Debug, Default)]
 pub(crate) struct Memtable {
@@ -324,12 +337,13 @@ impl Memtable {
         self.note_memory(bytes as isize);
     }
 
-    /// Adds entries for the rows that are here already to indexes that the table did not have before.
-    pub(crate) fn index_all(&self, table: &TableDef) -> Result<()> {
+    /// Adds entries for the rows that are here already, and were changed after `since`, to indexes that the table did not
+    /// have before.
+    pub(crate) fn index_rows(&self, table: &TableDef, since: Timestamp) -> Result<()> {
         let Some(part) = self.table(table.id) else { return Ok(()) };
         let rows = |chain: &Chain| Some(chain.versions().filter_map(|version| version.row.clone()).collect());
         let mut outcome = Ok(());
-        part.rows.walk((Bound::Unbounded, Bound::Unbounded), false, rows, |key, rows: Vec<Bytes>| {
+        part.rows.walk_since(since, (Bound::Unbounded, Bound::Unbounded), rows, |key, rows: Vec<Bytes>| {
             for row in rows {
                 match part.add_entries(table, key, &row) {
                     Ok(bytes) => self.note_memory(bytes as isize),
@@ -359,7 +373,8 @@ impl Memtable {
         timestamp: Timestamp,
         watermark: Timestamp,
     ) -> Result<()> {
-        self.note_memory(self.part(table.id).put(table, key, row, timestamp, watermark)?);
+        let horizon = Horizon { watermark, ..Horizon::EVERYTHING };
+        self.note_memory(self.part(table.id).put(table, key, row, timestamp, &horizon)?);
         Ok(())
     }
 
@@ -367,8 +382,8 @@ impl Memtable {
     pub(crate) fn supersede(&self, table: TableId, key: &[u8], timestamp: Timestamp) {
         let Some(part) = self.table(table) else { return };
         let is_here = part.rows.change(key, |chain| {
-            // The watermark 0 cuts nothing: a flush may still be reading the chain at the freeze timestamp.
-            let pushed = chain.map(|chain| chain.push(timestamp, None, 0));
+            // Nothing is cut: a flush may still be reading the chain at the freeze timestamp.
+            let pushed = chain.map(|chain| chain.push(timestamp, None, &Horizon::EVERYTHING));
             (None, pushed.is_some())
         });
         if is_here {

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::leaf::Stamped;
-use super::tree::Tree;
+use super::tree::{Tree, TreeBuilder};
 
 /// The tests count their steps in the values.
 impl Stamped for u64 {
@@ -108,7 +108,9 @@ fn the_tree_is_an_ordered_map() {
         let mut tree = Tree::default();
         if seed % 3 == 0 {
             twin.extend((0..random.random_range(0..3000)).map(|value| (random_key(&mut random, style), value)));
-            tree = Tree::from_ascending(twin.iter().map(|(key, value)| (key.as_slice(), *value)));
+            let mut builder = TreeBuilder::default();
+            twin.iter().for_each(|(key, value)| builder.push(key, *value));
+            tree = builder.finish();
         }
         for step in 0..6000_u64 {
             let key = random_key(&mut random, style);

@@ -5,7 +5,8 @@
 //!   a full run            sorted by itself: nothing to do if they came in order; otherwise
 //!                         the eight bytes behind what all have in common, as a number ─▶ radix sort
 //!                         ─▶ equal ones by the rest of their keys ─▶ keys and things moved into that order
-//!   reading               all runs are merged (see [`merge`](super::merge)); of equal keys the one that came last counts
+//!   reading               all runs are merged (see [`merge`](super::merge)); of equal keys the one that came last counts;
+//!                         runs that follow one another are read one by one, and each is let go when it has been read
 //! ```
 //! Fresh memory is dear (the system clears each page), and so is a cache miss for every key: one sort over all of them would
 //! cost several times their memory and two misses a key. Runs are sorted where nothing misses the cache, and the merge
@@ -83,6 +84,10 @@ impl<T: Copy> Run<T> {
         self.items.clear();
     }
 
+    fn is_ascending(&self) -> bool {
+        (1..self.len()).all(|position| self.key(position - 1) < self.key(position))
+    }
+
     /// The bytes that all keys begin with; they may be in any order.
     fn shared_length(&self) -> usize {
         let Some(first) = self.items.first().map(|_| self.key(0)) else { return 0 };
@@ -143,16 +148,32 @@ impl<T: Copy> Runs<T> {
         self.closed.iter().map(|run| run.key(run.len() - 1)).max()
     }
 
-    /// All keys in ascending order with the thing that came last for each.
-    pub(crate) fn merged(&self) -> Merge<'_, T> {
-        Merge::new(&self.closed)
+    /// Calls `visit` with all keys in ascending order and the thing that came last for each.
+    pub(crate) fn into_each<E>(mut self, mut visit: impl FnMut(&[u8], T) -> Result<(), E>) -> Result<(), E> {
+        self.close();
+        if !self.follow_one_another() {
+            return Merge::new(&self.closed).try_for_each(|(key, thing)| visit(key, thing));
+        }
+        // The memory of a run that has been read is what the next part of the outcome is made in.
+        for run in self.closed {
+            (0..run.len()).try_for_each(|position| visit(run.key(position), run.thing(position)))?;
+        }
+        Ok(())
+    }
+
+    /// Whether each closed run begins behind the end of the one before it.
+    fn follow_one_another(&self) -> bool {
+        self.closed.is_sorted_by(|before, run| before.key(before.len() - 1) < run.key(0))
     }
 
     /// Drops all things but the last of each key.
     pub(crate) fn condense(&mut self) {
         self.close();
+        if self.follow_one_another() {
+            return;
+        }
         let (mut condensed, mut run) = (Vec::new(), Run::default());
-        for (key, thing) in self.merged() {
+        for (key, thing) in Merge::new(&self.closed) {
             if run.is_full() {
                 let next = Run::with_capacity(run.bytes.len(), run.len());
                 condensed.push(std::mem::replace(&mut run, next));
@@ -188,21 +209,13 @@ struct Sorter {
 impl Sorter {
     /// The run in order, of equal keys the last; `None` if it is that already.
     fn sort<T: Copy>(&mut self, run: &Run<T>) -> Option<Run<T>> {
-        let shared = run.shared_length();
-        self.heads.clear();
-        let mut in_order = true;
-        for position in 0..run.len() {
-            let key = run.key(position);
-            let head = head_of(&key[shared..]);
-            in_order &= self
-                .heads
-                .last()
-                .is_none_or(|last| last.head < head || (last.head == head && run.key(position - 1) < key));
-            self.heads.push(Head { head, item: position as u32 });
-        }
-        if in_order {
+        if run.is_ascending() {
             return None;
         }
+        let shared = run.shared_length();
+        self.heads.clear();
+        let heads = (0..run.len()).map(|item| Head { head: head_of(&run.key(item)[shared..]), item: item as u32 });
+        self.heads.extend(heads);
         match self.heads.len() < RADIX_MIN {
             true => self.heads.sort_by_key(|head| head.head),
             false => radix_sort(&mut self.heads, &mut self.other),
@@ -298,7 +311,9 @@ mod tests {
                 }
             }
             runs.close();
-            let merged = |runs: &Runs<u32>| runs.merged().map(|(key, thing)| (key.to_vec(), thing)).collect::<Vec<_>>();
+            let merged = |runs: &Runs<u32>| {
+                Merge::new(&runs.closed).map(|(key, thing)| (key.to_vec(), thing)).collect::<Vec<_>>()
+            };
             let sorted = merged(&runs);
             assert_eq!(sorted, twin.into_iter().collect::<Vec<_>>(), "seed {seed}");
             assert_eq!(runs.greatest(), sorted.last().map(|(key, _)| key.as_slice()), "seed {seed}");
@@ -312,6 +327,13 @@ mod tests {
                 let (middle, from) = (sorted.len() / 2, sorted.len() / 3);
                 assert_eq!(run.lower_bound(&sorted[middle].0, from), middle);
             }
+            let mut visited = Vec::new();
+            let visit = |key: &[u8], thing| {
+                visited.push((key.to_vec(), thing));
+                Ok::<(), ()>(())
+            };
+            runs.into_each(visit).unwrap();
+            assert_eq!(visited, sorted, "seed {seed}");
         }
     }
 
@@ -330,8 +352,34 @@ mod tests {
         }
         runs.close();
         assert_eq!(runs.runs().len(), 4);
+        assert!(!runs.follow_one_another());
         let mut expected = vec![0; 1 << 17];
         (0..count).for_each(|number| expected[(number as usize * 7_368_787) % (1 << 17)] = number);
-        assert!(runs.merged().map(|(_, number)| number).eq(expected));
+        let mut expected = expected.into_iter();
+        let visit = |_: &[u8], number| if expected.next() == Some(number) { Ok(()) } else { Err(number) };
+        assert_eq!(runs.into_each(visit), Ok(()));
+        assert_eq!(expected.next(), None);
+    }
+
+    #[test]
+    fn runs_of_ascending_keys_are_read_one_by_one() {
+        let mut runs = Runs::default();
+        let count = 2 * RUN_KEYS as u64 + 5;
+        for number in 0..count {
+            runs.push(|bytes| {
+                bytes.extend_from_slice(&number.to_be_bytes());
+                Ok::<u64, ()>(number)
+            })
+            .unwrap();
+        }
+        runs.condense();
+        assert_eq!((runs.runs().len(), runs.follow_one_another()), (3, true));
+        let mut next = 0;
+        let visit = |_: &[u8], number| {
+            next += 1;
+            if number + 1 == next { Ok(()) } else { Err(number) }
+        };
+        assert_eq!(runs.into_each(visit), Ok(()));
+        assert_eq!(next, count);
     }
 }

@@ -1,4 +1,4 @@
-//! Binary search among ascending keys without looking at them.
+//! Search among ascending keys without looking at them.
 //!
 //! ```text
 //!   key      = common prefix of the node │ 8 bytes: the head, as a number │ rest
@@ -42,6 +42,22 @@ pub(super) fn common_length(left: &[u8], right: &[u8]) -> usize {
     words + left[words..].iter().zip(&right[words..]).take_while(|(left, right)| left == right).count()
 }
 
+/// Beyond so many numbers, looking at every eighth takes longer than halving.
+const COUNTED_MAX: usize = 256;
+
+/// How many of ascending numbers are below one. Every eighth is looked at, and then the eight where the place must be: unlike
+/// in a binary search no step waits for the one before it, so the cache lines of a leaf are fetched all at the same time.
+#[inline]
+fn count_below(heads: &[u64], head: u64) -> usize {
+    if heads.len() > COUNTED_MAX {
+        return heads.partition_point(|other| *other < head);
+    }
+    let (eights, _) = heads.as_chunks::<8>();
+    let below: usize = eights.iter().map(|eight| usize::from(eight[7] < head)).sum();
+    let rest = heads[8 * below..].iter().take(8);
+    8 * below + rest.map(|other| usize::from(*other < head)).sum::<usize>()
+}
+
 /// Keys of one node, as far as searching needs them.
 pub(super) trait AscendingKeys {
     /// The key at a position.
@@ -59,7 +75,7 @@ pub(super) fn search(prefix: &[u8], heads: &[u64], keys: &impl AscendingKeys, ke
         Ordering::Equal => {}
     }
     let head = head_of(&key[prefix.len()..]);
-    let first = heads.partition_point(|other| *other < head);
+    let first = count_below(heads, head);
     let ties = heads[first..].iter().take_while(|other| **other == head).count();
     let (mut low, mut high) = (first, first + ties);
     // If the key ends within its head, keys with this head differ from it in trailing zeros only.
@@ -79,6 +95,17 @@ pub(super) fn search(prefix: &[u8], heads: &[u64], keys: &impl AscendingKeys, ke
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counting_finds_the_place_that_halving_finds() {
+        for length in (0..140).chain([COUNTED_MAX - 1, COUNTED_MAX, COUNTED_MAX + 1, 1000]) {
+            // Each number twice, with gaps.
+            let heads: Vec<u64> = (0..length as u64).map(|position| position / 2 * 3 + 1).collect();
+            for head in (0..2 * length as u64 + 4).chain([u64::MAX]) {
+                assert_eq!(count_below(&heads, head), heads.partition_point(|other| *other < head));
+            }
+        }
+    }
 
     #[test]
     fn the_common_length_ends_with_the_first_difference_or_the_shorter_key() {

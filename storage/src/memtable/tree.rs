@@ -9,7 +9,7 @@
 //! ```
 //! A look-up of one of a million keys has two cheap steps and one dear one. Root and branches together are half a
 //! megabyte and stay in the core's cache; reading them takes no lock and no shared counter. The leaf costs about five
-//! cache misses: its head with the lock, three lines of a binary search over 8-byte heads (see [`search`](super::search)),
+//! cache misses: its head with the lock, the lines of its 8-byte heads, all at once (see [`search`](super::search)),
 //! and the entry. A skip list costs two misses at each of its twenty levels.
 //!
 //! Readers share a leaf's lock and writers have it for themselves, for the time it takes to look at or move some bytes;
@@ -71,33 +71,8 @@ impl<V: Stamped> Tree<V> {
         self.root.store(std::sync::Arc::new(Directory::new(branches)));
     }
 
-    /// A tree of ascending keys, without duplicates: nothing is searched and every leaf is full.
-    pub(crate) fn from_ascending<K: AsRef<[u8]>>(entries: impl IntoIterator<Item = (K, V)>) -> Tree<V> {
-        let tree = Tree::empty();
-        let mut lows: Vec<(Box<[u8]>, u32)> = Vec::new();
-        let mut leaf = Leaf::new(Box::default(), None, None);
-        for (key, value) in entries {
-            let key = key.as_ref();
-            if leaf.is_full() {
-                leaf.finish();
-                let low = leaf.separator(key);
-                let number = lows.len() as u32;
-                (leaf.high, leaf.next) = (Some(low.clone()), Some(number + 1));
-                lows.push((leaf.low.clone(), number));
-                let full = std::mem::replace(&mut leaf, Leaf::new(low, None, None));
-                tree.leaves.push(RwLock::new(full));
-            }
-            leaf.append(key, value);
-        }
-        leaf.finish();
-        lows.push((leaf.low.clone(), lows.len() as u32));
-        tree.leaves.push(RwLock::new(leaf));
-        tree.connect(lows);
-        tree
-    }
-
     /// Calls `change` with the values of each leaf, from the first leaf to the last. Nobody else has the tree yet. Of one
-    /// that [`from_ascending`](Self::from_ascending) has made, they come in the order of the keys.
+    /// that a [`TreeBuilder`] has made, they come in the order of the keys.
     pub(crate) fn for_each_leaf(&mut self, mut change: impl FnMut(&mut dyn Iterator<Item = &mut V>)) {
         self.leaves.for_each_mut(|leaf| change(&mut leaf.get_mut().values_mut()));
     }
@@ -342,6 +317,50 @@ impl<V: Stamped> Tree<V> {
             }
         }
         (!leaf.low.is_empty()).then(|| At::Bound(Bound::Excluded(leaf.low.clone())))
+    }
+}
+
+/// A tree in the making, of keys that come in ascending order, without duplicates: nothing is searched and every leaf is
+/// full.
+#[derive(Debug)]
+pub(crate) struct TreeBuilder<V> {
+    tree: Tree<V>,
+    /// Where each leaf begins.
+    lows: Vec<(Box<[u8]>, u32)>,
+    leaf: Leaf<V>,
+}
+
+impl<V: Stamped> Default for TreeBuilder<V> {
+    fn default() -> Self {
+        TreeBuilder { tree: Tree::empty(), lows: Vec::new(), leaf: Leaf::new(Box::default(), None, None) }
+    }
+}
+
+impl<V: Stamped> TreeBuilder<V> {
+    pub(crate) fn push(&mut self, key: &[u8], value: V) {
+        if self.leaf.is_full() {
+            self.begin_leaf(key);
+        }
+        self.leaf.append(key, value);
+    }
+
+    /// Ends the leaf; `key` is the first of the next one.
+    fn begin_leaf(&mut self, key: &[u8]) {
+        self.leaf.finish();
+        let low = self.leaf.separator(key);
+        let number = self.lows.len() as u32;
+        (self.leaf.high, self.leaf.next) = (Some(low.clone()), Some(number + 1));
+        self.lows.push((self.leaf.low.clone(), number));
+        let full = std::mem::replace(&mut self.leaf, Leaf::new(low, None, None));
+        self.tree.leaves.push(RwLock::new(full));
+    }
+
+    pub(crate) fn finish(mut self) -> Tree<V> {
+        self.leaf.finish();
+        self.lows.push((self.leaf.low.clone(), self.lows.len() as u32));
+        self.tree.leaves.push(RwLock::new(self.leaf));
+        self.tree.connect(self.lows);
+        self.tree
     }
 }
 

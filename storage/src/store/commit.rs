@@ -42,7 +42,7 @@ use crate::index::unique_value;
 use crate::locks::{ReleasedLocks, TransactionLocks};
 use crate::log::{AddedSegment, Frame, Lsn, Operation, RecordWriter};
 use crate::manifest::Manifest;
-use crate::memtable::TableMemtable;
+use crate::memtable::{Horizon, TableMemtable};
 use crate::objects::ObjectChanges;
 use crate::segment::{Base64, Pins};
 use crate::serial::SerialTransaction;
@@ -397,6 +397,9 @@ impl Inner {
     /// The same for commits that change tables or bring segments, which end durable and published with the store to
     /// themselves.
     async fn commit_structure(&self, commit: Commit) -> Result<Timestamp> {
+        // While others commit, the most of a new index is made; what they bring meanwhile comes to it below.
+        let indexed = self.publication.applied();
+        self.add_entries(&commit, &self.current.load_full(), 0)?;
         let mut committer = self.committer.write().await;
         let version = self.current.load_full();
         let _pins = commit.load_keys(&version).await?;
@@ -404,10 +407,7 @@ impl Inner {
         self.validate_structure(&commit, &version)?;
         self.validate_objects(&commit, &version)?;
         self.validate_staged(&commit, &version).await?;
-        for table in &commit.structure.altered {
-            // Entries of an index that does not come to be are never looked at.
-            version.memtables().try_for_each(|(memtable, _)| memtable.index_all(table))?;
-        }
+        self.add_entries(&commit, &version, indexed)?;
         let frame = commit.encode()?;
         let ordered = self.order(&mut self.sequencer.lock(), &commit, frame, Durability::Sync)?;
         // The log may name them from now on, and until now did not: a commit that was refused leaves no files behind.
@@ -448,6 +448,18 @@ impl Inner {
         Ok(ordered.timestamp)
     }
 
+    /// Adds the entries of new indexes for rows in memory that were changed after `since`. Those of an index that does not come
+    /// to be are never looked at.
+    fn add_entries(&self, commit: &Commit, version: &Version, since: Timestamp) -> Result<()> {
+        for table in &commit.structure.altered {
+            let before = version.catalog.table(table.id).map_or(&[][..], |before| &before.indexes);
+            if table.indexes.iter().any(|index| before.iter().all(|other| other.id != index.id)) {
+                version.memtables().try_for_each(|(memtable, _)| memtable.index_rows(table, since))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts the rows of a commit into the active memtable and ends those they replace, which are at these places.
     fn apply_rows(
         &self,
@@ -457,7 +469,7 @@ impl Inner {
         ordered: &Ordered,
         places: Vec<Place>,
     ) -> Result<()> {
-        let mut rows = Applied { version, catalog, ordered, places: places.into_iter(), bytes: 0 };
+        let mut rows = Applied { store: self, version, catalog, ordered, places: places.into_iter(), bytes: 0 };
         // Views may share the changes. Usually nobody does, and the rows move instead of being counted.
         match Arc::get_mut(&mut commit.writes) {
             Some(writes) => writes.tables_mut().try_for_each(|(table, writes)| match Arc::get_mut(writes) {
@@ -495,6 +507,7 @@ impl Inner {
 
 /// A commit's rows on their way into the memtable.
 struct Applied<'a> {
+    store: &'a Inner,
     version: &'a Version,
     catalog: &'a Catalog,
     ordered: &'a Ordered,
@@ -513,6 +526,8 @@ impl Applied<'_> {
         rows: impl Iterator<Item = (&'k Box<[u8]>, Expectation, Option<Bytes>)>,
     ) -> Result<()> {
         let Ordered { timestamp, watermark, .. } = *self.ordered;
+        let store = self.store;
+        let horizon = Horizon { watermark, readable: &|| store.publication.readable() };
         let mut part: Option<Arc<TableMemtable>> = None;
         let definition = self.catalog.table(table).ok_or_else(|| Error::Internal("a table is gone".into()))?;
         for (key, expectation, row) in rows {
@@ -526,7 +541,7 @@ impl Applied<'_> {
             }
             if row.is_some() || is_active {
                 let part = part.get_or_insert_with(|| self.version.active.part(table));
-                self.bytes += part.put(definition, key, row, timestamp, watermark)?;
+                self.bytes += part.put(definition, key, row, timestamp, &horizon)?;
             }
         }
         Ok(())

@@ -267,6 +267,10 @@ impl Inner {
         let mut committer = self.committer.write().await;
         let mut next = self.current.load().successor();
         let frozen = next.frozen.take();
+        let mut retired = self.retired.lock();
+        retired.retain(|memtable| memtable.strong_count() > 0);
+        retired.extend(frozen.iter().map(Arc::downgrade));
+        drop(retired);
         let watermark = self.publication.watermark();
         // Of a table that was dropped meanwhile nothing may have been written.
         let parts = frozen.iter().flat_map(|memtable| memtable.tables());

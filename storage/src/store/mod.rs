@@ -22,8 +22,8 @@ mod serializable;
 mod validate;
 mod version;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use arrow::array::ArrayRef;
@@ -43,6 +43,7 @@ use crate::files::{DirectoryLock, FileObjects, Files, LocalFiles};
 use crate::locks::Locks;
 use crate::log::{Log, Observer, Operation, Record};
 use crate::manifest;
+use crate::memtable::Memtable;
 use crate::objects::ObjectId;
 use crate::options::{Location, StoreOptions};
 use crate::sequence::{SequenceSpec, SequenceState, Sequences};
@@ -88,6 +89,8 @@ pub(crate) struct Inner {
     flushed: Notify,
     /// A flush that has frozen the memtable and could not write it out.
     unfinished_flush: Mutex<Option<Frozen>>,
+    /// Memtables that were written out. Who reads an older version has them in memory until it ends.
+    retired: Mutex<Vec<Weak<Memtable>>>,
     /// Why the last flush failed, and when, if it did.
     flush_failure: Mutex<Option<FlushFailure>>,
     /// Held by whoever writes a manifest, from choosing what it lists until the store is as it says.
@@ -115,6 +118,8 @@ impl std::fmt::Debug for LockSlot {
 pub struct MemoryUsage {
     /// Rows not yet written to segments.
     pub memtable_bytes: usize,
+    /// Rows written to segments that a reader still has to find as they were.
+    pub pinned_bytes: usize,
     /// Encoded columns of segments. Together with the next two at most as much as the cache may hold.
     pub column_cache_bytes: usize,
     /// Primary-key indexes of segments.
@@ -190,6 +195,7 @@ impl Store {
             flush_requested: AtomicBool::new(false),
             flushed: Notify::new(),
             unfinished_flush: Mutex::default(),
+            retired: Mutex::default(),
             flush_failure: Mutex::default(),
             checkpoint: tokio::sync::Mutex::new(()),
             compaction_requests: Mutex::default(),
@@ -329,6 +335,14 @@ impl Store {
         let [column_cache_bytes, key_index_bytes, posting_bytes] = self.inner.columns.cache.memory_bytes();
         MemoryUsage {
             memtable_bytes: version.memtables().map(|(memtable, _)| memtable.memory_bytes()).sum(),
+            pinned_bytes: self
+                .inner
+                .retired
+                .lock()
+                .iter()
+                .filter_map(Weak::upgrade)
+                .map(|memtable| memtable.memory_bytes())
+                .sum(),
             column_cache_bytes,
             key_index_bytes,
             posting_bytes,

@@ -89,6 +89,11 @@ impl Publication {
         self.state.lock().timeline.watermark()
     }
 
+    /// See [`Timeline::readable`].
+    pub(crate) fn readable(&self) -> Vec<Timestamp> {
+        self.state.lock().timeline.readable()
+    }
+
     /// Gives out the next timestamp; returns it with the watermark.
     pub(crate) fn allocate(&self, awaits_disk: bool) -> (Timestamp, Timestamp) {
         let timeline = &mut self.state.lock().timeline;

@@ -13,12 +13,14 @@
 //! Rows are not copied: they stay in the windows in which the log was read, and a window lives as long as a row in it does.
 //! Windows with little in them that counts are not kept; their rows are copied, those of a leaf together.
 //!
-//! More than half of the time goes to memory that is touched for the first time, because the system clears each page. So what
-//! is collected on the way is compact and never grows by copying, and what is sorted is sorted within the cache.
+//! A good part of the time goes to memory that is touched for the first time, because the system clears each page. So what is
+//! collected on the way is compact and never grows by copying, what is sorted is sorted within the cache, and changes that came
+//! in the order of their keys make room for the leaves that are built of them.
 //!
 //! *Which rows of segments are replaced.* A change of a key ends the rows of that key which were there before it, so those of
 //! segments that came with an earlier commit, or with the manifest, whether or not there are later changes of the key.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,7 +30,7 @@ use rustydb_txn::Timestamp;
 use super::Version;
 use crate::catalog::{TableDef, TableId};
 use crate::error::{Error, Result};
-use crate::memtable::{Runs, TableMemtable};
+use crate::memtable::{PartBuilder, Runs, TableMemtable};
 use crate::segment::Segment;
 
 #[cfg(test)]
@@ -217,25 +219,26 @@ impl RowChanges {
 
     /// Puts everything in place. Leaves segments alone that do not exist any more. Returns the greatest key of each table.
     pub(super) async fn put_in_place(
-        mut self,
+        self,
         version: &Version,
         exists: impl Fn(&Segment) -> bool,
     ) -> Result<Vec<(TableId, Box<[u8]>)>> {
         let mut live = vec![0; self.windows.len()];
         let (mut parts, mut greatest) = (Vec::with_capacity(self.tables.len()), Vec::new());
-        for TableChanges { table, changes } in &mut self.tables {
+        for TableChanges { table, mut changes } in self.tables {
             changes.close();
             // It may have been altered since; its rows are the same.
-            let table = version.catalog.table(table.id).unwrap_or(table);
+            let table = version.catalog.table(table.id).unwrap_or(&table);
             let segments = version.segments(table.id).iter();
-            end_in_segments(segments.filter(|segment| exists(segment)), changes).await?;
-            parts.push((table.id, build(table, changes, &self.windows, &mut live)?));
+            end_in_segments(segments.filter(|segment| exists(segment)), &changes).await?;
             greatest.extend(changes.greatest().map(|last| (table.id, last.into())));
+            parts.push((table.id, build(table, changes, &self.windows, &mut live)?));
         }
-        let kept: Vec<bool> = live.iter().zip(&self.windows).map(|(live, window)| is_kept(*live, window)).collect();
-        for (table, Part { mut memtable, bytes, row_windows }) in parts {
-            if row_windows.iter().any(|window| !kept[*window as usize]) {
-                copy_rows(&mut memtable, &row_windows, &kept);
+        let gone = live.iter().zip(&self.windows).filter(|(live, window)| !is_kept(**live, window));
+        let gone = Places::of(gone.map(|(_, window)| window));
+        for (table, (mut memtable, bytes)) in parts {
+            if !gone.is_empty() {
+                copy_rows(&mut memtable, &gone);
             }
             version.active.install(table, memtable, bytes);
         }
@@ -282,54 +285,68 @@ async fn end_in_segments(segments: impl Iterator<Item = &Arc<Segment>>, changes:
     Ok(())
 }
 
-/// A table's part of the memtable.
-struct Part {
-    memtable: TableMemtable,
-    bytes: usize,
-    /// The window of each row, in the order of the keys.
-    row_windows: Vec<u32>,
-}
-
-/// Makes a table's part of the memtable; its rows lie in the windows. Adds up how much of each window counts.
-fn build(table: &TableDef, changes: &Runs<Change>, windows: &[Bytes], live: &mut [usize]) -> Result<Part> {
+/// Makes a table's part of the memtable, whose rows lie in the windows, and tells its size. Adds up how much of each window
+/// counts.
+fn build(
+    table: &TableDef,
+    changes: Runs<Change>,
+    windows: &[Bytes],
+    live: &mut [usize],
+) -> Result<(TableMemtable, usize)> {
     let codec = table.codec()?;
     let mut entries: Vec<Runs<u32>> = table.indexes.iter().map(|_| Runs::default()).collect();
-    let (mut row_windows, mut outcome) = (Vec::new(), Ok(()));
-    let rows = changes.merged().filter_map(|(key, change)| {
-        let place = change.row()?;
+    let mut part = PartBuilder::default();
+    changes.into_each(|key, change| {
+        let Some(place) = change.row() else { return Ok(()) };
         live[place.window as usize] += place.length as usize;
-        row_windows.push(place.window);
         for (encoder, entries) in codec.indexes.iter().zip(&mut entries) {
-            let pushed = entries.push(|bytes| {
+            entries.push(|bytes| {
                 let start = bytes.len();
                 encoder.append_row(&codec.rows, row_of(windows, place), bytes)?;
                 let length = (bytes.len() - start) as u32;
                 bytes.extend_from_slice(key);
                 Ok::<u32, Error>(length)
-            });
-            if pushed.is_err() {
-                outcome = pushed;
-            }
+            })?;
         }
         let row = windows[place.window as usize].slice(place.start as usize..(place.start + place.length) as usize);
-        Some((key, row, change.timestamp))
-    });
-    let (mut memtable, mut bytes) = TableMemtable::from_ascending(rows);
-    outcome?;
-    for (index, mut entries) in table.indexes.iter().zip(entries) {
-        entries.close();
-        bytes += memtable.add_index(index.id, &entries);
-    }
-    Ok(Part { memtable, bytes, row_windows })
+        part.push(key, row, change.timestamp);
+        Ok::<(), Error>(())
+    })?;
+    table.indexes.iter().zip(entries).for_each(|(index, entries)| part.add_index(index.id, entries));
+    Ok(part.finish())
 }
 
-/// Copies the rows of windows that are not kept, those of a leaf together.
-fn copy_rows(memtable: &mut TableMemtable, row_windows: &[u32], kept: &[bool]) {
-    let mut row_windows = row_windows.iter();
+/// Where some windows lie in memory: the addresses of each, ascending.
+struct Places(Vec<Range<usize>>);
+
+impl Places {
+    fn of<'a>(windows: impl Iterator<Item = &'a Bytes>) -> Places {
+        let mut places: Vec<Range<usize>> = windows
+            .map(|window| {
+                let start = window.as_ptr().addr();
+                start..start + window.len()
+            })
+            .collect();
+        places.sort_unstable_by_key(|place| place.start);
+        Places(places)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a row lies in one of them.
+    fn have(&self, row: &Bytes) -> bool {
+        let address = row.as_ptr().addr();
+        let begun = self.0.partition_point(|place| place.start <= address);
+        begun > 0 && self.0[begun - 1].contains(&address)
+    }
+}
+
+/// Copies the rows that lie in these windows, those of a leaf together.
+fn copy_rows(memtable: &mut TableMemtable, gone: &Places) {
     memtable.replace_rows(|rows| {
-        let windows_of = rows.zip(row_windows.by_ref());
-        let moved = windows_of.filter(|(_, window)| !kept[**window as usize]).map(|(row, _)| row);
-        let moved: Vec<&mut Bytes> = moved.collect();
+        let moved: Vec<&mut Bytes> = rows.filter(|row| gone.have(row)).collect();
         let mut copied = Vec::with_capacity(moved.iter().map(|row| row.len()).sum());
         moved.iter().for_each(|row| copied.extend_from_slice(row));
         let (copied, mut start) = (Bytes::from(copied), 0);

@@ -28,7 +28,11 @@ pub(super) fn memory(view: &ExecutionView, context: &TaskContext, rows: &mut Row
     };
     let cache_limit = || bytes(store.cache_limit_bytes);
     rows.push([Cell::Text("queries"), bytes(pool.reserved()), of_queries]);
-    rows.push([Cell::Text("memtable"), bytes(store.memtable_bytes), bytes(store.memtable_limit_bytes)]);
+    rows.push([
+        Cell::Text("memtable"),
+        bytes(store.memtable_bytes + store.pinned_bytes),
+        bytes(store.memtable_limit_bytes),
+    ]);
     rows.push([Cell::Text("column cache"), bytes(store.column_cache_bytes), cache_limit()]);
     rows.push([Cell::Text("key indexes"), bytes(store.key_index_bytes), cache_limit()]);
     rows.push([Cell::Text("secondary indexes"), bytes(store.posting_bytes), cache_limit()]);
