@@ -76,8 +76,8 @@ async fn unions_of_groups_and_values_in_an_order_of_their_own_stay_right() {
         "SELECT b, a, count(*) FROM u GROUP BY b, a UNION ALL SELECT id, a, count(*) FROM r GROUP BY id, a",
         "SELECT x, y FROM (SELECT id AS x, count(DISTINCT a) AS y FROM r GROUP BY id, b) s UNION ALL \
          SELECT b, count(DISTINCT a) FROM u GROUP BY b",
-        "SELECT id, b, first_value(f ORDER BY w, a) AS v, max(n) FROM \
-         (SELECT id, b, f, w, a, row_number() OVER (PARTITION BY w ORDER BY a) AS n FROM u) s GROUP BY id, b",
+        "SELECT b, a, first_value(f ORDER BY w, id) AS v, max(n) FROM \
+         (SELECT b, a, f, w, id, row_number() OVER (PARTITION BY w ORDER BY id) AS n FROM u) s GROUP BY b, a",
         "SELECT s.id, s.a, t.n FROM (SELECT id, a, max(y) AS m FROM r GROUP BY id, a) s \
          JOIN (SELECT id, a, count(*) AS n FROM u GROUP BY id, a) t ON s.id = t.id AND s.a = t.a",
     ] {
