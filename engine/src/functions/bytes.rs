@@ -119,8 +119,8 @@ mod tests {
 
     #[test]
     fn bytes_match_patterns() {
-        for (bytes, pattern, expected) in [
-            (&b"abc"[..], &b"abc"[..], true),
+        let cases: &[(&[u8], &[u8], bool)] = &[
+            (b"abc", b"abc", true),
             (b"abc", b"a%", true),
             (b"abc", b"%c", true),
             (b"abcbc", b"a%bc", true),
@@ -134,8 +134,9 @@ mod tests {
             (b"aaaaab", b"%a%a%b", true),
             (b"abc", b"%d%", false),
             (b"a", b"a\\", false),
-        ] {
-            assert_eq!(matches(bytes, pattern), expected, "{bytes:?} LIKE {pattern:?}");
+        ];
+        for (bytes, pattern, expected) in cases {
+            assert_eq!(matches(bytes, pattern), *expected, "{bytes:?} LIKE {pattern:?}");
         }
     }
 }
