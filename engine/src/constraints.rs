@@ -38,10 +38,15 @@ impl Check {
 
 /// A table's CHECK constraints.
 pub(crate) fn checks_of(table: &TableDef) -> Result<Vec<Check>> {
-    match table.schema.metadata().get(CHECKS_KEY) {
+    checks_in(table.schema.metadata(), &table.name)
+}
+
+/// The CHECK constraints in a table's schema metadata.
+pub(crate) fn checks_in(metadata: &std::collections::HashMap<String, String>, table: &str) -> Result<Vec<Check>> {
+    match metadata.get(CHECKS_KEY) {
         None => Ok(Vec::new()),
         Some(text) => serde_json::from_str(text)
-            .map_err(|error| Error::internal(format!("the checks of table \"{}\": {error}", table.name))),
+            .map_err(|error| Error::internal(format!("the checks of table \"{table}\": {error}"))),
     }
 }
 

@@ -16,13 +16,19 @@
 //! | [`scope`] | which rows outside a subquery refers to, and how values are put in their places |
 //! | [`rule`] | which subqueries DataFusion would refuse, or get wrong, and where the node goes |
 //! | [`node`] | the node of the logical plan |
+//! | [`hidden`] | conditions that cannot leave a subquery in FROM |
+//! | [`mark_joins`] | EXISTS and IN outside of WHERE, as joins |
+//! | [`outer_joins`] | subqueries in the conditions of outer joins |
 //! | [`exec`] | the operator, and how it is planned |
 //!
 //! A join is the better plan where one is possible, so the rule looks twice: after the analyser for what must not reach
 //! DataFusion's rules at all, and after those for what they left.
 
 mod exec;
+mod hidden;
+mod mark_joins;
 mod node;
+mod outer_joins;
 mod rule;
 mod scope;
 

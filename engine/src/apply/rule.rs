@@ -9,6 +9,7 @@
 //! | a window function or a LIMIT below another operator | would count the rows of all outer rows |
 //! | an aggregate of rows chosen by an inequality | would be pulled up in part, and fail |
 //! | an aggregate over another one | is grouped by the outer columns only once |
+//! | a condition on columns that a subquery in FROM does not show | would not be known where it is pulled up to |
 //! | EXISTS or IN of an aggregate without groups | has a row even where it has none to aggregate |
 //!
 //! [`AfterJoins`] is an optimiser rule behind those that make joins of subqueries. Of EXISTS and IN outside of WHERE it
@@ -16,9 +17,8 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, ExprSchema, internal_datafusion_err, internal_err};
+use datafusion::common::{Column, ExprSchema};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{BinaryExpr, Exists, InSubquery};
@@ -26,14 +26,16 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::check_subquery_expr;
 use datafusion::logical_expr::utils::{split_binary, split_conjunction};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, Extension, FetchType, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Operator,
-    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, SkipType, Volatility, lit,
+    Expr, Extension, FetchType, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, SkipType, Subquery,
+    lit,
 };
-use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::{AnalyzerRule, OptimizerConfig, OptimizerContext, OptimizerRule};
 
+use super::hidden::hides_columns;
+use super::mark_joins::{give_columns, mark};
 use super::node::{Apply, Gives, fresh_name};
+use super::outer_joins::apply_below;
 use super::scope::{Outside, lateral, subquery_of};
 
 /// The analyser rule.
@@ -60,9 +62,28 @@ impl BeforeJoins {
         if !has_subqueries(&plan)? {
             return Ok(plan);
         }
+        let plan = plan.transform_up_with_subqueries(keep_names)?.data;
         let compared = RewriteSetComparison::new().rewrite(plan, &OptimizerContext::new())?.data;
         Ok(compared.transform_up_with_subqueries(|node| apply_in(node, Moment::Before))?.data)
     }
+}
+
+/// Gives expressions that compare with ANY or ALL of a subquery the names they have: written with EXISTS they would get
+/// others, by which nobody above knows them.
+fn keep_names(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    if !matches!(node, LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) | LogicalPlan::Projection(_)) {
+        return Ok(Transformed::no(node));
+    }
+    node.map_expressions(|expr| {
+        let compares = expr.exists(|part| Ok(matches!(part, Expr::SetComparison(_))))?;
+        match (compares, &expr) {
+            (false, _) | (true, Expr::Alias(_)) => Ok(Transformed::no(expr)),
+            (true, _) => {
+                let name = expr.schema_name().to_string();
+                Ok(Transformed::yes(expr.alias(name)))
+            }
+        }
+    })
 }
 
 impl OptimizerRule for AfterJoins {
@@ -75,14 +96,34 @@ impl OptimizerRule for AfterJoins {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        if !has_subqueries(&plan)? {
-            return Ok(Transformed::no(plan));
-        }
-        plan.transform_up(|node| {
-            let marked = mark(node, config)?;
-            marked.transform_data(|node| apply_in(node, Moment::After))
+        give_columns(plan)?.transform_data(|plan| match has_subqueries(&plan)? {
+            false => Ok(Transformed::no(plan)),
+            true => plan.transform_up(|node| {
+                // Values that DataFusion computes before the query are queries of their own.
+                let node = in_values(node, |plan| self.rewrite(plan, config))?;
+                let node = node.transform_data(|node| mark(node, config))?;
+                node.transform_data(|node| apply_in(node, Moment::After))
+            }),
         })
     }
+}
+
+/// The node, with the plans of its uncorrelated scalar subqueries rewritten.
+fn in_values(
+    node: LogicalPlan,
+    rewrite: impl Fn(LogicalPlan) -> Result<Transformed<LogicalPlan>>,
+) -> Result<Transformed<LogicalPlan>> {
+    node.map_expressions(|expr| {
+        expr.transform_up(|expr| match expr {
+            Expr::ScalarSubquery(Subquery { subquery, outer_ref_columns, spans }) if outer_ref_columns.is_empty() => {
+                let rewritten = rewrite(Arc::unwrap_or_clone(subquery))?;
+                Ok(rewritten.update_data(|plan| {
+                    Expr::ScalarSubquery(Subquery { subquery: Arc::new(plan), outer_ref_columns, spans })
+                }))
+            }
+            expr => Ok(Transformed::no(expr)),
+        })
+    })
 }
 
 fn has_subqueries(plan: &LogicalPlan) -> Result<bool> {
@@ -97,7 +138,7 @@ fn has_subqueries(plan: &LogicalPlan) -> Result<bool> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Moment {
+pub(super) enum Moment {
     Before,
     After,
 }
@@ -107,7 +148,10 @@ fn apply_in(node: LogicalPlan, moment: Moment) -> Result<Transformed<LogicalPlan
     let node = match node {
         LogicalPlan::Join(join) => match apply_lateral(join, moment)? {
             Ok(rewritten) => return Ok(Transformed::yes(rewritten)),
-            Err(join) => join_as_filter(join)?,
+            Err(join) => join_as_filter(join)?.transform_data(|node| match node {
+                LogicalPlan::Join(join) => apply_below(join),
+                node => Ok(Transformed::no(node)),
+            })?,
         },
         node => Transformed::no(node),
     };
@@ -159,7 +203,7 @@ fn apply_expressions(node: LogicalPlan, moment: Moment) -> Result<Transformed<Lo
 }
 
 /// The node over another input, with columns of that in the places of expressions.
-fn replace(
+pub(super) fn replace(
     node: LogicalPlan,
     old_input: &LogicalPlan,
     input: LogicalPlan,
@@ -193,7 +237,7 @@ fn replace(
 }
 
 /// The subquery below `input`'s consumer, and the column that has what `expr` is.
-fn apply(expr: &Expr, input: LogicalPlan) -> Result<Option<(LogicalPlan, Column)>> {
+pub(super) fn apply(expr: &Expr, input: LogicalPlan) -> Result<Option<(LogicalPlan, Column)>> {
     let name = fresh_name();
     let (subquery, gives, wanted, negated) = match expr {
         Expr::ScalarSubquery(subquery) => (subquery, Gives::Value(name.clone()), None, false),
@@ -219,7 +263,7 @@ fn apply(expr: &Expr, input: LogicalPlan) -> Result<Option<(LogicalPlan, Column)
 }
 
 /// Whether a subquery of `node` is to be applied now.
-fn is_due(expr: &Expr, node: &LogicalPlan, input: &LogicalPlan, moment: Moment) -> Result<bool> {
+pub(super) fn is_due(expr: &Expr, node: &LogicalPlan, input: &LogicalPlan, moment: Moment) -> Result<bool> {
     let Some(subquery) = subquery_of(expr) else { return Ok(false) };
     // What is looked for comes from a query further out, and is known when that gives its values.
     if expr.contains_outer() {
@@ -241,6 +285,7 @@ fn is_due(expr: &Expr, node: &LogicalPlan, input: &LogicalPlan, moment: Moment) 
     Ok(refused
         || counts_rows(plan)?
         || aggregates_twice(plan)?
+        || hides_columns(plan)?
         || groups_by_more_than_equality(plan, !matches!(expr, Expr::ScalarSubquery(_)))?
         || match expr {
             Expr::Exists(_) => has_ungrouped_aggregate(plan)? || limits_inside(plan)?,
@@ -353,6 +398,7 @@ fn apply_lateral(join: Join, moment: Moment) -> Result<std::result::Result<Logic
         || outside.skips_a_level
         || counts_rows(plan)?
         || aggregates_twice(plan)?
+        || hides_columns(plan)?
         || groups_by_more_than_equality(plan, false)?;
     if outside.columns.is_empty() || !known || !due {
         return Ok(Err(join));
@@ -389,85 +435,4 @@ fn apply_lateral(join: Join, moment: Moment) -> Result<std::result::Result<Logic
     let gives = Gives::Rows { keeps: join_type == JoinType::Left };
     let applied = Apply::try_new(left, Arc::new(plan), gives, None)?;
     Ok(Ok(LogicalPlan::Extension(Extension { node: Arc::new(applied) })))
-}
-
-/// EXISTS and IN outside of WHERE, as the marks of mark joins. DataFusion makes those of conditions only, so it is given
-/// one; of what it makes of that the joins are taken, and the columns that have the marks.
-fn mark(node: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-    let place = matches!(
-        node,
-        LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) | LogicalPlan::Sort(_)
-    );
-    let [input] = node.inputs()[..] else { return Ok(Transformed::no(node)) };
-    if !place {
-        return Ok(Transformed::no(node));
-    }
-    let input = input.clone();
-    let mut tested: Vec<Expr> = Vec::new();
-    node.apply_expressions(|expr| {
-        expr.apply(|expr| {
-            let joins = match expr {
-                Expr::Exists(exists) => !exists.subquery.outer_ref_columns.is_empty(),
-                Expr::InSubquery(_) => true,
-                _ => false,
-            };
-            if joins && !tested.contains(expr) && is_due(expr, &node, &input, Moment::After)? {
-                tested.push(expr.clone());
-            }
-            Ok(TreeNodeRecursion::Continue)
-        })
-    })?;
-    if tested.is_empty() {
-        return Ok(Transformed::no(node));
-    }
-    let marks = Arc::new(ScalarUDF::from(Marks { signature: Signature::variadic_any(Volatility::Volatile) }));
-    let condition = Filter::try_new(marks.call(tested.clone()), Arc::new(input.clone()))?;
-    let rewritten = DecorrelatePredicateSubquery::new().rewrite(LogicalPlan::Filter(condition), config)?.data;
-    let filter = match rewritten {
-        LogicalPlan::Projection(projection) => Arc::unwrap_or_clone(projection.input),
-        plan => plan,
-    };
-    let LogicalPlan::Filter(Filter { predicate: Expr::ScalarFunction(call), input: joined, .. }) = filter else {
-        return Err(internal_datafusion_err!("a condition was given to the rule for subqueries"));
-    };
-    // A mark may be negated: then a projection makes a column of it.
-    let (mut found, mut computed) = (Vec::new(), Vec::new());
-    for (expr, mark) in tested.into_iter().zip(call.args) {
-        if subquery_of(&mark).is_some() {
-            continue;
-        }
-        let name = fresh_name();
-        computed.push(mark.alias(&name));
-        found.push((expr, Column::new_unqualified(name)));
-    }
-    if found.is_empty() {
-        return Ok(Transformed::no(node));
-    }
-    let columns = input.schema().columns().into_iter().map(Expr::Column).chain(computed);
-    let below = LogicalPlanBuilder::from(Arc::unwrap_or_clone(joined)).project(columns)?.build()?;
-    replace(node, &input, below, &found).map(Transformed::yes)
-}
-
-/// Holds the subqueries while they become marks.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Marks {
-    signature: Signature,
-}
-
-impl ScalarUDFImpl for Marks {
-    fn name(&self) -> &str {
-        "marks"
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _argument_types: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Boolean)
-    }
-
-    fn invoke_with_args(&self, _arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        internal_err!("marks are taken out of the plan before it runs")
-    }
 }

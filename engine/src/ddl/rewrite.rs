@@ -16,7 +16,7 @@ use rustydb_storage::{ForeignKey, NewIndex, NewTable, ObjectKind, PRIMARY_KEY_NA
 
 use super::declaration::columns_in;
 use super::view::{ViewDefinition, views_on};
-use crate::constraints::{CHECKS_KEY, checks_of, checks_text, generated_of, is_hidden};
+use crate::constraints::{CHECKS_KEY, checks_in, checks_of, checks_text, generated_of, is_hidden};
 use crate::dml::insert::load;
 use crate::dml::modify::target_factor;
 use crate::dml::rows::RowCheck;
@@ -150,8 +150,17 @@ pub(super) async fn rewrite(
     table: &Arc<TableDef>,
     change: Rewrite,
 ) -> Result<Arc<TableDef>> {
-    let Rewrite { fields, metadata, primary_key, mut foreign_keys, indexes, values, places, drops_views, keeps_types } =
-        change;
+    let Rewrite {
+        fields,
+        mut metadata,
+        primary_key,
+        mut foreign_keys,
+        indexes,
+        values,
+        places,
+        drops_views,
+        keeps_types,
+    } = change;
     transaction.require_unchanged(table.id);
     let old_views = {
         let view = transaction.view();
@@ -172,6 +181,7 @@ pub(super) async fn rewrite(
         let moved = |column: &mut usize| *column = places.get(*column).copied().flatten().unwrap_or(*column);
         foreign_key.parent_columns.iter_mut().for_each(moved);
     }
+    let held_back = NotValidated::take(&mut foreign_keys, &mut metadata, &table.name)?;
     // Two names may not be the same, not even for a moment.
     let mut aside = table.to_new();
     aside.name = format!("rustydb.altered.{}", table.id.0);
@@ -206,10 +216,56 @@ pub(super) async fn rewrite(
         .start(ready)
         .map(move |batch| batch.and_then(|batch| check.conform(batch.columns(), batch.num_rows())));
     load(statement, transaction, &successor, rows).await?;
+    if let Some(held_back) = held_back {
+        held_back.give_back(transaction, successor.id)?;
+    }
     check_views(statement, transaction, old_views, drops_views, keeps_types, &table.name)?;
     let view = transaction.view();
     let successor = view.catalog().table(successor.id).cloned();
     successor.ok_or_else(|| Error::internal("a rewritten table is gone"))
+}
+
+/// The constraints of a table some of which are `NOT VALID`. Rows that such a constraint has never looked at move without
+/// being looked at.
+struct NotValidated {
+    foreign_keys: Vec<ForeignKey>,
+    checks: Option<String>,
+}
+
+impl NotValidated {
+    /// Takes those out that are not valid, if there are any, and keeps all.
+    fn take(
+        foreign_keys: &mut Vec<ForeignKey>,
+        metadata: &mut HashMap<String, String>,
+        table: &str,
+    ) -> Result<Option<Self>> {
+        let checks = checks_in(metadata, table)?;
+        if !foreign_keys.iter().any(|key| key.not_validated) && !checks.iter().any(|check| check.not_validated) {
+            return Ok(None);
+        }
+        let all = NotValidated { foreign_keys: foreign_keys.clone(), checks: metadata.remove(CHECKS_KEY) };
+        foreign_keys.retain(|key| !key.not_validated);
+        let valid: Vec<_> = checks.into_iter().filter(|check| !check.not_validated).collect();
+        metadata.extend(checks_text(&valid)?.map(|text| (CHECKS_KEY.to_owned(), text)));
+        Ok(Some(all))
+    }
+
+    /// Gives them all to the table that has its rows now.
+    fn give_back(self, transaction: &mut Transaction, table: TableId) -> Result<()> {
+        let NotValidated { mut foreign_keys, checks } = self;
+        for foreign_key in foreign_keys.iter_mut().filter(|key| key.parent == TableId::SELF) {
+            foreign_key.parent = table;
+        }
+        let current = transaction.view().catalog().table(table).cloned();
+        let current = current.ok_or_else(|| Error::internal("a rewritten table is gone"))?;
+        let mut definition = current.to_new();
+        let mut schema = definition.schema.as_ref().clone();
+        schema.metadata.extend(checks.map(|text| (CHECKS_KEY.to_owned(), text)));
+        definition.schema = Arc::new(schema);
+        definition.foreign_keys = foreign_keys;
+        transaction.alter_table(table, definition)?;
+        Ok(())
+    }
 }
 
 /// A key's columns forbid NULL.

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use rustydb_storage::{NewTable, ObjectKind, Transaction, canonical_type};
 
 use super::declaration::{Declaration, duplicate_column};
-use super::like::create_like;
+use super::like::Copies;
 use super::sequence::create_column_sequence;
 use super::temporary::ON_COMMIT_KEY;
 use crate::dml::{insert::load, rows::RowCheck};
@@ -62,20 +62,21 @@ pub(crate) async fn create_table(
         query,
         names,
         without_rows,
-        like,
+        likes,
     } = create;
     let context = statement.context(transaction.view());
     let Some((schema_name, table_name)) = new_name(&context, &name, if_not_exists, temporary)? else {
         return Ok(Completion::new("CREATE TABLE"));
     };
-    if let Some(like) = like {
-        drop(context);
-        create_like(statement, transaction, like, (schema_name, table_name), on_commit).await?;
-        return Ok(Completion::new("CREATE TABLE"));
-    }
     match query {
         None => {
-            let mut declaration = Declaration::read(&context, &schema_name, &table_name, columns, constraints)?;
+            let mut copies = Copies::default();
+            let names = (schema_name.as_str(), table_name.as_str());
+            let mut declaration =
+                Declaration::read(&context, names.0, names.1, columns, constraints, |declaration, place| {
+                    let mut here = likes.iter().filter(|like| like.place == place);
+                    here.try_for_each(|like| copies.copy(&context, declaration, names, like))
+                })?;
             drop(context);
             let sequences = std::mem::take(&mut declaration.sequences);
             let mut new_table = declaration.into_table()?;
@@ -85,6 +86,7 @@ pub(crate) async fn create_table(
                 create_column_sequence(transaction, &table, sequence)?;
             }
             Declaration::check_expressions(&statement.context(transaction.view()), &table)?;
+            copies.complete(statement, transaction, table).await?;
             Ok(Completion::new("CREATE TABLE"))
         }
         Some(query) => {

@@ -205,6 +205,10 @@ pub(crate) fn plan(context: &StatementContext, insert: InsertStatement) -> Resul
         let name = |column: &usize| ObjectName::from(vec![quoted(table.schema.field(*column).name())]);
         columns = targets.iter().map(name).collect();
     }
+    let is_query = !matches!(source.body.as_ref(), SetExpr::Values(_));
+    if let Some(width) = width_of(&source).filter(|width| is_query && *width != targets.len()) {
+        return Err(unequal(width > targets.len()).at(place(source.span())));
+    }
     fill_in_defaults(&mut source, &table, &targets, overriding)?;
     let columns = match computed_targets(&source, &table, &targets, overriding)? {
         true => {
@@ -217,7 +221,14 @@ pub(crate) fn plan(context: &StatementContext, insert: InsertStatement) -> Resul
     resolve_columns(context, &mut source);
     check_queries(&mut source)?;
     let context = context.clone().with_defaults(table.id, plan_defaults(context, &table)?);
-    let plan = planner(&context).sql_statement_to_plan(SqlStatement::Insert(plain_insert(name, columns, source)))?;
+    let insert = SqlStatement::Insert(plain_insert(name, columns, source));
+    let plan = planner(&context).sql_statement_to_plan(insert).map_err(|error| {
+        let error = Error::from(error);
+        match error.message().contains("count doesn't match insert query") {
+            true => Error::syntax("INSERT has another number of columns than its query"),
+            false => error,
+        }
+    })?;
     match plan {
         LogicalPlan::Dml(DmlStatement { input, .. }) => {
             Ok(InsertPlan { table, plan: Arc::unwrap_or_clone(input), context })
@@ -260,11 +271,7 @@ fn fill_in_defaults(
     for row in rows {
         if row.content.len() != targets.len() {
             let more = row.content.len() > targets.len();
-            let message = match more {
-                true => "INSERT has more values than columns",
-                false => "INSERT has more columns than values",
-            };
-            return Err(Error::syntax(message).at(row.content.first().and_then(|value| place(value.span()))));
+            return Err(unequal(more).at(row.content.first().and_then(|value| place(value.span()))));
         }
         for (value, column) in row.content.iter_mut().zip(targets) {
             let replaced = overriding == Some(Overriding::User) && is_identity(table.schema.field(*column));
@@ -276,6 +283,14 @@ fn fill_in_defaults(
         }
     }
     Ok(())
+}
+
+/// The error of rows that are wider or narrower than the list of columns.
+fn unequal(more_values: bool) -> Error {
+    Error::syntax(match more_values {
+        true => "INSERT has more values than columns",
+        false => "INSERT has more columns than values",
+    })
 }
 
 /// Whether a value is the word DEFAULT.
@@ -305,7 +320,7 @@ fn computed_targets(
 }
 
 /// Whether only DEFAULT can be written to a column by this INSERT.
-fn takes_no_value(table: &TableDef, column: usize, overriding: Option<Overriding>) -> bool {
+pub(super) fn takes_no_value(table: &TableDef, column: usize, overriding: Option<Overriding>) -> bool {
     match overriding {
         None => takes_only_default(table, column),
         Some(_) => is_generated(table.schema.field(column)),

@@ -20,15 +20,15 @@ use arrow::datatypes::{DataType, Int64Type};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, Join, JoinConstraint, JoinOperator, MergeAction, MergeClause, MergeClauseKind, MergeInsertExpr,
-    MergeInsertKind, MergeUpdateExpr, SelectItem, Spanned, TableAlias, TableFactor, TableWithJoins, UnaryOperator,
-    VisitMut, VisitorMut,
+    MergeInsertKind, MergeUpdateExpr, Query, SelectItem, Spanned, TableAlias, TableFactor, TableWithJoins,
+    UnaryOperator, VisitMut, VisitorMut,
 };
 use rustydb_storage::{TableDef, Transaction};
 
 use super::Reading;
 use super::apply::{delete_rows, first_of_each, insert_rows, key_batch, update_rows};
-use super::defaults::{not_default, syntax_of, takes_only_default};
-use super::insert::{is_default, target_columns};
+use super::defaults::{not_default, syntax_of};
+use super::insert::{is_default, takes_no_value, target_columns};
 use super::modify::{add_others, assigned_values, find_target, kept_for, key_items, own_terms, run, target_factor};
 use super::returning::{self, Changed};
 use super::rows::RowCheck;
@@ -36,10 +36,12 @@ use super::scope::RowScope;
 use super::syntax::{
     alone, boolean, both, cases, cast, column, derived, everything, named, null, number, quoted, select,
 };
+use crate::constraints::is_identity;
 use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::check::refuse;
 use crate::sql::context::StatementContext;
+use crate::sql::insert_syntax::{Overriding, overriding_in};
 use crate::sql::parse::{MERGE_DEFAULTS, MERGE_NOTHING, fold, place};
 use crate::sql::plan::plan_query;
 use crate::sql::route::MergeStatement;
@@ -168,7 +170,28 @@ pub(crate) fn plan(context: &StatementContext, merge: MergeStatement) -> Result<
 
     let (mut conditions, mut actions) = (Vec::new(), Vec::new());
     let (mut keeps_target, mut keeps_source) = (false, false);
-    for MergeClause { when_token: _, clause_kind, predicate, action } in clauses {
+    // Whether there was a clause without a condition for matched rows, those of the source alone, and of the target alone.
+    let mut ended = [false; 3];
+    for MergeClause { when_token: _, clause_kind, mut predicate, mut action } in clauses {
+        let seen = match clause_kind {
+            MergeClauseKind::Matched => None,
+            MergeClauseKind::NotMatched | MergeClauseKind::NotMatchedByTarget => Some((&source_alias, &alias)),
+            MergeClauseKind::NotMatchedBySource => Some((&alias, &source_alias)),
+        };
+        if let Some((seen, hidden)) = seen {
+            let mut names = OneSide { table: &table, seen, hidden, depth: 0 };
+            for part in [predicate.visit(&mut names), action.visit(&mut names)] {
+                if let ControlFlow::Break(error) = part {
+                    return Err(error);
+                }
+            }
+        }
+        let kind = usize::from(clause_kind != MergeClauseKind::Matched)
+            + usize::from(clause_kind == MergeClauseKind::NotMatchedBySource);
+        if ended[kind] {
+            return Err(Error::syntax("unreachable WHEN clause specified after unconditional WHEN clause"));
+        }
+        ended[kind] = predicate.is_none();
         let side = match clause_kind {
             MergeClauseKind::Matched => both(in_target.clone(), in_source.clone()),
             MergeClauseKind::NotMatched | MergeClauseKind::NotMatchedByTarget => {
@@ -240,6 +263,57 @@ pub(crate) fn plan(context: &StatementContext, merge: MergeStatement) -> Result<
     Ok(MergePlan { table, plan, context, scope, kinds, assigned, others })
 }
 
+/// The names in a clause for rows that only one side of the join has.
+struct OneSide<'a> {
+    table: &'a TableDef,
+    seen: &'a Ident,
+    hidden: &'a Ident,
+    /// How many queries deep: names in them may mean something else.
+    depth: usize,
+}
+
+impl VisitorMut for OneSide<'_> {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        match expr {
+            Expr::CompoundIdentifier(parts) if self.depth == 0 && fold(&parts[0]) == fold(self.hidden) => {
+                let name = fold(self.hidden);
+                let message = format!("invalid reference to FROM-clause entry for table \"{name}\"");
+                let hint = format!(
+                    "There is an entry for table \"{name}\", but it cannot be referenced from this part of the query."
+                );
+                let at = place(parts[0].span);
+                ControlFlow::Break(Error::new(sqlstate::UNDEFINED_TABLE, message).with_hint(hint).at(at))
+            }
+            // Both sides may have a column of that name, and only one of them is meant.
+            Expr::Identifier(name)
+                if self.depth == 0 && !is_default(&Expr::Identifier(name.clone())) && self.is_column(name) =>
+            {
+                *expr = Expr::CompoundIdentifier(vec![self.seen.clone(), name.clone()]);
+                ControlFlow::Continue(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+impl OneSide<'_> {
+    fn is_column(&self, name: &Ident) -> bool {
+        self.table.schema.field_with_name(&fold(name)).is_ok()
+    }
+}
+
 impl Action {
     fn kind(&self) -> Kind {
         match self {
@@ -281,6 +355,7 @@ fn read_action(table: &TableDef, action: MergeAction) -> Result<Action> {
             let (Some(row), None) = (rows.next(), rows.next()) else {
                 return Err(Error::syntax("an INSERT of MERGE takes one row of values"));
             };
+            let (overriding, columns) = overriding_in(columns);
             let targets = target_columns(table, &columns)?;
             let counts_differ = match columns.is_empty() {
                 true => row.content.len() > targets.len(),
@@ -292,8 +367,9 @@ fn read_action(table: &TableDef, action: MergeAction) -> Result<Action> {
             }
             let mut given: Vec<Option<Expr>> = vec![None; table.schema.fields().len()];
             for (column, value) in targets.into_iter().zip(row.content) {
-                if !is_default(&value) {
-                    if takes_only_default(table, column) {
+                let replaced = overriding == Some(Overriding::User) && is_identity(table.schema.field(column));
+                if !is_default(&value) && !replaced {
+                    if takes_no_value(table, column, overriding) {
                         return Err(not_default(table, column));
                     }
                     given[column] = Some(value);

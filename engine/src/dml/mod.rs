@@ -17,6 +17,7 @@ pub(crate) mod defaults;
 pub(crate) mod foreign_key;
 pub(crate) mod insert;
 pub(crate) mod locked;
+pub(crate) mod many_rows;
 mod merge;
 pub(crate) mod modify;
 pub(crate) mod returning;

@@ -19,9 +19,10 @@ use datafusion::common::TableReference;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
-    Assignment, AssignmentTarget, Expr, Ident, ObjectName, ObjectNamePart, Query, SelectItem, SetExpr, Spanned,
-    TableWithJoins, With,
+    Assignment, AssignmentTarget, Expr, GroupByExpr, Ident, ObjectName, ObjectNamePart, OrderBy, OrderByExpr,
+    OrderByKind, Query, Select, SelectItem, SetExpr, Spanned, TableWithJoins, With,
 };
+use datafusion::sql::sqlparser::tokenizer::Span;
 use futures::StreamExt;
 use rustydb_storage::{TableDef, Transaction};
 
@@ -29,10 +30,14 @@ use super::Reading;
 use super::apply::{delete_rows, first_of_each, key_batch, update_rows};
 use super::defaults::{column_index, not_default, syntax_of, takes_only_default};
 use super::insert::is_default;
+use super::many_rows::{calls_aggregates, calls_of_many_rows};
 use super::returning::{self, Changed};
 use super::rows::RowCheck;
 use super::scope::RowScope;
-use super::syntax::{alone, cast, column, derived, everything, named, null, quoted, select, table_factor};
+use super::syntax::{
+    alone, call_with, cases, cast, column, derived, everything, named, null, number, quoted, select, table_factor,
+};
+
 use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::context::{StatementContext, TARGET_SCHEMA};
@@ -260,7 +265,12 @@ pub(crate) fn nth_column(query: &Query, index: usize, columns: usize) -> Result<
         if select.projection.len() != columns {
             return Err(Error::syntax("number of columns does not match number of values"));
         }
-        select.projection = vec![select.projection.swap_remove(index)];
+    }
+    if let SetExpr::Select(select) = single.body.as_mut()
+        && select.distinct.is_none()
+        && let Some(own) = alone_in(select, single.order_by.as_ref(), index)
+    {
+        select.projection = vec![SelectItem::UnnamedExpr(own)];
         return Ok(Expr::Subquery(Box::new(single)));
     }
     let alias = quoted("row");
@@ -271,6 +281,43 @@ pub(crate) fn nth_column(query: &Query, index: usize, columns: usize) -> Result<
     }
     let item = SelectItem::UnnamedExpr(column(&alias, &format!("c{index}")));
     Ok(Expr::Subquery(Box::new(select(None, vec![item], vec![alone(relation)], None))))
+}
+
+/// A column of a select list, if it means the same without the others. Beside an aggregate, which makes one row of all, a
+/// constant gets one of its own; but what a set or a window makes of the rows is not told by another column, nor what a
+/// column is sorted by under its number or name.
+fn alone_in(select: &Select, order_by: Option<&OrderBy>, index: usize) -> Option<Expr> {
+    let (mut expressions, mut names) = (Vec::new(), Vec::new());
+    for item in &select.projection {
+        match item {
+            SelectItem::UnnamedExpr(expr) => expressions.push(expr),
+            SelectItem::ExprWithAlias { expr, alias } => {
+                names.push(fold(alias));
+                expressions.push(expr);
+            }
+            _ => return None,
+        }
+    }
+    let sorts_by_item = |key: &OrderByExpr| match &key.expr {
+        Expr::Value(_) => true,
+        Expr::Identifier(name) => names.contains(&fold(name)),
+        _ => false,
+    };
+    let sorted = order_by.is_some_and(|order_by| match &order_by.kind {
+        OrderByKind::Expressions(keys) => keys.iter().any(sorts_by_item),
+        OrderByKind::All(_) => true,
+    });
+    let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
+    let own = *expressions.get(index)?;
+    let others = expressions.iter().filter(|expr| !calls_aggregates(expr) && calls_of_many_rows(expr)).count();
+    if sorted || others > 0 {
+        return None;
+    }
+    if grouped || calls_aggregates(own) || !expressions.iter().any(|expr| calls_aggregates(expr)) {
+        return Some(own.clone());
+    }
+    let rows = call_with("count", vec![number(1)], Span::empty());
+    Some(cases(vec![(Expr::IsNotNull(Box::new(rows)), own.clone())], null()))
 }
 
 pub(super) fn key_items(table: &TableDef, alias: &Ident) -> Vec<SelectItem> {

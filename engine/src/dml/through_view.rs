@@ -16,12 +16,12 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Assignment, AssignmentTarget, Expr, Function, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select,
-    SelectItem, SetExpr, Spanned, Statement as SqlStatement, TableFactor, TableWithJoins, Visit, VisitMut, Visitor,
-    VisitorMut,
+    Assignment, AssignmentTarget, Expr, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem,
+    SetExpr, Spanned, Statement as SqlStatement, TableFactor, TableWithJoins, Visit, VisitMut, Visitor, VisitorMut,
 };
 use rustydb_storage::{Catalog, ObjectDef, ObjectKind};
 
+use super::many_rows::calls_of_many_rows;
 use super::syntax::{both, column, named, quoted};
 use crate::ddl::view::ViewDefinition;
 use crate::error::sqlstate;
@@ -453,36 +453,4 @@ fn has_subquery(expr: &Expr) -> bool {
         }
     }
     Visit::visit(expr, &mut Queries).is_break()
-}
-
-/// Whether an expression calls something that is not computed from one row: DataFusion's aggregates, any window, a set.
-fn calls_of_many_rows(expr: &Expr) -> bool {
-    struct Calls;
-    impl Visitor for Calls {
-        type Break = ();
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            match expr {
-                Expr::Function(function) if is_of_many_rows(function) => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
-            }
-        }
-    }
-    Visit::visit(expr, &mut Calls).is_break()
-}
-
-fn is_of_many_rows(function: &Function) -> bool {
-    let name = function.name.0.last().and_then(ObjectNamePart::as_ident).map(fold).unwrap_or_default();
-    const SETS: [&str; 6] = [
-        "generate_series",
-        "generate_subscripts",
-        "unnest",
-        "string_to_table",
-        "regexp_split_to_table",
-        "regexp_matches",
-    ];
-    let aggregates = datafusion::functions_aggregate::all_default_aggregate_functions();
-    function.over.is_some()
-        || !function.within_group.is_empty()
-        || SETS.contains(&name.as_str())
-        || aggregates.iter().any(|known| known.name() == name || known.aliases().contains(&name))
 }

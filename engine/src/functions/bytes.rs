@@ -1,8 +1,8 @@
-//! The length of a bytea. DataFusion's `length` takes it for a text, which most are not.
+//! The length of a bytea, and `LIKE` of bytes. DataFusion takes bytes for a text in both, which most are not.
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{AsArray, Int32Array};
+use arrow::array::{AsArray, BooleanArray, Int32Array};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use datafusion::common::utils::take_function_args;
@@ -17,6 +17,72 @@ static BYTE_LENGTH: LazyLock<Arc<ScalarUDF>> =
 /// The number of bytes in a bytea.
 pub(crate) fn byte_length(bytes: Expr) -> Expr {
     BYTE_LENGTH.call(vec![bytes])
+}
+
+static BYTES_LIKE: LazyLock<Arc<ScalarUDF>> =
+    LazyLock::new(|| Arc::new(ScalarUDF::from(BytesLike { signature: Signature::any(2, Volatility::Immutable) })));
+
+/// Whether bytes match a pattern of bytes, in which `\\` makes the next byte stand for itself.
+pub(crate) fn bytes_like(bytes: Expr, pattern: Expr) -> Expr {
+    BYTES_LIKE.call(vec![bytes, pattern])
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct BytesLike {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for BytesLike {
+    fn name(&self) -> &str {
+        "bytes_like"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _argument_types: &[DataType]) -> DataFusionResult<DataType> {
+        Ok(DataType::Boolean)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let rows = arguments.number_rows;
+        let [bytes, patterns] = take_function_args(self.name(), arguments.args)?;
+        let views = |value: ColumnarValue| cast(&value.to_array(rows)?, &DataType::BinaryView).map_err(Into::into);
+        let (bytes, patterns): (DataFusionResult<_>, DataFusionResult<_>) = (views(bytes), views(patterns));
+        let (bytes, patterns) = (bytes?, patterns?);
+        let pairs = bytes.as_binary_view().iter().zip(patterns.as_binary_view());
+        let found: BooleanArray = pairs.map(|(bytes, pattern)| Some(matches(bytes?, pattern?))).collect();
+        Ok(ColumnarValue::Array(Arc::new(found)))
+    }
+}
+
+/// A `%` that can be given another byte is remembered, and only the last one: what it leaves is as good for those before.
+fn matches(bytes: &[u8], pattern: &[u8]) -> bool {
+    let (mut at, mut place) = (0, 0);
+    let mut any: Option<(usize, usize)> = None;
+    loop {
+        let step = match pattern.get(place) {
+            Some(b'%') => {
+                any = Some((at, place + 1));
+                place += 1;
+                continue;
+            }
+            Some(b'_') => (at < bytes.len()).then_some(1),
+            Some(b'\\') => (pattern.get(place + 1) == bytes.get(at) && at < bytes.len()).then_some(2),
+            Some(byte) => (bytes.get(at) == Some(byte)).then_some(1),
+            None if at == bytes.len() => return true,
+            None => None,
+        };
+        match (step, any) {
+            (Some(width), _) => (at, place) = (at + 1, place + width),
+            (None, Some((given, after))) if given < bytes.len() => {
+                any = Some((given + 1, after));
+                (at, place) = (given + 1, after);
+            }
+            (None, _) => return false,
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -44,5 +110,33 @@ impl ScalarUDFImpl for ByteLength {
         let lengths: Int32Array =
             bytes.iter().map(|bytes| bytes.map(|bytes| i32::try_from(bytes.len()).unwrap_or(i32::MAX))).collect();
         Ok(ColumnarValue::Array(Arc::new(lengths)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_match_patterns() {
+        let cases: &[(&[u8], &[u8], bool)] = &[
+            (b"abc", b"abc", true),
+            (b"abc", b"a%", true),
+            (b"abc", b"%c", true),
+            (b"abcbc", b"a%bc", true),
+            (b"abc", b"_b_", true),
+            (b"abc", b"__", false),
+            (b"", b"%", true),
+            (b"", b"_", false),
+            (b"a%c", b"a\\%c", true),
+            (b"abc", b"a\\%c", false),
+            (b"\xff\x00", b"\xff_", true),
+            (b"aaaaab", b"%a%a%b", true),
+            (b"abc", b"%d%", false),
+            (b"a", b"a\\", false),
+        ];
+        for (bytes, pattern, expected) in cases {
+            assert_eq!(matches(bytes, pattern), *expected, "{bytes:?} LIKE {pattern:?}");
+        }
     }
 }

@@ -105,7 +105,10 @@ impl ScalarUDFImpl for ByTemplate {
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let types: Vec<DataType> = arguments.args.iter().map(ColumnarValue::data_type).collect();
         if !Self::takes_template(&types) {
-            return self.inner.inner().invoke_with_args(arguments);
+            // What it reads of a text does not have the zone that it promises.
+            let promised = arguments.return_field.data_type().clone();
+            let times = self.inner.inner().invoke_with_args(arguments)?;
+            return if times.data_type() == promised { Ok(times) } else { times.cast_to(&promised, None) };
         }
         let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { arguments.number_rows };

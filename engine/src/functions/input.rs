@@ -119,7 +119,7 @@ fn invalid(type_name: &str, text: &str) -> Error {
 }
 
 /// `bytea`, in hexadecimal digits or with escapes.
-fn bytes_of(text: &str) -> Result<Vec<u8>> {
+pub(crate) fn bytes_of(text: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     if let Some(digits) = text.strip_prefix("\\x") {
         let mut digits = digits.chars().filter(|letter| !letter.is_ascii_whitespace());

@@ -10,60 +10,29 @@
 //! the rows as they are now and stay until the end of the transaction. With SKIP LOCKED rows are locked one by one as
 //! they come, and LIMIT and OFFSET count only those that were got.
 
-use std::sync::Arc;
-
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use datafusion::common::ScalarValue;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::sql::sqlparser::ast::{
-    Expr, GroupByExpr, Ident, JoinOperator, LimitClause, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias,
-    TableFactor, TableWithJoins, Value as SqlValue, ValueWithSpan,
-};
+use datafusion::sql::sqlparser::ast::{Expr, LimitClause, ObjectName, Query, Value as SqlValue, ValueWithSpan};
 use futures::StreamExt;
-use rustydb_storage::{LockMode, LockWait, ROW_ID_COLUMN, RowLock, TableDef, Transaction};
+use rustydb_storage::{LockMode, LockWait, ROW_ID_COLUMN, Transaction};
 
 use super::execute::{RERUNS_MAX, Statement};
+use super::lock_targets::{Target, find_targets, is_key, not_with};
 use super::transaction::{TransactionState, no_transaction};
 use super::{Completion, Shared};
 use crate::dml::locked::read_first_of_query;
 use crate::error::sqlstate;
 use crate::sql::check::check_queries;
-use crate::sql::context::{ROWS_SCHEMA, StatementContext};
-use crate::sql::lock_syntax::{Busy, LockingQuery, RowLockClause};
-use crate::sql::parse::{fold, table_name};
+use crate::sql::context::StatementContext;
+use crate::sql::lock_syntax::{Busy, LockingQuery};
+use crate::sql::parse::table_name;
 use crate::sql::plan::{bind, make_ready, plan_query};
 use crate::stream::RecordStream;
 use crate::{Error, Result, Value};
-
-/// A table whose rows are locked.
-struct Target {
-    table: Arc<TableDef>,
-    /// By what name the query knows it.
-    alias: Ident,
-    lock: RowLock,
-    busy: Busy,
-}
-
-impl Target {
-    fn key_name(&self, target: usize, column: usize) -> String {
-        format!("lock {target} {column}")
-    }
-
-    /// The keys in a result.
-    fn keys(&self, target: usize, rows: &RecordBatch) -> Result<RecordBatch> {
-        let (mut fields, mut columns) = (Vec::new(), Vec::new());
-        for (place, column) in self.table.key_columns().iter().enumerate() {
-            let name = self.key_name(target, place);
-            let found = rows.column_by_name(&name).ok_or_else(|| Error::internal("a key to be locked is missing"))?;
-            fields.push(self.table.storage_schema().field(*column).clone());
-            columns.push(Arc::clone(found));
-        }
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
-    }
-}
 
 impl Shared {
     pub(super) async fn select_and_lock(
@@ -215,7 +184,7 @@ async fn lock_row(transaction: &mut Transaction, targets: &[Target], row: &Recor
 
 fn without_keys(rows: &RecordBatch) -> Result<RecordBatch> {
     let schema: SchemaRef = rows.schema();
-    let is_shown = |name: &str| name != ROW_ID_COLUMN && !name.starts_with("lock ");
+    let is_shown = |name: &str| name != ROW_ID_COLUMN && !is_key(name);
     let shown: Vec<usize> = (0..schema.fields().len()).filter(|at| is_shown(schema.field(*at).name())).collect();
     Ok(rows.project(&shown)?)
 }
@@ -269,126 +238,11 @@ fn plan(context: &StatementContext, query: LockingQuery) -> Result<(LogicalPlan,
     if clauses.is_empty() {
         return Ok((plan_query(context, *query)?, Vec::new()));
     }
-    let own_names: Vec<String> =
-        query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| fold(&cte.alias.name)).collect();
-    let SetExpr::Select(select) = query.body.as_mut() else {
-        return Err(not_with("UNION, INTERSECT, EXCEPT or VALUES"));
-    };
-    check_select(select)?;
-    let mut targets = Vec::new();
-    for TableWithJoins { relation, joins } in &mut select.from {
-        let mut sides = vec![relation];
-        let mut nullable = Vec::new();
-        for join in joins {
-            match join.join_operator {
-                JoinOperator::Left(_) | JoinOperator::LeftOuter(_) | JoinOperator::OuterApply => {
-                    nullable.push(&mut join.relation)
-                }
-                JoinOperator::Right(_) | JoinOperator::RightOuter(_) => {
-                    nullable.append(&mut sides);
-                    sides.push(&mut join.relation);
-                }
-                JoinOperator::FullOuter(_) => {
-                    nullable.append(&mut sides);
-                    nullable.push(&mut join.relation);
-                }
-                _ => sides.push(&mut join.relation),
-            }
-        }
-        for (factor, may_be_null) in
-            sides.into_iter().map(|side| (side, false)).chain(nullable.into_iter().map(|side| (side, true)))
-        {
-            find_target(context, factor, may_be_null, &own_names, &clauses, &mut targets)?;
-        }
-    }
-    if let Some(missing) = clauses
-        .iter()
-        .filter_map(|clause| clause.of.as_ref())
-        .find(|of| !targets.iter().any(|target| **of == fold(&target.alias)))
-    {
-        let message = format!("table \"{missing}\" in FOR UPDATE or SHARE is not a table in the FROM clause");
-        return Err(Error::new(sqlstate::UNDEFINED_TABLE, message));
-    }
-    for (place, target) in targets.iter().enumerate() {
-        for (column, index) in target.table.key_columns().iter().enumerate() {
-            let name = Ident::with_quote('"', target.table.storage_schema().field(*index).name());
-            select.projection.push(SelectItem::ExprWithAlias {
-                expr: Expr::CompoundIdentifier(vec![target.alias.clone(), name]),
-                alias: Ident::with_quote('"', target.key_name(place, column)),
-            });
-        }
-    }
+    let targets = find_targets(context, &mut query, &clauses)?;
     let plan = plan_query(context, *query).map_err(|error| match error.sqlstate() {
         // The planner complains about the keys we have added.
         sqlstate::GROUPING => not_with("aggregate functions"),
         _ => error,
     })?;
     Ok((plan, targets))
-}
-
-fn not_with(what: &str) -> Error {
-    Error::unsupported(format!("FOR UPDATE or SHARE with {what}"))
-}
-
-fn check_select(select: &Select) -> Result<()> {
-    if select.distinct.is_some() {
-        return Err(not_with("DISTINCT"));
-    }
-    let grouped = match &select.group_by {
-        GroupByExpr::All(_) => true,
-        GroupByExpr::Expressions(expressions, _) => !expressions.is_empty(),
-    };
-    if grouped {
-        return Err(not_with("GROUP BY"));
-    }
-    if select.having.is_some() {
-        return Err(not_with("HAVING"));
-    }
-    Ok(())
-}
-
-/// Makes a table of the FROM clause show its keys, if one of the clauses is about it.
-fn find_target(
-    context: &StatementContext,
-    factor: &mut TableFactor,
-    may_be_null: bool,
-    own_names: &[String],
-    clauses: &[RowLockClause],
-    targets: &mut Vec<Target>,
-) -> Result<()> {
-    let for_all = clauses.iter().any(|clause| clause.of.is_none());
-    let (name, alias) = match factor {
-        TableFactor::Table { name, alias, args: None, .. } => (name, alias),
-        TableFactor::Table { .. } | TableFactor::TableFunction { .. } | TableFactor::Function { .. } => return Ok(()),
-        TableFactor::UNNEST { .. } => return Ok(()),
-        _ if for_all => {
-            return Err(not_with("a subquery or nested join in FROM")
-                .with_hint("Name the tables to be locked: FOR UPDATE OF …"));
-        }
-        _ => return Ok(()),
-    };
-    let (schema, plain) = table_name(name)?;
-    if schema.is_none() && own_names.contains(&plain) {
-        return Ok(());
-    }
-    let shown = alias.as_ref().map_or_else(|| Ident::with_quote('"', &plain), |alias| alias.name.clone());
-    let concerns = |clause: &&RowLockClause| clause.of.as_ref().is_none_or(|of| *of == fold(&shown));
-    // The strongest counts, and the least patience, as in PostgreSQL.
-    let concerning: Vec<&RowLockClause> = clauses.iter().filter(concerns).collect();
-    let Some(lock) = concerning.iter().map(|clause| clause.lock).max_by_key(|lock| *lock as u8) else { return Ok(()) };
-    let Ok(table) = context.table(schema.as_deref(), &plain).cloned() else {
-        // A view of the system or nothing at all: the planner knows.
-        return Ok(());
-    };
-    if may_be_null {
-        return Err(Error::unsupported("FOR UPDATE or SHARE of the side of an outer join that may be missing")
-            .with_hint("Name the tables to be locked: FOR UPDATE OF …"));
-    }
-    let busy = [Busy::NoWait, Busy::Skip].into_iter().find(|busy| concerning.iter().any(|clause| clause.busy == *busy));
-    *name = ObjectName::from(vec![Ident::with_quote('"', ROWS_SCHEMA), Ident::with_quote('"', table.id.0.to_string())]);
-    if alias.is_none() {
-        *alias = Some(TableAlias { explicit: true, name: shown.clone(), columns: Vec::new(), at: None });
-    }
-    targets.push(Target { table, alias: shown, lock, busy: busy.unwrap_or(Busy::Wait) });
-    Ok(())
 }

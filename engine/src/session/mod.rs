@@ -9,6 +9,7 @@ mod execute;
 mod idle;
 mod ingest;
 mod live_settings;
+mod lock_targets;
 mod locking;
 mod named;
 mod routine;

@@ -143,7 +143,7 @@ fn places(expr: &Expr) -> Option<i32> {
     }
 }
 
-fn is_bytes(data_type: &DataType) -> bool {
+pub(super) fn is_bytes(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
 }
 

@@ -219,19 +219,23 @@ fn name_function_columns(select: &mut Select) {
     let used = finder.used;
     for from in &mut select.from {
         for factor in std::iter::once(&mut from.relation).chain(from.joins.iter_mut().map(|join| &mut join.relation)) {
-            if function_alias(factor).is_some_and(|alias| used.contains(&fold(alias)))
-                && let TableFactor::Table { alias: Some(alias), .. } | TableFactor::Function { alias: Some(alias), .. } =
-                    factor
+            if let Some(name) = function_alias(factor).filter(|alias| used.contains(&fold(alias))).cloned()
+                && let TableFactor::Table { alias, .. } | TableFactor::Function { alias, .. } = factor
             {
-                alias.columns = vec![TableAliasColumnDef { name: alias.name.clone(), data_type: None }];
+                let columns = vec![TableAliasColumnDef { name: name.clone(), data_type: None }];
+                *alias = Some(TableAlias { explicit: true, name, columns, at: None });
             }
         }
     }
 }
 
-/// The alias of a function in FROM that names no columns.
+/// The alias of a function in FROM that names no columns, or its own name.
 fn function_alias(factor: &TableFactor) -> Option<&Ident> {
     match factor {
+        TableFactor::Table { alias: None, args: Some(_), name, .. } => match name.0.as_slice() {
+            [ObjectNamePart::Identifier(ident)] => Some(ident),
+            _ => None,
+        },
         TableFactor::Table { alias: Some(alias), args: Some(_), .. }
         | TableFactor::Function { alias: Some(alias), .. }
             if alias.columns.is_empty() =>

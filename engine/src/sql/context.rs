@@ -331,16 +331,21 @@ impl StatementContext {
             return Err(Error::new(sqlstate::STATEMENT_TOO_COMPLEX, message));
         }
         let definition = ViewDefinition::of(view)?;
-        let mut inner = self.clone();
-        inner.target = None;
-        inner.defaults = None;
-        inner.named.clear();
-        inner.depth += 1;
-        inner.environment.search_path = definition.search_path.clone().into();
-        if !temporary::is_temporary(&view.schema_name) {
-            inner.environment.temporary = None;
-        }
+        let inner = self.clone().within_view(view, &definition);
         Ok(Arc::new(ViewTable::new(definition.plan(&inner)?, None)))
+    }
+
+    /// The same for the query of a view: it sees what was in sight when it was created, and nothing of the statement.
+    pub(crate) fn within_view(mut self, view: &ObjectDef, definition: &ViewDefinition) -> Self {
+        self.target = None;
+        self.defaults = None;
+        self.named.clear();
+        self.depth += 1;
+        self.environment.search_path = definition.search_path.clone().into();
+        if !temporary::is_temporary(&view.schema_name) {
+            self.environment.temporary = None;
+        }
+        self
     }
 
     /// Arguments of a table function, computed as far as they can be.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! CREATE [TEMPORARY] TABLE [IF NOT EXISTS] name [(column, …)] [ON COMMIT …] AS query [WITH [NO] DATA]
-//! CREATE [TEMPORARY] TABLE [IF NOT EXISTS] name (LIKE other [{INCLUDING | EXCLUDING} part …]) [ON COMMIT …]
+//! CREATE [TEMPORARY] TABLE [IF NOT EXISTS] name (…, LIKE other [{INCLUDING | EXCLUDING} part …], …) [ON COMMIT …]
 //! ALTER TABLE [IF EXISTS] [ONLY] name operation [, …], with these beside sqlparser's:
 //!     SET SCHEMA schema
 //!     ALTER [COLUMN] column {ADD GENERATED … AS IDENTITY | SET GENERATED … | RESTART … | SET option … | DROP IDENTITY}
@@ -25,7 +25,7 @@ use super::own_syntax::{next_words_are, restart_value, sequence_option, take_wor
 use super::parse::fold;
 use super::route::{
     AlterOperation, AlterTableStatement, CheckOption, CommentStatement, Commented, CreateTableStatement,
-    IdentityChange, LikePart, RelationKind, RelocateStatement, Relocation, Write,
+    IdentityChange, LikeClause, LikePart, RelationKind, RelocateStatement, Relocation, Write,
 };
 use crate::Result;
 
@@ -73,10 +73,35 @@ fn create_table_header(parser: &mut Parser<'_>) -> Result<CreateTableStatement, 
     Ok(create)
 }
 
+/// CREATE TABLE with a LIKE among its columns and constraints.
 fn create_table_like(parser: &mut Parser<'_>) -> Result<CreateTableStatement, ParserError> {
     let mut create = create_table_name(parser)?;
     parser.expect_token(&Token::LParen)?;
-    parser.expect_keyword(Keyword::LIKE)?;
+    loop {
+        if parser.parse_keyword(Keyword::LIKE) {
+            let place = create.columns.len();
+            create.likes.push(like_clause(parser, place)?);
+        } else if let Some(constraint) = parser.parse_optional_table_constraint()? {
+            create.constraints.push(constraint);
+        } else {
+            create.columns.push(parser.parse_column_def()?);
+        }
+        if !parser.consume_token(&Token::Comma) {
+            break;
+        }
+    }
+    parser.expect_token(&Token::RParen)?;
+    if create.likes.is_empty() {
+        let found = parser.peek_token();
+        return parser.expected("LIKE", found);
+    }
+    create.on_commit = on_commit(parser, create.temporary)?;
+    balance(&mut create.columns);
+    balance(&mut create.constraints);
+    Ok(create)
+}
+
+fn like_clause(parser: &mut Parser<'_>, place: usize) -> Result<LikeClause, ParserError> {
     let source = parser.parse_object_name(false)?;
     let mut parts = BTreeSet::new();
     loop {
@@ -105,10 +130,7 @@ fn create_table_like(parser: &mut Parser<'_>) -> Result<CreateTableStatement, Pa
             false => parts.retain(|part| !named.contains(part)),
         }
     }
-    parser.expect_token(&Token::RParen)?;
-    create.on_commit = on_commit(parser, create.temporary)?;
-    create.like = Some((source, parts));
-    Ok(create)
+    Ok(LikeClause { source, parts, place })
 }
 
 /// CREATE TABLE as far as the name.
@@ -132,7 +154,7 @@ fn create_table_name(parser: &mut Parser<'_>) -> Result<CreateTableStatement, Pa
         query: None,
         names: Vec::new(),
         without_rows: false,
-        like: None,
+        likes: Vec::new(),
     })
 }
 
@@ -295,12 +317,15 @@ fn comment(parser: &mut Parser<'_>) -> Result<CommentStatement, ParserError> {
 
 /// Writes `TABLE t` as the `SELECT * FROM t` that it is. The parser takes the words behind the name for its own.
 pub(super) fn tables_as_queries(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let tokens = drop_concurrently(tokens);
     let keyword = |token: &Token| match token {
         Token::Word(word) if word.quote_style.is_none() => word.keyword,
         _ => Keyword::NoKeyword,
     };
     let mut rewritten: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     let mut before: Option<Token> = None;
+    // Behind the target of an INSERT, before what its rows come from: `INSERT INTO t (a) TABLE u`.
+    let mut of_insert = false;
     for token in tokens {
         if matches!(token.token, Token::Whitespace(_)) {
             rewritten.push(token);
@@ -308,8 +333,14 @@ pub(super) fn tables_as_queries(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan
         }
         let begins_query = before.as_ref().is_none_or(|before| {
             let words = [Keyword::AS, Keyword::UNION, Keyword::ALL, Keyword::EXCEPT, Keyword::INTERSECT];
-            matches!(before, Token::SemiColon) || words.contains(&keyword(before))
+            let ends = matches!(before, Token::SemiColon | Token::LParen | Token::RParen);
+            ends || words.contains(&keyword(before)) || (of_insert && matches!(before, Token::Word(_)))
         });
+        match keyword(&token.token) {
+            Keyword::INTO => of_insert = before.as_ref().is_some_and(|before| keyword(before) == Keyword::INSERT),
+            Keyword::SELECT | Keyword::VALUES | Keyword::WITH | Keyword::DEFAULT | Keyword::TABLE => of_insert = false,
+            _ => {}
+        }
         let is_table = keyword(&token.token) == Keyword::TABLE && begins_query;
         before = Some(token.token.clone());
         match is_table {
@@ -321,6 +352,24 @@ pub(super) fn tables_as_queries(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan
         }
     }
     rewritten
+}
+
+/// `DROP INDEX CONCURRENTLY` as `DROP INDEX`, which keeps nobody waiting either.
+fn drop_concurrently(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut visible = (0..tokens.len()).filter(|place| !matches!(tokens[*place].token, Token::Whitespace(_)));
+    let first: Vec<usize> = visible.by_ref().take(3).collect();
+    let is = |place: usize, wanted: &str| match &tokens[place].token {
+        Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(wanted),
+        _ => false,
+    };
+    if let [drop, index, concurrently] = first[..]
+        && is(drop, "drop")
+        && is(index, "index")
+        && is(concurrently, "concurrently")
+    {
+        tokens.remove(concurrently);
+    }
+    tokens
 }
 
 /// `WITH [CASCADED | LOCAL] CHECK OPTION`, behind the query of CREATE VIEW.
@@ -380,9 +429,20 @@ mod tests {
         else {
             panic!("a table")
         };
-        let (source, parts) = create.like.unwrap();
+        let [LikeClause { source, parts, place: 0 }] = create.likes.as_slice() else { panic!("one LIKE") };
         assert_eq!((source.to_string().as_str(), parts.len()), ("s.o", LikePart::ALL.len() - 1));
         assert!(!parts.contains(&LikePart::Indexes));
+    }
+
+    #[test]
+    fn other_tables_stand_among_columns_and_constraints() {
+        let Write::CreateTable(create) =
+            parse("CREATE TABLE t (a int, LIKE b, c text NOT NULL, LIKE d INCLUDING DEFAULTS, CHECK (a > 0))")
+        else {
+            panic!("a table")
+        };
+        let places: Vec<usize> = create.likes.iter().map(|like| like.place).collect();
+        assert_eq!((places, create.columns.len(), create.constraints.len()), (vec![1, 2], 2, 1));
     }
 
     #[test]

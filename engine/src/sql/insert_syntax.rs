@@ -4,6 +4,7 @@
 //! ```text
 //! ON CONFLICT (lower(a), b) WHERE c DO …   ⇒   ON CONFLICT ON CONSTRAINT "␀lower(a), b␀c" DO …
 //! INSERT INTO t OVERRIDING SYSTEM VALUE …  ⇒   INSERT INTO "␀SYSTEM".t …
+//! … THEN INSERT (a) OVERRIDING SYSTEM VALUE …  ⇒   … THEN INSERT ("␀SYSTEM", a) …
 //! ```
 //! Names with a NUL in them cannot be written, so nobody else has them.
 
@@ -58,10 +59,14 @@ fn marked(text: String, like: &TokenWithSpan) -> TokenWithSpan {
 
 fn rewrite_overriding(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut into = None;
+    // The INSERT of a MERGE, which names no table.
+    let mut action = None;
     let mut at = 0;
     while at < tokens.len() {
-        if keyword(&tokens[at]) == Some(Keyword::INTO) {
-            into = Some(at);
+        match keyword(&tokens[at]) {
+            Some(Keyword::INTO) => (into, action) = (Some(at), None),
+            Some(Keyword::INSERT) => action = Some(at),
+            _ => {}
         }
         let words: Vec<usize> = visible(&tokens, at).take(3).collect();
         let what = match words.as_slice() {
@@ -73,6 +78,23 @@ fn rewrite_overriding(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             _ => None,
         };
         match (what, into) {
+            (Some((what, end)), _) if let Some(insert) = action => {
+                tokens.drain(at..=end);
+                let span = tokens[insert].span;
+                let token = |token| TokenWithSpan::new(token, span);
+                let mark = marked(format!("{MARK}{what}"), &tokens[insert]);
+                let next = visible(&tokens, insert + 1).next();
+                match next {
+                    Some(open) if tokens[open].token == Token::LParen => {
+                        let comma = token(Token::Comma);
+                        tokens.splice(open + 1..open + 1, [mark, comma]);
+                    }
+                    _ => {
+                        let (open, close) = (token(Token::LParen), token(Token::RParen));
+                        tokens.splice(insert + 1..insert + 1, [open, mark, close]);
+                    }
+                }
+            }
             (Some((what, end)), Some(into)) => {
                 tokens.drain(at..=end);
                 let mark = marked(format!("{MARK}{what}"), &tokens[into]);
@@ -169,6 +191,15 @@ pub(crate) fn take_overriding(name: &mut ObjectName) -> Option<Overriding> {
     Some(overriding)
 }
 
+/// Takes OVERRIDING out of the list of columns of a MERGE's INSERT.
+pub(crate) fn overriding_in(mut columns: Vec<ObjectName>) -> (Option<Overriding>, Vec<ObjectName>) {
+    let overriding = columns.first_mut().and_then(take_overriding);
+    if overriding.is_some() {
+        columns.remove(0);
+    }
+    (overriding, columns)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +221,8 @@ mod tests {
                 "INSERT INTO t VALUES (1) ON CONFLICT (a) DO NOTHING",
             ),
             ("INSERT INTO s.t (a) OVERRIDING SYSTEM VALUE VALUES (1)", "INSERT INTO \"^SYSTEM\".s.t (a)  VALUES (1)"),
+            ("THEN INSERT (a) OVERRIDING USER VALUE VALUES (1)", "THEN INSERT (\"^USER\",a)  VALUES (1)"),
+            ("THEN INSERT OVERRIDING SYSTEM VALUE VALUES (1)", "THEN INSERT(\"^SYSTEM\")  VALUES (1)"),
         ] {
             assert_eq!(rewritten(sql), expected);
         }

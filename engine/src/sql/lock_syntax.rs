@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::ast::{
     LockClause, LockTableMode, LockType, NonBlock, ObjectNamePart, Query, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace, Word};
 use rustydb_storage::{LockMode, RowLock};
 
 use super::parse::fold;
@@ -121,8 +121,9 @@ pub(crate) fn table_mode(mode: Option<LockTableMode>) -> LockMode {
     }
 }
 
-/// Rewrites the clauses that sqlparser does not know.
+/// Rewrites the clauses that sqlparser does not know, and puts LIMIT, OFFSET and FETCH in front of all.
 pub(crate) fn rewrite_locks(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let tokens = limits_first(tokens);
     let mut rewritten = Vec::with_capacity(tokens.len());
     let mut at = 0;
     while at < tokens.len() {
@@ -138,6 +139,66 @@ pub(crate) fn rewrite_locks(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         }
     }
     rewritten
+}
+
+/// `FOR UPDATE SKIP LOCKED LIMIT 1` as `LIMIT 1 FOR UPDATE SKIP LOCKED`.
+fn limits_first(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut at = 0;
+    while at < tokens.len() {
+        let mut end = at;
+        while let Some(next) = clause_end(&tokens, end) {
+            end = next;
+        }
+        let words = Words { tokens: &tokens, at: end };
+        let limit = words.peek().filter(|(_, token)| match &token.token {
+            Token::Word(word) if word.quote_style.is_none() => {
+                matches!(word.keyword, Keyword::LIMIT | Keyword::OFFSET | Keyword::FETCH)
+            }
+            _ => false,
+        });
+        if let Some((limit, _)) = limit.filter(|_| end > at) {
+            let mut depth = 0;
+            let ends = |token: &TokenWithSpan| {
+                match token.token {
+                    Token::LParen => depth += 1,
+                    Token::RParen => depth -= 1,
+                    _ => {}
+                }
+                depth < 0 || token.token == Token::SemiColon || token.token == Token::EOF
+            };
+            let behind = tokens[limit..].iter().position(ends).map_or(tokens.len(), |place| limit + place);
+            // A clause may follow the limit, too: all of them stay together.
+            let behind = (limit..behind).find(|place| clause_end(&tokens, *place).is_some()).unwrap_or(behind);
+            let space = TokenWithSpan::new(Token::Whitespace(Whitespace::Space), tokens[at].span);
+            tokens.insert(behind, space);
+            tokens[at..=behind].rotate_left(limit - at);
+            at = behind;
+        }
+        at = (at + 1).max(end.min(tokens.len()));
+    }
+    tokens
+}
+
+/// Where the clause ends that begins at a token, or behind white space there.
+fn clause_end(tokens: &[TokenWithSpan], at: usize) -> Option<usize> {
+    let mut words = Words { tokens, at };
+    if !words.word("FOR") {
+        return None;
+    }
+    let strengths: [&[&str]; 4] = [&["NO", "KEY", "UPDATE"], &["KEY", "SHARE"], &["UPDATE"], &["SHARE"]];
+    if !strengths.iter().any(|strength| words.words(strength)) {
+        return None;
+    }
+    if words.word("OF") {
+        loop {
+            words.take(|token| matches!(token, Token::Word(_)))?;
+            if words.take(|token| matches!(token, Token::Comma | Token::Period)).is_none() {
+                break;
+            }
+        }
+    }
+    let _ = words.word("NOWAIT") || words.words(&["SKIP", "LOCKED"]);
+    Some(words.at)
 }
 
 /// A reader of tokens that passes over white space.
@@ -276,6 +337,22 @@ mod tests {
                 (RowLock::Share, Some("C".into()), Busy::NoWait),
                 (RowLock::NoKeyUpdate, Some("b".into()), Busy::Wait),
             ]
+        );
+    }
+
+    #[test]
+    fn limits_may_stand_behind() {
+        for text in [
+            "SELECT * FROM t ORDER BY a FOR UPDATE SKIP LOCKED LIMIT 1",
+            "SELECT * FROM t FOR UPDATE SKIP LOCKED LIMIT (1 + 1) OFFSET 2;",
+            "SELECT * FROM t FOR UPDATE OF t SKIP LOCKED FETCH FIRST ROW ONLY",
+        ] {
+            let found = clauses(text);
+            assert_eq!((found.len(), found[0].0, found[0].2), (1, RowLock::Update, Busy::Skip), "{text}");
+        }
+        assert_eq!(clauses("SELECT * FROM a, b FOR SHARE OF a FOR UPDATE OF b LIMIT 1 OFFSET 1").len(), 2);
+        assert!(
+            parse_statement("DELETE FROM t WHERE id IN (SELECT id FROM t FOR UPDATE LIMIT 1) RETURNING id").is_ok()
         );
     }
 

@@ -8,6 +8,7 @@
 //! | real beside numeric in COALESCE, CASE, UNION … | numeric(14,7) | real |
 //! | numeric / numeric | four more digits than the dividend | at least 16 significant digits |
 //! | an integer `# itself` | 0 even for NULL | `n - n` |
+//! | bytes beside a text constant, in `\|\|` and LIKE | texts | the constant is read as bytes |
 //! | date beside `date ± interval` | – | [timestamps](super::interval_math), compared as dates where they are midnights |
 
 use std::sync::Arc;
@@ -21,12 +22,16 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::{Between, BinaryExpr, Case, Cast, InList, InSubquery, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, Union};
+use datafusion::logical_expr::{
+    Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, Union, lit, not,
+};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::called_functions::as_in_postgres;
+use super::called_functions::{as_in_postgres, is_bytes};
 use super::interval_order::compares;
 use super::numeric_division::divide;
+use crate::functions::bytes::bytes_like;
+use crate::functions::input::bytes_of;
 
 /// The rule.
 #[derive(Debug)]
@@ -140,6 +145,12 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
                 let (left, right) = (Box::new(to(*left, &common)), Box::new(to(*right, &common)));
                 return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
             }
+            if op == Operator::StringConcat
+                && let Some((left, right)) = as_bytes((&left, &types.0), (&right, &types.1))?
+            {
+                let (left, right) = (Box::new(left), Box::new(right));
+                return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+            }
             // DataFusion makes 0 of it, whether it is NULL or not.
             if op == Operator::BitwiseXor && left == right && types.0.is_integer() {
                 return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right })));
@@ -184,6 +195,20 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
                 return Ok(Transformed::yes(Expr::Between(Between { expr, negated, low, high })));
             }
             Transformed::no(Expr::Between(Between { expr, negated, low, high }))
+        }
+        Expr::Like(like) if is_bytes(&type_of(&like.expr)) && !like.case_insensitive && like.escape_char.is_none() => {
+            let pattern_type = type_of(&like.pattern);
+            let pattern = match is_bytes(&pattern_type) {
+                true => Some(like.pattern.as_ref().clone()),
+                false => bytes_in(&like.pattern)?,
+            };
+            match pattern {
+                Some(pattern) => {
+                    let found = bytes_like(*like.expr, pattern);
+                    Transformed::yes(if like.negated { not(found) } else { found })
+                }
+                None => Transformed::no(Expr::Like(like)),
+            }
         }
         Expr::InList(InList { expr, list, negated }) => {
             let types: Vec<DataType> = std::iter::once(expr.as_ref()).chain(&list).map(type_of).collect();
@@ -253,6 +278,27 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
     })
 }
 
+/// Both sides as bytes, where one is that and the other a text constant.
+fn as_bytes(
+    (left, left_type): (&Expr, &DataType),
+    (right, right_type): (&Expr, &DataType),
+) -> DataFusionResult<Option<(Expr, Expr)>> {
+    Ok(match (is_bytes(left_type), is_bytes(right_type)) {
+        (true, false) => bytes_in(right)?.map(|right| (left.clone(), right)),
+        (false, true) => bytes_in(left)?.map(|left| (left, right.clone())),
+        _ => None,
+    })
+}
+
+/// The bytes that a text constant stands for.
+fn bytes_in(expr: &Expr) -> DataFusionResult<Option<Expr>> {
+    let Expr::Literal(value, _) = expr else { return Ok(None) };
+    match value.try_as_str() {
+        Some(Some(text)) => Ok(Some(lit(ScalarValue::BinaryView(Some(bytes_of(text)?))))),
+        _ => Ok(None),
+    }
+}
+
 /// The date that `date ± interval` is, if it is always a midnight: months and days are added.
 ///
 /// A column of dates compared with it then stays one, which scans need to skip what is out of range.
@@ -282,6 +328,7 @@ fn unite(union: Union) -> DataFusionResult<Transformed<LogicalPlan>> {
     if inputs.iter().any(|input| input.schema().fields().len() != width) {
         return Ok(Transformed::no(LogicalPlan::Union(Union { inputs, schema })));
     }
+    let (inputs, renamed) = named_distinct(inputs, &schema)?;
     let common: Vec<Option<DataType>> = (0..width)
         .map(|column| {
             let types: Vec<DataType> =
@@ -290,7 +337,7 @@ fn unite(union: Union) -> DataFusionResult<Transformed<LogicalPlan>> {
         })
         .collect();
     if common.iter().all(Option::is_none) {
-        return Ok(Transformed::no(LogicalPlan::Union(Union { inputs, schema })));
+        return Ok(Transformed::new_transformed(LogicalPlan::Union(Union { inputs, schema }), renamed));
     }
     let mut cast = Vec::with_capacity(inputs.len());
     for input in inputs {
@@ -311,4 +358,26 @@ fn unite(union: Union) -> DataFusionResult<Transformed<LogicalPlan>> {
         cast.push(Arc::new(LogicalPlanBuilder::from(input).project(columns)?.build()?));
     }
     Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(cast)?)))
+}
+
+/// Gives the columns of DISTINCT inputs the UNION's names. A DISTINCT below another one is taken away, and what is below it
+/// must be known by those names then.
+fn named_distinct(inputs: Vec<Arc<LogicalPlan>>, schema: &DFSchema) -> DataFusionResult<(Vec<Arc<LogicalPlan>>, bool)> {
+    let mut renamed = false;
+    let mut named = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        let same =
+            |own: &DFSchema| own.fields().iter().zip(schema.fields()).all(|(own, name)| own.name() == name.name());
+        named.push(match input.as_ref() {
+            LogicalPlan::Distinct(Distinct::All(inner)) if !same(inner.schema()) => {
+                renamed = true;
+                let columns = inner.schema().iter().zip(schema.fields());
+                let columns = columns.map(|(own, name)| Expr::Column(Column::from(own)).alias(name.name()));
+                let plan = LogicalPlanBuilder::from(inner.as_ref().clone()).project(columns)?.build()?;
+                Arc::new(LogicalPlan::Distinct(Distinct::All(Arc::new(plan))))
+            }
+            _ => input,
+        });
+    }
+    Ok((named, renamed))
 }

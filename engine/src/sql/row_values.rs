@@ -40,7 +40,7 @@ pub(super) fn compare_parts(expr: &mut Expr) -> Result<()> {
 pub(super) fn compare_conditions(condition: &mut Expr) -> Result<()> {
     match condition {
         Expr::Nested(inner) => compare_conditions(inner),
-        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+        Expr::BinaryOp { left, op: BinaryOperator::And | BinaryOperator::Or, right } => {
             compare_conditions(left)?;
             compare_conditions(right)
         }

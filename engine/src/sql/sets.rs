@@ -128,15 +128,20 @@ impl VisitorMut for Sets {
 
 /// Rewrites the sets in FROM that DataFusion's table functions do not know.
 pub(super) fn sets_in_from(select: &mut Select) {
-    select.from.iter_mut().for_each(in_joins);
+    for (place, from) in select.from.iter_mut().enumerate() {
+        in_joins(from, place > 0);
+    }
 }
 
-fn in_joins(from: &mut TableWithJoins) {
-    for factor in std::iter::once(&mut from.relation).chain(from.joins.iter_mut().map(|join| &mut join.relation)) {
+/// `beside`: whether there are relations to the left.
+fn in_joins(from: &mut TableWithJoins, beside: bool) {
+    let factors = std::iter::once(&mut from.relation).chain(from.joins.iter_mut().map(|join| &mut join.relation));
+    for (place, factor) in factors.enumerate() {
+        let beside = beside || place > 0;
         match factor {
-            TableFactor::NestedJoin { table_with_joins, .. } => in_joins(table_with_joins),
+            TableFactor::NestedJoin { table_with_joins, .. } => in_joins(table_with_joins, beside),
             factor => {
-                if let Some(derived) = as_derived(factor) {
+                if let Some(derived) = as_derived(factor, beside) {
                     *factor = derived;
                 }
             }
@@ -144,7 +149,7 @@ fn in_joins(from: &mut TableWithJoins) {
     }
 }
 
-fn as_derived(factor: &TableFactor) -> Option<TableFactor> {
+fn as_derived(factor: &TableFactor, lateral: bool) -> Option<TableFactor> {
     let (name, arrays, alias, with_ordinality) = match factor {
         TableFactor::Table {
             name,
@@ -201,7 +206,7 @@ fn as_derived(factor: &TableFactor) -> Option<TableFactor> {
     }
     let subquery = Box::new(select(None, items, Vec::new(), None));
     let alias = TableAlias { explicit: true, name: ident, columns, at: None };
-    Some(TableFactor::Derived { lateral: true, subquery, alias: Some(alias), sample: None })
+    Some(TableFactor::Derived { lateral, subquery, alias: Some(alias), sample: None })
 }
 
 fn is_integer(expr: &Expr) -> bool {

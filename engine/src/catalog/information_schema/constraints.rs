@@ -83,6 +83,10 @@ pub(super) fn table_constraints(source: &Source<'_>, rows: &mut Rows) -> Result<
             yes_no(deferrable),
             yes_no(deferred),
             Text("YES"),
+            match &kind {
+                Kind::Unique(index) if !index.primary => yes_no(index.nulls_distinct),
+                _ => Cell::Null,
+            },
         ]);
     }
     Ok(())
@@ -174,6 +178,8 @@ pub(super) fn constraint_table_usage(source: &Source<'_>, rows: &mut Rows) -> Re
     for Constraint { table, name, columns: _, kind } in constraints(source)? {
         let used: &TableDef = match &kind {
             Kind::ForeignKey(_, parent) => parent,
+            // What a CHECK is about is its own table only.
+            Kind::Check(_) => continue,
             _ => table,
         };
         rows.push([

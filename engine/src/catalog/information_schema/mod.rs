@@ -2,13 +2,14 @@
 //! `rustydb_plan_cache`.
 //!
 //! Their rows are made when they are read, from the view of the running statement, so that a transaction sees its own
-//! uncommitted tables and nobody else's. Temporary relations of other sessions are in none of them. [`relations`] and
-//! [`constraints`] fill what they are named after, [`fields`] says which columns there are.
+//! uncommitted tables and nobody else's. Temporary relations of other sessions are in none of them. [`relations`],
+//! [`routines`] and [`constraints`] fill what they are named after, [`fields`] says which columns there are.
 
 mod constraints;
 mod fields;
 mod pg_catalog;
 mod relations;
+mod routines;
 mod usage;
 
 use std::fmt;
@@ -61,6 +62,9 @@ pub(crate) const NAMES: &[&str] = &[
     "constraint_column_usage",
     "sequences",
     "routines",
+    "parameters",
+    "triggers",
+    "domains",
     "comments",
     "constraint_table_usage",
     "view_table_usage",
@@ -108,7 +112,7 @@ impl VirtualTable {
         let source = Source { catalog: view.view().catalog(), own: own.as_deref().map(TemporarySchema::name) };
         let mut rows = Rows::new(&self.schema);
         match self.name {
-            "tables" => relations::tables(&source, &mut rows),
+            "tables" => relations::tables(&source, &mut rows)?,
             "columns" => relations::columns(&source, &mut rows)?,
             "views" => relations::views(&source, &mut rows)?,
             "view_table_usage" => relations::view_table_usage(&source, &mut rows)?,
@@ -121,7 +125,10 @@ impl VirtualTable {
             "table_constraints" => constraints::table_constraints(&source, &mut rows)?,
             "key_column_usage" => constraints::key_column_usage(&source, &mut rows)?,
             "referential_constraints" => constraints::referential_constraints(&source, &mut rows)?,
-            "routines" => relations::routines(&source, &mut rows)?,
+            "routines" => routines::routines(&source, &mut rows)?,
+            "parameters" => routines::parameters(&source, &mut rows)?,
+            // There are none; tools ask for them all the same.
+            "triggers" | "domains" => {}
             "df_settings" => settings(context, &mut rows),
             "information_schema_catalog_name" => rows.push([Cell::Text(CATALOG_NAME)]),
             "character_sets" => rows.push([

@@ -13,13 +13,12 @@ use crate::ddl::comment::{Comment, comments};
 use crate::ddl::temporary::{ON_COMMIT_KEY, is_temporary};
 use crate::ddl::view::ViewDefinition;
 use crate::dml::through_view::require_updatable;
-use crate::routine::definition::RoutineDefinition;
 use crate::sequences::SequenceDefinition;
 use crate::sql::route::CheckOption;
 use crate::sql::types::{DEFAULT_KEY, LENGTH_KEY, declared_name};
 use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Result};
 
-pub(super) fn tables(source: &Source<'_>, rows: &mut Rows) {
+pub(super) fn tables(source: &Source<'_>, rows: &mut Rows) -> Result<()> {
     use Cell::{Null, Text};
     for table in source.tables() {
         let temporary = is_temporary(&table.schema_name);
@@ -40,16 +39,18 @@ pub(super) fn tables(source: &Source<'_>, rows: &mut Rows) {
         ]);
     }
     for view in source.objects(ObjectKind::View) {
-        rows.push(view_row(&view.schema_name, &view.name));
+        let updatable = require_updatable(source.catalog, &view.name, &ViewDefinition::of(view)?).is_ok();
+        rows.push(view_row(&view.schema_name, &view.name, updatable));
     }
     for name in NAMES {
-        rows.push(view_row(INFORMATION_SCHEMA, name));
+        rows.push(view_row(INFORMATION_SCHEMA, name, false));
     }
+    Ok(())
 }
 
-fn view_row<'a>(schema: &'a str, name: &'a str) -> [Cell<'a>; 7] {
+fn view_row<'a>(schema: &'a str, name: &'a str, updatable: bool) -> [Cell<'a>; 7] {
     use Cell::{Null, Text};
-    [Text(CATALOG_NAME), Text(schema), Text(name), Text("VIEW"), Text("NO"), Text("NO"), Null]
+    [Text(CATALOG_NAME), Text(schema), Text(name), Text("VIEW"), yes_no(updatable), Text("NO"), Null]
 }
 
 pub(super) fn views(source: &Source<'_>, rows: &mut Rows) -> Result<()> {
@@ -74,30 +75,14 @@ pub(super) fn views(source: &Source<'_>, rows: &mut Rows) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn routines(source: &Source<'_>, rows: &mut Rows) -> Result<()> {
-    use Cell::Text;
-    for object in source.objects(ObjectKind::Routine) {
-        let definition = RoutineDefinition::of(object)?;
-        let specific = format!("{}_{}", definition.name, object.id.0);
-        let data_type = definition.result_name();
-        rows.push([
-            Text(CATALOG_NAME),
-            Text(&object.schema_name),
-            Text(&specific),
-            Text(CATALOG_NAME),
-            Text(&object.schema_name),
-            Text(&definition.name),
-            Text(if definition.is_procedure { "PROCEDURE" } else { "FUNCTION" }),
-            data_type.as_deref().map_or(Cell::Null, Text),
-        ]);
-    }
-    Ok(())
-}
-
 pub(super) fn sequences(source: &Source<'_>, rows: &mut Rows) -> Result<()> {
     use Cell::{Number, Text};
     for sequence in source.objects(ObjectKind::Sequence) {
-        let SequenceDefinition { data_type, spec, owner: _, comment: _ } = SequenceDefinition::of(sequence)?;
+        let SequenceDefinition { data_type, spec, owner, comment: _ } = SequenceDefinition::of(sequence)?;
+        // That of an identity is part of its column.
+        if owner.is_some_and(|owner| owner.identity) {
+            continue;
+        }
         let bits = match data_type.as_str() {
             "smallint" => 16,
             "integer" => 32,
@@ -125,8 +110,10 @@ pub(super) fn sequences(source: &Source<'_>, rows: &mut Rows) -> Result<()> {
 
 pub(super) fn columns(source: &Source<'_>, rows: &mut Rows) -> Result<()> {
     for view in source.objects(ObjectKind::View) {
-        for (index, field) in ViewDefinition::of(view)?.fields().iter().enumerate() {
-            push_column(rows, (&view.schema_name, &view.name), index, field, None);
+        let definition = ViewDefinition::of(view)?;
+        let updatable = require_updatable(source.catalog, &view.name, &definition).is_ok();
+        for (index, field) in definition.fields().iter().enumerate() {
+            push_column(rows, (&view.schema_name, &view.name), index, field, None, updatable);
         }
     }
     let mut sequences = Vec::new();
@@ -141,12 +128,12 @@ pub(super) fn columns(source: &Source<'_>, rows: &mut Rows) -> Result<()> {
     for table in source.tables() {
         for (index, field) in table.schema.fields().iter().take(shown_columns(table)).enumerate() {
             let identity = identities.get(&(table.id.0, field.name().as_str()));
-            push_column(rows, (&table.schema_name, &table.name), index, field, identity);
+            push_column(rows, (&table.schema_name, &table.name), index, field, identity, true);
         }
     }
     for name in NAMES {
         for (index, field) in fields_of(name).iter().enumerate() {
-            push_column(rows, (INFORMATION_SCHEMA, name), index, field, None);
+            push_column(rows, (INFORMATION_SCHEMA, name), index, field, None, false);
         }
     }
     Ok(())
@@ -158,6 +145,7 @@ fn push_column(
     index: usize,
     field: &Field,
     sequence: Option<&&SequenceSpec>,
+    updatable: bool,
 ) {
     use Cell::{Null, Number, Text};
     let declared = declared_name(field);
@@ -178,7 +166,7 @@ fn push_column(
         DataType::Date32 | DataType::Timestamp(TimeUnit::Second, _) => Number(0),
         DataType::Timestamp(TimeUnit::Millisecond, _) => Number(3),
         DataType::Timestamp(TimeUnit::Nanosecond, _) | DataType::Time64(TimeUnit::Nanosecond) => Number(9),
-        DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Time64(_) => Number(6),
+        DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Time64(_) | DataType::Interval(_) => Number(6),
         _ => Null,
     };
     let identity = field.metadata().get(IDENTITY_KEY).map(|kind| match kind.as_str() {
@@ -220,10 +208,10 @@ fn push_column(
         numbers.as_ref().map_or(Null, |numbers| Text(&numbers[1])),
         numbers.as_ref().map_or(Null, |numbers| Text(&numbers[2])),
         numbers.as_ref().map_or(Null, |numbers| Text(&numbers[3])),
-        sequence.map_or(Null, |sequence| yes_no(sequence.cycle)),
+        yes_no(sequence.is_some_and(|sequence| sequence.cycle)),
         Text(if generated.is_some() { "ALWAYS" } else { "NEVER" }),
         generated.map_or(Null, Text),
-        yes_no(schema != INFORMATION_SCHEMA),
+        yes_no(updatable),
     ]);
 }
 

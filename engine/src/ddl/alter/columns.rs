@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::sql::sqlparser::ast::{AlterColumnOperation, ColumnDef, Expr, Ident};
 
+use super::super::comment::COMMENT_KEY;
 use super::super::declaration::{Declaration, check_default, duplicate_column};
 use super::super::rewrite::{Rewrite, follow_sequences};
 use super::super::sequence::create_column_sequence;
@@ -115,7 +116,13 @@ impl Alteration<'_, '_> {
             return Err(Error::unsupported("another type of a generated column"));
         }
         let mut metadata = declared.metadata().clone();
-        for key in [DEFAULT_KEY, IDENTITY_KEY] {
+        if using.is_none() && !is_assigned(field.data_type(), declared.data_type()) {
+            let (name, wanted) = (field.name(), name_of(declared.data_type()));
+            let message = format!("column \"{name}\" cannot be cast automatically to type {wanted}");
+            return Err(Error::new(sqlstate::TYPE_MISMATCH, message)
+                .with_hint(format!("You might need to specify \"USING {name}::{wanted}\".")));
+        }
+        for key in [DEFAULT_KEY, IDENTITY_KEY, COMMENT_KEY] {
             metadata.extend(field.metadata().get(key).map(|value| (key.to_owned(), value.clone())));
         }
         let new_field = declared.clone().with_metadata(metadata);
@@ -185,4 +192,19 @@ fn with_default(field: Field, text: Option<String>) -> Field {
     metadata.remove(DEFAULT_KEY);
     metadata.extend(text.map(|text| (DEFAULT_KEY.to_owned(), text)));
     field.with_metadata(metadata)
+}
+
+/// Whether values of one type become those of another without a word, as in an assignment.
+fn is_assigned(from: &DataType, to: &DataType) -> bool {
+    let is_text = |data_type: &DataType| data_type.is_string();
+    let is_number = DataType::is_numeric;
+    let is_time = |data_type: &DataType| matches!(data_type, DataType::Time32(_) | DataType::Time64(_));
+    let is_instant = |data_type: &DataType| matches!(data_type, DataType::Timestamp(..));
+    let is_date = |data_type: &DataType| matches!(data_type, DataType::Date32 | DataType::Date64);
+    from == to
+        || is_text(to)
+        || (is_number(from) && is_number(to))
+        || ((is_instant(from) || is_date(from)) && (is_instant(to) || is_date(to)))
+        || (is_instant(from) && is_time(to))
+        || (is_time(from) && (is_time(to) || matches!(to, DataType::Interval(_))))
 }

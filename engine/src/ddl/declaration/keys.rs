@@ -108,7 +108,14 @@ impl Declaration {
         };
         match before || another {
             false => Ok(()),
-            true => Err(Error::new(sqlstate::INVALID_TABLE_DEFINITION, "a table can have only one PRIMARY KEY")),
+            true => Err(second_primary_key()),
+        }
+    }
+
+    pub(super) fn require_no_primary_key(&self) -> Result<()> {
+        match self.primary_key.is_some() || self.indexes.iter().any(|index| index.primary) {
+            false => Ok(()),
+            true => Err(second_primary_key()),
         }
     }
 
@@ -249,6 +256,10 @@ impl Declaration {
             }
         })
     }
+}
+
+fn second_primary_key() -> Error {
+    Error::new(sqlstate::INVALID_TABLE_DEFINITION, "a table can have only one PRIMARY KEY")
 }
 
 fn action_of(action: Option<ReferentialAction>) -> ReferenceAction {

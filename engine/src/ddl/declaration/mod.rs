@@ -64,21 +64,35 @@ struct PrimaryKey {
     columns: Vec<usize>,
 }
 
+/// What a table takes over of another one. Keys and indexes name columns by their places in `fields`.
+pub(super) struct TakenOver {
+    pub(super) fields: Vec<Field>,
+    pub(super) checks: Vec<Check>,
+    pub(super) primary_key: Vec<usize>,
+    pub(super) indexes: Vec<NewIndex>,
+}
+
 impl Declaration {
-    pub(crate) fn read(
+    /// Reads columns and constraints. `take_over` is asked before each column, and after the last, for what comes from
+    /// elsewhere there.
+    pub(super) fn read(
         context: &StatementContext,
         schema_name: &str,
         table: &str,
         columns: Vec<ColumnDef>,
         constraints: Vec<TableConstraint>,
+        mut take_over: impl FnMut(&mut Declaration, usize) -> Result<()>,
     ) -> Result<Self> {
-        refuse(columns.is_empty(), "a table without columns")?;
         let mut declaration =
             Declaration { schema_name: schema_name.to_owned(), name: table.to_owned(), ..Declaration::default() };
         let mut references = Vec::new();
-        for column in columns {
+        let count = columns.len();
+        for (place, column) in columns.into_iter().enumerate() {
+            take_over(&mut declaration, place)?;
             declaration.read_column(context, column, &mut references)?;
         }
+        take_over(&mut declaration, count)?;
+        refuse(declaration.fields.is_empty(), "a table without columns")?;
         for constraint in constraints {
             declaration.read_constraint(constraint, &mut references)?;
         }
@@ -104,6 +118,41 @@ impl Declaration {
             checks: checks_of(table)?,
             ..Declaration::default()
         })
+    }
+
+    /// Adds what comes from another table.
+    pub(super) fn take_over(&mut self, other: TakenOver) -> Result<()> {
+        let TakenOver { fields, checks, primary_key, indexes } = other;
+        let first = self.fields.len();
+        for field in fields {
+            if self.fields.iter().any(|known| known.name() == field.name()) {
+                return Err(duplicate_column(field.name()));
+            }
+            self.fields.push(field);
+        }
+        let moved = |columns: Vec<usize>| columns.into_iter().map(|column| first + column).collect();
+        if !primary_key.is_empty() {
+            self.require_no_primary_key()?;
+            self.primary_key = Some(PrimaryKey { name: None, columns: moved(primary_key) });
+        }
+        for index in indexes {
+            if index.primary {
+                self.require_no_primary_key()?;
+            }
+            self.indexes.push(NewIndex { columns: moved(index.columns), ..index });
+        }
+        for check in checks {
+            if !self.checks.contains(&check) {
+                self.require_new_name(&check.name)?;
+                self.checks.push(check);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing of the table is called so yet.
+    pub(super) fn is_new_name(&self, name: &str) -> bool {
+        self.require_new_name(name).is_ok()
     }
 
     pub(super) fn index_count(&self) -> usize {

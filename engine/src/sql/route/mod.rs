@@ -25,7 +25,7 @@ pub(crate) use dml::{
 };
 use dml::{RoutedQuery, route_delete, route_insert, route_merge, route_query, route_update};
 use write::route_create_table;
-pub(crate) use write::{CreateSchemaStatement, CreateTableStatement, LikePart, Write};
+pub(crate) use write::{CreateSchemaStatement, CreateTableStatement, LikeClause, LikePart, Write};
 
 use rustydb_storage::LockMode;
 

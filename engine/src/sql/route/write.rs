@@ -79,8 +79,18 @@ pub(crate) struct CreateTableStatement {
     pub(crate) names: Vec<Ident>,
     /// WITH NO DATA
     pub(crate) without_rows: bool,
-    /// LIKE: the other table, and what comes of it beside its columns.
-    pub(crate) like: Option<(ObjectName, BTreeSet<LikePart>)>,
+    pub(crate) likes: Vec<LikeClause>,
+}
+
+/// LIKE in CREATE TABLE.
+#[derive(Debug, Clone)]
+pub(crate) struct LikeClause {
+    /// The other table.
+    pub(crate) source: ObjectName,
+    /// What comes of it beside its columns.
+    pub(crate) parts: BTreeSet<LikePart>,
+    /// How many columns are declared before it.
+    pub(crate) place: usize,
 }
 
 /// What INCLUDING names.
@@ -172,9 +182,9 @@ pub(super) fn route_create_table(create: CreateTable) -> Result<CreateTableState
         .map_err(|error| error.with_hint("Load the file with COPY … FROM."))?;
     refuse(dynamic || transient || volatile || iceberg || snapshot, "this kind of table")?;
     let like = like.map(|(CreateTableLikeKind::Parenthesized(like) | CreateTableLikeKind::Plain(like))| {
-        let CreateTableLike { name, defaults } = like;
+        let CreateTableLike { name: source, defaults } = like;
         let with_defaults = matches!(defaults, Some(CreateTableLikeDefaults::Including));
-        (name, with_defaults.then_some(LikePart::Defaults).into_iter().collect())
+        LikeClause { source, parts: with_defaults.then_some(LikePart::Defaults).into_iter().collect(), place: 0 }
     });
     refuse(clone.is_some() || version.is_some(), "CREATE TABLE … CLONE")?;
     refuse(comment.is_some(), "COMMENT in CREATE TABLE")?;
@@ -241,6 +251,6 @@ pub(super) fn route_create_table(create: CreateTable) -> Result<CreateTableState
         query,
         names: Vec::new(),
         without_rows: false,
-        like,
+        likes: like.into_iter().collect(),
     })
 }

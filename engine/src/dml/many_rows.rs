@@ -1,0 +1,68 @@
+//! Calls in an expression that are not computed from one row: they decide whether rows can be changed or locked through a
+//! query, and whether a column of its select list means the same by itself.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{Expr, Function, ObjectNamePart, Query, Visit, Visitor};
+
+use crate::sql::parse::fold;
+
+/// Whether an expression calls, outside of subqueries, something that is not computed from one row: DataFusion's aggregates,
+/// any window, a set.
+pub(crate) fn calls_of_many_rows(expr: &Expr) -> bool {
+    calls(expr, is_of_many_rows)
+}
+
+/// Whether an expression calls, outside of subqueries, an aggregate.
+pub(crate) fn calls_aggregates(expr: &Expr) -> bool {
+    calls(expr, |function| function.over.is_none() && is_aggregate(function))
+}
+
+fn calls(expr: &Expr, wanted: fn(&Function) -> bool) -> bool {
+    struct Calls {
+        wanted: fn(&Function) -> bool,
+        /// How many queries deep.
+        depth: usize,
+    }
+    impl Visitor for Calls {
+        type Break = ();
+        fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+            self.depth += 1;
+            ControlFlow::Continue(())
+        }
+        fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+            self.depth -= 1;
+            ControlFlow::Continue(())
+        }
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Function(function) if self.depth == 0 && (self.wanted)(function) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    Visit::visit(expr, &mut Calls { wanted, depth: 0 }).is_break()
+}
+
+fn is_of_many_rows(function: &Function) -> bool {
+    const SETS: [&str; 6] = [
+        "generate_series",
+        "generate_subscripts",
+        "unnest",
+        "string_to_table",
+        "regexp_split_to_table",
+        "regexp_matches",
+    ];
+    function.over.is_some() || SETS.contains(&name_of_call(function).as_str()) || is_aggregate(function)
+}
+
+fn name_of_call(function: &Function) -> String {
+    function.name.0.last().and_then(ObjectNamePart::as_ident).map(fold).unwrap_or_default()
+}
+
+fn is_aggregate(function: &Function) -> bool {
+    let name = name_of_call(function);
+    let aggregates = datafusion::functions_aggregate::all_default_aggregate_functions();
+    !function.within_group.is_empty()
+        || aggregates.iter().any(|known| known.name() == name || known.aliases().contains(&name))
+}
