@@ -36,6 +36,8 @@ pub struct DatabaseOptions {
     pub statement_timeout: Option<Duration>,
     /// Rows in memory beyond this are written out to segments. Default: a share of the limit.
     pub memtable_bytes: Option<usize>,
+    /// Compaction writes no faster; `None`: as fast as it can.
+    pub compaction_bytes_per_second: Option<u64>,
     /// Whether SQL may read and write files of this machine with COPY. Default: true, as fits an embedded database; a
     /// server turns it off unless told otherwise.
     pub allow_server_files: bool,
@@ -75,6 +77,7 @@ impl DatabaseOptions {
             query_threads: None,
             statement_timeout: None,
             memtable_bytes: None,
+            compaction_bytes_per_second: None,
             allow_server_files: true,
             languages: Vec::new(),
         }
@@ -112,6 +115,7 @@ impl DatabaseOptions {
         StoreOptions {
             memtable_bytes: budget.memtable,
             column_cache_bytes: budget.column_cache,
+            background_bytes_per_second: self.compaction_bytes_per_second.unwrap_or(0),
             transaction_bytes: budget.transactions,
             ..options
         }

@@ -148,6 +148,8 @@ impl Config {
         let mut options = DatabaseOptions::directory(self.data());
         options.memory_limit = Some(self.size("memory_limit") as u64);
         options.memtable_bytes = (self.text("memtable_size") != AUTO).then(|| self.size("memtable_size"));
+        let rate = (self.text("compaction_rate") != AUTO).then(|| self.size("compaction_rate") as u64);
+        options.compaction_bytes_per_second = rate;
         options.allow_server_files = self.flag("allow_server_files");
         options.query_threads = Some(self.count("query_threads")).filter(|threads| *threads > 0);
         options.statement_timeout = self.duration("statement_timeout");

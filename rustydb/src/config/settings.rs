@@ -8,6 +8,7 @@
 //! | `data` | `"./rustydb-data"` | the directory of the database |
 //! | `memory_limit` | `"70%"` | memory for tables, caches and queries: a size (`4GiB`) or a share of the machine; at least 64 MiB |
 //! | `memtable_size` | `"auto"` | rows held in memory before they become a Parquet segment; auto: a share of the memory |
+//! | `compaction_rate` | `"auto"` | bytes a second that compaction writes at most, such as `50MiB`; auto: as fast as it can |
 //! | `query_threads` | `0` | threads that run queries; 0: one per core |
 //! | `statement_timeout` | `"0"` | a statement that runs longer is cancelled; 0: never |
 //! | `allow_server_files` | `false` | lets clients read and write files of this machine with COPY |
@@ -83,6 +84,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "auto",
         Kind::SizeOrAuto,
         "rows held in memory before they become a Parquet segment; auto: a share of the memory",
+    ),
+    setting(
+        "compaction_rate",
+        "auto",
+        Kind::SizeOrAuto,
+        "bytes a second that compaction writes at most, such as `50MiB`; auto: as fast as it can",
     ),
     setting("query_threads", "0", Kind::Number, "threads that run queries; 0: one per core"),
     setting("statement_timeout", "0", Kind::Duration, "a statement that runs longer is cancelled; 0: never"),

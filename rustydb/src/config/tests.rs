@@ -26,9 +26,16 @@ fn without_anything_the_defaults_hold() {
     assert_eq!(database.query_threads, None);
     assert_eq!(database.statement_timeout, None);
     assert_eq!(database.memtable_bytes, None);
+    assert_eq!(database.compaction_bytes_per_second, None);
     assert!(!database.allow_server_files, "a server's files are not its clients'");
     assert!(database.memory_limit.unwrap() > 1 << 20, "a share of this machine");
     assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn compaction_keeps_to_a_rate_that_is_set() {
+    let config = from_file("compaction_rate = \"50MiB\"\n").unwrap();
+    assert_eq!(config.database_options().compaction_bytes_per_second, Some(50 << 20));
 }
 
 #[test]
