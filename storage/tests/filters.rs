@@ -262,7 +262,7 @@ async fn scan(view: &ReadView, request: ScanRequest) -> BTreeMap<i64, Vec<Value>
     let mut units: VecDeque<ScanUnit> = view.scan(request).unwrap().into();
     while let Some(mut unit) = units.pop_front() {
         // However a unit is cut, its rows come once.
-        if units.len() % 2 == 0 {
+        if units.len().is_multiple_of(2) {
             units.extend(unit.cut_after(found.len() % 20_000));
         }
         let mut reader = unit.open();

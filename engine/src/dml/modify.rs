@@ -261,10 +261,9 @@ pub(crate) fn nth_column(query: &Query, index: usize, columns: usize) -> Result<
             .projection
             .iter()
             .all(|item| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }))
+        && select.projection.len() != columns
     {
-        if select.projection.len() != columns {
-            return Err(Error::syntax("number of columns does not match number of values"));
-        }
+        return Err(Error::syntax("number of columns does not match number of values"));
     }
     if let SetExpr::Select(select) = single.body.as_mut()
         && select.distinct.is_none()
