@@ -36,6 +36,8 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use parking_lot::Mutex;
 use rustydb_storage::RowPredicate;
 
+use super::direct_aggregate::KeyDomain;
+
 pub(crate) use exec::JoinKeysExec;
 
 /// 8 MiB: beyond this, bits are not in any cache that is near.
@@ -92,17 +94,7 @@ impl JoinKeys {
 
     /// Whether keys of this type can be told by bits.
     pub(crate) fn supports(data_type: &DataType) -> bool {
-        matches!(
-            data_type,
-            DataType::Int8
-                | DataType::Int16
-                | DataType::Int32
-                | DataType::Int64
-                | DataType::UInt8
-                | DataType::UInt16
-                | DataType::UInt32
-                | DataType::Date32
-        )
+        KeyDomain::numbers(data_type)
     }
 
     /// All keys, if they are known and suit.
