@@ -5,16 +5,12 @@
 //! an index must be what filtering and sorting the twin gives; each statement and commit must be refused exactly when
 //! the twin has the value twice. `RUSTYDB_SEED=n` repeats one history, `RUSTYDB_SEEDS=n` runs more of them.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::common::{end, from_environment, keys, options};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use common::{end, from_environment, keys, options};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustydb_storage::{

@@ -154,7 +154,7 @@ async fn tables_in_order(session: &Session, sql: &str) -> String {
     names.join(" ")
 }
 
-/// The join orders of all queries, as `tests/join_orders.txt` records them. A change there is a decision: look at the
+/// The join orders of all queries, as `tests/it/join_orders.txt` records them. A change there is a decision: look at the
 /// times of the queries whose lines change, and write the file anew with `RECORD_JOIN_ORDERS=1`.
 #[tokio::test(flavor = "multi_thread")]
 async fn joins_run_in_the_recorded_order() {
@@ -165,7 +165,7 @@ async fn joins_run_in_the_recorded_order() {
     for query in &QUERIES {
         orders += &format!("q{}: {}\n", query.number, tables_in_order(&session, &query.sql(scale("0.01"))).await);
     }
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/join_orders.txt");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/join_orders.txt");
     if std::env::var_os("RECORD_JOIN_ORDERS").is_some() {
         std::fs::write(path, &orders).expect("the file can be written");
     }

@@ -1,8 +1,5 @@
 //! What the storage tests share: a small table and short ways to write and read it.
 
-#![allow(dead_code, unreachable_pub, reason = "compiled into each test file, which uses its own part")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,11 +13,11 @@ use rustydb_storage::{
 };
 
 /// `id BIGINT PRIMARY KEY, name TEXT`.
-pub fn schema() -> SchemaRef {
+pub(crate) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false), Field::new("name", DataType::Utf8View, true)]))
 }
 
-pub fn keyed(name: &str) -> NewTable {
+pub(crate) fn keyed(name: &str) -> NewTable {
     NewTable {
         schema_name: "public".into(),
         name: name.into(),
@@ -31,31 +28,31 @@ pub fn keyed(name: &str) -> NewTable {
     }
 }
 
-pub fn keyless(name: &str) -> NewTable {
+pub(crate) fn keyless(name: &str) -> NewTable {
     NewTable { primary_key: vec![], ..keyed(name) }
 }
 
-pub fn rows(rows: &[(i64, &str)]) -> RecordBatch {
+pub(crate) fn rows(rows: &[(i64, &str)]) -> RecordBatch {
     let ids = Int64Array::from_iter_values(rows.iter().map(|(id, _)| *id));
     let names = StringViewArray::from_iter_values(rows.iter().map(|(_, name)| *name));
     RecordBatch::try_new(schema(), vec![Arc::new(ids), Arc::new(names)]).unwrap()
 }
 
-pub fn keys(ids: &[i64]) -> RecordBatch {
+pub(crate) fn keys(ids: &[i64]) -> RecordBatch {
     let schema = Arc::new(schema().project(&[0]).unwrap());
     RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(ids.to_vec()))]).unwrap()
 }
 
-pub fn options(files: &MemoryFiles) -> StoreOptions {
+pub(crate) fn options(files: &MemoryFiles) -> StoreOptions {
     StoreOptions::at(Location::Memory(files.clone()))
 }
 
-pub async fn open(files: &MemoryFiles) -> Store {
+pub(crate) async fn open(files: &MemoryFiles) -> Store {
     Store::open(options(files)).await.unwrap()
 }
 
 /// A store with one committed, empty table.
-pub async fn store_with(table: NewTable) -> (MemoryFiles, Store, TableId) {
+pub(crate) async fn store_with(table: NewTable) -> (MemoryFiles, Store, TableId) {
     let files = MemoryFiles::new();
     let store = open(&files).await;
     let mut transaction = store.begin();
@@ -64,27 +61,27 @@ pub async fn store_with(table: NewTable) -> (MemoryFiles, Store, TableId) {
     (files, store, id)
 }
 
-pub async fn insert(store: &Store, table: TableId, data: &[(i64, &str)]) -> Result<u64, Error> {
+pub(crate) async fn insert(store: &Store, table: TableId, data: &[(i64, &str)]) -> Result<u64, Error> {
     let mut transaction = store.begin();
     transaction.insert(table, &rows(data)).await?;
     transaction.commit(Durability::Sync).await
 }
 
-pub async fn delete(store: &Store, table: TableId, ids: &[i64]) -> Result<u64, Error> {
+pub(crate) async fn delete(store: &Store, table: TableId, ids: &[i64]) -> Result<u64, Error> {
     let mut transaction = store.begin();
     let count = transaction.delete(table, &keys(ids)).await?;
     transaction.commit(Durability::Sync).await?;
     Ok(count)
 }
 
-pub async fn update(store: &Store, table: TableId, ids: &[i64], data: &[(i64, &str)]) -> Result<u64, Error> {
+pub(crate) async fn update(store: &Store, table: TableId, ids: &[i64], data: &[(i64, &str)]) -> Result<u64, Error> {
     let mut transaction = store.begin();
     let count = transaction.update(table, &keys(ids), &rows(data)).await?;
     transaction.commit(Durability::Sync).await?;
     Ok(count)
 }
 
-pub async fn load(transaction: &mut Transaction, table: TableId, data: &[(i64, &str)]) -> Result<u64, Error> {
+pub(crate) async fn load(transaction: &mut Transaction, table: TableId, data: &[(i64, &str)]) -> Result<u64, Error> {
     let mut bulk = transaction.bulk_insert(table)?;
     for chunk in data.chunks(1000) {
         bulk.write(rows(chunk)).await?;
@@ -93,12 +90,12 @@ pub async fn load(transaction: &mut Transaction, table: TableId, data: &[(i64, &
 }
 
 /// All visible rows, read by a scan; fails if a key comes twice.
-pub async fn contents(view: &ReadView, table: TableId) -> BTreeMap<i64, String> {
+pub(crate) async fn contents(view: &ReadView, table: TableId) -> BTreeMap<i64, String> {
     filtered_contents(view, table, vec![]).await
 }
 
 /// The visible rows that pass all filters.
-pub async fn filtered_contents(view: &ReadView, table: TableId, filters: Vec<Filter>) -> BTreeMap<i64, String> {
+pub(crate) async fn filtered_contents(view: &ReadView, table: TableId, filters: Vec<Filter>) -> BTreeMap<i64, String> {
     let mut found = BTreeMap::new();
     let request = ScanRequest::new(table, vec![0, 1]).with_filters(filters);
     for unit in view.scan(request).unwrap() {
@@ -115,18 +112,18 @@ pub async fn filtered_contents(view: &ReadView, table: TableId, filters: Vec<Fil
     found
 }
 
-pub fn map(rows: &[(i64, &str)]) -> BTreeMap<i64, String> {
+pub(crate) fn map(rows: &[(i64, &str)]) -> BTreeMap<i64, String> {
     rows.iter().map(|(id, name)| (*id, name.to_string())).collect()
 }
 
 /// A number in an environment variable, by which a failed random test is repeated.
-pub fn from_environment(name: &str) -> Option<u64> {
+pub(crate) fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
 /// Ends a store in one of the ways in which that can happen, and perhaps one or more starts after it as well. Returns what is
 /// left, to be opened again. Asynchronous commits survive, too.
-pub async fn end(store: &Store, files: &MemoryFiles, random: &mut StdRng) -> MemoryFiles {
+pub(crate) async fn end(store: &Store, files: &MemoryFiles, random: &mut StdRng) -> MemoryFiles {
     let mut left = files.clone();
     if random.random_bool(0.4) {
         println!("close");
@@ -155,7 +152,7 @@ pub async fn end(store: &Store, files: &MemoryFiles, random: &mut StdRng) -> Mem
 }
 
 /// What is left of a running store's files after a crash of some kind.
-pub fn crash(files: &MemoryFiles, random: &mut StdRng) -> MemoryFiles {
+pub(crate) fn crash(files: &MemoryFiles, random: &mut StdRng) -> MemoryFiles {
     match random.random_range(0..3) {
         0 => {
             println!("kill");

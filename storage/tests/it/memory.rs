@@ -1,10 +1,6 @@
 //! Little memory: everything works, and nothing has more than it may.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
-use common::*;
+use crate::common::*;
 use rustydb_storage::{Durability, Error, MemoryFiles, Store, StoreOptions, check};
 
 const MIB: usize = 1024 * 1024;

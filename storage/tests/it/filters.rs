@@ -5,15 +5,12 @@
 //! compared with the same conditions evaluated value by value on an unfiltered scan. `RUSTYDB_SEED=n` repeats one case,
 //! `RUSTYDB_SEEDS=n` runs more of them.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 
+use crate::common::options;
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryViewArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array,
     Int8Array, Int16Array, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray, UInt8Array,
@@ -25,7 +22,6 @@ use arrow::datatypes::{
     Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt32Type, UInt64Type,
 };
 use arrow::error::ArrowError;
-use common::options;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustydb_storage::{
@@ -419,13 +415,13 @@ async fn filled(random: &mut StdRng) -> (Store, TableId, rustydb_storage::Transa
     }
     if random.random_bool(0.7) {
         let gone: Vec<i64> = (0..length).filter(|_| random.random_bool(0.02)).collect();
-        common::delete(&store, table, &gone).await.unwrap();
+        crate::common::delete(&store, table, &gone).await.unwrap();
     }
     let mut pending = store.begin();
     let rows = batch(random, 300_000..300_050);
     pending.insert(table, &rows).await.unwrap();
     let replaced = batch(random, 0..3);
-    pending.update(table, &common::keys(&[0, 1, 2]), &replaced).await.unwrap();
+    pending.update(table, &crate::common::keys(&[0, 1, 2]), &replaced).await.unwrap();
     all.push(rows);
     all.push(replaced);
     (store, table, pending, concat_batches(&schema(), &all).unwrap())
@@ -476,20 +472,20 @@ fn filtered_scans_agree_with_the_twin() {
 }
 
 fn text_table(name: &str) -> NewTable {
-    common::keyed(name)
+    crate::common::keyed(name)
 }
 
 #[tokio::test]
 async fn a_value_of_a_deleted_row_never_makes_a_predicate_fail() {
-    let (_, store, table) = common::store_with(text_table("t")).await;
+    let (_, store, table) = crate::common::store_with(text_table("t")).await;
     let rows: Vec<(i64, &str)> = (0..100).map(|id| (id, if id % 2 == 0 { "even" } else { POISON })).collect();
-    common::insert(&store, table, &rows).await.unwrap();
+    crate::common::insert(&store, table, &rows).await.unwrap();
     store.flush().await.unwrap();
     let odd: Vec<i64> = (0..100).filter(|id| id % 2 == 1).collect();
-    common::delete(&store, table, &odd).await.unwrap();
+    crate::common::delete(&store, table, &odd).await.unwrap();
     let filter = || vec![Filter::Rows(Arc::new(EvenLength { columns: [1] }))];
-    assert_eq!(common::filtered_contents(&store.snapshot(), table, filter()).await.len(), 50);
-    common::insert(&store, table, &[(1001, POISON)]).await.unwrap();
+    assert_eq!(crate::common::filtered_contents(&store.snapshot(), table, filter()).await.len(), 50);
+    crate::common::insert(&store, table, &[(1001, POISON)]).await.unwrap();
     let request = ScanRequest::new(table, vec![0]).with_filters(filter());
     let mut failed = false;
     for unit in store.snapshot().scan(request).unwrap() {
@@ -500,10 +496,10 @@ async fn a_value_of_a_deleted_row_never_makes_a_predicate_fail() {
 
 #[tokio::test]
 async fn a_unit_of_a_segment_is_cut_where_a_block_ends() {
-    let (_, store, table) = common::store_with(text_table("t")).await;
+    let (_, store, table) = crate::common::store_with(text_table("t")).await;
     let rows: Vec<(i64, &str)> = (0..20_000).map(|id| (id, "a")).collect();
     let mut transaction = store.begin();
-    common::load(&mut transaction, table, &rows).await.unwrap();
+    crate::common::load(&mut transaction, table, &rows).await.unwrap();
     transaction.commit(Durability::Sync).await.unwrap();
     let mut units = store.snapshot().scan(ScanRequest::new(table, vec![0])).unwrap();
     assert_eq!(units.len(), 1, "one segment of three blocks");
@@ -518,12 +514,12 @@ async fn a_unit_of_a_segment_is_cut_where_a_block_ends() {
 
 #[tokio::test]
 async fn comparing_with_null_and_other_types_is_never_true_or_an_error() {
-    let (_, store, table) = common::store_with(text_table("t")).await;
-    common::insert(&store, table, &[(1, "a"), (2, "b")]).await.unwrap();
+    let (_, store, table) = crate::common::store_with(text_table("t")).await;
+    crate::common::insert(&store, table, &[(1, "a"), (2, "b")]).await.unwrap();
     let null: ArrayRef = Arc::new(Int64Array::from(vec![None]));
     let never = Filter::Compare { column: 0, op: CompareOp::NotEq, value: null };
     for filter in [never, Filter::Never] {
-        assert!(common::filtered_contents(&store.snapshot(), table, vec![filter]).await.is_empty());
+        assert!(crate::common::filtered_contents(&store.snapshot(), table, vec![filter]).await.is_empty());
     }
     let text: ArrayRef = Arc::new(StringViewArray::from(vec!["1"]));
     for wrong in [

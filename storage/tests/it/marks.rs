@@ -1,13 +1,9 @@
 //! Marks against a model: whatever was done since one is taken back, and nothing else; in memory, in segments, and in an
 //! index.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{contents, keyed, keys, load, rows, store_with};
+use crate::common::{contents, keyed, keys, load, rows, store_with};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustydb_storage::{Durability, NewIndex, Transaction};
@@ -62,10 +58,10 @@ async fn what_was_done_since_a_mark_is_taken_back() {
         transaction.insert(table, &rows(&committed[..20])).await.unwrap();
         transaction.commit(Durability::Sync).await.unwrap();
         store.flush().await.unwrap();
-        common::insert(&store, table, &committed[20..]).await.unwrap();
+        crate::common::insert(&store, table, &committed[20..]).await.unwrap();
 
         let mut transaction = store.begin();
-        let mut model: Model = common::map(&committed);
+        let mut model: Model = crate::common::map(&committed);
         let mut marks = Vec::new();
         for turn in 0..200 {
             match random.random_range(0..8) {
@@ -98,7 +94,7 @@ async fn what_was_done_since_a_mark_is_taken_back() {
 #[tokio::test]
 async fn a_mark_before_ddl_brings_the_tables_back() {
     let (_, store, table) = store_with(keyed("t")).await;
-    common::insert(&store, table, &[(1, "a")]).await.unwrap();
+    crate::common::insert(&store, table, &[(1, "a")]).await.unwrap();
     let mut transaction = store.begin();
     transaction.insert(table, &rows(&[(2, "b")])).await.unwrap();
     let mark = transaction.mark();
@@ -109,22 +105,22 @@ async fn a_mark_before_ddl_brings_the_tables_back() {
     transaction.drop_table(table).unwrap();
     transaction.undo_to(&mark);
     transaction.release(mark);
-    assert_eq!(contents(&transaction.view(), table).await, common::map(&[(1, "a"), (2, "b")]));
+    assert_eq!(contents(&transaction.view(), table).await, crate::common::map(&[(1, "a"), (2, "b")]));
     transaction.insert(table, &rows(&[(5, "a")])).await.unwrap();
     transaction.commit(Durability::Sync).await.unwrap();
-    assert_eq!(contents(&store.snapshot(), table).await, common::map(&[(1, "a"), (2, "b"), (5, "a")]));
+    assert_eq!(contents(&store.snapshot(), table).await, crate::common::map(&[(1, "a"), (2, "b"), (5, "a")]));
 }
 
 #[tokio::test]
 async fn a_transaction_that_starts_again_has_done_nothing_and_keeps_its_locks() {
     let (_, store, table) = store_with(keyed("t")).await;
-    common::insert(&store, table, &[(1, "a")]).await.unwrap();
+    crate::common::insert(&store, table, &[(1, "a")]).await.unwrap();
     let mut transaction = store.begin_with(rustydb_storage::TransactionOptions::default()).await;
     transaction.update(table, &keys(&[1]), &rows(&[(1, "b")])).await.unwrap();
     transaction.create_table(keyed("u")).unwrap();
     transaction.restart();
     assert!(!transaction.has_writes());
-    assert_eq!(contents(&transaction.view(), table).await, common::map(&[(1, "a")]));
+    assert_eq!(contents(&transaction.view(), table).await, crate::common::map(&[(1, "a")]));
     let mut other = store.begin_with(rustydb_storage::TransactionOptions::default()).await;
     other.set_lock_wait(rustydb_storage::LockWait::NoWait);
     assert!(other.update(table, &keys(&[1]), &rows(&[(1, "c")])).await.is_err());

@@ -1,12 +1,8 @@
 //! Power cuts, failing disks and damaged bytes.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::*;
+use crate::common::*;
 use rustydb_storage::{
     Durability, Error, ForeignKey, MemoryFiles, NewIndex, NewTable, ReferenceAction, Store, StoreOptions, TableId,
     check,

@@ -1,13 +1,9 @@
 //! Scans of a memtable of many pages, again and again while it changes: by new snapshots, by old ones, and by transactions
 //! with changes of their own.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::*;
+use crate::common::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustydb_storage::{CompareOp, Durability, Filter, ReadView};

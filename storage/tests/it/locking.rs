@@ -1,12 +1,8 @@
 //! Transactions with locks: who waits, what they find afterwards, and snapshots that move under pending changes.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use rustydb_storage::{
     Durability, Error, Isolation, LockMode, LockWait, NewIndex, RowLock, Store, Transaction, TransactionOptions,
 };

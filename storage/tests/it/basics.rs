@@ -1,14 +1,10 @@
 //! What each call of the store promises, one at a time.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::sync::Arc;
 
+use crate::common::*;
 use arrow::array::{Array, AsArray, Int64Array};
 use arrow::datatypes::Int64Type;
-use common::*;
 use rustydb_storage::{
     CompareOp, Durability, Error, Filter, ForeignKey, NewTable, ReferenceAction, ScanRequest, Store,
 };

@@ -1,17 +1,13 @@
 //! What goes on beside others: an index that is made while rows change, and readers that take their time.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::common::*;
 use arrow::array::{ArrayRef, AsArray, StringViewArray};
 use arrow::datatypes::Int64Type;
-use common::*;
 use rustydb_storage::{
     Durability, IndexId, MemoryFiles, NewIndex, RangeRequest, ReadView, Store, StoreOptions, TableId,
 };

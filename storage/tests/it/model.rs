@@ -6,15 +6,11 @@
 //! twin's verdict. What happened is printed when a history fails. `RUSTYDB_SEED=n` repeats one history,
 //! `RUSTYDB_SEEDS=n` runs more of them.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::common::*;
 use arrow::array::{ArrayRef, Int64Array, StringViewArray};
-use common::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustydb_storage::{

@@ -1,10 +1,6 @@
 //! Objects that are no tables, and sequences: what commits, crashes and manifests do to them.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
-use common::*;
+use crate::common::*;
 use rustydb_storage::{Durability, Error, MemoryFiles, ObjectId, ObjectKind, SequenceSpec, SequenceState, Store};
 
 const SPEC: SequenceSpec =
