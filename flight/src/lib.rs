@@ -38,6 +38,7 @@ mod authenticator;
 mod client;
 mod encoder;
 mod frames;
+mod gather;
 mod handles;
 mod intact;
 mod listen;

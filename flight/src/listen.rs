@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Sleep;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use crate::gather::Gather;
 use crate::options::FlightOptions;
 use crate::server::ServerError;
 
@@ -33,8 +34,8 @@ const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// again after a second: with tokio's 128, a hundred clients at a time that come and go kept others waiting.
 const BACKLOG: u32 = 4096;
 
-/// Time a client has for its first bytes.
-const GREETING_TIME: Duration = Duration::from_secs(10);
+/// Time that clients have for their first bytes.
+pub(crate) const GREETING_TIME: Duration = Duration::from_secs(10);
 
 /// That many: HTTP/2's preface; a TLS handshake begins with more.
 const GREETING_BYTES: usize = 24;
@@ -85,28 +86,31 @@ fn refuse_exposure(options: &FlightOptions, is_authenticated: bool, address: Soc
     Err(ServerError::Exposed { address, missing })
 }
 
-/// Accepts connections as long as there are slots for them.
-pub(crate) fn accept(
-    listener: TcpListener,
-    connections_max: usize,
-    cut: watch::Receiver<bool>,
-) -> impl Stream<Item = io::Result<Connection>> {
-    accept_greeted(listener, connections_max, cut, GREETING_TIME)
+/// How connections are accepted.
+pub(crate) struct Accepting {
+    /// Slots for connections.
+    pub(crate) connections_max: usize,
+    /// Whether what speaks TLS is between a connection and HTTP/2.
+    pub(crate) is_encrypted: bool,
+    /// Time a client has for its first bytes.
+    pub(crate) greeting_time: Duration,
+    /// When all connections are cut.
+    pub(crate) cut: watch::Receiver<bool>,
 }
 
-fn accept_greeted(
-    listener: TcpListener,
-    connections_max: usize,
-    cut: watch::Receiver<bool>,
-    greeting_time: Duration,
-) -> impl Stream<Item = io::Result<Connection>> {
+/// Accepts connections as long as there are slots for them.
+pub(crate) fn accept(listener: TcpListener, accepting: Accepting) -> impl Stream<Item = io::Result<Connection>> {
+    let Accepting { connections_max, is_encrypted, greeting_time, cut } = accepting;
     let slots = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
     let warned: Option<Instant> = None;
     futures::stream::unfold((listener, slots, cut, warned), move |(listener, slots, cut, mut warned)| async move {
         // The semaphore is never closed; should that change, ending the stream is the right answer.
         let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
         let accepted = match listener.accept().await {
-            Ok((socket, _)) => Ok(Connection::new(socket, slot, cut.clone(), greeting_time)),
+            Ok((socket, _)) => {
+                let socket = Gather::new(prompt(socket), !is_encrypted);
+                Ok(Connection::new(socket, slot, cut.clone(), greeting_time))
+            }
             Err(error) => {
                 if warned.is_none_or(|warned| warned.elapsed() >= ACCEPT_WARNING_INTERVAL) {
                     tracing::warn!("cannot accept connections: {error}; clients wait until this changes");
@@ -120,9 +124,17 @@ fn accept_greeted(
     })
 }
 
+/// Small messages (the answers to most requests) must not wait for each other. Failing to say so is harmless.
+fn prompt(socket: TcpStream) -> TcpStream {
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!("TCP_NODELAY: {error}");
+    }
+    socket
+}
+
 /// An accepted connection, which ends when it is cut.
 pub(crate) struct Connection {
-    socket: TcpStream,
+    socket: Gather<TcpStream>,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_cut: bool,
     /// Until its client has said something.
@@ -137,15 +149,11 @@ struct Greeting {
 
 impl Connection {
     fn new(
-        socket: TcpStream,
+        socket: Gather<TcpStream>,
         slot: OwnedSemaphorePermit,
         mut cut: watch::Receiver<bool>,
         greeting_time: Duration,
     ) -> Self {
-        // Small messages (the answers to most requests) must not wait for each other. Failing to say so is harmless.
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!("TCP_NODELAY: {error}");
-        }
         let cut = Box::pin(async move {
             // An error means that the server is gone without having cut us, which it does not want then.
             if cut.wait_for(|cut| *cut).await.is_err() {
@@ -218,7 +226,7 @@ impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.socket.connect_info()
+        self.socket.get_ref().connect_info()
     }
 }
 
@@ -297,7 +305,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
         let address = listener.local_addr().expect("an address");
         let (sender, cut) = watch::channel(false);
-        let mut connections = Box::pin(accept_greeted(listener, 1, cut, SHORT));
+        let accepting = Accepting { connections_max: 1, is_encrypted: false, greeting_time: SHORT, cut };
+        let mut connections = Box::pin(accept(listener, accepting));
         let (client, server) = tokio::join!(TcpStream::connect(address), connections.next());
         (client.expect("connected"), server.expect("open").expect("accepted"), sender)
     }

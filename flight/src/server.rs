@@ -22,7 +22,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use crate::authenticator::{Authenticator, read_tokens};
 use crate::frames::FramedRows;
 use crate::intact::IntactRequests;
-use crate::listen::{accept, listen};
+use crate::listen::{Accepting, GREETING_TIME, accept, listen};
 use crate::options::{FlightOptions, TlsFiles};
 use crate::service::SqlService;
 use crate::wrapper::GuardedService;
@@ -169,6 +169,7 @@ impl FlightServer {
             .max_concurrent_streams(limits.requests_per_connection)
             .http2_keepalive_interval(Some(limits.keepalive_interval.min(KEEPALIVE_MAX)))
             .http2_keepalive_timeout(Some(limits.keepalive_timeout.min(KEEPALIVE_MAX)));
+        let is_encrypted = self.tls.is_some();
         if let Some(tls) = self.tls {
             builder = builder.tls_config(tls)?;
         }
@@ -178,7 +179,13 @@ impl FlightServer {
         let flight = FramedRows::new(flight, guarded, limits.message_bytes);
 
         let cut = watch::Sender::new(false);
-        let incoming = accept(self.listener, limits.connections, cut.subscribe());
+        let accepting = Accepting {
+            connections_max: limits.connections,
+            is_encrypted,
+            greeting_time: GREETING_TIME,
+            cut: cut.subscribe(),
+        };
+        let incoming = accept(self.listener, accepting);
         let (draining, drained) = oneshot::channel();
         let service = Arc::clone(&self.service);
         // Without tonic's router: there is one service, which refuses other paths itself.
