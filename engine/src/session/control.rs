@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::execute::Statement;
+use super::statement::Statement;
 use super::transaction::{OpenTransaction, TransactionState, no_transaction};
 use super::{Completion, Shared};
 use crate::error::sqlstate;

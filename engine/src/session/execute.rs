@@ -6,128 +6,38 @@ use std::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, SchemaRef};
-use chrono::{DateTime, Utc};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::ExplainFormat;
-use datafusion::sql::sqlparser::ast::ObjectName;
-use parking_lot::Mutex;
 use rustydb_storage::{Isolation, ReadView, Store, Transaction};
 
+use super::describe::{describe_columns, describe_table, text_table};
 use super::routine::RoutineStatement;
-use super::settings::{Settings, unknown};
+use super::settings::unknown;
+use super::statement::{Statement, Text};
 use super::transaction::{Frame, Modes, Taken, TransactionState, Working, no_transaction};
-use super::{Completion, LiveSettings, Shared, StatementResult};
+use super::write::{RERUNS_MAX, can_rerun, run_write, write_name};
+use super::{Completion, Shared, StatementResult};
 use crate::apply::ApplyExec;
-use crate::constraints::shown_columns;
-use crate::ddl::temporary::TemporarySchema;
-use crate::dml::foreign_key::{self, DeferredChecks};
-use crate::dml::returning::{Changed, Returned};
+use crate::dml::foreign_key;
 use crate::error::sqlstate;
 use crate::interrupt;
 use crate::prepared::Prepared;
 use crate::scan::{ColumnScanExec, ExecutionView};
-use crate::sql::context::{Environment, StatementContext};
+use crate::sql::context::StatementContext;
 use crate::sql::maintenance_syntax::MaintenanceStatement;
 use crate::sql::named_syntax::NamedStatement;
 use crate::sql::names::shown;
-use crate::sql::parse::{Parsed, ParsedStatement, parse_expression, parse_statement, table_name};
+use crate::sql::parse::{ParsedStatement, parse_expression, parse_statement};
 use crate::sql::plan::{
     ReadyPlan, bind, check_parameter_count, explain, find_ready, make_ready, make_ready_and_keep, plan_query,
     result_schema,
 };
 use crate::sql::plan_key::plan_key;
-use crate::sql::route::{MainStatement, Routed, SettingValue, Write, route};
-use crate::sql::types::{DEFAULT_KEY, declared_name};
+use crate::sql::route::{Routed, SettingValue, Write, route};
 use crate::sql::user_syntax::UserStatement;
-use crate::stream::{Deadline, RecordStream};
+use crate::stream::RecordStream;
 use crate::users::{self, SHOW_USERS_COLUMNS, UserOutcome};
-use crate::{Database, Error, Expression, Result, Value, copy, ddl, dml};
-
-/// What the parts of the engine need to know about the statement they work on.
-pub(crate) struct Statement<'a> {
-    pub(crate) database: &'a Database,
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) parameters: &'a [Value],
-    pub(crate) deadline: Deadline,
-    /// Foreign keys whose check waits for the end of the transaction.
-    pub(crate) deferred: Arc<Mutex<DeferredChecks>>,
-    environment: Environment,
-    /// Whether the types of the parameters are those of the values, and not what the statement makes of them.
-    is_typed: bool,
-    now: DateTime<Utc>,
-    arrived: Instant,
-}
-
-impl Statement<'_> {
-    /// The same statement once more, with other values of its parameters.
-    pub(super) fn with_parameters<'a>(&'a self, parameters: &'a [Value]) -> Statement<'a> {
-        Statement {
-            settings: Arc::clone(&self.settings),
-            parameters,
-            deferred: Arc::clone(&self.deferred),
-            environment: self.environment.clone(),
-            ..*self
-        }
-    }
-
-    /// The same for a statement of a routine.
-    pub(super) fn with_typed_parameters<'a>(&'a self, parameters: &'a [Value]) -> Statement<'a> {
-        Statement { is_typed: true, ..self.with_parameters(parameters) }
-    }
-
-    /// When it began, in microseconds since 1970.
-    pub(crate) fn now_microseconds(&self) -> i64 {
-        self.now.timestamp_micros()
-    }
-
-    /// The planning context of this statement against `view`.
-    pub(crate) fn context(&self, view: ReadView) -> StatementContext {
-        let (state, store) = (self.database.state(), self.database.store());
-        let context =
-            StatementContext::new(state, &self.settings.config, store, view, self.now, self.environment.clone());
-        match self.is_typed {
-            true => context.with_parameters(self.parameters.iter().map(Value::data_type)),
-            false => context,
-        }
-    }
-
-    /// The schema of the session's temporary relations.
-    pub(crate) fn temporary(&self) -> Option<&TemporarySchema> {
-        self.environment.temporary.as_deref()
-    }
-
-    /// The same, if there may be any.
-    pub(super) fn used_temporary(&self) -> Option<&Arc<TemporarySchema>> {
-        self.environment.used_temporary_schema()
-    }
-
-    /// Starts a query.
-    pub(crate) fn start(&self, plan: ReadyPlan) -> RecordStream {
-        RecordStream::start(self.database.runtimes(), plan, self.deadline).with_planning_time(self.arrived.elapsed())
-    }
-}
-
-/// A statement as it came.
-pub(crate) enum Text<'a> {
-    Unparsed(&'a str),
-    Prepared(&'a Prepared),
-}
-
-impl Text<'_> {
-    pub(super) fn sql(&self) -> &str {
-        match self {
-            Text::Unparsed(sql) => sql,
-            Text::Prepared(prepared) => prepared.sql(),
-        }
-    }
-
-    fn parse(&self) -> Result<Parsed> {
-        match self {
-            Text::Unparsed(sql) => parse_statement(sql),
-            Text::Prepared(prepared) => Ok(prepared.parsed()),
-        }
-    }
-}
+use crate::{Error, Expression, Result, Value, copy, ddl, dml};
 
 /// A query on its way to a plan.
 #[derive(Clone)]
@@ -192,32 +102,6 @@ impl Shared {
         self.publish(&transaction);
         self.watch();
         result
-    }
-
-    pub(super) fn statement<'a>(&'a self, parameters: &'a [Value], arrived: Instant) -> Statement<'a> {
-        let settings = Arc::clone(&self.visible.lock().settings);
-        let deadline = Deadline::after(settings.statement_timeout);
-        let environment = Environment {
-            search_path: settings.search_path.clone(),
-            temporary: Some(Arc::clone(&self.temporary)),
-            sequences: Arc::clone(&self.sequences),
-            identity: self.identity.clone(),
-            routines: Arc::clone(self.database.routines()),
-            only_planned: false,
-            settings: LiveSettings { visible: Arc::clone(&self.visible), defaults: Arc::clone(&self.defaults) },
-        };
-        let deferred = Arc::clone(&self.deferred);
-        Statement {
-            database: &self.database,
-            settings,
-            parameters,
-            deadline,
-            deferred,
-            environment,
-            is_typed: false,
-            now: Utc::now(),
-            arrived,
-        }
     }
 
     /// Shows the outside what has become of the transaction.
@@ -588,46 +472,6 @@ async fn maintain(store: &Store, maintenance: MaintenanceStatement) -> Result<()
     Ok(())
 }
 
-/// How often a statement is run again after it met a concurrent change. Each time it holds more locks, so that it is in
-/// practice done after one or two.
-pub(super) const RERUNS_MAX: usize = 1000;
-
-/// Whether a statement is run again by itself. The rows of COPY come from a stream that was read already; and a change of
-/// a table may read all of it each time, only to meet the next writer.
-fn can_rerun(write: &Write) -> bool {
-    matches!(write, Write::Insert(_) | Write::Update(_) | Write::Delete(_) | Write::Merge(_) | Write::With(_))
-}
-
-/// Runs a changing statement. Where nothing was read before it that it would contradict (at READ COMMITTED, and in a
-/// transaction of its own), a concurrent change makes it run again on a new snapshot, with the locks it has already.
-async fn run_write(
-    statement: &Statement<'_>,
-    taken: &mut Taken,
-    write: &Write,
-    attempts: &mut usize,
-) -> Result<StatementResult> {
-    let transaction: &mut Transaction = &mut taken.transaction;
-    let reruns = (taken.commits || transaction.isolation().moves_with_statements()) && can_rerun(write);
-    transaction.expect_reruns(reruns);
-    if !reruns {
-        return apply(statement, transaction, write.clone()).await;
-    }
-    let start = transaction.mark();
-    loop {
-        match apply(statement, transaction, write.clone()).await {
-            Err(error) if error.is_conflict() && *attempts < RERUNS_MAX => {
-                *attempts += 1;
-                transaction.undo_to(&start);
-                transaction.refresh().await?;
-            }
-            result => {
-                transaction.release(start);
-                return result;
-            }
-        }
-    }
-}
-
 /// Tells the transaction what a plan is going to read, if it has to remember that: the rows may be read when it has ended.
 pub(crate) fn note_reads(ready: &ReadyPlan) -> Result<()> {
     let Ok(execution) = ExecutionView::of(&ready.context) else { return Ok(()) };
@@ -643,79 +487,6 @@ pub(crate) fn note_reads(ready: &ReadyPlan) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-pub(super) async fn apply(
-    statement: &Statement<'_>,
-    transaction: &mut Transaction,
-    write: Write,
-) -> Result<StatementResult> {
-    let completion = match write {
-        Write::CreateTable(create) => ddl::table::create_table(statement, transaction, *create).await?,
-        Write::CreateSchema(create) => ddl::schema::create_schema(statement, transaction, create)?,
-        Write::CreateView(view) => ddl::view::create_view(statement, transaction, *view)?,
-        Write::CreateSequence(sequence) => ddl::sequence::create_sequence(statement, transaction, *sequence)?,
-        Write::AlterSequence(sequence) => ddl::sequence::alter_sequence(statement, transaction, *sequence)?,
-        Write::CreateRoutine(create) => ddl::routine::create_routine(statement, transaction, *create)?,
-        Write::DropRoutine(dropped) => ddl::routine::drop_routines(statement, transaction, dropped)?,
-        Write::AlterTable(alter) => ddl::alter::alter_table(statement, transaction, *alter).await?,
-        Write::CreateIndex(index) => ddl::index::create_index(statement, transaction, *index).await?,
-        Write::DropIndex { names, if_exists, cascade } => {
-            ddl::index::drop_indexes(statement, transaction, &names, if_exists, cascade).await?
-        }
-        Write::Relocate(relocate) => ddl::relocate::relocate(statement, transaction, *relocate)?,
-        Write::Comment(comment) => ddl::comment::comment(statement, transaction, *comment)?,
-        Write::Drop(drop) => ddl::drop::drop_relations(statement, transaction, drop)?,
-        Write::Truncate(truncate) => ddl::truncate::truncate(statement, transaction, truncate)?,
-        Write::SetConstraints { names, deferred } => {
-            foreign_key::set_constraints(statement, transaction, &names, deferred).await?;
-            Completion::new("SET CONSTRAINTS")
-        }
-        Write::CopyFrom(copy) => {
-            Completion::of_rows("COPY", copy::from::copy_from(statement, transaction, *copy).await?)
-        }
-        Write::CopyTo(_) => return Err(Error::internal("COPY TO does not write to tables")),
-        Write::Insert(_) | Write::Update(_) | Write::Delete(_) | Write::Merge(_) | Write::With(_) => {
-            let tag = write_name(&write);
-            let Changed { rows, returned } = dml::change(statement, transaction, &Default::default(), write).await?;
-            if let Some(Returned { schema, batches }) = returned {
-                return Ok(StatementResult::Rows(RecordStream::made(&schema, batches)?));
-            }
-            Completion::of_rows(tag, rows)
-        }
-    };
-    Ok(StatementResult::Done(completion))
-}
-
-pub(crate) fn write_name(write: &Write) -> &'static str {
-    match write {
-        Write::CreateTable(_) => "CREATE TABLE",
-        Write::CreateSchema(_) => "CREATE SCHEMA",
-        Write::CreateView(_) => "CREATE VIEW",
-        Write::CreateSequence(_) => "CREATE SEQUENCE",
-        Write::AlterSequence(_) => "ALTER SEQUENCE",
-        Write::CreateRoutine(create) if create.is_procedure => "CREATE PROCEDURE",
-        Write::CreateRoutine(_) => "CREATE FUNCTION",
-        Write::DropRoutine(_) => "DROP FUNCTION",
-        Write::AlterTable(_) => "ALTER TABLE",
-        Write::Relocate(_) => "ALTER",
-        Write::Comment(_) => "COMMENT",
-        Write::CreateIndex(_) => "CREATE INDEX",
-        Write::DropIndex { .. } => "DROP INDEX",
-        Write::Drop(drop) => drop.kind.tag(),
-        Write::Truncate(_) => "TRUNCATE TABLE",
-        Write::SetConstraints { .. } => "SET CONSTRAINTS",
-        Write::Insert(_) => "INSERT",
-        Write::Update(_) => "UPDATE",
-        Write::Delete(_) => "DELETE",
-        Write::Merge(_) => "MERGE",
-        Write::With(with) => match &with.main {
-            MainStatement::Query(_) => "SELECT",
-            MainStatement::Write(write) => write_name(write),
-        },
-        Write::CopyFrom(_) => "COPY FROM",
-        Write::CopyTo(_) => "COPY TO",
-    }
 }
 
 /// Plans a query, or the description of a statement's plan.
@@ -762,47 +533,4 @@ fn done(tag: &str) -> Result<StatementResult> {
 
 fn rows(batch: RecordBatch) -> StatementResult {
     StatementResult::Rows(RecordStream::ready(batch))
-}
-
-fn describe_table(context: &StatementContext, name: &ObjectName) -> Result<RecordBatch> {
-    let (schema, name) = table_name(name)?;
-    let table = context.table(schema.as_deref(), &name)?;
-    let shown: Vec<usize> = (0..shown_columns(table)).collect();
-    let key = table.primary_key_constraint();
-    let in_key = |column: usize| key.as_ref().is_some_and(|(_, columns)| columns.contains(&column));
-    describe_columns_with(&Arc::new(table.schema.project(&shown)?), in_key)
-}
-
-fn describe_columns(schema: &SchemaRef) -> Result<RecordBatch> {
-    describe_columns_with(schema, |_| false)
-}
-
-/// The schema of what DESCRIBE returns, for prepared statements.
-pub(crate) fn describe_schema() -> Result<SchemaRef> {
-    let empty = describe_columns(&Arc::new(arrow::datatypes::Schema::empty()))?;
-    Ok(empty.schema())
-}
-
-fn describe_columns_with(schema: &SchemaRef, in_key: impl Fn(usize) -> bool) -> Result<RecordBatch> {
-    let fields = schema.fields();
-    let yes_no = |yes: bool| if yes { "YES" } else { "NO" }.to_owned();
-    text_table(&[
-        ("column_name", fields.iter().map(|field| field.name().clone()).collect()),
-        ("data_type", fields.iter().map(|field| declared_name(field)).collect()),
-        ("is_nullable", fields.iter().map(|field| yes_no(field.is_nullable())).collect()),
-        ("primary_key", (0..fields.len()).map(|index| yes_no(in_key(index))).collect()),
-        (
-            "column_default",
-            fields.iter().map(|field| field.metadata().get(DEFAULT_KEY).cloned().unwrap_or_default()).collect(),
-        ),
-    ])
-}
-
-/// A result made on the spot: named columns of text.
-pub(crate) fn text_table(columns: &[(&str, Vec<String>)]) -> Result<RecordBatch> {
-    let columns = columns.iter().map(|(name, values)| {
-        let array: ArrayRef = Arc::new(StringArray::from_iter_values(values));
-        (*name, array, false)
-    });
-    Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
 }

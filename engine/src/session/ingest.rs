@@ -7,8 +7,9 @@ use arrow::array::{ArrayRef, RecordBatch};
 use futures::{StreamExt, stream};
 use rustydb_storage::{ObjectKind, TableDef, Transaction};
 
-use super::execute::{RERUNS_MAX, Statement};
 use super::row::{decided, may_take_row_path};
+use super::statement::Statement;
+use super::write::RERUNS_MAX;
 use super::{BatchStream, IngestMode, IngestTarget, Shared};
 use crate::ddl::drop::drop_table;
 use crate::ddl::table::{plain_table, schema_of_rows};

@@ -20,9 +20,10 @@ use datafusion::sql::sqlparser::ast::{Expr, LimitClause, ObjectName, Query, Valu
 use futures::StreamExt;
 use rustydb_storage::{LockMode, LockWait, ROW_ID_COLUMN, Transaction};
 
-use super::execute::{RERUNS_MAX, Statement};
 use super::lock_targets::{Target, find_targets, is_key, not_with};
+use super::statement::Statement;
 use super::transaction::{TransactionState, no_transaction};
+use super::write::RERUNS_MAX;
 use super::{Completion, Shared};
 use crate::dml::locked::read_first_of_query;
 use crate::error::sqlstate;

@@ -5,6 +5,7 @@
 
 mod calls;
 mod control;
+mod describe;
 mod execute;
 mod idle;
 mod ingest;
@@ -15,8 +16,10 @@ mod named;
 mod routine;
 mod row;
 mod settings;
+mod statement;
 mod streaming;
 mod transaction;
+mod write;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -30,17 +33,20 @@ use parking_lot::Mutex;
 use rustydb_storage::Catalog;
 
 pub(crate) use calls::{calls_first, describe_calls};
-use execute::Text;
-pub(crate) use execute::{Statement, describe_schema, note_reads, text_table, write_name};
+pub(crate) use describe::{describe_schema, text_table};
+pub(crate) use execute::note_reads;
 pub(crate) use live_settings::LiveSettings;
 pub(crate) use locking::lock_and_read;
 use named::NamedStatements;
 pub(crate) use routine::{Changing, describe_call};
 pub(crate) use row::decided;
 use settings::Settings;
+pub(crate) use statement::Statement;
+use statement::Text;
 use streaming::StreamFailures;
 use transaction::TransactionState;
 pub use transaction::TransactionStatus;
+pub(crate) use write::write_name;
 
 use crate::ddl::temporary::{self, TemporarySchema};
 use crate::dml::foreign_key::DeferredChecks;

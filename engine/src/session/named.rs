@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::Expr;
 
-use super::execute::Statement;
+use super::statement::Statement;
 use super::transaction::TransactionState;
 use super::{Completion, Shared, StatementResult};
 use crate::dml::defaults::compile;

@@ -16,10 +16,11 @@ use datafusion::sql::sqlparser::ast::{Function, Query};
 use rustydb_storage::Transaction;
 
 use super::calls::{calls_first, has_routines, note_inputs};
-use super::execute::{RERUNS_MAX, Statement, apply};
 use super::locking::lock_and_read;
 use super::row::{decided, may_take_row_path};
+use super::statement::Statement;
 use super::transaction::{Frame, Modes, Taken, TransactionState, Working};
+use super::write::{RERUNS_MAX, apply};
 use super::{Completion, Shared, StatementResult};
 use crate::ddl::temporary::TemporarySchema;
 use crate::dml::returning::Changed;

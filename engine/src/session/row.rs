@@ -19,8 +19,9 @@ use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, SetExpr, Statement a
 use futures::FutureExt;
 use rustydb_storage::{Isolation, Transaction};
 
-use super::execute::{RERUNS_MAX, Statement, Text};
+use super::statement::{Statement, Text};
 use super::transaction::{TransactionState, TransactionStatus};
+use super::write::RERUNS_MAX;
 use super::{Completion, Shared, StatementResult};
 use crate::ddl::temporary::TemporarySchema;
 use crate::row_path::{Call, Datum, Known, Origin, Outcome, Program, Ready, Stop, compile};
