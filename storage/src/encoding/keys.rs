@@ -45,6 +45,52 @@ pub(crate) struct KeyEncoder {
     nullable: Vec<bool>,
     /// Length of every key if no column is variable or may be NULL.
     stride: Option<usize>,
+    /// The columns, if all of them are integers of four or eight bytes, as most keys are: nothing has to be asked about each
+    /// value of these.
+    integers: Option<Vec<Integer>>,
+}
+
+/// A key column of integers, none of them NULL.
+#[derive(Debug, Clone, Copy)]
+struct Integer {
+    column: usize,
+    /// Where it lies in a row.
+    offset: usize,
+    is_wide: bool,
+    is_signed: bool,
+}
+
+impl Integer {
+    fn of(layout: &RowLayout, column: usize) -> Option<Integer> {
+        let is_signed = match layout.physical(column) {
+            Physical::Signed(_) | Physical::Decimal64 => true,
+            Physical::Unsigned(_) => false,
+            _ => return None,
+        };
+        let width = layout.physical(column).width();
+        let is_one = (width == 4 || width == 8) && !layout.schema().field(column).is_nullable();
+        is_one.then(|| Integer { column, offset: layout.offset(column), is_wide: width == 8, is_signed })
+    }
+
+    /// Appends the value that a row has; `None` if it has none.
+    #[inline]
+    fn append(self, row: &[u8], key: &mut Vec<u8>) -> Option<()> {
+        if row.get(self.column / 8)? >> (self.column % 8) & 1 == 1 {
+            return None;
+        }
+        let value = row.get(self.offset..)?;
+        match self.is_wide {
+            true => {
+                let sign = u64::from(self.is_signed) << (u64::BITS - 1);
+                key.extend_from_slice(&(u64::from_le_bytes(*value.first_chunk()?) ^ sign).to_be_bytes());
+            }
+            false => {
+                let sign = u32::from(self.is_signed) << (u32::BITS - 1);
+                key.extend_from_slice(&(u32::from_le_bytes(*value.first_chunk()?) ^ sign).to_be_bytes());
+            }
+        }
+        Some(())
+    }
 }
 
 impl KeyEncoder {
@@ -63,7 +109,10 @@ impl KeyEncoder {
             Physical::Variable => None,
             fixed => (!nullable).then(|| fixed.width()),
         });
-        Ok(KeyEncoder { columns: columns.to_vec(), stride: widths.sum(), physicals, nullable })
+        let stride: Option<usize> = widths.sum();
+        let integers = columns.iter().map(|column| Integer::of(layout, *column)).collect();
+        let integers = if stride.is_some_and(|stride| stride <= KEY_BYTES_MAX) { integers } else { None };
+        Ok(KeyEncoder { columns: columns.to_vec(), stride, physicals, nullable, integers })
     }
 
     /// The columns of the row that the key is made of, in key order.
@@ -74,7 +123,8 @@ impl KeyEncoder {
     /// The encoder for the first `count` key columns; its keys are prefixes of this one's.
     pub(crate) fn prefix(&self, count: usize) -> KeyEncoder {
         let (columns, physicals) = (self.columns[..count].to_vec(), self.physicals[..count].to_vec());
-        KeyEncoder { columns, physicals, nullable: self.nullable[..count].to_vec(), stride: None }
+        let integers = self.integers.as_ref().map(|integers| integers[..count].to_vec());
+        KeyEncoder { columns, physicals, nullable: self.nullable[..count].to_vec(), stride: None, integers }
     }
 
     /// Whether the key column at this position may be NULL.
@@ -141,6 +191,13 @@ impl KeyEncoder {
     /// Appends the key of an encoded row to `key`.
     pub(crate) fn append_row(&self, layout: &RowLayout, row: &[u8], key: &mut Vec<u8>) -> Result<()> {
         let beginning = key.len();
+        if let Some(integers) = &self.integers {
+            if integers.iter().try_for_each(|integer| integer.append(row, key)).is_some() {
+                return Ok(());
+            }
+            // There is a NULL; below it is said where.
+            key.truncate(beginning);
+        }
         for (part, column) in self.columns.iter().enumerate() {
             self.encode_part(part, layout.value(row, *column), key)?;
         }

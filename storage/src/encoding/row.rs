@@ -85,6 +85,11 @@ impl RowLayout {
         self.columns[column].physical
     }
 
+    /// Where a column's fixed bytes lie in a row.
+    pub(super) fn offset(&self, column: usize) -> usize {
+        self.columns[column].offset
+    }
+
     /// Encodes every row of a batch whose columns are those of the layout.
     pub(crate) fn encode(&self, batch: &RecordBatch) -> Result<Vec<Bytes>> {
         if batch.num_columns() != self.columns.len() {

@@ -1,37 +1,54 @@
 //! Sorted runs read as one: of equal keys, that of the last run.
 //!
 //! ```text
-//!             winner: the least key of all
-//!          ┌────┴────┐
-//!        loser     loser        each place keeps who lost there; when the winner moves on to its next key, only the
-//!       ┌──┴──┐   ┌──┴──┐       places on its way up are played again: one comparison for each doubling of the runs
-//!      run 0 run 1 run 2 run 3
+//!   run 0   ├─ … ─┼── … ──┼─ … ─┤     cut at the same keys into stretches that fit into the cache together
+//!   run 1   ├── … ──┼─ … ─┼─ … ─┤     a stretch: the codes of its keys from all runs ─▶ sorted ─▶ read
+//!   run 2   ├─ … ───┼─ … ─┼─ … ─┤
 //! ```
-//! A tree of losers (Knuth, "The Art of Computer Programming", volume 3, 5.4.1). Keys are compared as numbers, the eight
-//! bytes behind what all keys of all runs have in common.
+//! A tree of losers would compare each key once for each doubling of the number of runs, and which of two keys is less nobody
+//! can foretell. Sorting numbers by their bits ([`radix`](super::radix)) compares nothing. Runs are sorted, so what belongs to
+//! a stretch is read from each of them one after the other.
 
-use std::hint::select_unpredictable;
-
+use super::differing::{Codes, Differing};
+use super::radix;
 use super::runs::Run;
-use super::search::{common_length, head_of};
 
-/// The next key of a run.
+/// Bits of a code: the greatest number is not one.
+const CODE_BITS_MAX: u32 = 63;
+
+/// Keys of a stretch, about; with their rows' places they fit into a core's cache.
+const STRETCH_KEYS: usize = 1 << 13;
+
+/// With many runs a stretch is longer, so that each has so many keys in it.
+const STRETCH_KEYS_OF_RUN: usize = 32;
+
+/// One key of so many of each run is looked at to find where stretches end.
+const SAMPLED: usize = 256;
+
+/// So many stretches, evenly spread, say how much of what there is has been replaced.
+const STRETCHES_SAMPLED: usize = 8;
+
+/// A run, and how much of it has been gathered.
 #[derive(Debug)]
 struct Source<'a, T> {
     run: &'a Run<T>,
     position: usize,
+    /// What to add to a number in the stretch for the position in the run, modulo the numbers there are.
+    shift: u32,
 }
 
 impl<'a, T: Copy> Source<'a, T> {
-    fn key(&self) -> Option<&'a [u8]> {
-        (self.position < self.run.len()).then(|| self.run.key(self.position))
+    #[inline]
+    fn key(&self, number: u32) -> &'a [u8] {
+        self.run.key(number.wrapping_add(self.shift) as usize)
     }
 }
 
-/// A source at a place of the tree, with the number of its next key; the greatest if it has none.
-#[derive(Debug, Clone, Copy)]
-struct Player {
-    head: u64,
+/// A key of a stretch, which numbers them in the order of the runs. Of equal codes the earlier run's comes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    code: u64,
+    number: u32,
     source: u32,
 }
 
@@ -39,77 +56,116 @@ struct Player {
 #[derive(Debug)]
 pub(crate) struct Merge<'a, T> {
     sources: Vec<Source<'a, T>>,
-    /// Bytes that all keys have in common.
-    shared: usize,
-    /// Who lost at each place; the first is not used.
-    losers: Vec<Player>,
-    winner: Player,
-    last: Option<(u64, &'a [u8])>,
+    codes: Codes,
+    /// The code at which each stretch ends, ascending.
+    ends: Vec<u64>,
+    /// How many stretches there have been.
+    stretches: usize,
+    entries: Vec<Entry>,
+    /// Things by number: copied run by run, because reading them here and there would wait for the memory each time.
+    things: Vec<T>,
+    other: Vec<Entry>,
+    /// The next entry to read.
+    next: usize,
 }
 
 impl<'a, T: Copy> Merge<'a, T> {
-    /// Merges runs, none of which is empty.
+    /// Merges closed runs.
     pub(super) fn new(runs: &'a [Run<T>]) -> Merge<'a, T> {
-        let first = runs.first().map_or(&[][..], |run| run.key(0));
-        let ends = runs.iter().flat_map(|run| [run.key(0), run.key(run.len() - 1)]);
-        let shared = ends.fold(first.len(), |shared, key| common_length(&first[..shared], key));
-        let sources: Vec<Source<'_, T>> = runs.iter().map(|run| Source { run, position: 0 }).collect();
-        let nobody = Player { head: u64::MAX, source: 0 };
-        let losers = vec![nobody; sources.len()];
-        let mut merge = Merge { sources, shared, losers, winner: nobody, last: None };
-        merge.play_all();
-        merge
+        let mut differing = Differing::default();
+        runs.iter().for_each(|run| run.note_in(&mut differing));
+        let codes = Codes::new(&differing, CODE_BITS_MAX);
+        let mut samples: Vec<u64> = runs
+            .iter()
+            .flat_map(|run| (SAMPLED / 2..run.len()).step_by(SAMPLED).map(|position| codes.of(run.key(position))))
+            .collect();
+        samples.sort_unstable();
+        let step = STRETCH_KEYS.max(runs.len() * STRETCH_KEYS_OF_RUN) / SAMPLED;
+        let ends = samples.iter().skip(step).step_by(step).copied();
+        let mut ends: Vec<u64> = ends.chain([u64::MAX]).collect();
+        ends.dedup();
+        let sources = runs.iter().map(|run| Source { run, position: 0, shift: 0 }).collect();
+        let (entries, things, other) = (Vec::new(), Vec::new(), Vec::new());
+        Merge { sources, codes, ends, stretches: 0, entries, things, other, next: 0 }
     }
 
-    fn player(&self, source: usize) -> Player {
-        let key = self.sources[source].key();
-        Player { head: key.map_or(u64::MAX, |key| head_of(&key[self.shared..])), source: source as u32 }
-    }
-
-    fn play_all(&mut self) {
-        let count = self.sources.len();
-        let players: Vec<Player> = (0..count).map(|source| self.player(source)).collect();
-        // The sources stand at the places from `count` on, below those where they meet.
-        let mut winners = [players.clone(), players].concat();
-        for place in (1..count).rev() {
-            let (left, right) = (winners[2 * place], winners[2 * place + 1]);
-            let (winner, loser) = if self.is_before(left, right) { (left, right) } else { (right, left) };
-            (winners[place], self.losers[place]) = (winner, loser);
+    /// Reads some of the stretches only. Returns how many keys there are in them, and how many different ones.
+    pub(super) fn sample(mut self) -> (usize, usize) {
+        let step = (self.ends.len() / STRETCHES_SAMPLED).max(1);
+        let (mut all, mut different) = (0, 0);
+        for stretch in (step / 2..self.ends.len()).step_by(step) {
+            self.skip_to(stretch);
+            all += if self.gather() { self.entries.len() } else { 0 };
+            while self.next < self.entries.len() {
+                different += usize::from(self.read().is_some());
+            }
         }
-        self.winner = winners.get(1).copied().unwrap_or(self.winner);
+        (all, different)
     }
 
-    /// Whether a source's next key comes before another's.
+    /// Passes over what comes before a stretch.
+    fn skip_to(&mut self, stretch: usize) {
+        let Some(before) = stretch.checked_sub(1) else { return };
+        let start = self.ends[before];
+        for source in &mut self.sources {
+            let (mut low, mut high) = (source.position, source.run.len());
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if self.codes.of(source.run.key(middle)) < start { low = middle + 1 } else { high = middle }
+            }
+            source.position = low;
+        }
+        self.stretches = stretch;
+    }
+
+    /// The next entry of the stretch, if it is the last one of its key.
     #[inline]
-    fn is_before(&self, left: Player, right: Player) -> bool {
-        if left.head == right.head { self.is_before_by_key(left, right) } else { left.head < right.head }
+    fn read(&mut self) -> Option<(&'a [u8], T)> {
+        let entry = self.entries.get(self.next)?;
+        self.next += 1;
+        let key = self.sources[entry.source as usize].key(entry.number);
+        let is_replaced = self.entries.get(self.next).is_some_and(|next| {
+            next.code == entry.code
+                && (self.codes.are_exact() || self.sources[next.source as usize].key(next.number) == key)
+        });
+        (!is_replaced).then(|| (key, self.things[entry.number as usize]))
     }
 
-    #[cold]
-    fn is_before_by_key(&self, left: Player, right: Player) -> bool {
-        match (self.sources[left.source as usize].key(), self.sources[right.source as usize].key()) {
-            // Of equal ones the later first: it is the one that counts.
-            (Some(left_key), Some(right_key)) => (left_key, right.source) < (right_key, left.source),
-            (left_key, _) => left_key.is_some(),
+    /// Gathers and sorts the next stretch.
+    fn gather(&mut self) -> bool {
+        let Some(end) = self.ends.get(self.stretches).copied() else { return false };
+        let start = self.stretches.checked_sub(1).map_or(0, |before| self.ends[before]);
+        self.stretches += 1;
+        self.next = 0;
+        self.entries.clear();
+        self.things.clear();
+        let mut greatest = 0;
+        for (place, source) in self.sources.iter_mut().enumerate() {
+            let first = source.position;
+            source.shift = (first as u32).wrapping_sub(self.things.len() as u32);
+            while source.position < source.run.len() {
+                let code = self.codes.of(source.run.key(source.position));
+                if code >= end {
+                    break;
+                }
+                // What is left to sort by is how far it is from the beginning.
+                let code = code - start;
+                greatest = greatest.max(code);
+                self.entries.push(Entry { code, number: self.entries.len() as u32, source: place as u32 });
+                source.position += 1;
+            }
+            self.things.extend_from_slice(source.run.things(first..source.position));
         }
-    }
-
-    /// Lets the winner go on to its next key and finds the new winner.
-    #[inline]
-    fn advance(&mut self) {
-        let source = self.winner.source as usize;
-        self.sources[source].position += 1;
-        let mut winner = self.player(source);
-        let mut place = (self.sources.len() + source) / 2;
-        while place > 0 {
-            let other = self.losers[place];
-            // Without a jump: which of them it is nobody can foretell.
-            let is_other = self.is_before(other, winner);
-            self.losers[place] = select_unpredictable(is_other, winner, other);
-            winner = select_unpredictable(is_other, other, winner);
-            place /= 2;
+        radix::sort(&mut self.entries, &mut self.other, u64::BITS - greatest.leading_zeros(), |entry| entry.code);
+        if !self.codes.are_exact() {
+            let sources = &self.sources;
+            let key = |entry: &Entry| sources[entry.source as usize].key(entry.number);
+            for ties in self.entries.chunk_by_mut(|left, right| left.code == right.code).filter(|ties| ties.len() > 1) {
+                // Stable, so that of equal keys the last run's comes last.
+                ties.sort_by(|left, right| key(left).cmp(key(right)));
+            }
         }
-        self.winner = winner;
+        true
     }
 }
 
@@ -119,15 +175,13 @@ impl<'a, T: Copy> Iterator for Merge<'a, T> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let Player { head, source } = self.winner;
-            let source = self.sources.get(source as usize)?;
-            let (key, thing) = (source.key()?, source.run.thing(source.position));
-            self.advance();
-            if self.last.is_some_and(|(last_head, last)| last_head == head && last == key) {
-                continue;
+            if self.next < self.entries.len() {
+                if let Some(found) = self.read() {
+                    return Some(found);
+                }
+            } else if !self.gather() {
+                return None;
             }
-            self.last = Some((head, key));
-            return Some((key, thing));
         }
     }
 }

@@ -23,12 +23,14 @@
 //! has another value by now, or none, is told by looking at the row (see [`crate::index`]).
 
 mod chain;
+mod differing;
 mod directory;
 mod leaf;
 mod merge;
 #[cfg(test)]
 mod model;
 mod pages;
+mod radix;
 mod runs;
 mod search;
 mod slab;

@@ -1,10 +1,10 @@
 //! Many keys at once: collected in any order, sorted in runs that fit into the core's cache, and merged while they are read.
 //!
 //! ```text
-//!   keys as they come   ├──── run ────┤├──── run ────┤├── run ──┤      64k keys each
+//!   keys as they come   ├──── run ────┤├──── run ────┤├── run ──┤      32k keys each
 //!   a full run            sorted by itself: nothing to do if they came in order; otherwise
-//!                         the eight bytes behind what all have in common, as a number ─▶ radix sort
-//!                         ─▶ equal ones by the rest of their keys ─▶ keys and things moved into that order
+//!                         the bits in which they differ, as a number (see [`differing`](super::differing)) ─▶ sorted
+//!                         ─▶ equal ones by their keys ─▶ keys and things moved into that order
 //!   reading               all runs are merged (see [`merge`](super::merge)); of equal keys the one that came last counts;
 //!                         runs that follow one another are read one by one, and each is let go when it has been read
 //! ```
@@ -12,86 +12,135 @@
 //! cost several times their memory and two misses a key. Runs are sorted where nothing misses the cache, and the merge
 //! reads each of them from its beginning to its end.
 
-use super::merge::Merge;
-use super::search::{common_length, head_of};
+use std::ops::Range;
 
-/// Keys of a run.
-const RUN_KEYS: usize = 1 << 16;
+use super::differing::{Codes, Differing};
+use super::merge::Merge;
+use super::radix;
+
+/// Keys of a run, and the bits that number them.
+const RUN_KEYS: usize = 1 << RUN_KEY_BITS;
+const RUN_KEY_BITS: u32 = 15;
 
 /// A run of long keys ends before it has as many.
-const RUN_BYTES: usize = 4 << 20;
+const RUN_BYTES: usize = 2 << 20;
 
-/// Below this many, comparing is cheaper than counting bytes.
-const RADIX_MIN: usize = 256;
-
-#[derive(Debug, Clone, Copy)]
-struct Item<T> {
-    start: u32,
-    length: u32,
-    thing: T,
+/// Where keys lie that were written one behind the other.
+#[derive(Debug)]
+enum Bounds {
+    /// Each has this many bytes.
+    Stride(usize),
+    /// Where each ends.
+    Ends(Vec<u32>),
 }
 
 /// Keys with a thing each; in order, if the run is closed.
 #[derive(Debug)]
 pub(crate) struct Run<T> {
     bytes: Vec<u8>,
-    items: Vec<Item<T>>,
+    bounds: Bounds,
+    things: Vec<T>,
+    /// What sorting has found out.
+    differing: Option<Differing>,
 }
 
 impl<T> Default for Run<T> {
     fn default() -> Self {
-        Run { bytes: Vec::new(), items: Vec::new() }
+        Run { bytes: Vec::new(), bounds: Bounds::Stride(0), things: Vec::new(), differing: None }
     }
 }
 
 impl<T: Copy> Run<T> {
-    fn with_capacity(bytes: usize, keys: usize) -> Self {
-        Run { bytes: Vec::with_capacity(bytes), items: Vec::with_capacity(keys) }
+    /// An empty run with room for as much as another one has.
+    fn with_room_for(other: &Run<T>) -> Self {
+        let bounds = match &other.bounds {
+            Bounds::Stride(_) => Bounds::Stride(0),
+            Bounds::Ends(ends) => Bounds::Ends(Vec::with_capacity(ends.len())),
+        };
+        let (bytes, things) = (Vec::with_capacity(other.bytes.len()), Vec::with_capacity(other.len()));
+        Run { bytes, bounds, things, differing: None }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.items.len()
+        self.things.len()
     }
 
     #[inline]
     pub(crate) fn key(&self, position: usize) -> &[u8] {
-        let item = &self.items[position];
-        &self.bytes[item.start as usize..][..item.length as usize]
+        let range = match &self.bounds {
+            Bounds::Stride(stride) => position * stride..(position + 1) * stride,
+            Bounds::Ends(ends) => {
+                let start = if position == 0 { 0 } else { ends[position - 1] as usize };
+                start..ends[position] as usize
+            }
+        };
+        &self.bytes[range]
     }
 
     #[inline]
     pub(crate) fn thing(&self, position: usize) -> T {
-        self.items[position].thing
+        self.things[position]
+    }
+
+    pub(super) fn things(&self, positions: Range<usize>) -> &[T] {
+        &self.things[positions]
     }
 
     /// The first position from `from` on whose key is at least `key`.
     pub(crate) fn lower_bound(&self, key: &[u8], from: usize) -> usize {
-        let later = &self.items[from..];
-        from + later.partition_point(|item| &self.bytes[item.start as usize..][..item.length as usize] < key)
+        let (mut low, mut high) = (from, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.key(middle) < key { low = middle + 1 } else { high = middle }
+        }
+        low
     }
 
     fn is_full(&self) -> bool {
-        self.items.len() >= RUN_KEYS || self.bytes.len() >= RUN_BYTES
+        self.len() >= RUN_KEYS || self.bytes.len() >= RUN_BYTES
     }
 
+    #[inline]
     fn push(&mut self, key: &[u8], thing: T) {
-        self.items.push(Item { start: self.bytes.len() as u32, length: key.len() as u32, thing });
         self.bytes.extend_from_slice(key);
+        self.end_key(key.len(), thing);
+    }
+
+    /// Ends a key of this length, which has been written.
+    #[inline]
+    fn end_key(&mut self, length: usize, thing: T) {
+        let end = self.bytes.len() as u32;
+        match &mut self.bounds {
+            Bounds::Stride(stride) if *stride == length => {}
+            Bounds::Stride(stride) if self.things.is_empty() => *stride = length,
+            Bounds::Stride(stride) => {
+                let ends = (1..=self.things.len()).map(|keys| (keys * *stride) as u32);
+                self.bounds = Bounds::Ends(ends.chain([end]).collect());
+            }
+            Bounds::Ends(ends) => ends.push(end),
+        }
+        self.things.push(thing);
     }
 
     fn clear(&mut self) {
         self.bytes.clear();
-        self.items.clear();
+        self.things.clear();
+        match &mut self.bounds {
+            Bounds::Stride(stride) => *stride = 0,
+            Bounds::Ends(ends) => ends.clear(),
+        }
     }
 
     fn is_ascending(&self) -> bool {
         (1..self.len()).all(|position| self.key(position - 1) < self.key(position))
     }
 
-    /// The bytes that all keys begin with; they may be in any order.
-    fn shared_length(&self) -> usize {
-        let Some(first) = self.items.first().map(|_| self.key(0)) else { return 0 };
-        (1..self.len()).fold(first.len(), |shared, position| common_length(&first[..shared], self.key(position)))
+    /// Adds the run's keys to what is known of others.
+    pub(super) fn note_in(&self, differing: &mut Differing) {
+        match &self.differing {
+            Some(known) => differing.note_all(known),
+            None => (0..self.len()).for_each(|position| differing.note(self.key(position))),
+        }
     }
 }
 
@@ -115,10 +164,9 @@ impl<T: Copy> Runs<T> {
         if self.open.is_full() {
             self.close();
         }
-        let Run { bytes, items } = &mut self.open;
-        let start = bytes.len();
-        let thing = encode(bytes)?;
-        items.push(Item { start: start as u32, length: (bytes.len() - start) as u32, thing });
+        let start = self.open.bytes.len();
+        let thing = encode(&mut self.open.bytes)?;
+        self.open.end_key(self.open.bytes.len() - start, thing);
         Ok(())
     }
 
@@ -130,7 +178,7 @@ impl<T: Copy> Runs<T> {
         let run = match self.sorter.sort(&self.open) {
             Some(sorted) => sorted,
             None => {
-                let next = Run::with_capacity(self.open.bytes.len(), self.open.len());
+                let next = Run::with_room_for(&self.open);
                 std::mem::replace(&mut self.open, next)
             }
         };
@@ -166,6 +214,17 @@ impl<T: Copy> Runs<T> {
         self.closed.is_sorted_by(|before, run| before.key(before.len() - 1) < run.key(0))
     }
 
+    /// How many keys there are, and how many different ones, about.
+    pub(crate) fn counts(&mut self) -> (usize, usize) {
+        self.close();
+        let all: usize = self.closed.iter().map(Run::len).sum();
+        if self.follow_one_another() {
+            return (all, all);
+        }
+        let (sampled, different) = Merge::new(&self.closed).sample();
+        (all, all * different / sampled.max(1))
+    }
+
     /// Drops all things but the last of each key.
     pub(crate) fn condense(&mut self) {
         self.close();
@@ -175,7 +234,7 @@ impl<T: Copy> Runs<T> {
         let (mut condensed, mut run) = (Vec::new(), Run::default());
         for (key, thing) in Merge::new(&self.closed) {
             if run.is_full() {
-                let next = Run::with_capacity(run.bytes.len(), run.len());
+                let next = Run::with_room_for(&run);
                 condensed.push(std::mem::replace(&mut run, next));
             }
             run.push(key, thing);
@@ -188,22 +247,15 @@ impl<T: Copy> Runs<T> {
 
     /// The things of the closed runs.
     pub(crate) fn things_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.closed.iter_mut().flat_map(|run| run.items.iter_mut().map(|item| &mut item.thing))
+        self.closed.iter_mut().flat_map(|run| run.things.iter_mut())
     }
 }
 
-/// A key's number and the position of its item.
-#[derive(Debug, Clone, Copy, Default)]
-struct Head {
-    head: u64,
-    item: u32,
-}
-
-/// What sorting a run needs beside it, kept for the next one.
+/// What sorting a run needs beside it, kept for the next one: the codes of keys, each with the number of its key in the low bits.
 #[derive(Debug, Default)]
 struct Sorter {
-    heads: Vec<Head>,
-    other: Vec<Head>,
+    numbers: Vec<u64>,
+    other: Vec<u64>,
 }
 
 impl Sorter {
@@ -212,62 +264,32 @@ impl Sorter {
         if run.is_ascending() {
             return None;
         }
-        let shared = run.shared_length();
-        self.heads.clear();
-        let heads = (0..run.len()).map(|item| Head { head: head_of(&run.key(item)[shared..]), item: item as u32 });
-        self.heads.extend(heads);
-        match self.heads.len() < RADIX_MIN {
-            true => self.heads.sort_by_key(|head| head.head),
-            false => radix_sort(&mut self.heads, &mut self.other),
+        let mut differing = Differing::default();
+        run.note_in(&mut differing);
+        let codes = Codes::new(&differing, u64::BITS - RUN_KEY_BITS);
+        let numbers = (0..run.len()).map(|key| codes.of(run.key(key)) << RUN_KEY_BITS | key as u64);
+        self.numbers.clear();
+        self.numbers.extend(numbers);
+        radix::sort(&mut self.numbers, &mut self.other, codes.bits(), |number| number >> RUN_KEY_BITS);
+        let position = |number: &u64| (number & (RUN_KEYS as u64 - 1)) as usize;
+        if !codes.are_exact() {
+            let key = |number: &u64| run.key(position(number));
+            let ties = self.numbers.chunk_by_mut(|left, right| left >> RUN_KEY_BITS == right >> RUN_KEY_BITS);
+            // Stable, so that equal keys stay in the order they came.
+            ties.filter(|ties| ties.len() > 1).for_each(|ties| ties.sort_by(|left, right| key(left).cmp(key(right))));
         }
-        let heads = &mut self.heads;
-        let mut start = 0;
-        while start < heads.len() {
-            let ties = heads[start..].iter().take_while(|other| other.head == heads[start].head).count();
-            if ties > 1 {
-                // Stable, so that equal keys stay in the order they came.
-                let key = |head: &Head| run.key(head.item as usize);
-                heads[start..start + ties].sort_by(|left, right| key(left).cmp(key(right)));
-            }
-            start += ties;
-        }
-        let mut sorted = Run::with_capacity(run.bytes.len(), run.len());
-        for (position, head) in heads.iter().enumerate() {
-            let (item, key) = (&run.items[head.item as usize], run.key(head.item as usize));
-            let is_last =
-                heads.get(position + 1).is_none_or(|next| next.head != head.head || run.key(next.item as usize) != key);
-            if is_last {
-                sorted.push(key, item.thing);
+        let mut sorted = Run::with_room_for(run);
+        for (index, number) in self.numbers.iter().enumerate() {
+            let key = run.key(position(number));
+            let is_replaced = self.numbers.get(index + 1).is_some_and(|next| {
+                next >> RUN_KEY_BITS == number >> RUN_KEY_BITS && (codes.are_exact() || run.key(position(next)) == key)
+            });
+            if !is_replaced {
+                sorted.push(key, run.thing(position(number)));
             }
         }
+        sorted.differing = Some(differing);
         Some(sorted)
-    }
-}
-
-/// Sorts by the numbers, one byte after the other from the lowest on, passing over bytes that all have in common; equal
-/// numbers stay in the order they came.
-fn radix_sort(heads: &mut Vec<Head>, other: &mut Vec<Head>) {
-    let mut counts = [[0_usize; 256]; size_of::<u64>()];
-    for head in heads.iter() {
-        for (counts, byte) in counts.iter_mut().zip(head.head.to_le_bytes()) {
-            counts[byte as usize] += 1;
-        }
-    }
-    let all = heads.len();
-    other.resize(all, Head::default());
-    for (digit, counts) in counts.iter().enumerate().filter(|(_, counts)| !counts.contains(&all)) {
-        let mut places = [0; 256];
-        let mut next = 0;
-        for (place, count) in places.iter_mut().zip(counts) {
-            *place = next;
-            next += count;
-        }
-        for head in heads.iter() {
-            let place = &mut places[(head.head >> (8 * digit)) as usize & 0xFF];
-            other[*place] = *head;
-            *place += 1;
-        }
-        std::mem::swap(heads, other);
     }
 }
 
@@ -291,7 +313,7 @@ mod tests {
             let is_ascending = seed % 10 == 9;
             // A run may end anywhere.
             let ends = [0.0, 0.0005, 0.01, 0.1][seed as usize % 4];
-            for thing in 0..random.random_range(0..4 * RADIX_MIN as u32) {
+            for thing in 0..random.random_range(0..1_024_u32) {
                 let mut key = prefix.clone();
                 match is_ascending {
                     true => key.extend(thing.to_be_bytes()),
@@ -338,27 +360,41 @@ mod tests {
     }
 
     #[test]
-    fn many_keys_make_several_runs() {
-        let mut runs = Runs::default();
-        let count = 3 * RUN_KEYS as u64 + 17;
-        for number in 0..count {
-            // An odd multiplier and a power of two: no order, and every number once in each round.
-            let key = (number * 7_368_787) % (1 << 17);
-            runs.push(|bytes| {
-                bytes.extend_from_slice(&key.to_be_bytes());
-                Ok::<u64, ()>(number)
-            })
-            .unwrap();
+    fn many_keys_make_several_runs_that_are_read_in_stretches() {
+        const KEYS: usize = 1 << 16;
+        // Of the last one no code says all.
+        for suffix in [&b""[..], b"the same for all", b"\0\0"] {
+            let mut runs = Runs::default();
+            let count = 3 * RUN_KEYS + 17;
+            let key_of = |number: usize| {
+                let mut key = (number as u64).to_be_bytes().to_vec();
+                key.extend_from_slice(if number.is_multiple_of(2) { suffix } else { b"" });
+                key
+            };
+            for number in 0..count {
+                // An odd multiplier and a power of two: no order, and every number once in each round.
+                let key = key_of((number * 7_368_787) % KEYS);
+                runs.push(|bytes| {
+                    bytes.extend_from_slice(&key);
+                    Ok::<usize, ()>(number)
+                })
+                .unwrap();
+            }
+            let (all, different) = runs.counts();
+            assert_eq!(all, count);
+            assert!(different.abs_diff(KEYS) < KEYS / 10, "{different} of {KEYS}");
+            assert_eq!(runs.runs().len(), 4);
+            assert!(!runs.follow_one_another());
+            let mut expected = vec![0; KEYS];
+            (0..count).for_each(|number| expected[(number * 7_368_787) % KEYS] = number);
+            let mut next = 0;
+            let visit = |key: &[u8], number| {
+                next += 1;
+                if key == key_of(next - 1) && expected[next - 1] == number { Ok(()) } else { Err(number) }
+            };
+            assert_eq!(runs.into_each(visit), Ok(()));
+            assert_eq!(next, KEYS);
         }
-        runs.close();
-        assert_eq!(runs.runs().len(), 4);
-        assert!(!runs.follow_one_another());
-        let mut expected = vec![0; 1 << 17];
-        (0..count).for_each(|number| expected[(number as usize * 7_368_787) % (1 << 17)] = number);
-        let mut expected = expected.into_iter();
-        let visit = |_: &[u8], number| if expected.next() == Some(number) { Ok(()) } else { Err(number) };
-        assert_eq!(runs.into_each(visit), Ok(()));
-        assert_eq!(expected.next(), None);
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! Puts a compaction into the store: what to merge, and the swap. The story is in [`crate::compaction`].
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use roaring::RoaringBitmap;
 use rustydb_txn::Timestamp;
 use tokio::sync::{Notify, oneshot};
 
+use super::background::Employer;
 use super::commit::serialize;
 use super::{Inner, Version};
 use crate::BLOCK_ROWS;
@@ -40,7 +41,7 @@ const MERGE_ROWS_MIN: u64 = 8 * BLOCK_ROWS as u64;
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(30);
 
 /// The background thread: compacts whenever something was flushed, until the store is gone or closed.
-pub(super) fn run(store: &Weak<Inner>, wanted: &Notify) {
+pub(super) fn run(employer: &Employer, wanted: &Notify) {
     // Reads and commits go first. If the priority cannot be lowered, they share.
     let _ = rustix::process::nice(10);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -50,7 +51,7 @@ pub(super) fn run(store: &Weak<Inner>, wanted: &Notify) {
     runtime.block_on(async {
         let mut rest_until: Option<Instant> = None;
         loop {
-            let Some(inner) = store.upgrade() else { return };
+            let Some(inner) = employer.work() else { return };
             if inner.closed.load(Ordering::Acquire) {
                 return;
             }

@@ -9,8 +9,10 @@
 //!   └──────────────────────────┘                 └──────────────────────────────────┘
 //!     share the committer's lock                    changes `current`, with that lock alone
 //! ```
-//! A second background thread, of low priority, compacts (compact.rs). It and the flush take turns with the manifest.
+//! A second background thread, of low priority, compacts (compact.rs). It and the flush take turns with the manifest. Both end
+//! with the store (background.rs).
 
+mod background;
 mod commit;
 mod compact;
 mod flush;
@@ -49,8 +51,9 @@ use crate::options::{Location, StoreOptions};
 use crate::sequence::{SequenceSpec, SequenceState, Sequences};
 use crate::transaction::{Control, Transaction, TransactionOptions, row_id_array};
 use crate::view::{ReadView, Snapshot};
+use background::Background;
 use commit::{Committer, Sequencer};
-use flush::{FLUSH_RETRY, FlushFailure, Frozen};
+use flush::{FlushFailure, Frozen};
 
 /// At closing, this much in the memtable is worth a segment; less is replayed faster than it is written.
 const CLOSE_FLUSH_BYTES: usize = 16 * 1024 * 1024;
@@ -146,11 +149,13 @@ pub struct MemoryUsage {
     pub column_cache_evictions: u64,
 }
 
-/// An open database store. Clones share it.
+/// An open database store. Clones share it. [`close`](Store::close) ends it in order; when the last clone is dropped instead and no
+/// transaction or view of it is left, its directory can be opened again, and what was not durable may be lost.
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<Inner>,
-    background: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
+    /// Let go of after `inner`.
+    background: Arc<Background>,
 }
 
 pub(crate) fn files_of(location: &Location) -> Arc<dyn Files> {
@@ -166,7 +171,7 @@ impl Store {
         let files = files_of(&options.location);
         let lock: Arc<dyn DirectoryLock> = recovery::lock(&options.location, files.as_ref())?.into();
         let objects = Arc::new(FileObjects::new(Arc::clone(&files)));
-        let (discarded, mut discards) = unbounded_channel();
+        let (discarded, discards) = unbounded_channel();
         let columns = Arc::new(ColumnSource::new(objects, ColumnCache::new(options.column_cache_bytes), discarded));
         let recovered = recovery::recover(&options.location, &files, &columns, recovery::Mode::Open).await?;
         let log_number = recovered.log_files.last().map_or(recovered.manifest.log_start, |last| last + 1);
@@ -174,7 +179,7 @@ impl Store {
         recovered.version.active.note_logged(recovered.log_bytes);
         let publication = Arc::new(Publication::new(Timeline::resume(recovered.timestamp)));
         let log = Log::start(Arc::clone(&files), log_number, Arc::clone(&publication) as _, Arc::clone(&lock))?;
-        let (jobs, mut queue) = unbounded_channel();
+        let (jobs, queue) = unbounded_channel();
         let replayed_files = recovered.log_files.len();
         let inner = Arc::new(Inner {
             files,
@@ -206,39 +211,13 @@ impl Store {
             lock: LockSlot(Mutex::new(Some(lock))),
             options,
         });
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Error::io("starting the background runtime", error))?;
-        let store = Arc::downgrade(&inner);
-        let work = async move {
-            loop {
-                let is_failing = store.upgrade().is_some_and(|inner| inner.flush_failure.lock().is_some());
-                tokio::select! {
-                    () = tokio::time::sleep(FLUSH_RETRY), if is_failing => match store.upgrade() {
-                        Some(inner) => inner.flush_and_report(None).await,
-                        None => break,
-                    },
-                    job = queue.recv() => match (job, store.upgrade()) {
-                        (Some(Job::Flush(reply)), Some(inner)) => inner.flush_and_report(reply).await,
-                        _ => break,
-                    },
-                    Some(path) = discards.recv() => match store.upgrade() {
-                        Some(inner) => inner.remove_file(&path).await,
-                        None => break,
-                    },
-                }
-            }
-        };
-        let flushing = background_thread("rustydb-flush", move || runtime.block_on(work))?;
-        let (store, wanted) = (Arc::downgrade(&inner), Arc::clone(&inner.compaction_wanted));
-        let compacting = background_thread("rustydb-compact", move || compact::run(&store, &wanted))?;
+        let background = Background::start(&inner, queue, discards)?;
         if replayed_files > LOG_FILES_MAX {
             inner.request_flush();
         }
         inner.request_flush_if_full();
         inner.compaction_wanted.notify_one();
-        Ok(Store { inner, background: Arc::new(Mutex::new(vec![flushing, compacting])) })
+        Ok(Store { inner, background: Arc::new(background) })
     }
 
     /// Ends the store in order. What was committed is durable already; later calls fail with `Closed`.
@@ -257,7 +236,7 @@ impl Store {
         let _ = self.inner.jobs.send(Job::Stop);
         self.inner.compaction_wanted.notify_one();
         self.inner.compaction_requests.lock().clear();
-        let background = std::mem::take(&mut *self.background.lock());
+        let background = self.background.take_threads();
         let inner = Arc::clone(&self.inner);
         let ended = tokio::task::spawn_blocking(move || {
             for thread in background {
@@ -408,11 +387,6 @@ impl Observer for Publication {
     fn stopped(&self) {
         self.end(publication::End::Closed);
     }
-}
-
-fn background_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
-    let thread = std::thread::Builder::new().name(name.into()).spawn(work);
-    thread.map_err(|error| Error::io("starting a background thread", error))
 }
 
 impl Inner {

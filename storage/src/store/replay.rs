@@ -39,11 +39,15 @@ mod tests;
 /// With less than this in windows, superfluous versions stay where they are.
 const SETTLED_BYTES_MIN: usize = 256 << 20;
 
+/// Superfluous versions are dropped if no more than one version in so many counts: dropping them is half as much work as
+/// putting everything in place.
+const SETTLED_SHARE: usize = 2;
+
 /// Rows copied together.
 const COPIED_BYTES: usize = 1 << 20;
 
-/// A window is kept if this share of it counts.
-const KEPT_SHARE: usize = 2;
+/// A window is kept if one byte in so many counts.
+const KEPT_SHARE: usize = 3;
 
 /// Where a row lies.
 #[derive(Debug, Clone, Copy)]
@@ -176,6 +180,14 @@ impl RowChanges {
     /// take its own size in memory.
     pub(super) fn settle_if_many(&mut self) {
         if self.window_bytes <= self.settle_bytes {
+            return;
+        }
+        let counts = self.tables.iter_mut().map(|table| table.changes.counts());
+        let (all, different) = counts.fold((0, 0), |sum, counts| (sum.0 + counts.0, sum.1 + counts.1));
+        if different > all / SETTLED_SHARE {
+            // About so much of what there is counts.
+            let counting_bytes = (self.window_bytes as f64 * different as f64 / all as f64) as usize;
+            self.settle_bytes = self.settle_bytes_min.max(2 * counting_bytes);
             return;
         }
         let mut live = vec![0; self.windows.len()];

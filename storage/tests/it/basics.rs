@@ -362,6 +362,37 @@ async fn a_store_is_opened_once_at_a_time_and_only_where_it_belongs() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_dropped_at_work_can_be_opened_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = || rustydb_storage::StoreOptions {
+        // Every commit asks for a flush, and every few flushes for a compaction.
+        memtable_bytes: 1,
+        ..rustydb_storage::StoreOptions::directory(directory.path())
+    };
+    let mut store = Store::open(options()).await.unwrap();
+    let mut transaction = store.begin();
+    let table = transaction.create_table(keyed("t")).unwrap().id;
+    transaction.commit(Durability::Sync).await.unwrap();
+    let mut expected = std::collections::BTreeMap::new();
+    for round in 0..30 {
+        for id in round * 3..round * 3 + 1 + round % 3 {
+            insert(&store, table, &[(id, "x")]).await.unwrap();
+            expected.insert(id, "x".to_string());
+        }
+        drop(store);
+        store = Store::open(options()).await.unwrap();
+        assert_eq!(contents(&store.snapshot(), table).await, expected, "round {round}");
+    }
+    // Whoever still works with it keeps it, and is not waited for.
+    let mut transaction = store.begin();
+    drop(store);
+    transaction.insert(table, &rows(&[(-1, "late")])).await.unwrap();
+    expected.insert(-1, "late".to_string());
+    assert_eq!(contents(&transaction.view(), table).await, expected);
+    transaction.commit(Durability::Sync).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_transaction_that_grows_too_large_is_told_so_and_keeps_what_it_had() {
     let files = rustydb_storage::MemoryFiles::new();
     let options = rustydb_storage::StoreOptions { transaction_bytes: 10_000, ..options(&files) };

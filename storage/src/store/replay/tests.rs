@@ -135,6 +135,18 @@ fn a_log_of_many_changes_to_few_rows_does_not_keep_its_windows() {
     assert!(changes.window_bytes < 8 * 10_000, "{} bytes", changes.window_bytes);
 }
 
+#[test]
+fn a_log_most_of_which_counts_is_not_settled_again_and_again() {
+    let table = Arc::new(table());
+    let mut random = StdRng::seed_from_u64(3);
+    // Most keys are changed once or twice.
+    let (mut changes, twin) = changes_of(&mut random, &table, 50_000, 50_000, 10_000);
+    let (all, different) = changes.tables[0].changes.counts();
+    assert_eq!(all, 50_000, "nothing was dropped");
+    assert!(different > twin.len(), "{different}");
+    assert!(changes.settle_bytes >= changes.window_bytes, "it is looked at again when there is more");
+}
+
 #[tokio::test]
 async fn changes_of_a_table_that_goes_are_forgotten() {
     let table = Arc::new(table());
