@@ -19,6 +19,7 @@ pub(crate) mod recovery;
 mod replay;
 mod sequencer;
 mod serializable;
+mod table_segments;
 mod validate;
 mod version;
 
@@ -34,6 +35,7 @@ use tokio::sync::{Notify, oneshot};
 
 pub(crate) use commit::{Commit, Structure};
 pub(crate) use publication::Publication;
+pub(crate) use sequencer::{footprint, hash};
 pub(crate) use version::{Place, Segments, Version};
 
 use crate::catalog::{Catalog, IndexId, TableId};
