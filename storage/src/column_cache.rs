@@ -17,7 +17,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
@@ -78,20 +78,81 @@ struct SlotInner<T> {
     loading: tokio::sync::Mutex<()>,
     /// Since it came into its queue, or came by its end last.
     uses: AtomicU8,
+    /// Those that hold this slot's value together with others'.
+    assemblies: Mutex<Vec<Weak<dyn Assembly>>>,
+}
+
+/// Something that holds the values of several slots, and must let go of them when the cache does of one.
+pub(crate) trait Assembly: std::fmt::Debug + Send + Sync {
+    fn let_go(&self);
+}
+
+/// The values of several slots, or what of them is in memory: one atomic operation gets hold of all of them.
+///
+/// Holding a value that the cache has let go would be memory that nobody counts, so the assembly goes with the first of
+/// them. Who has added it to each slot ([`Slot::join`]) may use [`offer`](Self::offer).
+#[derive(Debug)]
+pub(crate) struct Assembled<T>(ArcSwapOption<T>);
+
+impl<T> Default for Assembled<T> {
+    fn default() -> Self {
+        Assembled(ArcSwapOption::empty())
+    }
+}
+
+impl<T: std::fmt::Debug + Send + Sync> Assembly for Assembled<T> {
+    fn let_go(&self) {
+        self.0.store(None);
+    }
+}
+
+impl<T: std::fmt::Debug + Send + Sync> Assembled<T> {
+    /// What was offered, if it is still there.
+    pub(crate) fn load(&self) -> arc_swap::Guard<Option<Arc<T>>> {
+        self.0.load()
+    }
+
+    /// Keeps an assembly, unless by now the cache does not keep everything in it.
+    pub(crate) fn offer(&self, made: &Arc<T>, is_kept: impl FnOnce() -> bool) {
+        self.0.store(Some(Arc::clone(made)));
+        // Whoever lets go of a value takes it away first, and the assembly then. If that came before it, it is seen here.
+        fence(Ordering::SeqCst);
+        if !is_kept() {
+            self.let_go();
+        }
+    }
 }
 
 impl<T> Slot<T> {
     pub(crate) fn new(name: SlotName) -> Self {
         let (kept, alive, uses) = (ArcSwapOption::empty(), RwLock::new(Weak::new()), AtomicU8::new(0));
-        Slot(Arc::new(SlotInner { name, kept, alive, loading: tokio::sync::Mutex::new(()), uses }))
+        let (loading, assemblies) = (tokio::sync::Mutex::new(()), Mutex::default());
+        Slot(Arc::new(SlotInner { name, kept, alive, loading, uses, assemblies }))
+    }
+
+    /// From now on an assembly may hold the value.
+    pub(crate) fn join(&self, assembly: Weak<dyn Assembly>) {
+        let mut assemblies = self.0.assemblies.lock();
+        assemblies.retain(|other| other.strong_count() > 0);
+        assemblies.push(assembly);
+    }
+
+    /// The value, if the cache keeps it, which counts as no use.
+    pub(crate) fn kept(&self) -> Option<Arc<T>> {
+        self.0.kept.load_full()
+    }
+
+    /// Counts a use of the value: somebody has it from an assembly.
+    pub(crate) fn note_use(&self) {
+        if self.0.uses.load(Ordering::Relaxed) < USES_MAX {
+            self.0.uses.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The value, if it is in memory. Holding it is what makes sure that it still is a moment later.
     pub(crate) fn get(&self) -> Option<Arc<T>> {
         let Some(value) = self.0.kept.load_full() else { return self.0.alive.read().upgrade() };
-        if self.0.uses.load(Ordering::Relaxed) < USES_MAX {
-            self.0.uses.fetch_add(1, Ordering::Relaxed);
-        }
+        self.note_use();
         Some(value)
     }
 
@@ -105,9 +166,7 @@ impl<T> Slot<T> {
     pub(crate) fn with<R>(&self, read: impl FnOnce(&T) -> R) -> Option<R> {
         let kept = self.0.kept.load();
         let value = kept.as_deref()?;
-        if self.0.uses.load(Ordering::Relaxed) < USES_MAX {
-            self.0.uses.fetch_add(1, Ordering::Relaxed);
-        }
+        self.note_use();
         Some(read(value))
     }
 }
@@ -130,6 +189,7 @@ impl<T: std::fmt::Debug + Send + Sync> Resident for SlotInner<T> {
 
     fn let_go(&self) {
         self.kept.store(None);
+        self.assemblies.lock().iter().filter_map(Weak::upgrade).for_each(|assembly| assembly.let_go());
     }
 }
 

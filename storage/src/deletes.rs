@@ -12,7 +12,6 @@
 //! So a scan works out nothing: it takes the words of a block as they are for the rows it leaves out. A segment without
 //! deletes, and a block without, cost it nothing.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,6 +19,7 @@ use roaring::RoaringBitmap;
 use rustydb_txn::Timestamp;
 
 use crate::BLOCK_ROWS;
+use crate::id_map::IdMap;
 use crate::kernel::Mask;
 use crate::sync::{Mutex, RwLock};
 
@@ -101,7 +101,7 @@ struct State {
     /// In order of their timestamps.
     recent: Vec<(Timestamp, u32)>,
     /// The same by row, for look-ups.
-    recent_rows: HashMap<u32, Timestamp>,
+    recent_rows: IdMap<u32, Timestamp>,
 }
 
 /// The base with the first so many recent deletes, ready for scans.
@@ -172,6 +172,17 @@ impl DeleteSet {
         }
         let state = self.state.read();
         state.base.contains(row) || state.recent_rows.get(&row).is_some_and(|deleted| *deleted <= timestamp)
+    }
+
+    /// Lets `look` ask of many rows whether they are deleted for a reader at `timestamp`.
+    pub(crate) fn look<R>(&self, timestamp: Timestamp, look: impl FnOnce(&dyn Fn(u32) -> bool) -> R) -> R {
+        if !self.any.load(Ordering::Acquire) {
+            return look(&|_| false);
+        }
+        let state = self.state.read();
+        look(&|row| {
+            state.base.contains(row) || state.recent_rows.get(&row).is_some_and(|deleted| *deleted <= timestamp)
+        })
     }
 
     /// The rows deleted for a reader at `timestamp`; `None` if there are none.

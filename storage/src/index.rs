@@ -161,7 +161,8 @@ impl Interval {
     /// Where its keys lie among ascending ones.
     pub(crate) fn positions(&self, keys: &Keys) -> Range<usize> {
         let start = keys.lower_bound(&self.low, 0..keys.len());
-        let end = self.high.as_deref().map_or(keys.len(), |high| keys.lower_bound(high, start..keys.len()));
+        // Intervals that are looked for are short.
+        let end = self.high.as_deref().map_or(keys.len(), |high| keys.lower_bound_near(high, start));
         start..end
     }
 }

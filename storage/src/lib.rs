@@ -32,6 +32,7 @@ mod deletes;
 mod encoding;
 mod error;
 mod files;
+mod id_map;
 mod index;
 mod kernel;
 mod locks;
@@ -59,7 +60,7 @@ pub use catalog::{
     ReferenceAction, TableDef, TableId,
 };
 pub use check::{CheckReport, Finding, check};
-pub use encoding::{RowWriter, canonical_type};
+pub use encoding::{RowEditor, RowWriter, canonical_type};
 pub use error::{Error, Result};
 pub use files::{HeldSyncs, MemoryFiles};
 pub use locks::LockWait;

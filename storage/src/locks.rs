@@ -10,7 +10,6 @@
 //! found at once. Mutexes are taken in the order waits, shard.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::catalog::TableId;
 use crate::error::{Error, Result};
+use crate::segment::KeyHash;
 
 /// Parts of the lock table that can be used at the same time.
 const SHARDS: usize = 64;
@@ -43,7 +43,6 @@ pub(crate) struct Locks {
     shards: Box<[Mutex<LockTable>]>,
     waits: Mutex<HashMap<Owner, Wait>>,
     next_owner: AtomicU64,
-    hasher: RandomState,
 }
 
 /// A transaction asleep.
@@ -58,7 +57,7 @@ struct Wait {
 impl Locks {
     pub(crate) fn new() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Locks { shards, waits: Mutex::default(), next_owner: AtomicU64::new(1), hasher: RandomState::new() }
+        Locks { shards, waits: Mutex::default(), next_owner: AtomicU64::new(1) }
     }
 
     fn shard(&self, resource: Resource) -> MutexGuard<'_, LockTable> {
@@ -68,7 +67,7 @@ impl Locks {
 
     /// The resource that stands for a row.
     pub(crate) fn row(&self, table: TableId, key: &[u8]) -> Resource {
-        Resource::Row { table: table.0, key: self.hasher.hash_one(key) }
+        Resource::Row { table: table.0, key: KeyHash::of(key).number() }
     }
 
     /// How many transactions are asleep.
@@ -143,6 +142,10 @@ impl TransactionLocks {
 
     /// Takes a lock if nobody is in the way.
     pub(crate) fn try_acquire(&self, resource: Resource, mode: LockMode) -> bool {
+        // Nearly every statement locks a table that one before it has locked.
+        if matches!(resource, Resource::Table(_)) && self.held.lock().contains(&(resource, mode)) {
+            return true;
+        }
         let answer = self.locks.shard(resource).request(self.owner, resource, mode, Patience::Give);
         if answer == Answer::Granted {
             self.held.lock().push((resource, mode));
@@ -152,9 +155,14 @@ impl TransactionLocks {
 
     /// Takes a lock, waiting for it if need be. If the future is dropped, the place in the queue is given up.
     pub(crate) async fn acquire(&self, resource: Resource, mode: LockMode, wait: LockWait, table: &str) -> Result<()> {
-        if self.try_acquire(resource, mode) {
-            return Ok(());
+        match self.try_acquire(resource, mode) {
+            true => Ok(()),
+            false => self.wait_for(resource, mode, wait, table).await,
         }
+    }
+
+    /// The same after somebody was in the way.
+    pub(crate) async fn wait_for(&self, resource: Resource, mode: LockMode, wait: LockWait, table: &str) -> Result<()> {
         match wait {
             LockWait::NoWait => Err(Error::LockNotAvailable { table: table.to_owned() }),
             LockWait::Wait(limit) => self.sleep(resource, mode, limit, table.into()).await,

@@ -6,7 +6,8 @@
 //! change of it does not look for it again.
 //!
 //! The functions are `async` because keys and columns of segments may have to be loaded; where nothing has to be, they
-//! end without waiting.
+//! end without waiting. What loads is in boxes, here and in the changes ([`crate::transaction`]), so that the states of
+//! these functions, which lie in each other many deep and are copied, stay small.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::catalog::{IndexId, TableDef};
-use crate::encoding::{KeyEncoder, Keys, RowWriter};
+use crate::encoding::{KeyEncoder, Keys, RowEditor, RowWriter};
 use crate::error::{Error, Result};
 use crate::index::{Interval, successor};
 use crate::segment::{KeyColumns, Segment};
@@ -28,9 +29,19 @@ impl TableDef {
         self.codec().ok().and_then(|codec| codec.rows.value(row, column))
     }
 
+    /// Begins to change a copy of a compact row of this table.
+    pub fn row_editor(&self, row: &[u8]) -> Result<RowEditor<'_>> {
+        Ok(self.codec()?.rows.editor(row))
+    }
+
     /// Begins a compact row with the columns of [`storage_schema`](Self::storage_schema).
     pub fn row_writer(&self) -> Result<RowWriter<'_>> {
         Ok(self.codec()?.rows.writer())
+    }
+
+    /// Whether two compact rows have the same key.
+    pub(crate) fn have_one_key(&self, row: &[u8], other: &[u8]) -> bool {
+        self.key_columns().iter().all(|column| self.stored_value(row, *column) == self.stored_value(other, *column))
     }
 
     /// The key of a compact row.
@@ -139,10 +150,25 @@ pub(crate) enum Origin {
     Pending,
     /// In a segment that the transaction staged.
     Staged(Arc<Segment>, u32),
-    /// Committed, in a memtable.
-    Memory,
-    /// Committed, in a segment.
-    Segment(Arc<Segment>, u32),
+    Committed(Place),
+}
+
+impl Origin {
+    /// The segment and the place in it.
+    pub(crate) fn in_segment(&self) -> Option<(&Arc<Segment>, u32)> {
+        match self {
+            Origin::Staged(segment, row) | Origin::Committed(Place::Segment(segment, row)) => Some((segment, *row)),
+            Origin::Pending | Origin::Committed(Place::Active | Place::Frozen) => None,
+        }
+    }
+
+    /// Where a committed row is.
+    pub(crate) fn into_place(self) -> Option<Place> {
+        match self {
+            Origin::Committed(place) => Some(place),
+            Origin::Pending | Origin::Staged(..) => None,
+        }
+    }
 }
 
 /// A range on its way.
@@ -174,9 +200,9 @@ impl ReadView {
         let (bytes, origin) = match self.find_or_load(table.id, key).await? {
             None => return Ok(None),
             Some(Found::Pending(row)) => (row, Origin::Pending),
-            Some(Found::Committed(Place::Active | Place::Frozen, Some(row))) => (row, Origin::Memory),
-            Some(Found::Committed(Place::Segment(segment, row), _)) => {
-                (segment_row(&segment, row, columns).await?, Origin::Segment(segment, row))
+            Some(Found::Committed(place, Some(row))) => (row, Origin::Committed(place)),
+            Some(Found::Committed(Place::Segment(segment, row), None)) => {
+                (segment_row(&segment, row, columns).await?, Origin::Committed(Place::Segment(segment, row)))
             }
             Some(Found::Staged(segment, row)) => {
                 (segment_row(&segment, row, columns).await?, Origin::Staged(segment, row))
@@ -224,7 +250,8 @@ impl ReadView {
         let committed =
             self.snapshot.version.segments(table.id).iter().filter(|segment| segment.created() <= timestamp);
         for segment in committed {
-            self.gather_from_segment(segment, Origin::Segment, &mut gathering).await?;
+            let origin = |segment, row| Origin::Committed(Place::Segment(segment, row));
+            self.gather_from_segment(segment, origin, &mut gathering).await?;
         }
         for segment in self.writes.table(table.id).iter().flat_map(|writes| &writes.staged) {
             self.gather_from_segment(segment, Origin::Staged, &mut gathering).await?;
@@ -242,12 +269,10 @@ impl ReadView {
         }
         let mut rows = Vec::with_capacity(candidates.len());
         for Candidate { order, key, row, origin } in candidates {
-            let bytes = match (row, &origin) {
+            let bytes = match (row, origin.in_segment()) {
                 (Some(row), _) => row,
-                (None, Origin::Segment(segment, row) | Origin::Staged(segment, row)) => {
-                    segment_row(segment, *row, columns).await?
-                }
-                (None, _) => return Err(Error::Internal("a row in memory without its bytes".into())),
+                (None, Some((segment, row))) => segment_row(segment, row, columns).await?,
+                (None, None) => return Err(Error::Internal("a row in memory without its bytes".into())),
             };
             let key = match (key, range.index) {
                 (Some(key), _) => key,
@@ -264,13 +289,14 @@ impl ReadView {
         let Gathering { table, range, interval, descending, wanted, candidates, places } = gathering;
         let (table, range, descending, wanted) = (*table, *range, *descending, *wanted);
         let (timestamp, writes) = (self.snapshot.timestamp, self.writes.table(table.id));
-        for (memtable, _) in self.snapshot.version.memtables() {
+        for (memtable, place) in self.snapshot.version.memtables() {
             let Some(part) = memtable.table(table.id) else { continue };
             let before = candidates.len();
             let mut take = |order: &[u8], key: Option<&[u8]>, row: Bytes| {
                 if !writes.is_some_and(|writes| writes.rows.contains_key(key.unwrap_or(order))) {
                     let key = key.map(Box::from);
-                    candidates.push(Candidate { order: order.into(), key, row: Some(row), origin: Origin::Memory });
+                    let (row, origin) = (Some(row), Origin::Committed(place.clone()));
+                    candidates.push(Candidate { order: order.into(), key, row, origin });
                 }
                 if candidates.len() - before < wanted { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
@@ -323,11 +349,16 @@ impl ReadView {
     ) -> Result<()> {
         let Gathering { table: _, range, interval, descending, wanted, candidates, places } = gathering;
         let choose = |positions: Range<usize>, row: &dyn Fn(usize) -> u32| -> Vec<usize> {
-            let visible = |at: &usize| self.shows(segment, row(*at));
-            match *descending {
-                true => positions.rev().filter(visible).take(*wanted).collect(),
-                false => positions.filter(visible).take(*wanted).collect(),
+            if positions.is_empty() {
+                return Vec::new();
             }
+            self.choose_rows(segment, |is_visible| {
+                let visible = |at: &usize| is_visible(row(*at));
+                match *descending {
+                    true => positions.rev().filter(visible).take(*wanted).collect(),
+                    false => positions.filter(visible).take(*wanted).collect(),
+                }
+            })
         };
         let candidate = |order: Box<[u8]>, row: u32| {
             let origin = origin(Arc::clone(segment), row);
@@ -337,20 +368,28 @@ impl ReadView {
         match range.index {
             None if interval.overlaps(&segment.meta.first_key.0, &segment.meta.last_key.0) => {
                 let gather = |positions: Range<usize>, keys: &KeyColumns| -> Result<Vec<Candidate>> {
+                    let mut key = Vec::new();
                     let rows = choose(positions, &|at| at as u32).into_iter();
-                    rows.map(|row| Ok(candidate(keys.key(row)?.into(), row as u32))).collect()
+                    rows.map(|row| {
+                        keys.write_key(row, &mut key)?;
+                        Ok(candidate(key.as_slice().into(), row as u32))
+                    })
+                    .collect()
                 };
                 let found = match segment.with_key_index(|index| gather(index.positions(interval)?, index.columns())) {
                     Some(found) => found?,
                     None => {
-                        let keys = segment.key_columns().await?;
+                        let keys = Box::pin(segment.key_columns()).await?;
                         gather(keys.positions(interval)?, &keys)?
                     }
                 };
                 candidates.extend(found);
             }
             Some(index) if segment.may_have_value(range.encoder, interval)? => {
-                let postings = segment.load_postings(index, range.encoder).await?;
+                let postings = match segment.postings(index) {
+                    Some(postings) => postings,
+                    None => Box::pin(segment.load_postings(index, range.encoder)).await?,
+                };
                 let chosen = choose(postings.positions(interval), &|at| postings.row(at));
                 candidates
                     .extend(chosen.into_iter().map(|at| candidate(postings.values().get(at).into(), postings.row(at))));
@@ -407,6 +446,6 @@ impl WantedColumns {
 async fn segment_row(segment: &Segment, row: u32, columns: &WantedColumns) -> Result<Bytes> {
     match segment.row_in_memory(row, columns)? {
         Some(bytes) => Ok(bytes),
-        None => segment.row(row, columns.list()).await,
+        None => Box::pin(segment.row(row, columns.list())).await,
     }
 }

@@ -105,7 +105,7 @@ impl ReadView {
         }
         for (memtable, _) in version.memtables() {
             if let Some(part) = memtable.table(id) {
-                units.push(ScanUnit::memtable(&plan, part, timestamp, writes.cloned()));
+                units.push(ScanUnit::memtable(&plan, Arc::clone(part), timestamp, writes.cloned()));
             }
         }
         if let Some(writes) = writes
@@ -256,6 +256,14 @@ impl ReadView {
         !hidden && !segment.deletes.contains(row, self.snapshot.timestamp)
     }
 
+    /// Chooses among rows of one of those: `choose` is given what tells whether it sees one.
+    pub(crate) fn choose_rows<R>(&self, segment: &Segment, choose: impl FnOnce(&dyn Fn(u32) -> bool) -> R) -> R {
+        let hidden = self.writes.table(segment.table.id).and_then(|writes| writes.removed.get(&segment.meta.id));
+        segment.deletes.look(self.snapshot.timestamp, |is_deleted| {
+            choose(&|row| !hidden.is_some_and(|rows| rows.contains(row)) && !is_deleted(row))
+        })
+    }
+
     /// The visible rows that are in no segment.
     pub(crate) fn rows_in_memory(&self, table: TableId) -> Vec<Bytes> {
         let mut rows = Vec::new();
@@ -294,9 +302,13 @@ impl ReadView {
 
     /// The same for one key, loading what it takes.
     pub(crate) async fn find_or_load(&self, table: TableId, key: &[u8]) -> Result<Option<Found>> {
-        if let Some(found) = self.find_in_memory(table, key)? {
-            return Ok(found);
+        match self.find_in_memory(table, key)? {
+            Some(found) => Ok(found),
+            None => Box::pin(self.load_and_find(table, key)).await,
         }
+    }
+
+    async fn load_and_find(&self, table: TableId, key: &[u8]) -> Result<Option<Found>> {
         let _pins = self.load_keys(table, &Keys::of([key])?).await?;
         self.find(table, key)
     }

@@ -9,6 +9,9 @@
 #[path = "../src/deletes.rs"]
 mod deletes;
 
+#[path = "../src/id_map.rs"]
+mod id_map;
+
 #[path = "../src/kernel"]
 mod kernel {
     mod mask;
@@ -271,7 +274,7 @@ impl Counters {
 
 /// Adds one to two counters, as `store/commit.rs` commits.
 fn add_one(keys: [u64; 2], counters: &Counters, publication: &Publication, window: &Mutex<Window>) -> Timestamp {
-    let print = footprint(keys.iter().map(|key| hash(1, &key.to_be_bytes())).collect());
+    let print = footprint(keys.iter().map(|key| hash(1, &key.to_be_bytes())));
     loop {
         let seen = publication.applied();
         let counts = keys.map(|key| counters.newest(key));

@@ -1,5 +1,6 @@
 //! What a routine has looked up in the catalog, kept for as long as names mean the same.
 
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
@@ -39,8 +40,25 @@ impl<T> Linked<T> {
 
 /// Something that is made when it is first used, and made again when it no longer fits.
 pub(crate) struct Slot<T> {
-    first: OnceLock<Arc<T>>,
+    first: OnceLock<T>,
     latest: RwLock<Option<Arc<T>>>,
+}
+
+/// What a slot has. Nobody counts who uses the first value, which is nearly always the one: all cores would count in one place.
+pub(crate) enum Held<'s, T> {
+    First(&'s T),
+    Later(Arc<T>),
+}
+
+impl<T> Deref for Held<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self {
+            Held::First(value) => value,
+            Held::Later(value) => value,
+        }
+    }
 }
 
 impl<T> Default for Slot<T> {
@@ -51,26 +69,31 @@ impl<T> Default for Slot<T> {
 
 impl<T> Slot<T> {
     /// The value, if there is one that fits.
-    pub(crate) fn get(&self, fits: impl Fn(&T) -> bool) -> Option<Arc<T>> {
+    pub(crate) fn get(&self, fits: impl Fn(&T) -> bool) -> Option<Held<'_, T>> {
         match self.first.get() {
-            Some(first) if fits(first) => return Some(Arc::clone(first)),
+            Some(first) if fits(first) => return Some(Held::First(first)),
             Some(_) => {}
             None => return None,
         }
-        self.latest.read().as_ref().filter(|latest| fits(latest)).map(Arc::clone)
+        self.latest.read().as_ref().filter(|latest| fits(latest)).map(|latest| Held::Later(Arc::clone(latest)))
     }
 
     /// The first value, if that fits: it mostly does.
     pub(crate) fn first(&self, fits: impl Fn(&T) -> bool) -> Option<&T> {
-        self.first.get().map(Arc::as_ref).filter(|first| fits(first))
+        self.first.get().filter(|first| fits(first))
     }
 
     /// Keeps a value.
-    pub(crate) fn put(&self, value: T) -> Arc<T> {
-        let value = Arc::new(value);
-        if self.first.set(Arc::clone(&value)).is_err() {
-            *self.latest.write() = Some(Arc::clone(&value));
+    pub(crate) fn put(&self, value: T) -> Held<'_, T> {
+        let mut value = Some(value);
+        let first = self.first.get_or_init(|| value.take().expect("it is taken once"));
+        match value {
+            None => Held::First(first),
+            Some(value) => {
+                let value = Arc::new(value);
+                *self.latest.write() = Some(Arc::clone(&value));
+                Held::Later(value)
+            }
         }
-        value
     }
 }

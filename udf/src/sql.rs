@@ -12,7 +12,7 @@ use rustydb_engine::routine::{
 };
 use rustydb_engine::{Error, Position, Result, split_statements};
 
-use crate::linked::{Linked, Slot};
+use crate::linked::{Held, Linked, Slot};
 
 /// The language.
 #[derive(Debug, Clone, Copy, Default)]
@@ -94,11 +94,17 @@ impl Variables for Parameters<'_> {
 }
 
 impl Statements {
-    fn compiled(&self, execution: &Execution<'_>, number: usize) -> Result<Arc<Compiled>> {
-        let names = execution.names();
-        let slots = self
-            .linked
-            .get(&names, || Ok::<_, Error>(self.statements.iter().map(|_| Slot::default()).collect::<Vec<_>>()))?;
+    /// The places of the statements for what names mean now.
+    fn slots(&self, execution: &Execution<'_>) -> Result<Arc<Vec<Slot<Compiled>>>> {
+        self.linked.get(&execution.names(), || Ok(self.statements.iter().map(|_| Slot::default()).collect::<Vec<_>>()))
+    }
+
+    fn compiled<'s>(
+        &self,
+        slots: &'s [Slot<Compiled>],
+        execution: &Execution<'_>,
+        number: usize,
+    ) -> Result<Held<'s, Compiled>> {
         if let Some(compiled) = slots[number].get(|_| true) {
             return Ok(compiled);
         }
@@ -112,7 +118,8 @@ impl Statements {
         let returns_value = !matches!(self.source.returns, Returns::Void) || self.source.outputs().next().is_some();
         for number in 0..self.statements.len() {
             *at = number + 1;
-            let compiled = self.compiled(execution, number)?;
+            let slots = self.slots(execution)?;
+            let compiled = self.compiled(&slots, execution, number)?;
             let inputs: Vec<Datum> =
                 compiled.inputs.iter().map(|argument| arguments.get(*argument).cloned().unwrap_or_default()).collect();
             if number < last || !returns_value {

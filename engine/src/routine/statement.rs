@@ -21,7 +21,7 @@ use super::names::{InputTypes, Variables, resolve_variables};
 use super::registry::Routines;
 use super::types::{Shape, SqlType};
 use crate::error::sqlstate;
-use crate::row_path::{self, DataRows, Datum, Program};
+use crate::row_path::{self, Datum, Program};
 use crate::sql::context::StatementContext;
 use crate::sql::lock_syntax::LockingQuery;
 use crate::sql::names::{output_name, shown};
@@ -173,10 +173,10 @@ impl CompiledStatement {
         self
     }
 
-    /// Rows of its program.
-    pub(crate) fn rows_of_program(&self, rows: DataRows) -> Rows {
-        let shape = self.shape.get_or_init(|| Arc::new(shape_of(&rows.schema)));
-        Rows::made(Arc::clone(shape), rows.rows)
+    /// The columns of what its program returns, if it has one that returns something.
+    pub fn program_shape(&self) -> Option<&Arc<Shape>> {
+        let schema = self.program.as_ref()?.schema()?;
+        Some(self.shape.get_or_init(|| Arc::new(shape_of(schema))))
     }
 
     /// The columns of its rows; none if it gives no rows.

@@ -13,7 +13,6 @@ use rustydb_storage::{ReadView, Transaction};
 use super::datum::Datum;
 use super::expression::{Decided, Inputs, Node, StoredRow, Undecided};
 use super::program::{Body, Program};
-use super::result::DataRows;
 use crate::Error;
 
 /// A range of more rows is a scan's business: from about here the ordinary path's start-up is won back.
@@ -54,8 +53,8 @@ type Run<T> = Result<T, Stop>;
 pub(crate) struct Outcome {
     /// Rows it found or changed.
     pub(crate) count: u64,
-    /// Of queries, and for RETURNING.
-    pub(crate) rows: Option<DataRows>,
+    /// Of queries, and for RETURNING; their columns are the program's.
+    pub(crate) rows: Option<Vec<Vec<Datum>>>,
 }
 
 /// What a program is run with.
@@ -88,7 +87,7 @@ impl Program {
                 let view = transaction.view();
                 select.run(&view, Some(transaction), call).await
             }
-            Body::Select(select) => select.run(&transaction.view(), None, call).await,
+            Body::Select(select) => select.run(transaction.as_view(), None, call).await,
             Body::Insert(insert) => insert.run(transaction, call).await,
             Body::Update(update) => update.run(transaction, call).await,
             Body::Delete(delete) => delete.run(transaction, call).await,

@@ -24,7 +24,7 @@ use crate::dml::scope::ROWS_AT_HAND;
 use crate::sql::context::StatementContext;
 
 /// Tables a query may join here: their rows are told apart by the bits of a number, and more are no short statement.
-const TABLES_MAX: usize = 8;
+pub(crate) const TABLES_MAX: usize = 8;
 
 /// A table of the FROM list.
 #[derive(Debug, Clone)]

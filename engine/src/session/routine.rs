@@ -126,7 +126,7 @@ impl<'a> Changing<'a> {
     pub(crate) async fn refresh(&mut self) -> Result<()> {
         let transaction = self.transaction_mut();
         if transaction.isolation().moves_with_statements() {
-            transaction.refresh().await?;
+            Box::pin(transaction.refresh()).await?;
         }
         Ok(())
     }
@@ -145,7 +145,9 @@ impl<'a> Changing<'a> {
             }
             match decided(program, program.run(transaction, call).await) {
                 // A program that fails has changed nothing.
-                Err(error) if moves && error.is_conflict() && attempt < RERUNS_MAX => transaction.refresh().await?,
+                Err(error) if moves && error.is_conflict() && attempt < RERUNS_MAX => {
+                    Box::pin(transaction.refresh()).await?;
+                }
                 ended => return ended,
             }
         }

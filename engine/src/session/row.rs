@@ -24,7 +24,7 @@ use super::transaction::{TransactionState, TransactionStatus};
 use super::write::RERUNS_MAX;
 use super::{Completion, Shared, StatementResult};
 use crate::ddl::temporary::TemporarySchema;
-use crate::row_path::{Call, Datum, Known, Origin, Outcome, Program, Ready, Stop, compile};
+use crate::row_path::{Call, DataRows, Datum, Known, Origin, Outcome, Program, Ready, Stop, compile};
 use crate::runtime::{Runtimes, panic_message};
 use crate::sql::parse::ParsedStatement;
 use crate::sql::route::{Routed, route};
@@ -313,8 +313,10 @@ pub(crate) fn decided(program: &Program, ended: std::result::Result<Outcome, Sto
 }
 
 fn result_of(program: &Program, outcome: Outcome) -> StatementResult {
-    match outcome.rows {
-        Some(rows) => StatementResult::Rows(RecordStream::of_data(rows)),
+    match outcome.rows.zip(program.schema()) {
+        Some((rows, schema)) => {
+            StatementResult::Rows(RecordStream::of_data(DataRows { schema: Arc::clone(schema), rows }))
+        }
         None => StatementResult::Done(Completion::of_rows(program.tag(), outcome.count)),
     }
 }

@@ -377,6 +377,18 @@ impl Keys {
         (at < self.rows && self.get(at) == key).then_some(at)
     }
 
+    /// The first row from `start` on whose key is at least `key`, among ascending keys: it is looked for in steps that double.
+    pub(crate) fn lower_bound_near(&self, key: &[u8], start: usize) -> usize {
+        let (mut low, mut at, mut step) = (start, start, 1);
+        while at < self.rows {
+            if self.get(at) >= key {
+                return self.lower_bound(key, low..at);
+            }
+            (low, at, step) = (at + 1, at + step, step * 2);
+        }
+        self.lower_bound(key, low..self.rows)
+    }
+
     /// The first row in `range` of ascending keys whose key is at least `key`.
     pub(crate) fn lower_bound(&self, key: &[u8], range: Range<usize>) -> usize {
         let (mut low, mut high) = (range.start, range.end);

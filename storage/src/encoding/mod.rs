@@ -12,8 +12,8 @@ mod row;
 mod tests;
 
 pub(crate) use keys::{KeyEncoder, Keys, format_key};
-pub use row::RowWriter;
 pub(crate) use row::{RawValue, RowLayout};
+pub use row::{RowEditor, RowWriter};
 
 pub use physical::canonical_type;
 pub(crate) use physical::{DECIMAL64_PRECISION, Physical};

@@ -10,6 +10,8 @@
 //! little-endian. The layout follows from the column types alone and is part of the log's format: it may change only
 //! with the log's version.
 
+mod writer;
+
 use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
@@ -29,6 +31,7 @@ use bytes::Bytes;
 
 use super::physical::Physical;
 use crate::error::{Error, Result};
+pub use writer::{RowEditor, RowWriter};
 
 #[derive(Debug, Clone)]
 struct ColumnLayout {
@@ -193,13 +196,6 @@ impl RowLayout {
         Ok(())
     }
 
-    /// Begins a row whose values come one by one.
-    pub(crate) fn writer(&self) -> RowWriter<'_> {
-        let mut bytes = Vec::with_capacity(self.variable_start + 64);
-        bytes.resize(self.variable_start, 0);
-        RowWriter { layout: self, bytes, next: 0 }
-    }
-
     /// Decodes the chosen columns of rows into a batch.
     pub(crate) fn decode(&self, rows: &[&[u8]], projection: &[usize]) -> Result<RecordBatch> {
         let schema = Arc::new(self.schema.project(projection)?);
@@ -284,59 +280,6 @@ impl RowLayout {
             other => return Err(Error::Internal(format!("no row layout for {other}"))),
         };
         Ok(array)
-    }
-}
-
-/// A row in the making.
-#[derive(Debug)]
-pub struct RowWriter<'a> {
-    layout: &'a RowLayout,
-    bytes: Vec<u8>,
-    next: usize,
-}
-
-impl RowWriter<'_> {
-    /// Adds the value of the next column, as rows keep it: little-endian bytes of the type's width, or the text itself.
-    ///
-    /// # Errors
-    /// `Internal` if there are no more columns or the width is another.
-    pub fn push(&mut self, value: Option<&[u8]>) -> Result<()> {
-        let column = self.next;
-        let Some(layout) = self.layout.columns.get(column) else {
-            return Err(Error::Internal(format!("a row of more than {column} columns")));
-        };
-        self.next += 1;
-        if value.is_none() {
-            self.bytes[column / 8] |= 1 << (column % 8);
-        }
-        match (layout.physical, value) {
-            (Physical::Variable, value) => {
-                self.bytes.extend_from_slice(value.unwrap_or_default());
-                let end = u32::try_from(self.bytes.len() - self.layout.variable_start)
-                    .map_err(|_| Error::Unsupported("a row of more than 4 GiB".into()))?;
-                self.bytes[layout.offset..layout.offset + 4].copy_from_slice(&end.to_le_bytes());
-            }
-            (fixed, Some(value)) if value.len() == fixed.width() => {
-                self.bytes[layout.offset..layout.offset + value.len()].copy_from_slice(value);
-            }
-            (_, Some(value)) => {
-                return Err(Error::Internal(format!("column {column} does not have {} bytes", value.len())));
-            }
-            (_, None) => {}
-        }
-        Ok(())
-    }
-
-    /// The row, once every column has its value.
-    pub fn finish(self) -> Result<Bytes> {
-        if self.next != self.layout.columns.len() {
-            return Err(Error::Internal(format!(
-                "a row of {} columns ends after {}",
-                self.layout.columns.len(),
-                self.next
-            )));
-        }
-        Ok(Bytes::from(self.bytes))
     }
 }
 

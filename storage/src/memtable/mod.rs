@@ -30,6 +30,7 @@ mod merge;
 #[cfg(test)]
 mod model;
 mod pages;
+mod parts;
 mod radix;
 mod runs;
 mod search;
@@ -55,6 +56,7 @@ pub(crate) use chain::{ChainState, Horizon};
 use leaf::Stamped;
 use pages::Pages;
 pub(crate) use pages::{Page, Piece};
+use parts::Parts;
 pub(crate) use runs::Runs;
 use tree::{Tree, TreeBuilder};
 
@@ -309,7 +311,7 @@ impl PartBuilder {
 /// Rows of all tables since the last freeze.
 #[derive(Debug, Default)]
 pub(crate) struct Memtable {
-    tables: RwLock<HashMap<TableId, Arc<TableMemtable>>>,
+    parts: Parts,
     bytes: AtomicUsize,
     /// Rows that scans have converted.
     page_bytes: Arc<AtomicUsize>,
@@ -319,23 +321,22 @@ pub(crate) struct Memtable {
 
 impl Memtable {
     /// A table's part, if it has one.
-    pub(crate) fn table(&self, table: TableId) -> Option<Arc<TableMemtable>> {
-        self.tables.read().get(&table).cloned()
+    pub(crate) fn table(&self, table: TableId) -> Option<&Arc<TableMemtable>> {
+        self.parts.get(table)
     }
 
     /// A table's part, new if need be.
-    pub(crate) fn part(&self, table: TableId) -> Arc<TableMemtable> {
-        self.table(table).unwrap_or_else(|| {
-            let part = || Arc::new(TableMemtable { pages: Pages::counted_by(&self.page_bytes), ..Default::default() });
-            Arc::clone(self.tables.write().entry(table).or_insert_with(part))
+    pub(crate) fn part(&self, table: TableId) -> &Arc<TableMemtable> {
+        self.parts.get(table).unwrap_or_else(|| {
+            let pages = Pages::counted_by(&self.page_bytes);
+            self.parts.add(table, TableMemtable { pages, ..TableMemtable::default() }).0
         })
     }
 
     /// Puts a table's part in, which takes so much memory. The table must have none.
     pub(crate) fn install(&self, table: TableId, mut part: TableMemtable, bytes: usize) {
         part.pages = Pages::counted_by(&self.page_bytes);
-        let before = self.tables.write().insert(table, Arc::new(part));
-        assert!(before.is_none(), "a part is installed where there is none");
+        assert!(self.parts.add(table, part).1, "a part is installed where there is none");
         self.note_memory(bytes as isize);
     }
 
@@ -362,7 +363,7 @@ impl Memtable {
 
     /// All parts.
     pub(crate) fn tables(&self) -> Vec<(TableId, Arc<TableMemtable>)> {
-        self.tables.read().iter().map(|(id, table)| (*id, Arc::clone(table))).collect()
+        self.parts.iter().map(|(id, part)| (id, Arc::clone(part))).collect()
     }
 
     /// Adds the newest version of a key.

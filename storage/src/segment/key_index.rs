@@ -40,7 +40,8 @@ impl KeyColumns {
         Ok(key)
     }
 
-    fn write_key(&self, row: usize, key: &mut Vec<u8>) -> Result<()> {
+    /// Puts the key of a row in the place of what is in `key`.
+    pub(crate) fn write_key(&self, row: usize, key: &mut Vec<u8>) -> Result<()> {
         let encoder = &self.table.codec()?.keys;
         key.clear();
         for (position, column) in self.columns.iter().enumerate() {
@@ -55,19 +56,47 @@ impl KeyColumns {
         self.table.codec()?.keys.encode(&columns)
     }
 
+    /// The order of a row's key and another, of which no more columns are read than it takes. `part` is for them.
+    fn compare(&self, row: usize, key: &[u8], part: &mut Vec<u8>) -> Result<Ordering> {
+        let encoder = &self.table.codec()?.keys;
+        let mut rest = key;
+        for (position, column) in self.columns.iter().enumerate() {
+            part.clear();
+            column.with_raw(row, |value| encoder.encode_part(position, value, part))??;
+            let (theirs, behind) = rest.split_at(part.len().min(rest.len()));
+            match part.as_slice().cmp(theirs) {
+                Ordering::Equal => rest = behind,
+                different => return Ok(different),
+            }
+        }
+        Ok(if rest.is_empty() { Ordering::Equal } else { Ordering::Less })
+    }
+
     /// The first row in `range` whose key is at least `key`.
     fn lower_bound(&self, key: &[u8], range: Range<usize>) -> Result<usize> {
         let (mut low, mut high) = (range.start, range.end);
-        let mut probe = Vec::with_capacity(key.len());
+        let mut part = Vec::with_capacity(key.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            self.write_key(middle, &mut probe)?;
-            match probe.as_slice().cmp(key) {
+            match self.compare(middle, key, &mut part)? {
                 Ordering::Less => low = middle + 1,
                 Ordering::Equal | Ordering::Greater => high = middle,
             }
         }
         Ok(low)
+    }
+
+    /// The same for a place that is not far behind the beginning of the range: it is looked for in steps that double.
+    fn lower_bound_near(&self, key: &[u8], range: Range<usize>) -> Result<usize> {
+        let (mut low, mut at, mut step) = (range.start, range.start, 1);
+        let mut part = Vec::with_capacity(key.len());
+        while at < range.end {
+            if self.compare(at, key, &mut part)? != Ordering::Less {
+                return self.lower_bound(key, low..at);
+            }
+            (low, at, step) = (at + 1, at + step, step * 2);
+        }
+        self.lower_bound(key, low..range.end)
     }
 
     /// The rows whose keys lie in an interval.
@@ -96,11 +125,13 @@ impl KeyIndex {
 
     /// The row that has a key, whose hash this is.
     pub(crate) fn find(&self, key: &[u8], hash: KeyHash) -> Result<Option<u32>> {
-        let mut probe = Vec::new();
-        self.table.find(hash, |row| {
-            self.columns.write_key(row as usize, &mut probe)?;
-            Ok(probe == key)
-        })
+        let mut part = Vec::new();
+        self.table.find(hash, |row| Ok(self.columns.compare(row as usize, key, &mut part)? == Ordering::Equal))
+    }
+
+    /// Asks the memory for what [`find`](Self::find) will look at first. The number says nothing.
+    pub(crate) fn touch(&self, hash: KeyHash) -> u32 {
+        self.table.touch(hash)
     }
 
     /// The key of a row.
@@ -111,22 +142,18 @@ impl KeyIndex {
     /// The rows whose keys lie in an interval.
     pub(crate) fn positions(&self, interval: &Interval) -> Result<Range<usize>> {
         let fences = self.fences.len();
-        let start = self.row_before(self.fences.lower_bound(&interval.low, 1.min(fences)..fences), &interval.low, 0)?;
+        let fence = self.fences.lower_bound(&interval.low, 1.min(fences)..fences);
+        let start = self.columns.lower_bound(&interval.low, self.rows_before(fence))?;
         let Some(high) = interval.high.as_deref() else { return Ok(start..self.columns.rows) };
-        // Ranges are short, so the end is looked for in steps that double.
-        let (mut below, mut at, mut step) = (start / FENCE_ROWS + 1, start / FENCE_ROWS + 1, 1);
-        while at < fences && self.fences.get(at) < high {
-            (below, at, step) = (at + 1, at + step, step * 2);
-        }
-        let fence = self.fences.lower_bound(high, below.min(fences)..at.min(fences));
-        Ok(start..self.row_before(fence, high, start)?)
+        // Ranges are short, if there is anything in them.
+        let fence = self.fences.lower_bound_near(high, (start / FENCE_ROWS + 1).min(fences));
+        let Range { start: first, end } = self.rows_before(fence);
+        Ok(start..self.columns.lower_bound_near(high, start.max(first)..end)?)
     }
 
-    /// The first row from `start` on whose key is at least `key`; this fence is the first, not before `start`, of which
-    /// that is so.
-    fn row_before(&self, fence: usize, key: &[u8], start: usize) -> Result<usize> {
-        let end = self.columns.rows.min(fence * FENCE_ROWS);
-        self.columns.lower_bound(key, start.max(fence.saturating_sub(1) * FENCE_ROWS)..end)
+    /// The rows between a fence and the one before it.
+    fn rows_before(&self, fence: usize) -> Range<usize> {
+        fence.saturating_sub(1) * FENCE_ROWS..self.columns.rows.min(fence * FENCE_ROWS)
     }
 
     /// The key columns.

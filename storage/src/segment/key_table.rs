@@ -61,6 +61,11 @@ impl KeyTable {
         table
     }
 
+    /// Reads the line of a hash, and nothing of it that means anything.
+    pub(crate) fn touch(&self, hash: KeyHash) -> u32 {
+        self.lines[self.line_of(hash)].0[0]
+    }
+
     /// The row that has a key: the first of the few with its fingerprint that `is_it` says yes to.
     pub(crate) fn find<E>(
         &self,
@@ -130,6 +135,11 @@ impl KeyHash {
             add(&last);
         }
         KeyHash(fold(state ^ second, 0x9E37_79B9_7F4A_7C15))
+    }
+
+    /// The hash as a number.
+    pub(crate) fn number(self) -> u64 {
+        self.0
     }
 
     fn fingerprint(self) -> u32 {

@@ -21,6 +21,7 @@ mod key_index;
 mod key_table;
 mod meta;
 mod reader;
+mod rows;
 mod writer;
 
 use std::any::Any;
@@ -52,6 +53,7 @@ use crate::encoding::{KeyEncoder, Keys};
 use crate::error::{Error, Result};
 use crate::index::{Interval, Postings};
 use crate::point::WantedColumns;
+use rows::RowColumns;
 
 /// [`Segment::created`] of a segment that only its own transaction sees.
 pub(crate) const STAGED: Timestamp = Timestamp::MAX;
@@ -91,6 +93,7 @@ pub(crate) struct Segment {
     /// The bounds of each column as index entries begin with them: of a column that may not be NULL, and of one that may.
     key_bounds: Box<[[OnceLock<KeyBounds>; 2]]>,
     columns: Box<[Slot<Column>]>,
+    row_columns: RowColumns,
     keys: Slot<Keys>,
     key_index: Slot<KeyIndex>,
     postings: Mutex<HashMap<IndexId, Arc<Slot<Postings>>>>,
@@ -107,8 +110,11 @@ impl Segment {
         created: Timestamp,
     ) -> Self {
         let slot = |part| (meta.id, part);
+        let columns: Box<[Slot<Column>]> =
+            (0..meta.columns.len()).map(|column| Slot::new(slot(Part::Column(column)))).collect();
         Segment {
-            columns: (0..meta.columns.len()).map(|column| Slot::new(slot(Part::Column(column)))).collect(),
+            row_columns: RowColumns::of(&columns),
+            columns,
             keys: Slot::new(slot(Part::Keys)),
             key_index: Slot::new(slot(Part::KeyIndex)),
             bounds: OnceLock::new(),
@@ -241,19 +247,12 @@ impl Segment {
 
     /// The same at once, if all of these columns are in memory.
     pub(crate) fn row_in_memory(&self, row: u32, columns: &WantedColumns) -> Result<Option<Bytes>> {
-        let mut writer = self.table.codec()?.rows.writer();
-        for (index, column) in self.columns.iter().enumerate() {
-            if columns.contains(index) {
-                match column.with(|column| column.with_raw(row as usize, |value| writer.push(value))) {
-                    Some(pushed) => pushed??,
-                    None => return Ok(None),
-                }
-            } else {
-                writer.push(None)?;
-            }
+        let layout = &self.table.codec()?.rows;
+        let bytes = self.row_columns.with(&self.columns, columns, |known| rows::build(layout, row, columns, known));
+        if bytes.is_some() {
+            self.source.cache.count_hits(columns.list().len() as u64);
         }
-        self.source.cache.count_hits(columns.list().len() as u64);
-        Ok(Some(writer.finish()?))
+        bytes.transpose()
     }
 
     /// A range of rows of one column, from the file, leaving the cache alone.
@@ -318,6 +317,11 @@ impl Segment {
     /// The primary-key index, if it is in memory already.
     pub(crate) fn key_index(&self) -> Option<Arc<KeyIndex>> {
         self.key_index.get()
+    }
+
+    /// The slot of the primary-key index.
+    pub(crate) fn key_slot(&self) -> &Slot<KeyIndex> {
+        &self.key_index
     }
 
     /// What `read` makes of the primary-key index, if that is in memory.

@@ -9,7 +9,8 @@
 //! Any number of row commits go through this at the same time; only the box is one at a time, a fraction of a microsecond
 //! each. What must hold, and why it does:
 //!
-//! * *A commit is decided on all that was committed before it.* It is validated against what is in place, and
+//! * *A commit is decided on all that was committed before it.* It is validated against what is in place, or was by its own
+//!   statements against its snapshot, and
 //!   [`sequencer`](super::sequencer) makes sure that no commit missing there writes a key or a unique value of it. Coarser
 //!   guards (tables that must not have changed, serializability) are decided in the box itself.
 //! * *Versions of one key are applied in the order of their timestamps*, because the later of two commits of a key is not
@@ -30,7 +31,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use roaring::RoaringBitmap;
-use rustydb_txn::{Expectation, Timestamp};
+use rustydb_txn::Timestamp;
 
 use super::publication::{End, Held};
 use super::sequencer::{Admission, Footprint, Window, footprint, hash};
@@ -83,6 +84,9 @@ impl Structure {
 #[derive(Debug)]
 pub(crate) struct Commit {
     pub(crate) snapshot: Arc<Snapshot>,
+    /// All that its statements have found is so as of this moment, or was found later: the timestamp of the oldest snapshot
+    /// that it has written on.
+    pub(crate) judged: Timestamp,
     pub(crate) writes: Arc<Writes>,
     pub(crate) structure: Structure,
     pub(crate) unchanged: BTreeSet<TableId>,
@@ -210,6 +214,7 @@ impl Commit {
     /// The record, but for its timestamp.
     fn encode(&self) -> Result<Frame> {
         Frame::new(|payload| {
+            payload.reserve(self.writes.bytes());
             let mut record = RecordWriter::new(payload, 0);
             for table in &self.structure.dropped {
                 record.write(&Operation::DropTable(table.id))?;
@@ -228,10 +233,10 @@ impl Commit {
             }
             for (table, writes) in self.writes.tables() {
                 for (key, pending) in &writes.rows {
-                    match (&pending.row, pending.expectation) {
+                    match (&pending.row, &pending.replaced) {
                         (Some(row), _) => record.write(&Operation::Put { table, row })?,
-                        (None, Expectation::Present) => record.write(&Operation::Delete { table, key })?,
-                        (None, Expectation::Absent) => {}
+                        (None, Some(_)) => record.write(&Operation::Delete { table, key })?,
+                        (None, None) => {}
                     }
                 }
                 // After the rows: a key may be deleted first and then loaded.
@@ -332,21 +337,27 @@ impl Inner {
     async fn commit_rows(&self, commit: Commit, durability: Durability) -> Result<Timestamp> {
         let frame = commit.encode()?;
         let (mut alone, mut _loaded) = (false, Pins::default());
-        loop {
+        'shape: loop {
             let (shared, only) = match alone {
                 false => (Some(self.committer.read().await), None),
                 true => (None, Some(self.committer.write().await)),
             };
             let version = self.current.load_full();
-            let Some(_pins) = commit.pin_keys(&version)? else {
-                drop((shared, only));
-                _loaded = commit.load_keys(&version).await?;
-                continue;
-            };
             let footprint = commit.footprint(&version)?;
-            for _ in 0..VALIDATIONS_MAX {
-                let seen = self.publication.applied();
-                let places = self.validate(&commit, &version)?;
+            // If the store still has the shape that the statements saw, they have validated everything.
+            let mut judged = Arc::ptr_eq(&version, &commit.snapshot.version).then_some(commit.judged);
+            for _ in 0..=VALIDATIONS_MAX {
+                let (seen, places) = match judged.take() {
+                    Some(judged) => (judged, None),
+                    None => {
+                        let Some(_pins) = commit.pin_keys(&version)? else {
+                            drop((shared, only));
+                            _loaded = Box::pin(commit.load_keys(&version)).await?;
+                            continue 'shape;
+                        };
+                        (self.publication.applied(), Some(self.validate(&commit, &version)?))
+                    }
+                };
                 let mut sequencer = self.sequencer.lock();
                 if let Admission::After(other) = sequencer.window.admit(seen, &footprint) {
                     drop(sequencer);
@@ -364,6 +375,13 @@ impl Inner {
             }
             alone = true;
         }
+    }
+
+    /// Whether no commit since a snapshot has written what is in a footprint, as far as can be told without looking for the
+    /// keys.
+    pub(crate) fn are_untouched(&self, snapshot: &Snapshot, footprint: Footprint) -> bool {
+        Arc::ptr_eq(&self.current.load(), &snapshot.version)
+            && self.sequencer.lock().window.admit(snapshot.timestamp, &footprint) == Admission::Granted
     }
 
     /// Decides what is left to decide, gives the commit its timestamp, and hands its record to the log.
@@ -438,7 +456,7 @@ impl Inner {
             self.sequencer.lock().note_change(table.id, ordered.timestamp);
         }
         let locks = commit.locks.clone();
-        self.apply_rows(commit, &version, &next.catalog, &ordered, places)?;
+        self.apply_rows(commit, &version, &next.catalog, &ordered, Some(places))?;
         committer.structure_changed = true;
         self.current.store(Arc::new(next));
         applying.finish(locks);
@@ -460,22 +478,23 @@ impl Inner {
         Ok(())
     }
 
-    /// Puts the rows of a commit into the active memtable and ends those they replace, which are at these places.
+    /// Puts the rows of a commit into the active memtable and ends those they replace, which are at these places, or where
+    /// the transaction has found them.
     fn apply_rows(
         &self,
         mut commit: Commit,
         version: &Version,
         catalog: &Catalog,
         ordered: &Ordered,
-        places: Vec<Place>,
+        places: Option<Vec<Place>>,
     ) -> Result<()> {
-        let mut rows = Applied { store: self, version, catalog, ordered, places: places.into_iter(), bytes: 0 };
+        let places = places.map(Vec::into_iter);
+        let mut rows = Applied { store: self, version, catalog, ordered, places, bytes: 0 };
         // Views may share the changes. Usually nobody does, and the rows move instead of being counted.
         match Arc::get_mut(&mut commit.writes) {
             Some(writes) => writes.tables_mut().try_for_each(|(table, writes)| match Arc::get_mut(writes) {
                 Some(writes) => {
-                    let taken = |pending: &mut crate::transaction::PendingRow| pending.row.take();
-                    rows.put(table, writes.rows.iter_mut().map(|(key, row)| (key, row.expectation, taken(row))))
+                    rows.put(table, writes.rows.iter_mut().map(|(key, row)| (key, row.replaced.take(), row.row.take())))
                 }
                 None => rows.put_shared(table, writes),
             })?,
@@ -511,36 +530,41 @@ struct Applied<'a> {
     version: &'a Version,
     catalog: &'a Catalog,
     ordered: &'a Ordered,
-    places: std::vec::IntoIter<Place>,
+    /// Of all rows that are replaced, in their order; `None`: where the transaction has found them.
+    places: Option<std::vec::IntoIter<Place>>,
     bytes: isize,
 }
 
 impl Applied<'_> {
     fn put_shared(&mut self, table: TableId, writes: &TableWrites) -> Result<()> {
-        self.put(table, writes.rows.iter().map(|(key, pending)| (key, pending.expectation, pending.row.clone())))
+        let rows = writes.rows.iter();
+        self.put(table, rows.map(|(key, pending)| (key, pending.replaced.clone(), pending.row.clone())))
     }
 
     fn put<'k>(
         &mut self,
         table: TableId,
-        rows: impl Iterator<Item = (&'k Box<[u8]>, Expectation, Option<Bytes>)>,
+        rows: impl Iterator<Item = (&'k Box<[u8]>, Option<Place>, Option<Bytes>)>,
     ) -> Result<()> {
         let Ordered { timestamp, watermark, .. } = *self.ordered;
-        let store = self.store;
+        let (store, version) = (self.store, self.version);
         let horizon = Horizon { watermark, readable: &|| store.publication.readable() };
-        let mut part: Option<Arc<TableMemtable>> = None;
+        let mut part: Option<&Arc<TableMemtable>> = None;
         let definition = self.catalog.table(table).ok_or_else(|| Error::Internal("a table is gone".into()))?;
-        for (key, expectation, row) in rows {
+        for (key, found, row) in rows {
             let mut is_active = false;
-            if expectation == Expectation::Present {
-                let place = self.places.next();
+            if let Some(found) = found {
+                let place = match &mut self.places {
+                    None => Some(found),
+                    Some(places) => places.next(),
+                };
                 match place.ok_or_else(|| Error::Internal("a row that is replaced was not located".into()))? {
                     Place::Active => is_active = true,
-                    place => end_row(self.version, table, key, place, timestamp, watermark),
+                    place => end_row(version, table, key, place, timestamp, watermark),
                 }
             }
             if row.is_some() || is_active {
-                let part = part.get_or_insert_with(|| self.version.active.part(table));
+                let part = part.get_or_insert_with(|| version.active.part(table));
                 self.bytes += part.put(definition, key, row, timestamp, &horizon)?;
             }
         }

@@ -21,6 +21,7 @@ pub(crate) mod recovery;
 mod replay;
 mod sequencer;
 mod serializable;
+mod table_segments;
 mod validate;
 mod version;
 
@@ -36,6 +37,7 @@ use tokio::sync::{Notify, oneshot};
 
 pub(crate) use commit::{Commit, Structure};
 pub(crate) use publication::Publication;
+pub(crate) use sequencer::{footprint, hash};
 pub(crate) use version::{Place, Segments, Version};
 
 use crate::catalog::{Catalog, IndexId, TableId};

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use rustydb_txn::{Expectation, Timestamp, Verdict, VersionState, judge_write};
+use rustydb_txn::{Timestamp, Verdict, VersionState, judge_write};
 
 use super::commit::{Commit, Structure};
 use super::{Inner, Place, Version};
@@ -36,7 +36,7 @@ impl Inner {
             }
             for (key, pending) in &writes.rows {
                 // If nothing has happened since, a row that the snapshot did not show is not there now either.
-                if pending.expectation == Expectation::Absent && (pending.row.is_none() || !changed) {
+                if pending.replaced.is_none() && (pending.row.is_none() || !changed) {
                     continue;
                 }
                 let located = version.locate(table, key, Timestamp::MAX)?;
@@ -44,7 +44,7 @@ impl Inner {
                     Some(located) => VersionState::Live(located.written),
                     None => VersionState::Absent,
                 };
-                match judge_write(pending.expectation, current, snapshot) {
+                match judge_write(pending.expectation(), current, snapshot) {
                     Verdict::Proceed => places.extend(located.map(|located| located.place)),
                     Verdict::Conflict => return Err(Error::Conflict { table: definition.name.clone() }),
                     Verdict::Duplicate => {

@@ -21,12 +21,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustydb_txn::Timestamp;
 
+use super::table_segments::TableSegments;
 use crate::catalog::{Catalog, TableDef, TableId};
 use crate::encoding::{KeyEncoder, Keys};
 use crate::error::{Error, Result};
+use crate::id_map::IdMap;
 use crate::index::{Interval, Postings, successor};
 use crate::memtable::{ChainState, Memtable};
-use crate::segment::{KeyHash, Pins, Segment};
+use crate::segment::{Pins, Segment};
 
 /// Segments of one table.
 pub(crate) type Segments = Arc<[Arc<Segment>]>;
@@ -37,7 +39,7 @@ pub(crate) struct Version {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) active: Arc<Memtable>,
     pub(crate) frozen: Option<Arc<Memtable>>,
-    pub(crate) segments: HashMap<TableId, Segments>,
+    pub(crate) segments: IdMap<TableId, TableSegments>,
 }
 
 /// Where a row is.
@@ -61,6 +63,7 @@ pub(crate) struct Located {
 impl Version {
     /// An empty store with this catalog.
     pub(crate) fn new(catalog: Catalog, segments: HashMap<TableId, Segments>) -> Self {
+        let segments = segments.into_iter().map(|(table, segments)| (table, segments.into())).collect();
         Version { catalog: Arc::new(catalog), active: Arc::default(), frozen: None, segments }
     }
 
@@ -82,13 +85,13 @@ impl Version {
     /// Takes some segments of a table out and puts others in.
     pub(crate) fn replace_segments(&mut self, table: TableId, gone: &HashSet<u64>, added: &[Arc<Segment>]) {
         let kept = self.segments(table).iter().filter(|segment| !gone.contains(&segment.meta.id));
-        let segments: Segments = kept.chain(added).cloned().collect();
+        let segments = kept.chain(added).cloned().collect();
         self.segments.insert(table, segments);
     }
 
     /// A table's segments.
     pub(crate) fn segments(&self, table: TableId) -> &[Arc<Segment>] {
-        self.segments.get(&table).map_or(&[], |segments| segments)
+        self.segments.get(&table).map_or(&[], |segments| &**segments)
     }
 
     /// Memtables, newest first, with the place their rows are in.
@@ -119,22 +122,14 @@ impl Version {
                 ChainState::Removed | ChainState::Unknown => {}
             }
         }
-        let hash = KeyHash::of(key);
-        // Newest first: recent rows are asked for more often. At most one segment holds a live row of the key.
-        for segment in self.segments(table).iter().rev() {
-            if segment.created() > timestamp || !segment.meta.may_contain(key) {
-                continue;
-            }
-            let Some(found) = segment.with_key_index(|keys| keys.find(key, hash)) else { return Ok(None) };
-            if let Some(row) = found?
-                && !segment.deletes.contains(row, timestamp)
-            {
-                let written = segment.written(row);
-                let place = Place::Segment(Arc::clone(segment), row);
-                return Ok(Some(Some(Located { place, written, row: None })));
-            }
-        }
-        Ok(Some(None))
+        let Some(segments) = self.segments.get(&table) else { return Ok(Some(None)) };
+        let found = segments.find(key, timestamp)?;
+        let located = |(segment, row): (&Arc<Segment>, u32)| Located {
+            written: segment.written(row),
+            place: Place::Segment(Arc::clone(segment), row),
+            row: None,
+        };
+        Ok(found.map(|found| found.map(located)))
     }
 
     /// The same for one key, loading what it takes.

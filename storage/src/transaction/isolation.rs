@@ -17,7 +17,7 @@
 //! Locks make transactions wait instead of fail; that no change is lost does not rest on them: every commit still
 //! compares each key with its snapshot (`store/commit.rs`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -28,9 +28,10 @@ use super::{Transaction, Writes, unique_values};
 use crate::catalog::{TableDef, TableId};
 use crate::encoding::Keys;
 use crate::error::{Error, Result};
+use crate::id_map::IdMap;
 use crate::locks::{LOCK_BYTES, LockWait, TransactionLocks};
 use crate::serial::SerialTransaction;
-use crate::store::Place;
+use crate::store::{Place, footprint, hash};
 use crate::view::{ReadView, Snapshot};
 
 /// Tells the numbers of indexes from those of tables.
@@ -146,25 +147,29 @@ impl Transaction {
     /// are not durable yet.
     pub async fn refresh(&mut self) -> Result<()> {
         let newest = Arc::new(self.open_newest());
-        if newest.timestamp == self.snapshot.timestamp && Arc::ptr_eq(&newest.version, &self.snapshot.version) {
+        if newest.timestamp == self.view.snapshot.timestamp && Arc::ptr_eq(&newest.version, &self.view.snapshot.version)
+        {
             return Ok(());
+        }
+        if self.has_writes() {
+            self.began.get_or_insert(self.view.snapshot.timestamp);
         }
         if self.structure.is_empty() {
             self.rebase(&newest).await?;
-            self.catalog = Arc::clone(&newest.version.catalog);
-            self.snapshot = newest;
+            self.view.catalog = Arc::clone(&newest.version.catalog);
+            self.view.snapshot = newest;
         } else if self.same_catalog(&newest) {
             self.rebase(&newest).await?;
-            self.snapshot = newest;
+            self.view.snapshot = newest;
         }
         Ok(())
     }
 
     async fn rebase(&mut self, newest: &Snapshot) -> Result<()> {
         let rebased = self.rebased(newest).await?;
-        if !Arc::ptr_eq(&rebased, &self.writes) {
-            self.undo.note_all(&self.writes);
-            self.writes = rebased;
+        if !Arc::ptr_eq(&rebased, &self.view.writes) {
+            self.undo.note_all(&self.view.writes);
+            self.view.writes = rebased;
         }
         Ok(())
     }
@@ -175,13 +180,13 @@ impl Transaction {
     /// # Errors
     /// `Conflict` if others have changed tables meanwhile and this transaction, too.
     pub async fn newest_view(&self) -> Result<ReadView> {
-        let newest = Arc::new(self.snapshot.store.open_applied_snapshot());
+        let newest = Arc::new(self.view.snapshot.store.open_applied_snapshot());
         if let Some(locks) = &self.control.locks {
             locks.note_seen(newest.timestamp);
         }
         let catalog = match self.structure.is_empty() {
             true => Arc::clone(&newest.version.catalog),
-            false if self.same_catalog(&newest) => Arc::clone(&self.catalog),
+            false if self.same_catalog(&newest) => Arc::clone(&self.view.catalog),
             false => return Err(Error::Conflict { table: "(the catalog)".to_owned() }),
         };
         let writes = self.rebased(&newest).await?;
@@ -189,7 +194,7 @@ impl Transaction {
     }
 
     fn open_newest(&self) -> Snapshot {
-        let store = &self.snapshot.store;
+        let store = &self.view.snapshot.store;
         match self.control.locks {
             Some(_) => store.open_applied_snapshot(),
             None => store.open_snapshot(),
@@ -197,30 +202,38 @@ impl Transaction {
     }
 
     fn same_catalog(&self, newest: &Snapshot) -> bool {
-        Arc::ptr_eq(&newest.version.catalog, &self.snapshot.version.catalog)
+        Arc::ptr_eq(&newest.version.catalog, &self.view.snapshot.version.catalog)
     }
 
     /// The pending changes on top of another snapshot: a flush or a compaction may have moved the rows they hide.
     async fn rebased(&self, newest: &Snapshot) -> Result<Arc<Writes>> {
-        let mut writes = Arc::clone(&self.writes);
-        if Arc::ptr_eq(&newest.version, &self.snapshot.version) {
+        let mut writes = Arc::clone(&self.view.writes);
+        if Arc::ptr_eq(&newest.version, &self.view.snapshot.version) {
             // The keys are locked, so the rows under them have not moved either.
             return Ok(writes);
         }
-        for (table, own) in self.writes.tables() {
-            let replaced = own.rows.iter().filter(|(_, pending)| pending.expectation == Expectation::Present);
+        for (table, own) in self.view.writes.tables() {
+            let replaced = own.rows.iter().filter(|(_, pending)| pending.replaced.is_some());
             let keys: Vec<&[u8]> = replaced.map(|(key, _)| key.as_ref()).collect();
             let _pins = newest.version.load_keys(table, keys.iter().copied()).await?;
             let is_staged = |id: &u64| own.staged.iter().any(|segment| segment.meta.id == *id);
             let staged = own.removed.iter().filter(|(id, _)| is_staged(id));
-            let mut removed: HashMap<u64, RoaringBitmap> = staged.map(|(id, rows)| (*id, rows.clone())).collect();
+            let mut removed: IdMap<u64, RoaringBitmap> = staged.map(|(id, rows)| (*id, rows.clone())).collect();
+            let mut places = Vec::with_capacity(keys.len());
             for key in keys {
-                let located = newest.version.locate(table, key, newest.timestamp)?;
-                if let Some(Place::Segment(segment, row)) = located.map(|located| located.place) {
-                    removed.entry(segment.meta.id).or_default().insert(row);
+                let place = newest.version.locate(table, key, newest.timestamp)?.map(|located| located.place);
+                if let Some(Place::Segment(segment, row)) = &place {
+                    removed.entry(segment.meta.id).or_default().insert(*row);
                 }
+                places.push(place);
             }
-            Arc::make_mut(&mut writes).table_mut(table).removed = removed;
+            let moved = Arc::make_mut(&mut writes).table_mut(table);
+            moved.removed = removed;
+            let replaced = moved.rows.values_mut().filter_map(|pending| pending.replaced.as_mut());
+            for (replaced, place) in replaced.zip(places) {
+                // A row that is gone is told by the commit.
+                *replaced = place.unwrap_or_else(|| replaced.clone());
+            }
         }
         Ok(writes)
     }
@@ -231,7 +244,7 @@ impl Transaction {
     /// `Deadlock`, `LockTimeout`, and `LockNotAvailable` if it would have to wait and `wait` forbids that.
     pub async fn lock_table(&mut self, table: TableId, mode: LockMode, wait: Option<LockWait>) -> Result<()> {
         let Some(usual) = self.control.lock_wait else { return Ok(()) };
-        let Some(definition) = self.snapshot.version.catalog.table(table).cloned() else { return Ok(()) };
+        let Some(definition) = self.view.snapshot.version.catalog.table(table).cloned() else { return Ok(()) };
         let resource = Resource::Table(table.0);
         self.locks().acquire(resource, mode, wait.unwrap_or(usual), &definition.name).await
     }
@@ -247,7 +260,7 @@ impl Transaction {
         lock: RowLock,
         wait: Option<LockWait>,
     ) -> Result<()> {
-        let definition = Arc::clone(self.catalog.require(table)?);
+        let definition = Arc::clone(self.view.catalog.require(table)?);
         let keys = self.view().encode_keys(table, keys)?;
         let wanted = self.row_locks(table, (0..keys.len()).map(|row| (keys.get(row), lock.mode())));
         self.acquire(&definition, LockMode::RowShare, wanted, wait).await?;
@@ -281,7 +294,7 @@ impl Transaction {
         if self.control.lock_wait.is_none() {
             return Vec::new();
         }
-        let locks = self.snapshot.store.locks();
+        let locks = self.view.snapshot.store.locks();
         rows.map(|(key, mode)| (locks.row(table, key), mode)).collect()
     }
 
@@ -294,14 +307,14 @@ impl Transaction {
         for (position, index) in table.indexes.iter().enumerate().filter(|(_, index)| index.unique) {
             let (_, values) = unique_values(table, position, rows)?;
             let space = TableId(index.id.0 | INDEX_SPACE);
-            let locks = self.snapshot.store.locks();
+            let locks = self.view.snapshot.store.locks();
             wanted.extend(values.iter().map(|value| (locks.row(space, value), LockMode::RowUpdate)));
         }
         Ok(wanted)
     }
 
     fn locks(&mut self) -> &Arc<TransactionLocks> {
-        let store = &self.snapshot.store;
+        let store = &self.view.snapshot.store;
         self.control.locks.get_or_insert_with(|| Arc::new(TransactionLocks::new(Arc::clone(store.locks()))))
     }
 
@@ -314,20 +327,25 @@ impl Transaction {
         wait: Option<LockWait>,
     ) -> Result<()> {
         let Some(usual) = self.control.lock_wait else { return Ok(()) };
-        if self.snapshot.version.catalog.table(table.id).is_none() {
+        if self.view.snapshot.version.catalog.table(table.id).is_none() {
             // Nobody else knows the table.
             return Ok(());
         }
         let wait = wait.unwrap_or(usual);
-        let limit_bytes = self.snapshot.store.transaction_bytes();
+        let limit_bytes = self.view.snapshot.store.transaction_bytes();
         let locks = Arc::clone(self.locks());
-        locks.acquire(Resource::Table(table.id.0), table_mode, wait, &table.name).await?;
+        let table_lock = Resource::Table(table.id.0);
+        if !locks.try_acquire(table_lock, table_mode) {
+            Box::pin(locks.wait_for(table_lock, table_mode, wait, &table.name)).await?;
+        }
         if (locks.count() + rows.len()).saturating_mul(LOCK_BYTES) > limit_bytes {
             return Err(Error::TransactionTooLarge { limit_bytes });
         }
         rows.sort_unstable();
         for (resource, mode) in rows {
-            locks.acquire(resource, mode, wait, &table.name).await?;
+            if !locks.try_acquire(resource, mode) {
+                Box::pin(locks.wait_for(resource, mode, wait, &table.name)).await?;
+            }
         }
         Ok(())
     }
@@ -335,25 +353,29 @@ impl Transaction {
     /// Remembers that the end of this transaction must wait for every commit made so far.
     fn note_seen(&self) {
         if let Some(locks) = &self.control.locks {
-            locks.note_seen(self.snapshot.store.newest());
+            locks.note_seen(self.view.snapshot.store.newest());
         }
     }
 
-    /// What the newest committed state has for some keys, or `None` if it is the snapshot.
+    /// What the newest committed state has for some keys, or `None` if it is what the snapshot has.
     async fn newest_states(
         &self,
         table: &TableDef,
         keys: &Keys,
         rows: &[usize],
     ) -> Result<Option<Vec<(usize, VersionState)>>> {
-        let store = &self.snapshot.store;
-        if self.control.lock_wait.is_none() || store.is_newest(self.snapshot.timestamp) {
+        let store = &self.view.snapshot.store;
+        if self.control.lock_wait.is_none() || store.is_newest(self.view.snapshot.timestamp) {
+            return Ok(None);
+        }
+        let written = rows.iter().map(|row| hash(table.id.0, keys.get(*row)));
+        if store.are_untouched(&self.view.snapshot, footprint(written)) {
             return Ok(None);
         }
         let version = store.current();
         let mut states = Vec::with_capacity(rows.len());
         for row in rows {
-            let located = version.find(table.id, keys.get(*row), Timestamp::MAX).await?;
+            let located = Box::pin(version.find(table.id, keys.get(*row), Timestamp::MAX)).await?;
             states.push((*row, located.map_or(VersionState::Absent, |located| VersionState::Live(located.written))));
         }
         self.note_seen();
@@ -368,15 +390,17 @@ impl Transaction {
         mut rows: Vec<usize>,
         lock: RowLock,
     ) -> Result<()> {
-        if let Some(own) = self.writes.table(table.id) {
+        if let Some(own) = self.view.writes.table(table.id) {
             rows.retain(|row| !own.rows.contains_key(keys.get(*row)));
         }
         for (row, state) in self.newest_states(table, keys, &rows).await?.into_iter().flatten() {
             let same = match lock {
-                RowLock::KeyShare => state != VersionState::Absent || !self.is_committed(table, keys.get(row)).await?,
-                _ => match judge_write(Expectation::Present, state, self.snapshot.timestamp) {
+                RowLock::KeyShare => {
+                    state != VersionState::Absent || !Box::pin(self.is_committed(table, keys.get(row))).await?
+                }
+                _ => match judge_write(Expectation::Present, state, self.view.snapshot.timestamp) {
                     Verdict::Proceed => true,
-                    _ => !self.is_committed(table, keys.get(row)).await?,
+                    _ => !Box::pin(self.is_committed(table, keys.get(row))).await?,
                 },
             };
             if !same {
@@ -388,15 +412,16 @@ impl Transaction {
 
     /// Whether the snapshot shows a committed row with this key: one in a staged segment is nobody else's.
     async fn is_committed(&self, table: &TableDef, key: &[u8]) -> Result<bool> {
-        Ok(self.snapshot.version.find(table.id, key, self.snapshot.timestamp).await?.is_some())
+        Ok(self.view.snapshot.version.find(table.id, key, self.view.snapshot.timestamp).await?.is_some())
     }
 
     /// Looks whether others have committed rows with new keys since the snapshot. Returns the first such row; fails with
     /// `Conflict` instead if the caller will run the statement again and see for itself.
     pub(super) async fn find_newer(&self, table: &TableDef, keys: &Keys, rows: Vec<usize>) -> Result<Option<usize>> {
         let states = self.newest_states(table, keys, &rows).await?.into_iter().flatten();
-        let mut newer = states
-            .filter(|(_, state)| matches!(state, VersionState::Live(written) if *written > self.snapshot.timestamp));
+        let mut newer = states.filter(
+            |(_, state)| matches!(state, VersionState::Live(written) if *written > self.view.snapshot.timestamp),
+        );
         match newer.next() {
             Some(_) if self.control.reruns => Err(Error::Conflict { table: table.name.clone() }),
             newer => Ok(newer.map(|(row, _)| row)),
@@ -411,13 +436,13 @@ impl Transaction {
         value: &Vec<u8>,
         replaced: &HashSet<&[u8]>,
     ) -> Result<Option<Option<Box<[u8]>>>> {
-        let store = &self.snapshot.store;
-        if self.control.lock_wait.is_none() || store.is_newest(self.snapshot.timestamp) {
+        let store = &self.view.snapshot.store;
+        if self.control.lock_wait.is_none() || store.is_newest(self.view.snapshot.timestamp) {
             return Ok(None);
         }
         let version = store.current();
         let _pins = version.load_postings(table, position, std::slice::from_ref(value)).await?;
-        let own = self.writes.table(table.id);
+        let own = self.view.writes.table(table.id);
         let gone = |key: &[u8]| replaced.contains(key) || own.is_some_and(|own| own.replaces(key));
         let holder = version.holder(table, position, value, Timestamp::MAX, gone)?;
         self.note_seen();

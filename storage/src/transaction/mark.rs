@@ -50,13 +50,13 @@ impl Transaction {
         self.undo.open += 1;
         Mark {
             depth: self.undo.open,
-            snapshot: Arc::clone(&self.snapshot),
-            catalog: Arc::clone(&self.catalog),
+            snapshot: Arc::clone(&self.view.snapshot),
+            catalog: Arc::clone(&self.view.catalog),
             structure: self.structure.clone(),
             unchanged: self.unchanged.clone(),
             deferred: self.deferred.clone(),
             noted: self.undo.changes.len(),
-            bytes: self.writes.bytes(),
+            bytes: self.view.writes.bytes(),
             locks: self.control.lock_count(),
         }
     }
@@ -64,13 +64,13 @@ impl Transaction {
     /// Takes back what was done since an open mark, and keeps the locks. The mark stays; those inside of it end.
     pub fn undo_to(&mut self, mark: &Mark) {
         self.undo.open = mark.depth;
-        self.undo.take_back(mark.noted, &mut self.writes);
+        self.undo.take_back(mark.noted, &mut self.view.writes);
         // A copy only if somebody still reads what was taken back.
-        if self.writes.bytes() != mark.bytes {
-            Arc::make_mut(&mut self.writes).set_bytes(mark.bytes);
+        if self.view.writes.bytes() != mark.bytes {
+            Arc::make_mut(&mut self.view.writes).set_bytes(mark.bytes);
         }
-        self.snapshot = Arc::clone(&mark.snapshot);
-        self.catalog = Arc::clone(&mark.catalog);
+        self.view.snapshot = Arc::clone(&mark.snapshot);
+        self.view.catalog = Arc::clone(&mark.catalog);
         self.structure = mark.structure.clone();
         self.unchanged = mark.unchanged.clone();
         self.deferred = mark.deferred.clone();
@@ -79,9 +79,10 @@ impl Transaction {
     /// Forgets all that was done, and keeps the locks: for a transaction that is run again from its beginning. No mark is
     /// open.
     pub fn restart(&mut self) {
-        self.catalog = Arc::clone(&self.snapshot.version.catalog);
-        self.writes = Arc::new(Writes::counted_in(self.snapshot.store.pending_bytes()));
+        self.view.catalog = Arc::clone(&self.view.snapshot.version.catalog);
+        self.view.writes = Arc::new(Writes::counted_in(self.view.snapshot.store.pending_bytes()));
         self.structure = Structure::default();
+        self.began = None;
         self.unchanged.clear();
         self.deferred = DeferredKeys::default();
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::take_record_batch;
-use rustydb_txn::{Expectation, LockMode};
+use rustydb_txn::{LockMode, Timestamp};
 
 pub(crate) use deferred::DeferredKeys;
 pub(crate) use isolation::Control;
@@ -52,12 +52,13 @@ pub enum Durability {
 /// An open transaction. Dropping it rolls it back.
 #[derive(Debug)]
 pub struct Transaction {
-    snapshot: Arc<Snapshot>,
-    catalog: Arc<Catalog>,
-    writes: Arc<Writes>,
+    /// What it sees now, its own changes included.
+    view: ReadView,
     structure: Structure,
     unchanged: BTreeSet<TableId>,
     control: Control,
+    /// The snapshot that the oldest of its changes was made on, if that is not the present one.
+    began: Option<Timestamp>,
     /// What takes the changes since the oldest open mark back.
     undo: UndoLog,
     deferred: DeferredKeys,
@@ -70,58 +71,59 @@ impl Transaction {
         let (structure, unchanged) = (Structure::default(), BTreeSet::new());
         let undo = UndoLog::counted_in(snapshot.store.pending_bytes());
         let deferred = DeferredKeys::default();
-        Transaction { snapshot, catalog, writes, structure, unchanged, control, undo, deferred }
+        let view = ReadView { snapshot, catalog, writes, serial: control.serial.clone() };
+        Transaction { view, structure, unchanged, control, began: None, undo, deferred }
     }
 
     /// What the transaction sees now. Later changes do not show in it.
     pub fn view(&self) -> ReadView {
-        ReadView {
-            snapshot: Arc::clone(&self.snapshot),
-            catalog: Arc::clone(&self.catalog),
-            writes: Arc::clone(&self.writes),
-            serial: self.control.serial.clone(),
-        }
+        self.view.clone()
+    }
+
+    /// The same for as long as nothing is changed, which nobody has to count then.
+    pub fn as_view(&self) -> &ReadView {
+        &self.view
     }
 
     /// The tables and objects as the transaction sees them now.
     pub fn catalog(&self) -> &Arc<Catalog> {
-        &self.catalog
+        &self.view.catalog
     }
 
     /// Whether a commit would change anything.
     pub fn has_writes(&self) -> bool {
-        !self.writes.is_empty() || !self.structure.is_empty()
+        !self.view.writes.is_empty() || !self.structure.is_empty()
     }
 
     /// Whether a commit will only change rows, and few enough to take no more than a millisecond of the calling thread.
     pub fn commits_at_once(&self) -> bool {
-        self.structure.is_empty() && self.writes.bytes() < QUICK_COMMIT_BYTES && !self.writes.has_staged()
+        self.structure.is_empty() && self.view.writes.bytes() < QUICK_COMMIT_BYTES && !self.view.writes.has_staged()
     }
 
     /// Creates a table.
     pub fn create_table(&mut self, table: NewTable) -> Result<Arc<TableDef>> {
-        if self.catalog.find(&table.schema_name, &table.name).is_some() {
+        if self.view.catalog.find(&table.schema_name, &table.name).is_some() {
             return Err(Error::TableExists { schema: table.schema_name, name: table.name });
         }
-        let store = &self.snapshot.store;
+        let store = &self.view.snapshot.store;
         let first_index = store.new_index_ids(table.indexes.len());
         let definition = Arc::new(TableDef::new(store.new_table_id(), first_index, table)?);
-        Arc::make_mut(&mut self.catalog).add(Arc::clone(&definition));
+        Arc::make_mut(&mut self.view.catalog).add(Arc::clone(&definition));
         self.structure.created.push(Arc::clone(&definition));
         Ok(definition)
     }
 
     /// Drops a table with its rows.
     pub fn drop_table(&mut self, table: TableId) -> Result<()> {
-        let definition = Arc::clone(self.catalog.require(table)?);
+        let definition = Arc::clone(self.view.catalog.require(table)?);
         let dependents: Vec<String> =
-            self.catalog.referring_tables(table).map(|table| format!("table \"{}\"", table.name)).collect();
+            self.view.catalog.referring_tables(table).map(|table| format!("table \"{}\"", table.name)).collect();
         if !dependents.is_empty() {
             return Err(Error::DependentObjects { table: definition.name.clone(), dependents });
         }
-        Arc::make_mut(&mut self.catalog).remove(table);
-        self.undo.note_all(&self.writes);
-        Arc::make_mut(&mut self.writes).forget_table(table);
+        Arc::make_mut(&mut self.view.catalog).remove(table);
+        self.undo.note_all(&self.view.writes);
+        Arc::make_mut(&mut self.view.writes).forget_table(table);
         self.structure.altered.retain(|altered| altered.id != table);
         let own = self.structure.created.iter().position(|created| created.id == table);
         match own {
@@ -137,8 +139,8 @@ impl Transaction {
     /// unless only a name changes, they will have to try again; for a new rule about existing rows call
     /// [`require_unchanged`](Self::require_unchanged), too.
     pub fn alter_table(&mut self, id: TableId, table: NewTable) -> Result<Arc<TableDef>> {
-        let current = self.catalog.require(id)?;
-        if self.catalog.find(&table.schema_name, &table.name).is_some_and(|taken| taken.id != id) {
+        let current = self.view.catalog.require(id)?;
+        if self.view.catalog.find(&table.schema_name, &table.name).is_some_and(|taken| taken.id != id) {
             return Err(Error::TableExists { schema: table.schema_name, name: table.name });
         }
         let altered = current.altered(table, current.indexes.clone())?;
@@ -151,8 +153,8 @@ impl Transaction {
     /// # Errors
     /// `DuplicateKey` if the visible rows are not unique.
     pub async fn create_index(&mut self, table: TableId, index: NewIndex) -> Result<IndexDef> {
-        let current = Arc::clone(self.catalog.require(table)?);
-        let index = IndexDef::new(self.snapshot.store.new_index_ids(1), &index);
+        let current = Arc::clone(self.view.catalog.require(table)?);
+        let index = IndexDef::new(self.view.snapshot.store.new_index_ids(1), &index);
         let indexes = current.indexes.iter().cloned().chain([index.clone()]).collect();
         let altered = current.altered(current.to_new(), indexes)?;
         if let Some(newest) = altered.indexes.len().checked_sub(1) {
@@ -161,14 +163,14 @@ impl Transaction {
         if index.unique {
             self.require_unchanged(table);
         }
-        Arc::make_mut(&mut self.writes).table_mut(table).index_all(&altered, &mut self.undo)?;
+        Arc::make_mut(&mut self.view.writes).table_mut(table).index_all(&altered, &mut self.undo)?;
         self.replace_definition(altered);
         Ok(index)
     }
 
     /// Drops an index.
     pub fn drop_index(&mut self, table: TableId, index: IndexId) -> Result<()> {
-        let current = self.catalog.require(table)?;
+        let current = self.view.catalog.require(table)?;
         let indexes = current.indexes.iter().filter(|other| other.id != index).cloned().collect();
         let altered = current.altered(current.to_new(), indexes)?;
         self.replace_definition(altered);
@@ -177,7 +179,7 @@ impl Transaction {
 
     fn replace_definition(&mut self, altered: TableDef) -> Arc<TableDef> {
         let altered = Arc::new(altered);
-        Arc::make_mut(&mut self.catalog).replace(Arc::clone(&altered));
+        Arc::make_mut(&mut self.view.catalog).replace(Arc::clone(&altered));
         let Structure { created, altered: others, .. } = &mut self.structure;
         match created.iter_mut().chain(others.iter_mut()).find(|other| other.id == altered.id) {
             Some(other) => *other = Arc::clone(&altered),
@@ -191,8 +193,8 @@ impl Transaction {
     /// # Errors
     /// `DuplicateKey` if a visible row or another of these has the same primary key, `NotNull`.
     pub async fn insert(&mut self, table: TableId, rows: &RecordBatch) -> Result<u64> {
-        let definition = Arc::clone(self.catalog.require(table)?);
-        let rows = storage_rows(&definition, rows, || self.snapshot.store.new_row_ids(rows.num_rows()))?;
+        let definition = Arc::clone(self.view.catalog.require(table)?);
+        let rows = storage_rows(&definition, rows, || self.view.snapshot.store.new_row_ids(rows.num_rows()))?;
         let keys = self.keys_of(&definition, &rows)?;
         let mut wanted = Vec::new();
         if !definition.has_hidden_key() {
@@ -212,7 +214,7 @@ impl Transaction {
         let keys = view.encode_keys(table, keys)?;
         let visible = self.visible_rows(&view, table, &keys).await?;
         drop(view);
-        let definition = Arc::clone(self.catalog.require(table)?);
+        let definition = Arc::clone(self.view.catalog.require(table)?);
         let wanted = self.row_locks(table, visible.iter().map(|(row, _)| (keys.get(*row), LockMode::RowUpdate)));
         self.acquire(&definition, LockMode::RowExclusive, wanted, None).await?;
         self.require_same(&definition, &keys, committed(&visible), RowLock::Update).await?;
@@ -224,7 +226,7 @@ impl Transaction {
     /// Replaces the visible row with the i-th key by the i-th row; keys that are not visible are skipped. Keys may
     /// change; uniqueness is checked for the state after all replacements. If a key comes twice, its first row counts.
     pub async fn update(&mut self, table: TableId, keys: &RecordBatch, rows: &RecordBatch) -> Result<u64> {
-        let definition = Arc::clone(self.catalog.require(table)?);
+        let definition = Arc::clone(self.view.catalog.require(table)?);
         let view = self.view();
         let old_keys = view.encode_keys(table, keys)?;
         let visible = self.visible_rows(&view, table, &old_keys).await?;
@@ -254,16 +256,16 @@ impl Transaction {
 
     /// Starts a bulk load: rows go to segment files directly and join the transaction when the load is finished.
     pub fn bulk_insert(&self, table: TableId) -> Result<BulkWriter> {
-        BulkWriter::new(self.view(), Arc::clone(self.catalog.require(table)?), self.deferred.clone())
+        BulkWriter::new(self.view(), Arc::clone(self.view.catalog.require(table)?), self.deferred.clone())
     }
 
     pub(crate) fn attach(&mut self, view: &ReadView, table: TableId, segments: Vec<Arc<Segment>>) -> Result<()> {
-        if !Arc::ptr_eq(&view.snapshot, &self.snapshot) {
+        if !Arc::ptr_eq(&view.snapshot, &self.view.snapshot) {
             return Err(Error::Internal("a bulk load was finished in another transaction".into()));
         }
-        self.deferred.note(self.catalog.require(table)?);
-        self.undo.note_all(&self.writes);
-        Arc::make_mut(&mut self.writes).table_mut(table).staged.extend(segments);
+        self.deferred.note(self.view.catalog.require(table)?);
+        self.undo.note_all(&self.view.writes);
+        Arc::make_mut(&mut self.view.writes).table_mut(table).staged.extend(segments);
         Ok(())
     }
 
@@ -284,19 +286,21 @@ impl Transaction {
             return Err(error);
         }
         if !self.has_writes() {
-            let timestamp = self.snapshot.timestamp;
+            let timestamp = self.view.snapshot.timestamp;
             if let Some(locks) = self.control.held() {
-                self.snapshot.store.until_published(timestamp.max(locks.seen())).await?;
+                self.view.snapshot.store.until_published(timestamp.max(locks.seen())).await?;
             }
             if let Some(serial) = &self.control.serial {
-                self.snapshot.store.commit_reader(serial, timestamp)?;
+                self.view.snapshot.store.commit_reader(serial, timestamp)?;
             }
             self.control.release_to(0);
             return Ok(timestamp);
         }
-        let Transaction { snapshot, writes, structure, unchanged, control, catalog: _, undo: _, deferred: _ } = self;
+        let Transaction { view, structure, unchanged, control, began, undo: _, deferred: _ } = self;
+        let ReadView { snapshot, writes, catalog: _, serial: _ } = view;
+        let judged = began.unwrap_or(snapshot.timestamp);
         let (store, serial, locks) = (Arc::clone(&snapshot.store), control.serial.clone(), control.held());
-        let commit = Commit { snapshot, writes, structure, unchanged, serial, locks };
+        let commit = Commit { snapshot, judged, writes, structure, unchanged, serial, locks };
         // Where it succeeds, it gives the locks back as soon as its rows are in place.
         let committed = store.commit(commit, durability).await;
         control.release_to(0);
@@ -378,15 +382,15 @@ impl Transaction {
 
     /// Marks visible rows as deleted by this transaction.
     fn hide(&mut self, table: TableId, keys: &Keys, visible: &[(usize, Found)]) -> Result<()> {
-        let definition = Arc::clone(self.catalog.require(table)?);
-        let (writes, undo) = (Arc::make_mut(&mut self.writes), &mut self.undo);
+        let definition = Arc::clone(self.view.catalog.require(table)?);
+        let (writes, undo) = (Arc::make_mut(&mut self.view.writes), &mut self.undo);
         for (row, found) in visible {
             let key = keys.get(*row);
             match found {
-                Found::Pending(_) => writes.set(&definition, key, Expectation::Absent, None, undo)?,
+                Found::Pending(_) => writes.set(&definition, key.into(), None, None, undo)?,
                 Found::Staged(segment, row) => writes.hide(table, segment.meta.id, *row, undo),
                 Found::Committed(place, _) => {
-                    writes.set(&definition, key, Expectation::Present, None, undo)?;
+                    writes.set(&definition, key.into(), Some(place.clone()), None, undo)?;
                     if let Place::Segment(segment, row) = place {
                         writes.hide(table, segment.meta.id, *row, undo);
                     }
@@ -398,8 +402,8 @@ impl Transaction {
 
     /// Fails if the pending changes, with so many bytes more, take more memory than all transactions may together.
     pub(crate) fn check_size(&self, added: usize) -> Result<()> {
-        let limit_bytes = self.snapshot.store.transaction_bytes();
-        match self.writes.total_bytes().max(self.writes.bytes()) + added > limit_bytes {
+        let limit_bytes = self.view.snapshot.store.transaction_bytes();
+        match self.view.writes.total_bytes().max(self.view.writes.bytes()) + added > limit_bytes {
             true => Err(Error::TransactionTooLarge { limit_bytes }),
             false => Ok(()),
         }
@@ -409,9 +413,9 @@ impl Transaction {
     fn put(&mut self, table: &TableDef, rows: &RecordBatch, keys: &Keys) -> Result<()> {
         let encoded = table.codec()?.rows.encode(rows)?;
         self.check_size(encoded.iter().map(|row| row.len()).sum())?;
-        let writes = Arc::make_mut(&mut self.writes);
+        let writes = Arc::make_mut(&mut self.view.writes);
         for (row, bytes) in encoded.into_iter().enumerate() {
-            writes.set(table, keys.get(row), Expectation::Absent, Some(bytes), &mut self.undo)?;
+            writes.set(table, keys.get(row).into(), None, Some(bytes), &mut self.undo)?;
         }
         Ok(())
     }

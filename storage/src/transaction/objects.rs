@@ -19,7 +19,7 @@ impl Transaction {
         name: String,
         definition: String,
     ) -> Result<Arc<ObjectDef>> {
-        let id = ObjectId(self.snapshot.store.new_table_id().0);
+        let id = ObjectId(self.view.snapshot.store.new_table_id().0);
         self.put_object(ObjectDef { id, kind, schema_name, name, definition })
     }
 
@@ -31,17 +31,17 @@ impl Transaction {
         name: String,
         definition: String,
     ) -> Result<Arc<ObjectDef>> {
-        let kind = self.catalog.object(id).ok_or(Error::NoSuchObject)?.kind;
+        let kind = self.view.catalog.object(id).ok_or(Error::NoSuchObject)?.kind;
         self.put_object(ObjectDef { id, kind, schema_name, name, definition })
     }
 
     /// Drops an object; whatever depends on it is the caller's to know.
     pub fn drop_object(&mut self, id: ObjectId) -> Result<()> {
-        if self.catalog.object(id).is_none() {
+        if self.view.catalog.object(id).is_none() {
             return Err(Error::NoSuchObject);
         }
-        Arc::make_mut(&mut self.catalog).remove_object(id);
-        if self.snapshot.version.catalog.object(id).is_some() {
+        Arc::make_mut(&mut self.view.catalog).remove_object(id);
+        if self.view.snapshot.version.catalog.object(id).is_some() {
             self.structure.objects.insert(id, None);
         } else {
             self.structure.objects.remove(&id);
@@ -51,7 +51,7 @@ impl Transaction {
 
     /// Gives an index another name.
     pub fn rename_index(&mut self, table: TableId, index: IndexId, name: String) -> Result<()> {
-        let current = self.catalog.require(table)?;
+        let current = self.view.catalog.require(table)?;
         let mut indexes = current.indexes.clone();
         indexes.iter_mut().filter(|known| known.id == index).for_each(|known| known.name.clone_from(&name));
         let altered = current.altered(current.to_new(), indexes)?;
@@ -60,11 +60,11 @@ impl Transaction {
     }
 
     fn put_object(&mut self, object: ObjectDef) -> Result<Arc<ObjectDef>> {
-        if self.catalog.name_taken(&object) {
+        if self.view.catalog.name_taken(&object) {
             return Err(Error::ObjectExists { name: object.name });
         }
         let object = Arc::new(object);
-        Arc::make_mut(&mut self.catalog).put_object(Arc::clone(&object));
+        Arc::make_mut(&mut self.view.catalog).put_object(Arc::clone(&object));
         self.structure.objects.insert(object.id, Some(Arc::clone(&object)));
         Ok(object)
     }

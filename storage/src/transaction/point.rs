@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustydb_txn::{Expectation, LockMode, Resource};
+use rustydb_txn::{LockMode, Resource};
 
 use super::isolation::INDEX_SPACE;
 use super::{RowLock, Transaction};
@@ -32,82 +32,83 @@ pub enum Change {
 
 /// A new row with its key.
 struct NewRow {
-    key: Vec<u8>,
+    key: Box<[u8]>,
     bytes: Bytes,
 }
 
 impl Transaction {
     /// A new value for the hidden key of a table without a primary key.
     pub fn new_row_id(&self) -> u64 {
-        self.snapshot.store.new_row_id()
+        self.view.snapshot.store.new_row_id()
     }
 
     /// Inserts compact rows of the storage schema.
     pub async fn insert_stored(&mut self, table: &TableDef, rows: Vec<Bytes>) -> Result<Change> {
-        let new = rows.into_iter().map(|bytes| Ok(NewRow { key: table.stored_key(&bytes)?, bytes }));
+        let new = rows.into_iter().map(|bytes| Ok(NewRow { key: table.stored_key(&bytes)?.into(), bytes }));
         let new = new.collect::<Result<Vec<_>>>()?;
         let mut wanted = Vec::new();
         if !table.has_hidden_key() {
-            wanted = self.row_locks(table.id, new.iter().map(|row| (row.key.as_slice(), LockMode::RowUpdate)));
+            wanted = self.row_locks(table.id, new.iter().map(|row| (&*row.key, LockMode::RowUpdate)));
         }
         self.add_value_locks(table, &new, &mut wanted)?;
         self.acquire(table, LockMode::RowExclusive, wanted, None).await?;
         if !self.are_free(table, &new, &HashSet::new()).await? {
             return Ok(Change::Taken);
         }
-        self.require_room(&new)?;
-        let writes = Arc::make_mut(&mut self.writes);
+        self.require_room(new.iter().map(|row| &row.bytes))?;
+        let writes = Arc::make_mut(&mut self.view.writes);
         for NewRow { key, bytes } in new {
-            writes.set(table, &key, Expectation::Absent, Some(bytes), &mut self.undo)?;
+            writes.set(table, key, None, Some(bytes), &mut self.undo)?;
         }
         Ok(Change::Made)
     }
 
     /// Replaces rows, which were found in this transaction's present view, each once, by others.
     pub async fn update_stored(&mut self, table: &TableDef, changes: Vec<(FoundRow, Bytes)>) -> Result<Change> {
+        if table.indexes.iter().any(|index| index.unique)
+            || changes.iter().any(|(old, new)| !table.have_one_key(&old.bytes, new))
+        {
+            return Box::pin(self.update_keys(table, changes)).await;
+        }
+        let wanted = self.row_locks(table.id, changes.iter().map(|(old, _)| (old.key(), LockMode::RowNoKeyUpdate)));
+        self.acquire(table, LockMode::RowExclusive, wanted, None).await?;
+        self.require_same_rows(table, changes.iter().map(|(old, _)| old), RowLock::Update).await?;
+        self.require_room(changes.iter().map(|(_, new)| new))?;
+        changes.into_iter().try_for_each(|(old, new)| self.replace(table, old, new))?;
+        Ok(Change::Made)
+    }
+
+    /// The same for rows that may have another key afterwards, or another value in a unique index.
+    async fn update_keys(&mut self, table: &TableDef, changes: Vec<(FoundRow, Bytes)>) -> Result<Change> {
         let mut old = Vec::with_capacity(changes.len());
         let mut new = Vec::with_capacity(changes.len());
         for (row, bytes) in changes {
-            let key = table.stored_key(&bytes)?;
-            new.push(NewRow { key, bytes });
+            new.push(NewRow { key: table.stored_key(&bytes)?.into(), bytes });
             old.push(row);
         }
         let wanted = old.iter().zip(&new).flat_map(|(old, new)| {
-            let (old, new) = (old.key(), new.key.as_slice());
+            let (old, new) = (old.key(), &*new.key);
             let mode = if old == new { LockMode::RowNoKeyUpdate } else { LockMode::RowUpdate };
             [(old, mode)].into_iter().chain((old != new).then_some((new, mode)))
         });
         let mut wanted = self.row_locks(table.id, wanted);
         self.add_value_locks(table, &new, &mut wanted)?;
         self.acquire(table, LockMode::RowExclusive, wanted, None).await?;
-        self.require_same_rows(table, &old, RowLock::Update).await?;
-        let moved = old.iter().zip(&new).any(|(old, new)| old.key() != new.key);
-        if moved || table.indexes.iter().any(|index| index.unique) {
-            let replaced: HashSet<&[u8]> = old.iter().map(FoundRow::key).collect();
-            if !self.are_free(table, &new, &replaced).await? {
-                return Ok(Change::Taken);
-            }
+        self.require_same_rows(table, old.iter(), RowLock::Update).await?;
+        let replaced: HashSet<&[u8]> = old.iter().map(FoundRow::key).collect();
+        if !self.are_free(table, &new, &replaced).await? {
+            return Ok(Change::Taken);
         }
-        self.require_room(&new)?;
-        if moved {
-            // A row may take the key of another that is changed, too: first all go, then all come.
-            old.iter().try_for_each(|row| self.remove(table, row))?;
-            let writes = Arc::make_mut(&mut self.writes);
-            for NewRow { key, bytes } in new {
-                writes.set(table, &key, Expectation::Absent, Some(bytes), &mut self.undo)?;
-            }
+        self.require_room(new.iter().map(|row| &row.bytes))?;
+        if old.iter().zip(&new).all(|(old, new)| old.key() == &*new.key) {
+            old.into_iter().zip(new).try_for_each(|(old, new)| self.replace(table, old, new.bytes))?;
             return Ok(Change::Made);
         }
-        let writes = Arc::make_mut(&mut self.writes);
-        for (old, NewRow { key, bytes }) in old.into_iter().zip(new) {
-            let expectation = match &old.origin {
-                Origin::Pending | Origin::Staged(..) => Expectation::Absent,
-                Origin::Memory | Origin::Segment(..) => Expectation::Present,
-            };
-            writes.set(table, &key, expectation, Some(bytes), &mut self.undo)?;
-            if let Origin::Segment(segment, row) | Origin::Staged(segment, row) = &old.origin {
-                writes.hide(table.id, segment.meta.id, *row, &mut self.undo);
-            }
+        // A row may take the key of another that is changed, too: first all go, then all come.
+        old.iter().try_for_each(|row| self.remove(table, row))?;
+        let writes = Arc::make_mut(&mut self.view.writes);
+        for NewRow { key, bytes } in new {
+            writes.set(table, key, None, Some(bytes), &mut self.undo)?;
         }
         Ok(Change::Made)
     }
@@ -116,10 +117,10 @@ impl Transaction {
     pub async fn delete_stored(&mut self, table: &TableDef, rows: &[FoundRow]) -> Result<()> {
         let wanted = self.row_locks(table.id, rows.iter().map(|row| (row.key(), LockMode::RowUpdate)));
         self.acquire(table, LockMode::RowExclusive, wanted, None).await?;
-        self.require_same_rows(table, rows, RowLock::Update).await?;
+        self.require_same_rows(table, rows.iter(), RowLock::Update).await?;
         rows.iter().try_for_each(|row| self.remove(table, row))?;
-        let limit_bytes = self.snapshot.store.transaction_bytes();
-        match self.writes.bytes() > limit_bytes {
+        let limit_bytes = self.view.snapshot.store.transaction_bytes();
+        match self.view.writes.bytes() > limit_bytes {
             true => Err(Error::TransactionTooLarge { limit_bytes }),
             false => Ok(()),
         }
@@ -159,14 +160,19 @@ impl Transaction {
 
     /// Whether nothing was committed since the snapshot.
     fn is_current(&self) -> bool {
-        self.snapshot.store.is_newest(self.snapshot.timestamp)
+        self.view.snapshot.store.is_newest(self.view.snapshot.timestamp)
     }
 
-    async fn require_same_rows(&self, table: &TableDef, rows: &[FoundRow], lock: RowLock) -> Result<()> {
+    async fn require_same_rows<'r>(
+        &self,
+        table: &TableDef,
+        rows: impl Iterator<Item = &'r FoundRow>,
+        lock: RowLock,
+    ) -> Result<()> {
         if self.is_current() {
             return Ok(());
         }
-        let committed = rows.iter().filter(|row| matches!(row.origin, Origin::Memory | Origin::Segment(..)));
+        let committed = rows.filter(|row| matches!(row.origin, Origin::Committed(_)));
         let keys = Keys::of(committed.map(FoundRow::key))?;
         self.require_same(table, &keys, (0..keys.len()).collect(), lock).await
     }
@@ -184,16 +190,16 @@ impl Transaction {
     /// Whether no new row's key or value in a unique index belongs to another new row or to a visible one that is not
     /// `replaced`, nor to one that was committed meanwhile.
     async fn are_free(&self, table: &TableDef, new: &[NewRow], replaced: &HashSet<&[u8]>) -> Result<bool> {
-        let view = self.view();
+        let view = &self.view;
         if !table.has_hidden_key() {
-            let keys = Keys::of(new.iter().map(|row| row.key.as_slice()))?;
+            let keys = Keys::of(new.iter().map(|row| &*row.key))?;
             for (row, NewRow { key, .. }) in new.iter().enumerate() {
-                if !replaced.contains(key.as_slice()) && view.find_or_load(table.id, key).await?.is_some() {
-                    self.require_still_taken(table, &keys, row).await?;
+                if !replaced.contains(&**key) && view.find_or_load(table.id, key).await?.is_some() {
+                    Box::pin(self.require_still_taken(table, &keys, row)).await?;
                     return Ok(false);
                 }
             }
-            if has_double(new.iter().map(|row| row.key.as_slice())) {
+            if has_double(new.iter().map(|row| &*row.key)) {
                 return Ok(false);
             }
             let fresh = (0..keys.len()).filter(|row| !replaced.contains(keys.get(*row))).collect();
@@ -203,15 +209,15 @@ impl Transaction {
         }
         for (position, _) in table.indexes.iter().enumerate().filter(|(_, index)| index.unique) {
             let values = values_of(table, position, new)?;
-            let _pins = view.load_postings(table, position, &values).await?;
+            let _pins = Box::pin(view.load_postings(table, position, &values)).await?;
             for value in &values {
                 if view.holder(table, position, value, |key| replaced.contains(key))?.is_some() {
-                    self.require_value_still_taken(table, position, value, replaced).await?;
+                    Box::pin(self.require_value_still_taken(table, position, value, replaced)).await?;
                     return Ok(false);
                 }
             }
             if has_double(values.iter().map(Vec::as_slice))
-                || self.find_newer_value(table, position, &values, replaced).await?.is_some()
+                || Box::pin(self.find_newer_value(table, position, &values, replaced)).await?.is_some()
             {
                 return Ok(false);
             }
@@ -219,26 +225,34 @@ impl Transaction {
         Ok(true)
     }
 
-    fn require_room(&self, new: &[NewRow]) -> Result<()> {
-        let limit_bytes = self.snapshot.store.transaction_bytes();
-        let added: usize = new.iter().map(|row| row.bytes.len()).sum();
-        match self.writes.bytes() + added > limit_bytes {
+    fn require_room<'r>(&self, new: impl Iterator<Item = &'r Bytes>) -> Result<()> {
+        let limit_bytes = self.view.snapshot.store.transaction_bytes();
+        let added: usize = new.map(Bytes::len).sum();
+        match self.view.writes.bytes() + added > limit_bytes {
             true => Err(Error::TransactionTooLarge { limit_bytes }),
             false => Ok(()),
         }
     }
 
+    /// Puts another row into the place of a visible one with the same key.
+    fn replace(&mut self, table: &TableDef, old: FoundRow, new: Bytes) -> Result<()> {
+        let (writes, undo) = (Arc::make_mut(&mut self.view.writes), &mut self.undo);
+        let hidden = old.origin.in_segment().map(|(segment, row)| (segment.meta.id, row));
+        writes.set(table, old.key, old.origin.into_place(), Some(new), undo)?;
+        if let Some((segment, row)) = hidden {
+            writes.hide(table.id, segment, row, undo);
+        }
+        Ok(())
+    }
+
     /// Marks a visible row as deleted by this transaction.
     fn remove(&mut self, table: &TableDef, row: &FoundRow) -> Result<()> {
-        let (writes, undo) = (Arc::make_mut(&mut self.writes), &mut self.undo);
-        match &row.origin {
-            Origin::Pending => writes.set(table, &row.key, Expectation::Absent, None, undo)?,
-            Origin::Memory => writes.set(table, &row.key, Expectation::Present, None, undo)?,
-            Origin::Segment(segment, number) => {
-                writes.set(table, &row.key, Expectation::Present, None, undo)?;
-                writes.hide(table.id, segment.meta.id, *number, undo);
-            }
-            Origin::Staged(segment, number) => writes.hide(table.id, segment.meta.id, *number, undo),
+        let (writes, undo) = (Arc::make_mut(&mut self.view.writes), &mut self.undo);
+        if !matches!(row.origin, Origin::Staged(..)) {
+            writes.set(table, row.key.clone(), row.origin.clone().into_place(), None, undo)?;
+        }
+        if let Some((segment, row)) = row.origin.in_segment() {
+            writes.hide(table.id, segment.meta.id, row, undo);
         }
         Ok(())
     }

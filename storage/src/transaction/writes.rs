@@ -3,7 +3,8 @@
 //! Row changes are kept by key, in memory, bounded; bulk loads are segments on disk that nobody else can see. A clone
 //! shares everything until one side changes, so a statement can read the state it started from while it writes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +15,9 @@ use rustydb_txn::Expectation;
 use super::mark::UndoLog;
 use crate::catalog::{IndexId, TableDef, TableId};
 use crate::error::Result;
+use crate::id_map::IdMap;
 use crate::segment::Segment;
+use crate::store::Place;
 
 /// Memory a pending change costs beside its key and row.
 const WRITE_OVERHEAD_BYTES: usize = 120;
@@ -22,16 +25,21 @@ const WRITE_OVERHEAD_BYTES: usize = 120;
 /// The pending state of one key.
 #[derive(Debug, Clone)]
 pub(crate) struct PendingRow {
-    /// What the snapshot showed when the key was first written.
-    pub(crate) expectation: Expectation,
+    /// Where the snapshot showed the row that has this key, when the key was first written; `None` if it showed none.
+    pub(crate) replaced: Option<Place>,
     /// The row, or `None` if the transaction has deleted it.
     pub(crate) row: Option<Bytes>,
 }
 
 impl PendingRow {
+    /// What the snapshot showed when the key was first written.
+    pub(crate) fn expectation(&self) -> Expectation {
+        if self.replaced.is_some() { Expectation::Present } else { Expectation::Absent }
+    }
+
     /// Whether others will notice: a row that was inserted and deleted again is nothing.
     pub(crate) fn changes_anything(&self) -> bool {
-        self.row.is_some() || self.expectation == Expectation::Present
+        self.row.is_some() || self.replaced.is_some()
     }
 }
 
@@ -40,11 +48,11 @@ impl PendingRow {
 pub(crate) struct TableWrites {
     pub(crate) rows: BTreeMap<Box<[u8]>, PendingRow>,
     /// Rows of segments (committed or staged) that this transaction hides from itself.
-    pub(crate) removed: HashMap<u64, RoaringBitmap>,
+    pub(crate) removed: IdMap<u64, RoaringBitmap>,
     /// Segments a bulk load of this transaction wrote.
     pub(crate) staged: Vec<Arc<Segment>>,
     /// The pending rows in the order of each index: `value‖key` and the length of the value.
-    pub(crate) entries: HashMap<IndexId, BTreeMap<Box<[u8]>, u32>>,
+    pub(crate) entries: IdMap<IndexId, BTreeMap<Box<[u8]>, u32>>,
 }
 
 impl TableWrites {
@@ -97,22 +105,36 @@ impl TableWrites {
     }
 }
 
+/// All transactions count in one number, so each counts beforehand what it may take soon.
+const CHARGED_BYTES_MIN: usize = 4 * 1024;
+
 /// Memory that pending changes take, counted in a total of all transactions of a store. A copy is counted again.
 #[derive(Debug, Default)]
 pub(super) struct Charge {
     bytes: usize,
+    /// As much of it as is in the total, and a little more: whole [`CHARGED_BYTES_MIN`].
+    counted: usize,
     total: Arc<AtomicUsize>,
 }
 
 impl Charge {
     /// Nothing yet; what comes is counted in `total`, too.
     pub(super) fn counted_in(total: &Arc<AtomicUsize>) -> Charge {
-        Charge { bytes: 0, total: Arc::clone(total) }
+        Charge { bytes: 0, counted: 0, total: Arc::clone(total) }
     }
 
     pub(super) fn add(&mut self, bytes: usize) {
         self.bytes += bytes;
-        self.total.fetch_add(bytes, Ordering::Relaxed);
+        if self.bytes > self.counted {
+            self.count();
+        }
+    }
+
+    fn count(&mut self) {
+        let counted = self.bytes.next_multiple_of(CHARGED_BYTES_MIN);
+        self.total.fetch_add(counted, Ordering::Relaxed);
+        self.total.fetch_sub(self.counted, Ordering::Relaxed);
+        self.counted = counted;
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -120,15 +142,14 @@ impl Charge {
     }
 
     pub(super) fn set(&mut self, bytes: usize) {
-        self.total.fetch_add(bytes, Ordering::Relaxed);
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
         self.bytes = bytes;
+        self.count();
     }
 }
 
 impl Clone for Charge {
     fn clone(&self) -> Self {
-        let mut copy = Charge { bytes: 0, total: Arc::clone(&self.total) };
+        let mut copy = Charge { bytes: 0, counted: 0, total: Arc::clone(&self.total) };
         copy.add(self.bytes);
         copy
     }
@@ -136,7 +157,7 @@ impl Clone for Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.total.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }
 
@@ -197,34 +218,38 @@ impl Writes {
         self.charge.total.load(Ordering::Relaxed)
     }
 
-    /// Sets the pending state of a key. The expectation of its first change stays.
+    /// Sets the pending state of a key. What its first change has `replaced` stays.
     pub(crate) fn set(
         &mut self,
         table: &TableDef,
-        key: &[u8],
-        expectation: Expectation,
+        key: Box<[u8]>,
+        replaced: Option<Place>,
         row: Option<Bytes>,
         undo: &mut UndoLog,
     ) -> Result<()> {
-        self.charge.add(row.as_ref().map_or(0, Bytes::len));
+        let mut bytes = row.as_ref().map_or(0, Bytes::len);
         let writes = self.table_mut(table.id);
         if !table.indexes.is_empty() {
-            let before = writes.rows.get(key).and_then(|pending| pending.row.clone());
+            let before = writes.rows.get(&key).and_then(|pending| pending.row.clone());
             if let Some(before) = before {
-                writes.change_entries(table, key, &before, false, undo)?;
+                writes.change_entries(table, &key, &before, false, undo)?;
             }
             if let Some(row) = &row {
-                writes.change_entries(table, key, row, true, undo)?;
+                writes.change_entries(table, &key, row, true, undo)?;
             }
         }
-        if let Some(pending) = writes.rows.get_mut(key) {
-            undo.note_row(table.id, key, Some(pending));
-            pending.row = row;
-            return Ok(());
+        match writes.rows.entry(key) {
+            Entry::Occupied(mut pending) => {
+                undo.note_row(table.id, pending.key(), Some(pending.get()));
+                pending.get_mut().row = row;
+            }
+            Entry::Vacant(place) => {
+                undo.note_row(table.id, place.key(), None);
+                bytes += place.key().len() + WRITE_OVERHEAD_BYTES * (1 + table.indexes.len());
+                place.insert(PendingRow { replaced, row });
+            }
         }
-        undo.note_row(table.id, key, None);
-        writes.rows.insert(key.into(), PendingRow { expectation, row });
-        self.charge.add(key.len() + WRITE_OVERHEAD_BYTES * (1 + table.indexes.len()));
+        self.charge.add(bytes);
         Ok(())
     }
 

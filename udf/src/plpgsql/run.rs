@@ -22,7 +22,7 @@ use rustydb_engine::{Error, Result};
 use super::code::{Code, FOUND, HandlerCode, Instruction, Number, Place};
 use super::conditions::matches;
 use super::frame::{Bound, Cell, Kind, LinkedCode, Record, Sight};
-use crate::linked::Linked;
+use crate::linked::{Held, Linked};
 
 /// One call of a routine.
 pub(super) struct Call<'c> {
@@ -30,7 +30,9 @@ pub(super) struct Call<'c> {
     code: &'c Code,
     cache: &'c Linked<LinkedCode>,
     names: Names,
-    linked: Arc<LinkedCode>,
+    /// Shared with all who call the routine, and behind a counter of this call's own: who holds it for the time of a
+    /// statement counts here.
+    linked: Arc<Arc<LinkedCode>>,
     frame: Vec<Cell>,
     loops: Vec<Option<LoopState>>,
     blocks: Vec<OpenBlock<'c>>,
@@ -71,7 +73,7 @@ impl<'c> Call<'c> {
         arguments: Vec<Datum>,
     ) -> Result<Self> {
         let names = execution.names();
-        let linked = cache.get(&names, || LinkedCode::new(code, execution))?;
+        let linked = Arc::new(cache.get(&names, || LinkedCode::new(code, execution))?);
         let frame = (0..code.variables.len()).map(|variable| linked.empty(variable)).collect();
         let mut call = Call {
             source,
@@ -158,6 +160,8 @@ impl<'c> Call<'c> {
         Err(error)
     }
 
+    /// Runs an instruction. What is seldom, or waits for the ordinary path anyhow, is in a box: the state of this function is
+    /// copied for each instruction, and is as large as the largest thing in it.
     async fn step(&mut self, execution: &mut Execution<'_>, at: usize) -> Result<Flow> {
         let code = self.code;
         match &code.instructions[at] {
@@ -185,7 +189,7 @@ impl<'c> Call<'c> {
                 }
             }
             Instruction::ForRows { number, query } => {
-                let rows = self.open(execution, query).await?;
+                let rows = Box::pin(self.open(execution, query)).await?;
                 self.loops[*number] = Some(LoopState::Rows { rows: Box::new(rows), any: false });
             }
             Instruction::ForArray { number, array } => {
@@ -217,7 +221,8 @@ impl<'c> Call<'c> {
                 self.run_statement(execution, *statement, into.as_ref(), *is_call).await?;
             }
             Instruction::Perform(statement) => {
-                let bound = self.statement(execution, *statement)?;
+                let linked = Arc::clone(&self.linked);
+                let bound = self.statement(&linked, execution, *statement)?;
                 let inputs = bound.values(&self.frame, &[])?;
                 let Ran { rows, .. } = execution.run(&bound.compiled, &inputs).await?;
                 self.row_count = rows;
@@ -225,12 +230,14 @@ impl<'c> Call<'c> {
                 self.relink(execution)?;
             }
             Instruction::Execute { command, using, into } => {
-                self.execute(execution, *command, using, into.as_ref()).await?;
+                Box::pin(self.execute(execution, *command, using, into.as_ref())).await?;
             }
-            Instruction::Return(value) => return self.return_value(execution, *value).await.map(Flow::Return),
-            Instruction::ReturnNext(value) => self.return_next(execution, *value).await?,
-            Instruction::ReturnQuery(query) => self.return_query(execution, query).await?,
-            Instruction::Raise(raise) => self.raise(execution, raise).await?,
+            Instruction::Return(value) => {
+                return Box::pin(self.return_value(execution, *value)).await.map(Flow::Return);
+            }
+            Instruction::ReturnNext(value) => Box::pin(self.return_next(execution, *value)).await?,
+            Instruction::ReturnQuery(query) => Box::pin(self.return_query(execution, query)).await?,
+            Instruction::Raise(raise) => Box::pin(self.raise(execution, raise)).await?,
             Instruction::RaiseAgain => {
                 let unhandled = || {
                     let message = "RAISE without parameters cannot be used outside an exception handler";
@@ -248,7 +255,7 @@ impl<'c> Call<'c> {
                     return Err(Error::raised("P0004", message.unwrap_or_else(|| "assertion failed".to_owned())));
                 }
             }
-            Instruction::Diagnose { stacked, items } => self.diagnose(execution, *stacked, items, at).await?,
+            Instruction::Diagnose { stacked, items } => Box::pin(self.diagnose(execution, *stacked, items, at)).await?,
             Instruction::BeginBlock(handlers) => {
                 let start = execution.begin_block();
                 self.blocks.push(OpenBlock { handlers, start, handled: self.handled.len() });
@@ -263,11 +270,11 @@ impl<'c> Call<'c> {
                 return Err(Error::raised("20000", "case not found").with_hint("CASE statement is missing ELSE part."));
             }
             Instruction::Commit => {
-                execution.commit().await?;
+                Box::pin(execution.commit()).await?;
                 self.relink(execution)?;
             }
             Instruction::Rollback => {
-                execution.rollback().await?;
+                Box::pin(execution.rollback()).await?;
                 self.relink(execution)?;
             }
             Instruction::End => return self.end().map(Flow::Return),
@@ -283,50 +290,66 @@ impl<'c> Call<'c> {
     fn relink(&mut self, execution: &Execution<'_>) -> Result<()> {
         if !execution.means(&self.names) {
             self.names = execution.names();
-            self.linked = self.cache.get(&self.names, || LinkedCode::new(self.code, execution))?;
+            self.linked = Arc::new(self.cache.get(&self.names, || LinkedCode::new(self.code, execution))?);
         }
         Ok(())
     }
 
-    fn expression(&self, execution: &Execution<'_>, number: Number) -> Result<Arc<Bound<CompiledExpression>>> {
-        let slot = &self.linked.expressions[number];
+    fn expression<'l>(
+        &self,
+        linked: &'l LinkedCode,
+        execution: &Execution<'_>,
+        number: Number,
+    ) -> Result<Held<'l, Bound<CompiledExpression>>> {
+        let slot = &linked.expressions[number];
         if let Some(bound) = slot.get(|bound| bound.fits(&self.frame)) {
             return Ok(bound);
         }
         let (expression, scope) = &self.code.expressions[number];
-        let mut sight = Sight::new(self.code, &self.linked, &self.frame, *scope);
+        let mut sight = Sight::new(self.code, linked, &self.frame, *scope);
         let compiled = execution.expression(expression, &mut sight)?;
         Ok(slot.put(sight.bind(compiled)))
     }
 
-    fn statement(&self, execution: &Execution<'_>, number: Number) -> Result<Arc<Bound<CompiledStatement>>> {
-        let slot = &self.linked.statements[number];
+    fn statement<'l>(
+        &self,
+        linked: &'l LinkedCode,
+        execution: &Execution<'_>,
+        number: Number,
+    ) -> Result<Held<'l, Bound<CompiledStatement>>> {
+        let slot = &linked.statements[number];
         if let Some(bound) = slot.get(|bound| bound.fits(&self.frame)) {
             return Ok(bound);
         }
         let (statement, scope) = &self.code.statements[number];
-        let mut sight = Sight::new(self.code, &self.linked, &self.frame, *scope);
+        let mut sight = Sight::new(self.code, linked, &self.frame, *scope);
         let compiled = execution.statement(statement, &mut sight)?;
         Ok(slot.put(sight.bind(compiled)))
     }
 
     /// The value of an expression and its type.
     async fn evaluate(&mut self, execution: &mut Execution<'_>, number: Number) -> Result<(Datum, DataType)> {
-        let bound = self.expression(execution, number)?;
+        let linked = Arc::clone(&self.linked);
+        let bound = self.expression(&linked, execution, number)?;
         let value = self.value_of(execution, &bound).await?;
         Ok((value, bound.compiled.data_type().clone()))
     }
 
     async fn value_of(&mut self, execution: &mut Execution<'_>, bound: &Bound<CompiledExpression>) -> Result<Datum> {
-        let inputs = bound.values(&self.frame, &[])?;
-        match bound.compiled.evaluate_now(&inputs, execution.clock()) {
-            Some(value) => Ok(value),
-            None => execution.evaluate(&bound.compiled, &inputs).await,
-        }
+        let mut inputs = std::mem::take(&mut self.inputs);
+        inputs.clear();
+        bound.put_values(&self.frame, &[], &mut inputs)?;
+        let value = match bound.compiled.evaluate_now(&inputs, execution.clock()) {
+            Some(value) => value,
+            None => execution.evaluate(&bound.compiled, &inputs).await?,
+        };
+        self.inputs = inputs;
+        Ok(value)
     }
 
     async fn truth(&mut self, execution: &mut Execution<'_>, number: Number) -> Result<bool> {
-        let bound = self.expression(execution, number)?;
+        let linked = Arc::clone(&self.linked);
+        let bound = self.expression(&linked, execution, number)?;
         match self.value_of(execution, &bound).await? {
             Datum::Bool(truth) => Ok(truth),
             Datum::Null => Ok(false),

@@ -56,6 +56,20 @@ impl Execution<'_> {
         Ok(ready)
     }
 
+    /// Runs a statement that returns rows on the row path, and returns them as they are: their columns are
+    /// [`CompiledStatement::program_shape`]. `None`: that does not know, and nothing was changed;
+    /// [`open_planned`](Self::open_planned) runs the statement.
+    pub async fn rows_at_once(
+        &mut self,
+        statement: &CompiledStatement,
+        inputs: &[Datum],
+    ) -> Result<Option<Vec<Vec<Datum>>>> {
+        match self.run_compiled(statement, inputs).await? {
+            Some(outcome) => outcome.rows.map(Some).ok_or_else(no_rows),
+            None => Ok(None),
+        }
+    }
+
     /// Runs a statement on the row path. `None`: that does not know, and nothing was changed.
     async fn run_compiled(
         &mut self,
@@ -79,10 +93,14 @@ impl Execution<'_> {
 
     /// Starts a query.
     pub async fn open(&mut self, statement: &CompiledStatement, inputs: &[Datum]) -> Result<Rows> {
-        if let Some(outcome) = self.run_compiled(statement, inputs).await? {
-            let rows = outcome.rows.ok_or_else(no_rows)?;
-            return Ok(statement.rows_of_program(rows));
+        match (self.rows_at_once(statement, inputs).await?, statement.program_shape()) {
+            (Some(rows), Some(shape)) => Ok(Rows::made(Arc::clone(shape), rows)),
+            _ => Box::pin(self.open_planned(statement, inputs)).await,
         }
+    }
+
+    /// Starts a query that is not for the row path.
+    pub async fn open_planned(&mut self, statement: &CompiledStatement, inputs: &[Datum]) -> Result<Rows> {
         match &statement.kind {
             Kind::Values(items) => {
                 let mut row = Vec::with_capacity(items.len());
@@ -119,7 +137,8 @@ impl Execution<'_> {
     /// Runs a statement.
     pub async fn run(&mut self, statement: &CompiledStatement, inputs: &[Datum]) -> Result<Ran> {
         if let Some(outcome) = self.run_compiled(statement, inputs).await? {
-            let returned = outcome.rows.map(|rows| statement.rows_of_program(rows));
+            let returned = outcome.rows.zip(statement.program_shape());
+            let returned = returned.map(|(rows, shape)| Rows::made(Arc::clone(shape), rows));
             return Ok(Ran { rows: outcome.count, returned });
         }
         match &statement.kind {

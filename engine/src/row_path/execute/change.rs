@@ -1,16 +1,13 @@
 //! INSERT, UPDATE and DELETE: everything is computed, looked up and locked first, and changed then, in one call of the
 //! store's. A program that fails has changed nothing.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use rustydb_storage::{Change, FoundRow, KeyRange, ReadView, RowLock, TableDef, Transaction, WantedColumns};
 
 use super::{Call, Outcome, Run, Stop, fulfils};
-use crate::row_path::datum::Stored;
+use crate::row_path::datum::{Datum, Stored};
 use crate::row_path::expression::{Decided, Inputs, Node, StoredRow, Undecided};
 use crate::row_path::program::{Conflict, Delete, Insert, NewValue, Parent, Returning, Rules, Update};
-use crate::row_path::result::DataRows;
 
 /// The values of RETURNING for rows as stored.
 fn returned(
@@ -19,14 +16,13 @@ fn returned(
     stored: &[Stored],
     rows: &[Bytes],
     call: Call<'_>,
-) -> Run<Option<DataRows>> {
-    let Some(Returning { output, schema }) = returning else { return Ok(None) };
+) -> Run<Option<Vec<Vec<Datum>>>> {
+    let Some(Returning { output, schema: _ }) = returning else { return Ok(None) };
     let row = |bytes: &Bytes| {
         let row = [StoredRow { table, columns: stored, bytes }];
         output.iter().map(|node| node.evaluate(&call.inputs(&row, &[]))).collect::<Decided<Vec<_>>>()
     };
-    let rows = rows.iter().map(row).collect::<Decided<_>>()?;
-    Ok(Some(DataRows { schema: Arc::clone(schema), rows }))
+    Ok(Some(rows.iter().map(row).collect::<Decided<_>>()?))
 }
 
 /// Fails undecided if a CHECK does not hold for a new row.
@@ -88,13 +84,11 @@ impl Insert {
             let all = WantedColumns::new(&self.table, 0..self.stored.len());
             let key = self.table.stored_key(proposed)?;
             if let Some(found) = view.stored_row(&self.table, &key, &all).await? {
-                return self.conflicting(conflict, found, proposed, view, transaction, call).await;
+                return Box::pin(self.conflicting(conflict, found, proposed, view, transaction, call)).await;
             }
         }
         let returned = returned(&self.returning, &self.table, &self.stored, &rows, call)?;
-        let view = transaction.view();
-        let parents = parents_of(&self.parents, &self.table, &rows, &view).await?;
-        drop(view);
+        let parents = parents_of(&self.parents, &self.table, &rows, transaction.as_view()).await?;
         let count = rows.len() as u64;
         lock_parents(&self.parents, parents, transaction).await?;
         if transaction.insert_stored(&self.table, rows).await? == Change::Taken {
@@ -158,7 +152,7 @@ impl Insert {
     }
 }
 
-/// A changed row: what is kept of the old one, and what is computed.
+/// A changed row: a copy of the old one with what is computed.
 fn new_row(
     table: &TableDef,
     stored: &[Stored],
@@ -167,31 +161,23 @@ fn new_row(
     old: &[u8],
     inputs: &Inputs<'_>,
 ) -> Run<Bytes> {
-    let mut writer = table.row_writer()?;
+    let mut editor = table.row_editor(old)?;
     for (column, value) in values.iter().enumerate() {
-        match value {
-            NewValue::Kept => writer.push(table.stored_value(old, column))?,
-            NewValue::Computed(node) => {
-                let value = node.evaluate(inputs)?;
-                if !rules.columns.get(column).is_some_and(|rule| rule.accepts(&value)) {
-                    return Err(Stop::Undecided);
-                }
-                let stored = stored.get(column).ok_or(Undecided)?;
-                stored.write(&value, |raw| writer.push(raw))??;
-            }
+        let NewValue::Computed(node) = value else { continue };
+        let value = node.evaluate(inputs)?;
+        if !rules.columns.get(column).is_some_and(|rule| rule.accepts(&value)) {
+            return Err(Stop::Undecided);
         }
+        let stored = stored.get(column).ok_or(Undecided)?;
+        stored.write(&value, |raw| editor.set(column, raw))??;
     }
-    if table.primary_key.is_empty() {
-        writer.push(table.stored_value(old, values.len()))?;
-    }
-    Ok(writer.finish()?)
+    Ok(editor.finish())
 }
 
 impl Update {
     pub(super) async fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
         let (table, stored) = (self.target.table.as_ref(), self.target.stored.as_slice());
-        let view = transaction.view();
-        let found = self.target.targets(&view, call).await?;
+        let found = self.target.targets(transaction.as_view(), call).await?;
         let mut new = Vec::with_capacity(found.len());
         for row in &found {
             let old = [self.target.stored_row(&row.bytes)];
@@ -200,8 +186,7 @@ impl Update {
             new.push(bytes);
         }
         let rows = returned(&self.returning, table, stored, &new, call)?;
-        let parents = parents_of(&self.parents, table, &new, &view).await?;
-        drop(view);
+        let parents = parents_of(&self.parents, table, &new, transaction.as_view()).await?;
         let count = found.len() as u64;
         lock_parents(&self.parents, parents, transaction).await?;
         if count > 0 {
@@ -217,9 +202,7 @@ impl Update {
 impl Delete {
     pub(super) async fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
         let (table, stored) = (self.target.table.as_ref(), self.target.stored.as_slice());
-        let view = transaction.view();
-        let found = self.target.targets(&view, call).await?;
-        drop(view);
+        let found = self.target.targets(transaction.as_view(), call).await?;
         let rows: Vec<Bytes> = match &self.returning {
             Some(_) => found.iter().map(|row| row.bytes.clone()).collect(),
             None => Vec::new(),

@@ -1,21 +1,31 @@
 //! Queries: rows that belong together, in order, locked, and what is computed of them.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use rustydb_storage::{FoundRow, LockWait, ReadView, Transaction};
 
 use super::{Call, Outcome, RANGE_ROWS_MAX, Run, Stop, fulfils};
 use crate::row_path::datum::Datum;
 use crate::row_path::expression::{Decided, Inputs, Node, StoredRow, Undecided};
+use crate::row_path::pipeline::TABLES_MAX;
 use crate::row_path::program::{Lock, Select};
-use crate::row_path::result::DataRows;
 use crate::sql::lock_syntax::Busy;
 
-/// The rows of the tables of a query that belong together, in the order in which they are read.
+/// For each table of a query, in the order in which they are read, which of its rows.
+type Combination = [u32; TABLES_MAX];
+
+/// Rows that were found, and which of them belong together.
+#[derive(Default)]
 struct Joined {
-    first: FoundRow,
-    rest: Vec<FoundRow>,
+    /// For each table that was read.
+    found: Vec<Vec<FoundRow>>,
+    combinations: Vec<Combination>,
+}
+
+impl Joined {
+    fn row(&self, table: usize, combination: &Combination) -> &FoundRow {
+        &self.found[table][combination[table] as usize]
+    }
 }
 
 impl Select {
@@ -32,73 +42,82 @@ impl Select {
         }
         let (skip, fetch) = (count(&self.skip, call)?.unwrap_or(0), count(&self.fetch, call)?);
         if self.tables.is_empty() {
-            return self.finish(&[], skip, fetch, call);
+            return self.finish(&Joined::default(), skip, fetch, call);
         }
         let mut joined = self.joined(view, skip, fetch, call).await?;
         if !self.sort.is_empty() {
-            joined = self.sorted(joined, call)?;
+            self.sort(&mut joined, call)?;
         }
         if let (Some(lock), Some(transaction)) = (self.lock, transaction) {
             // Whoever locks has no other view while it changes its locks.
-            joined = self.lock(joined, lock, skip, fetch, transaction).await?;
+            Box::pin(self.lock(&mut joined, lock, skip, fetch, transaction)).await?;
             return self.finish(&joined, 0, None, call);
         }
         self.finish(&joined, skip, fetch, call)
     }
 
     /// The rows that go together and fulfil all conditions.
-    async fn joined(&self, view: &ReadView, skip: usize, fetch: Option<usize>, call: Call<'_>) -> Run<Vec<Joined>> {
-        let Some(((_, table), others)) = self.tables.split_first() else { return Ok(Vec::new()) };
+    async fn joined(&self, view: &ReadView, skip: usize, fetch: Option<usize>, call: Call<'_>) -> Run<Joined> {
+        let Some(((_, table), others)) = self.tables.split_first() else { return Ok(Joined::default()) };
         let limit = fetch.filter(|_| self.limits_range).map(|fetch| fetch.saturating_add(skip));
-        let mut joined: Vec<Joined> = Vec::new();
-        for first in table.rows(view, &[], limit, call).await? {
-            let one = Joined { first, rest: Vec::new() };
-            if self.with_rows(&one, |rows| fulfils(&table.conditions, &call.inputs(rows, &[])))? {
-                joined.push(one);
+        let first = table.rows(view, &[], limit, call).await?;
+        let mut joined = Joined { combinations: Vec::with_capacity(first.len()), found: vec![first] };
+        for row in 0..joined.found[0].len() {
+            let mut combination = Combination::default();
+            combination[0] = row as u32;
+            if self.with_rows(&joined, &combination, |rows| fulfils(&table.conditions, &call.inputs(rows, &[])))? {
+                joined.combinations.push(combination);
             }
         }
-        for (_, table) in others {
-            let mut longer = Vec::with_capacity(joined.len());
-            for one in joined {
-                let key = self.with_rows(&one, |rows| table.wanted(&call.inputs(rows, &[])))?;
-                for found in table.fetch(view, key, None).await? {
-                    let mut rest = one.rest.clone();
-                    rest.push(found);
-                    let next = Joined { first: one.first.clone(), rest };
-                    if self.with_rows(&next, |rows| fulfils(&table.conditions, &call.inputs(rows, &[])))? {
-                        longer.push(next);
+        for (at, (_, table)) in others.iter().enumerate() {
+            let at = at + 1;
+            let shorter = std::mem::take(&mut joined.combinations);
+            joined.found.push(Vec::with_capacity(shorter.len()));
+            for mut combination in shorter {
+                let wanted = self.with_rows(&joined, &combination, |rows| table.wanted(&call.inputs(rows, &[])))?;
+                let Some(wanted) = wanted else { continue };
+                for found in table.fetch(view, &wanted, None).await? {
+                    combination[at] = joined.found[at].len() as u32;
+                    joined.found[at].push(found);
+                    let fulfils = |rows: &[StoredRow<'_>]| fulfils(&table.conditions, &call.inputs(rows, &[]));
+                    if self.with_rows(&joined, &combination, fulfils)? {
+                        joined.combinations.push(combination);
+                    } else {
+                        joined.found[at].pop();
                     }
                 }
-                if longer.len() > RANGE_ROWS_MAX {
+                if joined.combinations.len() > RANGE_ROWS_MAX {
                     return Err(Stop::LongRange);
                 }
             }
-            joined = longer;
         }
         Ok(joined)
     }
 
-    /// Calls `use_rows` with the rows at their places in the FROM list.
-    fn with_rows<R>(&self, joined: &Joined, use_rows: impl FnOnce(&[StoredRow<'_>]) -> R) -> R {
-        let found = std::iter::once(&joined.first).chain(&joined.rest);
-        if let [(_, table)] = self.tables.as_slice() {
-            return use_rows(&[table.stored_row(&joined.first.bytes)]);
+    /// Calls `use_rows` with the rows at their places in the FROM list. Those of tables that were not read are empty.
+    fn with_rows<R>(
+        &self,
+        joined: &Joined,
+        combination: &Combination,
+        use_rows: impl FnOnce(&[StoredRow<'_>]) -> R,
+    ) -> R {
+        let Some((_, first)) = self.tables.first() else { return use_rows(&[]) };
+        let mut rows = [first.stored_row(&[]); TABLES_MAX];
+        for (at, (place, table)) in self.tables.iter().enumerate() {
+            let found = joined.found.get(at).and_then(|found| found.get(combination[at] as usize));
+            rows[*place] = table.stored_row(found.map_or(&[], |row| &row.bytes));
         }
-        let mut rows: Vec<StoredRow<'_>> = self.tables.iter().map(|(_, table)| table.stored_row(&[])).collect();
-        for ((place, table), row) in self.tables.iter().zip(found) {
-            rows[*place] = table.stored_row(&row.bytes);
-        }
-        use_rows(&rows)
+        use_rows(&rows[..self.tables.len()])
     }
 
-    fn sorted(&self, joined: Vec<Joined>, call: Call<'_>) -> Run<Vec<Joined>> {
-        let mut keyed = Vec::with_capacity(joined.len());
-        for one in joined {
-            let keys = self.with_rows(&one, |rows| {
+    fn sort(&self, joined: &mut Joined, call: Call<'_>) -> Run<()> {
+        let mut keyed = Vec::with_capacity(joined.combinations.len());
+        for one in &joined.combinations {
+            let keys = self.with_rows(joined, one, |rows| {
                 let inputs = call.inputs(rows, &[]);
                 self.sort.iter().map(|key| key.node.evaluate(&inputs)).collect::<Decided<Vec<_>>>()
             });
-            keyed.push((keys?, one));
+            keyed.push((keys?, *one));
         }
         let mut undecided = false;
         keyed.sort_by(|(left, _), (right, _)| {
@@ -124,58 +143,57 @@ impl Select {
             }
             Ordering::Equal
         });
-        match undecided {
-            true => Err(Stop::Undecided),
-            false => Ok(keyed.into_iter().map(|(_, one)| one).collect()),
-        }
+        joined.combinations = keyed.into_iter().map(|(_, one)| one).collect();
+        if undecided { Err(Stop::Undecided) } else { Ok(()) }
     }
 
-    /// Locks the rows that the statement returns.
+    /// Locks the rows that the statement returns, and leaves the others out.
     async fn lock(
         &self,
-        joined: Vec<Joined>,
+        joined: &mut Joined,
         lock: Lock,
         skip: usize,
         fetch: Option<usize>,
         transaction: &mut Transaction,
-    ) -> Run<Vec<Joined>> {
-        let Some((_, access)) = self.tables.first() else { return Ok(joined) };
+    ) -> Run<()> {
+        let Some((_, access)) = self.tables.first() else { return Ok(()) };
         let table = access.table.as_ref();
         if lock.busy == Busy::Skip {
             let mut got = Vec::new();
             let mut skipped = 0;
-            for one in joined {
+            for one in &joined.combinations {
                 if fetch.is_some_and(|fetch| got.len() >= fetch) {
                     break;
                 }
-                if !transaction.try_lock_stored(table, one.first.key(), lock.lock).await? {
+                if !transaction.try_lock_stored(table, joined.row(0, one).key(), lock.lock).await? {
                     continue;
                 }
                 match skipped < skip {
                     true => skipped += 1,
-                    false => got.push(one),
+                    false => got.push(*one),
                 }
             }
-            return Ok(got);
+            joined.combinations = got;
+            return Ok(());
         }
-        let wanted: Vec<Joined> = joined.into_iter().skip(skip).take(fetch.unwrap_or(usize::MAX)).collect();
-        let keys: Vec<&[u8]> = wanted.iter().map(|one| one.first.key()).collect();
+        let combinations = std::mem::take(&mut joined.combinations).into_iter();
+        joined.combinations = combinations.skip(skip).take(fetch.unwrap_or(usize::MAX)).collect();
+        let keys: Vec<&[u8]> = joined.combinations.iter().map(|one| joined.row(0, one).key()).collect();
         let wait = (lock.busy == Busy::NoWait).then_some(LockWait::NoWait);
-        transaction.lock_stored(table, &keys, lock.lock, wait).await?;
-        Ok(wanted)
+        Ok(transaction.lock_stored(table, &keys, lock.lock, wait).await?)
     }
 
     fn finish_empty(&self, call: Call<'_>) -> Run<Outcome> {
         match &self.aggregates {
             Some(_) => {
                 let (skip, fetch) = (count(&self.skip, call)?.unwrap_or(0), count(&self.fetch, call)?);
-                self.finish(&[], skip, fetch, call)
+                self.finish(&Joined::default(), skip, fetch, call)
             }
             None => Ok(self.outcome(Vec::new())),
         }
     }
 
-    fn finish(&self, joined: &[Joined], skip: usize, fetch: Option<usize>, call: Call<'_>) -> Run<Outcome> {
+    fn finish(&self, joined: &Joined, skip: usize, fetch: Option<usize>, call: Call<'_>) -> Run<Outcome> {
         let fetch = fetch.unwrap_or(usize::MAX);
         let output = |inputs: &Inputs<'_>| -> Decided<Vec<Datum>> {
             self.output.iter().map(|node| node.evaluate(inputs)).collect()
@@ -184,8 +202,8 @@ impl Select {
         match &self.aggregates {
             Some(aggregates) => {
                 let mut states: Vec<_> = aggregates.iter().map(|aggregate| aggregate.start()).collect();
-                for one in joined {
-                    self.with_rows(one, |found| {
+                for one in &joined.combinations {
+                    self.with_rows(joined, one, |found| {
                         let inputs = call.inputs(found, &[]);
                         let mut pairs = aggregates.iter().zip(&mut states);
                         pairs.try_for_each(|(aggregate, state)| aggregate.add(state, &inputs))
@@ -203,8 +221,8 @@ impl Select {
                 }
             }
             None => {
-                for one in joined.iter().skip(skip).take(fetch) {
-                    rows.push(self.with_rows(one, |found| output(&call.inputs(found, &[])))?);
+                for one in joined.combinations.iter().skip(skip).take(fetch) {
+                    rows.push(self.with_rows(joined, one, |found| output(&call.inputs(found, &[])))?);
                 }
             }
         }
@@ -212,7 +230,7 @@ impl Select {
     }
 
     fn outcome(&self, rows: Vec<Vec<Datum>>) -> Outcome {
-        Outcome { count: rows.len() as u64, rows: Some(DataRows { schema: Arc::clone(&self.schema), rows }) }
+        Outcome { count: rows.len() as u64, rows: Some(rows) }
     }
 }
 

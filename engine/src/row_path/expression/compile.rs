@@ -331,6 +331,12 @@ impl Compiler<'_> {
                 [left, right] => Some(Node::NullIf(self.class(left, right)?, self.sides(left, right)?)),
                 _ => None,
             },
+            "substr" => match types.as_slice() {
+                [kind, DataType::Int64] | [kind, DataType::Int64, DataType::Int64] if kind.is_string() => {
+                    Some(Node::Text(TextFunction::Part, self.nodes(args)?))
+                }
+                _ => None,
+            },
             name if text && !args.is_empty() => {
                 let function = TextFunction::named(name)?;
                 Some(Node::Text(function, self.nodes(args)?))

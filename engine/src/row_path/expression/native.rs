@@ -252,6 +252,10 @@ pub(crate) enum Conversion {
     IntToFloat,
     IntToSingle,
     IntToText,
+    DecimalToText {
+        precision: u8,
+        scale: i8,
+    },
 }
 
 impl Conversion {
@@ -282,6 +286,9 @@ impl Conversion {
             (from, DataType::Float32) if int(from) => Conversion::IntToSingle,
             (DataType::Float32, DataType::Float64) => Conversion::Same,
             (from, to) if int(from) && to.is_string() => Conversion::IntToText,
+            (DataType::Decimal128(precision, scale), to) if to.is_string() => {
+                Conversion::DecimalToText { precision: *precision, scale: *scale }
+            }
             _ => return None,
         })
     }
@@ -310,6 +317,9 @@ impl Conversion {
             (Conversion::IntToFloat, Datum::Int(value)) => Datum::Float(value as f64),
             (Conversion::IntToSingle, Datum::Int(value)) => Datum::Float(f64::from(value as f32)),
             (Conversion::IntToText, Datum::Int(value)) => Datum::text(&value.to_string()),
+            (Conversion::DecimalToText { precision, scale }, Datum::Decimal(value)) => {
+                Datum::text(&Decimal128Type::format_decimal(value, precision, scale))
+            }
             _ => return Err(Undecided),
         })
     }
@@ -370,6 +380,8 @@ pub(crate) enum TextFunction {
     Upper,
     /// The number of characters.
     Length,
+    /// `substr`: from a character on, counted from 1, and perhaps so many.
+    Part,
 }
 
 impl TextFunction {
@@ -397,6 +409,12 @@ impl TextFunction {
                 }
                 Ok(Datum::Text(Arc::from(joined)))
             }
+            TextFunction::Part => match arguments {
+                [Datum::Text(text), Datum::Int(first @ 1..)] => Ok(part(text, *first, i64::MAX)),
+                [Datum::Text(text), Datum::Int(first @ 1..), Datum::Int(count @ 0..)] => Ok(part(text, *first, *count)),
+                _ if arguments.iter().any(Datum::is_null) => Ok(Datum::Null),
+                _ => Err(Undecided),
+            },
             _ => match arguments {
                 [Datum::Null] => Ok(Datum::Null),
                 [Datum::Text(text)] if text.is_ascii() => Ok(match self {
@@ -408,6 +426,22 @@ impl TextFunction {
                 _ => Err(Undecided),
             },
         }
+    }
+}
+
+/// So many characters of a text, from the one with this number on.
+fn part(text: &Arc<str>, first: i64, count: i64) -> Datum {
+    let place = |number: i64| {
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        match text.is_ascii() {
+            true => number.min(text.len()),
+            false => text.char_indices().nth(number).map_or(text.len(), |(place, _)| place),
+        }
+    };
+    let (start, end) = (place(first - 1), place((first - 1).saturating_add(count)));
+    match start == 0 && end == text.len() {
+        true => Datum::Text(Arc::clone(text)),
+        false => Datum::text(&text[start..end]),
     }
 }
 

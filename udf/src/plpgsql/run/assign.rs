@@ -20,18 +20,10 @@ impl Call<'_> {
         place: &Place,
         value: Number,
     ) -> Result<()> {
-        let bound = self.expression(execution, value)?;
+        let linked = Arc::clone(&self.linked);
+        let bound = self.expression(&linked, execution, value)?;
         let value = self.value_of(execution, &bound).await?;
-        let data_type = bound.compiled.data_type();
-        if let (Place { variable, field: None, subscript: None }, Kind::Scalar(sql_type)) =
-            (place, &self.linked.kinds[place.variable])
-            && sql_type.takes_as_is(data_type)
-            && !matches!(value, Datum::Null | Datum::Text(_))
-        {
-            self.frame[*variable] = Cell::Scalar(value);
-            return Ok(());
-        }
-        self.assign(execution, place, value, data_type).await
+        self.assign(execution, place, value, bound.compiled.data_type()).await
     }
 
     pub(super) async fn assign(
@@ -41,44 +33,49 @@ impl Call<'_> {
         value: Datum,
         data_type: &DataType,
     ) -> Result<()> {
-        let Place { variable, field, subscript } = place;
-        let subscript = match subscript {
-            Some(subscript) => Some(self.integer(execution, *subscript, "subscript").await?),
+        let subscript = match place.subscript {
+            Some(subscript) => Some(self.integer(execution, subscript, "subscript").await?),
             None => None,
         };
+        self.put(place, subscript, value, data_type)
+    }
+
+    /// The same when it is known which element of an array is meant, if it is one.
+    fn put(&mut self, place: &Place, subscript: Option<i64>, value: Datum, data_type: &DataType) -> Result<()> {
+        let Place { variable, field, subscript: _ } = place;
         if let Datum::Text(text) = &value
             && text.len() > TEXT_BYTES_MAX
         {
             return Err(Error::raised("54000", format!("a text of more than {TEXT_BYTES_MAX} bytes")));
         }
-        let linked = Arc::clone(&self.linked);
+        let Call { linked, frame, code, .. } = self;
         match (&linked.kinds[*variable], field) {
             (Kind::Scalar(sql_type), None) => {
-                let before = match &self.frame[*variable] {
+                let before = match &frame[*variable] {
                     Cell::Scalar(before) => before,
                     Cell::Record(_) => return Err(Error::raised("XX000", "a variable that is something else")),
                 };
                 let value = changed(sql_type, before, subscript, value, data_type)?;
-                if value.is_null() && self.code.variables[*variable].not_null {
-                    let name = &self.code.variables[*variable].name;
+                if value.is_null() && code.variables[*variable].not_null {
+                    let name = &code.variables[*variable].name;
                     return Err(Error::raised(
                         "22004",
                         format!("null value cannot be assigned to variable \"{name}\" declared NOT NULL"),
                     ));
                 }
-                self.frame[*variable] = Cell::Scalar(value);
+                frame[*variable] = Cell::Scalar(value);
             }
             (Kind::Scalar(_), Some(_)) => {
-                let name = &self.code.variables[*variable].name;
+                let name = &code.variables[*variable].name;
                 return Err(Error::raised("42601", format!("\"{name}\" is no record")));
             }
             (Kind::Dynamic, _) => {
                 let shape = Shape { names: vec![String::new()], types: vec![SqlType::plain(data_type.clone())] };
-                self.frame[*variable] = Cell::Record(Some(Record { shape: Arc::new(shape), values: vec![value] }));
+                frame[*variable] = Cell::Record(Some(Record { shape: Arc::new(shape), values: vec![value] }));
             }
             (Kind::Row(_) | Kind::Record, Some(field)) => {
-                let name = &self.code.variables[*variable].name;
-                let Cell::Record(Some(record)) = &mut self.frame[*variable] else {
+                let name = &code.variables[*variable].name;
+                let Cell::Record(Some(record)) = &mut frame[*variable] else {
                     return Err(Error::raised("55000", format!("record \"{name}\" is not assigned yet")));
                 };
                 let Some(position) = record.shape.position(field) else {
@@ -91,14 +88,14 @@ impl Call<'_> {
             (kind @ (Kind::Row(_) | Kind::Record), None) => {
                 let Some(given) = SqlType::plain(data_type.clone()).shape() else {
                     if value.is_null() {
-                        self.frame[*variable] = linked.empty(*variable);
+                        frame[*variable] = linked.empty(*variable);
                         return Ok(());
                     }
                     return Err(Error::raised("42804", "cannot assign non-composite value to a record variable"));
                 };
                 let values = given.from_row(&value)?;
                 let record = fit_row(kind, Arc::new(given), values)?;
-                self.frame[*variable] = Cell::Record(Some(record));
+                frame[*variable] = Cell::Record(Some(record));
             }
         }
         Ok(())
@@ -113,11 +110,11 @@ impl Call<'_> {
         row: Option<Vec<Datum>>,
     ) -> Result<()> {
         if let [Place { variable, field: None, subscript: None }] = targets {
-            let linked = Arc::clone(&self.linked);
+            let Call { linked, frame, .. } = &mut *self;
             let kind = &linked.kinds[*variable];
             if matches!(kind, Kind::Row(_) | Kind::Record) {
                 let values = row.unwrap_or_else(|| shape.types.iter().map(|_| Datum::Null).collect());
-                self.frame[*variable] = Cell::Record(Some(fit_row(kind, Arc::clone(shape), values)?));
+                frame[*variable] = Cell::Record(Some(fit_row(kind, Arc::clone(shape), values)?));
                 return Ok(());
             }
         }
@@ -127,7 +124,10 @@ impl Call<'_> {
                 (Some(value), Some(kind)) => (value, &kind.data_type),
                 _ => (Datum::Null, &DataType::Null),
             };
-            self.assign(execution, target, value, data_type).await?;
+            match target.subscript {
+                None => self.put(target, None, value, data_type)?,
+                Some(_) => self.assign(execution, target, value, data_type).await?,
+            }
         }
         Ok(())
     }

@@ -86,7 +86,8 @@ impl Call<'_> {
     pub(super) async fn open(&mut self, execution: &mut Execution<'_>, query: &Query) -> Result<Rows> {
         match query {
             Query::Static(number) => {
-                let bound = self.statement(execution, *number)?;
+                let linked = Arc::clone(&self.linked);
+                let bound = self.statement(&linked, execution, *number)?;
                 let inputs = bound.values(&self.frame, &[])?;
                 execution.open(&bound.compiled, &inputs).await
             }
@@ -141,8 +142,11 @@ impl Call<'_> {
         into: Option<&Into>,
         is_call: bool,
     ) -> Result<()> {
-        let bound = self.statement(execution, number)?;
-        let inputs = bound.values(&self.frame, &[])?;
+        let linked = Arc::clone(&self.linked);
+        let bound = self.statement(&linked, execution, number)?;
+        let mut inputs = std::mem::take(&mut self.inputs);
+        inputs.clear();
+        bound.put_values(&self.frame, &[], &mut inputs)?;
         if is_call {
             let Ran { returned, .. } = execution.run(&bound.compiled, &inputs).await?;
             if let Some(mut rows) = returned
@@ -161,6 +165,7 @@ impl Call<'_> {
             });
         }
         let found = self.run_bound(execution, &bound.compiled, &inputs, into).await?;
+        self.inputs = inputs;
         if let Some(found) = found {
             self.set_found(found);
         }
@@ -212,21 +217,34 @@ impl Call<'_> {
             self.row_count = rows;
             return Ok((is_query || statement.changes_rows()).then_some(rows > 0));
         };
-        let mut rows = execution.open(statement, inputs).await?;
-        let shape = Arc::clone(rows.shape());
-        let first = rows.next().await?;
-        let found = first.is_some();
         // A change that returns rows must not return two; a query may, unless it says STRICT.
-        if (into.strict || !is_query) && found && rows.next().await?.is_some() {
+        let asks_for_second = into.strict || !is_query;
+        let at_once = execution.rows_at_once(statement, inputs).await?.zip(statement.program_shape());
+        let own_shape;
+        let (first, has_second, shape) = match at_once {
+            Some((rows, shape)) => {
+                let mut rows = rows.into_iter();
+                let first = rows.next();
+                (first, rows.next().is_some(), shape)
+            }
+            None => {
+                let mut rows = Box::pin(execution.open_planned(statement, inputs)).await?;
+                own_shape = Arc::clone(rows.shape());
+                let first = rows.next().await?;
+                let has_second = asks_for_second && first.is_some() && rows.next().await?.is_some();
+                (first, has_second, &own_shape)
+            }
+        };
+        let found = first.is_some();
+        if asks_for_second && has_second {
             return Err(Error::raised("P0003", "query returned more than one row")
                 .with_hint("Make sure the query returns a single row, or use LIMIT 1."));
         }
         if into.strict && !found {
             return Err(Error::raised("P0002", "query returned no rows"));
         }
-        drop(rows);
         self.row_count = u64::from(found);
-        self.assign_row(execution, &into.targets, &shape, first).await?;
+        self.assign_row(execution, &into.targets, shape, first).await?;
         Ok(Some(found))
     }
 }
