@@ -296,7 +296,7 @@ mod tests {
                     let back = if random.random_bool(0.7) { 0 } else { random.random_range(0..timestamp.min(20)) };
                     let expected: BTreeSet<(i64, i64)> =
                         history[(timestamp - back) as usize].iter().map(|(id, value)| (*id, *value)).collect();
-                    assert_eq!(read(&part, &table, timestamp - back).0, expected, "at {timestamp} - {back}");
+                    assert_eq!(read(part, &table, timestamp - back).0, expected, "at {timestamp} - {back}");
                 }
             }
         }
@@ -310,14 +310,14 @@ mod tests {
             memtable.put(&table, &key, Some(bytes), 1, 0).unwrap();
         }
         let (part, before) = (memtable.table(table.id).unwrap(), memtable.memory_bytes());
-        assert_eq!(read(&part, &table, 1).1, 1000);
+        assert_eq!(read(part, &table, 1).1, 1000);
         assert!(memtable.memory_bytes() > before + 1000 * 16, "the pages are accounted");
         for id in [3, 500, 2000] {
             let (key, bytes) = row(&table, id, 7);
             memtable.put(&table, &key, Some(bytes), 2, 0).unwrap();
         }
-        let (found, converted) = read(&part, &table, 2);
+        let (found, converted) = read(part, &table, 2);
         assert_eq!((found.len(), converted), (1001, 998));
-        assert_eq!(read(&part, &table, 1).0.len(), 1000, "an older snapshot");
+        assert_eq!(read(part, &table, 1).0.len(), 1000, "an older snapshot");
     }
 }

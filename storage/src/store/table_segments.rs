@@ -19,6 +19,9 @@ use crate::segment::{KeyHash, KeyIndex, Segment};
 /// The key indexes of all segments, in their order.
 type KeyIndexes = Box<[Arc<KeyIndex>]>;
 
+/// A segment, and the number of a row in it.
+type Place<'a> = (&'a Arc<Segment>, u32);
+
 /// Segments of one table.
 #[derive(Debug, Clone)]
 pub(crate) struct TableSegments {
@@ -52,7 +55,7 @@ impl Deref for TableSegments {
 impl TableSegments {
     /// The segment and the row in it that has a key, among the rows not deleted at `timestamp`. `None`: not all key indexes
     /// that it takes are in memory.
-    pub(super) fn find(&self, key: &[u8], timestamp: Timestamp) -> Result<Option<Option<(&Arc<Segment>, u32)>>> {
+    pub(super) fn find(&self, key: &[u8], timestamp: Timestamp) -> Result<Option<Option<Place<'_>>>> {
         let hash = KeyHash::of(key);
         let may_have = |segment: &Segment| segment.created() <= timestamp && segment.meta.may_contain(key);
         let is_live = |segment: &Segment, row: u32| !segment.deletes.contains(row, timestamp);

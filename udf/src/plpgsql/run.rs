@@ -32,6 +32,7 @@ pub(super) struct Call<'c> {
     names: Names,
     /// Shared with all who call the routine, and behind a counter of this call's own: who holds it for the time of a
     /// statement counts here.
+    #[expect(clippy::redundant_allocation, reason = "the outer counter is there to spare the inner one")]
     linked: Arc<Arc<LinkedCode>>,
     frame: Vec<Cell>,
     loops: Vec<Option<LoopState>>,
