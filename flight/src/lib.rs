@@ -41,6 +41,7 @@ mod frames;
 mod gather;
 mod handles;
 mod intact;
+mod linger;
 mod listen;
 mod options;
 mod requests;

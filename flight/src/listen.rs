@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures::Stream;
@@ -20,6 +20,7 @@ use tokio::time::Sleep;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::gather::Gather;
+use crate::linger::{Linger, Talkers};
 use crate::options::FlightOptions;
 use crate::server::ServerError;
 
@@ -101,27 +102,31 @@ pub(crate) struct Accepting {
 /// Accepts connections as long as there are slots for them.
 pub(crate) fn accept(listener: TcpListener, accepting: Accepting) -> impl Stream<Item = io::Result<Connection>> {
     let Accepting { connections_max, is_encrypted, greeting_time, cut } = accepting;
+    let talkers = Arc::<Talkers>::default();
     let slots = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
     let warned: Option<Instant> = None;
-    futures::stream::unfold((listener, slots, cut, warned), move |(listener, slots, cut, mut warned)| async move {
-        // The semaphore is never closed; should that change, ending the stream is the right answer.
-        let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
-        let accepted = match listener.accept().await {
-            Ok((socket, _)) => {
-                let socket = Gather::new(prompt(socket), !is_encrypted);
-                Ok(Connection::new(socket, slot, cut.clone(), greeting_time))
-            }
-            Err(error) => {
-                if warned.is_none_or(|warned| warned.elapsed() >= ACCEPT_WARNING_INTERVAL) {
-                    tracing::warn!("cannot accept connections: {error}; clients wait until this changes");
-                    warned = Some(Instant::now());
+    futures::stream::unfold(
+        (listener, slots, talkers, cut, warned),
+        move |(listener, slots, talkers, cut, mut warned)| async move {
+            // The semaphore is never closed; should that change, ending the stream is the right answer.
+            let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
+            let accepted = match listener.accept().await {
+                Ok((socket, _)) => {
+                    let socket = Gather::new(prompt(socket), !is_encrypted);
+                    Ok(Connection::new(socket, slot, Linger::new(&talkers), cut.clone(), greeting_time))
                 }
-                tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
-                Err(error)
-            }
-        };
-        Some((accepted, (listener, slots, cut, warned)))
-    })
+                Err(error) => {
+                    if warned.is_none_or(|warned| warned.elapsed() >= ACCEPT_WARNING_INTERVAL) {
+                        tracing::warn!("cannot accept connections: {error}; clients wait until this changes");
+                        warned = Some(Instant::now());
+                    }
+                    tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
+                    Err(error)
+                }
+            };
+            Some((accepted, (listener, slots, talkers, cut, warned)))
+        },
+    )
 }
 
 /// Small messages (the answers to most requests) must not wait for each other. Failing to say so is harmless.
@@ -135,6 +140,7 @@ fn prompt(socket: TcpStream) -> TcpStream {
 /// An accepted connection, which ends when it is cut.
 pub(crate) struct Connection {
     socket: Gather<TcpStream>,
+    linger: Linger,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_cut: bool,
     /// Until its client has said something.
@@ -151,6 +157,7 @@ impl Connection {
     fn new(
         socket: Gather<TcpStream>,
         slot: OwnedSemaphorePermit,
+        linger: Linger,
         mut cut: watch::Receiver<bool>,
         greeting_time: Duration,
     ) -> Self {
@@ -162,7 +169,7 @@ impl Connection {
         });
         let deadline = Box::pin(tokio::time::sleep(greeting_time));
         let greeting = Some(Greeting { deadline, missing_bytes: GREETING_BYTES });
-        Self { socket, cut, is_cut: false, greeting, _slot: slot }
+        Self { socket, linger, cut, is_cut: false, greeting, _slot: slot }
     }
 }
 
@@ -181,8 +188,11 @@ impl AsyncRead for Connection {
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(context, buffer);
+        let received = buffer.filled().len() - before;
+        if received > 0 {
+            self.linger.heard();
+        }
         if let Some(greeting) = &mut self.greeting {
-            let received = buffer.filled().len() - before;
             if received >= greeting.missing_bytes {
                 self.greeting = None;
             } else {
@@ -198,7 +208,9 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+        let written = ready!(Pin::new(&mut self.socket).poll_write(context, bytes))?;
+        self.linger.wrote(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -206,7 +218,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
+        let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(context, slices))?;
+        self.linger.wrote(written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -214,7 +228,10 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
+        let Self { socket, linger, .. } = &mut *self;
+        ready!(Pin::new(&mut *socket).poll_flush(context))?;
+        linger.answered(socket.get_ref());
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
