@@ -10,10 +10,10 @@ use crate::Result;
 use crate::steps::cannot_start;
 use crate::workspace::Workspace;
 
-/// The tests that are run, as filters of their names.
+/// The tests that are run if none are asked for, as filters of their names.
 const TESTS: [&str; 2] = ["kernel::", "block::"];
 
-/// Runs the tests of kernels and encodings; further `arguments` go to the test program.
+/// Runs the tests of kernels and encodings, or those that `arguments` name; these go to the test program.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<bool> {
     if !is_installed() {
         println!(
@@ -22,10 +22,11 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<bool> {
         );
         return Ok(true);
     }
+    let names_tests = arguments.iter().any(|argument| !argument.starts_with('-'));
     let mut command = workspace.command("rustup");
     command
         .args(["run", "nightly", "cargo", "miri", "test", "--locked", "-p", "rustydb-storage", "--lib", "--"])
-        .args(TESTS)
+        .args(TESTS.iter().filter(|_| !names_tests))
         .args(arguments)
         // What it builds has nothing in common with what other builds need.
         .env("CARGO_TARGET_DIR", workspace.target_directory().join("miri"));

@@ -301,7 +301,9 @@ mod tests {
 
     #[test]
     fn restricting_keeps_rows_by_their_rank() {
-        for length in [1, 64, 100, 129, 300] {
+        // Miri takes a millisecond a row.
+        let lengths: &[usize] = if cfg!(miri) { &[1, 64, 100] } else { &[1, 64, 100, 129, 300] };
+        for &length in lengths {
             // Words that are full, with a hole, half full, nearly empty.
             for (modulus, wanted) in [(1, true), (100, false), (3, false), (2, true), (40, true)] {
                 let mut mask = of(length, |row| (row % modulus == 0) == wanted);
@@ -319,7 +321,8 @@ mod tests {
 
     #[test]
     fn runs_are_maximal_and_ascend() {
-        for length in [1, 63, 64, 65, 200, 1024] {
+        let lengths: &[usize] = if cfg!(miri) { &[1, 64, 130] } else { &[1, 63, 64, 65, 200, 1024] };
+        for &length in lengths {
             for modulus in [1, 2, 7, 64, 100, 1000] {
                 let mask = of(length, |row| row % modulus != 3 && row / modulus % 3 != 1);
                 let (mut found, mut last) = (Vec::new(), None);
