@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::catalog::{IndexId, TableDef};
-use crate::encoding::{KeyEncoder, Keys, RowEditor, RowWriter};
+use crate::encoding::{Key, KeyEncoder, Keys, RowEditor, RowWriter};
 use crate::error::{Error, Result};
 use crate::index::{Interval, successor};
 use crate::segment::{KeyColumns, Segment};
@@ -132,7 +132,7 @@ impl<'a> KeyRange<'a> {
 pub struct FoundRow {
     /// The compact row. If it was in a segment, only the columns that were asked for have their values.
     pub bytes: Bytes,
-    pub(crate) key: Box<[u8]>,
+    pub(crate) key: Key,
     pub(crate) origin: Origin,
 }
 
@@ -186,9 +186,9 @@ struct Gathering<'a> {
 
 /// A row of a range before its columns are read.
 struct Candidate {
-    order: Box<[u8]>,
+    order: Key,
     /// `None`: `order` is the key.
-    key: Option<Box<[u8]>>,
+    key: Option<Key>,
     row: Option<Bytes>,
     origin: Origin,
 }
@@ -278,7 +278,7 @@ impl ReadView {
                 (Some(key), _) => key,
                 (None, None) => order,
                 // The key columns are among those that are always read.
-                (None, Some(_)) => table.stored_key(&bytes)?.into(),
+                (None, Some(_)) => table.stored_key(&bytes)?.as_slice().into(),
             };
             rows.push(FoundRow { bytes, key, origin });
         }
@@ -294,7 +294,7 @@ impl ReadView {
             let before = candidates.len();
             let mut take = |order: &[u8], key: Option<&[u8]>, row: Bytes| {
                 if !writes.is_some_and(|writes| writes.rows.contains_key(key.unwrap_or(order))) {
-                    let key = key.map(Box::from);
+                    let key = key.map(Key::from);
                     let (row, origin) = (Some(row), Origin::Committed(place.clone()));
                     candidates.push(Candidate { order: order.into(), key, row, origin });
                 }
@@ -360,7 +360,7 @@ impl ReadView {
                 }
             })
         };
-        let candidate = |order: Box<[u8]>, row: u32| {
+        let candidate = |order: Key, row: u32| {
             let origin = origin(Arc::clone(segment), row);
             Candidate { order, key: None, row: None, origin }
         };

@@ -5,12 +5,14 @@
 //!   without touching the others;
 //! * [`KeyEncoder`]: a *memcomparable* key: comparing two keys as byte strings orders them as their values.
 
+mod key;
 mod keys;
 mod physical;
 mod row;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use key::Key;
 pub(crate) use keys::{KeyEncoder, Keys, format_key};
 pub(crate) use row::{RawValue, RowLayout};
 pub use row::{RowEditor, RowWriter};

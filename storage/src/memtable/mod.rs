@@ -29,22 +29,21 @@ mod leaf;
 mod merge;
 #[cfg(test)]
 mod model;
+mod numbered;
 mod pages;
-mod parts;
 mod radix;
 mod runs;
 mod search;
 mod slab;
 mod tree;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use rustydb_txn::Timestamp;
 
 use crate::catalog::{IndexId, TableDef, TableId};
@@ -54,9 +53,9 @@ use crate::index::Interval;
 use chain::Chain;
 pub(crate) use chain::{ChainState, Horizon};
 use leaf::Stamped;
+use numbered::Numbered;
 use pages::Pages;
 pub(crate) use pages::{Page, Piece};
-use parts::Parts;
 pub(crate) use runs::Runs;
 use tree::{Tree, TreeBuilder};
 
@@ -87,7 +86,7 @@ pub(crate) struct TableMemtable {
     keys: AtomicUsize,
     /// Keys whose row here was replaced or removed while the memtable was frozen, and when.
     superseded: Mutex<Vec<(Box<[u8]>, Timestamp)>>,
-    indexes: RwLock<HashMap<IndexId, Arc<IndexEntries>>>,
+    indexes: Numbered<IndexEntries, 8>,
     pages: Pages,
 }
 
@@ -192,7 +191,7 @@ impl TableMemtable {
         timestamp: Timestamp,
         mut visit: impl FnMut(IndexedRow<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
-        let Some(entries) = self.indexes.read().get(&index).cloned() else { return Ok(()) };
+        let Some(entries) = self.indexes.get(index.0) else { return Ok(()) };
         let layout = &table.codec()?.rows;
         let mut current = Vec::new();
         let mut failed = Ok(());
@@ -248,8 +247,7 @@ impl TableMemtable {
         let codec = table.codec()?;
         let mut entry = Vec::new();
         for (index, encoder) in table.indexes.iter().zip(&codec.indexes) {
-            let entries = self.indexes.read().get(&index.id).cloned();
-            let entries = entries.unwrap_or_else(|| Arc::clone(self.indexes.write().entry(index.id).or_default()));
+            let (entries, _) = self.indexes.get_or_add(index.id.0, IndexEntries::default);
             encoder.encode_row(&codec.rows, row, &mut entry)?;
             let length = entry.len() as u32;
             entry.extend_from_slice(key);
@@ -276,7 +274,7 @@ impl TableMemtable {
 #[derive(Debug, Default)]
 pub(crate) struct PartBuilder {
     rows: TreeBuilder<Chain>,
-    indexes: HashMap<IndexId, Arc<IndexEntries>>,
+    indexes: Numbered<IndexEntries, 8>,
     keys: usize,
     bytes: usize,
 }
@@ -297,13 +295,13 @@ impl PartBuilder {
             tree.push(entry, length);
             Ok::<(), Infallible>(())
         });
-        self.indexes.insert(index, Arc::new(tree.finish()));
+        self.indexes.get_or_add(index.0, || tree.finish());
     }
 
     /// The part, and the memory it takes.
     pub(crate) fn finish(self) -> (TableMemtable, usize) {
         let PartBuilder { rows, indexes, keys, bytes } = self;
-        let (rows, keys, indexes) = (rows.finish(), AtomicUsize::new(keys), RwLock::new(indexes));
+        let (rows, keys) = (rows.finish(), AtomicUsize::new(keys));
         (TableMemtable { rows, keys, indexes, ..TableMemtable::default() }, bytes)
     }
 }
@@ -311,7 +309,7 @@ impl PartBuilder {
 /// Rows of all tables since the last freeze.
 #[derive(Debug, Default)]
 pub(crate) struct Memtable {
-    parts: Parts,
+    parts: Numbered<Arc<TableMemtable>, 64>,
     bytes: AtomicUsize,
     /// Rows that scans have converted.
     page_bytes: Arc<AtomicUsize>,
@@ -322,21 +320,19 @@ pub(crate) struct Memtable {
 impl Memtable {
     /// A table's part, if it has one.
     pub(crate) fn table(&self, table: TableId) -> Option<&Arc<TableMemtable>> {
-        self.parts.get(table)
+        self.parts.get(table.0)
     }
 
     /// A table's part, new if need be.
     pub(crate) fn part(&self, table: TableId) -> &Arc<TableMemtable> {
-        self.parts.get(table).unwrap_or_else(|| {
-            let pages = Pages::counted_by(&self.page_bytes);
-            self.parts.add(table, TableMemtable { pages, ..TableMemtable::default() }).0
-        })
+        let part = || Arc::new(TableMemtable { pages: Pages::counted_by(&self.page_bytes), ..Default::default() });
+        self.parts.get_or_add(table.0, part).0
     }
 
     /// Puts a table's part in, which takes so much memory. The table must have none.
     pub(crate) fn install(&self, table: TableId, mut part: TableMemtable, bytes: usize) {
         part.pages = Pages::counted_by(&self.page_bytes);
-        assert!(self.parts.add(table, part).1, "a part is installed where there is none");
+        assert!(self.parts.get_or_add(table.0, || Arc::new(part)).1, "a part is installed where there is none");
         self.note_memory(bytes as isize);
     }
 
@@ -363,7 +359,7 @@ impl Memtable {
 
     /// All parts.
     pub(crate) fn tables(&self) -> Vec<(TableId, Arc<TableMemtable>)> {
-        self.parts.iter().map(|(id, part)| (id, Arc::clone(part))).collect()
+        self.parts.iter().map(|(id, part)| (TableId(id), Arc::clone(part))).collect()
     }
 
     /// Adds the newest version of a key.

@@ -220,7 +220,9 @@ impl UnitReader {
         if let Some((page, mut mask)) = page {
             let start = after.map_or(Bound::Unbounded, Bound::Excluded);
             let end = next.clone().map_or(Bound::Unbounded, Bound::Included);
-            let own = writes.as_ref().map(|writes| writes.rows.range::<Box<[u8]>, _>((start, end)));
+            let own = writes.as_ref().map(|writes| {
+                writes.rows.range::<[u8], _>((start.as_ref().map(|key| &**key), end.as_ref().map(|key| &**key)))
+            });
             own.into_iter().flatten().filter_map(|(key, _)| page.find(key)).for_each(|row| mask.remove(row));
             pieces.push(filter_page(plan, &tests, &page, mask)?);
         }
@@ -246,10 +248,11 @@ impl UnitReader {
             _ => Bound::Unbounded,
         };
         let mut rows: Vec<&[u8]> = Vec::new();
-        for (key, pending) in writes.rows.range::<Box<[u8]>, _>((after, Bound::Unbounded)) {
+        let after = after.as_ref().map(|key| &**key);
+        for (key, pending) in writes.rows.range::<[u8], _>((after, Bound::Unbounded)) {
             rows.extend(pending.row.as_deref());
             if rows.len() == BLOCK_ROWS {
-                self.position = Position::Key(key.clone());
+                self.position = Position::Key((**key).into());
                 break;
             }
         }

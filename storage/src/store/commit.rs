@@ -38,6 +38,7 @@ use super::sequencer::{Admission, Footprint, Window, footprint, hash};
 use super::validate::name_of;
 use super::{Inner, Place, Version};
 use crate::catalog::{Catalog, TableDef, TableId, TableRecord};
+use crate::encoding::Key;
 use crate::error::{Error, Result};
 use crate::index::unique_value;
 use crate::locks::{ReleasedLocks, TransactionLocks};
@@ -162,7 +163,7 @@ impl Commit {
     }
 
     fn row_keys(writes: &TableWrites) -> impl Iterator<Item = &[u8]> + Clone {
-        writes.rows.keys().map(|key| key.as_ref())
+        writes.rows.keys().map(|key| &**key)
     }
 
     /// Whether it leaves less than there was.
@@ -544,7 +545,7 @@ impl Applied<'_> {
     fn put<'k>(
         &mut self,
         table: TableId,
-        rows: impl Iterator<Item = (&'k Box<[u8]>, Option<Place>, Option<Bytes>)>,
+        rows: impl Iterator<Item = (&'k Key, Option<Place>, Option<Bytes>)>,
     ) -> Result<()> {
         let Ordered { timestamp, watermark, .. } = *self.ordered;
         let (store, version) = (self.store, self.version);

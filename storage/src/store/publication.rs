@@ -194,8 +194,9 @@ impl Future for Published<'_> {
 
 impl Drop for Published<'_> {
     fn drop(&mut self) {
+        let Some(number) = self.number else { return };
         let mut state = self.publication.state.lock();
-        let before = self.number.and_then(|number| state.waiting.remove(&(self.timestamp, number)));
+        let before = state.waiting.remove(&(self.timestamp, number));
         drop(state);
         drop(before);
     }

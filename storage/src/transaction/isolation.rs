@@ -214,7 +214,7 @@ impl Transaction {
         }
         for (table, own) in self.view.writes.tables() {
             let replaced = own.rows.iter().filter(|(_, pending)| pending.replaced.is_some());
-            let keys: Vec<&[u8]> = replaced.map(|(key, _)| key.as_ref()).collect();
+            let keys: Vec<&[u8]> = replaced.map(|(key, _)| &**key).collect();
             let _pins = newest.version.load_keys(table, keys.iter().copied()).await?;
             let is_staged = |id: &u64| own.staged.iter().any(|segment| segment.meta.id == *id);
             let staged = own.removed.iter().filter(|(id, _)| is_staged(id));

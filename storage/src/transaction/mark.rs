@@ -21,6 +21,7 @@ use std::sync::atomic::AtomicUsize;
 use super::writes::Charge;
 use super::{DeferredKeys, PendingRow, Transaction, Writes};
 use crate::catalog::{Catalog, IndexId, TableId};
+use crate::encoding::Key;
 use crate::store::Structure;
 use crate::view::Snapshot;
 
@@ -113,7 +114,7 @@ pub(crate) struct UndoLog {
 #[derive(Debug)]
 enum Change {
     /// The pending state of a key as it was.
-    Row { table: TableId, key: Box<[u8]>, before: Option<PendingRow> },
+    Row { table: TableId, key: Key, before: Option<PendingRow> },
     /// An entry of an index as it was.
     Entry { table: TableId, index: IndexId, entry: Box<[u8]>, before: Option<u32> },
     /// A row of a segment that was not hidden.
@@ -182,7 +183,7 @@ impl UndoLog {
                     let rows = &mut Arc::make_mut(writes).table_mut(table).rows;
                     match before {
                         Some(before) => drop(rows.insert(key, before)),
-                        None => drop(rows.remove(&key)),
+                        None => drop(rows.remove(&*key)),
                     }
                 }
                 Change::Entry { table, index, entry, before } => {

@@ -14,7 +14,7 @@ use rustydb_txn::{LockMode, Resource};
 use super::isolation::INDEX_SPACE;
 use super::{RowLock, Transaction};
 use crate::catalog::{TableDef, TableId};
-use crate::encoding::Keys;
+use crate::encoding::{Key, Keys};
 use crate::error::{Error, Result};
 use crate::index::unique_value;
 use crate::locks::LockWait;
@@ -32,7 +32,7 @@ pub enum Change {
 
 /// A new row with its key.
 struct NewRow {
-    key: Box<[u8]>,
+    key: Key,
     bytes: Bytes,
 }
 
@@ -44,7 +44,7 @@ impl Transaction {
 
     /// Inserts compact rows of the storage schema.
     pub async fn insert_stored(&mut self, table: &TableDef, rows: Vec<Bytes>) -> Result<Change> {
-        let new = rows.into_iter().map(|bytes| Ok(NewRow { key: table.stored_key(&bytes)?.into(), bytes }));
+        let new = rows.into_iter().map(|bytes| Ok(NewRow { key: table.stored_key(&bytes)?.as_slice().into(), bytes }));
         let new = new.collect::<Result<Vec<_>>>()?;
         let mut wanted = Vec::new();
         if !table.has_hidden_key() {
@@ -83,7 +83,7 @@ impl Transaction {
         let mut old = Vec::with_capacity(changes.len());
         let mut new = Vec::with_capacity(changes.len());
         for (row, bytes) in changes {
-            new.push(NewRow { key: table.stored_key(&bytes)?.into(), bytes });
+            new.push(NewRow { key: table.stored_key(&bytes)?.as_slice().into(), bytes });
             old.push(row);
         }
         let wanted = old.iter().zip(&new).flat_map(|(old, new)| {

@@ -14,6 +14,7 @@ use rustydb_txn::Expectation;
 
 use super::mark::UndoLog;
 use crate::catalog::{IndexId, TableDef, TableId};
+use crate::encoding::Key;
 use crate::error::Result;
 use crate::id_map::IdMap;
 use crate::segment::Segment;
@@ -46,7 +47,7 @@ impl PendingRow {
 /// Pending changes of one table.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TableWrites {
-    pub(crate) rows: BTreeMap<Box<[u8]>, PendingRow>,
+    pub(crate) rows: BTreeMap<Key, PendingRow>,
     /// Rows of segments (committed or staged) that this transaction hides from itself.
     pub(crate) removed: IdMap<u64, RoaringBitmap>,
     /// Segments a bulk load of this transaction wrote.
@@ -222,7 +223,7 @@ impl Writes {
     pub(crate) fn set(
         &mut self,
         table: &TableDef,
-        key: Box<[u8]>,
+        key: Key,
         replaced: Option<Place>,
         row: Option<Bytes>,
         undo: &mut UndoLog,
@@ -230,7 +231,7 @@ impl Writes {
         let mut bytes = row.as_ref().map_or(0, Bytes::len);
         let writes = self.table_mut(table.id);
         if !table.indexes.is_empty() {
-            let before = writes.rows.get(&key).and_then(|pending| pending.row.clone());
+            let before = writes.rows.get(&*key).and_then(|pending| pending.row.clone());
             if let Some(before) = before {
                 writes.change_entries(table, &key, &before, false, undo)?;
             }
