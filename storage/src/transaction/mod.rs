@@ -80,6 +80,7 @@ impl Transaction {
             catalog: Arc::clone(&self.catalog),
             writes: Arc::clone(&self.writes),
             serial: self.control.serial.clone(),
+            tables: None,
         }
     }
 
