@@ -32,6 +32,12 @@ impl Snapshot {
     pub(crate) fn new(store: Arc<Inner>, version: Arc<Version>, token: SnapshotToken) -> Self {
         Snapshot { store, version, timestamp: token.timestamp(), token: Some(token) }
     }
+
+    /// The same moment, with nothing but these tables.
+    fn only(&self, tables: &[TableId]) -> Option<Snapshot> {
+        let token = self.store.share_snapshot(self.token.as_ref()?);
+        Some(Snapshot::new(Arc::clone(&self.store), Arc::new(self.version.only(tables)), token))
+    }
 }
 
 impl Drop for Snapshot {
@@ -51,6 +57,8 @@ pub struct ReadView {
     pub(crate) writes: Arc<Writes>,
     /// Where a serializable transaction remembers what it reads.
     pub(crate) serial: Option<Arc<SerialTransaction>>,
+    /// The tables it keeps; `None`: all.
+    pub(crate) tables: Option<Arc<[TableId]>>,
 }
 
 /// Where a view finds the row of a key.
@@ -74,7 +82,23 @@ impl ReadView {
         &self.catalog
     }
 
+    /// The same view with nothing but these tables: rows and files of others are not kept for it. Who reads for long and
+    /// knows what takes one and lets the whole one go. Other tables cannot be read with it.
+    pub fn only(&self, tables: &[TableId]) -> ReadView {
+        let mut tables = tables.to_vec();
+        if let Some(kept) = &self.tables {
+            tables.retain(|table| kept.contains(table));
+        }
+        match self.snapshot.only(&tables) {
+            Some(snapshot) => ReadView { snapshot: Arc::new(snapshot), tables: Some(tables.into()), ..self.clone() },
+            None => self.clone(),
+        }
+    }
+
     pub(crate) fn table(&self, table: TableId) -> Result<&Arc<TableDef>> {
+        if self.tables.as_ref().is_some_and(|tables| !tables.contains(&table)) {
+            return Err(Error::Internal(format!("table {} is not kept by this view", table.0)));
+        }
         self.catalog.require(table)
     }
 

@@ -128,6 +128,11 @@ impl Timeline {
         self.open_at(self.applied)
     }
 
+    /// Opens another snapshot of what an open one sees.
+    pub fn share_snapshot(&mut self, token: &SnapshotToken) -> SnapshotToken {
+        self.open_at(token.timestamp)
+    }
+
     fn open_at(&mut self, timestamp: Timestamp) -> SnapshotToken {
         match self.open.back_mut() {
             Some((last, count)) if *last == timestamp => *count += 1,

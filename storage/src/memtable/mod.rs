@@ -329,6 +329,15 @@ impl Memtable {
         self.parts.get_or_add(table.0, part).0
     }
 
+    /// What readers need who see none but the commits so far, and of these tables only. Nothing may be written there.
+    pub(crate) fn only(&self, tables: &[TableId]) -> Memtable {
+        let only = Memtable::default();
+        for (table, part) in tables.iter().filter_map(|table| Some((table, self.table(*table)?))) {
+            only.parts.get_or_add(table.0, || Arc::clone(part));
+        }
+        only
+    }
+
     /// Puts a table's part in, which takes so much memory. The table must have none.
     pub(crate) fn install(&self, table: TableId, mut part: TableMemtable, bytes: usize) {
         part.pages = Pages::counted_by(&self.page_bytes);
@@ -360,6 +369,14 @@ impl Memtable {
     /// All parts.
     pub(crate) fn tables(&self) -> Vec<(TableId, Arc<TableMemtable>)> {
         self.parts.iter().map(|(id, part)| (TableId(id), Arc::clone(part))).collect()
+    }
+
+    /// All parts, each with its share of the memory, about.
+    pub(crate) fn shares(&self) -> Vec<(Arc<TableMemtable>, usize)> {
+        let parts: Vec<Arc<TableMemtable>> = self.parts.iter().map(|(_, part)| Arc::clone(part)).collect();
+        let keys: usize = parts.iter().map(|part| part.keys()).sum();
+        let share = |part: &TableMemtable| self.memory_bytes() as u128 * part.keys() as u128 / keys.max(1) as u128;
+        parts.into_iter().map(|part| (Arc::clone(&part), share(&part) as usize)).collect()
     }
 
     /// Adds the newest version of a key.

@@ -268,8 +268,9 @@ impl Inner {
         let mut next = self.current.load().successor();
         let frozen = next.frozen.take();
         let mut retired = self.retired.lock();
-        retired.retain(|memtable| memtable.strong_count() > 0);
-        retired.extend(frozen.iter().map(Arc::downgrade));
+        retired.retain(|(part, _)| part.strong_count() > 0);
+        let shares = frozen.iter().flat_map(|memtable| memtable.shares());
+        retired.extend(shares.map(|(part, bytes)| (Arc::downgrade(&part), bytes)));
         drop(retired);
         let watermark = self.publication.watermark();
         // Of a table that was dropped meanwhile nothing may have been written.

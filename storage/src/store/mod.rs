@@ -47,7 +47,7 @@ use crate::files::{DirectoryLock, FileObjects, Files, LocalFiles};
 use crate::locks::Locks;
 use crate::log::{Log, Observer, Operation, Record};
 use crate::manifest;
-use crate::memtable::Memtable;
+use crate::memtable::TableMemtable;
 use crate::objects::ObjectId;
 use crate::options::{Location, StoreOptions};
 use crate::sequence::{SequenceSpec, SequenceState, Sequences};
@@ -94,8 +94,9 @@ pub(crate) struct Inner {
     flushed: Notify,
     /// A flush that has frozen the memtable and could not write it out.
     unfinished_flush: Mutex<Option<Frozen>>,
-    /// Memtables that were written out. Who reads an older version has them in memory until it ends.
-    retired: Mutex<Vec<Weak<Memtable>>>,
+    /// Tables' parts of memtables that were written out, with their sizes. Who reads an older version has them in memory until
+    /// it ends.
+    retired: Mutex<Vec<(Weak<TableMemtable>, usize)>>,
     /// Why the last flush failed, and when, if it did.
     flush_failure: Mutex<Option<FlushFailure>>,
     /// Held by whoever writes a manifest, from choosing what it lists until the store is as it says.
@@ -312,18 +313,12 @@ impl Store {
     pub fn memory(&self) -> MemoryUsage {
         let version = self.inner.current.load();
         let segments = || version.segments.values().flat_map(|segments| segments.iter());
+        let pinned = self.inner.retired.lock().iter().map(|(part, bytes)| bytes * part.strong_count().min(1)).sum();
         let (column_cache_hits, column_cache_misses) = self.inner.columns.cache.hits_and_misses();
         let [column_cache_bytes, key_index_bytes, posting_bytes] = self.inner.columns.cache.memory_bytes();
         MemoryUsage {
             memtable_bytes: version.memtables().map(|(memtable, _)| memtable.memory_bytes()).sum(),
-            pinned_bytes: self
-                .inner
-                .retired
-                .lock()
-                .iter()
-                .filter_map(Weak::upgrade)
-                .map(|memtable| memtable.memory_bytes())
-                .sum(),
+            pinned_bytes: pinned,
             column_cache_bytes,
             key_index_bytes,
             posting_bytes,
@@ -413,6 +408,10 @@ impl Inner {
             }
             self.close_snapshot(token);
         }
+    }
+
+    pub(crate) fn share_snapshot(&self, token: &SnapshotToken) -> SnapshotToken {
+        self.publication.share_snapshot(token)
     }
 
     pub(crate) fn close_snapshot(&self, token: SnapshotToken) {

@@ -69,6 +69,10 @@ impl Publication {
         self.state.lock().timeline.open_applied_snapshot()
     }
 
+    pub(crate) fn share_snapshot(&self, token: &SnapshotToken) -> SnapshotToken {
+        self.state.lock().timeline.share_snapshot(token)
+    }
+
     pub(crate) fn close_snapshot(&self, token: SnapshotToken) {
         self.state.lock().timeline.close_snapshot(token);
     }

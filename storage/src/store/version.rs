@@ -77,6 +77,17 @@ impl Version {
         }
     }
 
+    /// What readers of these tables need of it.
+    pub(crate) fn only(&self, tables: &[TableId]) -> Version {
+        let segments = tables.iter().filter_map(|table| Some((*table, self.segments.get(table)?.clone())));
+        Version {
+            catalog: Arc::clone(&self.catalog),
+            active: Arc::new(self.active.only(tables)),
+            frozen: self.frozen.as_ref().map(|frozen| Arc::new(frozen.only(tables))),
+            segments: segments.collect(),
+        }
+    }
+
     pub(crate) fn add_segments(&mut self, table: TableId, added: impl IntoIterator<Item = Arc<Segment>>) {
         let present = self.segments.get(&table).map(|segments| segments.to_vec()).unwrap_or_default();
         self.segments.insert(table, present.into_iter().chain(added).collect());

@@ -190,7 +190,7 @@ impl Transaction {
             false => return Err(Error::Conflict { table: "(the catalog)".to_owned() }),
         };
         let writes = self.rebased(&newest).await?;
-        Ok(ReadView { snapshot: newest, catalog, writes, serial: None })
+        Ok(ReadView { snapshot: newest, catalog, writes, serial: None, tables: None })
     }
 
     fn open_newest(&self) -> Snapshot {

@@ -71,7 +71,7 @@ impl Transaction {
         let (structure, unchanged) = (Structure::default(), BTreeSet::new());
         let undo = UndoLog::counted_in(snapshot.store.pending_bytes());
         let deferred = DeferredKeys::default();
-        let view = ReadView { snapshot, catalog, writes, serial: control.serial.clone() };
+        let view = ReadView { snapshot, catalog, writes, serial: control.serial.clone(), tables: None };
         Transaction { view, structure, unchanged, control, began: None, undo, deferred }
     }
 
@@ -297,7 +297,7 @@ impl Transaction {
             return Ok(timestamp);
         }
         let Transaction { view, structure, unchanged, control, began, undo: _, deferred: _ } = self;
-        let ReadView { snapshot, writes, catalog: _, serial: _ } = view;
+        let ReadView { snapshot, writes, .. } = view;
         let judged = began.unwrap_or(snapshot.timestamp);
         let (store, serial, locks) = (Arc::clone(&snapshot.store), control.serial.clone(), control.held());
         let commit = Commit { snapshot, judged, writes, structure, unchanged, serial, locks };

@@ -9,7 +9,8 @@ use crate::common::*;
 use arrow::array::{ArrayRef, AsArray, StringViewArray};
 use arrow::datatypes::Int64Type;
 use rustydb_storage::{
-    Durability, IndexId, MemoryFiles, NewIndex, RangeRequest, ReadView, Store, StoreOptions, TableId,
+    Durability, Error, IndexId, MemoryFiles, NewIndex, RangeRequest, ReadView, ScanRequest, Store, StoreOptions,
+    TableId,
 };
 
 /// The rows that an index finds, each by its own name; they have different names.
@@ -150,6 +151,56 @@ async fn what_a_reader_keeps_of_a_written_memtable_is_accounted_and_goes_with_it
     assert_eq!(contents(&again, table).await, map(&[(1, "one"), (2, "two")]));
     drop(again);
     pins(&store, 0).await;
+}
+
+/// Waits until there are so many files of segments.
+async fn has_segment_files(files: &MemoryFiles, count: usize) {
+    let there = || files.paths().iter().filter(|(path, _)| path.starts_with("segments/")).count();
+    let wait = async {
+        while there() != count {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(20), wait).await.is_ok(), "{} files, not {count}", there());
+}
+
+#[tokio::test]
+async fn a_view_of_one_table_keeps_nothing_of_the_others() {
+    let (files, store, read) = store_with(keyed("read")).await;
+    let mut transaction = store.begin();
+    let other = transaction.create_table(keyed("other")).unwrap().id;
+    transaction.commit(Durability::Sync).await.unwrap();
+    for table in [read, other] {
+        insert(&store, table, &[(1, "one"), (2, "two")]).await.unwrap();
+    }
+    store.flush().await.unwrap();
+    pins(&store, 0).await;
+    for table in [read, other] {
+        insert(&store, table, &[(3, "three")]).await.unwrap();
+    }
+    let (whole, before) = (store.snapshot(), store.memory().memtable_bytes);
+    let narrow = whole.only(&[read]);
+    assert_eq!(narrow.timestamp(), whole.timestamp());
+    drop(whole);
+    for table in [read, other] {
+        delete(&store, table, &[1]).await.unwrap();
+    }
+    store.flush().await.unwrap();
+    store.compact().await.unwrap();
+    let pinned = store.memory().pinned_bytes;
+    assert!(0 < pinned && pinned < before, "{pinned} bytes are pinned, of {before} there were");
+    // Each table has the segment that was written again and the one of the second flush, and its own also the one before.
+    has_segment_files(&files, 5).await;
+
+    assert_eq!(contents(&narrow, read).await, map(&[(1, "one"), (2, "two"), (3, "three")]));
+    assert!(matches!(narrow.scan(ScanRequest::new(other, vec![0])), Err(Error::Internal(_))));
+    assert!(narrow.only(&[other]).scan(ScanRequest::new(other, vec![0])).is_err(), "what is gone does not come back");
+    let again = narrow.only(&[read, other]);
+    drop(narrow);
+    assert_eq!(contents(&again, read).await.len(), 3);
+    drop(again);
+    pins(&store, 0).await;
+    has_segment_files(&files, 4).await;
 }
 
 #[tokio::test]
