@@ -60,8 +60,10 @@ pub(crate) fn compact<S: Copy, T>(values: &[S], words: &[u64], out: &mut Vec<T>,
         }
         // A constant number of them, for the same reason, if there is room; what is too much goes again.
         let end = out.len() + ones as usize;
-        let copied = if out.len() + WORD <= out.capacity() { WORD } else { ones as usize };
-        out.extend(taken[..copied].iter().map(|value| convert(*value)));
+        match out.len() + WORD <= out.capacity() {
+            true => out.extend(taken[..WORD].iter().map(|value| convert(*value))),
+            false => out.extend(taken[..ones as usize].iter().map(|value| convert(*value))),
+        }
         out.truncate(end);
     }
 }
