@@ -68,6 +68,8 @@ fn read_and_run(
             TransactionStatus::Active => "rustydb*> ",
             TransactionStatus::Failed => "rustydb!> ",
         };
+        // Not after the line: a Ctrl-C on its heels is meant for what it runs.
+        shell.forget_interrupts();
         let entry = match editor.readline(prompt) {
             Ok(entry) => entry,
             // Ctrl-C drops what was being typed.
@@ -96,7 +98,6 @@ fn has_password(entry: &str) -> bool {
 }
 
 async fn run_entry(shell: &mut Shell, entry: &str) -> Result<(), Stop> {
-    shell.forget_interrupts();
     for item in cut(entry).map_err(|refused| shell.failed(&refused.failure, refused.text.as_ref()))? {
         shell.run_item(item).await?;
     }
