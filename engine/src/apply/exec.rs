@@ -407,7 +407,7 @@ impl Run {
     /// The context, for a plan whose scans are no others' passes over their tables.
     fn context_of_its_own(&self) -> Result<Arc<TaskContext>> {
         let view = ExecutionView::of(&self.context)?;
-        let view = Arc::new(ExecutionView::new(view.view(), view.store().clone()));
+        let view = Arc::new(ExecutionView::new(view.view().clone(), view.store().clone()));
         let config = self.context.session_config().clone().with_extension(view);
         Ok(Arc::new(TaskContext::new(
             None,

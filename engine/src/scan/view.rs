@@ -18,14 +18,14 @@ use std::sync::Arc;
 
 use datafusion::execution::TaskContext;
 use parking_lot::Mutex;
-use rustydb_storage::{ReadView, ScanRequest, ScanUnit, Store, TableId};
+use rustydb_storage::{ReadView, ScanRequest, ScanUnit, Store};
 
 use crate::sql::plan_cache::Lease;
 use crate::{Error, Result};
 
 /// The view of the data a statement runs against, and the queues of its scans.
 pub(crate) struct ExecutionView {
-    view: Mutex<ReadView>,
+    view: ReadView,
     store: Store,
     scans: Mutex<HashMap<u64, Vec<Run>>>,
     /// Of the plan that runs, if it needs one. Whatever writes a subquery's value has the task's context, and so this.
@@ -41,7 +41,7 @@ struct Run {
 
 impl ExecutionView {
     pub(crate) fn new(view: ReadView, store: Store) -> Self {
-        ExecutionView { view: Mutex::new(view), store, scans: Mutex::default(), lease: Mutex::default() }
+        ExecutionView { view, store, scans: Mutex::default(), lease: Mutex::default() }
     }
 
     pub(crate) fn of(context: &TaskContext) -> Result<Arc<ExecutionView>> {
@@ -56,14 +56,8 @@ impl ExecutionView {
         *self.lease.lock() = Some(lease);
     }
 
-    pub(crate) fn view(&self) -> ReadView {
-        self.view.lock().clone()
-    }
-
-    /// Keeps nothing but these tables: the statement reads no others.
-    pub(crate) fn keep_only(&self, tables: &[TableId]) {
-        let mut view = self.view.lock();
-        *view = view.only(tables);
+    pub(crate) fn view(&self) -> &ReadView {
+        &self.view
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -85,7 +79,7 @@ impl ExecutionView {
             return Ok(Arc::clone(&run.queue));
         }
         let state = Mutex::new(State::Waiting(request()?));
-        let queue = Arc::new(ScanQueue { view: self.view(), partitions, state });
+        let queue = Arc::new(ScanQueue { view: self.view.clone(), partitions, state });
         let mut joined = vec![false; partitions];
         joined[partition] = true;
         runs.push(Run { queue: Arc::clone(&queue), joined });

@@ -286,9 +286,6 @@ impl Shared {
             let context = statement.context(self.view(transaction, statement).await?);
             let ready = self.plan(context, asked, statement).await?;
             note_reads(&ready)?;
-            if transaction.open().is_none() {
-                keep_what_is_read(&ready)?;
-            }
             return Ok(ready);
         }
         let options = Modes { read_only: true, ..modes }.options(statement.settings.lock_timeout);
@@ -298,11 +295,7 @@ impl Shared {
             note_reads(&ready)?;
             match own.commit(statement.settings.durability()).await.map_err(Error::from) {
                 Err(error) if error.is_conflict() && attempt < RERUNS_MAX => {}
-                ended => {
-                    ended?;
-                    keep_what_is_read(&ready)?;
-                    return Ok(ready);
-                }
+                ended => return ended.map(|_timestamp| ready),
             }
         }
         Err(Error::internal("counting attempts ended"))
@@ -482,36 +475,16 @@ async fn maintain(store: &Store, maintenance: MaintenanceStatement) -> Result<()
 /// Tells the transaction what a plan is going to read, if it has to remember that: the rows may be read when it has ended.
 pub(crate) fn note_reads(ready: &ReadyPlan) -> Result<()> {
     let Ok(execution) = ExecutionView::of(&ready.context) else { return Ok(()) };
-    let view = execution.view();
-    if view.remembers_reads() {
+    if execution.view().remembers_reads() {
         ready.plan.apply(|operator| {
             if let Some(scan) = operator.downcast_ref::<ColumnScanExec>() {
-                scan.note_reads(&view)?;
+                scan.note_reads(execution.view())?;
             }
             if let Some(apply) = operator.downcast_ref::<ApplyExec>() {
-                apply.note_reads(&view)?;
+                apply.note_reads(execution.view())?;
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
-    }
-    Ok(())
-}
-
-/// Lets go of the tables that a plan does not read: somebody may take long to fetch its rows, and what flushes and
-/// compactions replace of other tables need not be kept meanwhile.
-fn keep_what_is_read(ready: &ReadyPlan) -> Result<()> {
-    let Ok(execution) = ExecutionView::of(&ready.context) else { return Ok(()) };
-    let (mut tables, mut is_known) = (Vec::new(), true);
-    ready.plan.apply(|operator| {
-        if let Some(scan) = operator.downcast_ref::<ColumnScanExec>() {
-            tables.push(scan.table().id);
-        }
-        // What that reads is planned row by row.
-        is_known &= !operator.is::<ApplyExec>();
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    if is_known {
-        execution.keep_only(&tables);
     }
     Ok(())
 }

@@ -109,8 +109,7 @@ impl VirtualTable {
     fn rows(&self, context: &TaskContext) -> Result<RecordBatch> {
         let view = ExecutionView::of(context)?;
         let own = context.session_config().get_extension::<TemporarySchema>();
-        let read = view.view();
-        let source = Source { catalog: read.catalog(), own: own.as_deref().map(TemporarySchema::name) };
+        let source = Source { catalog: view.view().catalog(), own: own.as_deref().map(TemporarySchema::name) };
         let mut rows = Rows::new(&self.schema);
         match self.name {
             "tables" => relations::tables(&source, &mut rows)?,
