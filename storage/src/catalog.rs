@@ -318,10 +318,15 @@ impl TableDef {
         self.schema == other.schema && self.foreign_keys == other.foreign_keys
     }
 
+    #[inline]
     pub(crate) fn codec(&self) -> Result<&TableCodec> {
-        if let Some(codec) = self.codec.get() {
-            return Ok(codec);
+        match self.codec.get() {
+            Some(codec) => Ok(codec),
+            None => self.make_codec(),
         }
+    }
+
+    fn make_codec(&self) -> Result<&TableCodec> {
         let rows = RowLayout::new(&self.storage_schema)?;
         let keys = KeyEncoder::new(&rows, &self.key_columns)?;
         let indexes = self.indexes.iter().map(|index| KeyEncoder::new(&rows, &index.columns)).collect::<Result<_>>()?;

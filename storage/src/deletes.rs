@@ -12,6 +12,7 @@
 //! So a scan works out nothing: it takes the words of a block as they are for the rows it leaves out. A segment without
 //! deletes, and a block without, cost it nothing.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,8 +24,8 @@ use crate::id_map::IdMap;
 use crate::kernel::Mask;
 use crate::sync::{Mutex, RwLock};
 
-/// Young deletes are folded into the base when there are this many, if the watermark allows.
-const FOLD_THRESHOLD: usize = 1024;
+/// Young deletes are folded into the base when there are this many more, if the watermark allows it for a good part of them.
+const FOLD_THRESHOLD: usize = 256;
 
 /// Sets kept for readers to come: the newest, and what a transaction that has been open for a while sees.
 const KEPT_MAX: usize = 2;
@@ -111,6 +112,54 @@ struct Kept {
     rows: Arc<DeletedRows>,
 }
 
+/// What one reader sees of the deletes, for a moment.
+pub(crate) struct Seen<'a> {
+    state: &'a State,
+    timestamp: Timestamp,
+}
+
+impl Seen<'_> {
+    pub(crate) fn is_deleted(&self, row: u32) -> bool {
+        self.state.base.contains(row) || self.is_deleted_lately(row)
+    }
+
+    fn is_deleted_lately(&self, row: u32) -> bool {
+        self.state.recent_rows.get(&row).is_some_and(|deleted| *deleted <= self.timestamp)
+    }
+
+    /// The first `wanted` of adjacent rows, or the last ones, that are not deleted and that `is_wanted`. Rows of a queue
+    /// go from one end of it, so the way to the first that is left may be long; nothing is looked for on it.
+    pub(crate) fn live(
+        &self,
+        rows: Range<u32>,
+        descending: bool,
+        wanted: usize,
+        is_wanted: impl Fn(u32) -> bool,
+    ) -> Vec<u32> {
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        let deleted = self.state.base.range(rows.clone());
+        let is_left = |row: &u32| !self.is_deleted_lately(*row) && is_wanted(*row);
+        match descending {
+            true => without(rows.rev(), deleted.rev()).filter(is_left).take(wanted).collect(),
+            false => without(rows, deleted).filter(is_left).take(wanted).collect(),
+        }
+    }
+}
+
+/// The rows that are not deleted; both come in one order, and what is deleted is among the rows.
+fn without(rows: impl Iterator<Item = u32>, mut deleted: impl Iterator<Item = u32>) -> impl Iterator<Item = u32> {
+    let mut next = deleted.next();
+    rows.filter(move |row| {
+        let is_live = next != Some(*row);
+        if !is_live {
+            next = deleted.next();
+        }
+        is_live
+    })
+}
+
 /// The versioned delete set of one segment.
 #[derive(Debug, Default)]
 pub(crate) struct DeleteSet {
@@ -145,9 +194,15 @@ impl DeleteSet {
         self.any.store(true, Ordering::Release);
         if state.recent.len().is_multiple_of(FOLD_THRESHOLD) {
             let settled = state.recent.partition_point(|(timestamp, _)| *timestamp <= watermark);
-            let rows: Vec<u32> = state.recent.drain(..settled).map(|(_, row)| row).collect();
-            state.recent_rows.retain(|_, deleted| *deleted > watermark);
-            Arc::make_mut(&mut state.base).extend(rows);
+            // What stays has to be moved: as long as somebody reads who keeps most of them, it is left alone.
+            if settled < state.recent.len() / 4 {
+                return;
+            }
+            let State { base, recent, recent_rows } = &mut *state;
+            for (_, row) in &recent[..settled] {
+                recent_rows.remove(row);
+            }
+            Arc::make_mut(base).extend(recent.drain(..settled).map(|(_, row)| row));
             // Nobody sees fewer of them any more.
             let mut kept = self.kept.lock();
             kept.retain(|kept| kept.recent >= settled);
@@ -175,14 +230,11 @@ impl DeleteSet {
     }
 
     /// Lets `look` ask of many rows whether they are deleted for a reader at `timestamp`.
-    pub(crate) fn look<R>(&self, timestamp: Timestamp, look: impl FnOnce(&dyn Fn(u32) -> bool) -> R) -> R {
+    pub(crate) fn look<R>(&self, timestamp: Timestamp, look: impl FnOnce(&Seen<'_>) -> R) -> R {
         if !self.any.load(Ordering::Acquire) {
-            return look(&|_| false);
+            return look(&Seen { state: &State::default(), timestamp });
         }
-        let state = self.state.read();
-        look(&|row| {
-            state.base.contains(row) || state.recent_rows.get(&row).is_some_and(|deleted| *deleted <= timestamp)
-        })
+        look(&Seen { state: &self.state.read(), timestamp })
     }
 
     /// The rows deleted for a reader at `timestamp`; `None` if there are none.
@@ -282,14 +334,30 @@ mod tests {
     #[test]
     fn folding_respects_the_watermark() {
         let deletes = DeleteSet::default();
-        let last = FOLD_THRESHOLD as u64;
+        let last = 4 * FOLD_THRESHOLD as u64;
+        let watermark = last / 2;
         for timestamp in 1..=last {
-            deletes.add(timestamp as u32, timestamp, 500);
+            deletes.add(timestamp as u32, timestamp, watermark);
         }
-        assert!(deletes.contains(500, 500));
-        assert!(!deletes.contains(501, 500), "a snapshot at 500 still sees row 501");
+        assert!(deletes.contains(watermark as u32, watermark));
+        assert!(!deletes.contains(watermark as u32 + 1, watermark), "a snapshot there still sees the next row");
         assert_eq!(deletes.at(last).unwrap().len() as u64, last);
-        assert_eq!(deletes.at(600).unwrap().len(), 600);
+        assert_eq!(deletes.at(watermark + 100).unwrap().len() as u64, watermark + 100);
+    }
+
+    #[test]
+    fn what_a_reader_keeps_is_folded_when_it_is_gone() {
+        let deletes = DeleteSet::default();
+        let last = 8 * FOLD_THRESHOLD as u64;
+        for timestamp in 1..=last {
+            let watermark = if timestamp < last { 0 } else { last - 1 };
+            deletes.add(timestamp as u32, timestamp, watermark);
+            assert!(
+                deletes.contains(timestamp as u32, timestamp) && !deletes.contains(timestamp as u32, timestamp - 1)
+            );
+        }
+        let state = deletes.state.read();
+        assert_eq!((state.base.len(), state.recent.len(), state.recent_rows.len()), (last - 1, 1, 1));
     }
 
     #[test]
@@ -323,6 +391,14 @@ mod tests {
                     let reader = random.random_range(watermark..=timestamp);
                     let seen: RoaringBitmap =
                         twin.iter().filter(|(deleted, _)| *deleted <= reader).map(|(_, row)| *row).collect();
+                    let (low, high) = (random.random_range(0..segment_rows), random.random_range(0..=segment_rows));
+                    let mut left: Vec<u32> = (low..high).filter(|row| row % 7 != 0 && !seen.contains(*row)).collect();
+                    for (descending, wanted) in [(false, 3), (false, usize::MAX), (true, usize::MAX), (true, 3)] {
+                        let found =
+                            deletes.look(reader, |seen| seen.live(low..high, descending, wanted, |row| row % 7 != 0));
+                        left.sort_unstable_by_key(|row| if descending { u32::MAX - row } else { *row });
+                        assert!(found.iter().eq(left.iter().take(wanted)), "seed {seed}, {low}..{high}, {wanted}");
+                    }
                     let found = deletes.at(reader).unwrap();
                     assert_eq!(found.rows(), &seen, "seed {seed}, reader at {reader}");
                     for block in 0..4 {

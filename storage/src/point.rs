@@ -348,18 +348,6 @@ impl ReadView {
         gathering: &mut Gathering<'_>,
     ) -> Result<()> {
         let Gathering { table: _, range, interval, descending, wanted, candidates, places } = gathering;
-        let choose = |positions: Range<usize>, row: &dyn Fn(usize) -> u32| -> Vec<usize> {
-            if positions.is_empty() {
-                return Vec::new();
-            }
-            self.choose_rows(segment, |is_visible| {
-                let visible = |at: &usize| is_visible(row(*at));
-                match *descending {
-                    true => positions.rev().filter(visible).take(*wanted).collect(),
-                    false => positions.filter(visible).take(*wanted).collect(),
-                }
-            })
-        };
         let candidate = |order: Key, row: u32| {
             let origin = origin(Arc::clone(segment), row);
             Candidate { order, key: None, row: None, origin }
@@ -369,10 +357,10 @@ impl ReadView {
             None if interval.overlaps(&segment.meta.first_key.0, &segment.meta.last_key.0) => {
                 let gather = |positions: Range<usize>, keys: &KeyColumns| -> Result<Vec<Candidate>> {
                     let mut key = Vec::new();
-                    let rows = choose(positions, &|at| at as u32).into_iter();
+                    let rows = self.choose_adjacent(segment, positions, *descending, *wanted).into_iter();
                     rows.map(|row| {
-                        keys.write_key(row, &mut key)?;
-                        Ok(candidate(key.as_slice().into(), row as u32))
+                        keys.write_key(row as usize, &mut key)?;
+                        Ok(candidate(key.as_slice().into(), row))
                     })
                     .collect()
                 };
@@ -390,7 +378,14 @@ impl ReadView {
                     Some(postings) => postings,
                     None => Box::pin(segment.load_postings(index, range.encoder)).await?,
                 };
-                let chosen = choose(postings.positions(interval), &|at| postings.row(at));
+                let positions = postings.positions(interval);
+                let chosen: Vec<usize> = self.choose_rows(segment, |is_visible| {
+                    let visible = |at: &usize| is_visible(postings.row(*at));
+                    match *descending {
+                        true => positions.rev().filter(visible).take(*wanted).collect(),
+                        false => positions.filter(visible).take(*wanted).collect(),
+                    }
+                });
                 candidates
                     .extend(chosen.into_iter().map(|at| candidate(postings.values().get(at).into(), postings.row(at))));
             }

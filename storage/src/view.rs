@@ -1,6 +1,7 @@
 //! A consistent picture of the store at one moment.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -283,9 +284,23 @@ impl ReadView {
     /// Chooses among rows of one of those: `choose` is given what tells whether it sees one.
     pub(crate) fn choose_rows<R>(&self, segment: &Segment, choose: impl FnOnce(&dyn Fn(u32) -> bool) -> R) -> R {
         let hidden = self.writes.table(segment.table.id).and_then(|writes| writes.removed.get(&segment.meta.id));
-        segment.deletes.look(self.snapshot.timestamp, |is_deleted| {
-            choose(&|row| !hidden.is_some_and(|rows| rows.contains(row)) && !is_deleted(row))
+        segment.deletes.look(self.snapshot.timestamp, |seen| {
+            choose(&|row| !hidden.is_some_and(|rows| rows.contains(row)) && !seen.is_deleted(row))
         })
+    }
+
+    /// The first `wanted` visible ones of adjacent rows of one of those, or the last ones.
+    pub(crate) fn choose_adjacent(
+        &self,
+        segment: &Segment,
+        rows: Range<usize>,
+        descending: bool,
+        wanted: usize,
+    ) -> Vec<u32> {
+        let hidden = self.writes.table(segment.table.id).and_then(|writes| writes.removed.get(&segment.meta.id));
+        let is_wanted = |row| !hidden.is_some_and(|rows| rows.contains(row));
+        let rows = rows.start as u32..rows.end as u32;
+        segment.deletes.look(self.snapshot.timestamp, |seen| seen.live(rows, descending, wanted, is_wanted))
     }
 
     /// The visible rows that are in no segment.

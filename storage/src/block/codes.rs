@@ -50,6 +50,7 @@ impl Codes {
             }
     }
 
+    #[inline]
     pub(crate) fn get(&self, row: usize) -> u32 {
         match self {
             Codes::Constant(code) => *code,

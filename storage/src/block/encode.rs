@@ -23,6 +23,7 @@ use arrow::datatypes::{
 
 use super::dictionary::DictionaryEncoder;
 use super::rank::{Zone, match_integers, rank};
+use super::value::integer_width;
 use super::{Block, Codes, Column};
 use crate::BLOCK_ROWS;
 use crate::encoding::DECIMAL64_PRECISION;
@@ -82,7 +83,15 @@ impl ColumnEncoder {
         }
         let memory_bytes =
             memory_of(&self.blocks, dictionary.as_ref()) + self.blocks.len() * size_of::<(Block, Zone)>();
-        Ok(Column { data_type: self.data_type, blocks: self.blocks, zones: self.zones, dictionary, memory_bytes })
+        let width = integer_width(&self.data_type);
+        Ok(Column {
+            data_type: self.data_type,
+            width,
+            blocks: self.blocks,
+            zones: self.zones,
+            dictionary,
+            memory_bytes,
+        })
     }
 }
 

@@ -46,6 +46,7 @@ use crate::scan::{DictionaryTest, Test};
 pub(crate) use codes::Codes;
 pub(crate) use encode::ColumnEncoder;
 use rank::{Zone, match_integers};
+pub(crate) use value::Raw;
 
 /// With less than a block's rows divided by this left, taking them out first is cheaper than testing all.
 const SPARSE_SHARE: usize = 8;
@@ -150,6 +151,8 @@ enum Block {
 #[derive(Debug)]
 pub(crate) struct Column {
     data_type: DataType,
+    /// Bytes of its integers in a row, if it has any.
+    width: u8,
     /// All but the last have [`BLOCK_ROWS`] rows.
     blocks: Vec<Block>,
     zones: Vec<Zone>,

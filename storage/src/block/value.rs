@@ -4,6 +4,7 @@
 //! as they are. Nothing is decoded but the one value, and nothing is allocated.
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, DurationMicrosecondType, DurationMillisecondType, DurationNanosecondType,
     DurationSecondType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType,
@@ -17,41 +18,82 @@ use crate::BLOCK_ROWS;
 use crate::encoding::{Physical, RawValue};
 use crate::error::{Error, Result};
 
-impl Column {
-    /// Calls `take` with the bytes of a row's value; `None` for NULL.
-    pub(crate) fn with_raw<R>(&self, row: usize, take: impl FnOnce(RawValue<'_>) -> R) -> Result<R> {
-        let (block, row) = (&self.blocks[row / BLOCK_ROWS], row % BLOCK_ROWS);
-        let nulls = match block {
-            Block::Plain(array) => return with_raw_of(array, row, take),
-            Block::Integers { nulls, .. } | Block::Wide { nulls, .. } | Block::Dictionary { nulls, .. } => nulls,
-        };
-        if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
-            return Ok(take(None));
+/// One value, as rows have it. What is kept in another form lies in it; what is kept as it is, is borrowed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Raw<'a> {
+    Null,
+    /// So many of these bytes.
+    Short([u8; 16], u8),
+    Bytes(&'a [u8]),
+}
+
+impl Raw<'_> {
+    #[inline]
+    pub(crate) fn bytes(&self) -> RawValue<'_> {
+        match self {
+            Raw::Null => None,
+            Raw::Short(bytes, length) => bytes.get(..usize::from(*length)),
+            Raw::Bytes(bytes) => Some(bytes),
         }
-        let integer = match block {
-            Block::Integers { reference, codes, .. } => *reference + i128::from(codes.get(row)),
-            Block::Wide { values, .. } => values[row].into(),
+    }
+
+    /// The low bytes of an integer.
+    #[inline]
+    fn integer(value: i128, width: u8) -> Raw<'static> {
+        Raw::Short(value.to_le_bytes(), width)
+    }
+
+    fn short<const N: usize>(value: [u8; N]) -> Raw<'static> {
+        let mut bytes = [0; 16];
+        bytes[..N].copy_from_slice(&value);
+        Raw::Short(bytes, N as u8)
+    }
+}
+
+impl Column {
+    /// A row's value.
+    #[inline]
+    pub(crate) fn raw(&self, row: usize) -> Result<Raw<'_>> {
+        let (block, row) = (&self.blocks[row / BLOCK_ROWS], row % BLOCK_ROWS);
+        let is_null = |nulls: &Option<NullBuffer>| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
+        Ok(match block {
+            Block::Plain(array) => return raw_of(array, row),
+            Block::Integers { nulls, .. } | Block::Wide { nulls, .. } | Block::Dictionary { nulls, .. }
+                if is_null(nulls) =>
+            {
+                Raw::Null
+            }
+            Block::Integers { reference, codes, .. } => {
+                Raw::integer(*reference + i128::from(codes.get(row)), self.width)
+            }
+            Block::Wide { values, .. } => Raw::integer(values[row].into(), self.width),
             Block::Dictionary { codes, .. } => {
                 let values = self.dictionary.as_ref().ok_or_else(|| Error::Internal("no dictionary".into()))?;
-                return with_raw_of(values, codes.get(row) as usize, take);
+                return raw_of(values, codes.get(row) as usize);
             }
-            Block::Plain(_) => return Err(Error::Internal("a plain block came too far".into())),
-        };
-        Ok(take(Some(&integer.to_le_bytes()[..width_of(&self.data_type)?])))
+        })
+    }
+
+    /// Calls `take` with the bytes of a row's value; `None` for NULL.
+    #[inline]
+    pub(crate) fn with_raw<R>(&self, row: usize, take: impl FnOnce(RawValue<'_>) -> R) -> Result<R> {
+        Ok(take(self.raw(row)?.bytes()))
     }
 }
 
-/// Bytes that a value of a fixed-width type takes in a row.
-fn width_of(data_type: &DataType) -> Result<usize> {
+/// Bytes that an integer of this type takes in a row; of other types none.
+pub(super) fn integer_width(data_type: &DataType) -> u8 {
     match Physical::of(data_type) {
-        Some(physical) => Ok(physical.width()),
-        None => Err(Error::Internal(format!("no row layout for {data_type}"))),
+        Some(integer @ (Physical::Signed(_) | Physical::Unsigned(_) | Physical::Decimal64 | Physical::Decimal128)) => {
+            integer.width() as u8
+        }
+        _ => 0,
     }
 }
 
-fn with_raw_of<R>(array: &ArrayRef, row: usize, take: impl FnOnce(RawValue<'_>) -> R) -> Result<R> {
+fn raw_of(array: &ArrayRef, row: usize) -> Result<Raw<'_>> {
     if array.is_null(row) {
-        return Ok(take(None));
+        return Ok(Raw::Null);
     }
     fn integer<T: ArrowPrimitiveType>(array: &ArrayRef, row: usize) -> i128
     where
@@ -65,23 +107,27 @@ fn with_raw_of<R>(array: &ArrayRef, row: usize, take: impl FnOnce(RawValue<'_>) 
         };
     }
     let data_type = array.data_type();
+    // Texts first: most of what is not encoded is text.
+    match data_type {
+        DataType::Utf8View => return Ok(Raw::Bytes(array.as_string_view().value(row).as_bytes())),
+        DataType::BinaryView => return Ok(Raw::Bytes(array.as_binary_view().value(row))),
+        _ => {}
+    }
     if let Some(value) = match_integers!(data_type, integers, None) {
-        return Ok(take(Some(&value.to_le_bytes()[..width_of(data_type)?])));
+        return Ok(Raw::integer(value, integer_width(data_type)));
     }
     Ok(match data_type {
-        DataType::Utf8View => take(Some(array.as_string_view().value(row).as_bytes())),
-        DataType::BinaryView => take(Some(array.as_binary_view().value(row))),
-        DataType::Boolean => take(Some(&[u8::from(array.as_boolean().value(row))])),
-        DataType::Float32 => take(Some(&array.as_primitive::<Float32Type>().value(row).to_le_bytes())),
-        DataType::Float64 => take(Some(&array.as_primitive::<Float64Type>().value(row).to_le_bytes())),
-        DataType::FixedSizeBinary(_) => take(Some(array.as_fixed_size_binary().value(row))),
+        DataType::Boolean => Raw::short([u8::from(array.as_boolean().value(row))]),
+        DataType::Float32 => Raw::short(array.as_primitive::<Float32Type>().value(row).to_le_bytes()),
+        DataType::Float64 => Raw::short(array.as_primitive::<Float64Type>().value(row).to_le_bytes()),
+        DataType::FixedSizeBinary(_) => Raw::Bytes(array.as_fixed_size_binary().value(row)),
         DataType::Interval(_) => {
             let value = array.as_primitive::<IntervalMonthDayNanoType>().value(row);
             let mut bytes = [0; 16];
             bytes[..4].copy_from_slice(&value.months.to_le_bytes());
             bytes[4..8].copy_from_slice(&value.days.to_le_bytes());
             bytes[8..].copy_from_slice(&value.nanoseconds.to_le_bytes());
-            take(Some(&bytes))
+            Raw::short(bytes)
         }
         other => return Err(Error::Internal(format!("no row layout for {other}"))),
     })

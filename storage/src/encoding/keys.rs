@@ -78,7 +78,12 @@ impl Integer {
         if row.get(self.column / 8)? >> (self.column % 8) & 1 == 1 {
             return None;
         }
-        let value = row.get(self.offset..)?;
+        self.append_value(row.get(self.offset..)?, key)
+    }
+
+    /// Appends the value that these bytes begin with; `None` if they are too few.
+    #[inline]
+    fn append_value(self, value: &[u8], key: &mut Vec<u8>) -> Option<()> {
         match self.is_wide {
             true => {
                 let sign = u64::from(self.is_signed) << (u64::BITS - 1);
@@ -205,7 +210,17 @@ impl KeyEncoder {
     }
 
     /// Appends the value of one key column, as a row has it, to the parts of the key before it.
+    #[inline]
     pub(crate) fn encode_part(&self, part: usize, value: RawValue<'_>, key: &mut Vec<u8>) -> Result<()> {
+        if let (Some(integers), Some(value)) = (&self.integers, value)
+            && let Some(()) = integers[part].append_value(value, key)
+        {
+            return Ok(());
+        }
+        self.encode_any_part(part, value, key)
+    }
+
+    fn encode_any_part(&self, part: usize, value: RawValue<'_>, key: &mut Vec<u8>) -> Result<()> {
         let nullable = self.nullable[part];
         if nullable {
             key.push(if value.is_some() { PRESENT } else { NULL });

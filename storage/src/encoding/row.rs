@@ -152,6 +152,7 @@ impl RowLayout {
 
     /// The raw bytes of one column of an encoded row. Rows come from [`encode`](Self::encode) or, checksummed, from the
     /// log; [`validate`](Self::validate) has checked the latter.
+    #[inline]
     pub(crate) fn value<'a>(&self, row: &'a [u8], column: usize) -> RawValue<'a> {
         if row[column / 8] >> (column % 8) & 1 == 1 {
             return None;
@@ -166,6 +167,7 @@ impl RowLayout {
         })
     }
 
+    #[inline]
     fn variable_end(&self, row: &[u8], column: usize) -> usize {
         let offset = self.columns[column].offset;
         u32::from_le_bytes(array_of(&row[offset..])) as usize

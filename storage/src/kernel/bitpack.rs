@@ -61,6 +61,7 @@ impl Packed {
     }
 
     /// One value.
+    #[inline]
     pub(crate) fn get(&self, index: usize) -> u32 {
         debug_assert!(index < self.values);
         let (group, index) = (index / GROUP, index % GROUP);

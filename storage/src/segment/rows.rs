@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::block::Column;
+use crate::block::{Column, Raw};
 use crate::column_cache::{Assembled, Assembly, Slot};
 use crate::encoding::{Physical, RowLayout};
 use crate::error::{Error, Result};
@@ -73,23 +73,22 @@ impl RowColumns {
 /// A row with the wanted columns, and NULL for the others.
 pub(super) fn build(layout: &RowLayout, row: u32, wanted: &WantedColumns, known: &Known) -> Result<Bytes> {
     let missing = || Error::Internal("a column of a row is missing".into());
+    let mut values = Vec::with_capacity(wanted.list().len());
     let (mut variable_bytes, mut looked_at) = (0, 0);
     for column in wanted.list() {
-        known[*column].as_ref().ok_or_else(missing)?.with_raw(row as usize, |value| {
-            let value = value.unwrap_or_default();
-            looked_at ^= value.first().copied().unwrap_or_default();
-            if layout.physical(*column) == Physical::Variable {
-                variable_bytes += value.len();
-            }
-        })?;
+        let value = known[*column].as_ref().ok_or_else(missing)?.raw(row as usize)?;
+        if let (Raw::Bytes(bytes), Physical::Variable) = (&value, layout.physical(*column)) {
+            looked_at ^= bytes.first().copied().unwrap_or_default();
+            variable_bytes += bytes.len();
+        }
+        values.push(value);
     }
     black_box(looked_at);
     let mut writer = layout.writer_for(variable_bytes);
-    for (index, column) in known.iter().enumerate() {
-        match column.as_ref().filter(|_| wanted.contains(index)) {
-            Some(column) => column.with_raw(row as usize, |value| writer.push(value))??,
-            None => writer.push(None)?,
-        }
+    let mut wanted = wanted.list().iter().zip(&values).peekable();
+    for index in 0..known.len() {
+        let value = wanted.next_if(|(column, _)| **column == index).map_or(&Raw::Null, |(_, value)| value);
+        writer.push(value.bytes())?;
     }
     writer.finish()
 }

@@ -55,9 +55,7 @@ impl RowWriter<'_> {
                 let end = variable_end(self.bytes.len() - self.layout.variable_start)?;
                 self.bytes[layout.offset..layout.offset + 4].copy_from_slice(&end.to_le_bytes());
             }
-            (fixed, Some(value)) if value.len() == fixed.width() => {
-                self.bytes[layout.offset..layout.offset + value.len()].copy_from_slice(value);
-            }
+            (fixed, Some(value)) if value.len() == fixed.width() => copy_short(&mut self.bytes, layout.offset, value),
             (_, Some(value)) => return Err(wrong_width(column, value)),
             (_, None) => {}
         }
@@ -95,9 +93,7 @@ impl RowEditor<'_> {
         };
         match (layout.physical, value) {
             (Physical::Variable, value) => self.set_variable(column, value)?,
-            (fixed, Some(value)) if value.len() == fixed.width() => {
-                self.bytes[layout.offset..layout.offset + value.len()].copy_from_slice(value);
-            }
+            (fixed, Some(value)) if value.len() == fixed.width() => copy_short(&mut self.bytes, layout.offset, value),
             (_, Some(value)) => return Err(wrong_width(column, value)),
             (fixed, None) => self.bytes[layout.offset..layout.offset + fixed.width()].fill(0),
         }
@@ -130,6 +126,18 @@ impl RowEditor<'_> {
     /// The changed row.
     pub fn finish(self) -> Bytes {
         Bytes::from(self.bytes)
+    }
+}
+
+/// Puts a value of fixed width into a row. The usual widths need no call for it.
+#[inline]
+fn copy_short(row: &mut [u8], offset: usize, value: &[u8]) {
+    if let Ok(value) = <&[u8; 4]>::try_from(value) {
+        row[offset..offset + 4].copy_from_slice(value);
+    } else if let Ok(value) = <&[u8; 8]>::try_from(value) {
+        row[offset..offset + 8].copy_from_slice(value);
+    } else {
+        row[offset..offset + value.len()].copy_from_slice(value);
     }
 }
 
