@@ -114,36 +114,19 @@ impl Node {
             Node::Value(index) => inputs.values[*index].clone(),
             Node::Parameter(index) => inputs.parameters.get(*index).cloned().ok_or(Undecided)?,
             Node::Now => Datum::Int(inputs.now),
-            Node::Compare(comparison, class, sides) => {
-                let (left, right) = (sides.0.evaluate(inputs)?, sides.1.evaluate(inputs)?);
-                match class.compare(&left, &right)? {
-                    Some(order) => Datum::Bool(comparison.holds(order)),
-                    None => Datum::Null,
-                }
-            }
-            Node::Distinct(distinct, class, sides) => {
-                let (left, right) = (sides.0.evaluate(inputs)?, sides.1.evaluate(inputs)?);
-                let same = match (left.is_null(), right.is_null()) {
-                    (true, true) => true,
-                    (false, false) => class.compare(&left, &right)? == Some(std::cmp::Ordering::Equal),
-                    _ => false,
-                };
-                Datum::Bool(same != *distinct)
-            }
-            Node::And(parts) => all(parts, inputs, false)?,
-            Node::Or(parts) => all(parts, inputs, true)?,
-            Node::Not(inner) => match inner.truth(inputs)? {
-                Some(truth) => Datum::Bool(!truth),
-                None => Datum::Null,
-            },
-            Node::IsNull(inner, wanted) => Datum::Bool(inner.evaluate(inputs)?.is_null() == *wanted),
-            Node::IsTruth(inner, truth, wanted) => Datum::Bool((inner.truth(inputs)? == *truth) == *wanted),
+            Node::Compare(..)
+            | Node::Distinct(..)
+            | Node::And(_)
+            | Node::Or(_)
+            | Node::Not(_)
+            | Node::IsNull(..)
+            | Node::IsTruth(..)
+            | Node::InList { .. } => self.truth(inputs)?.map_or(Datum::Null, Datum::Bool),
             Node::Arithmetic(arithmetic, sides) => {
-                let (left, right) = (sides.0.evaluate(inputs)?, sides.1.evaluate(inputs)?);
-                arithmetic.compute(&left, &right)?
+                let (mut left, mut right) = (Datum::Null, Datum::Null);
+                arithmetic.compute(sides.0.operand(inputs, &mut left)?, sides.1.operand(inputs, &mut right)?)?
             }
             Node::Convert(conversion, inner) => conversion.convert(inner.evaluate(inputs)?)?,
-            Node::InList { value, list, class, negated } => in_list(value, list, *class, *negated, inputs)?,
             Node::Case { cases, otherwise } => {
                 for (condition, result) in cases {
                     if condition.truth(inputs)? == Some(true) {
@@ -173,21 +156,59 @@ impl Node {
                 function.call(&arguments.collect::<Decided<Vec<_>>>()?)?
             }
             Node::Element(sides) => {
-                let (list, place) = (sides.0.evaluate(inputs)?, sides.1.evaluate(inputs)?);
-                element(&list, &place)?
+                let (mut list, mut place) = (Datum::Null, Datum::Null);
+                element(sides.0.operand(inputs, &mut list)?, sides.1.operand(inputs, &mut place)?)?
             }
-            Node::ListLength(list) => list_length(&list.evaluate(inputs)?)?,
+            Node::ListLength(list) => list_length(list.operand(inputs, &mut Datum::Null)?)?,
             Node::Foreign(foreign) => foreign.evaluate(inputs)?,
         })
     }
 
+    /// Its value, where it lies if it lies somewhere, and otherwise in `place`.
+    #[inline]
+    fn operand<'d>(&'d self, inputs: &Inputs<'d>, place: &'d mut Datum) -> Decided<&'d Datum> {
+        match self {
+            Node::Constant(value) => Ok(value),
+            Node::Value(index) => Ok(&inputs.values[*index]),
+            Node::Parameter(index) => inputs.parameters.get(*index).ok_or(Undecided),
+            other => {
+                *place = other.evaluate(inputs)?;
+                Ok(place)
+            }
+        }
+    }
+
     /// The truth of a condition; `None` is unknown.
     pub(crate) fn truth(&self, inputs: &Inputs<'_>) -> Decided<Option<bool>> {
-        match self.evaluate(inputs)? {
-            Datum::Bool(truth) => Ok(Some(truth)),
-            Datum::Null => Ok(None),
-            _ => Err(Undecided),
-        }
+        let (mut left, mut right) = (Datum::Null, Datum::Null);
+        Ok(match self {
+            Node::Compare(comparison, class, sides) => {
+                let (left, right) = (sides.0.operand(inputs, &mut left)?, sides.1.operand(inputs, &mut right)?);
+                class.compare(left, right)?.map(|order| comparison.holds(order))
+            }
+            Node::Distinct(distinct, class, sides) => {
+                let (left, right) = (sides.0.operand(inputs, &mut left)?, sides.1.operand(inputs, &mut right)?);
+                let same = match (left.is_null(), right.is_null()) {
+                    (true, true) => true,
+                    (false, false) => class.compare(left, right)? == Some(std::cmp::Ordering::Equal),
+                    _ => false,
+                };
+                Some(same != *distinct)
+            }
+            Node::And(parts) => all(parts, inputs, false)?,
+            Node::Or(parts) => all(parts, inputs, true)?,
+            Node::Not(inner) => inner.truth(inputs)?.map(|truth| !truth),
+            Node::IsNull(inner, wanted) => Some(inner.operand(inputs, &mut left)?.is_null() == *wanted),
+            Node::IsTruth(inner, truth, wanted) => Some((inner.truth(inputs)? == *truth) == *wanted),
+            Node::InList { value, list, class, negated } => {
+                in_list(value.operand(inputs, &mut left)?, list, *class, *negated, inputs)?
+            }
+            other => match other.evaluate(inputs)? {
+                Datum::Bool(truth) => Some(truth),
+                Datum::Null => None,
+                _ => return Err(Undecided),
+            },
+        })
     }
 
     /// Its direct parts.
@@ -282,29 +303,28 @@ impl Node {
 }
 
 /// AND (`decisive` false) and OR (`decisive` true) of three-valued logic.
-fn all(parts: &[Node], inputs: &Inputs<'_>, decisive: bool) -> Decided {
+fn all(parts: &[Node], inputs: &Inputs<'_>, decisive: bool) -> Decided<Option<bool>> {
     let mut unknown = false;
     for part in parts {
         match part.truth(inputs)? {
-            Some(truth) if truth == decisive => return Ok(Datum::Bool(decisive)),
+            Some(truth) if truth == decisive => return Ok(Some(decisive)),
             Some(_) => {}
             None => unknown = true,
         }
     }
-    Ok(if unknown { Datum::Null } else { Datum::Bool(!decisive) })
+    Ok((!unknown).then_some(!decisive))
 }
 
-fn in_list(value: &Node, list: &[Node], class: Class, negated: bool, inputs: &Inputs<'_>) -> Decided {
-    let value = value.evaluate(inputs)?;
+fn in_list(value: &Datum, list: &[Node], class: Class, negated: bool, inputs: &Inputs<'_>) -> Decided<Option<bool>> {
     let mut unknown = false;
     for item in list {
-        match class.compare(&value, &item.evaluate(inputs)?)? {
-            Some(std::cmp::Ordering::Equal) => return Ok(Datum::Bool(!negated)),
+        match class.compare(value, item.operand(inputs, &mut Datum::Null)?)? {
+            Some(std::cmp::Ordering::Equal) => return Ok(Some(!negated)),
             Some(_) => {}
             None => unknown = true,
         }
     }
-    Ok(if unknown { Datum::Null } else { Datum::Bool(negated) })
+    Ok((!unknown).then_some(negated))
 }
 
 /// An expression over parameters alone, compiled: for the variables of procedures.
