@@ -145,6 +145,10 @@ impl DeleteSet {
         self.any.store(true, Ordering::Release);
         if state.recent.len().is_multiple_of(FOLD_THRESHOLD) {
             let settled = state.recent.partition_point(|(timestamp, _)| *timestamp <= watermark);
+            // While somebody reads for long there is nothing to fold, and no reason to look at all rows again and again.
+            if settled == 0 {
+                return;
+            }
             let rows: Vec<u32> = state.recent.drain(..settled).map(|(_, row)| row).collect();
             state.recent_rows.retain(|_, deleted| *deleted > watermark);
             Arc::make_mut(&mut state.base).extend(rows);
