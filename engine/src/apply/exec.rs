@@ -15,7 +15,6 @@ use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Column, ScalarValue, internal_datafusion_err};
-use datafusion::datasource::source_as_provider;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -32,13 +31,12 @@ use datafusion::physical_plan::{
 };
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use futures::{StreamExt, TryStreamExt, stream};
-use rustydb_storage::ReadView;
+use rustydb_storage::{ReadView, TableDef};
 
 use super::node::{Apply, Gives};
 use super::rule::BeforeJoins;
 use super::scope::substitute;
 use crate::Error;
-use crate::catalog::provider::ColumnTable;
 use crate::error::sqlstate;
 use crate::scan::ExecutionView;
 use crate::sql::context::StatementContext;
@@ -84,6 +82,7 @@ impl ExtensionPlanner for ApplyPlanner {
         });
         let subquery = Subquery {
             plan: Arc::clone(&node.subquery),
+            tables: node.tables()?,
             columns: node.columns.clone(),
             gives: node.gives.clone(),
             statement: statement.clone().within_a_plan(),
@@ -96,6 +95,7 @@ impl ExtensionPlanner for ApplyPlanner {
 
 struct Subquery {
     plan: Arc<LogicalPlan>,
+    tables: Vec<Arc<TableDef>>,
     columns: Vec<Column>,
     gives: Gives,
     statement: StatementContext,
@@ -134,17 +134,14 @@ impl ApplyExec {
         Ok(Arc::new(Self::over(input, subquery, self.arguments.clone(), schema)))
     }
 
+    /// The tables that the subquery reads.
+    pub(crate) fn tables(&self) -> &[Arc<TableDef>] {
+        &self.subquery.tables
+    }
+
     /// Remembers that the tables of the subquery are read, all of their rows: which ones is only known later.
     pub(crate) fn note_reads(&self, view: &ReadView) -> crate::Result<()> {
-        self.subquery.plan.apply_with_subqueries(|node| {
-            if let LogicalPlan::TableScan(scan) = node
-                && let Some(table) = source_as_provider(&scan.source)?.downcast_ref::<ColumnTable>()
-            {
-                view.note_scan(table.definition(), &[]).map_err(Error::from)?;
-            }
-            Ok(TreeNodeRecursion::Continue)
-        })?;
-        Ok(())
+        self.tables().iter().try_for_each(|table| Ok(view.note_scan(table, &[])?))
     }
 }
 
@@ -343,7 +340,7 @@ impl Run {
     }
 
     async fn compute(&self, values: &[ScalarValue]) -> Result<Given> {
-        let Subquery { plan, columns, gives, statement } = self.subquery.as_ref();
+        let Subquery { plan, tables: _, columns, gives, statement } = self.subquery.as_ref();
         let bound = columns.iter().cloned().zip(values.iter().cloned()).collect();
         let plan = substitute(plan.as_ref().clone(), &bound)?;
         let limit = match gives {

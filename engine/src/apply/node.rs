@@ -7,11 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 
 use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Column, DFSchema, DFSchemaRef, TableReference, internal_err};
+use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
+use rustydb_storage::TableDef;
 
 use super::scope::Outside;
+use crate::catalog::provider::ColumnTable;
 
 /// What a row gets from the subquery.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -49,6 +53,27 @@ impl Apply {
         let arguments = columns.iter().cloned().map(Expr::Column).chain(wanted).collect();
         let schema = schema_of(&input, &subquery, &gives)?;
         Ok(Apply { input, subquery, gives, columns, arguments, schema })
+    }
+
+    /// The tables that the subquery reads, and those that are applied inside of it.
+    pub(super) fn tables(&self) -> Result<Vec<Arc<TableDef>>> {
+        let mut tables = Vec::new();
+        self.subquery.apply_with_subqueries(|node| {
+            match node {
+                LogicalPlan::TableScan(scan) => {
+                    let provider = source_as_provider(&scan.source)?;
+                    tables.extend(provider.downcast_ref::<ColumnTable>().map(|table| Arc::clone(table.definition())));
+                }
+                LogicalPlan::Extension(extension) => {
+                    if let Some(inner) = extension.node.as_any().downcast_ref::<Apply>() {
+                        tables.extend(inner.tables()?);
+                    }
+                }
+                _ => {}
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(tables)
     }
 }
 

@@ -31,7 +31,7 @@ use super::language::Outcome;
 use super::registry::Routines;
 use super::types::SqlType;
 use crate::error::sqlstate;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{self, Interrupt};
 use crate::row_path::Datum;
 use crate::row_path::array_of;
 use crate::sql::context::StatementContext;
@@ -106,6 +106,16 @@ impl RoutineFunction {
         Ok(routine)
     }
 
+    /// On a thread that knows nothing of the statement: what tells it to stop. The task that has run the plan may be over where
+    /// another one of the statement calls the function, as that which checks constraints.
+    fn interrupt_elsewhere(&self) -> Option<Arc<Interrupt>> {
+        if interrupt::current().is_some() {
+            return None;
+        }
+        let running = datafusion::catalog::Session::config(self.context.as_ref()).get_extension::<RunningPlan>()?;
+        running.0.get().cloned()
+    }
+
     async fn call_each(&self, routine: &Arc<Routine>, columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
         let access = Access::Reading(self.context.clone());
         let mut execution = Execution::new(access, Arc::clone(&self.routines), began(&self.context));
@@ -146,10 +156,8 @@ impl ScalarUDFImpl for RoutineFunction {
         let routine = self.choose(&types)?;
         let columns = arguments.args.iter().map(|argument| argument.clone().into_array(rows));
         let columns = columns.collect::<DataFusionResult<Vec<_>>>()?;
-        let running = datafusion::catalog::Session::config(self.context.as_ref()).get_extension::<RunningPlan>();
-        let interrupt = running.and_then(|running| running.0.get().cloned());
         let calls = self.call_each(&routine, &columns, rows);
-        let values = match interrupt {
+        let values = match self.interrupt_elsewhere() {
             Some(interrupt) => wait(interrupt.scope(calls)),
             None => wait(calls),
         };

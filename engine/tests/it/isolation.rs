@@ -244,6 +244,27 @@ async fn serializable_by_default_covers_single_queries() {
     assert_eq!(error(&writer, "COMMIT").await.sqlstate(), "40001");
 }
 
+#[tokio::test]
+async fn serializable_remembers_what_a_subquery_in_a_subquery_reads_for_each_row() {
+    let session = with_accounts(2).await;
+    let (writer, reader) = (session.database().connect(), session.database().connect());
+    run(&session, "CREATE TABLE days (id int PRIMARY KEY)").await;
+    run(&session, "INSERT INTO days VALUES (1), (2)").await;
+    run(&reader, "SET default_transaction_isolation = 'serializable'").await;
+    // Neither of them becomes a join: both are planned for each row, when the query's own transaction has ended.
+    let report = "SELECT d.id, (SELECT max(e.id) FROM days e WHERE e.id <= d.id
+                                AND e.id <= (SELECT sum(a.balance) FROM accounts a WHERE a.id <= e.id)) FROM days d";
+    let plan = query(&reader, &format!("EXPLAIN VERBOSE {report}")).await.join("\n");
+    assert!(plan.contains("ApplyExec"), "{plan}");
+    // The anomaly of a reader again: it sees the new day, and then no account must come before it.
+    run(&writer, "BEGIN ISOLATION LEVEL SERIALIZABLE").await;
+    assert_eq!(query(&writer, "SELECT max(id) FROM days").await, ["2"]);
+    run(&reader, "INSERT INTO days VALUES (3)").await;
+    assert_eq!(query(&reader, report).await, ["1|1", "2|2", "3|3"]);
+    run(&writer, "UPDATE accounts SET balance = 0 WHERE id = 1").await;
+    assert_eq!(error(&writer, "COMMIT").await.sqlstate(), "40001");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_and_its_parent_do_not_disturb_each_other_unless_the_parent_goes() {
     let session = memory().await;
