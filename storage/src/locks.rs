@@ -9,7 +9,7 @@
 //! looks whether it has closed a circle; since a circle's last edge is always a new waiter, none is missed, and it is
 //! found at once. Mutexes are taken in the order waits, shard.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -155,15 +155,8 @@ impl TransactionLocks {
 
     /// Takes a lock, waiting for it if need be. If the future is dropped, the place in the queue is given up.
     pub(crate) async fn acquire(&self, resource: Resource, mode: LockMode, wait: LockWait, table: &str) -> Result<()> {
-        match self.try_acquire(resource, mode) {
-            true => Ok(()),
-            false => self.wait_for(resource, mode, wait, table).await,
-        }
-    }
-
-    /// The same after somebody was in the way.
-    pub(crate) async fn wait_for(&self, resource: Resource, mode: LockMode, wait: LockWait, table: &str) -> Result<()> {
         match wait {
+            _ if self.try_acquire(resource, mode) => Ok(()),
             LockWait::NoWait => Err(Error::LockNotAvailable { table: table.to_owned() }),
             LockWait::Wait(limit) => self.sleep(resource, mode, limit, table.into()).await,
         }
@@ -214,6 +207,13 @@ impl TransactionLocks {
     /// How many locks are held now; a place for [`release_to`](Self::release_to).
     pub(crate) fn count(&self) -> usize {
         self.held.lock().len()
+    }
+
+    /// How many would be held with these, too.
+    pub(crate) fn count_with(&self, wanted: &[(Resource, LockMode)]) -> usize {
+        let held = self.held.lock();
+        let known: HashSet<_> = held.iter().collect();
+        held.len() + wanted.iter().filter(|lock| !known.contains(lock)).count()
     }
 
     /// Gives back what was taken after there were `count`.

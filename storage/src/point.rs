@@ -5,19 +5,20 @@
 //! compact row, in which the others are NULL. A row that is found brings its place with it ([`FoundRow`]), so that a
 //! change of it does not look for it again.
 //!
-//! The functions are `async` because keys and columns of segments may have to be loaded; where nothing has to be, they
-//! end without waiting. What loads is in boxes, here and in the changes ([`crate::transaction`]), so that the states of
-//! these functions, which lie in each other many deep and are copied, stay small.
+//! Nothing here waits. Where keys or columns of a segment are not in memory, the functions end with what has to be loaded
+//! ([`Obstacle`]), and are called again when it is.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 
 use crate::catalog::{IndexId, TableDef};
 use crate::encoding::{Key, KeyEncoder, Keys, RowEditor, RowWriter};
 use crate::error::{Error, Result};
 use crate::index::{Interval, successor};
+use crate::obstacle::{Attempt, Hindrance, Obstacle};
 use crate::segment::{KeyColumns, Segment};
 use crate::store::Place;
 use crate::view::{Found, ReadView};
@@ -195,29 +196,25 @@ struct Candidate {
 
 impl ReadView {
     /// The visible row with this key, with these columns of the storage schema.
-    pub async fn stored_row(&self, table: &TableDef, key: &[u8], columns: &WantedColumns) -> Result<Option<FoundRow>> {
+    pub fn stored_row(&self, table: &TableDef, key: &[u8], columns: &WantedColumns) -> Attempt<Option<FoundRow>> {
         self.note_key(table, key)?;
-        let (bytes, origin) = match self.find_or_load(table.id, key).await? {
+        let (bytes, origin) = match self.look_up(table.id, key)? {
             None => return Ok(None),
             Some(Found::Pending(row)) => (row, Origin::Pending),
             Some(Found::Committed(place, Some(row))) => (row, Origin::Committed(place)),
             Some(Found::Committed(Place::Segment(segment, row), None)) => {
-                (segment_row(&segment, row, columns).await?, Origin::Committed(Place::Segment(segment, row)))
+                (segment_row(&segment, row, columns)?, Origin::Committed(Place::Segment(segment, row)))
             }
-            Some(Found::Staged(segment, row)) => {
-                (segment_row(&segment, row, columns).await?, Origin::Staged(segment, row))
-            }
-            Some(Found::Committed(_, None)) => {
-                return Err(Error::Internal("a row in memory without its bytes".into()));
-            }
+            Some(Found::Staged(segment, row)) => (segment_row(&segment, row, columns)?, Origin::Staged(segment, row)),
+            Some(Found::Committed(_, None)) => return Err(without_bytes().into()),
         };
         Ok(Some(FoundRow { bytes, key: key.into(), origin }))
     }
 
     /// Whether a row with this key is visible.
-    pub async fn has_stored(&self, table: &TableDef, key: &[u8]) -> Result<bool> {
+    pub fn has_stored(&self, table: &TableDef, key: &[u8]) -> Attempt<bool> {
         self.note_key(table, key)?;
-        Ok(self.find_or_load(table.id, key).await?.is_some())
+        Ok(self.look_up(table.id, key)?.is_some())
     }
 
     fn note_key(&self, table: &TableDef, key: &[u8]) -> Result<()> {
@@ -229,13 +226,13 @@ impl ReadView {
 
     /// The visible rows of a range, in its order or against it, at most `limit`, with these columns of the storage
     /// schema. `None`: there are more than `rows_max` of them.
-    pub async fn stored_range(
+    pub fn stored_range(
         &self,
         table: &TableDef,
         range: &KeyRange<'_>,
         window: RangeWindow,
         columns: &WantedColumns,
-    ) -> Result<Option<Vec<FoundRow>>> {
+    ) -> Attempt<Option<Vec<FoundRow>>> {
         let interval = range.interval();
         match (&self.serial, range.index) {
             (Some(serial), None) => serial.note_interval(table.id, &interval),
@@ -249,13 +246,15 @@ impl ReadView {
         let timestamp = self.snapshot.timestamp;
         let committed =
             self.snapshot.version.segments(table.id).iter().filter(|segment| segment.created() <= timestamp);
+        let mut hindrance = Hindrance::default();
         for segment in committed {
             let origin = |segment, row| Origin::Committed(Place::Segment(segment, row));
-            self.gather_from_segment(segment, origin, &mut gathering).await?;
+            hindrance.pass(self.gather_from_segment(segment, origin, &mut gathering))?;
         }
         for segment in self.writes.table(table.id).iter().flat_map(|writes| &writes.staged) {
-            self.gather_from_segment(segment, Origin::Staged, &mut gathering).await?;
+            hindrance.pass(self.gather_from_segment(segment, Origin::Staged, &mut gathering))?;
         }
+        hindrance.end()?;
         let Gathering { mut candidates, places, .. } = gathering;
         if places > 1 {
             candidates.sort_by(|left, right| left.order.cmp(&right.order));
@@ -268,11 +267,15 @@ impl ReadView {
             return Ok(None);
         }
         let mut rows = Vec::with_capacity(candidates.len());
+        let mut hindrance = Hindrance::default();
         for Candidate { order, key, row, origin } in candidates {
             let bytes = match (row, origin.in_segment()) {
                 (Some(row), _) => row,
-                (None, Some((segment, row))) => segment_row(segment, row, columns).await?,
-                (None, None) => return Err(Error::Internal("a row in memory without its bytes".into())),
+                (None, Some((segment, row))) => match hindrance.pass(segment_row(segment, row, columns))? {
+                    Some(row) => row,
+                    None => continue,
+                },
+                (None, None) => return Err(without_bytes().into()),
             };
             let key = match (key, range.index) {
                 (Some(key), _) => key,
@@ -282,6 +285,7 @@ impl ReadView {
             };
             rows.push(FoundRow { bytes, key, origin });
         }
+        hindrance.end()?;
         Ok(Some(rows))
     }
 
@@ -341,12 +345,12 @@ impl ReadView {
         Ok(())
     }
 
-    async fn gather_from_segment(
+    fn gather_from_segment(
         &self,
         segment: &Arc<Segment>,
         origin: fn(Arc<Segment>, u32) -> Origin,
         gathering: &mut Gathering<'_>,
-    ) -> Result<()> {
+    ) -> Attempt<()> {
         let Gathering { table: _, range, interval, descending, wanted, candidates, places } = gathering;
         let candidate = |order: Key, row: u32| {
             let origin = origin(Arc::clone(segment), row);
@@ -367,16 +371,17 @@ impl ReadView {
                 let found = match segment.with_key_index(|index| gather(index.positions(interval)?, index.columns())) {
                     Some(found) => found?,
                     None => {
-                        let keys = Box::pin(segment.key_columns()).await?;
+                        let keys = key_columns(segment)?;
                         gather(keys.positions(interval)?, &keys)?
                     }
                 };
                 candidates.extend(found);
             }
             Some(index) if segment.may_have_value(range.encoder, interval)? => {
-                let postings = match segment.postings(index) {
-                    Some(postings) => postings,
-                    None => Box::pin(segment.load_postings(index, range.encoder)).await?,
+                let Some(postings) = segment.postings(index) else {
+                    let mut missing = Obstacle::of_parts();
+                    missing.add_postings(segment, index, range.encoder);
+                    return Err(missing.into());
                 };
                 let positions = postings.positions(interval);
                 let chosen: Vec<usize> = self.choose_rows(segment, |is_visible| {
@@ -438,9 +443,34 @@ impl WantedColumns {
 }
 
 /// A row of a segment as a compact row with these columns.
-async fn segment_row(segment: &Segment, row: u32, columns: &WantedColumns) -> Result<Bytes> {
+fn segment_row(segment: &Arc<Segment>, row: u32, columns: &WantedColumns) -> Attempt<Bytes> {
     match segment.row_in_memory(row, columns)? {
         Some(bytes) => Ok(bytes),
-        None => Box::pin(segment.row(row, columns.list())).await,
+        None => with_columns(segment, columns.list(), |segment| segment.row(row, columns.list())),
     }
+}
+
+/// The key columns of a segment.
+fn key_columns(segment: &Arc<Segment>) -> Attempt<KeyColumns> {
+    with_columns(segment, segment.table.key_columns(), |segment| segment.key_columns())
+}
+
+/// What `read`, which waits for these columns and nothing else, makes of them. The cache may have let them go, but somebody
+/// holds them.
+#[cold]
+fn with_columns<'s, T, R: Future<Output = Result<T>>>(
+    segment: &'s Arc<Segment>,
+    columns: &[usize],
+    read: impl FnOnce(&'s Segment) -> R,
+) -> Attempt<T> {
+    if columns.iter().all(|column| segment.has_column(*column))
+        && let Some(read) = read(segment).now_or_never()
+    {
+        return Ok(read?);
+    }
+    Err(Obstacle::of_columns(segment, columns).into())
+}
+
+fn without_bytes() -> Error {
+    Error::Internal("a row in memory without its bytes".into())
 }

@@ -12,6 +12,7 @@ use crate::catalog::{Catalog, TableDef, TableId};
 use crate::encoding::Keys;
 use crate::error::{Error, Result};
 use crate::index::{Interval, Postings};
+use crate::obstacle::{Attempt, Obstacle};
 use crate::range::RowPlace;
 use crate::scan::{Filter, ScanPlan, ScanRequest, ScanUnit, UNIT_ROWS};
 use crate::segment::{KeyHash, Pins, Segment};
@@ -339,17 +340,17 @@ impl ReadView {
         found.ok_or_else(|| Error::Internal(format!("keys of table {} are not loaded", table.0)))
     }
 
-    /// The same for one key, loading what it takes.
-    pub(crate) async fn find_or_load(&self, table: TableId, key: &[u8]) -> Result<Option<Found>> {
-        match self.find_in_memory(table, key)? {
-            Some(found) => Ok(found),
-            None => Box::pin(self.load_and_find(table, key)).await,
-        }
+    /// The same for one key, as far as that takes no waiting.
+    pub(crate) fn look_up(&self, table: TableId, key: &[u8]) -> Attempt<Option<Found>> {
+        self.find_in_memory(table, key)?.ok_or_else(|| self.missing_keys(table, key).into())
     }
 
-    async fn load_and_find(&self, table: TableId, key: &[u8]) -> Result<Option<Found>> {
-        let _pins = self.load_keys(table, &Keys::of([key])?).await?;
-        self.find(table, key)
+    #[cold]
+    fn missing_keys(&self, table: TableId, key: &[u8]) -> Obstacle {
+        let mut missing = self.snapshot.version.missing_keys(table, std::iter::once(key));
+        let staged = self.writes.table(table).into_iter().flat_map(|writes| &writes.staged);
+        staged.filter(|segment| segment.meta.may_contain(key)).for_each(|segment| missing.add_key_index(segment));
+        missing
     }
 
     /// The same if all that must be looked at happens to be in memory; otherwise `None`.
@@ -436,6 +437,28 @@ impl ReadView {
             pins.add(segment.load_key_index().await?);
         }
         Ok(pins)
+    }
+
+    /// The same if it is all in memory already.
+    pub(crate) fn pin_postings(&self, table: &TableDef, position: usize, values: &[Vec<u8>]) -> Attempt<Pins> {
+        let (index, encoder) = (&table.indexes[position], &table.codec()?.indexes[position]);
+        let staged = self.writes.table(table.id).map_or(&[][..], |writes| &writes.staged);
+        if let Some(mut pins) = self.snapshot.version.pin_postings(table, position, values)? {
+            let own = staged.iter().map(|segment| Some((segment.postings(index.id)?, segment.key_index()?)));
+            if let Some(own) = own.collect::<Option<Vec<_>>>() {
+                for (postings, keys) in own {
+                    pins.add(postings);
+                    pins.add(keys);
+                }
+                return Ok(pins);
+            }
+        }
+        let mut missing = self.snapshot.version.missing_postings(table, position, values)?;
+        for segment in staged {
+            missing.add_postings(segment, index.id, encoder);
+            missing.add_key_index(segment);
+        }
+        Err(missing.into())
     }
 
     /// The key of a visible row that has this very value in an index, leaving out rows whose key is `replaced`.

@@ -24,7 +24,7 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use rustydb_storage::Mark;
 
 pub use names::Names;
-pub use statements::Ran;
+pub use statements::{Ran, RanAtOnce};
 pub(crate) use statements::{batch_of, rows_of};
 
 use super::expression::{self, CompiledExpression};

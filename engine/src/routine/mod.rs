@@ -35,7 +35,7 @@ pub(crate) mod statement;
 pub(crate) mod types;
 
 pub use crate::row_path::Datum;
-pub use execution::{Clock, Execution, Names, Ran};
+pub use execution::{Clock, Execution, Names, Ran, RanAtOnce};
 pub use expression::CompiledExpression;
 pub use fragment::{SqlExpression, SqlStatement};
 pub use language::{Language, Mode, Notice, Outcome, Parameter, Program, Returns, Severity, Source};

@@ -473,7 +473,8 @@ enum Source {
 }
 
 impl Rows {
-    pub(crate) fn made(shape: Arc<Shape>, rows: Vec<Vec<Datum>>) -> Rows {
+    /// These rows, with these columns.
+    pub fn made(shape: Arc<Shape>, rows: Vec<Vec<Datum>>) -> Rows {
         Rows { shape, source: Source::Made(rows.into()) }
     }
 
@@ -494,6 +495,19 @@ impl Rows {
     /// Their columns. Statements that run again give the same value again.
     pub fn shape(&self) -> &Arc<Shape> {
         &self.shape
+    }
+
+    /// Whether all of them are there.
+    pub fn is_made(&self) -> bool {
+        matches!(self.source, Source::Made(_))
+    }
+
+    /// The next row, if all are there: otherwise it may have to be waited for.
+    pub fn next_at_once(&mut self) -> Option<Option<Vec<Datum>>> {
+        match &mut self.source {
+            Source::Made(rows) => Some(rows.pop_front()),
+            Source::Stream { .. } => None,
+        }
     }
 
     /// The next row.

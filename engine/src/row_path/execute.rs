@@ -1,14 +1,26 @@
 //! Running programs.
 //!
-//! A program reads through a view and changes through a transaction, which the session has opened and ends. It runs on
-//! the caller's task and waits only for locks and for parts of segments that are not in memory. Everything that could make
-//! it [`Stop::Undecided`], or fail, comes before the first change.
+//! A program reads through a view and changes through a transaction, which the session has opened and ends. It is a plain
+//! function that waits for nothing: nearly always all it needs is in memory, and nobody else has the locks. Where that is
+//! not so it stops at what it would have to wait for ([`Stop::Waits`]):
+//!
+//! ```text
+//!   run_at_once ─┬─▶ done, undecided, failed ◀──────────────┐
+//!                └─▶ Waits(obstacle) ─▶ overcome ─▶ run_at_once, from the beginning
+//!                          ▲                             │
+//!                          └────── the next obstacle ────┘
+//! ```
+//! Everything that could make it [`Stop::Undecided`], wait, or fail comes before the first change, so one that has not ended
+//! well has changed nothing, and running it again does the same again: its view has not moved, `now` is what it was, and
+//! expressions give the same for the same. The locks it has got stay, and asking for them again costs nothing. A table
+//! without a primary key loses a row number or two. What it must not do is to try for ever: where memory is too short for
+//! what it needs, the ordinary path, which needs nothing to stay, runs the statement ([`Tries`]).
 
 mod access;
 mod change;
 mod query;
 
-use rustydb_storage::{ReadView, Transaction};
+use rustydb_storage::{Blocked, Obstacle, ReadView, Transaction, Tries};
 
 use super::datum::Datum;
 use super::expression::{Decided, Inputs, Node, StoredRow, Undecided};
@@ -25,6 +37,8 @@ pub(crate) enum Stop {
     Undecided,
     /// The same, and because a range was long: it is likely to be so again.
     LongRange,
+    /// Nothing was changed, and it has to be waited for this.
+    Waits(Obstacle),
     Failed(Error),
 }
 
@@ -43,6 +57,15 @@ impl From<Error> for Stop {
 impl From<rustydb_storage::Error> for Stop {
     fn from(error: rustydb_storage::Error) -> Self {
         Stop::Failed(error.into())
+    }
+}
+
+impl From<Blocked> for Stop {
+    fn from(blocked: Blocked) -> Self {
+        match blocked {
+            Blocked::Waits(obstacle) => Stop::Waits(obstacle),
+            Blocked::Failed(error) => error.into(),
+        }
     }
 }
 
@@ -72,27 +95,60 @@ impl Call<'_> {
 }
 
 impl Program {
-    /// Runs a query that locks nothing.
-    pub(crate) async fn read(&self, view: &ReadView, call: Call<'_>) -> Run<Outcome> {
+    /// Runs a query that locks nothing, if nothing stands in the way.
+    pub(crate) fn read_at_once(&self, view: &ReadView, call: Call<'_>) -> Run<Outcome> {
         match &self.body {
-            Body::Select(select) => select.run(view, None, call).await,
+            Body::Select(select) => select.run(view, None, call),
             _ => Err(Stop::Undecided),
         }
     }
 
-    /// Runs any program inside a transaction.
-    pub(crate) async fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
+    /// Runs any program inside a transaction, if nothing stands in the way.
+    pub(crate) fn run_at_once(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
         match &self.body {
             Body::Select(select) if select.lock.is_some() => {
                 let view = transaction.view();
-                select.run(&view, Some(transaction), call).await
+                select.run(&view, Some(transaction), call)
             }
-            Body::Select(select) => select.run(transaction.as_view(), None, call).await,
-            Body::Insert(insert) => insert.run(transaction, call).await,
-            Body::Update(update) => update.run(transaction, call).await,
-            Body::Delete(delete) => delete.run(transaction, call).await,
+            Body::Select(select) => select.run(transaction.as_view(), None, call),
+            Body::Insert(insert) => insert.run(transaction, call),
+            Body::Update(update) => update.run(transaction, call),
+            Body::Delete(delete) => delete.run(transaction, call),
         }
     }
+
+    /// As [`read_at_once`](Self::read_at_once), waiting for what stands in the way. The future is small: what waits is in a
+    /// box.
+    pub(crate) async fn read(&self, view: &ReadView, call: Call<'_>) -> Run<Outcome> {
+        match self.read_at_once(view, call) {
+            Err(Stop::Waits(first)) => {
+                Box::pin(overcome(first, Tries::new(view), || self.read_at_once(view, call))).await
+            }
+            ended => ended,
+        }
+    }
+
+    /// As [`run_at_once`](Self::run_at_once), waiting for what stands in the way. The future is small: what waits is in a box.
+    pub(crate) async fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
+        match self.run_at_once(transaction, call) {
+            Err(Stop::Waits(first)) => {
+                let tries = Tries::new(transaction.as_view());
+                Box::pin(overcome(first, tries, || self.run_at_once(transaction, call))).await
+            }
+            ended => ended,
+        }
+    }
+}
+
+/// Tries again after each obstacle.
+async fn overcome(mut obstacle: Obstacle, mut tries: Tries, mut attempt: impl FnMut() -> Run<Outcome>) -> Run<Outcome> {
+    while tries.overcome(obstacle).await? {
+        match attempt() {
+            Err(Stop::Waits(next)) => obstacle = next,
+            ended => return ended,
+        }
+    }
+    Err(Stop::Undecided)
 }
 
 fn fulfils(conditions: &[Node], inputs: &Inputs<'_>) -> Decided<bool> {

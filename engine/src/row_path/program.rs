@@ -51,6 +51,11 @@ impl Passes {
         }
     }
 
+    /// The same without counting.
+    pub(crate) fn are_none(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+
     /// Notes that it was of no use.
     pub(crate) fn begin(&self) {
         self.0.store(PASSES, Ordering::Relaxed);
@@ -136,6 +141,11 @@ impl Program {
     /// Whether it should be tried now.
     pub(crate) fn is_due(&self) -> bool {
         self.passes.are_over()
+    }
+
+    /// The same without counting that it was passed over: who asks tries it in another way afterwards.
+    pub(crate) fn may_be_due(&self) -> bool {
+        self.passes.are_none()
     }
 
     /// Notes that it met a range that is a scan's business.

@@ -31,7 +31,7 @@ use crate::routine::statement::{CompiledStatement, Kind, compile_call};
 use crate::routine::{
     CompiledCall, Datum, InputTypes, Language, Notice, Outcome, Program as RoutineProgram, Ran, Returns, Source,
 };
-use crate::row_path::{self, Call, DataRows, Known, Program, Ready};
+use crate::row_path::{self, Call, DataRows, Known, Program, Ready, Stop};
 use crate::sql::context::StatementContext;
 use crate::sql::lock_syntax::LockingQuery;
 use crate::sql::route::Write;
@@ -125,10 +125,35 @@ impl<'a> Changing<'a> {
     /// At READ COMMITTED the snapshot moves.
     pub(crate) async fn refresh(&mut self) -> Result<()> {
         let transaction = self.transaction_mut();
-        if transaction.isolation().moves_with_statements() {
+        if transaction.isolation().moves_with_statements() && !transaction.refresh_at_once()? {
             Box::pin(transaction.refresh()).await?;
         }
         Ok(())
+    }
+
+    /// Runs a program of the row path, if nothing stands in the way. `None`: something does, or it does not decide the
+    /// statement, or it has to run again; nothing was changed, and [`run_program`](Self::run_program) finds out.
+    pub(crate) fn run_program_at_once(
+        &mut self,
+        program: &Program,
+        call: Call<'_>,
+    ) -> Option<Result<row_path::Outcome>> {
+        if program.writes() {
+            self.require_read_write(program.tag()).ok()?;
+        }
+        let transaction = self.transaction_mut();
+        let moves = transaction.isolation().moves_with_statements();
+        if moves && !transaction.refresh_at_once().ok()? {
+            return None;
+        }
+        if !Arc::ptr_eq(transaction.catalog(), &program.origin.catalog) {
+            return None;
+        }
+        match program.run_at_once(transaction, call) {
+            Ok(outcome) => Some(Ok(outcome)),
+            Err(Stop::Failed(error)) if !(moves && error.is_conflict()) => Some(Err(error)),
+            Err(_) => None,
+        }
     }
 
     /// Runs a program of the row path; at READ COMMITTED again, if it meets a concurrent change.
@@ -145,9 +170,7 @@ impl<'a> Changing<'a> {
             }
             match decided(program, program.run(transaction, call).await) {
                 // A program that fails has changed nothing.
-                Err(error) if moves && error.is_conflict() && attempt < RERUNS_MAX => {
-                    Box::pin(transaction.refresh()).await?;
-                }
+                Err(error) if moves && error.is_conflict() && attempt < RERUNS_MAX => transaction.refresh().await?,
                 ended => return ended,
             }
         }

@@ -6,6 +6,8 @@
 //!                        ▼                                     ▼
 //!   query threads:  parse ─▶ route ─▶ compile? ─ yes ─▶ run   ordinary path
 //! ```
+//! A program waits for nothing itself; for what stands in its way it is waited here, within the statement's time.
+//!
 //! What holds of a statement holds here, too: its isolation level, the snapshot that moves at READ COMMITTED, running it
 //! again after a conflict, `lock_timeout` and `statement_timeout`, and that a failure fails the transaction.
 
@@ -293,13 +295,16 @@ async fn run_again(
             // A program that fails has changed nothing.
             Err(error) if reruns && error.is_conflict() && *attempts < RERUNS_MAX => {
                 *attempts += 1;
-                transaction.refresh().await?;
+                if !transaction.refresh_at_once()? {
+                    Box::pin(transaction.refresh()).await?;
+                }
             }
             ended => return ended,
         }
     }
 }
 
+/// What came of a program. `None`: the ordinary path shall run the statement.
 pub(crate) fn decided(program: &Program, ended: std::result::Result<Outcome, Stop>) -> Result<Option<Outcome>> {
     match ended {
         Ok(outcome) => Ok(Some(outcome)),
@@ -308,6 +313,7 @@ pub(crate) fn decided(program: &Program, ended: std::result::Result<Outcome, Sto
             program.was_too_long();
             Ok(None)
         }
+        Err(Stop::Waits(_)) => Err(Error::internal("a program stopped at what it should have waited for")),
         Err(Stop::Failed(error)) => Err(error),
     }
 }

@@ -140,8 +140,8 @@ impl OpenTransaction {
         let transaction = match &mut self.transaction {
             Some(transaction) => {
                 transaction.set_lock_wait(LockWait::Wait(lock_timeout));
-                if modes.isolation.moves_with_statements() {
-                    transaction.refresh().await?;
+                if modes.isolation.moves_with_statements() && !transaction.refresh_at_once()? {
+                    Box::pin(transaction.refresh()).await?;
                 }
                 transaction
             }

@@ -17,6 +17,7 @@ mod ingest;
 mod isolation;
 mod join_order;
 mod limits;
+mod obstacles;
 mod plan_cache;
 mod prepared;
 mod queries;

@@ -9,7 +9,7 @@ use arrow::datatypes::DataType;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rustydb_storage::{Change, Durability, KeyRange, Store, TableDef, WantedColumns};
+use rustydb_storage::{Change, Durability, KeyRange, Store, TableDef, WantedColumns, insist};
 
 use super::{Shape, TRANSACTION_ROWS, bytes_below, cpu_seconds, options, order_line, plain};
 
@@ -79,7 +79,7 @@ async fn read(store: &Store, table: &TableDef, keys: &[Vec<u8>], what: &str) {
     for pass in ["first", "again", "again"] {
         let cost = Cost::begin();
         for key in keys {
-            let found = view.stored_row(table, key, &columns).await.unwrap();
+            let found = insist(|| view.stored_row(table, key, &columns)).await.unwrap();
             assert!(std::hint::black_box(found).is_some());
         }
         cost.print(&format!("point reads from {what}, {pass}"), keys.len());
@@ -101,7 +101,7 @@ pub(super) async fn points(directory: &Path) {
         let cost = Cost::begin();
         for rows in rows {
             let mut transaction = store.begin();
-            assert_eq!(transaction.insert_stored(&table, rows).await.unwrap(), Change::Made);
+            assert_eq!(insist(|| transaction.insert_stored(&table, rows.clone())).await.unwrap(), Change::Made);
             transaction.commit(Durability::Async).await.unwrap();
         }
         cost.print(&format!("inserts, {TRANSACTION_ROWS} a commit, a row"), ROWS as usize);
@@ -118,12 +118,12 @@ pub(super) async fn points(directory: &Path) {
             let view = transaction.view();
             let mut changes = Vec::with_capacity(keys.len());
             for key in keys {
-                let row = view.stored_row(&table, key, &columns).await.unwrap().unwrap();
+                let row = insist(|| view.stored_row(&table, key, &columns)).await.unwrap().unwrap();
                 let bytes = Bytes::copy_from_slice(&row.bytes);
                 changes.push((row, bytes));
             }
             drop(view);
-            assert_eq!(transaction.update_stored(&table, changes).await.unwrap(), Change::Made);
+            assert_eq!(insist(|| transaction.update_stored(&table, changes.clone())).await.unwrap(), Change::Made);
             transaction.commit(Durability::Async).await.unwrap();
         }
         let rows = TRANSACTIONS * TRANSACTION_ROWS;

@@ -75,7 +75,7 @@ enum Job {
 pub(crate) struct Inner {
     files: Arc<dyn Files>,
     columns: Arc<ColumnSource>,
-    options: StoreOptions,
+    pub(crate) options: StoreOptions,
     current: ArcSwap<Version>,
     publication: Arc<Publication>,
     sequencer: Mutex<Sequencer>,

@@ -28,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::id_map::IdMap;
 use crate::index::{Interval, Postings, successor};
 use crate::memtable::{ChainState, Memtable};
+use crate::obstacle::Obstacle;
 use crate::segment::{Pins, Segment};
 
 /// Segments of one table.
@@ -143,13 +144,11 @@ impl Version {
         Ok(found.map(|found| found.map(located)))
     }
 
-    /// The same for one key, loading what it takes.
-    pub(crate) async fn find(&self, table: TableId, key: &[u8], timestamp: Timestamp) -> Result<Option<Located>> {
-        if let Some(located) = self.locate_in_memory(table, key, timestamp)? {
-            return Ok(located);
-        }
-        let _pins = self.load_keys(table, std::iter::once(key)).await?;
-        self.locate(table, key, timestamp)
+    /// What [`locate_in_memory`](Self::locate_in_memory) lacks to answer for these keys.
+    pub(crate) fn missing_keys<'a>(&self, table: TableId, keys: impl Iterator<Item = &'a [u8]> + Clone) -> Obstacle {
+        let mut missing = Obstacle::of_parts();
+        self.candidates(table, keys).for_each(|segment| missing.add_key_index(segment));
+        missing
     }
 
     /// Brings the key indexes of all segments into memory that may contain one of `keys`.
@@ -207,6 +206,17 @@ impl Version {
             pins.add(keys);
         }
         Ok(Some(pins))
+    }
+
+    /// What [`pin_postings`](Self::pin_postings) lacks.
+    pub(crate) fn missing_postings(&self, table: &TableDef, position: usize, values: &[Vec<u8>]) -> Result<Obstacle> {
+        let (index, encoder) = (&table.indexes[position], &table.codec()?.indexes[position]);
+        let mut missing = Obstacle::of_parts();
+        for segment in self.value_candidates(table, encoder, values)? {
+            missing.add_postings(segment, index.id, encoder);
+            missing.add_key_index(segment);
+        }
+        Ok(missing)
     }
 
     fn value_candidates(

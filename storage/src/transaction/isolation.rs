@@ -1,4 +1,4 @@
-//! How a transaction is kept apart from others: its level, its locks, and the moves of its snapshot.
+//! How a transaction is kept apart from others: its level and its locks ([`super::refresh`]: the moves of its snapshot).
 //!
 //! Writers lock what they write, and then look whether it is still what their snapshot shows:
 //!
@@ -21,18 +21,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use roaring::RoaringBitmap;
 use rustydb_txn::{Expectation, Isolation, LockMode, Resource, Timestamp, Verdict, VersionState, judge_write};
 
-use super::{Transaction, Writes, unique_values};
+use super::{Transaction, unique_values};
 use crate::catalog::{TableDef, TableId};
 use crate::encoding::Keys;
 use crate::error::{Error, Result};
-use crate::id_map::IdMap;
 use crate::locks::{LOCK_BYTES, LockWait, TransactionLocks};
+use crate::obstacle::{Attempt, Blocked, Obstacle, insist};
 use crate::serial::SerialTransaction;
-use crate::store::{Place, footprint, hash};
-use crate::view::{ReadView, Snapshot};
+use crate::store::{footprint, hash};
+use crate::view::Snapshot;
 
 /// Tells the numbers of indexes from those of tables.
 pub(super) const INDEX_SPACE: u64 = 1 << 63;
@@ -66,7 +65,7 @@ pub(crate) struct Control {
     /// Whether the caller will run a statement again that met a concurrent change.
     reruns: bool,
     /// From the first lock on, even if they are all given back.
-    locks: Option<Arc<TransactionLocks>>,
+    pub(super) locks: Option<Arc<TransactionLocks>>,
     /// At SERIALIZABLE, unless the snapshot is safe.
     pub(super) serial: Option<Arc<SerialTransaction>>,
 }
@@ -142,102 +141,6 @@ impl Transaction {
         self.control.reruns = reruns;
     }
 
-    /// Moves the snapshot to the newest committed state; own changes stay. Does nothing where that would mix tables as
-    /// they are now with tables this transaction has changed. A transaction that has locked something sees commits that
-    /// are not durable yet.
-    pub async fn refresh(&mut self) -> Result<()> {
-        let newest = Arc::new(self.open_newest());
-        if newest.timestamp == self.view.snapshot.timestamp && Arc::ptr_eq(&newest.version, &self.view.snapshot.version)
-        {
-            return Ok(());
-        }
-        if self.has_writes() {
-            self.began.get_or_insert(self.view.snapshot.timestamp);
-        }
-        if self.structure.is_empty() {
-            self.rebase(&newest).await?;
-            self.view.catalog = Arc::clone(&newest.version.catalog);
-            self.view.snapshot = newest;
-        } else if self.same_catalog(&newest) {
-            self.rebase(&newest).await?;
-            self.view.snapshot = newest;
-        }
-        Ok(())
-    }
-
-    async fn rebase(&mut self, newest: &Snapshot) -> Result<()> {
-        let rebased = self.rebased(newest).await?;
-        if !Arc::ptr_eq(&rebased, &self.view.writes) {
-            self.undo.note_all(&self.view.writes);
-            self.view.writes = rebased;
-        }
-        Ok(())
-    }
-
-    /// The newest committed state with this transaction's changes, whatever its snapshot is: for checks that must know
-    /// of everything, such as foreign keys.
-    ///
-    /// # Errors
-    /// `Conflict` if others have changed tables meanwhile and this transaction, too.
-    pub async fn newest_view(&self) -> Result<ReadView> {
-        let newest = Arc::new(self.view.snapshot.store.open_applied_snapshot());
-        if let Some(locks) = &self.control.locks {
-            locks.note_seen(newest.timestamp);
-        }
-        let catalog = match self.structure.is_empty() {
-            true => Arc::clone(&newest.version.catalog),
-            false if self.same_catalog(&newest) => Arc::clone(&self.view.catalog),
-            false => return Err(Error::Conflict { table: "(the catalog)".to_owned() }),
-        };
-        let writes = self.rebased(&newest).await?;
-        Ok(ReadView { snapshot: newest, catalog, writes, serial: None, tables: None })
-    }
-
-    fn open_newest(&self) -> Snapshot {
-        let store = &self.view.snapshot.store;
-        match self.control.locks {
-            Some(_) => store.open_applied_snapshot(),
-            None => store.open_snapshot(),
-        }
-    }
-
-    fn same_catalog(&self, newest: &Snapshot) -> bool {
-        Arc::ptr_eq(&newest.version.catalog, &self.view.snapshot.version.catalog)
-    }
-
-    /// The pending changes on top of another snapshot: a flush or a compaction may have moved the rows they hide.
-    async fn rebased(&self, newest: &Snapshot) -> Result<Arc<Writes>> {
-        let mut writes = Arc::clone(&self.view.writes);
-        if Arc::ptr_eq(&newest.version, &self.view.snapshot.version) {
-            // The keys are locked, so the rows under them have not moved either.
-            return Ok(writes);
-        }
-        for (table, own) in self.view.writes.tables() {
-            let replaced = own.rows.iter().filter(|(_, pending)| pending.replaced.is_some());
-            let keys: Vec<&[u8]> = replaced.map(|(key, _)| &**key).collect();
-            let _pins = newest.version.load_keys(table, keys.iter().copied()).await?;
-            let is_staged = |id: &u64| own.staged.iter().any(|segment| segment.meta.id == *id);
-            let staged = own.removed.iter().filter(|(id, _)| is_staged(id));
-            let mut removed: IdMap<u64, RoaringBitmap> = staged.map(|(id, rows)| (*id, rows.clone())).collect();
-            let mut places = Vec::with_capacity(keys.len());
-            for key in keys {
-                let place = newest.version.locate(table, key, newest.timestamp)?.map(|located| located.place);
-                if let Some(Place::Segment(segment, row)) = &place {
-                    removed.entry(segment.meta.id).or_default().insert(*row);
-                }
-                places.push(place);
-            }
-            let moved = Arc::make_mut(&mut writes).table_mut(table);
-            moved.removed = removed;
-            let replaced = moved.rows.values_mut().filter_map(|pending| pending.replaced.as_mut());
-            for (replaced, place) in replaced.zip(places) {
-                // A row that is gone is told by the commit.
-                *replaced = place.unwrap_or_else(|| replaced.clone());
-            }
-        }
-        Ok(writes)
-    }
-
     /// Locks a table until the end of the transaction.
     ///
     /// # Errors
@@ -263,8 +166,9 @@ impl Transaction {
         let definition = Arc::clone(self.view.catalog.require(table)?);
         let keys = self.view().encode_keys(table, keys)?;
         let wanted = self.row_locks(table, (0..keys.len()).map(|row| (keys.get(row), lock.mode())));
-        self.acquire(&definition, LockMode::RowShare, wanted, wait).await?;
-        self.require_same(&definition, &keys, (0..keys.len()).collect(), lock).await
+        self.acquire_waiting(&definition, LockMode::RowShare, wanted, wait).await?;
+        let rows: Vec<usize> = (0..keys.len()).collect();
+        insist(|| self.require_same(&definition, &keys, &rows, lock)).await
     }
 
     /// Locks one row if nobody else has it; tells whether.
@@ -318,36 +222,56 @@ impl Transaction {
         self.control.locks.get_or_insert_with(|| Arc::new(TransactionLocks::new(Arc::clone(store.locks()))))
     }
 
-    /// Locks a table and then rows of it, all in one order for all transactions.
-    pub(super) async fn acquire(
+    /// Locks a table and then rows of it, all in one order for all transactions. If somebody is in the way, the obstacle is
+    /// the rest of them: who has overcome it has them all.
+    pub(super) fn acquire(
         &mut self,
         table: &TableDef,
         table_mode: LockMode,
         mut rows: Vec<(Resource, LockMode)>,
         wait: Option<LockWait>,
-    ) -> Result<()> {
+    ) -> Attempt<()> {
         let Some(usual) = self.control.lock_wait else { return Ok(()) };
         if self.view.snapshot.version.catalog.table(table.id).is_none() {
             // Nobody else knows the table.
             return Ok(());
         }
-        let wait = wait.unwrap_or(usual);
         let limit_bytes = self.view.snapshot.store.transaction_bytes();
-        let locks = Arc::clone(self.locks());
-        let table_lock = Resource::Table(table.id.0);
-        if !locks.try_acquire(table_lock, table_mode) {
-            Box::pin(locks.wait_for(table_lock, table_mode, wait, &table.name)).await?;
-        }
-        if (locks.count() + rows.len()).saturating_mul(LOCK_BYTES) > limit_bytes {
-            return Err(Error::TransactionTooLarge { limit_bytes });
+        let locks = self.locks();
+        let has_room = |count: usize| count.saturating_mul(LOCK_BYTES) <= limit_bytes;
+        // Some may be held already: by an attempt before this one, for example.
+        if !has_room(locks.count() + rows.len()) && !has_room(locks.count_with(&rows)) {
+            return Err(Error::TransactionTooLarge { limit_bytes }.into());
         }
         rows.sort_unstable();
-        for (resource, mode) in rows {
-            if !locks.try_acquire(resource, mode) {
-                Box::pin(locks.wait_for(resource, mode, wait, &table.name)).await?;
-            }
+        let blocked = |wanted| match wait.unwrap_or(usual) {
+            LockWait::NoWait => Blocked::Failed(Error::LockNotAvailable { table: table.name.clone() }),
+            LockWait::Wait(limit) => Blocked::Waits(Obstacle::of_locks(locks, wanted, limit, &table.name)),
+        };
+        let table_lock = Resource::Table(table.id.0);
+        if !locks.try_acquire(table_lock, table_mode) {
+            rows.insert(0, (table_lock, table_mode));
+            return Err(blocked(rows));
         }
-        Ok(())
+        match rows.iter().position(|(resource, mode)| !locks.try_acquire(*resource, *mode)) {
+            Some(first) => Err(blocked(rows.split_off(first))),
+            None => Ok(()),
+        }
+    }
+
+    /// The same, waiting.
+    pub(super) async fn acquire_waiting(
+        &mut self,
+        table: &TableDef,
+        table_mode: LockMode,
+        rows: Vec<(Resource, LockMode)>,
+        wait: Option<LockWait>,
+    ) -> Result<()> {
+        match self.acquire(table, table_mode, rows, wait) {
+            Ok(()) => Ok(()),
+            Err(Blocked::Failed(error)) => Err(error),
+            Err(Blocked::Waits(obstacle)) => obstacle.overcome().await.map(drop),
+        }
     }
 
     /// Remembers that the end of this transaction must wait for every commit made so far.
@@ -358,12 +282,12 @@ impl Transaction {
     }
 
     /// What the newest committed state has for some keys, or `None` if it is what the snapshot has.
-    async fn newest_states(
+    fn newest_states(
         &self,
         table: &TableDef,
         keys: &Keys,
         rows: &[usize],
-    ) -> Result<Option<Vec<(usize, VersionState)>>> {
+    ) -> Attempt<Option<Vec<(usize, VersionState)>>> {
         let store = &self.view.snapshot.store;
         if self.control.lock_wait.is_none() || store.is_newest(self.view.snapshot.timestamp) {
             return Ok(None);
@@ -375,7 +299,9 @@ impl Transaction {
         let version = store.current();
         let mut states = Vec::with_capacity(rows.len());
         for row in rows {
-            let located = Box::pin(version.find(table.id, keys.get(*row), Timestamp::MAX)).await?;
+            let Some(located) = version.locate_in_memory(table.id, keys.get(*row), Timestamp::MAX)? else {
+                return Err(version.missing_keys(table.id, rows.iter().map(|row| keys.get(*row))).into());
+            };
             states.push((*row, located.map_or(VersionState::Absent, |located| VersionState::Live(located.written))));
         }
         self.note_seen();
@@ -383,65 +309,67 @@ impl Transaction {
     }
 
     /// Fails with `Conflict` if a locked row that the snapshot shows has changed since.
-    pub(super) async fn require_same(
-        &self,
-        table: &TableDef,
-        keys: &Keys,
-        mut rows: Vec<usize>,
-        lock: RowLock,
-    ) -> Result<()> {
-        if let Some(own) = self.view.writes.table(table.id) {
-            rows.retain(|row| !own.rows.contains_key(keys.get(*row)));
-        }
-        for (row, state) in self.newest_states(table, keys, &rows).await?.into_iter().flatten() {
+    pub(super) fn require_same(&self, table: &TableDef, keys: &Keys, rows: &[usize], lock: RowLock) -> Attempt<()> {
+        let others;
+        let rows = match self.view.writes.table(table.id) {
+            Some(own) => {
+                let is_own = |row: &usize| own.rows.contains_key(keys.get(*row));
+                others = rows.iter().copied().filter(|row| !is_own(row)).collect::<Vec<_>>();
+                &others
+            }
+            None => rows,
+        };
+        for (row, state) in self.newest_states(table, keys, rows)?.into_iter().flatten() {
             let same = match lock {
-                RowLock::KeyShare => {
-                    state != VersionState::Absent || !Box::pin(self.is_committed(table, keys.get(row))).await?
-                }
-                _ => match judge_write(Expectation::Present, state, self.view.snapshot.timestamp) {
-                    Verdict::Proceed => true,
-                    _ => !Box::pin(self.is_committed(table, keys.get(row))).await?,
-                },
+                RowLock::KeyShare => state != VersionState::Absent,
+                _ => judge_write(Expectation::Present, state, self.view.snapshot.timestamp) == Verdict::Proceed,
             };
-            if !same {
-                return Err(Error::Conflict { table: table.name.clone() });
+            if !same && self.is_committed(table, keys.get(row))? {
+                return Err(Error::Conflict { table: table.name.clone() }.into());
             }
         }
         Ok(())
     }
 
     /// Whether the snapshot shows a committed row with this key: one in a staged segment is nobody else's.
-    async fn is_committed(&self, table: &TableDef, key: &[u8]) -> Result<bool> {
-        Ok(self.view.snapshot.version.find(table.id, key, self.view.snapshot.timestamp).await?.is_some())
+    fn is_committed(&self, table: &TableDef, key: &[u8]) -> Attempt<bool> {
+        let Snapshot { version, timestamp, .. } = &*self.view.snapshot;
+        match version.locate_in_memory(table.id, key, *timestamp)? {
+            Some(located) => Ok(located.is_some()),
+            None => Err(version.missing_keys(table.id, std::iter::once(key)).into()),
+        }
     }
 
     /// Looks whether others have committed rows with new keys since the snapshot. Returns the first such row; fails with
     /// `Conflict` instead if the caller will run the statement again and see for itself.
-    pub(super) async fn find_newer(&self, table: &TableDef, keys: &Keys, rows: Vec<usize>) -> Result<Option<usize>> {
-        let states = self.newest_states(table, keys, &rows).await?.into_iter().flatten();
+    pub(super) fn find_newer(&self, table: &TableDef, keys: &Keys, rows: &[usize]) -> Attempt<Option<usize>> {
+        let states = self.newest_states(table, keys, rows)?.into_iter().flatten();
         let mut newer = states.filter(
             |(_, state)| matches!(state, VersionState::Live(written) if *written > self.view.snapshot.timestamp),
         );
         match newer.next() {
-            Some(_) if self.control.reruns => Err(Error::Conflict { table: table.name.clone() }),
+            Some(_) if self.control.reruns => Err(Error::Conflict { table: table.name.clone() }.into()),
             newer => Ok(newer.map(|(row, _)| row)),
         }
     }
 
     /// The newest holder of a value in a unique index, if that may be another than the snapshot's. `None`: it cannot.
-    async fn newest_holder(
+    fn newest_holder(
         &self,
         table: &TableDef,
         position: usize,
         value: &Vec<u8>,
         replaced: &HashSet<&[u8]>,
-    ) -> Result<Option<Option<Box<[u8]>>>> {
+    ) -> Attempt<Option<Option<Box<[u8]>>>> {
         let store = &self.view.snapshot.store;
         if self.control.lock_wait.is_none() || store.is_newest(self.view.snapshot.timestamp) {
             return Ok(None);
         }
         let version = store.current();
-        let _pins = version.load_postings(table, position, std::slice::from_ref(value)).await?;
+        let values = std::slice::from_ref(value);
+        let Some(_pins) = version.pin_postings(table, position, values)? else {
+            return Err(version.missing_postings(table, position, values)?.into());
+        };
         let own = self.view.writes.table(table.id);
         let gone = |key: &[u8]| replaced.contains(key) || own.is_some_and(|own| own.replaces(key));
         let holder = version.holder(table, position, value, Timestamp::MAX, gone)?;
@@ -450,16 +378,18 @@ impl Transaction {
     }
 
     /// As [`find_newer`](Self::find_newer), for values in a unique index that the snapshot shows as free.
-    pub(super) async fn find_newer_value(
+    pub(super) fn find_newer_value(
         &self,
         table: &TableDef,
         position: usize,
         values: &[Vec<u8>],
         replaced: &HashSet<&[u8]>,
-    ) -> Result<Option<usize>> {
+    ) -> Attempt<Option<usize>> {
         for (at, value) in values.iter().enumerate() {
-            match self.newest_holder(table, position, value, replaced).await? {
-                Some(Some(_)) if self.control.reruns => return Err(Error::Conflict { table: table.name.clone() }),
+            match self.newest_holder(table, position, value, replaced)? {
+                Some(Some(_)) if self.control.reruns => {
+                    return Err(Error::Conflict { table: table.name.clone() }.into());
+                }
                 Some(Some(_)) => return Ok(Some(at)),
                 Some(None) => {}
                 None => return Ok(None),
@@ -469,28 +399,28 @@ impl Transaction {
     }
 
     /// As [`require_still_taken`](Self::require_still_taken), for a value in a unique index.
-    pub(super) async fn require_value_still_taken(
+    pub(super) fn require_value_still_taken(
         &self,
         table: &TableDef,
         position: usize,
         value: &Vec<u8>,
         replaced: &HashSet<&[u8]>,
-    ) -> Result<()> {
-        match self.control.reruns && self.newest_holder(table, position, value, replaced).await? == Some(None) {
-            true => Err(Error::Conflict { table: table.name.clone() }),
+    ) -> Attempt<()> {
+        match self.control.reruns && self.newest_holder(table, position, value, replaced)? == Some(None) {
+            true => Err(Error::Conflict { table: table.name.clone() }.into()),
             false => Ok(()),
         }
     }
 
     /// For a key that the snapshot shows as taken: fails with `Conflict` if it is free by now and the caller will run the
     /// statement again.
-    pub(super) async fn require_still_taken(&self, table: &TableDef, keys: &Keys, row: usize) -> Result<()> {
+    pub(super) fn require_still_taken(&self, table: &TableDef, keys: &Keys, row: usize) -> Attempt<()> {
         if !self.control.reruns {
             return Ok(());
         }
-        let mut states = self.newest_states(table, keys, &[row]).await?.into_iter().flatten();
+        let mut states = self.newest_states(table, keys, &[row])?.into_iter().flatten();
         match states.any(|(_, state)| state == VersionState::Absent) {
-            true => Err(Error::Conflict { table: table.name.clone() }),
+            true => Err(Error::Conflict { table: table.name.clone() }.into()),
             false => Ok(()),
         }
     }

@@ -10,6 +10,7 @@ mod isolation;
 mod mark;
 mod objects;
 mod point;
+mod refresh;
 mod writes;
 
 use std::collections::{BTreeSet, HashSet};
@@ -32,6 +33,7 @@ use crate::bulk::BulkWriter;
 use crate::catalog::{Catalog, IndexDef, IndexId, NewIndex, NewTable, TableDef, TableId};
 use crate::encoding::{Keys, format_key};
 use crate::error::{Error, Result};
+use crate::obstacle::insist;
 use crate::segment::Segment;
 use crate::store::{Commit, Place, Structure};
 use crate::view::{Found, ReadView, Snapshot};
@@ -201,7 +203,7 @@ impl Transaction {
             wanted = self.row_locks(table, (0..keys.len()).map(|row| (keys.get(row), LockMode::RowUpdate)));
         }
         wanted.extend(self.value_locks(&definition, &rows)?);
-        self.acquire(&definition, LockMode::RowExclusive, wanted, None).await?;
+        self.acquire_waiting(&definition, LockMode::RowExclusive, wanted, None).await?;
         self.check_duplicates(&definition, &rows, &keys, &HashSet::new()).await?;
         self.deferred.note(&definition);
         self.put(&definition, &rows, &keys)?;
@@ -216,8 +218,9 @@ impl Transaction {
         drop(view);
         let definition = Arc::clone(self.view.catalog.require(table)?);
         let wanted = self.row_locks(table, visible.iter().map(|(row, _)| (keys.get(*row), LockMode::RowUpdate)));
-        self.acquire(&definition, LockMode::RowExclusive, wanted, None).await?;
-        self.require_same(&definition, &keys, committed(&visible), RowLock::Update).await?;
+        self.acquire_waiting(&definition, LockMode::RowExclusive, wanted, None).await?;
+        let committed = committed(&visible);
+        insist(|| self.require_same(&definition, &keys, &committed, RowLock::Update)).await?;
         self.hide(table, &keys, &visible)?;
         self.check_size(0)?;
         Ok(visible.len() as u64)
@@ -244,8 +247,9 @@ impl Transaction {
         });
         let mut wanted = self.row_locks(table, wanted);
         wanted.extend(self.value_locks(&definition, &rows)?);
-        self.acquire(&definition, LockMode::RowExclusive, wanted, None).await?;
-        self.require_same(&definition, &old_keys, committed(&visible), RowLock::Update).await?;
+        self.acquire_waiting(&definition, LockMode::RowExclusive, wanted, None).await?;
+        let committed = committed(&visible);
+        insist(|| self.require_same(&definition, &old_keys, &committed, RowLock::Update)).await?;
         let replaced: HashSet<&[u8]> = visible.iter().map(|(row, _)| old_keys.get(*row)).collect();
         self.check_duplicates(&definition, &rows, &new_keys, &replaced).await?;
         self.deferred.note(&definition);
@@ -348,14 +352,14 @@ impl Transaction {
                 let key = keys.get(row);
                 let taken = !replaced.contains(key) && view.find(table.id, key)?.is_some();
                 if taken {
-                    self.require_still_taken(table, keys, row).await?;
+                    insist(|| self.require_still_taken(table, keys, row)).await?;
                 }
                 if taken || !seen.insert(key) {
                     return Err(duplicate_key(table, None, rows, row));
                 }
             }
-            let new = (0..keys.len()).filter(|row| !replaced.contains(keys.get(*row))).collect();
-            if let Some(row) = self.find_newer(table, keys, new).await? {
+            let new: Vec<usize> = (0..keys.len()).filter(|row| !replaced.contains(keys.get(*row))).collect();
+            if let Some(row) = insist(|| self.find_newer(table, keys, &new)).await? {
                 return Err(duplicate_key(table, None, rows, row));
             }
         }
@@ -367,13 +371,13 @@ impl Transaction {
             for (row, value) in candidates.iter().zip(&wanted) {
                 let holder = view.holder(table, position, value, |key| replaced.contains(key))?;
                 if holder.is_some() {
-                    self.require_value_still_taken(table, position, value, replaced).await?;
+                    insist(|| self.require_value_still_taken(table, position, value, replaced)).await?;
                 }
                 if holder.is_some() || !seen.insert(value) {
                     return Err(duplicate_key(table, Some(index), rows, *row));
                 }
             }
-            if let Some(at) = self.find_newer_value(table, position, &wanted, replaced).await? {
+            if let Some(at) = insist(|| self.find_newer_value(table, position, &wanted, replaced)).await? {
                 return Err(duplicate_key(table, Some(index), rows, candidates[at]));
             }
         }

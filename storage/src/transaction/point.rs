@@ -2,8 +2,9 @@
 //!
 //! The rules are those of the changes by batches in the parent module: the same locks in the same order, the same
 //! comparisons with the newest committed state, the same conflicts. What differs is that rows and keys come encoded, that
-//! a row to be changed brings its place ([`FoundRow`]), and that a value of a unique key that is taken is no error here:
-//! nothing is changed then, and the caller is told.
+//! a row to be changed brings its place ([`FoundRow`]), that a value of a unique key that is taken is no error here:
+//! nothing is changed then, and the caller is told; and that nothing waits. What has to be waited for comes before the
+//! first change ([`Attempt`]).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,12 +13,14 @@ use bytes::Bytes;
 use rustydb_txn::{LockMode, Resource};
 
 use super::isolation::INDEX_SPACE;
+use super::writes::key_bytes;
 use super::{RowLock, Transaction};
 use crate::catalog::{TableDef, TableId};
 use crate::encoding::{Key, Keys};
 use crate::error::{Error, Result};
 use crate::index::unique_value;
 use crate::locks::LockWait;
+use crate::obstacle::{Attempt, Blocked, Hindrance};
 use crate::point::{FoundRow, Origin};
 
 /// Whether a change was made.
@@ -43,7 +46,7 @@ impl Transaction {
     }
 
     /// Inserts compact rows of the storage schema.
-    pub async fn insert_stored(&mut self, table: &TableDef, rows: Vec<Bytes>) -> Result<Change> {
+    pub fn insert_stored(&mut self, table: &TableDef, rows: Vec<Bytes>) -> Attempt<Change> {
         let new = rows.into_iter().map(|bytes| Ok(NewRow { key: table.stored_key(&bytes)?.as_slice().into(), bytes }));
         let new = new.collect::<Result<Vec<_>>>()?;
         let mut wanted = Vec::new();
@@ -51,11 +54,11 @@ impl Transaction {
             wanted = self.row_locks(table.id, new.iter().map(|row| (&*row.key, LockMode::RowUpdate)));
         }
         self.add_value_locks(table, &new, &mut wanted)?;
-        self.acquire(table, LockMode::RowExclusive, wanted, None).await?;
-        if !self.are_free(table, &new, &HashSet::new()).await? {
+        self.acquire(table, LockMode::RowExclusive, wanted, None)?;
+        if !self.are_free(table, &new, &HashSet::new())? {
             return Ok(Change::Taken);
         }
-        self.require_room(new.iter().map(|row| &row.bytes))?;
+        self.require_room(new.iter().map(|row| row.bytes.len()).sum())?;
         let writes = Arc::make_mut(&mut self.view.writes);
         for NewRow { key, bytes } in new {
             writes.set(table, key, None, Some(bytes), &mut self.undo)?;
@@ -64,22 +67,22 @@ impl Transaction {
     }
 
     /// Replaces rows, which were found in this transaction's present view, each once, by others.
-    pub async fn update_stored(&mut self, table: &TableDef, changes: Vec<(FoundRow, Bytes)>) -> Result<Change> {
+    pub fn update_stored(&mut self, table: &TableDef, changes: Vec<(FoundRow, Bytes)>) -> Attempt<Change> {
         if table.indexes.iter().any(|index| index.unique)
             || changes.iter().any(|(old, new)| !table.have_one_key(&old.bytes, new))
         {
-            return Box::pin(self.update_keys(table, changes)).await;
+            return self.update_keys(table, changes);
         }
         let wanted = self.row_locks(table.id, changes.iter().map(|(old, _)| (old.key(), LockMode::RowNoKeyUpdate)));
-        self.acquire(table, LockMode::RowExclusive, wanted, None).await?;
-        self.require_same_rows(table, changes.iter().map(|(old, _)| old), RowLock::Update).await?;
-        self.require_room(changes.iter().map(|(_, new)| new))?;
+        self.acquire(table, LockMode::RowExclusive, wanted, None)?;
+        self.require_same_rows(table, changes.iter().map(|(old, _)| old), RowLock::Update)?;
+        self.require_room(changes.iter().map(|(_, new)| new.len()).sum())?;
         changes.into_iter().try_for_each(|(old, new)| self.replace(table, old, new))?;
         Ok(Change::Made)
     }
 
     /// The same for rows that may have another key afterwards, or another value in a unique index.
-    async fn update_keys(&mut self, table: &TableDef, changes: Vec<(FoundRow, Bytes)>) -> Result<Change> {
+    fn update_keys(&mut self, table: &TableDef, changes: Vec<(FoundRow, Bytes)>) -> Attempt<Change> {
         let mut old = Vec::with_capacity(changes.len());
         let mut new = Vec::with_capacity(changes.len());
         for (row, bytes) in changes {
@@ -93,13 +96,13 @@ impl Transaction {
         });
         let mut wanted = self.row_locks(table.id, wanted);
         self.add_value_locks(table, &new, &mut wanted)?;
-        self.acquire(table, LockMode::RowExclusive, wanted, None).await?;
-        self.require_same_rows(table, old.iter(), RowLock::Update).await?;
+        self.acquire(table, LockMode::RowExclusive, wanted, None)?;
+        self.require_same_rows(table, old.iter(), RowLock::Update)?;
         let replaced: HashSet<&[u8]> = old.iter().map(FoundRow::key).collect();
-        if !self.are_free(table, &new, &replaced).await? {
+        if !self.are_free(table, &new, &replaced)? {
             return Ok(Change::Taken);
         }
-        self.require_room(new.iter().map(|row| &row.bytes))?;
+        self.require_room(new.iter().map(|row| row.bytes.len()).sum())?;
         if old.iter().zip(&new).all(|(old, new)| old.key() == &*new.key) {
             old.into_iter().zip(new).try_for_each(|(old, new)| self.replace(table, old, new.bytes))?;
             return Ok(Change::Made);
@@ -114,48 +117,64 @@ impl Transaction {
     }
 
     /// Deletes rows, which were found in this transaction's present view, each once.
-    pub async fn delete_stored(&mut self, table: &TableDef, rows: &[FoundRow]) -> Result<()> {
+    pub fn delete_stored(&mut self, table: &TableDef, rows: &[FoundRow]) -> Attempt<()> {
         let wanted = self.row_locks(table.id, rows.iter().map(|row| (row.key(), LockMode::RowUpdate)));
-        self.acquire(table, LockMode::RowExclusive, wanted, None).await?;
-        self.require_same_rows(table, rows.iter(), RowLock::Update).await?;
+        self.acquire(table, LockMode::RowExclusive, wanted, None)?;
+        self.require_same_rows(table, rows.iter(), RowLock::Update)?;
+        let committed = rows.iter().filter(|row| matches!(row.origin, Origin::Committed(_)));
+        self.require_room(committed.map(|row| key_bytes(table, row.key())).sum())?;
         rows.iter().try_for_each(|row| self.remove(table, row))?;
-        let limit_bytes = self.view.snapshot.store.transaction_bytes();
-        match self.view.writes.bytes() > limit_bytes {
-            true => Err(Error::TransactionTooLarge { limit_bytes }),
-            false => Ok(()),
-        }
+        Ok(())
     }
 
     /// Locks visible rows by their keys, waiting for those who have them; see [`lock_rows`](Self::lock_rows).
-    pub async fn lock_stored(
+    pub fn lock_stored(
         &mut self,
         table: &TableDef,
         keys: &[&[u8]],
         lock: RowLock,
         wait: Option<LockWait>,
-    ) -> Result<()> {
+    ) -> Attempt<()> {
         let wanted = self.row_locks(table.id, keys.iter().map(|key| (*key, lock.mode())));
-        self.acquire(table, LockMode::RowShare, wanted, wait).await?;
+        self.acquire(table, LockMode::RowShare, wanted, wait)?;
         if self.is_current() {
             return Ok(());
         }
         let keys = Keys::of(keys.iter().copied())?;
-        self.require_same(table, &keys, (0..keys.len()).collect(), lock).await
+        self.require_same(table, &keys, &every(&keys), lock)
     }
 
-    /// Locks one row if nobody else has it; tells whether. See [`try_lock_row`](Self::try_lock_row).
-    pub async fn try_lock_stored(&mut self, table: &TableDef, key: &[u8], lock: RowLock) -> Result<bool> {
-        let held = self.control.lock_count();
-        match self.lock_stored(table, &[key], lock, Some(LockWait::NoWait)).await {
-            Ok(()) => Ok(true),
-            Err(error) => {
-                self.control.release_to(held);
-                match error {
-                    Error::LockNotAvailable { .. } => Ok(false),
-                    error => Err(error),
+    /// Locks the first `wanted` of these visible rows that nobody else has; tells which. See
+    /// [`try_lock_row`](Self::try_lock_row). If something else has to be waited for, none of them is locked: meanwhile others
+    /// may be free.
+    pub fn lock_free_stored<'k>(
+        &mut self,
+        table: &TableDef,
+        keys: impl Iterator<Item = &'k [u8]>,
+        wanted: usize,
+        lock: RowLock,
+    ) -> Attempt<Vec<usize>> {
+        let before = self.control.lock_count();
+        let mut locked = Vec::new();
+        for (at, key) in keys.enumerate() {
+            if locked.len() >= wanted {
+                break;
+            }
+            let held = self.control.lock_count();
+            match self.lock_stored(table, &[key], lock, Some(LockWait::NoWait)) {
+                Ok(()) => locked.push(at),
+                Err(Blocked::Failed(Error::LockNotAvailable { .. })) => self.control.release_to(held),
+                Err(Blocked::Failed(error)) => {
+                    self.control.release_to(held);
+                    return Err(error.into());
+                }
+                Err(Blocked::Waits(obstacle)) => {
+                    self.control.release_to(before);
+                    return Err(obstacle.into());
                 }
             }
         }
+        Ok(locked)
     }
 
     /// Whether nothing was committed since the snapshot.
@@ -163,18 +182,18 @@ impl Transaction {
         self.view.snapshot.store.is_newest(self.view.snapshot.timestamp)
     }
 
-    async fn require_same_rows<'r>(
+    fn require_same_rows<'r>(
         &self,
         table: &TableDef,
         rows: impl Iterator<Item = &'r FoundRow>,
         lock: RowLock,
-    ) -> Result<()> {
+    ) -> Attempt<()> {
         if self.is_current() {
             return Ok(());
         }
         let committed = rows.filter(|row| matches!(row.origin, Origin::Committed(_)));
         let keys = Keys::of(committed.map(FoundRow::key))?;
-        self.require_same(table, &keys, (0..keys.len()).collect(), lock).await
+        self.require_same(table, &keys, &every(&keys), lock)
     }
 
     /// The locks of values in unique indexes.
@@ -189,35 +208,40 @@ impl Transaction {
 
     /// Whether no new row's key or value in a unique index belongs to another new row or to a visible one that is not
     /// `replaced`, nor to one that was committed meanwhile.
-    async fn are_free(&self, table: &TableDef, new: &[NewRow], replaced: &HashSet<&[u8]>) -> Result<bool> {
+    fn are_free(&self, table: &TableDef, new: &[NewRow], replaced: &HashSet<&[u8]>) -> Attempt<bool> {
         let view = &self.view;
         if !table.has_hidden_key() {
             let keys = Keys::of(new.iter().map(|row| &*row.key))?;
+            let mut hindrance = Hindrance::default();
             for (row, NewRow { key, .. }) in new.iter().enumerate() {
-                if !replaced.contains(&**key) && view.find_or_load(table.id, key).await?.is_some() {
-                    Box::pin(self.require_still_taken(table, &keys, row)).await?;
+                if replaced.contains(&**key) {
+                    continue;
+                }
+                if hindrance.pass(view.look_up(table.id, key))?.flatten().is_some() {
+                    self.require_still_taken(table, &keys, row)?;
                     return Ok(false);
                 }
             }
+            hindrance.end()?;
             if has_double(new.iter().map(|row| &*row.key)) {
                 return Ok(false);
             }
-            let fresh = (0..keys.len()).filter(|row| !replaced.contains(keys.get(*row))).collect();
-            if self.find_newer(table, &keys, fresh).await?.is_some() {
+            let fresh: Vec<usize> = (0..keys.len()).filter(|row| !replaced.contains(keys.get(*row))).collect();
+            if self.find_newer(table, &keys, &fresh)?.is_some() {
                 return Ok(false);
             }
         }
         for (position, _) in table.indexes.iter().enumerate().filter(|(_, index)| index.unique) {
             let values = values_of(table, position, new)?;
-            let _pins = Box::pin(view.load_postings(table, position, &values)).await?;
+            let _pins = view.pin_postings(table, position, &values)?;
             for value in &values {
                 if view.holder(table, position, value, |key| replaced.contains(key))?.is_some() {
-                    Box::pin(self.require_value_still_taken(table, position, value, replaced)).await?;
+                    self.require_value_still_taken(table, position, value, replaced)?;
                     return Ok(false);
                 }
             }
             if has_double(values.iter().map(Vec::as_slice))
-                || Box::pin(self.find_newer_value(table, position, &values, replaced)).await?.is_some()
+                || self.find_newer_value(table, position, &values, replaced)?.is_some()
             {
                 return Ok(false);
             }
@@ -225,9 +249,9 @@ impl Transaction {
         Ok(true)
     }
 
-    fn require_room<'r>(&self, new: impl Iterator<Item = &'r Bytes>) -> Result<()> {
+    /// Fails if so many bytes more are too many.
+    fn require_room(&self, added: usize) -> Result<()> {
         let limit_bytes = self.view.snapshot.store.transaction_bytes();
-        let added: usize = new.map(Bytes::len).sum();
         match self.view.writes.bytes() + added > limit_bytes {
             true => Err(Error::TransactionTooLarge { limit_bytes }),
             false => Ok(()),
@@ -265,6 +289,11 @@ fn values_of(table: &TableDef, position: usize, rows: &[NewRow]) -> Result<Vec<V
         unique_value(&table.indexes[position], &codec.indexes[position], &codec.rows, &row.bytes).transpose()
     };
     rows.iter().filter_map(value).collect()
+}
+
+/// The numbers of all keys.
+fn every(keys: &Keys) -> Vec<usize> {
+    (0..keys.len()).collect()
 }
 
 fn has_double<'a>(mut values: impl ExactSizeIterator<Item = &'a [u8]>) -> bool {

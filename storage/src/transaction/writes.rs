@@ -23,6 +23,11 @@ use crate::store::Place;
 /// Memory a pending change costs beside its key and row.
 const WRITE_OVERHEAD_BYTES: usize = 120;
 
+/// Memory that the first change of a key takes beside its row.
+pub(super) fn key_bytes(table: &TableDef, key: &[u8]) -> usize {
+    key.len() + WRITE_OVERHEAD_BYTES * (1 + table.indexes.len())
+}
+
 /// The pending state of one key.
 #[derive(Debug, Clone)]
 pub(crate) struct PendingRow {
@@ -65,6 +70,11 @@ impl TableWrites {
     /// has deleted again, beside which others may have inserted theirs.
     pub(crate) fn replaces(&self, key: &[u8]) -> bool {
         self.rows.get(key).is_some_and(PendingRow::changes_anything)
+    }
+
+    /// The keys whose rows of the snapshot it replaces or removes, in order.
+    pub(crate) fn replaced_keys(&self) -> Vec<&[u8]> {
+        self.rows.iter().filter(|(_, pending)| pending.replaced.is_some()).map(|(key, _)| &**key).collect()
     }
 
     /// Adds entries for all pending rows, of which there may be some before there is the index.
@@ -246,7 +256,7 @@ impl Writes {
             }
             Entry::Vacant(place) => {
                 undo.note_row(table.id, place.key(), None);
-                bytes += place.key().len() + WRITE_OVERHEAD_BYTES * (1 + table.indexes.len());
+                bytes += key_bytes(table, place.key());
                 place.insert(PendingRow { replaced, row });
             }
         }

@@ -14,4 +14,5 @@ mod memory;
 mod memtable_scans;
 mod model;
 mod objects;
+mod obstacles;
 mod online;

@@ -109,8 +109,8 @@ impl<'c> Call<'c> {
         let mut at = 0;
         loop {
             let flow = match self.step_at_once(execution, at) {
-                Some(flow) => Ok(flow),
-                None => self.step(execution, at).await,
+                Some(flow) => flow,
+                None => Box::pin(self.step(execution, at)).await,
             };
             match flow {
                 Ok(Flow::Next) => at += 1,
@@ -161,8 +161,8 @@ impl<'c> Call<'c> {
         Err(error)
     }
 
-    /// Runs an instruction. What is seldom, or waits for the ordinary path anyhow, is in a box: the state of this function is
-    /// copied for each instruction, and is as large as the largest thing in it.
+    /// Runs an instruction that could not be run at once. What is seldom, or waits for the ordinary path anyhow, is in a box of
+    /// its own: the state of this function is as large as the largest thing in it.
     async fn step(&mut self, execution: &mut Execution<'_>, at: usize) -> Result<Flow> {
         let code = self.code;
         match &code.instructions[at] {
@@ -174,7 +174,6 @@ impl<'c> Call<'c> {
                 }
             }
             Instruction::Assign { target, value } => self.assign_expression(execution, target, *value).await?,
-            Instruction::Jump(to) => return Ok(Flow::To(*to)),
             Instruction::Repeat(to) => {
                 execution.pause().await?;
                 return Ok(Flow::To(*to));
@@ -207,17 +206,6 @@ impl<'c> Call<'c> {
                     return Ok(Flow::To(*body));
                 }
             }
-            Instruction::EndLoop { number, sets_found } => {
-                let any = match self.loops[*number].take() {
-                    Some(
-                        LoopState::Integer { any, .. } | LoopState::Rows { any, .. } | LoopState::Array { any, .. },
-                    ) => any,
-                    None => false,
-                };
-                if *sets_found {
-                    self.set_found(any);
-                }
-            }
             Instruction::Run { statement, into, is_call } => {
                 self.run_statement(execution, *statement, into.as_ref(), *is_call).await?;
             }
@@ -239,13 +227,6 @@ impl<'c> Call<'c> {
             Instruction::ReturnNext(value) => Box::pin(self.return_next(execution, *value)).await?,
             Instruction::ReturnQuery(query) => Box::pin(self.return_query(execution, query)).await?,
             Instruction::Raise(raise) => Box::pin(self.raise(execution, raise)).await?,
-            Instruction::RaiseAgain => {
-                let unhandled = || {
-                    let message = "RAISE without parameters cannot be used outside an exception handler";
-                    Error::raised("0Z002", message)
-                };
-                return Err(self.handled.last().cloned().unwrap_or_else(unhandled));
-            }
             Instruction::Assert { condition, message } => {
                 let (value, _) = self.evaluate(execution, *condition).await?;
                 if value != Datum::Bool(true) {
@@ -257,19 +238,6 @@ impl<'c> Call<'c> {
                 }
             }
             Instruction::Diagnose { stacked, items } => Box::pin(self.diagnose(execution, *stacked, items, at)).await?,
-            Instruction::BeginBlock(handlers) => {
-                let start = execution.begin_block();
-                self.blocks.push(OpenBlock { handlers, start, handled: self.handled.len() });
-            }
-            Instruction::EndBlock => {
-                if let Some(block) = self.blocks.pop() {
-                    execution.end_block(block.start);
-                }
-            }
-            Instruction::EndHandler => drop(self.handled.pop()),
-            Instruction::NoCase => {
-                return Err(Error::raised("20000", "case not found").with_hint("CASE statement is missing ELSE part."));
-            }
             Instruction::Commit => {
                 Box::pin(execution.commit()).await?;
                 self.relink(execution)?;
@@ -278,7 +246,14 @@ impl<'c> Call<'c> {
                 Box::pin(execution.rollback()).await?;
                 self.relink(execution)?;
             }
-            Instruction::End => return self.end().map(Flow::Return),
+            Instruction::Jump(_)
+            | Instruction::EndLoop { .. }
+            | Instruction::RaiseAgain
+            | Instruction::BeginBlock(_)
+            | Instruction::EndBlock
+            | Instruction::EndHandler
+            | Instruction::NoCase
+            | Instruction::End => return Err(Error::raised("XX000", "an instruction that needs no waiting was left")),
         }
         Ok(Flow::Next)
     }

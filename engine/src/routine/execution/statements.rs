@@ -16,11 +16,21 @@ use crate::routine::definition::{Routine, schema_of};
 use crate::routine::language::{Outcome, Returns};
 use crate::routine::statement::{CompiledStatement, Kind, Rows, name_of};
 use crate::routine::types::Shape;
-use crate::row_path::{self, Call, Datum, array_of};
+use crate::row_path::{self, Call, Datum, Program, array_of};
 use crate::session::{StatementResult, decided, note_reads};
+use crate::sql::context::StatementContext;
 use crate::sql::plan::{ReadyPlan, bind, make_ready, plan_query};
 use crate::sql::route::Write;
 use crate::{Error, Result, Value};
+
+/// What a statement did at once.
+#[derive(Debug)]
+pub struct RanAtOnce {
+    /// How many rows it touched, or returned.
+    pub count: u64,
+    /// What it returned, if it returns rows: their columns are [`CompiledStatement::program_shape`].
+    pub rows: Option<Vec<Vec<Datum>>>,
+}
 
 /// What a statement did.
 #[derive(Debug)]
@@ -56,14 +66,26 @@ impl Execution<'_> {
         Ok(ready)
     }
 
+    /// Runs a statement on the row path if nothing has to be waited for. `None`: something has, or the row path does not
+    /// know; nothing was changed, and what waits ([`run`](Self::run), [`open`](Self::open), [`rows`](Self::rows)) finds out.
+    pub fn run_at_once(&mut self, statement: &CompiledStatement, inputs: &[Datum]) -> Option<Result<RanAtOnce>> {
+        let program = statement.program.as_ref().filter(|program| self.clock.computes && program.may_be_due())?;
+        let values = program.bind_data(inputs).ok()?;
+        let call = Call { parameters: &values, now: self.clock.now };
+        let ended = match &mut self.access {
+            Access::Changing(changing) => changing.run_program_at_once(program, call)?,
+            Access::Reading(context) if reads(program, context) => {
+                Ok(program.read_at_once(context.view(), call).ok()?)
+            }
+            Access::Reading(_) => return None,
+        };
+        Some(ended.map(|row_path::Outcome { count, rows }| RanAtOnce { count, rows }))
+    }
+
     /// Runs a statement that returns rows on the row path, and returns them as they are: their columns are
     /// [`CompiledStatement::program_shape`]. `None`: that does not know, and nothing was changed;
     /// [`open_planned`](Self::open_planned) runs the statement.
-    pub async fn rows_at_once(
-        &mut self,
-        statement: &CompiledStatement,
-        inputs: &[Datum],
-    ) -> Result<Option<Vec<Vec<Datum>>>> {
+    pub async fn rows(&mut self, statement: &CompiledStatement, inputs: &[Datum]) -> Result<Option<Vec<Vec<Datum>>>> {
         match self.run_compiled(statement, inputs).await? {
             Some(outcome) => outcome.rows.map(Some).ok_or_else(no_rows),
             None => Ok(None),
@@ -82,9 +104,7 @@ impl Execution<'_> {
         let call = Call { parameters: &values, now: self.clock.now };
         match &mut self.access {
             Access::Changing(changing) => changing.run_program(program, call).await,
-            Access::Reading(context)
-                if !program.writes() && Arc::ptr_eq(context.view().catalog(), &program.origin.catalog) =>
-            {
+            Access::Reading(context) if reads(program, context) => {
                 decided(program, program.read(context.view(), call).await)
             }
             Access::Reading(_) => Ok(None),
@@ -93,7 +113,7 @@ impl Execution<'_> {
 
     /// Starts a query.
     pub async fn open(&mut self, statement: &CompiledStatement, inputs: &[Datum]) -> Result<Rows> {
-        match (self.rows_at_once(statement, inputs).await?, statement.program_shape()) {
+        match (self.rows(statement, inputs).await?, statement.program_shape()) {
             (Some(rows), Some(shape)) => Ok(Rows::made(Arc::clone(shape), rows)),
             _ => Box::pin(self.open_planned(statement, inputs)).await,
         }
@@ -195,6 +215,11 @@ impl Execution<'_> {
             Access::Reading(_) => Ok(()),
         }
     }
+}
+
+/// Whether a program may run where a statement only reads.
+fn reads(program: &Program, context: &StatementContext) -> bool {
+    !program.writes() && Arc::ptr_eq(context.view().catalog(), &program.origin.catalog)
 }
 
 fn no_rows() -> Error {

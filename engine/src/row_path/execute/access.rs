@@ -1,6 +1,6 @@
 //! Reading the rows of one table.
 
-use rustydb_storage::{FoundRow, KeyRange, RangeWindow, ReadView};
+use rustydb_storage::{Attempt, FoundRow, KeyRange, RangeWindow, ReadView};
 
 use super::{Call, RANGE_ROWS_MAX, Run, Stop, fulfils};
 use crate::row_path::access::{Access, Bound, KeyPart, TableAccess};
@@ -46,7 +46,7 @@ impl TableAccess {
     }
 
     /// The rows for what is known before; conditions are still to be looked at.
-    pub(super) async fn rows(
+    pub(super) fn rows(
         &self,
         view: &ReadView,
         before: &[StoredRow<'_>],
@@ -54,7 +54,7 @@ impl TableAccess {
         call: Call<'_>,
     ) -> Run<Vec<FoundRow>> {
         match self.wanted(&call.inputs(before, &[]))? {
-            Some(wanted) => self.fetch(view, &wanted, limit).await,
+            Some(wanted) => self.fetch(view, &wanted, limit)?.ok_or(Stop::LongRange),
             None => Ok(Vec::new()),
         }
     }
@@ -81,28 +81,28 @@ impl TableAccess {
         Ok(Some(keys))
     }
 
-    pub(super) async fn fetch(
+    /// The rows of a key or range; `None`: there are too many.
+    pub(super) fn fetch(
         &self,
         view: &ReadView,
         wanted: &KeyRange<'_>,
         limit: Option<usize>,
-    ) -> Run<Vec<FoundRow>> {
+    ) -> Attempt<Option<Vec<FoundRow>>> {
         match &self.access {
             Access::Key(_) => {
-                Ok(view.stored_row(&self.table, wanted.key(), &self.columns).await?.into_iter().collect())
+                Ok(Some(view.stored_row(&self.table, wanted.key(), &self.columns)?.into_iter().collect()))
             }
             Access::Range(range) => {
                 let limit = limit.unwrap_or(usize::MAX).min(range.limit.unwrap_or(usize::MAX));
                 let window = RangeWindow { descending: range.descending, limit, rows_max: RANGE_ROWS_MAX };
-                let found = view.stored_range(&self.table, wanted, window, &self.columns).await?;
-                found.ok_or(Stop::LongRange)
+                view.stored_range(&self.table, wanted, window, &self.columns)
             }
         }
     }
 
     /// The rows of an UPDATE or DELETE.
-    pub(super) async fn targets(&self, view: &ReadView, call: Call<'_>) -> Run<Vec<FoundRow>> {
-        let mut rows = self.rows(view, &[], None, call).await?;
+    pub(super) fn targets(&self, view: &ReadView, call: Call<'_>) -> Run<Vec<FoundRow>> {
+        let mut rows = self.rows(view, &[], None, call)?;
         if !self.conditions.is_empty() {
             let mut kept = Vec::with_capacity(rows.len());
             for row in rows {

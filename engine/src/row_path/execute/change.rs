@@ -2,7 +2,7 @@
 //! store's. A program that fails has changed nothing.
 
 use bytes::Bytes;
-use rustydb_storage::{Change, FoundRow, KeyRange, ReadView, RowLock, TableDef, Transaction, WantedColumns};
+use rustydb_storage::{Change, FoundRow, Hindrance, KeyRange, ReadView, RowLock, TableDef, Transaction, WantedColumns};
 
 use super::{Call, Outcome, Run, Stop, fulfils};
 use crate::row_path::datum::{Datum, Stored};
@@ -37,8 +37,9 @@ fn check(rules: &Rules, table: &TableDef, stored: &[Stored], bytes: &[u8], call:
 }
 
 /// The keys of the parents that new rows refer to, all of which are there.
-async fn parents_of(parents: &[Parent], table: &TableDef, rows: &[Bytes], view: &ReadView) -> Run<Vec<Vec<Vec<u8>>>> {
+fn parents_of(parents: &[Parent], table: &TableDef, rows: &[Bytes], view: &ReadView) -> Run<Vec<Vec<Vec<u8>>>> {
     let mut all = Vec::with_capacity(parents.len());
+    let mut hindrance = Hindrance::default();
     for parent in parents {
         let mut keys: Vec<Vec<u8>> = Vec::new();
         for row in rows {
@@ -52,7 +53,7 @@ async fn parents_of(parents: &[Parent], table: &TableDef, rows: &[Bytes], view: 
                 key.push(Some(value))?;
             }
             if refers && !keys.iter().any(|known| known == key.key()) {
-                if !view.has_stored(&parent.table, key.key()).await? {
+                if hindrance.pass(view.has_stored(&parent.table, key.key()))? == Some(false) {
                     return Err(Stop::Undecided);
                 }
                 keys.push(key.key().to_vec());
@@ -60,38 +61,38 @@ async fn parents_of(parents: &[Parent], table: &TableDef, rows: &[Bytes], view: 
         }
         all.push(keys);
     }
+    hindrance.end()?;
     Ok(all)
 }
 
-async fn lock_parents(parents: &[Parent], keys: Vec<Vec<Vec<u8>>>, transaction: &mut Transaction) -> Run<()> {
+fn lock_parents(parents: &[Parent], keys: Vec<Vec<Vec<u8>>>, transaction: &mut Transaction) -> Run<()> {
     for (parent, keys) in parents.iter().zip(keys) {
         let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         if !keys.is_empty() {
-            transaction.lock_stored(&parent.table, &keys, RowLock::KeyShare, None).await?;
+            transaction.lock_stored(&parent.table, &keys, RowLock::KeyShare, None)?;
         }
     }
     Ok(())
 }
 
 impl Insert {
-    pub(super) async fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
+    pub(super) fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
         let mut rows = Vec::with_capacity(self.rows.len());
         for values in &self.rows {
             rows.push(self.row(values, transaction, call)?);
         }
         if let (Some(conflict), [proposed]) = (&self.conflict, rows.as_slice()) {
-            let view = transaction.view();
             let all = WantedColumns::new(&self.table, 0..self.stored.len());
             let key = self.table.stored_key(proposed)?;
-            if let Some(found) = view.stored_row(&self.table, &key, &all).await? {
-                return Box::pin(self.conflicting(conflict, found, proposed, view, transaction, call)).await;
+            if let Some(found) = transaction.as_view().stored_row(&self.table, &key, &all)? {
+                return self.conflicting(conflict, found, proposed, transaction, call);
             }
         }
         let returned = returned(&self.returning, &self.table, &self.stored, &rows, call)?;
-        let parents = parents_of(&self.parents, &self.table, &rows, transaction.as_view()).await?;
+        let parents = parents_of(&self.parents, &self.table, &rows, transaction.as_view())?;
         let count = rows.len() as u64;
-        lock_parents(&self.parents, parents, transaction).await?;
-        if transaction.insert_stored(&self.table, rows).await? == Change::Taken {
+        lock_parents(&self.parents, parents, transaction)?;
+        if transaction.insert_stored(&self.table, rows)? == Change::Taken {
             return Err(Stop::Undecided);
         }
         Ok(Outcome { count, rows: returned })
@@ -116,12 +117,11 @@ impl Insert {
     }
 
     /// The proposed row's key is taken.
-    async fn conflicting(
+    fn conflicting(
         &self,
         conflict: &Conflict,
         found: FoundRow,
         proposed: &Bytes,
-        view: ReadView,
         transaction: &mut Transaction,
         call: Call<'_>,
     ) -> Run<Outcome> {
@@ -141,11 +141,10 @@ impl Insert {
         check(&self.rules, table, columns, &new, call)?;
         let rows = [new];
         let returned = returned(&self.returning, table, columns, &rows, call)?;
-        let parents = parents_of(&update.parents, table, &rows, &view).await?;
-        drop(view);
+        let parents = parents_of(&update.parents, table, &rows, transaction.as_view())?;
         let [new] = rows;
-        lock_parents(&update.parents, parents, transaction).await?;
-        if transaction.update_stored(table, vec![(found, new)]).await? == Change::Taken {
+        lock_parents(&update.parents, parents, transaction)?;
+        if transaction.update_stored(table, vec![(found, new)])? == Change::Taken {
             return Err(Stop::Undecided);
         }
         Ok(Outcome { count: 1, rows: returned })
@@ -175,9 +174,9 @@ fn new_row(
 }
 
 impl Update {
-    pub(super) async fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
+    pub(super) fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
         let (table, stored) = (self.target.table.as_ref(), self.target.stored.as_slice());
-        let found = self.target.targets(transaction.as_view(), call).await?;
+        let found = self.target.targets(transaction.as_view(), call)?;
         let mut new = Vec::with_capacity(found.len());
         for row in &found {
             let old = [self.target.stored_row(&row.bytes)];
@@ -186,12 +185,12 @@ impl Update {
             new.push(bytes);
         }
         let rows = returned(&self.returning, table, stored, &new, call)?;
-        let parents = parents_of(&self.parents, table, &new, transaction.as_view()).await?;
+        let parents = parents_of(&self.parents, table, &new, transaction.as_view())?;
         let count = found.len() as u64;
-        lock_parents(&self.parents, parents, transaction).await?;
+        lock_parents(&self.parents, parents, transaction)?;
         if count > 0 {
             let changes = found.into_iter().zip(new).collect();
-            if transaction.update_stored(table, changes).await? == Change::Taken {
+            if transaction.update_stored(table, changes)? == Change::Taken {
                 return Err(Stop::Undecided);
             }
         }
@@ -200,16 +199,16 @@ impl Update {
 }
 
 impl Delete {
-    pub(super) async fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
+    pub(super) fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
         let (table, stored) = (self.target.table.as_ref(), self.target.stored.as_slice());
-        let found = self.target.targets(transaction.as_view(), call).await?;
+        let found = self.target.targets(transaction.as_view(), call)?;
         let rows: Vec<Bytes> = match &self.returning {
             Some(_) => found.iter().map(|row| row.bytes.clone()).collect(),
             None => Vec::new(),
         };
         let rows = returned(&self.returning, table, stored, &rows, call)?;
         if !found.is_empty() {
-            transaction.delete_stored(table, &found).await?;
+            transaction.delete_stored(table, &found)?;
         }
         Ok(Outcome { count: found.len() as u64, rows })
     }

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use rustydb_storage::{FoundRow, LockWait, ReadView, Transaction};
+use rustydb_storage::{FoundRow, Hindrance, LockWait, ReadView, Transaction};
 
 use super::{Call, Outcome, RANGE_ROWS_MAX, Run, Stop, fulfils};
 use crate::row_path::datum::Datum;
@@ -29,12 +29,7 @@ impl Joined {
 }
 
 impl Select {
-    pub(super) async fn run(
-        &self,
-        view: &ReadView,
-        transaction: Option<&mut Transaction>,
-        call: Call<'_>,
-    ) -> Run<Outcome> {
+    pub(super) fn run(&self, view: &ReadView, transaction: Option<&mut Transaction>, call: Call<'_>) -> Run<Outcome> {
         for condition in &self.conditions {
             if condition.truth(&call.inputs(&[], &[]))? != Some(true) {
                 return self.finish_empty(call);
@@ -44,23 +39,22 @@ impl Select {
         if self.tables.is_empty() {
             return self.finish(&Joined::default(), skip, fetch, call);
         }
-        let mut joined = self.joined(view, skip, fetch, call).await?;
+        let mut joined = self.joined(view, skip, fetch, call)?;
         if !self.sort.is_empty() {
             self.sort(&mut joined, call)?;
         }
         if let (Some(lock), Some(transaction)) = (self.lock, transaction) {
-            // Whoever locks has no other view while it changes its locks.
-            Box::pin(self.lock(&mut joined, lock, skip, fetch, transaction)).await?;
+            self.lock(&mut joined, lock, skip, fetch, transaction)?;
             return self.finish(&joined, 0, None, call);
         }
         self.finish(&joined, skip, fetch, call)
     }
 
     /// The rows that go together and fulfil all conditions.
-    async fn joined(&self, view: &ReadView, skip: usize, fetch: Option<usize>, call: Call<'_>) -> Run<Joined> {
+    fn joined(&self, view: &ReadView, skip: usize, fetch: Option<usize>, call: Call<'_>) -> Run<Joined> {
         let Some(((_, table), others)) = self.tables.split_first() else { return Ok(Joined::default()) };
         let limit = fetch.filter(|_| self.limits_range).map(|fetch| fetch.saturating_add(skip));
-        let first = table.rows(view, &[], limit, call).await?;
+        let first = table.rows(view, &[], limit, call)?;
         let mut joined = Joined { combinations: Vec::with_capacity(first.len()), found: vec![first] };
         for row in 0..joined.found[0].len() {
             let mut combination = Combination::default();
@@ -73,10 +67,12 @@ impl Select {
             let at = at + 1;
             let shorter = std::mem::take(&mut joined.combinations);
             joined.found.push(Vec::with_capacity(shorter.len()));
+            let mut hindrance = Hindrance::default();
             for mut combination in shorter {
                 let wanted = self.with_rows(&joined, &combination, |rows| table.wanted(&call.inputs(rows, &[])))?;
                 let Some(wanted) = wanted else { continue };
-                for found in table.fetch(view, &wanted, None).await? {
+                let Some(found) = hindrance.pass(table.fetch(view, &wanted, None))? else { continue };
+                for found in found.ok_or(Stop::LongRange)? {
                     combination[at] = joined.found[at].len() as u32;
                     joined.found[at].push(found);
                     let fulfils = |rows: &[StoredRow<'_>]| fulfils(&table.conditions, &call.inputs(rows, &[]));
@@ -90,6 +86,7 @@ impl Select {
                     return Err(Stop::LongRange);
                 }
             }
+            hindrance.end()?;
         }
         Ok(joined)
     }
@@ -148,7 +145,7 @@ impl Select {
     }
 
     /// Locks the rows that the statement returns, and leaves the others out.
-    async fn lock(
+    fn lock(
         &self,
         joined: &mut Joined,
         lock: Lock,
@@ -159,28 +156,22 @@ impl Select {
         let Some((_, access)) = self.tables.first() else { return Ok(()) };
         let table = access.table.as_ref();
         if lock.busy == Busy::Skip {
-            let mut got = Vec::new();
-            let mut skipped = 0;
-            for one in &joined.combinations {
-                if fetch.is_some_and(|fetch| got.len() >= fetch) {
-                    break;
-                }
-                if !transaction.try_lock_stored(table, joined.row(0, one).key(), lock.lock).await? {
-                    continue;
-                }
-                match skipped < skip {
-                    true => skipped += 1,
-                    false => got.push(*one),
-                }
-            }
-            joined.combinations = got;
+            // Those that OFFSET leaves out are locked, too.
+            let wanted = match fetch {
+                Some(0) => 0,
+                Some(fetch) => fetch.saturating_add(skip),
+                None => usize::MAX,
+            };
+            let keys = joined.combinations.iter().map(|one| joined.row(0, one).key());
+            let locked = transaction.lock_free_stored(table, keys, wanted, lock.lock)?;
+            joined.combinations = locked.into_iter().skip(skip).map(|at| joined.combinations[at]).collect();
             return Ok(());
         }
         let combinations = std::mem::take(&mut joined.combinations).into_iter();
         joined.combinations = combinations.skip(skip).take(fetch.unwrap_or(usize::MAX)).collect();
         let keys: Vec<&[u8]> = joined.combinations.iter().map(|one| joined.row(0, one).key()).collect();
         let wait = (lock.busy == Busy::NoWait).then_some(LockWait::NoWait);
-        Ok(transaction.lock_stored(table, &keys, lock.lock, wait).await?)
+        Ok(transaction.lock_stored(table, &keys, lock.lock, wait)?)
     }
 
     fn finish_empty(&self, call: Call<'_>) -> Run<Outcome> {

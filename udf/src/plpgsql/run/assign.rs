@@ -7,8 +7,9 @@ use rustydb_engine::routine::{Datum, Execution, Shape, SqlType};
 use rustydb_engine::{Error, Result};
 
 use super::Call;
-use crate::plpgsql::code::{Number, Place};
-use crate::plpgsql::frame::{Cell, Kind, Record};
+use super::at_once::has_subscript;
+use crate::plpgsql::code::{Code, Number, Place};
+use crate::plpgsql::frame::{Cell, Kind, LinkedCode, Record};
 
 /// Text in a variable; more is a mistake that would only fill the memory.
 const TEXT_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -42,63 +43,7 @@ impl Call<'_> {
 
     /// The same when it is known which element of an array is meant, if it is one.
     fn put(&mut self, place: &Place, subscript: Option<i64>, value: Datum, data_type: &DataType) -> Result<()> {
-        let Place { variable, field, subscript: _ } = place;
-        if let Datum::Text(text) = &value
-            && text.len() > TEXT_BYTES_MAX
-        {
-            return Err(Error::raised("54000", format!("a text of more than {TEXT_BYTES_MAX} bytes")));
-        }
-        let Call { linked, frame, code, .. } = self;
-        match (&linked.kinds[*variable], field) {
-            (Kind::Scalar(sql_type), None) => {
-                let before = match &frame[*variable] {
-                    Cell::Scalar(before) => before,
-                    Cell::Record(_) => return Err(Error::raised("XX000", "a variable that is something else")),
-                };
-                let value = changed(sql_type, before, subscript, value, data_type)?;
-                if value.is_null() && code.variables[*variable].not_null {
-                    let name = &code.variables[*variable].name;
-                    return Err(Error::raised(
-                        "22004",
-                        format!("null value cannot be assigned to variable \"{name}\" declared NOT NULL"),
-                    ));
-                }
-                frame[*variable] = Cell::Scalar(value);
-            }
-            (Kind::Scalar(_), Some(_)) => {
-                let name = &code.variables[*variable].name;
-                return Err(Error::raised("42601", format!("\"{name}\" is no record")));
-            }
-            (Kind::Dynamic, _) => {
-                let shape = Shape { names: vec![String::new()], types: vec![SqlType::plain(data_type.clone())] };
-                frame[*variable] = Cell::Record(Some(Record { shape: Arc::new(shape), values: vec![value] }));
-            }
-            (Kind::Row(_) | Kind::Record, Some(field)) => {
-                let name = &code.variables[*variable].name;
-                let Cell::Record(Some(record)) = &mut frame[*variable] else {
-                    return Err(Error::raised("55000", format!("record \"{name}\" is not assigned yet")));
-                };
-                let Some(position) = record.shape.position(field) else {
-                    return Err(Error::raised("42703", format!("record \"{name}\" has no field \"{field}\"")));
-                };
-                let sql_type = &record.shape.types[position];
-                let value = changed(sql_type, &record.values[position], subscript, value, data_type)?;
-                record.values[position] = value;
-            }
-            (kind @ (Kind::Row(_) | Kind::Record), None) => {
-                let Some(given) = SqlType::plain(data_type.clone()).shape() else {
-                    if value.is_null() {
-                        frame[*variable] = linked.empty(*variable);
-                        return Ok(());
-                    }
-                    return Err(Error::raised("42804", "cannot assign non-composite value to a record variable"));
-                };
-                let values = given.from_row(&value)?;
-                let record = fit_row(kind, Arc::new(given), values)?;
-                frame[*variable] = Cell::Record(Some(record));
-            }
-        }
-        Ok(())
+        put(&self.linked, self.code, &mut self.frame, place, subscript, value, data_type)
     }
 
     /// Puts a row into targets; without a row they become NULL.
@@ -109,6 +54,17 @@ impl Call<'_> {
         shape: &Arc<Shape>,
         row: Option<Vec<Datum>>,
     ) -> Result<()> {
+        if !has_subscript(targets) {
+            return self.put_row(targets, shape, row);
+        }
+        for (target, (value, data_type)) in targets.iter().zip(columns(shape, row)) {
+            self.assign(execution, target, value, data_type).await?;
+        }
+        Ok(())
+    }
+
+    /// The same where no target is an element of an array.
+    pub(super) fn put_row(&mut self, targets: &[Place], shape: &Arc<Shape>, row: Option<Vec<Datum>>) -> Result<()> {
         if let [Place { variable, field: None, subscript: None }] = targets {
             let Call { linked, frame, .. } = &mut *self;
             let kind = &linked.kinds[*variable];
@@ -118,19 +74,85 @@ impl Call<'_> {
                 return Ok(());
             }
         }
-        let mut values = row.unwrap_or_default().into_iter();
-        for (column, target) in targets.iter().enumerate() {
-            let (value, data_type) = match (values.next(), shape.types.get(column)) {
-                (Some(value), Some(kind)) => (value, &kind.data_type),
-                _ => (Datum::Null, &DataType::Null),
-            };
-            match target.subscript {
-                None => self.put(target, None, value, data_type)?,
-                Some(_) => self.assign(execution, target, value, data_type).await?,
-            }
-        }
-        Ok(())
+        targets
+            .iter()
+            .zip(columns(shape, row))
+            .try_for_each(|(target, (value, data_type))| self.put(target, None, value, data_type))
     }
+}
+
+/// Puts a value into a variable, a field, or an element of an array.
+pub(super) fn put(
+    linked: &LinkedCode,
+    code: &Code,
+    frame: &mut [Cell],
+    place: &Place,
+    subscript: Option<i64>,
+    value: Datum,
+    data_type: &DataType,
+) -> Result<()> {
+    let Place { variable, field, subscript: _ } = place;
+    if let Datum::Text(text) = &value
+        && text.len() > TEXT_BYTES_MAX
+    {
+        return Err(Error::raised("54000", format!("a text of more than {TEXT_BYTES_MAX} bytes")));
+    }
+    match (&linked.kinds[*variable], field) {
+        (Kind::Scalar(sql_type), None) => {
+            let before = match &frame[*variable] {
+                Cell::Scalar(before) => before,
+                Cell::Record(_) => return Err(Error::raised("XX000", "a variable that is something else")),
+            };
+            let value = changed(sql_type, before, subscript, value, data_type)?;
+            if value.is_null() && code.variables[*variable].not_null {
+                let name = &code.variables[*variable].name;
+                return Err(Error::raised(
+                    "22004",
+                    format!("null value cannot be assigned to variable \"{name}\" declared NOT NULL"),
+                ));
+            }
+            frame[*variable] = Cell::Scalar(value);
+        }
+        (Kind::Scalar(_), Some(_)) => {
+            let name = &code.variables[*variable].name;
+            return Err(Error::raised("42601", format!("\"{name}\" is no record")));
+        }
+        (Kind::Dynamic, _) => {
+            let shape = Shape { names: vec![String::new()], types: vec![SqlType::plain(data_type.clone())] };
+            frame[*variable] = Cell::Record(Some(Record { shape: Arc::new(shape), values: vec![value] }));
+        }
+        (Kind::Row(_) | Kind::Record, Some(field)) => {
+            let name = &code.variables[*variable].name;
+            let Cell::Record(Some(record)) = &mut frame[*variable] else {
+                return Err(Error::raised("55000", format!("record \"{name}\" is not assigned yet")));
+            };
+            let Some(position) = record.shape.position(field) else {
+                return Err(Error::raised("42703", format!("record \"{name}\" has no field \"{field}\"")));
+            };
+            let sql_type = &record.shape.types[position];
+            let value = changed(sql_type, &record.values[position], subscript, value, data_type)?;
+            record.values[position] = value;
+        }
+        (kind @ (Kind::Row(_) | Kind::Record), None) => {
+            let Some(given) = SqlType::plain(data_type.clone()).shape() else {
+                if value.is_null() {
+                    frame[*variable] = linked.empty(*variable);
+                    return Ok(());
+                }
+                return Err(Error::raised("42804", "cannot assign non-composite value to a record variable"));
+            };
+            let values = given.from_row(&value)?;
+            let record = fit_row(kind, Arc::new(given), values)?;
+            frame[*variable] = Cell::Record(Some(record));
+        }
+    }
+    Ok(())
+}
+
+/// The values of a row with their types, and then NULLs without end.
+fn columns(shape: &Shape, row: Option<Vec<Datum>>) -> impl Iterator<Item = (Datum, &DataType)> {
+    let values = row.unwrap_or_default().into_iter().zip(shape.types.iter().map(|kind| &kind.data_type));
+    values.chain(std::iter::repeat_with(|| (Datum::Null, &DataType::Null)))
 }
 
 /// A value that a variable gets: all of it, or one element of its array.

@@ -219,9 +219,9 @@ impl Call<'_> {
         };
         // A change that returns rows must not return two; a query may, unless it says STRICT.
         let asks_for_second = into.strict || !is_query;
-        let at_once = execution.rows_at_once(statement, inputs).await?.zip(statement.program_shape());
+        let made = execution.rows(statement, inputs).await?.zip(statement.program_shape());
         let own_shape;
-        let (first, has_second, shape) = match at_once {
+        let (first, has_second, shape) = match made {
             Some((rows, shape)) => {
                 let mut rows = rows.into_iter();
                 let first = rows.next();
@@ -236,7 +236,14 @@ impl Call<'_> {
             }
         };
         let found = first.is_some();
-        if asks_for_second && has_second {
+        self.require_rows(into, is_query, found, has_second)?;
+        self.assign_row(execution, &into.targets, shape, first).await?;
+        Ok(Some(found))
+    }
+
+    /// Fails if a statement with INTO has given more rows than it may, or none where it must.
+    pub(super) fn require_rows(&mut self, into: &Into, is_query: bool, found: bool, has_second: bool) -> Result<()> {
+        if (into.strict || !is_query) && has_second {
             return Err(Error::raised("P0003", "query returned more than one row")
                 .with_hint("Make sure the query returns a single row, or use LIMIT 1."));
         }
@@ -244,7 +251,6 @@ impl Call<'_> {
             return Err(Error::raised("P0002", "query returned no rows"));
         }
         self.row_count = u64::from(found);
-        self.assign_row(execution, &into.targets, shape, first).await?;
-        Ok(Some(found))
+        Ok(())
     }
 }

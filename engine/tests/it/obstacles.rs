@@ -1,0 +1,266 @@
+//! Statements of the row path that meet what they have to wait for: parts of segments that are not in memory, and locks.
+//! What comes of them is what comes of the same statements with `row_path` off.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustydb_engine::{Database, Session, StatementResult};
+use tokio::task::JoinHandle;
+
+use crate::helpers::*;
+
+const TABLES: &str = "
+    CREATE TABLE parent (id int PRIMARY KEY, name text);
+    CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent, tag text UNIQUE, amount numeric(10,2), note text);
+    CREATE INDEX child_note ON child (note, id);
+    CREATE TABLE heap (n int, what text);
+";
+
+/// What needs key indexes, key columns, columns and postings.
+const STATEMENTS: &[&str] = &[
+    "SELECT id, amount, note FROM child WHERE id = 17",
+    "SELECT tag FROM child WHERE id BETWEEN 5 AND 40 ORDER BY id DESC LIMIT 7",
+    "SELECT id, tag FROM child WHERE note = 'note 3' ORDER BY id",
+    "SELECT count(*), sum(amount) FROM child WHERE id >= 3 AND id < 50",
+    "SELECT c.id, p.name FROM child c, parent p WHERE c.id BETWEEN 20 AND 30 AND p.id = c.parent ORDER BY c.id",
+    "SELECT id FROM child WHERE id = 11 FOR UPDATE",
+    "UPDATE child SET amount = amount + 1, note = 'changed' WHERE id = 23 RETURNING id, amount, tag",
+    "UPDATE child SET tag = 'tag 24' WHERE id = 23",
+    "UPDATE child SET parent = 99 WHERE id = 5",
+    "UPDATE child SET id = id + 1000, parent = 3 WHERE id BETWEEN 7 AND 9",
+    "INSERT INTO child VALUES (1000, 4, 'tag 1000', 1, 'new') RETURNING id",
+    "INSERT INTO child VALUES (1001, 99, 'tag 1001', 1, 'no parent')",
+    "INSERT INTO child VALUES (1002, 1, 'tag 30', 1, 'a tag that is taken')",
+    "INSERT INTO child VALUES (30, 1, 'tag 1003', 1, 'a key that is taken')",
+    "INSERT INTO child VALUES (31, 2, 'tag 1004', 1, 'new') ON CONFLICT (id) DO UPDATE SET note = excluded.note, parent = 5",
+    "INSERT INTO child VALUES (32, 2, 'tag 1005', 1, 'new') ON CONFLICT DO NOTHING",
+    "INSERT INTO heap VALUES (1, 'one')",
+    "DELETE FROM child WHERE id BETWEEN 40 AND 44 RETURNING id, note",
+    "DELETE FROM child WHERE id = 45",
+];
+
+/// A database whose rows lie in some segments, none of which is in memory.
+async fn fill(directory: &Path) {
+    let database = open(directory).await;
+    let session = database.connect();
+    session.execute_script(TABLES).await.unwrap();
+    run(&session, "INSERT INTO parent SELECT v, 'parent ' || v FROM generate_series(0, 9) AS s(v)").await;
+    for part in 0..4 {
+        let rows = format!(
+            "INSERT INTO child SELECT v, v % 10, 'tag ' || v, v * 1.25, 'note ' || v % 7
+             FROM generate_series({part}, 59, 4) AS s(v)"
+        );
+        run(&session, &rows).await;
+        run(&session, &format!("INSERT INTO heap VALUES ({part}, 'part')")).await;
+        database.flush().await.unwrap();
+    }
+    drop(session);
+    database.close().await.unwrap();
+}
+
+/// Rows, or tag and count, or SQLSTATE and message.
+async fn outcome(session: &Session, sql: &str) -> Vec<String> {
+    let result = match session.execute(sql, &[]).await {
+        Ok(StatementResult::Rows(rows)) => lines(rows).await,
+        Ok(StatementResult::Done(done)) => Ok(vec![format!("{} {:?}", done.tag, done.rows)]),
+        Err(error) => Err(error),
+    };
+    result.unwrap_or_else(|error| vec![error.sqlstate().to_owned(), error.message().to_owned()])
+}
+
+async fn contents(session: &Session) -> Vec<String> {
+    let mut rows = query(session, "SELECT * FROM child ORDER BY id").await;
+    rows.extend(query(session, "SELECT * FROM heap ORDER BY n, what").await);
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_meets_cold_segments_gives_what_the_ordinary_path_gives() {
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    for directory in &directories {
+        fill(directory.path()).await;
+    }
+    for sql in STATEMENTS {
+        let mut seen = Vec::new();
+        for (directory, row_path) in directories.iter().zip(["on", "off"]) {
+            // Opened again, a database has nothing of its segments in memory.
+            let database = open(directory.path()).await;
+            let session = database.connect();
+            session.set("row_path", row_path).await.unwrap();
+            let outcome = outcome(&session, sql).await;
+            seen.push((outcome, contents(&session).await));
+            drop(session);
+            database.close().await.unwrap();
+        }
+        let ordinary = seen.pop().unwrap();
+        assert_eq!(seen, [ordinary], "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_meets_cold_segments_sees_its_own_changes() {
+    let mut seen = Vec::new();
+    for row_path in ["on", "off"] {
+        let directory = tempfile::tempdir().unwrap();
+        fill(directory.path()).await;
+        for level in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
+            let database = open(directory.path()).await;
+            let session = database.connect();
+            session.set("row_path", row_path).await.unwrap();
+            run(&session, &format!("BEGIN ISOLATION LEVEL {level}")).await;
+            for sql in STATEMENTS {
+                run(&session, "SAVEPOINT s").await;
+                let outcome = outcome(&session, sql).await;
+                if session.transaction_status() == rustydb_engine::TransactionStatus::Failed {
+                    run(&session, "ROLLBACK TO s").await;
+                }
+                seen.push(outcome);
+            }
+            seen.push(contents(&session).await);
+            run(&session, "ROLLBACK").await;
+            drop(session);
+            database.close().await.unwrap();
+        }
+    }
+    let half = seen.len() / 2;
+    assert_eq!(seen[..half], seen[half..]);
+}
+
+/// A table in memory, and sessions on it with the row path on or off.
+async fn sessions(row_path: &str, count: usize) -> Vec<Arc<Session>> {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (id int PRIMARY KEY, n int)").await;
+    run(&session, "INSERT INTO t SELECT v, 0 FROM generate_series(1, 5) AS s(v)").await;
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let own = session.database().connect();
+        own.set("row_path", row_path).await.unwrap();
+        all.push(Arc::new(own));
+    }
+    all
+}
+
+fn start(session: &Arc<Session>, sql: &'static str) -> JoinHandle<Vec<String>> {
+    let session = Arc::clone(session);
+    tokio::spawn(async move { outcome(&session, sql).await })
+}
+
+async fn until_waiting(database: &Database, transactions: usize) {
+    while database.lock_waits() != transactions {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_waits_for_a_lock_ends_as_on_the_ordinary_path() {
+    const WAITING: &[&str] = &[
+        "UPDATE t SET n = n + 10 WHERE id = 2 RETURNING n",
+        "UPDATE t SET n = n + 10 WHERE id >= 1 AND id < 4",
+        "DELETE FROM t WHERE id = 2",
+        "INSERT INTO t VALUES (2, 7)",
+        "INSERT INTO t VALUES (2, 7) ON CONFLICT (id) DO UPDATE SET n = t.n + excluded.n RETURNING n",
+        "SELECT n FROM t WHERE id = 2 FOR UPDATE",
+        "SELECT n FROM t WHERE id = 2 FOR KEY SHARE",
+    ];
+    for held in ["UPDATE t SET n = 1, id = 6 WHERE id = 2", "DELETE FROM t WHERE id = 2"] {
+        for level in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
+            for (sql, ending) in WAITING.iter().flat_map(|sql| [(*sql, "COMMIT"), (*sql, "ROLLBACK")]) {
+                let mut seen = Vec::new();
+                for row_path in ["on", "off"] {
+                    let sessions = sessions(row_path, 2).await;
+                    let [holder, waiter] = &sessions[..] else { unreachable!() };
+                    run(holder, "BEGIN").await;
+                    run(holder, held).await;
+                    run(waiter, &format!("BEGIN ISOLATION LEVEL {level}")).await;
+                    // The snapshot is taken.
+                    query(waiter, "SELECT n FROM t WHERE id = 1").await;
+                    let waiting = start(waiter, sql);
+                    until_waiting(holder.database(), 1).await;
+                    run(holder, ending).await;
+                    let waited = waiting.await.unwrap();
+                    let ended = outcome(waiter, "COMMIT").await;
+                    seen.push((waited, ended, query(holder, "SELECT * FROM t ORDER BY id").await));
+                }
+                let ordinary = seen.pop().unwrap();
+                assert_eq!(seen, [ordinary], "{held}, {level}, {sql}, {ending}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_outside_of_transactions_wait_and_go_on_on_what_was_committed() {
+    let mut seen = Vec::new();
+    for row_path in ["on", "off"] {
+        let sessions = sessions(row_path, 2).await;
+        let [holder, waiter] = &sessions[..] else { unreachable!() };
+        run(holder, "BEGIN").await;
+        run(holder, "UPDATE t SET n = 5 WHERE id = 2").await;
+        let waiting = start(waiter, "UPDATE t SET n = n * 2 WHERE id >= 1 AND id <= 3 RETURNING id, n");
+        until_waiting(holder.database(), 1).await;
+        run(holder, "COMMIT").await;
+        let mut returned = waiting.await.unwrap();
+        returned.sort();
+        seen.push((returned, query(holder, "SELECT * FROM t ORDER BY id").await));
+    }
+    assert_eq!(seen[0].0, ["1|0", "2|10", "3|0"]);
+    assert_eq!(seen[0], seen[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ends_of_waiting_for_a_lock_are_those_of_the_ordinary_path() {
+    for row_path in ["on", "off"] {
+        let sessions = sessions(row_path, 3).await;
+        let [holder, waiter, third] = &sessions[..] else { unreachable!() };
+        run(holder, "BEGIN").await;
+        run(holder, "UPDATE t SET n = 5 WHERE id = 2").await;
+        let state = |outcome: Vec<String>| outcome[0].clone();
+        let change = "UPDATE t SET n = 1 WHERE id = 2";
+        assert_eq!(
+            state(outcome(waiter, "SELECT n FROM t WHERE id = 2 FOR UPDATE NOWAIT").await),
+            "55P03",
+            "{row_path}"
+        );
+        let free = "SELECT id FROM t WHERE id >= 1 AND id < 4 ORDER BY id FOR UPDATE SKIP LOCKED";
+        assert_eq!(outcome(waiter, free).await, ["1", "3"], "{row_path}");
+        let free = "SELECT id FROM t WHERE id >= 1 ORDER BY id LIMIT 2 OFFSET 1 FOR UPDATE SKIP LOCKED";
+        assert_eq!(outcome(waiter, free).await, ["3", "4"], "{row_path}");
+        waiter.set("lock_timeout", "5ms").await.unwrap();
+        assert_eq!(state(outcome(waiter, change).await), "55P03", "{row_path}");
+        waiter.set("lock_timeout", "0").await.unwrap();
+        waiter.set("statement_timeout", "5ms").await.unwrap();
+        assert_eq!(state(outcome(waiter, change).await), "57014", "{row_path}");
+        assert_eq!(holder.database().lock_waits(), 0, "{row_path}: nobody waits any more");
+        waiter.set("statement_timeout", "0").await.unwrap();
+
+        run(waiter, "BEGIN").await;
+        run(waiter, "UPDATE t SET n = 1 WHERE id = 4").await;
+        let waiting = start(waiter, change);
+        until_waiting(holder.database(), 1).await;
+        assert_eq!(state(outcome(holder, "UPDATE t SET n = 1 WHERE id = 4").await), "40P01", "{row_path}");
+        assert_eq!(waiting.await.unwrap(), ["UPDATE Some(1)"], "{row_path}");
+        run(waiter, "COMMIT").await;
+        run(holder, "ROLLBACK").await;
+        let free = "SELECT n FROM t WHERE id = 2 FOR UPDATE NOWAIT";
+        assert_eq!(outcome(third, free).await, ["1"], "{row_path}: no lock is left");
+    }
+}
+
+/// Nobody's wait is for nothing: what a dropped statement has waited for goes to the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_is_given_up_while_it_waits_leaves_the_queue() {
+    let sessions = sessions("on", 3).await;
+    let [holder, waiter, third] = &sessions[..] else { unreachable!() };
+    run(holder, "BEGIN").await;
+    run(holder, "UPDATE t SET n = 5 WHERE id = 2").await;
+    run(waiter, "UPDATE t SET n = 0 WHERE id = 3").await;
+    let waiting = start(waiter, "UPDATE t SET n = 1 WHERE id = 2");
+    until_waiting(holder.database(), 1).await;
+    waiting.abort();
+    until_waiting(holder.database(), 0).await;
+    let last = start(third, "UPDATE t SET n = n + 1 WHERE id = 2");
+    until_waiting(holder.database(), 1).await;
+    run(holder, "COMMIT").await;
+    assert_eq!(last.await.unwrap(), ["UPDATE Some(1)"]);
+    assert_eq!(query(third, "SELECT n FROM t WHERE id = 2").await, ["6"]);
+}
