@@ -7,11 +7,14 @@
 //! load_client exchange HOST:PORT CONNECTIONS SECONDS SQL KEYS   the same on one stream of each connection, by `RemoteClient`
 //! load_client updates HOST:PORT CONNECTIONS SECONDS SQL KEYS    a change of one row by its key, committed
 //! load_client idle    URL COUNT TOKEN [CA-FILE]                 logs in, runs one query on each connection, and then waits
+//! load_client nothing HOST:PORT                                 a server to compare with, for points and driver with KEYS = 1
 //! ```
 //!
 //! SQL has one parameter, the key: a number from 1 to KEYS, in an order that jumps about. Of a query's answer the first column
 //! is the key, which is checked; of an update that it changed one row. Prints one line of JSON; `idle` then waits for the
-//! end of its standard input.
+//! end of its standard input, and `nothing`, whose line has the address, for the end of its process.
+
+mod nothing;
 
 use std::error::Error;
 use std::io::Read as _;
@@ -66,7 +69,8 @@ fn main() -> Outcome<()> {
         ["idle", url, count, token, authority] => {
             Runtime::new()?.block_on(idle(url, count.parse()?, token, Some(authority.into())))
         }
-        _ => Err("load_client points|driver|exchange|updates|idle, see its source".into()),
+        ["nothing", address] => Runtime::new()?.block_on(nothing::serve(address)),
+        _ => Err("load_client points|driver|exchange|updates|idle|nothing, see its source".into()),
     }
 }
 
