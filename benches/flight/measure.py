@@ -260,7 +260,6 @@ class Bench:
         measured = json.loads(done.stdout)
         used = processor_seconds(server.process_id) - used
         measured["server_us_each"] = used * 1e6 / max(measured["requests"], 1)
-        print(f"{mode}, {connections} connections: {done.stdout.strip()}", file=sys.stderr)
         return measured
 
     def load_in_turns(self, contenders, sql):
@@ -273,6 +272,7 @@ class Bench:
                 for connections in (1, 8):
                     run = self.load(server, mode, connections, sql, keys)
                     runs.setdefault(f"{name}_{connections}", []).append(run)
+                    print(f"round {turn + 1}: {name}, {connections} connections: {run}", file=sys.stderr)
         kinds = ("per_s", "p50_us", "p99_us", "server_us_each")
         medians = {name: {kind: statistics.median(run[kind] for run in own) for kind in kinds} for name, own in runs.items()}
         return {"medians": medians, "runs": runs}
