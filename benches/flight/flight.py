@@ -9,7 +9,7 @@
 |---|---|
 | fetch: DoGet of lineitem, all columns, to pyarrow | a pyarrow Flight server in a process of its own that sends the same batches from memory |
 | ingest: bulk ingest of lineitem by ADBC into a table with its key, durable | DuckDB's insert of the same Arrow table into a file, in this process, with and without the key |
-| points: prepared query of a row by its key, 1 and 8 connections: by calls, as drivers make them, on one stream | (client and server share the cores) |
+| points: prepared query of a row by its key, 1 and 8 connections: by calls, as drivers make them, on one stream | a server of the same transport (tonic, h2) that answers the same calls with ready-made messages and does nothing else (client and server share the cores) |
 | updates: prepared, durable change of a row by its key, 1 and 8 connections | a write and a sync of 4 KiB on the same disk |
 | idle: 10,000 connections that have logged in and queried, in plain text and over TLS | the server's memory before |
 | tls: DoGet of lineitem over TLS | the same in plain text |
@@ -94,8 +94,10 @@ def table(figures):
     goals = {"1": ("4,000", "10,000"), "8": ("12,000", "30,000")}
     titles = {
         "points": "prepared point query (bind, fetch)",
-        "driver": "the same with GetFlightInfo between, as drivers do",
-        "exchange": "the same on one stream (DoExchange)",
+        "points-nothing": "the same calls to a server that does nothing",
+        "driver": "prepared point query with GetFlightInfo between, as drivers do",
+        "driver-nothing": "the same calls to a server that does nothing",
+        "exchange": "prepared point query on one stream (DoExchange)",
         "updates": "prepared update of a row, durable",
     }
     for kind in ("points", "updates"):
@@ -104,6 +106,9 @@ def table(figures):
             measured = f"{own['per_s']:,.0f} per s, p50 {own['p50_us']:.0f} µs, p99 {own['p99_us']:.0f} µs"
             asked = goals[connections] if mode in ("points", "exchange") else ("", "")
             line(f"{titles[mode]}, {connections} connections", measured, *asked)
+        for name, share in figures.get(kind, {}).get("share_of_nothing", {}).items():
+            mode, connections = name.split("_")
+            line(f"{titles[mode]}, {connections} connections, of the transport's rate", f"{100 * share:.0f} %", "", "")
     if updates := figures.get("updates"):
         line("a write and sync of 4 KiB on that disk", f"{updates['sync_us']:.0f} µs", "", "")
     if idle := figures.get("idle"):

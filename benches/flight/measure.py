@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import adbc_driver_flightsql.dbapi
@@ -148,6 +149,19 @@ class Bench:
         other.terminate()
         other.join()
 
+    @contextlib.contextmanager
+    def doing_nothing(self):
+        """A server that answers prepared queries with ready-made messages, those for the key 1."""
+        command = [self.client, "nothing", "127.0.0.1:0"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            if not (ready := process.stdout.readline()):
+                wrong(f"the server that does nothing ended with {process.wait()}")
+            host, port = json.loads(ready)["address"].rsplit(":", 1)
+            try:
+                yield types.SimpleNamespace(host=host, port=port, process_id=process.pid)
+            finally:
+                process.kill()
+
     def sums(self, batches):
         """Of Arrow batches, by DuckDB."""
         lineitem = pyarrow.RecordBatchReader.from_batches(next(batches), batches)
@@ -246,16 +260,19 @@ class Bench:
         measured = json.loads(done.stdout)
         used = processor_seconds(server.process_id) - used
         measured["server_us_each"] = used * 1e6 / max(measured["requests"], 1)
-        print(f"{mode}, {connections} connections: {done.stdout.strip()}", file=sys.stderr)
         return measured
 
-    def load_in_turns(self, server, modes, sql, keys):
-        runs = {}
-        for _ in range(self.chosen.rounds):
-            for mode in modes:
+    def load_in_turns(self, contenders, sql):
+        """Loads servers, {name: (server, mode of the client, number of keys)}, with 1 and 8 connections."""
+        runs, names = {}, list(contenders)
+        for turn in range(self.chosen.rounds):
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                server, mode, keys = contenders[name]
                 for connections in (1, 8):
-                    name = f"{mode}_{connections}"
-                    runs.setdefault(name, []).append(self.load(server, mode, connections, sql, keys))
+                    run = self.load(server, mode, connections, sql, keys)
+                    runs.setdefault(f"{name}_{connections}", []).append(run)
+                    print(f"round {turn + 1}: {name}, {connections} connections: {run}", file=sys.stderr)
         kinds = ("per_s", "p50_us", "p99_us", "server_us_each")
         medians = {name: {kind: statistics.median(run[kind] for run in own) for kind in kinds} for name, own in runs.items()}
         return {"medians": medians, "runs": runs}
@@ -264,7 +281,18 @@ class Bench:
         with self.serve(self.store) as server:
             customers = int(self.ask(server.uri, "SELECT count(*) FROM customer")[0])
             query = "SELECT c_custkey, c_name, c_acctbal FROM customer WHERE c_custkey = $1"
-            return self.load_in_turns(server, ("points", "driver", "exchange"), query, customers)
+            with self.doing_nothing() as nothing:
+                contenders = {
+                    "points": (server, "points", customers),
+                    "points-nothing": (nothing, "points", 1),
+                    "driver": (server, "driver", customers),
+                    "driver-nothing": (nothing, "driver", 1),
+                    "exchange": (server, "exchange", customers),
+                }
+                figures = self.load_in_turns(contenders, query)
+        per_s = {name: own["per_s"] for name, own in figures["medians"].items()}
+        pairs = [(f"{mode}_{number}", f"{mode}-nothing_{number}") for mode in ("points", "driver") for number in (1, 8)]
+        return {**figures, "share_of_nothing": {ours: per_s[ours] / per_s[nothing] for ours, nothing in pairs}}
 
     def measure_updates(self):
         with self.own_directory("updates") as directory:
@@ -273,7 +301,7 @@ class Bench:
                 rows = f"SELECT value, 0, 'account ' || value FROM generate_series(1, {ACCOUNTS}) AS s (value)"
                 self.ask(server.uri, f"INSERT INTO account {rows}")
                 update = "UPDATE account SET changes = changes + 1 WHERE id = $1"
-                figures = self.load_in_turns(server, ("updates",), update, ACCOUNTS)
+                figures = self.load_in_turns({"updates": (server, "updates", ACCOUNTS)}, update)
                 server.kill()
             acknowledged = sum(run["requests"] for run in sum(figures["runs"].values(), []))
             with self.serve(directory / "data") as server:

@@ -1,7 +1,8 @@
 //! From record batches to Arrow messages: in the announced schema, in sensible sizes, their buffers as they are.
 //!
 //! A large batch keeps its buffers, which are sent from where they lie. The rows of a short answer are copied into one
-//! buffer instead: for a few hundred bytes keeping them apart costs more than the copy.
+//! buffer instead: for a few hundred bytes keeping them apart costs more than the copy. And what is the same in all short
+//! answers of a statement is made once ([`crate::short`]).
 //!
 //! Invariants: messages are about [`MESSAGE_BYTES_TARGET`], measured on the rows sent, not on the buffers they are a slice
 //! of. Each message is complete in itself: the announced schema has no dictionaries, which would come before.
@@ -19,6 +20,7 @@ use arrow::ipc::writer::{
 use arrow::record_batch::RecordBatch;
 use tonic::Status;
 
+use crate::short::ShortRows;
 use crate::status::internal;
 use crate::stream::{Compression, Message};
 use crate::wire::{Announced, convert};
@@ -36,6 +38,8 @@ const STREAM_PREFIX_BYTES: usize = 8;
 pub(crate) struct Encoder {
     schema: SchemaRef,
     options: IpcWriteOptions,
+    /// `None`: messages are compressed.
+    short: Option<Arc<ShortRows>>,
     small: Small,
     /// There once it is needed.
     large: Option<StreamEncoder>,
@@ -56,11 +60,16 @@ impl Encoder {
             dictionaries: DictionaryTracker::new(false),
             context: IpcWriteContext::default(),
         };
-        Ok(Self { schema: Arc::clone(&announced.schema), options, small, large: None })
+        let short = compression.is_none().then(|| Arc::clone(&announced.short));
+        Ok(Self { schema: Arc::clone(&announced.schema), options, short, small, large: None })
     }
 
     /// The messages of a batch whose schema is equivalent to the one that was announced.
     pub(crate) fn encode(&mut self, batch: RecordBatch, messages: &mut VecDeque<Message>) -> Result<(), Status> {
+        if let Some(message) = self.short.as_ref().and_then(|short| short.encode(&self.schema, &batch)) {
+            messages.push_back(message);
+            return Ok(());
+        }
         let mut pieces = Vec::with_capacity(1);
         // Cut before converting: a piece is then far from the 2 GiB of text that a Utf8 array can hold.
         split(batch, &mut pieces);
@@ -87,6 +96,11 @@ impl Encoder {
             return Err(internal("an announced schema has dictionaries"));
         }
         let EncodedData { ipc_message, arrow_data } = encoded;
+        if let Some(short) = &self.short
+            && piece.num_rows() > 0
+        {
+            short.learn(&self.schema, &ipc_message);
+        }
         Ok(Message::new(ipc_message.into(), vec![Buffer::from_vec(arrow_data)]))
     }
 

@@ -49,6 +49,7 @@ mod running;
 mod server;
 mod service;
 mod sessions;
+mod short;
 mod status;
 mod stream;
 mod throttle;

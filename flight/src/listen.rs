@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use futures::Stream;
@@ -141,11 +141,43 @@ fn prompt(socket: TcpStream) -> TcpStream {
 pub(crate) struct Connection {
     socket: Gather<TcpStream>,
     linger: Linger,
-    cut: Pin<Box<dyn Future<Output = ()> + Send>>,
-    is_cut: bool,
+    cut: Cut,
     /// Until its client has said something.
     greeting: Option<Greeting>,
     _slot: OwnedSemaphorePermit,
+}
+
+/// Whether the connection has been cut, asked again and again by whoever reads from it.
+struct Cut {
+    /// Wakes the reader when it is.
+    wait: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Tells in a moment that nothing has happened, so that `wait` is not polled with every read.
+    news: watch::Receiver<bool>,
+    /// Whom `wait` wakes.
+    reader: Option<Waker>,
+    is_cut: bool,
+}
+
+impl Cut {
+    fn new(news: watch::Receiver<bool>) -> Self {
+        let mut cut = news.clone();
+        let wait = Box::pin(async move {
+            // An error means that the server is gone without having cut us, which it does not want then.
+            if cut.wait_for(|cut| *cut).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        });
+        Self { wait, news, reader: None, is_cut: false }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> bool {
+        let is_known = self.reader.as_ref().is_some_and(|reader| reader.will_wake(context.waker()));
+        if !self.is_cut && (!is_known || self.news.has_changed().unwrap_or(true)) {
+            self.is_cut = self.wait.as_mut().poll(context).is_ready();
+            self.reader = Some(context.waker().clone());
+        }
+        self.is_cut
+    }
 }
 
 struct Greeting {
@@ -158,18 +190,12 @@ impl Connection {
         socket: Gather<TcpStream>,
         slot: OwnedSemaphorePermit,
         linger: Linger,
-        mut cut: watch::Receiver<bool>,
+        cut: watch::Receiver<bool>,
         greeting_time: Duration,
     ) -> Self {
-        let cut = Box::pin(async move {
-            // An error means that the server is gone without having cut us, which it does not want then.
-            if cut.wait_for(|cut| *cut).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        });
         let deadline = Box::pin(tokio::time::sleep(greeting_time));
         let greeting = Some(Greeting { deadline, missing_bytes: GREETING_BYTES });
-        Self { socket, linger, cut, is_cut: false, greeting, _slot: slot }
+        Self { socket, linger, cut: Cut::new(cut), greeting, _slot: slot }
     }
 }
 
@@ -180,10 +206,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.is_cut {
-            self.is_cut = self.cut.as_mut().poll(context).is_ready();
-        }
-        if self.is_cut {
+        if self.cut.poll(context) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server is shutting down")));
         }
         let before = buffer.filled().len();

@@ -4,14 +4,14 @@
 //! 0, length (4 bytes), protobuf
 //! ```
 //!
-//! For the calls that are answered without tonic's codec ([`crate::frames`]). Nothing is copied but into one buffer, out of
-//! which the messages are cut.
+//! For the calls that are answered without tonic's codec ([`crate::frames`]). Messages are cut out of the pieces they come in;
+//! one that comes in several is put together first.
 
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures::Stream;
 use http_body::Body as HttpBody;
 use prost::Message;
@@ -27,6 +27,8 @@ pub(crate) const PREFIX_BYTES: usize = 5;
 pub(crate) struct Requests<M> {
     /// `None` once it has ended.
     body: Option<Body>,
+    /// What has been read and belongs to no message so far: a piece as it came, or pieces put together. Not both.
+    piece: Bytes,
     read: BytesMut,
     message_bytes_max: usize,
     messages: PhantomData<fn() -> M>,
@@ -34,12 +36,14 @@ pub(crate) struct Requests<M> {
 
 impl<M: Message + Default> Requests<M> {
     pub(crate) fn new(body: Body, message_bytes_max: usize) -> Self {
-        Self { body: Some(body), read: BytesMut::new(), message_bytes_max, messages: PhantomData }
+        Self { body: Some(body), piece: Bytes::new(), read: BytesMut::new(), message_bytes_max, messages: PhantomData }
     }
 
     /// The next message, if all of it has been read.
     fn take(&mut self) -> Result<Option<M>, Status> {
-        let Some(prefix) = self.read.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
+        let unread: &[u8] = if self.piece.is_empty() { &self.read } else { &self.piece };
+        let (bytes, prefix) = (unread.len(), unread.first_chunk::<PREFIX_BYTES>());
+        let Some(prefix) = prefix else { return Ok(None) };
         if prefix[0] != 0 {
             return Err(refuse("0A000", "compressed requests are not supported").into());
         }
@@ -48,13 +52,27 @@ impl<M: Message + Default> Requests<M> {
             let message = format!("a message has {length} bytes; the limit is {}", self.message_bytes_max);
             return Err(refuse("54000", message).hint("send less at a time").into());
         }
-        if self.read.len() < PREFIX_BYTES + length {
+        if bytes < PREFIX_BYTES + length {
             self.read.reserve(PREFIX_BYTES + length - self.read.len());
             return Ok(None);
         }
-        self.read.advance(PREFIX_BYTES);
-        let message = M::decode(self.read.split_to(length).freeze());
-        message.map(Some).map_err(|error| malformed(&error.to_string()))
+        let mut message = match self.piece.is_empty() {
+            true => self.read.split_to(PREFIX_BYTES + length).freeze(),
+            false => self.piece.split_to(PREFIX_BYTES + length),
+        };
+        message.advance(PREFIX_BYTES);
+        M::decode(message).map(Some).map_err(|error| malformed(&error.to_string()))
+    }
+
+    /// Notes what was read.
+    fn push(&mut self, data: Bytes) {
+        if self.piece.is_empty() && self.read.is_empty() {
+            self.piece = data;
+        } else {
+            let begun = std::mem::take(&mut self.piece);
+            self.read.extend_from_slice(&begun);
+            self.read.extend_from_slice(&data);
+        }
     }
 
     fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<M>, Status>> {
@@ -70,10 +88,10 @@ impl<M: Message + Default> Requests<M> {
                 // What is no data are trailers, which say nothing in a request.
                 Some(frame) => {
                     if let Ok(data) = frame?.into_data() {
-                        self.read.extend_from_slice(&data);
+                        self.push(data);
                     }
                 }
-                None if self.read.is_empty() => return Poll::Ready(Ok(None)),
+                None if self.piece.is_empty() && self.read.is_empty() => return Poll::Ready(Ok(None)),
                 None => return Poll::Ready(Err(malformed("the last message is shorter than was announced"))),
             }
         }
@@ -88,6 +106,7 @@ impl<M: Message + Default> Stream for Requests<M> {
         if !matches!(next, Ok(Some(_))) {
             // It ends with its first error.
             self.body = None;
+            self.piece.clear();
             self.read.clear();
         }
         Poll::Ready(next.transpose())
@@ -103,7 +122,6 @@ mod tests {
     use std::collections::VecDeque;
 
     use arrow_flight::Ticket;
-    use bytes::Bytes;
     use futures::StreamExt;
     use http_body::Frame;
 

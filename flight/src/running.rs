@@ -5,8 +5,11 @@
 //! connection and dropped, and dropping it is what cancels a query in the engine.
 
 use std::collections::HashMap;
-use std::pin::Pin;
+use std::collections::hash_map::Entry;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use arrow::record_batch::RecordBatch;
@@ -14,42 +17,60 @@ use futures::stream::BoxStream;
 use futures::task::AtomicWaker;
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tonic::Status;
 
 use crate::auth::Principal;
 use crate::handles::Handle;
-use crate::status::refuse;
+use crate::status::{internal, refuse};
 
 /// The batches of a result, before they are encoded.
 pub(crate) type Batches = BoxStream<'static, Result<RecordBatch, Status>>;
 
-/// Every statement that is being executed for a ticket.
+/// Every statement that is being executed for a client to fetch.
 #[derive(Default)]
 pub(crate) struct RunningQueries {
-    by_ticket: Arc<Mutex<HashMap<Handle, Arc<RunningQuery>>>>,
+    running: Arc<Mutex<HashMap<Key, Arc<RunningQuery>>>>,
+    unlisted: AtomicU64,
+}
+
+/// What a running statement is found by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Key {
+    Ticket(Handle),
+    /// No ticket stands for it: nobody but its own client, by leaving, and the server's end can stop it.
+    Unlisted(u64),
 }
 
 impl RunningQueries {
     /// Notes that the statement of `ticket` runs from now until the guard is dropped; `None` if it runs already.
     pub(crate) fn register(&self, principal: &Principal, ticket: Handle) -> Option<RunningGuard> {
-        let mut by_ticket = self.by_ticket.lock();
-        if by_ticket.contains_key(&ticket) {
-            return None;
+        self.register_as(principal, Key::Ticket(ticket))
+    }
+
+    /// The same of a statement that no ticket stands for.
+    pub(crate) fn register_unlisted(&self, principal: &Principal) -> Result<RunningGuard, Status> {
+        let number = self.unlisted.fetch_add(1, Ordering::Relaxed);
+        self.register_as(principal, Key::Unlisted(number)).ok_or_else(|| internal("two statements have one number"))
+    }
+
+    fn register_as(&self, principal: &Principal, key: Key) -> Option<RunningGuard> {
+        match self.running.lock().entry(key) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(vacant) => {
+                let query = Arc::new(RunningQuery {
+                    principal: principal.clone(),
+                    state: Mutex::default(),
+                    waiting: AtomicWaker::new(),
+                });
+                vacant.insert(Arc::clone(&query));
+                Some(RunningGuard { query, key, running: Arc::clone(&self.running) })
+            }
         }
-        let query = Arc::new(RunningQuery {
-            principal: principal.clone(),
-            stopped: watch::Sender::new(None),
-            batches: Mutex::new(None),
-            reader: AtomicWaker::new(),
-        });
-        by_ticket.insert(ticket, Arc::clone(&query));
-        Some(RunningGuard { query, ticket, by_ticket: Arc::clone(&self.by_ticket) })
     }
 
     /// Stops everything, because the server ends: streams end with 57P01, which a client can tell from a lost connection.
     pub(crate) fn shut_down(&self) {
-        let running: Vec<_> = self.by_ticket.lock().values().cloned().collect();
+        let running: Vec<_> = self.running.lock().values().cloned().collect();
         for query in running {
             query.stop(Stop::Shutdown);
         }
@@ -57,7 +78,8 @@ impl RunningQueries {
 
     /// Stops the statement of `ticket`, if it runs and belongs to `principal`.
     pub(crate) fn cancel(&self, principal: &Principal, ticket: Handle) -> bool {
-        let query = self.by_ticket.lock().get(&ticket).filter(|query| query.principal == *principal).cloned();
+        let query = self.running.lock().get(&Key::Ticket(ticket)).cloned();
+        let query = query.filter(|query| query.principal == *principal);
         query.map(|query| query.stop(Stop::Cancelled)).is_some()
     }
 }
@@ -85,61 +107,74 @@ impl From<Stop> for Status {
 
 struct RunningQuery {
     principal: Principal,
-    stopped: watch::Sender<Option<Stop>>,
+    state: Mutex<State>,
+    /// Who waits for it: for its first rows, and then for each batch.
+    waiting: AtomicWaker,
+}
+
+#[derive(Default)]
+struct State {
+    stopped: Option<Stop>,
     /// `None` before execution gave a stream, and after cancellation took it away.
-    batches: Mutex<Option<Batches>>,
-    reader: AtomicWaker,
+    batches: Option<Batches>,
 }
 
 impl RunningQuery {
     fn stop(&self, why: Stop) {
-        self.stopped.send_replace(Some(why));
-        // Dropped outside the lock's guard expression on purpose: the engine may take its time.
-        let batches = self.batches.lock().take();
+        let batches = {
+            let mut state = self.state.lock();
+            state.stopped = Some(why);
+            state.batches.take()
+        };
+        // After the lock: the engine may take its time.
         drop(batches);
-        self.reader.wake();
+        self.waiting.wake();
     }
 
     fn why_stopped(&self) -> Option<Stop> {
-        *self.stopped.borrow()
+        self.state.lock().stopped
     }
 }
 
 /// A statement's entry among the running ones; dropping it removes the entry.
 pub(crate) struct RunningGuard {
     query: Arc<RunningQuery>,
-    ticket: Handle,
-    by_ticket: Arc<Mutex<HashMap<Handle, Arc<RunningQuery>>>>,
+    key: Key,
+    running: Arc<Mutex<HashMap<Key, Arc<RunningQuery>>>>,
 }
 
 impl RunningGuard {
     /// Does `work` unless the statement is cancelled first.
     pub(crate) async fn unless_cancelled<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-        let mut stopped = self.query.stopped.subscribe();
-        tokio::select! {
-            biased;
-            // The sender lives in `self.query`, so waiting ends only when it is stopped.
-            _ = stopped.wait_for(|stopped| stopped.is_some()) => {
-                Err(self.query.why_stopped().unwrap_or(Stop::Cancelled).into())
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            // Registered before looking, so that a cancellation in between wakes us.
+            self.query.waiting.register(context.waker());
+            match self.query.why_stopped() {
+                Some(why) => Poll::Ready(Err(why.into())),
+                None => work.as_mut().poll(context),
             }
-            outcome = work => outcome,
-        }
+        })
+        .await
     }
 
     /// Sends `batches` as long as the statement is not cancelled.
     pub(crate) fn stream(self, batches: Batches) -> CancellableBatches {
-        *self.query.batches.lock() = Some(batches);
-        if let Some(why) = self.query.why_stopped() {
-            // Stopped between execution and here: who did it found nothing to take.
-            self.query.stop(why);
+        let mut state = self.query.state.lock();
+        // Stopped between execution and here: who did it found nothing to take.
+        match state.stopped {
+            None => state.batches = Some(batches),
+            Some(_) => drop(batches),
         }
+        drop(state);
         CancellableBatches { guard: Some(self) }
     }
 }
 
 impl Drop for RunningGuard {
     fn drop(&mut self) {
-        self.by_ticket.lock().remove(&self.ticket);
+        let removed = self.running.lock().remove(&self.key);
+        drop(removed);
     }
 }
 
@@ -155,13 +190,16 @@ impl Stream for CancellableBatches {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Some(guard) = &self.guard else { return Poll::Ready(None) };
         // Registered before looking, so that a cancellation in between wakes us.
-        guard.query.reader.register(context.waker());
-        let next = match guard.query.batches.lock().as_mut() {
+        guard.query.waiting.register(context.waker());
+        let mut state = guard.query.state.lock();
+        let next = match &mut state.batches {
             Some(batches) => batches.poll_next_unpin(context),
-            None => Poll::Ready(Some(Err(guard.query.why_stopped().unwrap_or(Stop::Cancelled).into()))),
+            None => Poll::Ready(Some(Err(state.stopped.unwrap_or(Stop::Cancelled).into()))),
         };
         if matches!(next, Poll::Ready(None | Some(Err(_)))) {
-            guard.query.batches.lock().take();
+            let batches = state.batches.take();
+            drop(state);
+            drop(batches);
             self.guard = None;
         }
         next
@@ -172,7 +210,7 @@ impl Drop for CancellableBatches {
     fn drop(&mut self) {
         // The client went away: the entry still holds the stream through its Arc, and must let go of it now.
         if let Some(guard) = &self.guard {
-            let batches = guard.query.batches.lock().take();
+            let batches = guard.query.state.lock().batches.take();
             drop(batches);
         }
     }
@@ -256,6 +294,6 @@ mod tests {
         let guard = running.register(&Principal::Anyone, Handle::random()).expect("new");
         drop(guard.stream(endless(&dropped)));
         assert!(dropped.load(Ordering::SeqCst));
-        assert!(running.by_ticket.lock().is_empty());
+        assert!(running.running.lock().is_empty());
     }
 }

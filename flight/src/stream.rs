@@ -58,14 +58,14 @@ pub(crate) type Compression = Option<CompressionType>;
 pub(crate) fn encode(
     announced: &Announced,
     compression: Compression,
-    batches: impl Stream<Item = Result<RecordBatch, Status>> + Send + 'static,
+    batches: impl Stream<Item = Result<RecordBatch, Status>> + Send + Unpin + 'static,
 ) -> FlightStream {
     let encoder = match Encoder::new(announced, compression) {
         Ok(encoder) => encoder,
         Err(status) => return stream::iter([Err(status)]).boxed(),
     };
     let first = Message::new(announced.first(), Vec::new());
-    Messages { queued: VecDeque::from([first]), encoder, batches: Some(batches.boxed()) }.boxed()
+    Messages { queued: VecDeque::from([first]), encoder, batches: Some(batches) }.boxed()
 }
 
 /// A result set without rows and columns: what a statement answers that returns no rows, sent when it is done.
@@ -83,14 +83,14 @@ pub(crate) fn encode_batch(batch: RecordBatch) -> Result<FlightStream, Status> {
 }
 
 /// The messages of a result.
-struct Messages {
+struct Messages<S> {
     queued: VecDeque<Message>,
     encoder: Encoder,
     /// `None` once they have ended.
-    batches: Option<BoxStream<'static, Result<RecordBatch, Status>>>,
+    batches: Option<S>,
 }
 
-impl Messages {
+impl<S: Stream<Item = Result<RecordBatch, Status>> + Unpin> Messages<S> {
     /// Encodes the next batch, if there is one. `Ready(Ok(false))`: that was the last.
     fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, Status>> {
         let Some(batches) = &mut self.batches else { return Poll::Ready(Ok(false)) };
@@ -104,7 +104,7 @@ impl Messages {
     }
 }
 
-impl Stream for Messages {
+impl<S: Stream<Item = Result<RecordBatch, Status>> + Unpin> Stream for Messages<S> {
     type Item = Result<Message, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {

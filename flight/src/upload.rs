@@ -1,71 +1,72 @@
-//! What a client sends in a DoPut: parameters of prepared statements, and rows to ingest.
+//! What a client sends in a DoPut or a DoExchange: parameters of prepared statements, and rows to ingest.
+//!
+//! Clients execute a prepared statement again and again, and send the schema of its parameters each time. Decoding it takes
+//! longer than decoding a row, so who has seen one says so ([`KnownSchema`]), and the same bytes are not decoded again.
 //!
 //! Invariant: nothing a client can put into these bytes makes the server panic or answer anything but InvalidArgument.
 //! The IPC decoder checks most of its input, but asserts on some (a buffer that reaches beyond its message, for
 //! instance), so it runs where a panic is caught.
 
-use std::panic::AssertUnwindSafe;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use arrow::array::{Array as _, ArrayRef};
+use arrow::buffer::Buffer;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
+use arrow::ipc::convert::fb_to_schema;
+use arrow::ipc::reader::{RecordBatchDecoder, read_dictionary};
+use arrow::ipc::{Message, MessageHeader, root_as_message};
 use arrow::record_batch::RecordBatch;
 use arrow_flight::FlightData;
-use arrow_flight::decode::{DecodedFlightData, DecodedPayload, FlightDataDecoder};
-use arrow_flight::error::FlightError;
-use futures::stream::BoxStream;
-use futures::{Stream, StreamExt, TryStreamExt, future};
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
 use tonic::Status;
 
 use crate::status::refuse;
 
-/// Batches from a client, all of one schema.
-pub(crate) struct Upload {
+/// Arrow wants buffers to be aligned like this; a message's body lies where the network put it.
+const ALIGNMENT_BYTES: usize = 64;
+/// What is shorter is copied: it would keep all that was read with it in memory, which nobody counts.
+const COPIED_BYTES_MAX: usize = 16 << 10;
+
+/// A schema together with the Arrow message it was decoded from.
+#[derive(Clone)]
+pub(crate) struct KnownSchema {
+    pub(crate) message: Bytes,
     pub(crate) schema: SchemaRef,
-    pub(crate) batches: BoxStream<'static, Result<RecordBatch, Status>>,
 }
 
-impl Upload {
-    /// Reads up to the schema. `None`: the client sent a command and no data.
-    pub(crate) async fn open(
-        messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
-    ) -> Result<Option<Self>, Status> {
-        let messages = messages
-            // The first message may carry nothing but the command.
-            .try_filter(|message| future::ready(!message.data_header.is_empty() || !message.data_body.is_empty()))
-            .map_err(FlightError::from)
-            .and_then(|message| {
-                // Of a body that nothing describes the rows would be missing, and nobody told.
-                future::ready(match message.data_header.is_empty() {
-                    true => Err(FlightError::from(malformed("a message has a body and no header"))),
-                    false => Ok(message),
-                })
-            });
-        let mut decoded = AssertUnwindSafe(FlightDataDecoder::new(messages)).catch_unwind().map(|item| match item {
-            Ok(item) => item.map_err(to_status),
-            Err(_panic) => Err(malformed("it contradicts itself")),
-        });
+/// Batches from a client, all of one schema.
+pub(crate) struct Upload<S> {
+    pub(crate) sent: KnownSchema,
+    messages: S,
+    dictionaries: HashMap<i64, ArrayRef>,
+}
 
-        let schema = match decoded.try_next().await? {
-            Some(DecodedFlightData { payload: DecodedPayload::Schema(schema), .. }) => schema,
-            Some(_) => return Err(malformed("the schema must come first")),
-            None => return Ok(None),
-        };
-        let batches = decoded.try_filter_map(|item| {
-            future::ready(match item.payload {
-                DecodedPayload::RecordBatch(batch) => Ok(Some(batch)),
-                DecodedPayload::None => Ok(None),
-                DecodedPayload::Schema(_) => Err(malformed("there is a second schema")),
-            })
-        });
-        Ok(Some(Self { schema, batches: batches.boxed() }))
+impl<S: Stream<Item = Result<FlightData, Status>> + Unpin> Upload<S> {
+    /// Reads up to the schema. `None`: the client sent a command and no data.
+    pub(crate) async fn open(mut messages: S, known: Option<KnownSchema>) -> Result<Option<Self>, Status> {
+        while let Some(message) = messages.try_next().await? {
+            if has_data(&message)? {
+                let sent = match known {
+                    Some(known) if known.message == message.data_header => known,
+                    _ => decode_schema(message.data_header)?,
+                };
+                return Ok(Some(Self { sent, messages, dictionaries: HashMap::new() }));
+            }
+        }
+        Ok(None)
     }
 
     /// All rows as one batch, up to `bytes_max` of memory.
     pub(crate) async fn into_one_batch(mut self, bytes_max: usize) -> Result<RecordBatch, Status> {
-        let mut batches = Vec::new();
+        let mut batches = Vec::with_capacity(1);
         let mut bytes = 0;
-        while let Some(batch) = self.batches.try_next().await? {
+        while let Some(batch) = self.try_next().await? {
             // Not the buffers behind it: the columns of a message share one.
             bytes += batch.columns().iter().map(slice_bytes).sum::<usize>();
             if bytes > bytes_max {
@@ -75,22 +76,154 @@ impl Upload {
             }
             batches.push(batch);
         }
-        concat_batches(&self.schema, &batches).map_err(|error| malformed(&error.to_string()))
+        match batches.len() {
+            1 => Ok(batches.remove(0)),
+            _ => concat_batches(&self.sent.schema, &batches).map_err(|error| malformed(&error)),
+        }
     }
+}
+
+impl<S: Stream<Item = Result<FlightData, Status>> + Unpin> Stream for Upload<S> {
+    type Item = Result<RecordBatch, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { sent, messages, dictionaries } = &mut *self;
+        loop {
+            let Some(message) = ready!(messages.try_poll_next_unpin(context)?) else { return Poll::Ready(None) };
+            if has_data(&message)?
+                && let Some(batch) = decode_rows(&sent.schema, dictionaries, &message)?
+            {
+                return Poll::Ready(Some(Ok(batch)));
+            }
+        }
+    }
+}
+
+/// Whether there is anything to decode: the first message may carry nothing but the command.
+fn has_data(message: &FlightData) -> Result<bool, Status> {
+    match (message.data_header.is_empty(), message.data_body.is_empty()) {
+        (false, _) => Ok(true),
+        (true, true) => Ok(false),
+        // Of a body that nothing describes the rows would be missing, and nobody told.
+        (true, false) => Err(malformed("a message has a body and no header")),
+    }
+}
+
+fn decode_schema(message: Bytes) -> Result<KnownSchema, Status> {
+    contained(|| {
+        let root = root_as_message(&message).map_err(malformed)?;
+        let schema = root.header_as_schema().ok_or_else(|| malformed("the schema must come first"))?;
+        let schema = Arc::new(fb_to_schema(schema));
+        // A copy, since the original is a part of all that was read with it.
+        Ok(KnownSchema { message: Bytes::copy_from_slice(&message), schema })
+    })
+}
+
+/// The rows of a message, if it has any: dictionaries are kept for those that come later.
+fn decode_rows(
+    schema: &SchemaRef,
+    dictionaries: &mut HashMap<i64, ArrayRef>,
+    message: &FlightData,
+) -> Result<Option<RecordBatch>, Status> {
+    contained(|| {
+        let root = root_as_message(&message.data_header).map_err(malformed)?;
+        match root.header_type() {
+            MessageHeader::NONE => Ok(None),
+            MessageHeader::RecordBatch => decode_batch(schema, dictionaries, &root, &message.data_body).map(Some),
+            MessageHeader::DictionaryBatch => {
+                let batch = root.header_as_dictionary_batch().ok_or_else(|| malformed("a dictionary has no header"))?;
+                let body = aligned(&message.data_body);
+                read_dictionary(&body, batch, schema, dictionaries, &root.version()).map_err(malformed)?;
+                Ok(None)
+            }
+            MessageHeader::Schema => Err(malformed("there is a second schema")),
+            other => Err(malformed(format!("a message is a {}", other.variant_name().unwrap_or("thing unknown")))),
+        }
+    })
+}
+
+fn decode_batch(
+    schema: &SchemaRef,
+    dictionaries: &HashMap<i64, ArrayRef>,
+    root: &Message<'_>,
+    body: &Bytes,
+) -> Result<RecordBatch, Status> {
+    let batch = root.header_as_record_batch().ok_or_else(|| malformed("a batch has no header"))?;
+    let (body, version) = (aligned(body), root.version());
+    let decoder = RecordBatchDecoder::try_new(&body, batch, Arc::clone(schema), dictionaries, &version);
+    decoder.and_then(RecordBatchDecoder::read_record_batch).map_err(malformed)
+}
+
+/// The body as it lies, if it lies well and is long.
+fn aligned(body: &Bytes) -> Buffer {
+    match body.len() > COPIED_BYTES_MAX && (body.as_ptr() as usize).is_multiple_of(ALIGNMENT_BYTES) {
+        true => Buffer::from(body.clone()),
+        false => Buffer::from(body.as_ref()),
+    }
+}
+
+/// Decodes so that a panic is the client's fault.
+fn contained<T>(decode: impl FnOnce() -> Result<T, Status>) -> Result<T, Status> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_panic| Err(malformed("it contradicts itself")))
 }
 
 fn slice_bytes(column: &ArrayRef) -> usize {
     column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
 }
 
-fn to_status(error: FlightError) -> Status {
-    match error {
-        // The connection broke or the client cancelled: not a matter of what it sent.
-        FlightError::Tonic(status) => *status,
-        other => malformed(&other.to_string()),
-    }
+fn malformed(reason: impl std::fmt::Display) -> Status {
+    refuse("08P01", format!("malformed Arrow data: {reason}")).into()
 }
 
-fn malformed(reason: &str) -> Status {
-    refuse("08P01", format!("malformed Arrow data: {reason}")).into()
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::ipc::writer::IpcWriteOptions;
+    use arrow_flight::SchemaAsIpc;
+    use arrow_flight::utils::batches_to_flight_data;
+    use futures::stream;
+
+    use super::*;
+
+    fn messages(values: &[i64]) -> Vec<FlightData> {
+        let batch = RecordBatch::try_from_iter([("p", Arc::new(Int64Array::from(values.to_vec())) as ArrayRef)]);
+        let batch = batch.expect("one column");
+        batches_to_flight_data(&batch.schema(), vec![batch]).expect("it has an IPC form")
+    }
+
+    async fn open(
+        messages: Vec<FlightData>,
+        known: Option<KnownSchema>,
+    ) -> Result<Option<Upload<impl Stream<Item = Result<FlightData, Status>> + Unpin>>, Status> {
+        Upload::open(stream::iter(messages.into_iter().map(Ok)), known).await
+    }
+
+    #[tokio::test]
+    async fn a_schema_that_is_known_is_not_decoded_again() {
+        let first = open(messages(&[1]), None).await.expect("ok").expect("data");
+        let known = first.sent.clone();
+        let second = open(messages(&[2]), Some(known.clone())).await.expect("ok").expect("data");
+        assert!(Arc::ptr_eq(&second.sent.schema, &known.schema));
+        let rows = second.into_one_batch(1_000).await.expect("rows");
+        assert_eq!(rows.column(0).to_data(), Int64Array::from(vec![2]).to_data());
+        let other = Schema::new(vec![Field::new("q", DataType::Int64, false)]);
+        let other = FlightData::from(SchemaAsIpc::new(&other, &IpcWriteOptions::default()));
+        let third = open(vec![other], Some(known)).await.expect("ok").expect("data");
+        assert_eq!(third.sent.schema.field(0).name(), "q");
+        assert_eq!(third.into_one_batch(1_000).await.expect("no rows").num_rows(), 0);
+    }
+
+    #[tokio::test]
+    async fn messages_without_data_are_passed_over_and_the_limit_is_of_all_rows() {
+        let [schema, rows]: [FlightData; 2] = messages(&[1, 2, 3]).try_into().expect("a schema and a batch");
+        let nothing = FlightData::new;
+        assert!(open(vec![nothing(), nothing()], None).await.expect("ok").is_none());
+        let sent = vec![nothing(), schema, nothing(), rows.clone(), nothing(), rows];
+        let upload = open(sent.clone(), None).await.expect("ok").expect("data");
+        assert_eq!(upload.into_one_batch(48).await.expect("6 numbers").num_rows(), 6);
+        let upload = open(sent, None).await.expect("ok").expect("data");
+        let refused = upload.into_one_batch(47).await.expect_err("6 numbers");
+        assert!(refused.message().starts_with("[54000]"), "{refused:?}");
+    }
 }

@@ -23,6 +23,7 @@ use arrow_flight::{FlightData, IpcMessage, SchemaAsIpc};
 use bytes::Bytes;
 use tonic::Status;
 
+use crate::short::ShortRows;
 use crate::status::{internal, refuse};
 
 /// Schema and field metadata of the catalog's own, which is nobody else's business.
@@ -35,6 +36,8 @@ pub(crate) struct Announced {
     message: Bytes,
     /// The metadata of a DoGet's first message.
     first: Bytes,
+    /// What the messages of its short answers have in common.
+    pub(crate) short: Arc<ShortRows>,
 }
 
 impl Announced {
@@ -43,7 +46,7 @@ impl Announced {
         let schema = wire_schema(schema);
         let message = schema_message(&schema)?;
         let first = FlightData::from(SchemaAsIpc::new(&schema, &IpcWriteOptions::default())).data_header;
-        Ok(Arc::new(Self { schema, message, first }))
+        Ok(Arc::new(Self { schema, message, first, short: Arc::default() }))
     }
 
     pub(crate) fn message(&self) -> Bytes {

@@ -8,6 +8,7 @@
 //! - GetSchema, PollFlightInfo and ListFlights, which the blanket implementation refuses; ListActions, which would claim
 //!   actions that are not there.
 
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -36,21 +37,36 @@ impl GuardedService {
         Self { service }
     }
 
+    /// Finds out who is calling.
+    async fn caller_of(&self, metadata: &MetadataMap, peer: Option<SocketAddr>) -> Result<Caller, Status> {
+        let credentials = Credentials::from_metadata(metadata)?;
+        let mut caller = self.service.identify(credentials, peer).await?;
+        caller.compression = compression(metadata)?;
+        caller.endpoints = endpoints(metadata)?;
+        caller.is_adbc = is_adbc(metadata);
+        Ok(caller)
+    }
+
     /// Finds out who is calling and notes it in the request.
     async fn admit<T>(&self, mut request: Request<T>) -> Result<Request<T>, Status> {
-        let credentials = Credentials::from_metadata(request.metadata())?;
-        let mut caller = self.service.identify(credentials, request.remote_addr()).await?;
-        caller.compression = compression(request.metadata())?;
-        caller.endpoints = endpoints(request.metadata())?;
-        caller.is_adbc = is_adbc(request.metadata());
+        let caller = self.caller_of(request.metadata(), request.remote_addr()).await?;
         request.extensions_mut().insert(caller);
         Ok(request)
     }
 
     /// Answers DoGet.
     pub(crate) async fn fetch(&self, request: Request<Ticket>) -> Result<FlightStream, Status> {
-        let request = self.admit(request).await?;
-        self.guard("DoGet", async { self.service.fetch_ticket(caller(&request)?, request.get_ref()).await }).await
+        let caller = self.caller_of(request.metadata(), request.remote_addr()).await?;
+        self.guard("DoGet", self.service.fetch_ticket(&caller, request.get_ref())).await
+    }
+
+    /// Answers DoPut.
+    pub(crate) async fn put(
+        &self,
+        request: Request<impl Stream<Item = Result<FlightData, Status>> + Send + Unpin + 'static>,
+    ) -> Result<PutResult, Status> {
+        let caller = self.caller_of(request.metadata(), request.remote_addr()).await?;
+        self.guard("DoPut", self.service.put(&caller, request.into_inner().map_err(blame))).await
     }
 
     /// Answers DoExchange.
@@ -159,8 +175,9 @@ impl FlightService for GuardedService {
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        let request = self.admit(request).await?;
-        self.guard("DoPut", FlightService::do_put(&*self.service, request)).await
+        // As with DoGet.
+        let answer = self.put(request).await?;
+        Ok(Response::new(stream::iter([Ok(answer)]).boxed()))
     }
 
     async fn do_exchange(

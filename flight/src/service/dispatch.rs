@@ -1,22 +1,26 @@
 //! The protocol's table of contents: every command, and the one place that answers it.
 //!
+//! DoGet and DoPut are dispatched here and not by arrow-flight: their messages come and go without its codec
+//! ([`crate::frames`]).
+//!
 //! Invariant: nothing here does any work. A command that is not supported says so by name and says what to do instead;
 //! there is no method that pretends.
 
 use arrow_flight::flight_service_server::FlightService;
-use arrow_flight::sql::server::{DoPutError, FlightSqlService, PeekableFlightDataStream};
+use arrow_flight::sql::server::FlightSqlService;
 use arrow_flight::sql::{
     ActionBeginSavepointRequest, ActionBeginSavepointResult, ActionBeginTransactionRequest,
     ActionBeginTransactionResult, ActionCancelQueryRequest, ActionCancelQueryResult,
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
-    ActionCreatePreparedSubstraitPlanRequest, ActionEndSavepointRequest, ActionEndTransactionRequest, Any, Command,
+    ActionCreatePreparedSubstraitPlanRequest, ActionEndSavepointRequest, ActionEndTransactionRequest, Command,
     CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys,
     CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo,
-    CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery,
-    CommandStatementSubstraitPlan, CommandStatementUpdate, DoPutPreparedStatementResult, SqlInfo,
+    CommandPreparedStatementQuery, CommandStatementQuery, CommandStatementSubstraitPlan, DoPutPreparedStatementResult,
+    DoPutUpdateResult, SqlInfo,
 };
-use arrow_flight::{Action, FlightDescriptor, FlightInfo, Ticket};
-use futures::StreamExt;
+use arrow_flight::{Action, FlightData, FlightDescriptor, FlightInfo, PutResult, Ticket};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::SqlService;
@@ -28,7 +32,6 @@ use crate::stream::FlightStream;
 use crate::wrapper::caller;
 
 type Described = Result<Response<FlightInfo>, Status>;
-type Put = Result<Response<<SqlService as FlightService>::DoPutStream>, Status>;
 type Acted = Result<Response<<SqlService as FlightService>::DoActionStream>, Status>;
 
 #[tonic::async_trait]
@@ -44,25 +47,6 @@ impl FlightSqlService for SqlService {
     ) -> Described {
         let job = self.plan_statement(caller(&request)?, &command.query, command.transaction_id.as_deref()).await?;
         self.hand_out_ticket(job, &request)
-    }
-
-    async fn do_put_statement_update(
-        &self,
-        command: CommandStatementUpdate,
-        request: Request<PeekableFlightDataStream>,
-    ) -> Result<i64, Status> {
-        let caller = caller(&request)?;
-        let job = self.plan_statement(caller, &command.query, command.transaction_id.as_deref()).await?;
-        self.update(caller, &job).await
-    }
-
-    async fn do_put_statement_ingest(
-        &self,
-        command: CommandStatementIngest,
-        request: Request<PeekableFlightDataStream>,
-    ) -> Result<i64, Status> {
-        let caller = caller(&request)?.clone();
-        self.ingest(&caller, command, request.into_inner()).await
     }
 
     // Prepared statements
@@ -86,15 +70,6 @@ impl FlightSqlService for SqlService {
         self.close_prepared(caller(&request)?, &command.prepared_statement_handle)
     }
 
-    async fn do_put_prepared_statement_query(
-        &self,
-        command: CommandPreparedStatementQuery,
-        request: Request<PeekableFlightDataStream>,
-    ) -> Result<DoPutPreparedStatementResult, Status> {
-        let caller = caller(&request)?.clone();
-        self.bind_parameters(&caller, command.prepared_statement_handle, request.into_inner()).await
-    }
-
     async fn get_flight_info_prepared_statement(
         &self,
         command: CommandPreparedStatementQuery,
@@ -102,15 +77,6 @@ impl FlightSqlService for SqlService {
     ) -> Described {
         let job = self.prepared_job(caller(&request)?, &command.prepared_statement_handle)?;
         self.hand_out_ticket(job, &request)
-    }
-
-    async fn do_put_prepared_statement_update(
-        &self,
-        command: CommandPreparedStatementUpdate,
-        request: Request<PeekableFlightDataStream>,
-    ) -> Result<i64, Status> {
-        let caller = caller(&request)?.clone();
-        self.update_prepared(&caller, &command.prepared_statement_handle, request.into_inner()).await
     }
 
     // Transactions
@@ -259,14 +225,6 @@ impl FlightSqlService for SqlService {
         Err(no_substrait())
     }
 
-    async fn do_put_substrait_plan(
-        &self,
-        _command: CommandStatementSubstraitPlan,
-        _request: Request<PeekableFlightDataStream>,
-    ) -> Result<i64, Status> {
-        Err(no_substrait())
-    }
-
     async fn do_action_create_prepared_substrait_plan(
         &self,
         _command: ActionCreatePreparedSubstraitPlanRequest,
@@ -279,24 +237,49 @@ impl FlightSqlService for SqlService {
         Err(not_supported("GetFlightInfo", command.type_url()))
     }
 
-    async fn do_put_fallback(&self, _request: Request<PeekableFlightDataStream>, message: Any) -> Put {
-        Err(not_supported("DoPut", &message.type_url))
-    }
-
-    async fn do_put_error_callback(&self, _request: Request<PeekableFlightDataStream>, error: DoPutError) -> Put {
-        let refused = refuse("08P01", format!("malformed DoPut: {error}"));
-        Err(match error {
-            // What arrow-go, and with it ADBC, makes of data without record batches.
-            DoPutError::MissingCommand => refused.hint("to ingest no rows, send one record batch without rows").into(),
-            DoPutError::MissingFlightDescriptor => refused.into(),
-        })
-    }
-
     /// The values are the server's own; no one else can add any.
     async fn register_sql_info(&self, _id: i32, _result: &SqlInfo) {}
 }
 
 impl SqlService {
+    /// Answers DoPut: parameters for a prepared statement, an update, rows to ingest. The first message has the command, and
+    /// may be data as well.
+    pub(crate) async fn put<S>(&self, caller: &Caller, mut messages: S) -> Result<PutResult, Status>
+    where
+        S: Stream<Item = Result<FlightData, Status>> + Send + Unpin + 'static,
+    {
+        let malformed = |what: &str| refuse("08P01", format!("malformed DoPut: {what}"));
+        let Some(first) = messages.try_next().await? else {
+            // What arrow-go, and with it ADBC, makes of data without record batches.
+            let hint = "to ingest no rows, send one record batch without rows";
+            return Err(malformed("there is no message").hint(hint).into());
+        };
+        let descriptor = first.flight_descriptor.as_ref();
+        let descriptor = descriptor.ok_or_else(|| malformed("the first message has no descriptor"))?;
+        let command = decode_command(&descriptor.cmd)?;
+        let messages = stream::iter([Ok(first)]).chain(messages);
+        let record_count = match command {
+            Command::CommandPreparedStatementQuery(command) => {
+                let handle = command.prepared_statement_handle;
+                self.bind_parameters(caller, &handle, messages).await?;
+                // The state is here, so the handle stays the same.
+                let bound = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) };
+                return Ok(PutResult { app_metadata: bound.encode_to_vec().into() });
+            }
+            Command::CommandPreparedStatementUpdate(command) => {
+                self.update_prepared(caller, &command.prepared_statement_handle, messages).await?
+            }
+            Command::CommandStatementUpdate(command) => {
+                let job = self.plan_statement(caller, &command.query, command.transaction_id.as_deref()).await?;
+                self.update(caller, &job).await?
+            }
+            Command::CommandStatementIngest(command) => self.ingest(caller, command, messages).await?,
+            Command::CommandStatementSubstraitPlan(_) => return Err(no_substrait()),
+            other => return Err(not_supported("DoPut", other.type_url())),
+        };
+        Ok(PutResult { app_metadata: DoPutUpdateResult { record_count }.encode_to_vec().into() })
+    }
+
     /// Answers DoGet: a ticket is a command, or stands for a statement that waits.
     pub(crate) async fn fetch_ticket(&self, caller: &Caller, ticket: &Ticket) -> Result<FlightStream, Status> {
         match decode_command(&ticket.ticket)? {

@@ -20,7 +20,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use arrow_flight::FlightData;
 use arrow_flight::sql::Command;
@@ -35,9 +35,8 @@ use super::execution::{Begun, Parameters};
 use super::poll::decode_command;
 use crate::answers::{Piece, answers};
 use crate::auth::Caller;
-use crate::handles::Handle;
 use crate::running::{Batches, shutting_down};
-use crate::status::{internal, refuse};
+use crate::status::refuse;
 use crate::stream::FlightStream;
 use crate::upload::Upload;
 use crate::wire::Announced;
@@ -77,10 +76,10 @@ async fn open(
         Command::CommandPreparedStatementUpdate(command) => (command.prepared_statement_handle, true),
         other => return Err(not_supported("DoExchange", other.type_url())),
     };
-    let upload = Upload::open(stream::iter([Ok(first)]).chain(messages)).await?;
+    let upload = Upload::open(stream::iter([Ok(first)]).chain(messages), None).await?;
     let upload = upload.ok_or_else(|| malformed("the schema of the parameters is missing"))?;
-    let types = upload.schema.fields().iter().map(|field| field.data_type().clone()).collect();
-    let announced = service.exchange_schema(&caller, &handle, types).await?;
+    let columns = Arc::clone(&upload.sent.schema);
+    let announced = service.exchange_schema(&caller, &handle, &columns).await?;
     if is_update && announced.is_some() {
         return Err(refuse("07003", "this statement returns rows, and was sent as an update")
             .hint("execute it as a query (CommandPreparedStatementQuery)")
@@ -88,7 +87,7 @@ async fn open(
     }
     let exchange = Arc::new(Exchange { service, caller, handle: handle.to_vec(), announced: announced.clone() });
     let compression = exchange.caller.compression;
-    let parameters = until_shutdown(upload.batches, exchange.service.draining.subscribe());
+    let parameters = until_shutdown(upload, exchange.service.draining.subscribe());
     let pieces = parameters.and_then(move |rows| Arc::clone(&exchange).execute(rows)).try_flatten();
     answers(announced.as_deref(), compression, pieces)
 }
@@ -98,10 +97,10 @@ impl SqlService {
         &self,
         caller: &Caller,
         handle: &[u8],
-        types: Vec<DataType>,
+        columns: &Schema,
     ) -> Result<Option<Arc<Announced>>, Status> {
         let statement = self.prepared_statement(caller, handle)?;
-        self.schema_for(caller, &statement, types).await
+        self.schema_for(caller, &statement, columns).await
     }
 }
 
@@ -111,14 +110,13 @@ impl Exchange {
         let Self { service, caller, handle, announced } = &*self;
         service.admit_again(caller)?;
         let mut job = service.prepared_job(caller, handle)?;
-        job.parameters = Some(Arc::new(Parameters::new(rows, &service.waiting_kib)?));
+        job.parameters = Some(Arc::new(Parameters::new(rows, 0, &service.waiting_kib)?));
         job.schema.clone_from(announced);
         if announced.is_none() {
             let changed = service.update(caller, &job).await?;
             return Ok(stream::iter([Ok(Piece::End(u64::try_from(changed).ok()))]).boxed());
         }
-        let running = service.running.register(&caller.principal, Handle::random());
-        let running = running.ok_or_else(|| internal("a random handle was not unique"))?;
+        let running = service.running.register_unlisted(&caller.principal)?;
         let rows: Batches = match service.begin(caller, running, &job, |_| {}).await? {
             Begun::Rows(rows) => rows,
             Begun::Done => stream::empty().boxed(),
@@ -129,7 +127,7 @@ impl Exchange {
 
 /// The same batches; when the server is about to end, an error in the place of the next one that is waited for.
 fn until_shutdown(
-    batches: BoxStream<'static, Result<RecordBatch, Status>>,
+    batches: impl Stream<Item = Result<RecordBatch, Status>> + Send + Unpin,
     draining: watch::Receiver<bool>,
 ) -> impl Stream<Item = Result<RecordBatch, Status>> + Send {
     stream::unfold((batches, draining), |(mut batches, mut draining)| async move {

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
@@ -28,7 +28,7 @@ use crate::auth::Caller;
 use crate::handles::Handle;
 use crate::running::{Batches, RunningGuard};
 use crate::sessions::{Home, Scope, rolled_back};
-use crate::status::{from_engine, internal, refuse};
+use crate::status::{from_engine, refuse};
 use crate::stream::{Compression, FlightStream, encode, encode_nothing};
 use crate::wire::{Announced, schema_message, wire_schema};
 use crate::wrapper::caller;
@@ -115,14 +115,10 @@ fn reserve(budget_kib: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePe
 }
 
 impl Parameters {
-    pub(super) fn new(rows: RecordBatch, budget_kib: &Arc<Semaphore>) -> Result<Self, Status> {
-        let memory = reserve(budget_kib, rows.get_array_memory_size())?;
+    /// `more_bytes`: of memory that is kept with them.
+    pub(super) fn new(rows: RecordBatch, more_bytes: usize, budget_kib: &Arc<Semaphore>) -> Result<Self, Status> {
+        let memory = reserve(budget_kib, rows.get_array_memory_size().saturating_add(more_bytes))?;
         Ok(Self { rows, _memory: memory })
-    }
-
-    /// The types the client sent, which need not be those the statement asks for.
-    pub(super) fn types(&self) -> Vec<DataType> {
-        self.rows.schema().fields().iter().map(|field| field.data_type().clone()).collect()
     }
 
     fn row(&self, row: usize) -> Result<Vec<Value>, Status> {
@@ -169,8 +165,7 @@ impl SqlService {
 
     /// Executes a job that no ticket stands for.
     pub(super) async fn fetch_now(&self, caller: &Caller, job: &Job) -> Result<FlightStream, Status> {
-        let running = self.running.register(&caller.principal, Handle::random());
-        let running = running.ok_or_else(|| internal("a random handle was not unique"))?;
+        let running = self.running.register_unlisted(&caller.principal)?;
         self.fetch(caller, running, job).await
     }
 
@@ -203,12 +198,8 @@ impl SqlService {
             running.unless_cancelled(self.change(caller, &scope, job)).await?;
             return Ok(Begun::Done);
         }
-        let batches = running.unless_cancelled(query(scope, job, observe)).await?;
-        let batches = batches.map(move |batch| {
-            let _while_streaming = &permit;
-            batch
-        });
-        Ok(Begun::Rows(running.stream(batches.boxed()).boxed()))
+        let batches = running.unless_cancelled(query(InUse { scope, _permit: permit }, job, observe)).await?;
+        Ok(Begun::Rows(running.stream(batches).boxed()))
     }
 
     /// Executes a job for the number of rows it changes.
@@ -254,32 +245,44 @@ impl SqlService {
 
 /// One execution per row of parameters, their results one after the other. The first starts now, so that its errors
 /// are the answer to the request; each further one starts when the client has read so far.
-async fn query(scope: Scope, job: &Job, observe: impl FnOnce(Progress)) -> Result<Batches, Status> {
+async fn query(in_use: InUse, job: &Job, observe: impl FnOnce(Progress)) -> Result<Batches, Status> {
     let Some(parameters) = &job.parameters else {
-        let rows = query_once(&scope, &job.plan.prepared, &[]).await?;
+        let rows = query_once(&in_use.scope, &job.plan.prepared, &[]).await?;
         observe(rows.progress());
-        return Ok(rows.map(move |batch| keeping(&scope, batch)).boxed());
+        return Ok(rows.map(move |batch| in_use.keeping(batch)).boxed());
     };
     let row_count = parameters.rows.num_rows();
     if row_count == 0 {
         return Ok(stream::empty().boxed());
     }
-    let first = query_once(&scope, &job.plan.prepared, &parameters.row(0)?).await?;
-    let further = (scope.clone(), Arc::clone(&job.plan), Arc::clone(parameters));
+    let first = query_once(&in_use.scope, &job.plan.prepared, &parameters.row(0)?).await?;
+    if row_count == 1 {
+        return Ok(first.map(move |batch| in_use.keeping(batch)).boxed());
+    }
+    let in_use = Arc::new(in_use);
+    let further = (Arc::clone(&in_use), Arc::clone(&job.plan), Arc::clone(parameters));
     let rest = stream::iter((1..row_count).map(Ok::<usize, Status>)).and_then(move |row| {
-        let (scope, plan, parameters) = further.clone();
+        let (in_use, plan, parameters) = further.clone();
         async move {
             let values = parameters.row(row)?;
-            let rows = query_once(&scope, &plan.prepared, &values).await?;
-            Ok(rows.map(move |batch| keeping(&scope, batch)))
+            let rows = query_once(&in_use.scope, &plan.prepared, &values).await?;
+            Ok(rows.map(move |batch| in_use.keeping(batch)))
         }
     });
-    Ok(first.map(move |batch| keeping(&scope, batch)).chain(rest.try_flatten()).boxed())
+    Ok(first.map(move |batch| in_use.keeping(batch)).chain(rest.try_flatten()).boxed())
 }
 
-/// Ties the session to the stream, so that it counts as in use until the last batch.
-fn keeping(_scope: &Scope, batch: rustydb_engine::Result<RecordBatch>) -> Result<RecordBatch, Status> {
-    batch.map_err(|error| from_engine(&error))
+/// What a result holds until its last batch is sent: the session, so that it counts as in use, and one of the permits to
+/// send results.
+struct InUse {
+    scope: Scope,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl InUse {
+    fn keeping(&self, batch: rustydb_engine::Result<RecordBatch>) -> Result<RecordBatch, Status> {
+        batch.map_err(|error| from_engine(&error))
+    }
 }
 
 async fn query_once(scope: &Scope, prepared: &Prepared, values: &[Value]) -> Result<RecordStream, Status> {

@@ -15,9 +15,9 @@
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
-use arrow_flight::sql::server::PeekableFlightDataStream;
+use arrow_flight::FlightData;
 use arrow_flight::sql::{CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use rustydb_engine::{CATALOG_NAME, Error, IngestMode, IngestTarget};
 use tonic::Status;
@@ -33,21 +33,22 @@ impl SqlService {
         &self,
         caller: &Caller,
         command: CommandStatementIngest,
-        messages: PeekableFlightDataStream,
+        messages: impl Stream<Item = Result<FlightData, Status>> + Send + Unpin + 'static,
     ) -> Result<i64, Status> {
         let mode = check(&command)?;
         let (_home, scope) = self.sessions.enter_ingest(caller, command.transaction_id.as_deref())?;
         if command.temporary && matches!(scope, Scope::Own(_)) {
             return Err(without_session("an ingest into a temporary table", "run it inside a transaction"));
         }
-        let Some(upload) = Upload::open(messages).await? else {
+        let Some(upload) = Upload::open(messages, None).await? else {
             return Err(refuse("08P01", "the ingest stream has no schema").into());
         };
 
         // The engine knows errors of its own kind only; the status behind one waits here until it comes back.
         let failure: Arc<Mutex<Option<Status>>> = Arc::default();
         let noted = Arc::clone(&failure);
-        let rows = upload.batches.map(move |batch| {
+        let columns = Arc::clone(&upload.sent.schema);
+        let rows = upload.map(move |batch| {
             batch.map_err(|status| {
                 let error = Error::from(ArrowError::IpcError(status.message().to_owned()));
                 noted.lock().get_or_insert(status);
@@ -59,7 +60,7 @@ impl SqlService {
             table: command.table,
             temporary: command.temporary,
             mode,
-            columns: upload.schema,
+            columns,
         };
         let outcome = scope.turn().await?.ingest(target, rows.boxed()).await;
         match (outcome, failure.lock().take()) {

@@ -102,8 +102,7 @@ impl SqlService {
             State::Running(_) | State::Over(_) => return Ok(()),
         }
         *state = State::Beginning;
-        let running = self.running.register(&caller.principal, Handle::random());
-        let running = running.ok_or_else(|| internal("a random handle was not unique"))?;
+        let running = self.running.register_unlisted(&caller.principal)?;
         *state = match self.begin(caller, running, &shared.job, |_| {}).await {
             Ok(Begun::Rows(batches)) => State::Running(batches),
             Ok(Begun::Done) => State::Over(None),

@@ -8,12 +8,12 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use arrow_flight::sql::server::PeekableFlightDataStream;
+use arrow_flight::FlightData;
 use arrow_flight::sql::{
-    ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, DoPutPreparedStatementResult,
-    ProstMessageExt,
+    ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, ProstMessageExt,
 };
 use bytes::Bytes;
+use futures::Stream;
 use parking_lot::Mutex;
 use prost::Message;
 use tonic::Status;
@@ -25,7 +25,7 @@ use crate::handles::Lease;
 use crate::sessions::Home;
 use crate::status::{from_engine, refuse};
 use crate::stream::FlightStream;
-use crate::upload::Upload;
+use crate::upload::{KnownSchema, Upload};
 use crate::wire::Announced;
 
 /// A statement kept by its handle.
@@ -48,6 +48,8 @@ struct Described {
 struct Bound {
     parameters: Arc<Parameters>,
     schema: Option<Arc<Announced>>,
+    /// The parameters' own schema, as the client sent it: most likely the next ones have the same.
+    sent: KnownSchema,
 }
 
 /// The specification's ActionCreatePreparedStatementResult, whose last field arrow-flight does not have yet: it tells
@@ -118,20 +120,20 @@ impl SqlService {
     pub(super) async fn bind_parameters(
         &self,
         caller: &Caller,
-        handle: Bytes,
-        messages: PeekableFlightDataStream,
-    ) -> Result<DoPutPreparedStatementResult, Status> {
-        let statement = self.prepared_statement(caller, &handle)?;
-        let bound = match self.read_parameters(messages).await? {
+        handle: &[u8],
+        messages: impl Stream<Item = Result<FlightData, Status>> + Unpin,
+    ) -> Result<(), Status> {
+        let statement = self.prepared_statement(caller, handle)?;
+        let known = statement.bound.lock().as_ref().map(|bound| bound.sent.clone());
+        let bound = match self.read_parameters(messages, known).await? {
             None => None,
-            Some(parameters) => {
-                let schema = self.schema_for(caller, &statement, parameters.types()).await?;
-                Some(Bound { parameters, schema })
+            Some((parameters, sent)) => {
+                let schema = self.schema_for(caller, &statement, &sent.schema).await?;
+                Some(Bound { parameters, schema, sent })
             }
         };
         *statement.bound.lock() = bound;
-        // The state is here, so the handle stays the same.
-        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
+        Ok(())
     }
 
     /// The statement as it is bound now.
@@ -151,15 +153,16 @@ impl SqlService {
         &self,
         caller: &Caller,
         statement: &PreparedStatement,
-        types: Vec<DataType>,
+        parameters: &Schema,
     ) -> Result<Option<Arc<Announced>>, Status> {
         let plan = &statement.plan;
         let wanted = &plan.parameter_schema;
-        let as_wanted = wanted.fields().iter().map(|field| field.data_type()).eq(types.iter());
+        let as_wanted = types_of(wanted).eq(types_of(parameters));
         // A wrong number of them is for the execution to complain about.
-        if plan.schema.is_none() || as_wanted || wanted.fields().len() != types.len() {
+        if plan.schema.is_none() || as_wanted || wanted.fields().len() != parameters.fields().len() {
             return Ok(plan.schema.clone());
         }
+        let types: Vec<DataType> = types_of(parameters).cloned().collect();
         if let Some(known) = statement.described.lock().as_ref().filter(|known| known.types == types) {
             return Ok(known.schema.clone());
         }
@@ -182,10 +185,10 @@ impl SqlService {
         &self,
         caller: &Caller,
         handle: &[u8],
-        messages: PeekableFlightDataStream,
+        messages: impl Stream<Item = Result<FlightData, Status>> + Unpin,
     ) -> Result<i64, Status> {
         let mut job = self.prepared_job(caller, handle)?;
-        if let Some(parameters) = self.read_parameters(messages).await? {
+        if let Some((parameters, _)) = self.read_parameters(messages, None).await? {
             job.parameters = Some(parameters);
         }
         self.update(caller, &job).await
@@ -199,13 +202,24 @@ impl SqlService {
         self.prepared.get(&caller.principal, self.prepared.parse(handle)?)
     }
 
-    async fn read_parameters(&self, messages: PeekableFlightDataStream) -> Result<Option<Arc<Parameters>>, Status> {
-        let Some(upload) = Upload::open(messages).await? else { return Ok(None) };
+    /// `known`: a schema they may have.
+    async fn read_parameters(
+        &self,
+        messages: impl Stream<Item = Result<FlightData, Status>> + Unpin,
+        known: Option<KnownSchema>,
+    ) -> Result<Option<(Arc<Parameters>, KnownSchema)>, Status> {
+        let Some(upload) = Upload::open(messages, known).await? else { return Ok(None) };
         // Some clients send an empty schema for "no parameters".
-        if upload.schema.fields().is_empty() {
+        if upload.sent.schema.fields().is_empty() {
             return Ok(None);
         }
+        let sent = upload.sent.clone();
         let rows = upload.into_one_batch(self.limits.parameter_bytes).await?;
-        Ok(Some(Arc::new(Parameters::new(rows, &self.waiting_kib)?)))
+        let parameters = Parameters::new(rows, sent.message.len(), &self.waiting_kib)?;
+        Ok(Some((Arc::new(parameters), sent)))
     }
+}
+
+fn types_of(schema: &Schema) -> impl Iterator<Item = &DataType> {
+    schema.fields().iter().map(|field| field.data_type())
 }

@@ -10,6 +10,7 @@ mod exchange;
 mod ingest;
 mod jdbc;
 mod metadata;
+mod parameters;
 mod prepared;
 mod protocol;
 mod remote_client;

@@ -7,12 +7,16 @@
 //! load_client exchange HOST:PORT CONNECTIONS SECONDS SQL KEYS   the same on one stream of each connection, by `RemoteClient`
 //! load_client updates HOST:PORT CONNECTIONS SECONDS SQL KEYS    a change of one row by its key, committed
 //! load_client idle    URL COUNT TOKEN [CA-FILE]                 logs in, runs one query on each connection, and then waits
+//! load_client nothing HOST:PORT                                 a server to compare with, for points and driver with KEYS = 1
 //! ```
 //!
 //! SQL has one parameter, the key: a number from 1 to KEYS, in an order that jumps about. Of a query's answer the first column
 //! is the key, which is checked; of an update that it changed one row. Prints one line of JSON; `idle` then waits for the
-//! end of its standard input.
+//! end of its standard input, and `nothing`, whose line has the address, for the end of its process.
 
+mod nothing;
+
+use std::collections::HashMap;
 use std::error::Error;
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -21,17 +25,16 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray as _, Int64Array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
-use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
+use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use arrow_flight::decode::FlightRecordBatchStream;
-use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::{
     ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, CommandPreparedStatementQuery,
     CommandPreparedStatementUpdate, DoPutUpdateResult, ProstMessageExt,
 };
-use arrow_flight::{Action, FlightData, FlightDescriptor, SchemaAsIpc, Ticket};
+use arrow_flight::utils::{batches_to_flight_data, flight_data_to_arrow_batch};
+use arrow_flight::{Action, FlightData, FlightDescriptor, Ticket};
+use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
@@ -66,7 +69,8 @@ fn main() -> Outcome<()> {
         ["idle", url, count, token, authority] => {
             Runtime::new()?.block_on(idle(url, count.parse()?, token, Some(authority.into())))
         }
-        _ => Err("load_client points|driver|exchange|updates|idle, see its source".into()),
+        ["nothing", address] => Runtime::new()?.block_on(nothing::serve(address)),
+        _ => Err("load_client points|driver|exchange|updates|idle|nothing, see its source".into()),
     }
 }
 
@@ -179,15 +183,23 @@ fn one(rows: usize, key: i64) -> Outcome<()> {
     if rows == 1 { Ok(()) } else { Err(format!("{rows} rows instead of one, for key {key}").into()) }
 }
 
-/// By the calls of Flight SQL.
+/// By the calls of Flight SQL. It shares the cores with the server that it measures, so what is the same in each query it does
+/// once: it encodes the message of a key, in which the next key takes the place of the last, and decodes the answers' schema.
 struct CallClient {
     client: FlightServiceClient<Channel>,
     mode: Mode,
     command: Vec<u8>,
-    /// The first message of the parameters, which is always the same.
+    /// The messages of the parameters.
     schema: FlightData,
-    context: IpcWriteContext,
+    row: FlightData,
+    /// Where in the row's body the key is.
+    key_at: usize,
+    /// The schema of the answers, as it was sent and decoded.
+    answers: Option<(Bytes, SchemaRef)>,
 }
+
+/// A key that nothing else in a message is like.
+const PLACEHOLDER: i64 = i64::from_le_bytes(*b"the key!");
 
 impl CallClient {
     async fn connect(load: &Load, mode: Mode) -> Outcome<Self> {
@@ -204,19 +216,21 @@ impl CallClient {
             _ => CommandPreparedStatementQuery { prepared_statement_handle }.as_any(),
         };
         let command = command.encode_to_vec();
-        let schema = FlightData::from(SchemaAsIpc::new(&parameters(0)?.schema(), &IpcWriteOptions::default()))
-            .with_descriptor(FlightDescriptor::new_cmd(command.clone()));
-        Ok(Self { client, mode, command, schema, context: IpcWriteContext::default() })
+        let parameters = parameters(PLACEHOLDER)?;
+        let [schema, row]: [FlightData; 2] = batches_to_flight_data(&parameters.schema(), vec![parameters])?
+            .try_into()
+            .map_err(|_| "parameters are a schema and a row")?;
+        let schema = schema.with_descriptor(FlightDescriptor::new_cmd(command.clone()));
+        let placeholder = PLACEHOLDER.to_le_bytes();
+        let key_at = row.data_body.windows(8).position(|bytes| bytes == placeholder).ok_or("the key is not there")?;
+        Ok(Self { client, mode, command, schema, row, key_at, answers: None })
     }
 
-    async fn bind(&mut self, key: i64) -> Outcome<Vec<bytes::Bytes>> {
-        let (_, rows) = IpcDataGenerator::default().encode(
-            &parameters(key)?,
-            &mut DictionaryTracker::new(false),
-            &IpcWriteOptions::default(),
-            &mut self.context,
-        )?;
-        let messages = stream::iter([self.schema.clone(), rows.into()]);
+    async fn bind(&mut self, key: i64) -> Outcome<Vec<Bytes>> {
+        let mut body = BytesMut::from(&*self.row.data_body);
+        body[self.key_at..self.key_at + 8].copy_from_slice(&key.to_le_bytes());
+        let row = FlightData { data_body: body.freeze(), ..self.row.clone() };
+        let messages = stream::iter([self.schema.clone(), row]);
         let answers = self.client.do_put(messages).await?.into_inner();
         Ok(answers.map_ok(|answer| answer.app_metadata).try_collect().await?)
     }
@@ -229,11 +243,19 @@ impl CallClient {
         } else {
             Ticket::new(self.command.clone())
         };
-        let messages = self.client.do_get(ticket).await?.into_inner();
-        let mut batches = FlightRecordBatchStream::new_from_flight_data(messages.map_err(FlightError::from));
+        let mut messages = self.client.do_get(ticket).await?.into_inner();
+        let first = messages.message().await?.ok_or("an answer without messages")?;
+        let schema = match &self.answers {
+            Some((message, schema)) if *message == first.data_header => Arc::clone(schema),
+            _ => {
+                let schema = Arc::new(Schema::try_from(&first)?);
+                self.answers = Some((first.data_header, Arc::clone(&schema)));
+                schema
+            }
+        };
         let mut rows = 0;
-        while let Some(batch) = batches.next().await {
-            rows += rows_of(&batch?, key)?;
+        while let Some(message) = messages.message().await? {
+            rows += rows_of(&flight_data_to_arrow_batch(&message, Arc::clone(&schema), &HashMap::new())?, key)?;
         }
         one(rows, key)
     }
