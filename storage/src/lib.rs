@@ -20,7 +20,8 @@
 //! * **Checked**: every byte read from disk is compared with its checksum; damage is an error with the file's name.
 //!
 //! Where to read on: `store/mod.rs` (the open store), `store/commit.rs`, `store/flush.rs`, `store/recovery.rs`,
-//! `memtable/mod.rs`, `segment/mod.rs`, `log/mod.rs`. This crate knows Arrow and Parquet, and neither SQL nor DataFusion.
+//! `memtable/mod.rs`, `segment/mod.rs`, `log/mod.rs`, `point.rs` with `obstacle.rs` (rows without waiting). This crate knows
+//! Arrow and Parquet, and neither SQL nor DataFusion.
 
 mod block;
 mod bulk;
