@@ -20,6 +20,7 @@ mod limits;
 mod plan_cache;
 mod prepared;
 mod queries;
+mod readers;
 mod row_expressions;
 mod row_path;
 mod savepoints;
