@@ -8,6 +8,7 @@
 //! - `isolation/*.iso`: scripts with several connections, run by the same binary: who waits for whom, and what each
 //!   isolation level promises.
 //! - `history`: random concurrent histories, recorded over real sessions and checked for what each level promises.
+//! - `readers`: queries whose rows are fetched slowly, with functions that read other tables, while all of them change.
 //! - `sqlite/`, `datafusion/`: the differences we know of to SQLite's public corpus and to DataFusion's own test files, which
 //!   the same runner executes where they are present.
 //! - `python/`: pytest with the real binary and real clients (ADBC, pyarrow.flight), kill -9 included, and the test that
@@ -22,6 +23,7 @@ mod datafusion;
 mod differences;
 mod history;
 mod isolation;
+mod readers;
 mod restart;
 mod sqlite;
 
@@ -31,5 +33,6 @@ pub use datafusion::DatafusionCorpus;
 pub use differences::{Differences, Tally};
 pub use history::{Promise, check_history, check_references, check_the_checker, check_transfers};
 pub use isolation::{Between, IsolationCase};
+pub use readers::check_functions_of_slow_readers;
 pub use restart::{Place, RestartingSession};
 pub use sqlite::run_sqlite_file;

@@ -15,8 +15,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use rustydb_tests::{
-    Between, Configuration, DatafusionCorpus, Differences, IsolationCase, Promise, check_history, check_references,
-    check_the_checker, check_transfers, run_script, run_sqlite_file,
+    Between, Configuration, DatafusionCorpus, Differences, IsolationCase, Promise, check_functions_of_slow_readers,
+    check_history, check_references, check_the_checker, check_transfers, run_script, run_sqlite_file,
 };
 use sqllogictest::harness::{Arguments, Failed, Trial, run};
 
@@ -46,6 +46,7 @@ fn main() -> ExitCode {
     if !complete {
         trials.extend(isolation_trials());
         trials.extend(history_trials());
+        trials.push(Trial::test("readers::functions", || block_on(check_functions_of_slow_readers())));
     }
     run(&arguments, trials).exit_code()
 }

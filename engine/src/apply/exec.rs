@@ -31,7 +31,7 @@ use datafusion::physical_plan::{
 };
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use futures::{StreamExt, TryStreamExt, stream};
-use rustydb_storage::{ReadView, TableDef};
+use rustydb_storage::{ReadView, TableDef, TableId};
 
 use super::node::{Apply, Gives};
 use super::rule::BeforeJoins;
@@ -80,12 +80,14 @@ impl ExtensionPlanner for ApplyPlanner {
                 false => planner.create_physical_expr(argument, schema, session, context),
             }
         });
+        let tables = node.tables()?;
+        let ids: Vec<TableId> = tables.iter().map(|table| table.id).collect();
         let subquery = Subquery {
             plan: Arc::clone(&node.subquery),
-            tables: node.tables()?,
+            tables,
             columns: node.columns.clone(),
             gives: node.gives.clone(),
-            statement: statement.clone().within_a_plan(),
+            statement: statement.clone().within_a_plan().reading_only(&ids)?,
         };
         let schema = Arc::new(node.schema().as_arrow().clone());
         let arguments = arguments.collect::<Result<Vec<_>>>()?;

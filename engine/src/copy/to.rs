@@ -27,7 +27,7 @@ use crate::{Error, Result};
 /// Bytes gathered before they are written.
 const WRITE_BUFFER: usize = 1024 * 1024;
 
-pub(crate) async fn copy_to(statement: &Statement<'_>, context: &StatementContext, copy: CopyStatement) -> Result<u64> {
+pub(crate) async fn copy_to(statement: &Statement<'_>, context: StatementContext, copy: CopyStatement) -> Result<u64> {
     let CopyStatement { source, to: _, target, options } = copy;
     let query = match source {
         CopySource::Query(query) => query,
@@ -48,7 +48,9 @@ pub(crate) async fn copy_to(statement: &Statement<'_>, context: &StatementContex
     };
     let path = allowed_file(statement.database, target)?;
     let format = Format::of(&options, &path)?;
-    let ready = make_ready(context, bind(plan_query(context, *query)?, statement.parameters)?).await?;
+    let ready = make_ready(&context, bind(plan_query(&context, *query)?, statement.parameters)?).await?;
+    // From here on nothing is kept but what the query reads: whoever takes the rows may be slow.
+    drop(context);
     let mut rows = statement.start(ready);
     // Opening a pipe waits for its reader: not on a thread that others need.
     let data = statement.database.directory().map(Path::to_owned);

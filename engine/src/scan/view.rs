@@ -12,13 +12,30 @@
 //!
 //! Towards the end units get smaller (guided self-scheduling; Polychronopoulos and Kuck, 1987), so that nobody waits long for
 //! the one who took the last.
+//!
+//! # What a running plan keeps
+//!
+//! While there is a view of the store, nothing goes that can be read with it. Somebody may fetch a query's rows slowly, and what
+//! flushes and compactions replace meanwhile in tables that the query has nothing to do with is not to be kept for that. So a
+//! plan runs with a view of the tables that it names and no others ([`ExecutionView::only`]). Which functions in it read more
+//! need not be known: whatever reads on its own account brings a view of its own.
+//!
+//! | what reads | with which view |
+//! |---|---|
+//! | a scan | the plan's, which keeps its table |
+//! | a subquery that is planned for each row ([`crate::apply`]) | the plan's, which keeps the subquery's tables |
+//! | a table that describes the database | the plan's: every view has the whole catalog |
+//! | a function of users, for each row or in FROM | that of the context in which it was planned: all tables |
+//!
+//! As the plan owns its functions, one with a function of users keeps all tables as long as it runs, and one without keeps its
+//! own. A table that was forgotten here would be an error, not an empty table ([`ReadView::only`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use datafusion::execution::TaskContext;
 use parking_lot::Mutex;
-use rustydb_storage::{ReadView, ScanRequest, ScanUnit, Store};
+use rustydb_storage::{ReadView, ScanRequest, ScanUnit, Store, TableId};
 
 use crate::sql::plan_cache::Lease;
 use crate::{Error, Result};
@@ -29,7 +46,7 @@ pub(crate) struct ExecutionView {
     store: Store,
     scans: Mutex<HashMap<u64, Vec<Run>>>,
     /// Of the plan that runs, if it needs one. Whatever writes a subquery's value has the task's context, and so this.
-    lease: Mutex<Option<Lease>>,
+    lease: Mutex<Option<Arc<Lease>>>,
 }
 
 /// One pass over a table: each partition takes part once. An operator that runs its input again (a recursive query)
@@ -51,9 +68,15 @@ impl ExecutionView {
             .ok_or_else(|| Error::internal("a table was read outside a statement"))
     }
 
-    /// Keeps `lease` as long as this view.
+    /// The same with these tables and no others, for a plan that reads only them.
+    pub(crate) fn only(&self, tables: &[TableId]) -> Self {
+        let lease = Mutex::new(self.lease.lock().clone());
+        ExecutionView { lease, ..Self::new(self.view.only(tables), self.store.clone()) }
+    }
+
+    /// Keeps `lease` as long as this view, and those made of it.
     pub(crate) fn hold(&self, lease: Lease) {
-        *self.lease.lock() = Some(lease);
+        *self.lease.lock() = Some(Arc::new(lease));
     }
 
     pub(crate) fn view(&self) -> &ReadView {

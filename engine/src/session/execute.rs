@@ -385,7 +385,7 @@ impl Shared {
         if let Write::CopyTo(copy) = write {
             // Changes no table, so a read-only transaction may do it.
             let context = statement.context(self.view(state, statement).await?);
-            let rows = statement.deadline.limit(copy::to::copy_to(statement, &context, *copy)).await?;
+            let rows = statement.deadline.limit(copy::to::copy_to(statement, context, *copy)).await?;
             return Ok(StatementResult::Done(Completion::of_rows("COPY", rows)));
         }
         let mut attempts = 0;

@@ -180,6 +180,14 @@ impl StatementContext {
         self
     }
 
+    /// The same for what reads these tables and no others: nothing else is kept for it.
+    pub(crate) fn reading_only(mut self, tables: &[TableId]) -> Result<Self> {
+        let narrow = self.execution_view()?.only(tables);
+        self.view = narrow.view().clone();
+        self.config = self.config.with_extension(Arc::new(narrow));
+        Ok(self)
+    }
+
     /// The same for a plan that is only described.
     pub(crate) fn only_planned(mut self) -> Self {
         self.environment.only_planned = true;
@@ -222,9 +230,13 @@ impl StatementContext {
 
     /// Keeps `lease` until nothing of this statement runs any more.
     pub(crate) fn hold(&self, lease: Lease) -> Result<()> {
-        let view = self.config.get_extension::<ExecutionView>();
-        view.ok_or_else(|| Error::internal("a statement has no view to run against"))?.hold(lease);
+        self.execution_view()?.hold(lease);
         Ok(())
+    }
+
+    fn execution_view(&self) -> Result<Arc<ExecutionView>> {
+        let view = self.config.get_extension::<ExecutionView>();
+        view.ok_or_else(|| Error::internal("a statement has no view to run against"))
     }
 
     /// Operators for a plan that the analyser has been over already.

@@ -1,9 +1,11 @@
 //! Syntax tree → logical plan → optimised plan → operators, for anything that reads.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::Session;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, ParamValues, ScalarValue, ToDFSchema};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::TaskContext;
@@ -16,6 +18,7 @@ use datafusion::physical_plan::explain::ExplainExec;
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
+use rustydb_storage::TableId;
 
 use super::check::check_queries_naming;
 use super::context::StatementContext;
@@ -24,7 +27,9 @@ use super::names::shown;
 use super::natural_joins::resolve_columns;
 use super::plan_cache::{PlanCache, fresh_copy};
 use super::select_lists::{Naming, names_beside_stars, ordered_by_inputs};
+use crate::apply::ApplyExec;
 use crate::optimizer::{first_late_rule, with_estimates};
+use crate::scan::ColumnScanExec;
 use crate::{Error, Result, error::sqlstate};
 
 /// A query ready to run: what `RecordStream` and the writers take.
@@ -35,10 +40,31 @@ pub(crate) struct ReadyPlan {
 }
 
 impl ReadyPlan {
+    /// A plan that was made in `context` and keeps of its tables those it reads ([`crate::scan::ExecutionView`]).
+    fn new(plan: Arc<dyn ExecutionPlan>, context: &StatementContext) -> Result<Self> {
+        let context = context.clone().reading_only(&tables_of(&plan)?)?.task_ctx();
+        Ok(ReadyPlan { plan, context })
+    }
+
     /// The columns, by the names clients see.
     pub(crate) fn schema(&self) -> SchemaRef {
         shown(&self.plan.schema())
     }
+}
+
+/// The tables that the operators of a plan read.
+fn tables_of(plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<TableId>> {
+    let mut tables = HashSet::new();
+    plan.apply(|operator| {
+        if let Some(scan) = operator.downcast_ref::<ColumnScanExec>() {
+            tables.insert(scan.table().id);
+        }
+        if let Some(apply) = operator.downcast_ref::<ApplyExec>() {
+            tables.extend(apply.tables().iter().map(|table| table.id));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(tables.into_iter().collect())
 }
 
 /// What EXPLAIN was asked for.
@@ -177,7 +203,7 @@ pub(crate) async fn make_ready(context: &StatementContext, plan: LogicalPlan) ->
         LogicalPlan::Analyze(_) => analyze_with_estimates(operators)?,
         _ => operators,
     };
-    Ok(ReadyPlan { plan, context: context.task_ctx() })
+    ReadyPlan::new(plan, context)
 }
 
 /// Puts the cost model's estimates into the description of the final plan.
@@ -242,7 +268,7 @@ fn finish(context: &StatementContext, mut plan: Arc<dyn ExecutionPlan>) -> Resul
     for rule in &rules[first_late_rule(rules)..] {
         plan = rule.optimize(plan, Session::config(context).options())?;
     }
-    Ok(ReadyPlan { plan, context: context.task_ctx() })
+    ReadyPlan::new(plan, context)
 }
 
 /// Wraps a plan so that running it describes it.

@@ -21,6 +21,7 @@ mod obstacles;
 mod plan_cache;
 mod prepared;
 mod queries;
+mod readers;
 mod row_expressions;
 mod row_path;
 mod savepoints;
