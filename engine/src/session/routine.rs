@@ -17,7 +17,7 @@ use rustydb_storage::Transaction;
 
 use super::calls::{calls_first, has_routines, note_inputs};
 use super::locking::lock_and_read;
-use super::row::{decided, may_take_row_path};
+use super::row::may_take_row_path;
 use super::statement::Statement;
 use super::transaction::{Frame, Modes, Taken, TransactionState, Working};
 use super::write::{RERUNS_MAX, apply};
@@ -31,7 +31,7 @@ use crate::routine::statement::{CompiledStatement, Kind, compile_call};
 use crate::routine::{
     CompiledCall, Datum, InputTypes, Language, Notice, Outcome, Program as RoutineProgram, Ran, Returns, Source,
 };
-use crate::row_path::{self, Call, DataRows, Known, Program, Ready, Stop};
+use crate::row_path::{DataRows, Known, Ready};
 use crate::sql::context::StatementContext;
 use crate::sql::lock_syntax::LockingQuery;
 use crate::sql::route::Write;
@@ -129,52 +129,6 @@ impl<'a> Changing<'a> {
             Box::pin(transaction.refresh()).await?;
         }
         Ok(())
-    }
-
-    /// Runs a program of the row path, if nothing stands in the way. `None`: something does, or it does not decide the
-    /// statement, or it has to run again; nothing was changed, and [`run_program`](Self::run_program) finds out.
-    pub(crate) fn run_program_at_once(
-        &mut self,
-        program: &Program,
-        call: Call<'_>,
-    ) -> Option<Result<row_path::Outcome>> {
-        if program.writes() {
-            self.require_read_write(program.tag()).ok()?;
-        }
-        let transaction = self.transaction_mut();
-        let moves = transaction.isolation().moves_with_statements();
-        if moves && !transaction.refresh_at_once().ok()? {
-            return None;
-        }
-        if !Arc::ptr_eq(transaction.catalog(), &program.origin.catalog) {
-            return None;
-        }
-        match program.run_at_once(transaction, call) {
-            Ok(outcome) => Some(Ok(outcome)),
-            Err(Stop::Failed(error)) if !(moves && error.is_conflict()) => Some(Err(error)),
-            Err(_) => None,
-        }
-    }
-
-    /// Runs a program of the row path; at READ COMMITTED again, if it meets a concurrent change.
-    pub(crate) async fn run_program(&mut self, program: &Program, call: Call<'_>) -> Result<Option<row_path::Outcome>> {
-        if program.writes() {
-            self.require_read_write(program.tag())?;
-        }
-        self.refresh().await?;
-        let moves = program.writes() && self.transaction().isolation().moves_with_statements();
-        let transaction = self.transaction_mut();
-        for attempt in 0.. {
-            if !Arc::ptr_eq(transaction.catalog(), &program.origin.catalog) {
-                return Ok(None);
-            }
-            match decided(program, program.run(transaction, call).await) {
-                // A program that fails has changed nothing.
-                Err(error) if moves && error.is_conflict() && attempt < RERUNS_MAX => transaction.refresh().await?,
-                ended => return ended,
-            }
-        }
-        Err(Error::internal("counting attempts ended"))
     }
 
     /// Runs a statement that changes rows; at READ COMMITTED again, if it meets a concurrent change.

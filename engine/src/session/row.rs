@@ -21,6 +21,7 @@ use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, SetExpr, Statement a
 use futures::FutureExt;
 use rustydb_storage::{Isolation, Transaction};
 
+use super::routine::Changing;
 use super::statement::{Statement, Text};
 use super::transaction::{TransactionState, TransactionStatus};
 use super::write::RERUNS_MAX;
@@ -274,6 +275,50 @@ impl Shared {
                 ended => return ended.map(|()| Some(outcome)),
             }
         }
+    }
+}
+
+impl Changing<'_> {
+    /// Runs a program of the row path, if nothing stands in the way. `None`: something does, or it does not decide the
+    /// statement, or it has to run again; nothing was changed, and [`run_program`](Self::run_program) finds out.
+    pub(crate) fn run_program_at_once(&mut self, program: &Program, call: Call<'_>) -> Option<Result<Outcome>> {
+        if program.writes() {
+            self.require_read_write(program.tag()).ok()?;
+        }
+        let transaction = self.transaction_mut();
+        let moves = transaction.isolation().moves_with_statements();
+        if moves && !transaction.refresh_at_once().ok()? {
+            return None;
+        }
+        if !Arc::ptr_eq(transaction.catalog(), &program.origin.catalog) {
+            return None;
+        }
+        match program.run_at_once(transaction, call) {
+            Ok(outcome) => Some(Ok(outcome)),
+            Err(Stop::Failed(error)) if !(moves && error.is_conflict()) => Some(Err(error)),
+            Err(_) => None,
+        }
+    }
+
+    /// Runs a program of the row path; at READ COMMITTED again, if it meets a concurrent change.
+    pub(crate) async fn run_program(&mut self, program: &Program, call: Call<'_>) -> Result<Option<Outcome>> {
+        if program.writes() {
+            self.require_read_write(program.tag())?;
+        }
+        self.refresh().await?;
+        let moves = program.writes() && self.transaction().isolation().moves_with_statements();
+        let transaction = self.transaction_mut();
+        for attempt in 0.. {
+            if !Arc::ptr_eq(transaction.catalog(), &program.origin.catalog) {
+                return Ok(None);
+            }
+            match decided(program, program.run(transaction, call).await) {
+                // A program that fails has changed nothing.
+                Err(error) if moves && error.is_conflict() && attempt < RERUNS_MAX => transaction.refresh().await?,
+                ended => return ended,
+            }
+        }
+        Err(Error::internal("counting attempts ended"))
     }
 }
 

@@ -79,6 +79,16 @@ async fn contents(session: &Session) -> Vec<String> {
     rows
 }
 
+#[tokio::test]
+async fn the_statements_tried_here_are_on_the_row_path() {
+    let session = memory().await;
+    session.execute_script(TABLES).await.unwrap();
+    for sql in STATEMENTS {
+        let plan = query(&session, &format!("EXPLAIN {sql}")).await;
+        assert!(plan.last().unwrap().starts_with("row_path|RowPath: "), "{sql}: {plan:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_meets_cold_segments_gives_what_the_ordinary_path_gives() {
     let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];

@@ -1,0 +1,168 @@
+//! Statements of routines that cannot be run at once: a lock that somebody has, parts of segments that are not in memory, a
+//! result that does not fit. What comes of them is what comes of them with `row_path` off.
+
+use rustydb_engine::{Database, DatabaseOptions, Session};
+
+use super::{call, connect, rows, seen};
+
+/// A table, and a procedure that changes and reads it in every way that a routine runs statements in.
+async fn with_counters(session: &Session) {
+    session
+        .execute_script(
+            "CREATE TABLE counters (id int PRIMARY KEY, n int, note text);
+             CREATE INDEX counters_note ON counters (note);
+             INSERT INTO counters SELECT v, 0, 'note ' || v % 3 FROM generate_series(0, 29) AS s(v);",
+        )
+        .await
+        .unwrap();
+    session
+        .execute(
+            "CREATE PROCEDURE count_up(first int, INOUT total int, INOUT seen int) LANGUAGE plpgsql AS $$
+             DECLARE r record; v int;
+             BEGIN
+                 seen := 0;
+                 UPDATE counters SET n = n + 1 WHERE id = first;
+                 UPDATE counters SET n = n + 2 WHERE id = first + 1 RETURNING n INTO STRICT v;
+                 PERFORM n FROM counters WHERE id = first + 2 FOR UPDATE;
+                 IF FOUND THEN v := v + 100; END IF;
+                 FOR r IN SELECT id, n FROM counters WHERE note = 'note 1' AND id < 100 LOOP
+                     seen := seen + r.n;
+                 END LOOP;
+                 INSERT INTO counters VALUES (first + 1000, v, 'new');
+                 SELECT n INTO total FROM counters WHERE id = first;
+                 total := total + v;
+                 DELETE FROM counters WHERE id = first + 1000;
+             END; $$",
+            &[],
+        )
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_waits_for_a_lock_goes_on_as_on_the_ordinary_path() {
+    for level in ["read committed", "repeatable read", "serializable"] {
+        for held in ["UPDATE counters SET n = n + 10 WHERE id = 4", "DELETE FROM counters WHERE id = 5"] {
+            for ending in ["COMMIT", "ROLLBACK"] {
+                for inside in [false, true] {
+                    let mut outcomes = Vec::new();
+                    for row_path in ["on", "off"] {
+                        let session = connect().await;
+                        with_counters(&session).await;
+                        session.set("row_path", row_path).await.unwrap();
+                        session.set("default_transaction_isolation", level).await.unwrap();
+                        let prepared = session.prepare("CALL count_up(4, NULL, NULL)").await.unwrap();
+                        // From the second time on it runs on its client's own task.
+                        for _ in 0..3 {
+                            call(&session, &prepared, &[]).await.unwrap();
+                        }
+                        let holder = session.database().connect();
+                        holder.execute_script(&format!("BEGIN; {held}")).await.unwrap();
+                        if inside {
+                            session.execute("BEGIN", &[]).await.unwrap();
+                            rows(&session, "SELECT n FROM counters WHERE id = 1").await;
+                        }
+                        let database = session.database().clone();
+                        let ends = async {
+                            while database.lock_waits() == 0 {
+                                tokio::task::yield_now().await;
+                            }
+                            holder.execute(ending, &[]).await.unwrap();
+                        };
+                        let (outcome, ()) = tokio::join!(call(&session, &prepared, &[]), ends);
+                        let outcome = seen(&session, outcome);
+                        if inside {
+                            session.execute("COMMIT", &[]).await.unwrap();
+                        }
+                        outcomes.push((outcome, rows(&holder, "SELECT * FROM counters ORDER BY id").await));
+                    }
+                    let ordinary = outcomes.pop().unwrap();
+                    assert_eq!(outcomes, [ordinary], "{level}, {held}, {ending}, inside a transaction: {inside}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_meets_cold_segments_gives_what_the_ordinary_path_gives() {
+    let mut seen = Vec::new();
+    for row_path in ["on", "off"] {
+        let directory = std::env::temp_dir().join(format!("rustydb-cold-call-{}-{row_path}", std::process::id()));
+        let options = || DatabaseOptions {
+            query_threads: Some(2),
+            memory_limit: Some(1 << 30),
+            languages: rustydb_udf::languages(),
+            ..DatabaseOptions::directory(&directory)
+        };
+        let database = Database::open(options()).await.unwrap();
+        with_counters(&database.connect()).await;
+        database.flush().await.unwrap();
+        database.close().await.unwrap();
+        for turn in 0..3 {
+            // Opened again, a database has nothing of its segments in memory.
+            let database = Database::open(options()).await.unwrap();
+            let session = database.connect();
+            session.set("row_path", row_path).await.unwrap();
+            let sql = format!("CALL count_up({}, NULL, NULL)", turn * 3 + 1);
+            seen.push(rows(&session, &sql).await);
+            seen.push(rows(&session, &sql).await);
+            seen.push(rows(&session, "SELECT * FROM counters ORDER BY id").await);
+            drop(session);
+            database.flush().await.unwrap();
+            database.close().await.unwrap();
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+    let half = seen.len() / 2;
+    assert_eq!(seen[..half], seen[half..]);
+}
+
+/// What a statement gives is used after it has run: if it does not fit, the error is said once, and the change is undone with
+/// the call, or stays in front of a handler's block.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_does_not_fit_fails_after_the_change_was_made_once() {
+    let mut outcomes = Vec::new();
+    for row_path in ["on", "off"] {
+        let session = connect().await;
+        with_counters(&session).await;
+        session.set("row_path", row_path).await.unwrap();
+        for sql in [
+            "CREATE PROCEDURE strict(i int, INOUT r text) LANGUAGE plpgsql AS $$ DECLARE v varchar(2); m int NOT NULL := 0; BEGIN
+                 UPDATE counters SET n = n + 1 WHERE id = i;
+                 BEGIN
+                     UPDATE counters SET n = n + 10 WHERE id = i RETURNING note INTO v;
+                     r := 'fits';
+                 EXCEPTION WHEN string_data_right_truncation THEN r := SQLERRM;
+                 END;
+                 BEGIN
+                     UPDATE counters SET n = n + 100 WHERE id >= i AND id < i + 2 RETURNING n INTO m;
+                 EXCEPTION WHEN too_many_rows THEN r := r || SQLERRM;
+                 END;
+                 BEGIN
+                     UPDATE counters SET n = n + 1000 WHERE id = i AND n < 0 RETURNING n INTO STRICT m;
+                 EXCEPTION WHEN no_data_found THEN r := r || SQLERRM;
+                 END;
+                 BEGIN
+                     SELECT n INTO m FROM counters WHERE id = -1;
+                 EXCEPTION WHEN null_value_not_allowed THEN r := r || SQLERRM;
+                 END;
+             END; $$",
+            "CREATE PROCEDURE lost(i int) LANGUAGE plpgsql AS $$ DECLARE v varchar(2); BEGIN
+                 UPDATE counters SET n = n + 1 WHERE id = i RETURNING note INTO v;
+             END; $$",
+        ] {
+            session.execute(sql, &[]).await.unwrap();
+        }
+        for _ in 0..3 {
+            for sql in ["CALL strict(3, NULL)", "CALL lost(4)"] {
+                let prepared = session.prepare(sql).await.unwrap();
+                let outcome = call(&session, &prepared, &[]).await;
+                outcomes.push(seen(&session, outcome));
+                outcomes.push((Ok(rows(&session, "SELECT * FROM counters ORDER BY id").await), Vec::new()));
+            }
+        }
+    }
+    let half = outcomes.len() / 2;
+    assert_eq!(outcomes[..half], outcomes[half..]);
+}
