@@ -308,7 +308,7 @@ mod tests {
             of_all_kinds(&[Some("")], &[Some(i64::MAX)]),
             of_all_kinds(&[Some(&long)], &[Some(-1)]),
             of_all_kinds(&[Some("a"), None, Some(&long), Some("d")], &[None, Some(2), Some(3), None]),
-            of_all_kinds(&vec![Some("row"); 30], &(0..30).map(Some).collect::<Vec<_>>()),
+            of_all_kinds(&[Some("row"); 30], &(0..30).map(Some).collect::<Vec<_>>()),
             of_all_kinds(&[None, None, Some("c"), None, Some("e")], &[Some(1), None, Some(3), None, None]).slice(1, 3),
         ] {
             let message = short.encode(&schema, &rows).expect("it is short");
@@ -327,7 +327,7 @@ mod tests {
         for other in [
             texts(&[]),
             texts(&[&long]),
-            texts(&vec!["x"; ROWS_MAX + 1]),
+            texts(&["x"; ROWS_MAX + 1]),
             batch(vec![Arc::new(Int64Array::from(vec![1])) as ArrayRef]),
             batch(vec![Arc::new(BinaryViewArray::from_iter_values([b"x"])) as ArrayRef]),
             batch(vec![Arc::new(StringArray::from(vec!["a"])) as ArrayRef, Arc::new(Int64Array::from(vec![1]))]),

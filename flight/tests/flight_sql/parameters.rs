@@ -44,10 +44,11 @@ impl Query {
 
     /// What binds these batches.
     async fn messages(&self, batches: &[RecordBatch]) -> Vec<FlightData> {
+        let batches: Vec<_> = batches.iter().cloned().map(Ok).collect();
         FlightDataEncoderBuilder::new()
             .with_flight_descriptor(Some(FlightDescriptor::new_cmd(self.command())))
             .with_dictionary_handling(DictionaryHandling::Resend)
-            .build(stream::iter(batches.to_vec().into_iter().map(Ok)))
+            .build(stream::iter(batches))
             .try_collect()
             .await
             .unwrap()
