@@ -194,8 +194,11 @@ impl Reader<'_> {
 
     fn add_conditions(&self, predicate: &Expr, input: &LogicalPlan, pipeline: &mut Pipeline) -> Option<()> {
         for part in split(predicate) {
-            let condition = self.compile(part, input, &pipeline.output)?;
-            pipeline.conditions.push(condition);
+            match self.compile(part, input, &pipeline.output)? {
+                // BETWEEN: each of its bounds may be one of a range.
+                Node::And(bounds) => pipeline.conditions.extend(bounds),
+                condition => pipeline.conditions.push(condition),
+            }
         }
         Some(())
     }
