@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{JoinSide, JoinType};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::Operator;
@@ -18,7 +19,7 @@ use datafusion::physical_plan::joins::utils::{ColumnIndex, JoinFilter, JoinOn};
 use datafusion::physical_plan::joins::{HashJoinExecBuilder, NestedLoopJoinExecBuilder, PartitionMode};
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 
-use super::join_graph::{JoinGraph, Relations, renumbered, schema_of};
+use super::join_graph::{JoinGraph, Relations, schema_of};
 use super::join_order::{JoinTree, is_key};
 
 /// A part of the tree as an operator, and which columns of the region it produces.
@@ -29,18 +30,35 @@ struct Part {
 
 /// Builds the operators of a region. `schema` is the region's own, whose names the result bears.
 pub(super) fn build(graph: &JoinGraph, tree: &JoinTree, schema: &Schema) -> Result<Arc<dyn ExecutionPlan>> {
-    let part = Builder { graph }.part(tree, &graph.output)?;
-    let in_order = part.columns == graph.output && same_names(&part.plan.schema(), schema);
-    if in_order {
+    let part = Builder { graph }.part(tree, &columns_of(&graph.output))?;
+    let plain: Option<Vec<usize>> = graph.output.iter().map(plain_column).collect();
+    let in_order = plain.is_some_and(|columns| columns == part.columns);
+    if in_order && same_names(&part.plan.schema(), schema) {
         return Ok(part.plan);
     }
-    let selected = graph.output.iter().zip(schema.fields()).map(|(column, field)| {
-        let index = position(&part.columns, *column)?;
-        let expr = Arc::new(Column::new(part.plan.schema().field(index).name(), index));
+    let produced = part.plan.schema();
+    let selected = graph.output.iter().zip(schema.fields()).map(|(output, field)| {
+        let expr: Arc<dyn PhysicalExpr> = match plain_column(output) {
+            Some(column) => {
+                let index = position(&part.columns, column)?;
+                Arc::new(Column::new(produced.field(index).name(), index))
+            }
+            None => in_columns(output, &part.columns)?,
+        };
         Ok(ProjectionExpr { expr, alias: field.name().clone() })
     });
     let selected = selected.collect::<Result<Vec<_>>>()?;
     Ok(Arc::new(ProjectionExec::try_new(selected, part.plan)?))
+}
+
+fn plain_column(expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
+    expr.downcast_ref::<Column>().map(Column::index)
+}
+
+/// The region's columns that are in `expressions`.
+fn columns_of<'a>(expressions: impl IntoIterator<Item = &'a Arc<dyn PhysicalExpr>>) -> Vec<usize> {
+    let columns = expressions.into_iter().flat_map(collect_columns);
+    columns.map(|column| column.index()).collect()
 }
 
 fn same_names(one: &Schema, other: &Schema) -> bool {
@@ -69,9 +87,7 @@ impl Applied {
     }
 
     fn columns(&self) -> Vec<usize> {
-        let keys = self.keys.iter().flat_map(|(build, probe)| [build, probe]);
-        let expressions = keys.chain(self.filter.as_ref());
-        expressions.flat_map(|expr| collect_columns(expr).into_iter().map(|column| column.index())).collect()
+        columns_of(self.keys.iter().flat_map(|(build, probe)| [build, probe]).chain(self.filter.as_ref()))
     }
 }
 
@@ -175,7 +191,7 @@ impl Builder<'_> {
                 inside().find(|column| needed.contains(column)).or_else(|| inside().next())
             };
             if let (Some(left), Some(right)) = (member(build), member(probe)) {
-                applied.keys.push((self.column(left), self.column(right)));
+                applied.keys.push((graph.column(left), graph.column(right)));
             }
         }
         let meets = |relations: Relations| relations & !both == 0 && relations & build != 0 && relations & probe != 0;
@@ -198,10 +214,6 @@ impl Builder<'_> {
         applied
     }
 
-    fn column(&self, column: usize) -> Arc<dyn PhysicalExpr> {
-        Arc::new(Column::new(self.graph.fields[column].name(), column))
-    }
-
     /// A predicate over the region's columns as the filter of a join of `left` and `right`.
     fn join_filter(&self, predicate: &Arc<dyn PhysicalExpr>, left: &Part, right: &Part) -> Result<JoinFilter> {
         let mut columns: Vec<usize> = collect_columns(predicate).into_iter().map(|column| column.index()).collect();
@@ -220,15 +232,15 @@ impl Builder<'_> {
 
 /// An expression over the region's columns in terms of an operator that produces `columns`.
 fn in_columns(expr: &Arc<dyn PhysicalExpr>, columns: &[usize]) -> Result<Arc<dyn PhysicalExpr>> {
-    let highest = columns.iter().max().map_or(0, |highest| highest + 1);
-    let mut places = vec![usize::MAX; highest];
-    for (place, column) in columns.iter().enumerate() {
-        places[*column] = place;
-    }
-    for column in collect_columns(expr) {
-        if places.get(column.index()).is_none_or(|place| *place == usize::MAX) {
-            return Err(DataFusionError::Internal(format!("join order: no column {column} at this join")));
-        }
-    }
-    renumbered(expr, &places)
+    Arc::clone(expr)
+        .transform_up(|part| {
+            Ok(match part.downcast_ref::<Column>() {
+                Some(column) => {
+                    let place = position(columns, column.index())?;
+                    Transformed::yes(Arc::new(Column::new(column.name(), place)) as Arc<dyn PhysicalExpr>)
+                }
+                None => Transformed::no(part),
+            })
+        })
+        .data()
 }

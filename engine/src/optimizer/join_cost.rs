@@ -4,6 +4,11 @@
 //! proportions matter. A build row is stored and hashed, a probe row is looked up, an output row is copied column by
 //! column; a lookup is dearer once the hash table has outgrown the cache.
 
+use std::sync::Arc;
+
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{CastExpr, Column};
+
 use super::estimate::{Estimate, selectivity};
 use super::join_graph::{JoinGraph, Relations};
 
@@ -63,6 +68,12 @@ impl<'a> CostModel<'a> {
         self.estimates[relation].column(column - self.graph.relations[relation].first_column).distinct
     }
 
+    /// The distinct values of a column, or of one made wider; `None` of anything else.
+    fn distinct_of(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<f64> {
+        let expr = expr.downcast_ref::<CastExpr>().map_or(expr, CastExpr::expr);
+        expr.downcast_ref::<Column>().map(|column| self.distinct(column.index()))
+    }
+
     /// The rows of the relations `set`, joined.
     pub(super) fn rows(&self, set: Relations) -> f64 {
         let graph = self.graph;
@@ -85,7 +96,11 @@ impl<'a> CostModel<'a> {
         for equality in &graph.equalities {
             let relations = equality.left_relations | equality.right_relations;
             if equality.reducer.is_none() && relations & !joined == 0 {
-                rows /= (self.estimate_of(relations).rows / 10.0).max(1.0);
+                let side = |expr, relations| {
+                    self.distinct_of(expr).unwrap_or_else(|| (self.estimate_of(relations).rows / 10.0).max(1.0))
+                };
+                let (left, right) = (&equality.left, &equality.right);
+                rows /= side(left, equality.left_relations).max(side(right, equality.right_relations));
             }
         }
         for (condition, share) in graph.conditions.iter().zip(&self.shares) {
@@ -144,12 +159,7 @@ impl<'a> CostModel<'a> {
             }
         }
         for equality in graph.equalities.iter().filter(|equality| equality.reducer == Some(reducer)) {
-            let side = |expr: &std::sync::Arc<dyn datafusion::physical_expr::PhysicalExpr>, relations| {
-                match expr.downcast_ref::<datafusion::physical_expr::expressions::Column>() {
-                    Some(column) => self.distinct(column.index()),
-                    None => self.estimate_of(relations).rows,
-                }
-            };
+            let side = |expr, relations| self.distinct_of(expr).unwrap_or_else(|| self.estimate_of(relations).rows);
             let (left, right) =
                 (side(&equality.left, equality.left_relations), side(&equality.right, equality.right_relations));
             let (own, others) = if equality.left_relations == 1 << reducer { (left, right) } else { (right, left) };

@@ -14,19 +14,26 @@
 //! them; everything else (outer joins, aggregates, computed columns) is a relation of it. The columns of all relations
 //! are numbered through, and conditions are rewritten to these numbers, so that they can be put wherever their columns
 //! meet. Columns that must be equal form a class: any two members join two parts, whether the query said so or not.
+//! A column made wider, as the planner does it to compare an `int` with a `bigint`, ends no region: whoever compares it
+//! does that himself.
 //!
 //! The right side of a semi or anti join is a *reducer*: it adds no columns, only removes rows of the relations its
 //! condition speaks of, so it may be applied as soon as these are joined, or as late as at the end.
+//!
+//! A semi join whose right side has at most one partner for each row is an inner join whose columns nobody wants; the
+//! logical planner makes the one of the other. As a reducer such a relation could not connect those that it has a condition
+//! on: of `a, b, s` with `a.x = s.x AND b.y = s.y` nothing would be left but the product of `a` and `b`. So if it speaks of
+//! several relations it is an ordinary one.
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{JoinSide, JoinType, NullEquality};
 use datafusion::error::Result;
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::{BinaryExpr, Column};
+use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column};
 use datafusion::physical_expr::utils::{collect_columns, split_conjunction};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::FilterExec;
@@ -34,8 +41,13 @@ use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::projection::ProjectionExec;
 
+use crate::scan::ColumnScanExec;
+
 /// What is done to the plan of each relation.
 pub(super) type Rewrite<'a> = dyn FnMut(&Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> + 'a;
+
+/// What an operator produces, in terms of the region's columns: one of them, or one made wider.
+pub(super) type Columns = Vec<Arc<dyn PhysicalExpr>>;
 
 /// A set of relations, one bit each.
 pub(super) type Relations = u64;
@@ -89,8 +101,8 @@ pub(super) struct JoinGraph {
     pub(super) classes: Vec<Vec<usize>>,
     pub(super) equalities: Vec<Equality>,
     pub(super) conditions: Vec<Condition>,
-    /// The columns of the region's own output.
-    pub(super) output: Vec<usize>,
+    /// The region's own output, in terms of its columns.
+    pub(super) output: Columns,
 }
 
 impl JoinGraph {
@@ -130,10 +142,7 @@ impl JoinGraph {
                 let Some(other) = class[..place].iter().find(|other| self.owner[**other] == self.owner[*column]) else {
                     continue;
                 };
-                let side = |column: usize| -> Arc<dyn PhysicalExpr> {
-                    Arc::new(Column::new(self.fields[column].name(), column))
-                };
-                let predicate = Arc::new(BinaryExpr::new(side(*other), Operator::Eq, side(*column)));
+                let predicate = Arc::new(BinaryExpr::new(self.column(*other), Operator::Eq, self.column(*column)));
                 conditions.push(Condition { predicate, relations: 1 << self.owner[*column], reducer: None });
             }
         }
@@ -145,8 +154,8 @@ impl JoinGraph {
         collect_columns(expr).iter().fold(0, |set, column| set | 1 << self.owner[column.index()])
     }
 
-    /// Adds the part of the region below `plan`; returns the columns of its output.
-    fn add(&mut self, plan: &Arc<dyn ExecutionPlan>, inner: &mut Rewrite<'_>) -> Result<Vec<usize>> {
+    /// Adds the part of the region below `plan`; returns its output.
+    fn add(&mut self, plan: &Arc<dyn ExecutionPlan>, inner: &mut Rewrite<'_>) -> Result<Columns> {
         if let Some(join) = plan.downcast_ref::<HashJoinExec>().filter(|join| can_reorder(join)) {
             return self.add_hash_join(join, inner);
         }
@@ -166,10 +175,10 @@ impl JoinGraph {
         }
         if let Some(projection) = plan.downcast_ref::<ProjectionExec>()
             && reaches_join(plan)
-            && let Some(selected) = selected_columns(projection)
+            && only_selects(projection)
         {
             let columns = self.add(projection.input(), inner)?;
-            return Ok(selected.into_iter().map(|column| columns[column]).collect());
+            return projection.expr().iter().map(|column| renumbered(&column.expr, &columns)).collect();
         }
         if let Some(filter) = plan.downcast_ref::<FilterExec>()
             && reaches_join(plan)
@@ -182,28 +191,37 @@ impl JoinGraph {
         Ok(self.add_relation(plan, None))
     }
 
-    fn add_relation(&mut self, plan: Arc<dyn ExecutionPlan>, reducer: Option<Reducer>) -> Vec<usize> {
+    fn add_relation(&mut self, plan: Arc<dyn ExecutionPlan>, reducer: Option<Reducer>) -> Columns {
         let (first_column, number) = (self.fields.len(), self.relations.len());
         self.fields.extend(plan.schema().fields().iter().cloned());
         self.owner.resize(self.fields.len(), number);
         let width = self.fields.len() - first_column;
         self.relations.push(Relation { plan, first_column, width, reducer });
-        (first_column..first_column + width).collect()
+        (first_column..first_column + width).map(|column| self.column(column)).collect()
     }
 
-    fn add_hash_join(&mut self, join: &HashJoinExec, inner: &mut Rewrite<'_>) -> Result<Vec<usize>> {
+    /// The region's column with that number.
+    pub(super) fn column(&self, number: usize) -> Arc<dyn PhysicalExpr> {
+        Arc::new(Column::new(self.fields[number].name(), number))
+    }
+
+    fn add_hash_join(&mut self, join: &HashJoinExec, inner: &mut Rewrite<'_>) -> Result<Columns> {
         let anti = matches!(join.join_type(), JoinType::LeftAnti | JoinType::RightAnti);
         let (left, right, output) = match join.join_type() {
             JoinType::LeftSemi | JoinType::LeftAnti => {
                 let left = self.add(join.left(), inner)?;
+                let connects =
+                    !anti && self.connects(&left, join.on().iter().map(|(left, right)| (left, right)), join.right())?;
                 let plan = inner(join.right())?;
-                let right = self.add_relation(plan, Some(Reducer { anti, needs: 0 }));
+                let right = self.add_relation(plan, (!connects).then_some(Reducer { anti, needs: 0 }));
                 (left.clone(), right, left)
             }
             JoinType::RightSemi | JoinType::RightAnti => {
                 let right = self.add(join.right(), inner)?;
+                let connects =
+                    !anti && self.connects(&right, join.on().iter().map(|(left, right)| (right, left)), join.left())?;
                 let plan = inner(join.left())?;
-                let left = self.add_relation(plan, Some(Reducer { anti, needs: 0 }));
+                let left = self.add_relation(plan, (!connects).then_some(Reducer { anti, needs: 0 }));
                 (left, right.clone(), right)
             }
             _ => {
@@ -212,9 +230,10 @@ impl JoinGraph {
                 (left.clone(), right.clone(), [left, right].concat())
             }
         };
+        let last = self.relations.len() - 1;
         let reducer = match join.join_type() {
             JoinType::Inner => None,
-            _ => Some(self.relations.len() - 1),
+            _ => self.relations[last].reducer.is_some().then_some(last),
         };
         let mut needs: Relations = 0;
         for (left_key, right_key) in join.on() {
@@ -241,7 +260,28 @@ impl JoinGraph {
         Ok(kept(output, join.projection.as_deref()))
     }
 
-    fn add_join_filter(&mut self, filter: Option<&JoinFilter>, left: &[usize], right: &[usize]) -> Result<()> {
+    /// Whether the semi joined `plan` has at most one partner for each row of the relations with `columns`, and keys of
+    /// several of them. Each of `keys` is one of theirs and one of its own.
+    fn connects<'a>(
+        &self,
+        columns: &[Arc<dyn PhysicalExpr>],
+        keys: impl Iterator<Item = (&'a Arc<dyn PhysicalExpr>, &'a Arc<dyn PhysicalExpr>)>,
+        plan: &Arc<dyn ExecutionPlan>,
+    ) -> Result<bool> {
+        let (mut relations, mut own) = (0, Vec::new());
+        for (theirs, key) in keys {
+            relations |= self.relations_of(&renumbered(theirs, columns)?);
+            own.extend(key.downcast_ref::<Column>().map(Column::index));
+        }
+        Ok(relations.count_ones() > 1 && is_unique(plan, &own))
+    }
+
+    fn add_join_filter(
+        &mut self,
+        filter: Option<&JoinFilter>,
+        left: &[Arc<dyn PhysicalExpr>],
+        right: &[Arc<dyn PhysicalExpr>],
+    ) -> Result<()> {
         if let Some(filter) = filter {
             self.add_conditions(&on_both_sides(filter, left, right)?);
         }
@@ -294,22 +334,19 @@ impl JoinGraph {
     }
 }
 
-fn kept(columns: Vec<usize>, projection: Option<&[usize]>) -> Vec<usize> {
+fn kept(columns: Columns, projection: Option<&[usize]>) -> Columns {
     match projection {
-        Some(projection) => projection.iter().map(|column| columns[*column]).collect(),
+        Some(projection) => projection.iter().map(|column| Arc::clone(&columns[*column])).collect(),
         None => columns,
     }
 }
 
-/// `expr` with its column i replaced by the region's column `columns[i]`.
-pub(super) fn renumbered(expr: &Arc<dyn PhysicalExpr>, columns: &[usize]) -> Result<Arc<dyn PhysicalExpr>> {
+/// `expr` with its column i replaced by `columns[i]`.
+fn renumbered(expr: &Arc<dyn PhysicalExpr>, columns: &[Arc<dyn PhysicalExpr>]) -> Result<Arc<dyn PhysicalExpr>> {
     Arc::clone(expr)
         .transform_up(|part| {
             Ok(match part.downcast_ref::<Column>() {
-                Some(column) => {
-                    let moved = Column::new(column.name(), columns[column.index()]);
-                    Transformed::yes(Arc::new(moved) as Arc<dyn PhysicalExpr>)
-                }
+                Some(column) => Transformed::yes(Arc::clone(&columns[column.index()])),
                 None => Transformed::no(part),
             })
         })
@@ -317,13 +354,17 @@ pub(super) fn renumbered(expr: &Arc<dyn PhysicalExpr>, columns: &[usize]) -> Res
 }
 
 /// A join's filter in terms of the region's columns.
-fn on_both_sides(filter: &JoinFilter, left: &[usize], right: &[usize]) -> Result<Arc<dyn PhysicalExpr>> {
-    let columns: Vec<usize> = filter
+fn on_both_sides(
+    filter: &JoinFilter,
+    left: &[Arc<dyn PhysicalExpr>],
+    right: &[Arc<dyn PhysicalExpr>],
+) -> Result<Arc<dyn PhysicalExpr>> {
+    let columns: Columns = filter
         .column_indices()
         .iter()
         .map(|column| match column.side {
-            JoinSide::Right => right[column.index],
-            JoinSide::Left | JoinSide::None => left[column.index],
+            JoinSide::Right => Arc::clone(&right[column.index]),
+            JoinSide::Left | JoinSide::None => Arc::clone(&left[column.index]),
         })
         .collect();
     renumbered(filter.expression(), &columns)
@@ -347,7 +388,7 @@ fn is_join(plan: &Arc<dyn ExecutionPlan>) -> bool {
 /// Whether there is a join of the region below selections and filters.
 fn reaches_join(plan: &Arc<dyn ExecutionPlan>) -> bool {
     if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
-        return selected_columns(projection).is_some() && reaches_join(projection.input());
+        return only_selects(projection) && reaches_join(projection.input());
     }
     if let Some(filter) = plan.downcast_ref::<FilterExec>() {
         return filter.fetch().is_none() && reaches_join(filter.input());
@@ -355,9 +396,44 @@ fn reaches_join(plan: &Arc<dyn ExecutionPlan>) -> bool {
     is_join(plan)
 }
 
-/// The columns a projection selects, if it does nothing else.
-fn selected_columns(projection: &ProjectionExec) -> Option<Vec<usize>> {
-    projection.expr().iter().map(|column| column.expr.downcast_ref::<Column>().map(Column::index)).collect()
+/// Whether no two rows agree in `columns`: they contain a table's primary key.
+fn is_unique(plan: &Arc<dyn ExecutionPlan>, columns: &[usize]) -> bool {
+    if let Some(scan) = plan.downcast_ref::<ColumnScanExec>() {
+        let key = &scan.table().primary_key;
+        let has = |part: &usize| columns.iter().any(|column| scan.projection().get(*column) == Some(part));
+        return !key.is_empty() && key.iter().all(has);
+    }
+    if let Some(filter) = plan.downcast_ref::<FilterExec>() {
+        let below = |column: &usize| match filter.projection() {
+            Some(kept) => kept.get(*column).copied(),
+            None => Some(*column),
+        };
+        return is_unique(filter.input(), &columns.iter().filter_map(below).collect::<Vec<_>>());
+    }
+    if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+        let below = |column: &usize| projection.expr().get(*column)?.expr.downcast_ref::<Column>().map(Column::index);
+        return is_unique(projection.input(), &columns.iter().filter_map(below).collect::<Vec<_>>());
+    }
+    false
+}
+
+/// Whether a projection only selects columns, some made wider: that never fails, and costs nothing to do again.
+fn only_selects(projection: &ProjectionExec) -> bool {
+    let schema = projection.input().schema();
+    projection.expr().iter().all(|column| is_column(&column.expr) || is_wider_column(&column.expr, &schema))
+}
+
+fn is_column(expr: &Arc<dyn PhysicalExpr>) -> bool {
+    expr.downcast_ref::<Column>().is_some()
+}
+
+/// Whether it is a column of whole numbers with more bits than it is stored with.
+fn is_wider_column(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> bool {
+    let Some(cast) = expr.downcast_ref::<CastExpr>() else { return false };
+    let widens = |from: &DataType, to: &DataType| {
+        from.is_signed_integer() && to.is_signed_integer() && from.primitive_width() <= to.primitive_width()
+    };
+    is_column(cast.expr()) && cast.expr().data_type(schema).is_ok_and(|from| widens(&from, cast.cast_type()))
 }
 
 fn count_relations(plan: &Arc<dyn ExecutionPlan>) -> usize {

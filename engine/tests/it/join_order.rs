@@ -154,6 +154,35 @@ async fn semi_joins_reduce_before_other_joins_multiply() {
     assert_eq!(order(&session, sql).await, ["shop", "sale", "sale"]);
 }
 
+/// Nothing of the table in the middle is selected, so that the logical planner makes a semi join of it, and it has a key of
+/// both others: taken for a reducer, it left nothing but their product. (With a subquery in WHERE, DataFusion joins the
+/// tables in the order of FROM. The key of `maker` is made wider before it is compared.)
+#[tokio::test]
+async fn a_table_that_only_connects_others_is_joined_between_them() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE maker (m_id int PRIMARY KEY, m_name text)").await;
+    run(&session, "CREATE TABLE stock (s_place int, s_part int, PRIMARY KEY (s_place, s_part))").await;
+    run(&session, "CREATE TABLE line (l_id int PRIMARY KEY, l_order int, l_place int, l_part int)").await;
+    run(&session, "CREATE TABLE ordered (o_id int PRIMARY KEY)").await;
+    run(&session, "INSERT INTO maker SELECT v, 'm' || v FROM generate_series(0, 199) AS g(v)").await;
+    run(&session, "INSERT INTO stock SELECT v % 4, v FROM generate_series(1, 2000) AS g(v)").await;
+    run(&session, "INSERT INTO line SELECT v, v / 10, v % 4, v % 2000 + 1 FROM generate_series(1, 20000) AS g(v)")
+        .await;
+    run(&session, "INSERT INTO ordered SELECT * FROM generate_series(1, 1500)").await;
+    session.database().flush().await.unwrap();
+    let sql = "SELECT m_name, count(*) FROM maker, line, ordered, stock WHERE l_order = o_id \
+               AND l_place = s_place AND l_part = s_part AND (s_place * s_part) % 200 = m_id \
+               AND EXISTS (SELECT 1 FROM line l WHERE l.l_id = line.l_id + 10000) GROUP BY m_name";
+    let plan = query(&session, &format!("EXPLAIN {sql}")).await.join("\n");
+    let (logical, physical) = plan.split_once("physical_plan").unwrap();
+    assert!(logical.contains("LeftSemi") && logical.contains("Cross Join"), "the case is no longer one: {logical}");
+    assert!(!physical.contains("NestedLoopJoinExec") && !physical.contains("CrossJoinExec"), "{physical}");
+    let rows = format!("SELECT count(*), sum(count) FROM ({sql})");
+    let expected = query(&session, &rows).await;
+    session.set("datafusion.optimizer.join_reordering", "false").await.unwrap();
+    assert_eq!(query(&session, &rows).await, expected);
+}
+
 #[tokio::test]
 async fn reordering_can_be_turned_off() {
     let session = star().await;
