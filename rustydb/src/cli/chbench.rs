@@ -108,8 +108,12 @@ fn summary(report: &MixedReport) -> String {
     add(
         &mut text,
         format!(
-            "transactions: {:.0} per second alone, {:.0} beside {} analysts: {:.1} % lost",
-            report.alone.tps, report.together.tps, report.analysts, report.transactions_lost_percent
+            "transactions: {:.0} per second alone, {:.0} beside {} {}: {:.1} % lost",
+            report.alone.tps,
+            report.together.tps,
+            report.analysts,
+            if report.analysts == 1 { "analyst" } else { "analysts" },
+            report.transactions_lost_percent
         ),
     );
     add(&mut text, format!("queries: {} answered, {:.0} per hour", analytics.count, analytics.queries_per_hour));

@@ -210,7 +210,12 @@ async fn ask<C: Connection>(
             let seen = connection.query(&heartbeat, &[]).await?;
             let seen_us = seen.integer(0, 0)?.ok_or_else(|| Failure::unexpected("the heartbeat is NULL"))?;
             let age_at_start = age(seen_us);
-            connection.drain(query.sql).await?;
+            // What is not answered in time does not count, and nobody waits for it.
+            tokio::select! {
+                answered = connection.drain(query.sql) => answered?,
+                () = ended.requested() => return Ok(answers),
+                () = stop.requested() => return Ok(answers),
+            };
             let (age_at_end, latency) = (age(seen_us), started.elapsed());
             connection.commit().await?;
             // The first ones may have begun before there was a heartbeat.
@@ -278,6 +283,90 @@ impl Answers {
             freshness_ms: LatencyReport::from(&self.freshness),
             answer_age_ms: LatencyReport::from(&self.ages),
             queries: self.queries.iter().map(answered).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Knows the time of the heartbeat, and answers no query, ever.
+    struct Silent;
+
+    impl Rows for Silent {
+        fn count(&self) -> usize {
+            1
+        }
+
+        fn integer(&self, _: usize, _: usize) -> std::result::Result<Option<i64>, Failure> {
+            Ok(Some(now_us()))
+        }
+
+        fn decimal(&self, _: usize, _: usize, _: u8) -> std::result::Result<Option<i64>, Failure> {
+            Ok(None)
+        }
+
+        fn text(&self, _: usize, _: usize, _: &mut String) -> std::result::Result<bool, Failure> {
+            Ok(false)
+        }
+    }
+
+    impl Connection for Silent {
+        type Statement = ();
+        type Rows = Silent;
+
+        async fn prepare(&mut self, _: &str) -> std::result::Result<(), Failure> {
+            Ok(())
+        }
+
+        async fn query(&mut self, _: &(), _: &[Parameter<'_>]) -> std::result::Result<Silent, Failure> {
+            Ok(Silent)
+        }
+
+        async fn execute(&mut self, _: &(), _: &[Parameter<'_>]) -> std::result::Result<u64, Failure> {
+            Ok(0)
+        }
+
+        async fn begin(&mut self) -> std::result::Result<(), Failure> {
+            Ok(())
+        }
+
+        async fn commit(&mut self) -> std::result::Result<(), Failure> {
+            Ok(())
+        }
+
+        async fn roll_back(&mut self) -> std::result::Result<(), Failure> {
+            Ok(())
+        }
+
+        async fn script(&mut self, _: &str) -> std::result::Result<(), Failure> {
+            Ok(())
+        }
+
+        async fn drain(&mut self, _: &str) -> std::result::Result<u64, Failure> {
+            std::future::pending().await
+        }
+
+        async fn texts(&mut self, _: &str) -> std::result::Result<Vec<Vec<Option<String>>>, Failure> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_query_under_way_ends_with_the_transactions_and_with_the_run() {
+        for ends_all in [false, true] {
+            let (ended, stop) = (Stop::default(), Stop::default());
+            let asking = ask(Silent, Random::of(&[1]), Instant::now(), ended.clone(), stop.clone());
+            let mut asking = Box::pin(asking);
+            assert!(futures::poll!(asking.as_mut()).is_pending(), "the query is under way");
+            if ends_all {
+                stop.request()
+            } else {
+                ended.request()
+            }
+            let answers = asking.await.expect("no failure");
+            assert_eq!(answers.all.count(), 0, "what was not answered is not counted");
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::client::{Client, Connection, Failure};
@@ -89,17 +90,33 @@ impl Options {
 
 /// Asks a run to end early. Clones ask the same run.
 #[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct Stop(Arc<StopState>);
+
+#[derive(Debug, Default)]
+struct StopState {
+    requested: AtomicBool,
+    waiting: Notify,
+}
 
 impl Stop {
     /// Asks.
     pub fn request(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.requested.store(true, Ordering::SeqCst);
+        self.0.waiting.notify_waiters();
     }
 
     /// Whether somebody has asked.
     pub fn is_requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.requested.load(Ordering::SeqCst)
+    }
+
+    /// Waits until somebody asks.
+    pub async fn requested(&self) {
+        // Listening begins before the question, so that nobody asks in between.
+        let asked = self.0.waiting.notified();
+        if !self.is_requested() {
+            asked.await;
+        }
     }
 }
 
