@@ -139,25 +139,26 @@ impl Seen<'_> {
         if rows.is_empty() {
             return Vec::new();
         }
-        let deleted = self.state.base.range(rows.clone());
+        let mut live = Vec::new();
+        let mut deleted = self.state.base.range(rows.clone());
         let is_left = |row: &u32| !self.is_deleted_lately(*row) && is_wanted(*row);
-        match descending {
-            true => without(rows.rev(), deleted.rev()).filter(is_left).take(wanted).collect(),
-            false => without(rows, deleted).filter(is_left).take(wanted).collect(),
+        // From one run of deleted rows to the next.
+        let Range { mut start, mut end } = rows;
+        while start < end && live.len() < wanted {
+            let missing = wanted - live.len();
+            if descending {
+                let (behind, next) =
+                    deleted.next_range_back().map_or((start, start), |run| (run.end() + 1, *run.start()));
+                live.extend((behind..end).rev().filter(is_left).take(missing));
+                end = next;
+            } else {
+                let (before, next) = deleted.next_range().map_or((end, end), |run| (*run.start(), run.end() + 1));
+                live.extend((start..before).filter(is_left).take(missing));
+                start = next;
+            }
         }
+        live
     }
-}
-
-/// The rows that are not deleted; both come in one order, and what is deleted is among the rows.
-fn without(rows: impl Iterator<Item = u32>, mut deleted: impl Iterator<Item = u32>) -> impl Iterator<Item = u32> {
-    let mut next = deleted.next();
-    rows.filter(move |row| {
-        let is_live = next != Some(*row);
-        if !is_live {
-            next = deleted.next();
-        }
-        is_live
-    })
 }
 
 /// The versioned delete set of one segment.

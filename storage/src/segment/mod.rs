@@ -26,6 +26,7 @@ mod writer;
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -77,7 +78,6 @@ impl Pins {
 type KeyBounds = Option<Keys>;
 
 /// A segment that readers may use.
-#[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) meta: SegmentMeta,
     pub(crate) table: Arc<TableDef>,
@@ -168,6 +168,34 @@ impl Segment {
                 self.source.cache.offer(&self.key_index, &Arc::new(index), bytes);
             }
         }
+    }
+
+    /// Puts columns into the cache that are encoded already, as far as there is room.
+    pub(crate) fn warm_encoded(&self, columns: &[(usize, Arc<Column>)]) {
+        for (index, column) in columns {
+            let bytes = column.memory_bytes();
+            if self.source.cache.has_room(bytes) {
+                self.source.cache.offer(&self.columns[*index], column, bytes);
+            }
+        }
+    }
+
+    /// Brings into memory what look-ups have there of segments whose rows this one takes over: key index and postings.
+    /// Whoever looked for a row in those will look for it here, and would have to wait.
+    pub(crate) async fn prepare_like(&self, others: &[Arc<Segment>]) -> Result<()> {
+        if others.iter().any(|other| other.key_index.kept().is_some()) {
+            self.load_key_index().await?;
+        }
+        let encoders = &self.table.codec()?.indexes;
+        for (index, encoder) in self.table.indexes.iter().zip(encoders) {
+            let is_kept = |other: &Arc<Segment>| {
+                other.postings.lock().get(&index.id).is_some_and(|postings| postings.kept().is_some())
+            };
+            if others.iter().any(is_kept) {
+                self.load_postings(index.id, encoder).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets when each row was committed, once no snapshot is old enough to care.
@@ -398,6 +426,13 @@ impl Segment {
     /// from needs the file.
     pub(crate) fn mark_obsolete(&self) {
         self.obsolete.store(true, Ordering::Release);
+    }
+}
+
+/// Which one, and nothing of what is in it.
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "segment {} of table {} ({} rows)", self.meta.id, self.table.name, self.meta.rows)
     }
 }
 
