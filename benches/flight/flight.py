@@ -118,6 +118,8 @@ def table(figures):
             line(f"{idle['connections']:,} idle authenticated connections, {name}", measured, "2 GB", "1 GB")
     if tls := figures.get("tls"):
         line("TLS on bulk transfer", f"{100 * tls['slower']:.0f} % slower", "20 %", "10 %")
+        for side, each in tls["processor_s"].items():
+            line(f"processor time of the {side}, plain / TLS", f"{each['plain']:.2f} / {each['tls']:.2f} s", "", "")
         line("TLS on the replay from memory", f"{100 * tls['replay_slower']:.0f} % slower", "", "")
     if cancel := figures.get("cancel"):
         waits, busy = (statistics.median(cancel[name]) for name in ("client_waits_ms", "server_busy_afterwards_ms"))

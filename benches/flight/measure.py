@@ -353,19 +353,28 @@ class Bench:
             authority = (keys / "ca.pem").read_bytes()
             expected = set()
 
-            def fetched(uri, ticket, authority):
+            used = {"server": {}, "client": {}}
+
+            def fetched(uri, ticket, authority, used_by=lambda: []):
+                """The time of a fetch, and the processor time that it took those of `used_by`."""
                 fetch = lambda: expected.add(self.fetch_all(uri, ticket, authority=authority))
                 fetch()
-                return statistics.median(seconds(fetch)[0] for _ in range(3))
+                before = used_by()
+                taken = statistics.median(seconds(fetch)[0] for _ in range(3))
+                return taken, [(after - start) / 3 for start, after in zip(before, used_by())]
 
             def own(options, scheme, authority):
                 with self.serve(self.store, *options) as server:
                     self.export(server)
-                    return fetched(f"{scheme}://localhost:{server.port}", None, authority)
+                    both = lambda: [processor_seconds(process) for process in (server.process_id, os.getpid())]
+                    taken, each = fetched(f"{scheme}://localhost:{server.port}", None, authority, both)
+                    for side, processor in zip(used, each):
+                        used[side].setdefault(scheme, []).append(processor)
+                    return taken
 
             def replayed(keys, scheme, authority):
                 with self.replaying(keys) as port:
-                    return fetched(f"{scheme}://localhost:{port}", pyarrow.flight.Ticket(b"all"), authority)
+                    return fetched(f"{scheme}://localhost:{port}", pyarrow.flight.Ticket(b"all"), authority)[0]
 
             times = in_turns(
                 self.chosen.rounds,
@@ -380,7 +389,13 @@ class Bench:
             wrong(f"numbers of rows: {sorted(expected)}")
         medians = {name: statistics.median(taken) for name, taken in times.items()}
         slower = {name: medians[f"{name}tls"] / medians[f"{name}plain"] - 1 for name in ("", "replay_")}
-        return {"times_s": times, "slower": slower[""], "replay_slower": slower["replay_"]}
+        processors = {side: {kind: statistics.median(each) for kind, each in own.items()} for side, own in used.items()}
+        return {
+            "times_s": times,
+            "slower": slower[""],
+            "replay_slower": slower["replay_"],
+            "processor_s": {side: {"plain": own["grpc"], "tls": own["grpc+tls"]} for side, own in processors.items()},
+        }
 
     def measure_cancel(self):
         """How long the client waits for the end of a statement it cancels, and what the server still does after that."""
