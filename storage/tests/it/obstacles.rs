@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustydb_storage::{
-    Attempt, Blocked, Change, Durability, Error, FoundRow, Isolation, KeyRange, LockWait, MemoryFiles, NewIndex,
-    NewTable, Obstacle, RangeWindow, ReadView, RowLock, Store, StoreOptions, TableDef, Transaction, TransactionOptions,
-    Tries, WantedColumns, insist,
+    Attempt, Blocked, Change, Durability, Error, FoundRow, Isolation, KeyRange, LockWait, MemoryFiles,
+    NewIndex, NewTable, Obstacle, RangeWindow, ReadView, RowLock, Store, StoreOptions, TableDef, Transaction,
+    TransactionOptions, Tries, WantedColumns, insist,
 };
 
 use crate::common::*;
@@ -339,4 +339,32 @@ async fn free_rows_are_given_back_if_something_has_to_be_loaded_first() {
     drop(missing);
     let result = insist(|| taker.lock_free_stored(&table, keys(), 3, RowLock::Update)).await;
     assert!(matches!(result, Err(Error::Conflict { .. })), "{result:?}");
+}
+
+fn find(view: &ReadView, table: &TableDef, id: i64) -> Option<FoundRow> {
+    view.stored_row(table, &key_of(table, id), &WantedColumns::new(table, 0..2)).unwrap()
+}
+
+/// The same table in a store whose transactions may take little memory.
+async fn with_little_room(table: NewTable, rows: &[(i64, &str)], transaction_bytes: usize) -> (Store, Arc<TableDef>) {
+    let (files, store, table) = store_with(table).await;
+    insert(&store, table, rows).await.unwrap();
+    store.close().await.unwrap();
+    let store = Store::open(StoreOptions { transaction_bytes, ..options(&files) }).await.unwrap();
+    let table = Arc::clone(store.snapshot().catalog().find("public", "t").unwrap());
+    (store, table)
+}
+
+#[tokio::test]
+async fn a_row_that_is_locked_for_update_needs_no_other_lock_to_be_changed() {
+    let rows: Vec<(i64, &str)> = (0..100).map(|id| (id, "a")).collect();
+    // 160 bytes a lock.
+    let (store, table) = with_little_room(keyed("t"), &rows, 110 * 160).await;
+    let mut transaction = begin(&store).await;
+    let keys: Vec<Vec<u8>> = (0..100).map(|id| key_of(&table, id)).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    transaction.lock_stored(&table, &keys, RowLock::Update, None).unwrap();
+    let found = (0..100).map(|id| (find(transaction.as_view(), &table, id).unwrap(), row_of(&table, id, "b")));
+    let changes = found.collect();
+    assert_eq!(transaction.update_stored(&table, changes).unwrap(), Change::Made);
 }
