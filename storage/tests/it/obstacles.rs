@@ -368,3 +368,70 @@ async fn a_row_that_is_locked_for_update_needs_no_other_lock_to_be_changed() {
     let changes = found.collect();
     assert_eq!(transaction.update_stored(&table, changes).unwrap(), Change::Made);
 }
+
+#[tokio::test]
+async fn deletes_that_need_too_much_room_delete_nothing() {
+    let by_name = NewTable { indexes: vec![NewIndex::new("by_name", vec![1], false)], ..keyed("t") };
+    let rows: Vec<(i64, &str)> = (0..200).map(|id| (id, "a")).collect();
+    let (store, table) = with_little_room(by_name, &rows, 150 * 160).await;
+    let mut transaction = begin(&store).await;
+    let own = (1000..1010).map(|id| row_of(&table, id, "own")).collect();
+    assert_eq!(transaction.insert_stored(&table, own).unwrap(), Change::Made);
+    let mut delete = |ids: std::ops::Range<i64>| {
+        let rows: Vec<FoundRow> = ids.map(|id| find(transaction.as_view(), &table, id).unwrap()).collect();
+        let deleted = transaction.delete_stored(&table, &rows);
+        match deleted {
+            Ok(()) => true,
+            Err(Blocked::Failed(Error::TransactionTooLarge { .. })) => false,
+            other => panic!("{other:?}"),
+        }
+    };
+    let fitting = (0..20).take_while(|turn| delete(turn * 10..turn * 10 + 10)).count() as i64;
+    // Locks alone would have allowed fourteen.
+    assert!((5..14).contains(&fitting), "{fitting}");
+    // What it has inserted itself is there already.
+    assert!(delete(1000..1010));
+    let view = transaction.as_view();
+    assert!((0..200).all(|id| find(view, &table, id).is_some() == (id >= fitting * 10)));
+    assert!(find(view, &table, 1000).is_none());
+}
+
+#[tokio::test]
+async fn a_row_that_an_index_cannot_have_is_refused_before_any_is_changed() {
+    let by_name = NewTable { indexes: vec![NewIndex::new("by_name", vec![1], false)], ..keyed("t") };
+    let (_, store, id) = store_with(by_name).await;
+    insert(&store, id, &[(1, "a"), (2, "b")]).await.unwrap();
+    let table = Arc::clone(store.snapshot().catalog().find("public", "t").unwrap());
+    // A zero takes two bytes of the 4,096 that an index value may have.
+    for too_long in ["x".repeat(5000), "\0".repeat(2100)] {
+        let mut transaction = begin(&store).await;
+        let found = |transaction: &Transaction, id| find(transaction.as_view(), &table, id).unwrap();
+        let changes = vec![
+            (found(&transaction, 1), row_of(&table, 1, "c")),
+            (found(&transaction, 2), row_of(&table, 2, &too_long)),
+        ];
+        let changed = transaction.update_stored(&table, changes);
+        assert!(matches!(changed, Err(Blocked::Failed(Error::Unsupported(_)))), "{changed:?}");
+        // A new key as well.
+        let changes = vec![
+            (found(&transaction, 1), row_of(&table, 7, "c")),
+            (found(&transaction, 2), row_of(&table, 8, &too_long)),
+        ];
+        let changed = transaction.update_stored(&table, changes);
+        assert!(matches!(changed, Err(Blocked::Failed(Error::Unsupported(_)))), "{changed:?}");
+        let new = vec![row_of(&table, 3, "d"), row_of(&table, 4, &too_long)];
+        let changed = transaction.insert_stored(&table, new);
+        assert!(matches!(changed, Err(Blocked::Failed(Error::Unsupported(_)))), "{changed:?}");
+        let changed = transaction.update(id, &keys(&[1, 2]), &rows(&[(1, "c"), (2, &too_long)])).await;
+        assert!(matches!(changed, Err(Error::Unsupported(_))), "{changed:?}");
+        let changed = transaction.insert(id, &rows(&[(3, "d"), (4, &too_long)])).await;
+        assert!(matches!(changed, Err(Error::Unsupported(_))), "{changed:?}");
+        assert!(!transaction.has_writes());
+        assert_eq!(contents(&transaction.view(), id).await, map(&[(1, "a"), (2, "b")]));
+    }
+    let mut transaction = begin(&store).await;
+    for just_short in ["x".repeat(4000), "\0".repeat(2000)] {
+        let changes = vec![(find(transaction.as_view(), &table, 1).unwrap(), row_of(&table, 1, &just_short))];
+        assert_eq!(transaction.update_stored(&table, changes).unwrap(), Change::Made);
+    }
+}
