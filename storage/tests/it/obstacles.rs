@@ -341,6 +341,25 @@ async fn free_rows_are_given_back_if_something_has_to_be_loaded_first() {
     assert!(matches!(result, Err(Error::Conflict { .. })), "{result:?}");
 }
 
+#[tokio::test]
+async fn what_is_pinned_and_not_kept_by_the_cache_is_taken_out_of_its_budget() {
+    let (files, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "one"), (2, "two")]).await.unwrap();
+    store.flush().await.unwrap();
+    store.close().await.unwrap();
+    for (column_cache_bytes, is_counted) in [(1, true), (ROOMY, false)] {
+        let (store, table) = cold(&files, column_cache_bytes).await;
+        let (view, columns) = (store.snapshot(), WantedColumns::new(&table, 0..2));
+        let mut tries = Tries::new(&view);
+        while let Err(Blocked::Waits(obstacle)) = view.stored_row(&table, &key_of(&table, 2), &columns) {
+            assert!(tries.overcome(obstacle).await.unwrap());
+            assert_eq!(store.memory().background_bytes > 0, is_counted);
+        }
+        drop(tries);
+        assert_eq!(store.memory().background_bytes, 0);
+    }
+}
+
 fn find(view: &ReadView, table: &TableDef, id: i64) -> Option<FoundRow> {
     view.stored_row(table, &key_of(table, id), &WantedColumns::new(table, 0..2)).unwrap()
 }
