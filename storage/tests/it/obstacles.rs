@@ -342,6 +342,55 @@ async fn free_rows_are_given_back_if_something_has_to_be_loaded_first() {
 }
 
 #[tokio::test]
+async fn new_values_of_a_unique_index_wait_once_for_all_segments_that_came_since() {
+    let by_name = NewTable { indexes: vec![NewIndex::new("by_name", vec![1], true)], ..keyed("t") };
+    let (_, store, id) = store_with(by_name).await;
+    let table = Arc::clone(store.snapshot().catalog().find("public", "t").unwrap());
+    let mut transaction = begin(&store).await;
+    // Each segment has values of its own, and between them there is one that is free.
+    for first in (0..SEGMENTS).map(|segment| segment * 100) {
+        insert(&store, id, &[(first, &name(first)), (first + 50, &name(first + 50))]).await.unwrap();
+        store.flush().await.unwrap();
+    }
+    let new = (0..SEGMENTS).map(|segment| row_of(&table, 10_000 + segment, &name(segment * 100 + 25)));
+    let new: Vec<Bytes> = new.collect();
+    let mut tries = Tries::new(transaction.as_view());
+    let mut waits = 0;
+    let changed = loop {
+        match transaction.insert_stored(&table, new.clone()) {
+            Err(Blocked::Waits(obstacle)) => {
+                assert!(tries.overcome(obstacle).await.unwrap());
+                waits += 1;
+            }
+            ended => break ended.unwrap(),
+        }
+    };
+    assert_eq!((waits, changed), (1, Change::Made));
+}
+
+#[tokio::test]
+async fn the_keys_of_rows_that_nobody_has_written_are_not_needed() {
+    let (files, store, id) = store_with(keyed("t")).await;
+    for first in (0..SEGMENTS).map(|segment| segment * 100) {
+        insert(&store, id, &[(first, "a"), (first + 50, "b")]).await.unwrap();
+        store.flush().await.unwrap();
+    }
+    store.close().await.unwrap();
+    let (store, table) = cold(&files, ROOMY).await;
+    let (mut taker, mut writer) = (begin(&store).await, begin(&store).await);
+    assert_eq!(insist(|| change(&mut writer, &table, 100, "newer")).await.unwrap(), Change::Made);
+    writer.commit(Durability::Sync).await.unwrap();
+    let loaded = store.memory().key_index_bytes;
+    assert!(loaded > 0, "the keys of one segment");
+    let keys: Vec<Vec<u8>> = (0..SEGMENTS).map(|segment| key_of(&table, segment * 100)).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    let locked = insist(|| taker.lock_stored(&table, &keys, RowLock::Update, None)).await;
+    assert!(matches!(locked, Err(Error::Conflict { .. })), "{locked:?}");
+    taker.lock_stored(&table, &keys[2..], RowLock::Update, None).unwrap();
+    assert_eq!(store.memory().key_index_bytes, loaded);
+}
+
+#[tokio::test]
 async fn what_is_pinned_and_not_kept_by_the_cache_is_taken_out_of_its_budget() {
     let (files, store, table) = store_with(keyed("t")).await;
     insert(&store, table, &[(1, "one"), (2, "two")]).await.unwrap();
