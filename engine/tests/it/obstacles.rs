@@ -278,3 +278,27 @@ async fn a_statement_that_is_given_up_while_it_waits_leaves_the_queue() {
     assert_eq!(last.await.unwrap(), ["UPDATE Some(1)"]);
     assert_eq!(query(third, "SELECT n FROM t WHERE id = 2").await, ["6"]);
 }
+
+/// What a statement with SKIP LOCKED has locked before it met a change, it does not return when it runs again.
+#[tokio::test(flavor = "multi_thread")]
+async fn skip_locked_keeps_no_lock_of_rows_that_it_does_not_return() {
+    for (row_path, level) in [("on", "READ COMMITTED"), ("off", "READ COMMITTED"), ("on", ""), ("off", "")] {
+        let sessions = sessions(row_path, 3).await;
+        let [holder, waiter, third] = &sessions[..] else { unreachable!() };
+        run(holder, "BEGIN").await;
+        run(holder, "LOCK TABLE t IN EXCLUSIVE MODE").await;
+        if !level.is_empty() {
+            run(waiter, &format!("BEGIN ISOLATION LEVEL {level}")).await;
+        }
+        // The snapshot is taken before it waits for the table.
+        let waiting =
+            start(waiter, "SELECT id FROM t WHERE id >= -5 AND id < 9 ORDER BY id LIMIT 2 FOR UPDATE SKIP LOCKED");
+        until_waiting(holder.database(), 1).await;
+        run(holder, "INSERT INTO t VALUES (-1, 0), (0, 0)").await;
+        run(holder, "UPDATE t SET n = 1 WHERE id = 2").await;
+        run(holder, "COMMIT").await;
+        assert_eq!(waiting.await.unwrap(), ["-1", "0"], "{row_path}, {level}");
+        let first = "SELECT id FROM t WHERE id = 1 FOR UPDATE NOWAIT";
+        assert_eq!(outcome(third, first).await, ["1"], "{row_path}, {level}");
+    }
+}

@@ -190,6 +190,16 @@ impl Transaction {
         }
     }
 
+    /// How many locks it has; a place for [`release_locks_to`](Self::release_locks_to).
+    pub fn lock_count(&self) -> usize {
+        self.control.lock_count()
+    }
+
+    /// Gives back the locks that were taken since there were `count`.
+    pub fn release_locks_to(&self, count: usize) {
+        self.control.release_to(count);
+    }
+
     /// The locks that stand for rows.
     pub(super) fn row_locks<'a>(
         &self,
@@ -225,6 +235,9 @@ impl Transaction {
 
     /// Locks a table and then rows of it, all in one order for all transactions. If somebody is in the way, the obstacle is
     /// the rest of them: who has overcome it has them all.
+    ///
+    /// `wait` is about the rows alone, as NOWAIT and SKIP LOCKED are in PostgreSQL: the table is waited for as usual, and the
+    /// rows are then asked for in the next attempt.
     pub(super) fn acquire(
         &mut self,
         table: &TableDef,
@@ -245,17 +258,20 @@ impl Transaction {
             return Err(Error::TransactionTooLarge { limit_bytes }.into());
         }
         rows.sort_unstable();
-        let blocked = |wanted| match wait.unwrap_or(usual) {
+        let blocked = |wait, wanted| match wait {
             LockWait::NoWait => Blocked::Failed(Error::LockNotAvailable { table: table.name.clone() }),
             LockWait::Wait(limit) => Blocked::Waits(Obstacle::of_locks(locks, wanted, limit, &table.name)),
         };
         let table_lock = Resource::Table(table.id.0);
         if !locks.try_acquire(table_lock, table_mode) {
+            if wait.is_some() {
+                rows.clear();
+            }
             rows.insert(0, (table_lock, table_mode));
-            return Err(blocked(rows));
+            return Err(blocked(usual, rows));
         }
         match rows.iter().position(|(resource, mode)| !locks.try_acquire(*resource, *mode)) {
-            Some(first) => Err(blocked(rows.split_off(first))),
+            Some(first) => Err(blocked(wait.unwrap_or(usual), rows.split_off(first))),
             None => Ok(()),
         }
     }
@@ -268,6 +284,9 @@ impl Transaction {
         rows: Vec<(Resource, LockMode)>,
         wait: Option<LockWait>,
     ) -> Result<()> {
+        if wait.is_some() {
+            self.lock_table(table.id, table_mode, None).await?;
+        }
         match self.acquire(table, table_mode, rows, wait) {
             Ok(()) => Ok(()),
             Err(Blocked::Failed(error)) => Err(error),

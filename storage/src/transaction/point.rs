@@ -145,8 +145,8 @@ impl Transaction {
     }
 
     /// Locks the first `wanted` of these visible rows that nobody else has; tells which. See
-    /// [`try_lock_row`](Self::try_lock_row). If something else has to be waited for, none of them is locked: meanwhile others
-    /// may be free.
+    /// [`try_lock_row`](Self::try_lock_row). If something else has to be waited for, or it fails, none of them is locked:
+    /// meanwhile others may be free, and it is others that a new snapshot may show.
     pub fn lock_free_stored<'k>(
         &mut self,
         table: &TableDef,
@@ -164,13 +164,9 @@ impl Transaction {
             match self.lock_stored(table, &[key], lock, Some(LockWait::NoWait)) {
                 Ok(()) => locked.push(at),
                 Err(Blocked::Failed(Error::LockNotAvailable { .. })) => self.control.release_to(held),
-                Err(Blocked::Failed(error)) => {
-                    self.control.release_to(held);
-                    return Err(error.into());
-                }
-                Err(Blocked::Waits(obstacle)) => {
+                Err(blocked) => {
                     self.control.release_to(before);
-                    return Err(obstacle.into());
+                    return Err(blocked);
                 }
             }
         }

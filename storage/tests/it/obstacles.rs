@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustydb_storage::{
-    Attempt, Blocked, Change, Durability, Error, FoundRow, Isolation, KeyRange, LockWait, MemoryFiles,
+    Attempt, Blocked, Change, Durability, Error, FoundRow, Isolation, KeyRange, LockMode, LockWait, MemoryFiles,
     NewIndex, NewTable, Obstacle, RangeWindow, ReadView, RowLock, Store, StoreOptions, TableDef, Transaction,
     TransactionOptions, Tries, WantedColumns, insist,
 };
@@ -339,6 +339,60 @@ async fn free_rows_are_given_back_if_something_has_to_be_loaded_first() {
     drop(missing);
     let result = insist(|| taker.lock_free_stored(&table, keys(), 3, RowLock::Update)).await;
     assert!(matches!(result, Err(Error::Conflict { .. })), "{result:?}");
+}
+
+/// The rows that a new snapshot shows may be others.
+#[tokio::test]
+async fn free_rows_are_given_back_if_one_of_them_has_changed() {
+    let (store, table) = with_rows(&[(1, "a"), (2, "b"), (3, "c")]).await;
+    let (mut taker, mut other, mut writer) = (begin(&store).await, begin(&store).await, begin(&store).await);
+    assert_eq!(change(&mut writer, &table, 3, "newer").unwrap(), Change::Made);
+    writer.commit(Durability::Sync).await.unwrap();
+    let keys: Vec<Vec<u8>> = (1..=3).map(|id| key_of(&table, id)).collect();
+    let keys = || keys.iter().map(Vec::as_slice);
+    // What it had before stays.
+    let first: Vec<&[u8]> = keys().take(1).collect();
+    taker.lock_stored(&table, &first, RowLock::Update, None).unwrap();
+    let result = taker.lock_free_stored(&table, keys(), 3, RowLock::Update);
+    assert!(matches!(result, Err(Blocked::Failed(Error::Conflict { .. }))), "{result:?}");
+    assert_eq!(other.lock_free_stored(&table, keys().take(2), 2, RowLock::Update).unwrap(), [1]);
+}
+
+#[tokio::test]
+async fn nowait_and_skip_locked_wait_for_the_table() {
+    let (store, table) = with_rows(&[(1, "a"), (2, "b"), (3, "c")]).await;
+    let keys: Vec<Vec<u8>> = (1..=3).map(|id| key_of(&table, id)).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    let nowait = Some(LockWait::NoWait);
+    for skips in [false, true] {
+        let (mut holder, mut taker, mut other) = (begin(&store).await, begin(&store).await, begin(&store).await);
+        other.lock_stored(&table, &keys[1..2], RowLock::Update, None).unwrap();
+        holder.lock_table(table.id, LockMode::Share, None).await.unwrap();
+        // Only who changes rows is kept out.
+        taker.lock_stored(&table, &keys[..1], RowLock::Update, nowait).unwrap();
+        taker.rollback();
+        other.rollback();
+        holder.rollback();
+        let (mut holder, mut taker, mut other) = (begin(&store).await, begin(&store).await, begin(&store).await);
+        holder.lock_table(table.id, LockMode::Exclusive, None).await.unwrap();
+        let mut attempt = || match skips {
+            false => taker.lock_stored(&table, &keys[..1], RowLock::Update, nowait).map(|()| vec![0]),
+            true => taker.lock_free_stored(&table, keys.iter().copied(), 3, RowLock::Update),
+        };
+        let held = obstacle(attempt());
+        let view = store.snapshot();
+        let waiting = tokio::spawn(async move { Tries::new(&view).overcome(held).await });
+        while store.lock_waits() == 0 {
+            tokio::task::yield_now().await;
+        }
+        holder.rollback();
+        assert!(waiting.await.unwrap().unwrap());
+        other.lock_stored(&table, &keys[1..2], RowLock::Update, None).unwrap();
+        assert_eq!(attempt().unwrap(), if skips { vec![0, 2] } else { vec![0] });
+        // Rows are not waited for.
+        let refused = taker.lock_stored(&table, &keys[1..2], RowLock::Update, nowait);
+        assert!(matches!(refused, Err(Blocked::Failed(Error::LockNotAvailable { .. }))), "{refused:?}");
+    }
 }
 
 #[tokio::test]
