@@ -30,6 +30,10 @@ use crate::Error;
 /// A range of more rows is a scan's business: from about here the ordinary path's start-up is won back.
 pub(crate) const RANGE_ROWS_MAX: usize = 8192;
 
+/// Rows, and keys without one, that a query of several tables may look at: nobody can stop it on the way, so it has to be over
+/// within some ten milliseconds. One of more is an operator's business.
+pub(crate) const LOOKS_MAX: usize = 2 * RANGE_ROWS_MAX;
+
 /// Why a program did not end well.
 #[derive(Debug)]
 pub(crate) enum Stop {
@@ -78,6 +82,8 @@ pub(crate) struct Outcome {
     pub(crate) count: u64,
     /// Of queries, and for RETURNING; their columns are the program's.
     pub(crate) rows: Option<Vec<Vec<Datum>>>,
+    /// Rows it has looked at, which is what it has cost.
+    pub(crate) looks: usize,
 }
 
 /// What a program is run with.

@@ -1,9 +1,9 @@
 //! Statements of routines that cannot be run at once: a lock that somebody has, parts of segments that are not in memory, a
 //! result that does not fit. What comes of them is what comes of them with `row_path` off.
 
-use rustydb_engine::{Database, DatabaseOptions, Session};
+use rustydb_engine::{Database, DatabaseOptions, Prepared, Session, StatementResult, Value};
 
-use super::{call, connect, rows, seen};
+use super::{at_once, call, connect, rows, run, seen};
 
 /// A table, and a procedure that changes and reads it in every way that a routine runs statements in.
 async fn with_counters(session: &Session) {
@@ -165,4 +165,66 @@ async fn a_result_that_does_not_fit_fails_after_the_change_was_made_once() {
     }
     let half = outcomes.len() / 2;
     assert_eq!(outcomes[..half], outcomes[half..]);
+}
+
+/// A table of which a statement can look at many rows, and a procedure that does so `n` times.
+async fn with_many_rows(session: &Session) -> Prepared {
+    session
+        .execute_script(
+            "CREATE TABLE many (k int, l int, PRIMARY KEY (k, l));
+             INSERT INTO many SELECT 1, v FROM generate_series(1, 8000) AS s(v);",
+        )
+        .await
+        .unwrap();
+    session
+        .execute(
+            "CREATE PROCEDURE look(n int, INOUT total bigint) LANGUAGE plpgsql AS $$
+             DECLARE found bigint;
+             BEGIN
+                 total := 0;
+                 FOR i IN 1..n LOOP
+                     SELECT count(*) INTO found FROM many WHERE k = 1;
+                     total := total + found;
+                 END LOOP;
+             END; $$",
+            &[],
+        )
+        .await
+        .unwrap();
+    session.prepare("CALL look($1, NULL)").await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_looks_at_many_rows_lets_others_run() {
+    let session = connect().await;
+    let look = with_many_rows(&session).await;
+    let times = |n| [Value::Int32(Some(n))];
+    // The first compiles it.
+    assert_eq!(call(&session, &look, &times(2)).await.unwrap(), ["16000"]);
+    let result = at_once(session.execute_prepared(&look, &times(1)));
+    assert!(matches!(result, Some(Ok(StatementResult::Rows(_)))), "{result:?}");
+    assert!(at_once(session.execute_prepared(&look, &times(3))).is_none(), "far from 256 jumps");
+    assert_eq!(call(&session, &look, &times(3)).await.unwrap(), ["24000"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_looks_at_many_rows_ends_when_its_time_is_up() {
+    let session = connect().await;
+    let look = with_many_rows(&session).await;
+    let statements = "SELECT count(*) INTO total FROM many WHERE k = 1;".repeat(40);
+    let straight =
+        format!("CREATE PROCEDURE straight(INOUT total bigint) LANGUAGE plpgsql AS $$ BEGIN {statements} END $$");
+    session.execute(&straight, &[]).await.unwrap();
+    let straight = session.prepare("CALL straight(NULL)").await.unwrap();
+    // The first time they are compiled.
+    assert_eq!(call(&session, &look, &[Value::Int32(Some(1))]).await.unwrap(), ["8000"]);
+    assert_eq!(call(&session, &straight, &[]).await.unwrap(), ["8000"]);
+    // Here on the task of the client, where a jump is no place to stop at before there were 256.
+    session.set("statement_timeout", "1ms").await.unwrap();
+    assert_eq!(call(&session, &look, &[Value::Int32(Some(200))]).await.unwrap_err().sqlstate(), "57014");
+    assert_eq!(call(&session, &straight, &[]).await.unwrap_err().sqlstate(), "57014");
+    // And on the threads of queries.
+    session.set("statement_timeout", "100ms").await.unwrap();
+    let block = "DO $$ DECLARE total bigint; BEGIN CALL look(250, total); END $$";
+    assert_eq!(run(&session, block).await.unwrap_err().sqlstate(), "57014");
 }

@@ -69,7 +69,8 @@ impl Execution<'_> {
     /// Runs a statement on the row path if nothing has to be waited for. `None`: something has, or the row path does not
     /// know; nothing was changed, and what waits ([`run`](Self::run), [`open`](Self::open), [`rows`](Self::rows)) finds out.
     pub fn run_at_once(&mut self, statement: &CompiledStatement, inputs: &[Datum]) -> Option<Result<RanAtOnce>> {
-        let program = statement.program.as_ref().filter(|program| self.clock.computes && program.may_be_due())?;
+        let is_due = |program: &&Arc<Program>| self.clock.computes && !self.is_rest_due() && program.may_be_due();
+        let program = statement.program.as_ref().filter(is_due)?;
         let values = program.bind_data(inputs).ok()?;
         let call = Call { parameters: &values, now: self.clock.now };
         let ended = match &mut self.access {
@@ -79,7 +80,10 @@ impl Execution<'_> {
             }
             Access::Reading(_) => return None,
         };
-        Some(ended.map(|row_path::Outcome { count, rows }| RanAtOnce { count, rows }))
+        Some(ended.map(|row_path::Outcome { count, rows, looks }| {
+            self.note_work(looks);
+            RanAtOnce { count, rows }
+        }))
     }
 
     /// Runs a statement that returns rows on the row path, and returns them as they are: their columns are
@@ -98,17 +102,22 @@ impl Execution<'_> {
         statement: &CompiledStatement,
         inputs: &[Datum],
     ) -> Result<Option<row_path::Outcome>> {
+        self.rest().await?;
         let program = statement.program.as_ref().filter(|program| self.clock.computes && program.is_due());
         let Some(program) = program else { return Ok(None) };
         let Ok(values) = program.bind_data(inputs) else { return Ok(None) };
         let call = Call { parameters: &values, now: self.clock.now };
-        match &mut self.access {
-            Access::Changing(changing) => changing.run_program(program, call).await,
+        let outcome = match &mut self.access {
+            Access::Changing(changing) => changing.run_program(program, call).await?,
             Access::Reading(context) if reads(program, context) => {
-                decided(program, program.read(context.view(), call).await)
+                decided(program, program.read(context.view(), call).await)?
             }
-            Access::Reading(_) => Ok(None),
+            Access::Reading(_) => None,
+        };
+        if let Some(outcome) = &outcome {
+            self.note_work(outcome.looks);
         }
+        Ok(outcome)
     }
 
     /// Starts a query.
