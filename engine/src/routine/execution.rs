@@ -36,7 +36,8 @@ use super::statement::{self, CompiledStatement};
 use super::types::{Shape, SqlType, resolve_type};
 use crate::error::sqlstate;
 use crate::interrupt;
-use crate::session::Changing;
+use crate::row_path::Program;
+use crate::session::{Changing, Left};
 use crate::sql::context::StatementContext;
 use crate::{Error, Result};
 
@@ -71,6 +72,8 @@ pub struct Execution<'a> {
     blocks: usize,
     /// What was done since others could run.
     work: usize,
+    /// How to go on with the program that was begun last, if that could not be run at once.
+    left: Option<(Arc<Program>, Left)>,
     memory: Option<MemoryReservation>,
 }
 
@@ -116,6 +119,7 @@ impl<'a> Execution<'a> {
             functions: 0,
             blocks: 0,
             work: 0,
+            left: None,
             memory: None,
         }
     }

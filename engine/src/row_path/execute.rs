@@ -127,22 +127,33 @@ impl Program {
     /// box.
     pub(crate) async fn read(&self, view: &ReadView, call: Call<'_>) -> Run<Outcome> {
         match self.read_at_once(view, call) {
-            Err(Stop::Waits(first)) => {
-                Box::pin(overcome(first, Tries::new(view), || self.read_at_once(view, call))).await
-            }
+            Err(Stop::Waits(first)) => self.read_after(first, view, call).await,
             ended => ended,
         }
+    }
+
+    /// The same when it has met the first obstacle already.
+    pub(crate) async fn read_after(&self, first: Obstacle, view: &ReadView, call: Call<'_>) -> Run<Outcome> {
+        Box::pin(overcome(first, Tries::new(view), || self.read_at_once(view, call))).await
     }
 
     /// As [`run_at_once`](Self::run_at_once), waiting for what stands in the way. The future is small: what waits is in a box.
     pub(crate) async fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
         match self.run_at_once(transaction, call) {
-            Err(Stop::Waits(first)) => {
-                let tries = Tries::new(transaction.as_view());
-                Box::pin(overcome(first, tries, || self.run_at_once(transaction, call))).await
-            }
+            Err(Stop::Waits(first)) => self.run_after(first, transaction, call).await,
             ended => ended,
         }
+    }
+
+    /// The same when it has met the first obstacle already.
+    pub(crate) async fn run_after(
+        &self,
+        first: Obstacle,
+        transaction: &mut Transaction,
+        call: Call<'_>,
+    ) -> Run<Outcome> {
+        let tries = Tries::new(transaction.as_view());
+        Box::pin(overcome(first, tries, || self.run_at_once(transaction, call))).await
     }
 }
 

@@ -1,6 +1,8 @@
 //! Statements of routines that cannot be run at once: a lock that somebody has, parts of segments that are not in memory, a
 //! result that does not fit. What comes of them is what comes of them with `row_path` off.
 
+use std::future::Future;
+
 use rustydb_engine::{Database, DatabaseOptions, Prepared, Session, StatementResult, Value};
 
 use super::{at_once, call, connect, rows, run, seen};
@@ -227,4 +229,67 @@ async fn a_call_that_looks_at_many_rows_ends_when_its_time_is_up() {
     session.set("statement_timeout", "100ms").await.unwrap();
     let block = "DO $$ DECLARE total bigint; BEGIN CALL look(250, total); END $$";
     assert_eq!(run(&session, block).await.unwrap_err().sqlstate(), "57014");
+}
+
+/// How many values were read of segments while something was done.
+async fn values_read<T>(database: &Database, work: impl Future<Output = T>) -> u64 {
+    let before = database.memory().column_cache_hits;
+    work.await;
+    database.memory().column_cache_hits - before
+}
+
+/// A routine hands on what its first attempt has met.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_of_a_routine_looks_at_its_rows_no_more_often_than_one_outside() {
+    const CHANGE: &str = "UPDATE spread SET n = n + 1 WHERE id = 4";
+    const READ: &str = "SELECT f * 2 FROM spread WHERE id = 5";
+    let session = connect().await;
+    session
+        .execute_script(
+            "CREATE TABLE spread (id int PRIMARY KEY, n int, f double precision);
+             INSERT INTO spread SELECT v, v, 'NaN' FROM generate_series(1, 9) AS s(v);",
+        )
+        .await
+        .unwrap();
+    for (name, statement) in [("change", CHANGE), ("read", READ)] {
+        let statement = statement.replace("f * 2 FROM", "f * 2 INTO x FROM");
+        let body = format!("DECLARE x double precision; BEGIN {statement}; END;");
+        session.execute(&format!("CREATE PROCEDURE {name}() LANGUAGE plpgsql AS $$ {body} $$"), &[]).await.unwrap();
+    }
+    let database = session.database().clone();
+    database.flush().await.unwrap();
+    let holder = database.connect();
+    // A lock that is waited for: twice it looks, before and after.
+    let mut read = Vec::new();
+    for sql in [CHANGE, "CALL change()"] {
+        let prepared = session.prepare(sql).await.unwrap();
+        for _ in 0..2 {
+            session.execute_script("BEGIN").await.unwrap();
+            call(&session, &prepared, &[]).await.unwrap();
+            session.execute_script("ROLLBACK").await.unwrap();
+        }
+        holder.execute_script(&format!("BEGIN; {CHANGE}")).await.unwrap();
+        session.execute_script("BEGIN").await.unwrap();
+        let ends = async {
+            while database.lock_waits() == 0 {
+                tokio::task::yield_now().await;
+            }
+            holder.execute("ROLLBACK", &[]).await.unwrap();
+        };
+        read.push(values_read(&database, async { tokio::join!(call(&session, &prepared, &[]), ends) }).await);
+        session.execute_script("ROLLBACK").await.unwrap();
+    }
+    assert!(read[0] > 0);
+    assert_eq!(read[0], read[1], "of a lock");
+    // Something that is not plain: once, and then the ordinary path.
+    let mut read = Vec::new();
+    for sql in [READ, "CALL read()"] {
+        let prepared = session.prepare(sql).await.unwrap();
+        for _ in 0..3 {
+            call(&session, &prepared, &[]).await.unwrap();
+        }
+        read.push(values_read(&database, call(&session, &prepared, &[])).await);
+    }
+    assert!(read[0] > 0);
+    assert_eq!(read[0], read[1], "of what is undecided");
 }
