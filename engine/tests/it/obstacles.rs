@@ -282,6 +282,31 @@ async fn a_statement_that_is_given_up_while_it_waits_leaves_the_queue() {
     assert_eq!(query(third, "SELECT n FROM t WHERE id = 2").await, ["6"]);
 }
 
+/// Whether the rows are still what the snapshot shows takes the keys of segments that hold them, which the range did not take.
+#[tokio::test(flavor = "multi_thread")]
+async fn skip_locked_waits_for_cold_keys_and_then_locks_what_is_free() {
+    for row_path in ["on", "off"] {
+        let directory = tempfile::tempdir().unwrap();
+        fill(directory.path()).await;
+        let database = open(directory.path()).await;
+        let connect = || database.connect();
+        let (holder, waiter, other) = (connect(), connect(), connect());
+        waiter.set("row_path", row_path).await.unwrap();
+        run(&waiter, "BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+        query(&waiter, "SELECT name FROM parent WHERE id = 1").await;
+        run(&holder, "BEGIN").await;
+        run(&holder, "DELETE FROM child WHERE id = 11").await;
+        run(&other, "INSERT INTO heap VALUES (9, 'newer')").await;
+        database.flush().await.unwrap();
+        let free = "SELECT id, tag FROM child WHERE id BETWEEN 9 AND 20 ORDER BY id LIMIT 3 FOR UPDATE SKIP LOCKED";
+        assert_eq!(outcome(&waiter, free).await, ["9|tag 9", "10|tag 10", "12|tag 12"], "{row_path}");
+        let taken = "SELECT id FROM child WHERE id BETWEEN 9 AND 14 ORDER BY id FOR UPDATE SKIP LOCKED";
+        assert_eq!(outcome(&other, taken).await, ["13", "14"], "{row_path}: no other row is locked");
+        drop((holder, waiter, other));
+        database.close().await.unwrap();
+    }
+}
+
 /// What a statement with SKIP LOCKED has locked before it met a change, it does not return when it runs again.
 #[tokio::test(flavor = "multi_thread")]
 async fn skip_locked_keeps_no_lock_of_rows_that_it_does_not_return() {

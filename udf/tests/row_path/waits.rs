@@ -169,6 +169,79 @@ async fn a_result_that_does_not_fit_fails_after_the_change_was_made_once() {
     assert_eq!(outcomes[..half], outcomes[half..]);
 }
 
+/// What was done in the block before is undone, and its locks go, if waiting ends with an error that the block handles.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_waits_for_a_lock_goes_on_or_is_undone_as_on_the_ordinary_path() {
+    const GUARDED: &str = "CREATE PROCEDURE guarded(INOUT said text) LANGUAGE plpgsql AS $$ BEGIN
+             UPDATE counters SET n = n + 1 WHERE id = 3;
+             BEGIN
+                 UPDATE counters SET n = n + 10 WHERE id = 6;
+                 UPDATE counters SET n = n + 100 WHERE id = 4;
+                 said := 'changed';
+             EXCEPTION
+                 WHEN lock_not_available THEN said := 'gave up';
+                 WHEN serialization_failure THEN said := 'met a change';
+             END;
+             UPDATE counters SET n = n + 1000 WHERE id = 7;
+         END; $$";
+    for level in ["read committed", "repeatable read", "serializable"] {
+        // Whether it is within a transaction, and when the holder of the lock ends.
+        for (inside, ending) in [(false, "COMMIT"), (true, "COMMIT"), (true, "ROLLBACK"), (false, ""), (true, "")] {
+            let mut outcomes = Vec::new();
+            for row_path in ["on", "off"] {
+                let session = connect().await;
+                with_counters(&session).await;
+                session.execute(GUARDED, &[]).await.unwrap();
+                session.set("row_path", row_path).await.unwrap();
+                session.set("default_transaction_isolation", level).await.unwrap();
+                let prepared = session.prepare("CALL guarded(NULL)").await.unwrap();
+                for _ in 0..2 {
+                    call(&session, &prepared, &[]).await.unwrap();
+                }
+                let database = session.database().clone();
+                let (holder, other) = (database.connect(), database.connect());
+                holder.execute_script("BEGIN; UPDATE counters SET n = n + 7 WHERE id = 4").await.unwrap();
+                if inside {
+                    session.execute("BEGIN", &[]).await.unwrap();
+                    rows(&session, "SELECT n FROM counters WHERE id = 1").await;
+                }
+                let outcome = match ending {
+                    "" => {
+                        session.set("lock_timeout", "5ms").await.unwrap();
+                        call(&session, &prepared, &[]).await
+                    }
+                    ending => {
+                        let ends = async {
+                            while database.lock_waits() == 0 {
+                                tokio::task::yield_now().await;
+                            }
+                            holder.execute(ending, &[]).await.unwrap();
+                        };
+                        tokio::join!(call(&session, &prepared, &[]), ends).0
+                    }
+                };
+                let outcome = seen(&session, outcome);
+                let free = run(&other, "SELECT id FROM counters WHERE id >= 3 AND id < 8 FOR UPDATE SKIP LOCKED").await;
+                let free = free.map_err(|error| error.sqlstate().to_owned());
+                if inside {
+                    session.execute("COMMIT", &[]).await.unwrap();
+                }
+                if ending.is_empty() {
+                    holder.execute("ROLLBACK", &[]).await.unwrap();
+                    let undone = if inside { &["5", "6"][..] } else { &["3", "5", "6", "7"] };
+                    assert_eq!(
+                        (&outcome.0, &free),
+                        (&Ok(vec!["gave up".to_owned()]), &Ok(undone.iter().map(|id| (*id).to_owned()).collect()))
+                    );
+                }
+                outcomes.push((outcome, free, rows(&holder, "SELECT * FROM counters ORDER BY id").await));
+            }
+            let ordinary = outcomes.pop().unwrap();
+            assert_eq!(outcomes, [ordinary], "{level}, {ending}, inside a transaction: {inside}");
+        }
+    }
+}
+
 /// A table of which a statement can look at many rows, and a procedure that does so `n` times.
 async fn with_many_rows(session: &Session) -> Prepared {
     session
