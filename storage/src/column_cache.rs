@@ -142,6 +142,11 @@ impl<T> Slot<T> {
         self.0.kept.load_full()
     }
 
+    /// Whether the cache keeps the value, which counts as no use.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.0.kept.load().is_some()
+    }
+
     /// Counts a use of the value: somebody has it from an assembly.
     pub(crate) fn note_use(&self) {
         if self.0.uses.load(Ordering::Relaxed) < USES_MAX {
@@ -450,6 +455,15 @@ impl Reservation {
             queues.reserved_bytes += bytes - self.bytes;
             self.bytes = bytes;
             self.cache.evict(&mut queues);
+        }
+    }
+
+    /// Reserves as much as this instead.
+    pub(crate) fn resize(&mut self, bytes: usize) {
+        self.grow_to(bytes);
+        if bytes < self.bytes {
+            self.cache.queues.lock().reserved_bytes -= self.bytes - bytes;
+            self.bytes = bytes;
         }
     }
 }

@@ -373,6 +373,42 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_chosen_across_all_containers_of_the_bitmap() {
+        // As many rows as one container of a roaring bitmap has, of which each kind is here: an array, bits, all, none.
+        const CONTAINER: u32 = 1 << 16;
+        let was_deleted = |row: u32| match row / CONTAINER {
+            0 => row % 1000 == 7,
+            1 => row % 3 == 0,
+            2 => true,
+            3 => false,
+            _ => row > 5 * CONTAINER - 100,
+        };
+        let deletes = DeleteSet::with_base((0..5 * CONTAINER).filter(|row| was_deleted(*row)).collect());
+        let lately = [(10, 1), (11, CONTAINER - 1), (12, CONTAINER + 1), (13, 3 * CONTAINER), (20, 4 * CONTAINER - 1)];
+        lately.iter().for_each(|(timestamp, row)| deletes.add(*row, *timestamp, 9));
+        let is_left = |row: u32| {
+            let is_deleted = |(timestamp, deleted): &(u64, u32)| *timestamp <= 15 && *deleted == row;
+            !was_deleted(row) && !lately.iter().any(is_deleted) && row % 5 != 4
+        };
+        let edges = [0, 8, CONTAINER - 1, CONTAINER, CONTAINER + 2, 2 * CONTAINER, 2 * CONTAINER + 9, 3 * CONTAINER];
+        let edges: Vec<u32> = edges.into_iter().chain([3 * CONTAINER + 1, 4 * CONTAINER - 1, 5 * CONTAINER]).collect();
+        for (at, low) in edges.iter().enumerate() {
+            for high in &edges[at..] {
+                let mut left: Vec<u32> = (*low..*high).filter(|row| is_left(*row)).collect();
+                for descending in [false, true] {
+                    for wanted in [1, 70_000, usize::MAX] {
+                        let found =
+                            deletes.look(15, |seen| seen.live(*low..*high, descending, wanted, |row| row % 5 != 4));
+                        let expected = &left[..wanted.min(left.len())];
+                        assert!(found == expected, "{low}..{high}, {wanted}, descending: {descending}");
+                    }
+                    left.reverse();
+                }
+            }
+        }
+    }
+
+    #[test]
     fn any_reader_sees_exactly_what_was_deleted_by_then() {
         for seed in 0..20 {
             let mut random = StdRng::seed_from_u64(seed);

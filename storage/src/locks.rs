@@ -9,7 +9,7 @@
 //! looks whether it has closed a circle; since a circle's last edge is always a new waiter, none is missed, and it is
 //! found at once. Mutexes are taken in the order waits, shard.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::catalog::TableId;
 use crate::error::{Error, Result};
+use crate::id_map::IdMap;
 use crate::segment::KeyHash;
 
 /// Parts of the lock table that can be used at the same time.
@@ -114,12 +115,49 @@ impl Locks {
     }
 }
 
+/// The locks that a transaction has.
+#[derive(Debug, Default)]
+struct Held {
+    /// In the order in which they were taken.
+    taken: Vec<(Resource, LockMode)>,
+    /// The modes of tables among them, as bits.
+    tables: IdMap<u64, u16>,
+}
+
+impl Held {
+    /// Whether this very mode of a table is among them.
+    fn has_table(&self, table: u64, mode: LockMode) -> bool {
+        self.tables.get(&table).is_some_and(|modes| modes & bit(mode) != 0)
+    }
+
+    fn push(&mut self, resource: Resource, mode: LockMode) {
+        self.taken.push((resource, mode));
+        if let Resource::Table(table) = resource {
+            *self.tables.entry(table).or_default() |= bit(mode);
+        }
+    }
+
+    fn pop(&mut self) -> Option<(Resource, LockMode)> {
+        let (resource, mode) = self.taken.pop()?;
+        if let Resource::Table(table) = resource
+            && let Some(modes) = self.tables.get_mut(&table)
+        {
+            *modes &= !bit(mode);
+        }
+        Some((resource, mode))
+    }
+}
+
+fn bit(mode: LockMode) -> u16 {
+    1 << mode as u16
+}
+
 /// The locks of one transaction. They are released in the reverse order of their being taken, or all when this is dropped.
 #[derive(Debug)]
 pub(crate) struct TransactionLocks {
     locks: Arc<Locks>,
     owner: Owner,
-    held: Mutex<Vec<(Resource, LockMode)>>,
+    held: Mutex<Held>,
     /// The newest commit that the transaction may have looked at under its locks, whatever its snapshot is.
     seen: AtomicU64,
 }
@@ -143,12 +181,14 @@ impl TransactionLocks {
     /// Takes a lock if nobody is in the way.
     pub(crate) fn try_acquire(&self, resource: Resource, mode: LockMode) -> bool {
         // Nearly every statement locks a table that one before it has locked.
-        if matches!(resource, Resource::Table(_)) && self.held.lock().contains(&(resource, mode)) {
+        if let Resource::Table(table) = resource
+            && self.held.lock().has_table(table, mode)
+        {
             return true;
         }
         let answer = self.locks.shard(resource).request(self.owner, resource, mode, Patience::Give);
         if answer == Answer::Granted {
-            self.held.lock().push((resource, mode));
+            self.held.lock().push(resource, mode);
         }
         answer != Answer::Busy
     }
@@ -183,7 +223,7 @@ impl TransactionLocks {
                     waits.remove(&self.owner);
                     drop(waits);
                     std::mem::forget(asleep);
-                    self.held.lock().push((resource, mode));
+                    self.held.lock().push(resource, mode);
                     return Ok(());
                 }
                 waits.insert(self.owner, Wait { resource, mode, table: Arc::clone(&table), wake });
@@ -206,20 +246,21 @@ impl TransactionLocks {
 
     /// How many locks are held now; a place for [`release_to`](Self::release_to).
     pub(crate) fn count(&self) -> usize {
-        self.held.lock().len()
+        self.held.lock().taken.len()
     }
 
-    /// How many would be held with these, too.
+    /// How many would be held with these, too: those that a stronger one covers are not taken.
     pub(crate) fn count_with(&self, wanted: &[(Resource, LockMode)]) -> usize {
-        let held = self.held.lock();
-        let known: HashSet<_> = held.iter().collect();
-        held.len() + wanted.iter().filter(|lock| !known.contains(lock)).count()
+        let is_new = |(resource, mode): &&(Resource, LockMode)| {
+            !self.locks.shard(*resource).covers(self.owner, *resource, *mode)
+        };
+        self.count() + wanted.iter().filter(is_new).count()
     }
 
     /// Gives back what was taken after there were `count`.
     pub(crate) fn release_to(&self, count: usize) {
         let mut held = self.held.lock();
-        while held.len() > count
+        while held.taken.len() > count
             && let Some((resource, mode)) = held.pop()
         {
             self.locks.release(self.owner, resource, mode);
@@ -362,6 +403,25 @@ mod tests {
         assert!(second.try_acquire(OTHER, LockMode::RowUpdate));
         assert!(second.try_acquire(ROW, LockMode::RowNoKeyUpdate), "only KEY SHARE is left");
         assert!(!second.try_acquire(ROW, LockMode::RowUpdate));
+        drop((first, second));
+        assert!(is_free(&locks));
+    }
+
+    #[tokio::test]
+    async fn a_table_lock_that_was_given_back_is_asked_for_again() {
+        let (locks, first, second) = two();
+        let table = Resource::Table(7);
+        assert!(first.try_acquire(table, LockMode::RowShare));
+        let mark = first.count();
+        assert!(first.try_acquire(ROW, LockMode::RowUpdate) && first.try_acquire(table, LockMode::RowExclusive));
+        // The very same again, and what the stronger one covers, is nothing new.
+        let count = first.count();
+        assert!(first.try_acquire(table, LockMode::RowExclusive) && first.try_acquire(table, LockMode::RowShare));
+        assert_eq!(first.count(), count);
+        first.release_to(mark);
+        assert!(second.try_acquire(table, LockMode::Share));
+        assert!(first.try_acquire(table, LockMode::RowShare), "it was not given back");
+        assert!(!first.try_acquire(table, LockMode::RowExclusive), "another keeps it out now");
         drop((first, second));
         assert!(is_free(&locks));
     }

@@ -15,18 +15,19 @@
 //! them is waited for again. An obstacle of parts names everything of its kind that was missing.
 //!
 //! Parts that were loaded are pinned while the work is tried again, as far as that takes no more than a share of the
-//! column cache ([`Tries`]). Where memory is too short even for what a few rows need, a part must be loaded again and
-//! again; then the tries end, and the caller has to do the work in another way. Those who have no other way
+//! column cache ([`Tries`]). What the cache does not keep itself, because it is too large or others drive it out, is taken
+//! out of the cache's budget meanwhile. Where memory is too short even for what a few rows need, a part must be loaded
+//! again and again; then the tries end, and the caller has to do the work in another way. Those who have no other way
 //! ([`insist`]) pin all of it.
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustydb_txn::{LockMode, Resource};
 
 use crate::catalog::IndexId;
+use crate::column_cache::Reservation;
 use crate::encoding::KeyEncoder;
 use crate::error::{Error, Result};
 use crate::locks::{LockWait, TransactionLocks};
@@ -173,6 +174,15 @@ impl MissingPart {
             }
     }
 
+    /// Whether the cache keeps all of it.
+    fn is_kept(&self) -> bool {
+        match &self.part {
+            Part::KeyIndex => self.segment.key_slot().is_kept(),
+            Part::Columns(columns) => columns.iter().all(|column| self.segment.keeps_column(*column)),
+            Part::Postings(index, _) => self.segment.keeps_postings(*index),
+        }
+    }
+
     /// Loads it. Returns it with the memory it takes.
     async fn load(&self) -> Result<(Loaded, usize)> {
         match &self.part {
@@ -252,21 +262,30 @@ const PINNED_MIN: usize = 16;
 #[derive(Debug)]
 pub struct Tries {
     left: usize,
-    /// What was loaded last, the latest at the end, with its size.
-    pinned: VecDeque<(Loaded, usize)>,
+    /// What was loaded, the latest at the end.
+    parts: Vec<TriedPart>,
+    pinned: usize,
     pinned_bytes: usize,
     pinned_bytes_max: usize,
-    /// Parts that were loaded before.
-    seen: Vec<MissingPart>,
     reloads: usize,
+    /// What is pinned and not kept by the cache, which counts the rest: a part of its budget.
+    uncounted: Reservation,
+}
+
+/// A part that was loaded, with its size as long as it is pinned.
+#[derive(Debug)]
+struct TriedPart {
+    part: MissingPart,
+    pinned: Option<(Loaded, usize)>,
 }
 
 impl Tries {
     /// Attempts at something that reads this view.
     pub fn new(view: &ReadView) -> Tries {
-        let pinned_bytes_max = view.snapshot.store.options.column_cache_bytes / PINNED_SHARE;
-        let (pinned, seen) = (VecDeque::new(), Vec::new());
-        Tries { left: TRIES_MAX, pinned, pinned_bytes: 0, pinned_bytes_max, seen, reloads: 0 }
+        let store = &view.snapshot.store;
+        let pinned_bytes_max = store.options.column_cache_bytes / PINNED_SHARE;
+        let (parts, uncounted) = (Vec::new(), store.columns().cache.reserve(0));
+        Tries { left: TRIES_MAX, parts, pinned: 0, pinned_bytes: 0, pinned_bytes_max, reloads: 0, uncounted }
     }
 
     /// Waits for what stood in the way. Tells whether it is worth trying again.
@@ -282,29 +301,49 @@ impl Tries {
             Need::Locks(locks) => locks.acquire().await?,
             Need::Parts(parts) => {
                 for part in parts {
-                    if self.seen.iter().any(|seen| seen.is(&part)) {
+                    if let Some(at) = self.parts.iter().position(|tried| tried.part.is(&part)) {
                         self.reloads += 1;
                         if self.reloads > RELOADS_MAX {
                             return Ok(false);
                         }
+                        self.unpin(at);
+                        self.parts.remove(at);
                     }
-                    let (loaded, bytes) = part.load().await?;
-                    self.pin(loaded, bytes);
-                    self.seen.push(part);
+                    let loaded = part.load().await?;
+                    self.pin(part, loaded);
                 }
             }
         }
         Ok(true)
     }
 
-    fn pin(&mut self, loaded: Loaded, bytes: usize) {
-        self.pinned.push_back((loaded, bytes));
-        self.pinned_bytes += bytes;
+    fn pin(&mut self, part: MissingPart, loaded: (Loaded, usize)) {
+        self.pinned += 1;
+        self.pinned_bytes += loaded.1;
+        self.parts.push(TriedPart { part, pinned: Some(loaded) });
         while self.pinned_bytes > self.pinned_bytes_max
-            && self.pinned.len() > PINNED_MIN
-            && let Some((_, bytes)) = self.pinned.pop_front()
+            && self.pinned > PINNED_MIN
+            && let Some(oldest) = self.parts.iter().position(|tried| tried.pinned.is_some())
         {
+            self.unpin(oldest);
+        }
+        self.uncounted.resize(self.parts.iter().map(TriedPart::uncounted_bytes).sum());
+    }
+
+    fn unpin(&mut self, at: usize) {
+        if let Some((_, bytes)) = self.parts[at].pinned.take() {
+            self.pinned -= 1;
             self.pinned_bytes -= bytes;
+        }
+    }
+}
+
+impl TriedPart {
+    /// What it takes of memory that the cache does not count.
+    fn uncounted_bytes(&self) -> usize {
+        match &self.pinned {
+            Some((_, bytes)) if !self.part.is_kept() => *bytes,
+            _ => 0,
         }
     }
 }

@@ -365,6 +365,11 @@ impl LockTable {
         holders.map(|holder| holder.owner).chain(before.map(|waiter| waiter.owner)).collect()
     }
 
+    /// Whether an owner holds so much of a resource that asking for this mode, too, would give it nothing new.
+    pub fn covers(&self, owner: Owner, resource: Resource, mode: LockMode) -> bool {
+        self.locks.get(&resource).is_some_and(|lock| lock.held_by(owner).cover(mode))
+    }
+
     /// Whether an owner is still in the queue.
     pub fn is_waiting(&self, owner: Owner, resource: Resource) -> bool {
         self.locks.get(&resource).is_some_and(|lock| lock.queue.iter().any(|waiter| waiter.owner == owner))
@@ -497,6 +502,17 @@ mod tests {
         // Back to what it held before: T3 still has to wait for that.
         assert!(locks.release(T1, ROW, RowUpdate).is_empty());
         assert_eq!(locks.release(T1, ROW, RowShared), [T3]);
+    }
+
+    #[test]
+    fn what_a_stronger_mode_keeps_out_is_covered_by_it() {
+        let mut locks = LockTable::default();
+        locks.request(T1, ROW, RowUpdate, Patience::Wait);
+        assert!(LockMode::ALL[..4].iter().all(|mode| locks.covers(T1, ROW, *mode)));
+        assert!(!locks.covers(T2, ROW, RowKeyShare), "it is another's");
+        locks.release(T1, ROW, RowUpdate);
+        locks.request(T1, ROW, RowShared, Patience::Wait);
+        assert!(locks.covers(T1, ROW, RowKeyShare) && !locks.covers(T1, ROW, RowNoKeyUpdate));
     }
 
     #[test]

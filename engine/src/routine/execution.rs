@@ -36,7 +36,8 @@ use super::statement::{self, CompiledStatement};
 use super::types::{Shape, SqlType, resolve_type};
 use crate::error::sqlstate;
 use crate::interrupt;
-use crate::session::Changing;
+use crate::row_path::Program;
+use crate::session::{Changing, Left};
 use crate::sql::context::StatementContext;
 use crate::{Error, Result};
 
@@ -47,8 +48,13 @@ const DEPTH_MAX: usize = 64;
 /// The same on the client's own task, whose stack is whatever it is.
 const INSIDE_DEPTH_MAX: usize = 4;
 
-/// Jumps backwards between two looks at the clock.
-const JUMPS_PER_PAUSE: u32 = 256;
+/// Work between two looks at the clock, in rows that are looked at: some milliseconds. One statement may go beyond it by as
+/// much as a program looks at, which is a few times that.
+const WORK_PER_REST: usize = 8192;
+
+/// A jump backwards, with what is between it and the one before, or a statement, beside the rows that it looks at, counts as so
+/// many of them.
+const STEP_WORK: usize = 32;
 
 /// A running routine's way to the database.
 pub struct Execution<'a> {
@@ -64,7 +70,10 @@ pub struct Execution<'a> {
     functions: usize,
     /// Blocks with handlers that are open.
     blocks: usize,
-    jumps: u32,
+    /// What was done since others could run.
+    work: usize,
+    /// How to go on with the program that was begun last, if that could not be run at once.
+    left: Option<(Arc<Program>, Left)>,
     memory: Option<MemoryReservation>,
 }
 
@@ -109,7 +118,8 @@ impl<'a> Execution<'a> {
             depth: 0,
             functions: 0,
             blocks: 0,
-            jumps: 0,
+            work: 0,
+            left: None,
             memory: None,
         }
     }
@@ -202,17 +212,34 @@ impl<'a> Execution<'a> {
 
     /// At a jump backwards: whether there is no need to [`pause`](Self::pause). Counts the jump, if so.
     pub fn jumps_at_once(&mut self) -> bool {
-        let at_once = self.jumps + 1 < JUMPS_PER_PAUSE;
-        self.jumps += u32::from(at_once);
+        let at_once = self.work + STEP_WORK < WORK_PER_REST;
+        if at_once {
+            self.work += STEP_WORK;
+        }
         at_once
     }
 
     /// To be called at every jump backwards: lets others run now and then, and fails with 57014 if the statement is to
     /// stop.
     pub async fn pause(&mut self) -> Result<()> {
-        self.jumps += 1;
-        if self.jumps >= JUMPS_PER_PAUSE {
-            self.jumps = 0;
+        self.note_work(0);
+        self.rest().await
+    }
+
+    /// Counts a step that has looked at so many rows.
+    fn note_work(&mut self, rows: usize) {
+        self.work = self.work.saturating_add(STEP_WORK).saturating_add(rows);
+    }
+
+    /// Whether nothing is to be done before the next [`rest`](Self::rest).
+    fn is_rest_due(&self) -> bool {
+        self.work >= WORK_PER_REST
+    }
+
+    /// Lets others run, and fails with 57014 if the statement is to stop, if enough was done since the last time.
+    async fn rest(&mut self) -> Result<()> {
+        if self.is_rest_due() {
+            self.work = 0;
             interrupt::check()?;
             if matches!(self.access, Access::Changing(_)) {
                 tokio::task::yield_now().await;

@@ -30,6 +30,10 @@ use crate::Error;
 /// A range of more rows is a scan's business: from about here the ordinary path's start-up is won back.
 pub(crate) const RANGE_ROWS_MAX: usize = 8192;
 
+/// Rows, and keys without one, that a query of several tables may look at: nobody can stop it on the way, so it has to be over
+/// within some ten milliseconds. One of more is an operator's business.
+pub(crate) const LOOKS_MAX: usize = 2 * RANGE_ROWS_MAX;
+
 /// Why a program did not end well.
 #[derive(Debug)]
 pub(crate) enum Stop {
@@ -78,6 +82,8 @@ pub(crate) struct Outcome {
     pub(crate) count: u64,
     /// Of queries, and for RETURNING; their columns are the program's.
     pub(crate) rows: Option<Vec<Vec<Datum>>>,
+    /// Rows it has looked at, which is what it has cost.
+    pub(crate) looks: usize,
 }
 
 /// What a program is run with.
@@ -121,22 +127,33 @@ impl Program {
     /// box.
     pub(crate) async fn read(&self, view: &ReadView, call: Call<'_>) -> Run<Outcome> {
         match self.read_at_once(view, call) {
-            Err(Stop::Waits(first)) => {
-                Box::pin(overcome(first, Tries::new(view), || self.read_at_once(view, call))).await
-            }
+            Err(Stop::Waits(first)) => self.read_after(first, view, call).await,
             ended => ended,
         }
+    }
+
+    /// The same when it has met the first obstacle already.
+    pub(crate) async fn read_after(&self, first: Obstacle, view: &ReadView, call: Call<'_>) -> Run<Outcome> {
+        Box::pin(overcome(first, Tries::new(view), || self.read_at_once(view, call))).await
     }
 
     /// As [`run_at_once`](Self::run_at_once), waiting for what stands in the way. The future is small: what waits is in a box.
     pub(crate) async fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
         match self.run_at_once(transaction, call) {
-            Err(Stop::Waits(first)) => {
-                let tries = Tries::new(transaction.as_view());
-                Box::pin(overcome(first, tries, || self.run_at_once(transaction, call))).await
-            }
+            Err(Stop::Waits(first)) => self.run_after(first, transaction, call).await,
             ended => ended,
         }
+    }
+
+    /// The same when it has met the first obstacle already.
+    pub(crate) async fn run_after(
+        &self,
+        first: Obstacle,
+        transaction: &mut Transaction,
+        call: Call<'_>,
+    ) -> Run<Outcome> {
+        let tries = Tries::new(transaction.as_view());
+        Box::pin(overcome(first, tries, || self.run_at_once(transaction, call))).await
     }
 }
 

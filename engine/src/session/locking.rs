@@ -14,7 +14,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::ScalarValue;
-use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{Expr, LimitClause, ObjectName, Query, Value as SqlValue, ValueWithSpan};
 use futures::StreamExt;
@@ -126,30 +126,13 @@ pub(crate) async fn lock_and_read(
     let mut stream = statement.start(ready);
     let mut batches = Vec::new();
     if skips {
-        let (mut skipped, mut taken) = (0, 0);
-        'rows: while !window.is_full(taken)
-            && let Some(batch) = stream.next().await
-        {
-            let batch = batch?;
-            reservation.try_grow(batch.get_array_memory_size())?;
-            for row in 0..batch.num_rows() {
-                let row = batch.slice(row, 1);
-                if !lock_row(transaction, &targets, &row).await? {
-                    continue;
-                }
-                if skipped < window.offset {
-                    skipped += 1;
-                    continue;
-                }
-                batches.push(row);
-                taken += 1;
-                if window.is_full(taken) {
-                    break 'rows;
-                }
-            }
+        let before = transaction.lock_count();
+        let rows = lock_free_rows(transaction, &targets, &window, &mut stream, &reservation).await;
+        if rows.is_err() {
+            // On another snapshot it may be others that are returned.
+            transaction.release_locks_to(before);
         }
-        drop(stream);
-        return without_keys(&concat_batches(&schema, &batches)?);
+        return without_keys(&concat_batches(&schema, &rows?)?);
     }
     while let Some(batch) = stream.next().await {
         let batch = batch?;
@@ -162,6 +145,38 @@ pub(crate) async fn lock_and_read(
         transaction.lock_rows(target.table.id, &target.keys(place, &rows)?, target.lock, wait).await?;
     }
     without_keys(&rows)
+}
+
+/// The rows of a window that only counts those that could be locked.
+async fn lock_free_rows(
+    transaction: &mut Transaction,
+    targets: &[Target],
+    window: &Window,
+    stream: &mut RecordStream,
+    reservation: &MemoryReservation,
+) -> Result<Vec<RecordBatch>> {
+    let (mut skipped, mut rows) = (0, Vec::new());
+    while !window.is_full(rows.len())
+        && let Some(batch) = stream.next().await
+    {
+        let batch = batch?;
+        reservation.try_grow(batch.get_array_memory_size())?;
+        for row in 0..batch.num_rows() {
+            let row = batch.slice(row, 1);
+            if !lock_row(transaction, targets, &row).await? {
+                continue;
+            }
+            if skipped < window.offset {
+                skipped += 1;
+                continue;
+            }
+            rows.push(row);
+            if window.is_full(rows.len()) {
+                break;
+            }
+        }
+    }
+    Ok(rows)
 }
 
 /// Locks the parts of one row; tells whether it got all of them that may not be waited for.

@@ -39,7 +39,7 @@ pub(crate) use live_settings::LiveSettings;
 pub(crate) use locking::lock_and_read;
 use named::NamedStatements;
 pub(crate) use routine::{Changing, describe_call};
-pub(crate) use row::decided;
+pub(crate) use row::{Begun, Left, decided};
 use settings::Settings;
 pub(crate) use statement::Statement;
 use statement::Text;

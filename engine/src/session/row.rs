@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, SetExpr, Statement as SqlStatement};
 use futures::FutureExt;
-use rustydb_storage::{Isolation, Transaction};
+use rustydb_storage::{Isolation, Obstacle, Transaction};
 
 use super::routine::Changing;
 use super::statement::{Statement, Text};
@@ -278,41 +278,90 @@ impl Shared {
     }
 }
 
+/// What came of a program that was not to wait.
+pub(crate) enum Begun {
+    Ended(Result<Outcome>),
+    /// Nothing was changed.
+    Left(Left),
+}
+
+/// How to go on with a program that was left.
+#[derive(Debug, Default)]
+pub(crate) enum Left {
+    /// From the beginning, and on a newer snapshot if that moves.
+    #[default]
+    Everything,
+    /// On the same snapshot, when this is overcome.
+    Waiting(Obstacle),
+    /// On the ordinary path.
+    Undecided,
+}
+
+impl Begun {
+    pub(crate) fn of(program: &Program, ended: std::result::Result<Outcome, Stop>) -> Begun {
+        match ended {
+            Err(Stop::Waits(obstacle)) => Begun::Left(Left::Waiting(obstacle)),
+            ended => match decided(program, ended).transpose() {
+                Some(ended) => Begun::Ended(ended),
+                None => Begun::Left(Left::Undecided),
+            },
+        }
+    }
+}
+
 impl Changing<'_> {
-    /// Runs a program of the row path, if nothing stands in the way. `None`: something does, or it does not decide the
-    /// statement, or it has to run again; nothing was changed, and [`run_program`](Self::run_program) finds out.
-    pub(crate) fn run_program_at_once(&mut self, program: &Program, call: Call<'_>) -> Option<Result<Outcome>> {
-        if program.writes() {
-            self.require_read_write(program.tag()).ok()?;
+    /// Runs a program of the row path, if nothing stands in the way. [`run_program`](Self::run_program) goes on with what was
+    /// left.
+    pub(crate) fn run_program_at_once(&mut self, program: &Program, call: Call<'_>) -> Begun {
+        const EVERYTHING: Begun = Begun::Left(Left::Everything);
+        if program.writes() && self.require_read_write(program.tag()).is_err() {
+            return EVERYTHING;
         }
         let transaction = self.transaction_mut();
         let moves = transaction.isolation().moves_with_statements();
-        if moves && !transaction.refresh_at_once().ok()? {
-            return None;
+        if moves && !matches!(transaction.refresh_at_once(), Ok(true)) {
+            return EVERYTHING;
         }
         if !Arc::ptr_eq(transaction.catalog(), &program.origin.catalog) {
-            return None;
+            return Begun::Left(Left::Undecided);
         }
         match program.run_at_once(transaction, call) {
-            Ok(outcome) => Some(Ok(outcome)),
-            Err(Stop::Failed(error)) if !(moves && error.is_conflict()) => Some(Err(error)),
-            Err(_) => None,
+            Err(Stop::Failed(error)) if moves && error.is_conflict() => EVERYTHING,
+            ended => Begun::of(program, ended),
         }
     }
 
-    /// Runs a program of the row path; at READ COMMITTED again, if it meets a concurrent change.
-    pub(crate) async fn run_program(&mut self, program: &Program, call: Call<'_>) -> Result<Option<Outcome>> {
-        if program.writes() {
-            self.require_read_write(program.tag())?;
+    /// Runs a program of the row path; at READ COMMITTED again, if it meets a concurrent change. `None`: the ordinary path
+    /// shall run the statement.
+    pub(crate) async fn run_program(
+        &mut self,
+        program: &Program,
+        call: Call<'_>,
+        left: Left,
+    ) -> Result<Option<Outcome>> {
+        let mut obstacle = None;
+        match left {
+            Left::Undecided => return Ok(None),
+            // The snapshot is the one on which it was met.
+            Left::Waiting(met) => obstacle = Some(met),
+            Left::Everything => {
+                if program.writes() {
+                    self.require_read_write(program.tag())?;
+                }
+                self.refresh().await?;
+            }
         }
-        self.refresh().await?;
         let moves = program.writes() && self.transaction().isolation().moves_with_statements();
         let transaction = self.transaction_mut();
         for attempt in 0.. {
             if !Arc::ptr_eq(transaction.catalog(), &program.origin.catalog) {
                 return Ok(None);
             }
-            match decided(program, program.run(transaction, call).await) {
+            let ended = match obstacle.take() {
+                Some(obstacle) => program.run_after(obstacle, transaction, call).await,
+                None => program.run(transaction, call).await,
+            };
+            match decided(program, ended) {
                 // A program that fails has changed nothing.
                 Err(error) if moves && error.is_conflict() && attempt < RERUNS_MAX => transaction.refresh().await?,
                 ended => return ended,

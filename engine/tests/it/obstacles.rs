@@ -1,10 +1,13 @@
 //! Statements of the row path that meet what they have to wait for: parts of segments that are not in memory, and locks.
 //! What comes of them is what comes of the same statements with `row_path` off.
 
+use std::future::Future;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
-use rustydb_engine::{Database, Session, StatementResult};
+use rustydb_engine::{Database, Session, StatementResult, Value};
 use tokio::task::JoinHandle;
 
 use crate::helpers::*;
@@ -277,4 +280,82 @@ async fn a_statement_that_is_given_up_while_it_waits_leaves_the_queue() {
     run(holder, "COMMIT").await;
     assert_eq!(last.await.unwrap(), ["UPDATE Some(1)"]);
     assert_eq!(query(third, "SELECT n FROM t WHERE id = 2").await, ["6"]);
+}
+
+/// Whether the rows are still what the snapshot shows takes the keys of segments that hold them, which the range did not take.
+#[tokio::test(flavor = "multi_thread")]
+async fn skip_locked_waits_for_cold_keys_and_then_locks_what_is_free() {
+    for row_path in ["on", "off"] {
+        let directory = tempfile::tempdir().unwrap();
+        fill(directory.path()).await;
+        let database = open(directory.path()).await;
+        let connect = || database.connect();
+        let (holder, waiter, other) = (connect(), connect(), connect());
+        waiter.set("row_path", row_path).await.unwrap();
+        run(&waiter, "BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+        query(&waiter, "SELECT name FROM parent WHERE id = 1").await;
+        run(&holder, "BEGIN").await;
+        run(&holder, "DELETE FROM child WHERE id = 11").await;
+        run(&other, "INSERT INTO heap VALUES (9, 'newer')").await;
+        database.flush().await.unwrap();
+        let free = "SELECT id, tag FROM child WHERE id BETWEEN 9 AND 20 ORDER BY id LIMIT 3 FOR UPDATE SKIP LOCKED";
+        assert_eq!(outcome(&waiter, free).await, ["9|tag 9", "10|tag 10", "12|tag 12"], "{row_path}");
+        let taken = "SELECT id FROM child WHERE id BETWEEN 9 AND 14 ORDER BY id FOR UPDATE SKIP LOCKED";
+        assert_eq!(outcome(&other, taken).await, ["13", "14"], "{row_path}: no other row is locked");
+        drop((holder, waiter, other));
+        database.close().await.unwrap();
+    }
+}
+
+/// What a statement with SKIP LOCKED has locked before it met a change, it does not return when it runs again.
+#[tokio::test(flavor = "multi_thread")]
+async fn skip_locked_keeps_no_lock_of_rows_that_it_does_not_return() {
+    for (row_path, level) in [("on", "READ COMMITTED"), ("off", "READ COMMITTED"), ("on", ""), ("off", "")] {
+        let sessions = sessions(row_path, 3).await;
+        let [holder, waiter, third] = &sessions[..] else { unreachable!() };
+        run(holder, "BEGIN").await;
+        run(holder, "LOCK TABLE t IN EXCLUSIVE MODE").await;
+        if !level.is_empty() {
+            run(waiter, &format!("BEGIN ISOLATION LEVEL {level}")).await;
+        }
+        // The snapshot is taken before it waits for the table.
+        let waiting =
+            start(waiter, "SELECT id FROM t WHERE id >= -5 AND id < 9 ORDER BY id LIMIT 2 FOR UPDATE SKIP LOCKED");
+        until_waiting(holder.database(), 1).await;
+        run(holder, "INSERT INTO t VALUES (-1, 0), (0, 0)").await;
+        run(holder, "UPDATE t SET n = 1 WHERE id = 2").await;
+        run(holder, "COMMIT").await;
+        assert_eq!(waiting.await.unwrap(), ["-1", "0"], "{row_path}, {level}");
+        let first = "SELECT id FROM t WHERE id = 1 FOR UPDATE NOWAIT";
+        assert_eq!(outcome(third, first).await, ["1"], "{row_path}, {level}");
+    }
+}
+
+/// Looks once at work that need not wait.
+fn at_once<T>(work: impl Future<Output = T>) -> Option<T> {
+    match pin!(work).as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
+    }
+}
+
+/// Nobody can stop a program on its way, and the thread is its client's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_that_looks_at_many_rows_is_left_to_the_ordinary_path() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE few (id int PRIMARY KEY, k int)").await;
+    run(&session, "CREATE TABLE many (k int, l int, n int, PRIMARY KEY (k, l))").await;
+    run(&session, "INSERT INTO few SELECT v, 1 FROM generate_series(1, 50) AS s(v)").await;
+    run(&session, "INSERT INTO many SELECT 1, v, v % 1000 FROM generate_series(1, 2000) AS s(v)").await;
+    let sql = "SELECT count(*) FROM few f, many m WHERE f.id >= $1 AND f.id < $2 AND m.k = f.k AND m.n = 7";
+    let plan = query(&session, &format!("EXPLAIN {}", sql.replace("$1", "1").replace("$2", "9"))).await;
+    assert!(plan.last().unwrap().starts_with("row_path|RowPath: "), "{plan:?}");
+    let prepared = session.prepare(sql).await.unwrap();
+    // Six ranges of two thousand rows are on the row path, forty are not, of however few rows the answer is made.
+    for (end, is_short) in [(7, true), (41, false)] {
+        let parameters = [1, end].map(|id| Value::Int64(Some(id)));
+        let Ok(StatementResult::Rows(rows)) = session.execute_prepared(&prepared, &parameters).await else { panic!() };
+        assert_eq!(lines(rows).await.unwrap(), [(2 * (end - 1)).to_string()]);
+        assert_eq!(at_once(session.execute_prepared(&prepared, &parameters)).is_some(), is_short, "{end}");
+    }
 }

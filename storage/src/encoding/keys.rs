@@ -193,6 +193,28 @@ impl KeyEncoder {
         self.append_row(layout, row, key)
     }
 
+    /// Fails if the key of an encoded row cannot be made, without making it.
+    pub(crate) fn check_row(&self, layout: &RowLayout, row: &[u8]) -> Result<()> {
+        let length = |of_variable: fn(&[u8]) -> usize| -> Result<usize> {
+            let mut length = 0;
+            for (part, column) in self.columns.iter().enumerate() {
+                length += usize::from(self.nullable[part]);
+                length += match (layout.value(row, *column), self.physicals[part]) {
+                    (Some(value), Physical::Variable) => of_variable(value),
+                    (Some(_), fixed) => fixed.width(),
+                    (None, _) if self.nullable[part] => 0,
+                    (None, _) => return Err(Error::Internal(format!("NULL in key column {column}"))),
+                };
+            }
+            Ok(length)
+        };
+        // Nearly always even the longest that it could be is short enough.
+        if length(|value| 2 * value.len() + 2)? <= KEY_BYTES_MAX {
+            return Ok(());
+        }
+        check_length(length(|value| value.len() + value.iter().filter(|byte| **byte == ESCAPE).count() + 2)?)
+    }
+
     /// Appends the key of an encoded row to `key`.
     pub(crate) fn append_row(&self, layout: &RowLayout, row: &[u8], key: &mut Vec<u8>) -> Result<()> {
         let beginning = key.len();

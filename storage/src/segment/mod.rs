@@ -352,6 +352,16 @@ impl Segment {
         &self.key_index
     }
 
+    /// Whether the cache keeps a column.
+    pub(crate) fn keeps_column(&self, column: usize) -> bool {
+        self.columns[column].is_kept()
+    }
+
+    /// Whether the cache keeps the postings of an index.
+    pub(crate) fn keeps_postings(&self, index: IndexId) -> bool {
+        self.postings.lock().get(&index).is_some_and(|slot| slot.is_kept())
+    }
+
     /// What `read` makes of the primary-key index, if that is in memory.
     pub(crate) fn with_key_index<R>(&self, read: impl Fn(&KeyIndex) -> R) -> Option<R> {
         // Somebody may have pinned it, though the cache has let it go.

@@ -378,11 +378,13 @@ impl Inner {
         }
     }
 
-    /// Whether no commit since a snapshot has written what is in a footprint, as far as can be told without looking for the
-    /// keys.
-    pub(crate) fn are_untouched(&self, snapshot: &Snapshot, footprint: Footprint) -> bool {
-        Arc::ptr_eq(&self.current.load(), &snapshot.version)
-            && self.sequencer.lock().window.admit(snapshot.timestamp, &footprint) == Admission::Granted
+    /// What commits since a snapshot have written of what is in a footprint; `None` if that cannot be told without looking
+    /// for the keys.
+    pub(crate) fn written_since(&self, snapshot: &Snapshot, footprint: &[u64]) -> Option<Footprint> {
+        if !Arc::ptr_eq(&self.current.load(), &snapshot.version) {
+            return None;
+        }
+        self.sequencer.lock().window.written_since(snapshot.timestamp, footprint)
     }
 
     /// Decides what is left to decide, gives the commit its timestamp, and hands its record to the log.

@@ -138,7 +138,7 @@ pub struct MemoryUsage {
     pub transaction_bytes: usize,
     /// Most memory that those have together.
     pub transaction_limit_bytes: usize,
-    /// What loads and compactions have taken of the cache's memory.
+    /// What loads, compactions, and statements that pin more than the cache keeps, have taken of the cache's memory.
     pub background_bytes: usize,
     /// Most memory that the cache's columns and indexes, loads and compactions have together.
     pub cache_limit_bytes: usize,

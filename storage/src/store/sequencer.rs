@@ -120,6 +120,17 @@ impl Window {
         }
     }
 
+    /// The hashes of a footprint that commits after `seen` have written; `None` if some of those are forgotten.
+    pub(crate) fn written_since(&self, seen: Timestamp, wanted: &[u64]) -> Option<Footprint> {
+        if seen < self.forgotten {
+            return None;
+        }
+        let sieve = Sieve::of(wanted);
+        let younger = self.commits.iter().rev().take_while(|(timestamp, _)| *timestamp > seen);
+        let hashes = younger.flat_map(|(_, other)| other.iter().copied());
+        Some(footprint(hashes.filter(|hash| sieve.may_have(*hash) && has(wanted, *hash))))
+    }
+
     /// Adds a commit, the youngest.
     pub(crate) fn add(&mut self, timestamp: Timestamp, footprint: Footprint) {
         if self.commits.len() == WINDOW_COMMITS
@@ -150,6 +161,10 @@ mod tests {
         assert_eq!(window.admit(12, &of(&["c"])), Admission::Granted);
         assert_eq!(window.admit(11, &of(&["a", "c"])), Admission::After(13), "the youngest one");
         assert_eq!(window.admit(13, &of(&["a", "b", "c"])), Admission::Granted);
+        let written = |seen, keys: &[&str]| window.written_since(seen, &of(keys));
+        assert_eq!(written(10, &["d", "a", "c"]), Some(of(&["a", "c"])));
+        assert_eq!(written(12, &["c", "b"]), Some(of(&[])));
+        assert_eq!(written(9, &["d"]), None);
     }
 
     #[test]

@@ -29,8 +29,9 @@ use crate::encoding::Keys;
 use crate::error::{Error, Result};
 use crate::locks::{LOCK_BYTES, LockWait, TransactionLocks};
 use crate::obstacle::{Attempt, Blocked, Obstacle, insist};
+use crate::segment::Pins;
 use crate::serial::SerialTransaction;
-use crate::store::{footprint, hash};
+use crate::store::{Version, footprint, hash};
 use crate::view::Snapshot;
 
 /// Tells the numbers of indexes from those of tables.
@@ -189,6 +190,16 @@ impl Transaction {
         }
     }
 
+    /// How many locks it has; a place for [`release_locks_to`](Self::release_locks_to).
+    pub fn lock_count(&self) -> usize {
+        self.control.lock_count()
+    }
+
+    /// Gives back the locks that were taken since there were `count`.
+    pub fn release_locks_to(&self, count: usize) {
+        self.control.release_to(count);
+    }
+
     /// The locks that stand for rows.
     pub(super) fn row_locks<'a>(
         &self,
@@ -224,6 +235,9 @@ impl Transaction {
 
     /// Locks a table and then rows of it, all in one order for all transactions. If somebody is in the way, the obstacle is
     /// the rest of them: who has overcome it has them all.
+    ///
+    /// `wait` is about the rows alone, as NOWAIT and SKIP LOCKED are in PostgreSQL: the table is waited for as usual, and the
+    /// rows are then asked for in the next attempt.
     pub(super) fn acquire(
         &mut self,
         table: &TableDef,
@@ -244,17 +258,20 @@ impl Transaction {
             return Err(Error::TransactionTooLarge { limit_bytes }.into());
         }
         rows.sort_unstable();
-        let blocked = |wanted| match wait.unwrap_or(usual) {
+        let blocked = |wait, wanted| match wait {
             LockWait::NoWait => Blocked::Failed(Error::LockNotAvailable { table: table.name.clone() }),
             LockWait::Wait(limit) => Blocked::Waits(Obstacle::of_locks(locks, wanted, limit, &table.name)),
         };
         let table_lock = Resource::Table(table.id.0);
         if !locks.try_acquire(table_lock, table_mode) {
+            if wait.is_some() {
+                rows.clear();
+            }
             rows.insert(0, (table_lock, table_mode));
-            return Err(blocked(rows));
+            return Err(blocked(usual, rows));
         }
         match rows.iter().position(|(resource, mode)| !locks.try_acquire(*resource, *mode)) {
-            Some(first) => Err(blocked(rows.split_off(first))),
+            Some(first) => Err(blocked(wait.unwrap_or(usual), rows.split_off(first))),
             None => Ok(()),
         }
     }
@@ -267,6 +284,9 @@ impl Transaction {
         rows: Vec<(Resource, LockMode)>,
         wait: Option<LockWait>,
     ) -> Result<()> {
+        if wait.is_some() {
+            self.lock_table(table.id, table_mode, None).await?;
+        }
         match self.acquire(table, table_mode, rows, wait) {
             Ok(()) => Ok(()),
             Err(Blocked::Failed(error)) => Err(error),
@@ -281,31 +301,33 @@ impl Transaction {
         }
     }
 
-    /// What the newest committed state has for some keys, or `None` if it is what the snapshot has.
-    fn newest_states(
-        &self,
-        table: &TableDef,
-        keys: &Keys,
-        rows: &[usize],
-    ) -> Attempt<Option<Vec<(usize, VersionState)>>> {
+    /// What the newest committed state has for those of some keys for which it may have something else than the snapshot.
+    /// Nothing is looked for, nor has to be in memory, of the others.
+    fn newest_states(&self, table: &TableDef, keys: &Keys, rows: &[usize]) -> Attempt<Vec<(usize, VersionState)>> {
         let store = &self.view.snapshot.store;
         if self.control.lock_wait.is_none() || store.is_newest(self.view.snapshot.timestamp) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        let written = rows.iter().map(|row| hash(table.id.0, keys.get(*row)));
-        if store.are_untouched(&self.view.snapshot, footprint(written)) {
-            return Ok(None);
+        let hash = |row: usize| hash(table.id.0, keys.get(row));
+        let written = store.written_since(&self.view.snapshot, &footprint(rows.iter().map(|row| hash(*row))));
+        if written.as_ref().is_some_and(|written| written.is_empty()) {
+            return Ok(Vec::new());
         }
+        let may_differ = |row: usize| written.as_ref().is_none_or(|written| written.binary_search(&hash(row)).is_ok());
         let version = store.current();
-        let mut states = Vec::with_capacity(rows.len());
-        for row in rows {
-            let Some(located) = version.locate_in_memory(table.id, keys.get(*row), Timestamp::MAX)? else {
-                return Err(version.missing_keys(table.id, rows.iter().map(|row| keys.get(*row))).into());
-            };
-            states.push((*row, located.map_or(VersionState::Absent, |located| VersionState::Live(located.written))));
+        let (mut states, mut missing) = (Vec::new(), Vec::new());
+        for row in rows.iter().copied().filter(|row| may_differ(*row)) {
+            match version.locate_in_memory(table.id, keys.get(row), Timestamp::MAX)? {
+                Some(Some(located)) => states.push((row, VersionState::Live(located.written))),
+                Some(None) => states.push((row, VersionState::Absent)),
+                None => missing.push(row),
+            }
+        }
+        if !missing.is_empty() {
+            return Err(version.missing_keys(table.id, missing.iter().map(|row| keys.get(*row))).into());
         }
         self.note_seen();
-        Ok(Some(states))
+        Ok(states)
     }
 
     /// Fails with `Conflict` if a locked row that the snapshot shows has changed since.
@@ -319,7 +341,7 @@ impl Transaction {
             }
             None => rows,
         };
-        for (row, state) in self.newest_states(table, keys, rows)?.into_iter().flatten() {
+        for (row, state) in self.newest_states(table, keys, rows)? {
             let same = match lock {
                 RowLock::KeyShare => state != VersionState::Absent,
                 _ => judge_write(Expectation::Present, state, self.view.snapshot.timestamp) == Verdict::Proceed,
@@ -343,38 +365,47 @@ impl Transaction {
     /// Looks whether others have committed rows with new keys since the snapshot. Returns the first such row; fails with
     /// `Conflict` instead if the caller will run the statement again and see for itself.
     pub(super) fn find_newer(&self, table: &TableDef, keys: &Keys, rows: &[usize]) -> Attempt<Option<usize>> {
-        let states = self.newest_states(table, keys, rows)?.into_iter().flatten();
-        let mut newer = states.filter(
-            |(_, state)| matches!(state, VersionState::Live(written) if *written > self.view.snapshot.timestamp),
-        );
+        let is_newer = |state| matches!(state, VersionState::Live(written) if written > self.view.snapshot.timestamp);
+        let mut newer = self.newest_states(table, keys, rows)?.into_iter().filter(|(_, state)| is_newer(*state));
         match newer.next() {
             Some(_) if self.control.reruns => Err(Error::Conflict { table: table.name.clone() }.into()),
             newer => Ok(newer.map(|(row, _)| row)),
         }
     }
 
-    /// The newest holder of a value in a unique index, if that may be another than the snapshot's. `None`: it cannot.
-    fn newest_holder(
+    /// The newest committed state, if another than the snapshot's may hold values in a unique index there; with everything
+    /// that [`newest_holder`](Self::newest_holder) needs for these values.
+    fn newest_index(
         &self,
         table: &TableDef,
         position: usize,
-        value: &Vec<u8>,
-        replaced: &HashSet<&[u8]>,
-    ) -> Attempt<Option<Option<Box<[u8]>>>> {
+        values: &[Vec<u8>],
+    ) -> Attempt<Option<(Arc<Version>, Pins)>> {
         let store = &self.view.snapshot.store;
         if self.control.lock_wait.is_none() || store.is_newest(self.view.snapshot.timestamp) {
             return Ok(None);
         }
         let version = store.current();
-        let values = std::slice::from_ref(value);
-        let Some(_pins) = version.pin_postings(table, position, values)? else {
-            return Err(version.missing_postings(table, position, values)?.into());
-        };
+        match version.pin_postings(table, position, values)? {
+            Some(pins) => Ok(Some((version, pins))),
+            None => Err(version.missing_postings(table, position, values)?.into()),
+        }
+    }
+
+    /// The newest holder of a value in a unique index, beside the rows that this transaction replaces.
+    fn newest_holder(
+        &self,
+        version: &Version,
+        table: &TableDef,
+        position: usize,
+        value: &[u8],
+        replaced: &HashSet<&[u8]>,
+    ) -> Result<Option<Box<[u8]>>> {
         let own = self.view.writes.table(table.id);
         let gone = |key: &[u8]| replaced.contains(key) || own.is_some_and(|own| own.replaces(key));
         let holder = version.holder(table, position, value, Timestamp::MAX, gone)?;
         self.note_seen();
-        Ok(Some(holder))
+        Ok(holder)
     }
 
     /// As [`find_newer`](Self::find_newer), for values in a unique index that the snapshot shows as free.
@@ -385,14 +416,13 @@ impl Transaction {
         values: &[Vec<u8>],
         replaced: &HashSet<&[u8]>,
     ) -> Attempt<Option<usize>> {
+        let Some((version, _pins)) = self.newest_index(table, position, values)? else { return Ok(None) };
         for (at, value) in values.iter().enumerate() {
-            match self.newest_holder(table, position, value, replaced)? {
-                Some(Some(_)) if self.control.reruns => {
-                    return Err(Error::Conflict { table: table.name.clone() }.into());
-                }
-                Some(Some(_)) => return Ok(Some(at)),
-                Some(None) => {}
-                None => return Ok(None),
+            if self.newest_holder(&version, table, position, value, replaced)?.is_some() {
+                return match self.control.reruns {
+                    true => Err(Error::Conflict { table: table.name.clone() }.into()),
+                    false => Ok(Some(at)),
+                };
             }
         }
         Ok(None)
@@ -406,9 +436,14 @@ impl Transaction {
         value: &Vec<u8>,
         replaced: &HashSet<&[u8]>,
     ) -> Attempt<()> {
-        match self.control.reruns && self.newest_holder(table, position, value, replaced)? == Some(None) {
-            true => Err(Error::Conflict { table: table.name.clone() }.into()),
-            false => Ok(()),
+        if !self.control.reruns {
+            return Ok(());
+        }
+        let newest = self.newest_index(table, position, std::slice::from_ref(value))?;
+        let Some((version, _pins)) = newest else { return Ok(()) };
+        match self.newest_holder(&version, table, position, value, replaced)? {
+            None => Err(Error::Conflict { table: table.name.clone() }.into()),
+            Some(_) => Ok(()),
         }
     }
 
@@ -418,7 +453,7 @@ impl Transaction {
         if !self.control.reruns {
             return Ok(());
         }
-        let mut states = self.newest_states(table, keys, &[row])?.into_iter().flatten();
+        let mut states = self.newest_states(table, keys, &[row])?.into_iter();
         match states.any(|(_, state)| state == VersionState::Absent) {
             true => Err(Error::Conflict { table: table.name.clone() }.into()),
             false => Ok(()),

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::take_record_batch;
+use bytes::Bytes;
 use rustydb_txn::{LockMode, Timestamp};
 
 pub(crate) use deferred::DeferredKeys;
@@ -29,6 +30,7 @@ pub(crate) use writes::{PendingRow, TableWrites, Writes};
 
 use self::deferred::check_whole_index;
 use self::mark::UndoLog;
+use self::writes::{key_bytes, require_indexable};
 use crate::bulk::BulkWriter;
 use crate::catalog::{Catalog, IndexDef, IndexId, NewIndex, NewTable, TableDef, TableId};
 use crate::encoding::{Keys, format_key};
@@ -205,8 +207,9 @@ impl Transaction {
         wanted.extend(self.value_locks(&definition, &rows)?);
         self.acquire_waiting(&definition, LockMode::RowExclusive, wanted, None).await?;
         self.check_duplicates(&definition, &rows, &keys, &HashSet::new()).await?;
+        let encoded = self.encode(&definition, &rows)?;
         self.deferred.note(&definition);
-        self.put(&definition, &rows, &keys)?;
+        self.put(&definition, encoded, &keys)?;
         Ok(rows.num_rows() as u64)
     }
 
@@ -221,8 +224,8 @@ impl Transaction {
         self.acquire_waiting(&definition, LockMode::RowExclusive, wanted, None).await?;
         let committed = committed(&visible);
         insist(|| self.require_same(&definition, &keys, &committed, RowLock::Update)).await?;
+        self.check_size(committed.iter().map(|row| key_bytes(&definition, keys.get(*row))).sum())?;
         self.hide(table, &keys, &visible)?;
-        self.check_size(0)?;
         Ok(visible.len() as u64)
     }
 
@@ -252,9 +255,10 @@ impl Transaction {
         insist(|| self.require_same(&definition, &old_keys, &committed, RowLock::Update)).await?;
         let replaced: HashSet<&[u8]> = visible.iter().map(|(row, _)| old_keys.get(*row)).collect();
         self.check_duplicates(&definition, &rows, &new_keys, &replaced).await?;
+        let encoded = self.encode(&definition, &rows)?;
         self.deferred.note(&definition);
         self.hide(table, &old_keys, &visible)?;
-        self.put(&definition, &rows, &new_keys)?;
+        self.put(&definition, encoded, &new_keys)?;
         Ok(rows.num_rows() as u64)
     }
 
@@ -413,10 +417,16 @@ impl Transaction {
         }
     }
 
-    /// Records new rows. Where a row replaces a committed one, [`hide`](Self::hide) has noted that already.
-    fn put(&mut self, table: &TableDef, rows: &RecordBatch, keys: &Keys) -> Result<()> {
+    /// New rows as they are recorded. Fails if they are too many bytes, or cannot be in the table's indexes.
+    fn encode(&self, table: &TableDef, rows: &RecordBatch) -> Result<Vec<Bytes>> {
         let encoded = table.codec()?.rows.encode(rows)?;
-        self.check_size(encoded.iter().map(|row| row.len()).sum())?;
+        self.check_size(encoded.iter().map(Bytes::len).sum())?;
+        require_indexable(table, encoded.iter())?;
+        Ok(encoded)
+    }
+
+    /// Records new rows. Where a row replaces a committed one, [`hide`](Self::hide) has noted that already.
+    fn put(&mut self, table: &TableDef, encoded: Vec<Bytes>, keys: &Keys) -> Result<()> {
         let writes = Arc::make_mut(&mut self.view.writes);
         for (row, bytes) in encoded.into_iter().enumerate() {
             writes.set(table, keys.get(row).into(), None, Some(bytes), &mut self.undo)?;

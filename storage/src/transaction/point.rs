@@ -13,7 +13,7 @@ use bytes::Bytes;
 use rustydb_txn::{LockMode, Resource};
 
 use super::isolation::INDEX_SPACE;
-use super::writes::key_bytes;
+use super::writes::{key_bytes, require_indexable};
 use super::{RowLock, Transaction};
 use crate::catalog::{TableDef, TableId};
 use crate::encoding::{Key, Keys};
@@ -58,7 +58,7 @@ impl Transaction {
         if !self.are_free(table, &new, &HashSet::new())? {
             return Ok(Change::Taken);
         }
-        self.require_room(new.iter().map(|row| row.bytes.len()).sum())?;
+        self.require_fit(table, new.iter().map(|row| &row.bytes))?;
         let writes = Arc::make_mut(&mut self.view.writes);
         for NewRow { key, bytes } in new {
             writes.set(table, key, None, Some(bytes), &mut self.undo)?;
@@ -76,7 +76,7 @@ impl Transaction {
         let wanted = self.row_locks(table.id, changes.iter().map(|(old, _)| (old.key(), LockMode::RowNoKeyUpdate)));
         self.acquire(table, LockMode::RowExclusive, wanted, None)?;
         self.require_same_rows(table, changes.iter().map(|(old, _)| old), RowLock::Update)?;
-        self.require_room(changes.iter().map(|(_, new)| new.len()).sum())?;
+        self.require_fit(table, changes.iter().map(|(_, new)| new))?;
         changes.into_iter().try_for_each(|(old, new)| self.replace(table, old, new))?;
         Ok(Change::Made)
     }
@@ -102,7 +102,7 @@ impl Transaction {
         if !self.are_free(table, &new, &replaced)? {
             return Ok(Change::Taken);
         }
-        self.require_room(new.iter().map(|row| row.bytes.len()).sum())?;
+        self.require_fit(table, new.iter().map(|row| &row.bytes))?;
         if old.iter().zip(&new).all(|(old, new)| old.key() == &*new.key) {
             old.into_iter().zip(new).try_for_each(|(old, new)| self.replace(table, old, new.bytes))?;
             return Ok(Change::Made);
@@ -145,8 +145,8 @@ impl Transaction {
     }
 
     /// Locks the first `wanted` of these visible rows that nobody else has; tells which. See
-    /// [`try_lock_row`](Self::try_lock_row). If something else has to be waited for, none of them is locked: meanwhile others
-    /// may be free.
+    /// [`try_lock_row`](Self::try_lock_row). If something else has to be waited for, or it fails, none of them is locked:
+    /// meanwhile others may be free, and it is others that a new snapshot may show.
     pub fn lock_free_stored<'k>(
         &mut self,
         table: &TableDef,
@@ -164,13 +164,9 @@ impl Transaction {
             match self.lock_stored(table, &[key], lock, Some(LockWait::NoWait)) {
                 Ok(()) => locked.push(at),
                 Err(Blocked::Failed(Error::LockNotAvailable { .. })) => self.control.release_to(held),
-                Err(Blocked::Failed(error)) => {
-                    self.control.release_to(held);
-                    return Err(error.into());
-                }
-                Err(Blocked::Waits(obstacle)) => {
+                Err(blocked) => {
                     self.control.release_to(before);
-                    return Err(obstacle.into());
+                    return Err(blocked);
                 }
             }
         }
@@ -247,6 +243,12 @@ impl Transaction {
             }
         }
         Ok(true)
+    }
+
+    /// Fails if new rows are too many bytes, or cannot be in the table's indexes.
+    fn require_fit<'r>(&self, table: &TableDef, rows: impl Iterator<Item = &'r Bytes> + Clone) -> Result<()> {
+        self.require_room(rows.clone().map(Bytes::len).sum())?;
+        require_indexable(table, rows)
     }
 
     /// Fails if so many bytes more are too many.

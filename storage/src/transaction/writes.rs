@@ -28,6 +28,16 @@ pub(super) fn key_bytes(table: &TableDef, key: &[u8]) -> usize {
     key.len() + WRITE_OVERHEAD_BYTES * (1 + table.indexes.len())
 }
 
+/// Fails if one of these rows cannot be in the indexes of its table. Asked of all new rows of a statement before the first of
+/// them is [set](Writes::set), for a statement that fails has changed nothing.
+pub(super) fn require_indexable<'r>(table: &TableDef, mut rows: impl Iterator<Item = &'r Bytes>) -> Result<()> {
+    if table.indexes.is_empty() {
+        return Ok(());
+    }
+    let codec = table.codec()?;
+    rows.try_for_each(|row| codec.indexes.iter().try_for_each(|encoder| encoder.check_row(&codec.rows, row)))
+}
+
 /// The pending state of one key.
 #[derive(Debug, Clone)]
 pub(crate) struct PendingRow {
@@ -229,7 +239,8 @@ impl Writes {
         self.charge.total.load(Ordering::Relaxed)
     }
 
-    /// Sets the pending state of a key. What its first change has `replaced` stays.
+    /// Sets the pending state of a key. What its first change has `replaced` stays. The row can be in the table's indexes
+    /// ([`require_indexable`]).
     pub(crate) fn set(
         &mut self,
         table: &TableDef,

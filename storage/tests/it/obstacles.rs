@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustydb_storage::{
-    Attempt, Blocked, Change, Durability, Error, FoundRow, Isolation, KeyRange, LockWait, MemoryFiles, NewIndex,
-    NewTable, Obstacle, RangeWindow, ReadView, RowLock, Store, StoreOptions, TableDef, Transaction, TransactionOptions,
-    Tries, WantedColumns, insist,
+    Attempt, Blocked, Change, Durability, Error, FoundRow, Isolation, KeyRange, LockMode, LockWait, MemoryFiles,
+    NewIndex, NewTable, Obstacle, RangeWindow, ReadView, RowLock, Store, StoreOptions, TableDef, Transaction,
+    TransactionOptions, Tries, WantedColumns, insist,
 };
 
 use crate::common::*;
@@ -382,4 +382,221 @@ async fn free_rows_are_given_back_if_something_has_to_be_loaded_first() {
     drop(missing);
     let result = insist(|| taker.lock_free_stored(&table, keys(), 3, RowLock::Update)).await;
     assert!(matches!(result, Err(Error::Conflict { .. })), "{result:?}");
+}
+
+/// The rows that a new snapshot shows may be others.
+#[tokio::test]
+async fn free_rows_are_given_back_if_one_of_them_has_changed() {
+    let (store, table) = with_rows(&[(1, "a"), (2, "b"), (3, "c")]).await;
+    let (mut taker, mut other, mut writer) = (begin(&store).await, begin(&store).await, begin(&store).await);
+    assert_eq!(change(&mut writer, &table, 3, "newer").unwrap(), Change::Made);
+    writer.commit(Durability::Sync).await.unwrap();
+    let keys: Vec<Vec<u8>> = (1..=3).map(|id| key_of(&table, id)).collect();
+    let keys = || keys.iter().map(Vec::as_slice);
+    // What it had before stays.
+    let first: Vec<&[u8]> = keys().take(1).collect();
+    taker.lock_stored(&table, &first, RowLock::Update, None).unwrap();
+    let result = taker.lock_free_stored(&table, keys(), 3, RowLock::Update);
+    assert!(matches!(result, Err(Blocked::Failed(Error::Conflict { .. }))), "{result:?}");
+    assert_eq!(other.lock_free_stored(&table, keys().take(2), 2, RowLock::Update).unwrap(), [1]);
+}
+
+#[tokio::test]
+async fn nowait_and_skip_locked_wait_for_the_table() {
+    let (store, table) = with_rows(&[(1, "a"), (2, "b"), (3, "c")]).await;
+    let keys: Vec<Vec<u8>> = (1..=3).map(|id| key_of(&table, id)).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    let nowait = Some(LockWait::NoWait);
+    for skips in [false, true] {
+        let (mut holder, mut taker, mut other) = (begin(&store).await, begin(&store).await, begin(&store).await);
+        other.lock_stored(&table, &keys[1..2], RowLock::Update, None).unwrap();
+        holder.lock_table(table.id, LockMode::Share, None).await.unwrap();
+        // Only who changes rows is kept out.
+        taker.lock_stored(&table, &keys[..1], RowLock::Update, nowait).unwrap();
+        taker.rollback();
+        other.rollback();
+        holder.rollback();
+        let (mut holder, mut taker, mut other) = (begin(&store).await, begin(&store).await, begin(&store).await);
+        holder.lock_table(table.id, LockMode::Exclusive, None).await.unwrap();
+        let mut attempt = || match skips {
+            false => taker.lock_stored(&table, &keys[..1], RowLock::Update, nowait).map(|()| vec![0]),
+            true => taker.lock_free_stored(&table, keys.iter().copied(), 3, RowLock::Update),
+        };
+        let held = obstacle(attempt());
+        let view = store.snapshot();
+        let waiting = tokio::spawn(async move { Tries::new(&view).overcome(held).await });
+        while store.lock_waits() == 0 {
+            tokio::task::yield_now().await;
+        }
+        holder.rollback();
+        assert!(waiting.await.unwrap().unwrap());
+        other.lock_stored(&table, &keys[1..2], RowLock::Update, None).unwrap();
+        assert_eq!(attempt().unwrap(), if skips { vec![0, 2] } else { vec![0] });
+        // Rows are not waited for.
+        let refused = taker.lock_stored(&table, &keys[1..2], RowLock::Update, nowait);
+        assert!(matches!(refused, Err(Blocked::Failed(Error::LockNotAvailable { .. }))), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn new_values_of_a_unique_index_wait_once_for_all_segments_that_came_since() {
+    let by_name = NewTable { indexes: vec![NewIndex::new("by_name", vec![1], true)], ..keyed("t") };
+    let (_, store, id) = store_with(by_name).await;
+    let table = Arc::clone(store.snapshot().catalog().find("public", "t").unwrap());
+    let mut transaction = begin(&store).await;
+    // Each segment has values of its own, and between them there is one that is free.
+    for first in (0..SEGMENTS).map(|segment| segment * 100) {
+        insert(&store, id, &[(first, &name(first)), (first + 50, &name(first + 50))]).await.unwrap();
+        store.flush().await.unwrap();
+    }
+    let new = (0..SEGMENTS).map(|segment| row_of(&table, 10_000 + segment, &name(segment * 100 + 25)));
+    let new: Vec<Bytes> = new.collect();
+    let mut tries = Tries::new(transaction.as_view());
+    let mut waits = 0;
+    let changed = loop {
+        match transaction.insert_stored(&table, new.clone()) {
+            Err(Blocked::Waits(obstacle)) => {
+                assert!(tries.overcome(obstacle).await.unwrap());
+                waits += 1;
+            }
+            ended => break ended.unwrap(),
+        }
+    };
+    assert_eq!((waits, changed), (1, Change::Made));
+}
+
+#[tokio::test]
+async fn the_keys_of_rows_that_nobody_has_written_are_not_needed() {
+    let (files, store, id) = store_with(keyed("t")).await;
+    for first in (0..SEGMENTS).map(|segment| segment * 100) {
+        insert(&store, id, &[(first, "a"), (first + 50, "b")]).await.unwrap();
+        store.flush().await.unwrap();
+    }
+    store.close().await.unwrap();
+    let (store, table) = cold(&files, ROOMY).await;
+    let (mut taker, mut writer) = (begin(&store).await, begin(&store).await);
+    assert_eq!(insist(|| change(&mut writer, &table, 100, "newer")).await.unwrap(), Change::Made);
+    writer.commit(Durability::Sync).await.unwrap();
+    let loaded = store.memory().key_index_bytes;
+    assert!(loaded > 0, "the keys of one segment");
+    let keys: Vec<Vec<u8>> = (0..SEGMENTS).map(|segment| key_of(&table, segment * 100)).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    let locked = insist(|| taker.lock_stored(&table, &keys, RowLock::Update, None)).await;
+    assert!(matches!(locked, Err(Error::Conflict { .. })), "{locked:?}");
+    taker.lock_stored(&table, &keys[2..], RowLock::Update, None).unwrap();
+    assert_eq!(store.memory().key_index_bytes, loaded);
+}
+
+#[tokio::test]
+async fn what_is_pinned_and_not_kept_by_the_cache_is_taken_out_of_its_budget() {
+    let (files, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "one"), (2, "two")]).await.unwrap();
+    store.flush().await.unwrap();
+    store.close().await.unwrap();
+    for (column_cache_bytes, is_counted) in [(1, true), (ROOMY, false)] {
+        let (store, table) = cold(&files, column_cache_bytes).await;
+        let (view, columns) = (store.snapshot(), WantedColumns::new(&table, 0..2));
+        let mut tries = Tries::new(&view);
+        while let Err(Blocked::Waits(obstacle)) = view.stored_row(&table, &key_of(&table, 2), &columns) {
+            assert!(tries.overcome(obstacle).await.unwrap());
+            assert_eq!(store.memory().background_bytes > 0, is_counted);
+        }
+        drop(tries);
+        assert_eq!(store.memory().background_bytes, 0);
+    }
+}
+
+fn find(view: &ReadView, table: &TableDef, id: i64) -> Option<FoundRow> {
+    view.stored_row(table, &key_of(table, id), &WantedColumns::new(table, 0..2)).unwrap()
+}
+
+/// The same table in a store whose transactions may take little memory.
+async fn with_little_room(table: NewTable, rows: &[(i64, &str)], transaction_bytes: usize) -> (Store, Arc<TableDef>) {
+    let (files, store, table) = store_with(table).await;
+    insert(&store, table, rows).await.unwrap();
+    store.close().await.unwrap();
+    let store = Store::open(StoreOptions { transaction_bytes, ..options(&files) }).await.unwrap();
+    let table = Arc::clone(store.snapshot().catalog().find("public", "t").unwrap());
+    (store, table)
+}
+
+#[tokio::test]
+async fn a_row_that_is_locked_for_update_needs_no_other_lock_to_be_changed() {
+    let rows: Vec<(i64, &str)> = (0..100).map(|id| (id, "a")).collect();
+    // 160 bytes a lock.
+    let (store, table) = with_little_room(keyed("t"), &rows, 110 * 160).await;
+    let mut transaction = begin(&store).await;
+    let keys: Vec<Vec<u8>> = (0..100).map(|id| key_of(&table, id)).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    transaction.lock_stored(&table, &keys, RowLock::Update, None).unwrap();
+    let found = (0..100).map(|id| (find(transaction.as_view(), &table, id).unwrap(), row_of(&table, id, "b")));
+    let changes = found.collect();
+    assert_eq!(transaction.update_stored(&table, changes).unwrap(), Change::Made);
+}
+
+#[tokio::test]
+async fn deletes_that_need_too_much_room_delete_nothing() {
+    let by_name = NewTable { indexes: vec![NewIndex::new("by_name", vec![1], false)], ..keyed("t") };
+    let rows: Vec<(i64, &str)> = (0..200).map(|id| (id, "a")).collect();
+    let (store, table) = with_little_room(by_name, &rows, 150 * 160).await;
+    let mut transaction = begin(&store).await;
+    let own = (1000..1010).map(|id| row_of(&table, id, "own")).collect();
+    assert_eq!(transaction.insert_stored(&table, own).unwrap(), Change::Made);
+    let mut delete = |ids: std::ops::Range<i64>| {
+        let rows: Vec<FoundRow> = ids.map(|id| find(transaction.as_view(), &table, id).unwrap()).collect();
+        let deleted = transaction.delete_stored(&table, &rows);
+        match deleted {
+            Ok(()) => true,
+            Err(Blocked::Failed(Error::TransactionTooLarge { .. })) => false,
+            other => panic!("{other:?}"),
+        }
+    };
+    let fitting = (0..20).take_while(|turn| delete(turn * 10..turn * 10 + 10)).count() as i64;
+    // Locks alone would have allowed fourteen.
+    assert!((5..14).contains(&fitting), "{fitting}");
+    // What it has inserted itself is there already.
+    assert!(delete(1000..1010));
+    let view = transaction.as_view();
+    assert!((0..200).all(|id| find(view, &table, id).is_some() == (id >= fitting * 10)));
+    assert!(find(view, &table, 1000).is_none());
+}
+
+#[tokio::test]
+async fn a_row_that_an_index_cannot_have_is_refused_before_any_is_changed() {
+    let by_name = NewTable { indexes: vec![NewIndex::new("by_name", vec![1], false)], ..keyed("t") };
+    let (_, store, id) = store_with(by_name).await;
+    insert(&store, id, &[(1, "a"), (2, "b")]).await.unwrap();
+    let table = Arc::clone(store.snapshot().catalog().find("public", "t").unwrap());
+    // A zero takes two bytes of the 4,096 that an index value may have.
+    for too_long in ["x".repeat(5000), "\0".repeat(2100)] {
+        let mut transaction = begin(&store).await;
+        let found = |transaction: &Transaction, id| find(transaction.as_view(), &table, id).unwrap();
+        let changes = vec![
+            (found(&transaction, 1), row_of(&table, 1, "c")),
+            (found(&transaction, 2), row_of(&table, 2, &too_long)),
+        ];
+        let changed = transaction.update_stored(&table, changes);
+        assert!(matches!(changed, Err(Blocked::Failed(Error::Unsupported(_)))), "{changed:?}");
+        // A new key as well.
+        let changes = vec![
+            (found(&transaction, 1), row_of(&table, 7, "c")),
+            (found(&transaction, 2), row_of(&table, 8, &too_long)),
+        ];
+        let changed = transaction.update_stored(&table, changes);
+        assert!(matches!(changed, Err(Blocked::Failed(Error::Unsupported(_)))), "{changed:?}");
+        let new = vec![row_of(&table, 3, "d"), row_of(&table, 4, &too_long)];
+        let changed = transaction.insert_stored(&table, new);
+        assert!(matches!(changed, Err(Blocked::Failed(Error::Unsupported(_)))), "{changed:?}");
+        let changed = transaction.update(id, &keys(&[1, 2]), &rows(&[(1, "c"), (2, &too_long)])).await;
+        assert!(matches!(changed, Err(Error::Unsupported(_))), "{changed:?}");
+        let changed = transaction.insert(id, &rows(&[(3, "d"), (4, &too_long)])).await;
+        assert!(matches!(changed, Err(Error::Unsupported(_))), "{changed:?}");
+        assert!(!transaction.has_writes());
+        assert_eq!(contents(&transaction.view(), id).await, map(&[(1, "a"), (2, "b")]));
+    }
+    let mut transaction = begin(&store).await;
+    for just_short in ["x".repeat(4000), "\0".repeat(2000)] {
+        let changes = vec![(find(transaction.as_view(), &table, 1).unwrap(), row_of(&table, 1, &just_short))];
+        assert_eq!(transaction.update_stored(&table, changes).unwrap(), Change::Made);
+    }
 }

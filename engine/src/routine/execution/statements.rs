@@ -17,7 +17,7 @@ use crate::routine::language::{Outcome, Returns};
 use crate::routine::statement::{CompiledStatement, Kind, Rows, name_of};
 use crate::routine::types::Shape;
 use crate::row_path::{self, Call, Datum, Program, array_of};
-use crate::session::{StatementResult, decided, note_reads};
+use crate::session::{Begun, Left, StatementResult, decided, note_reads};
 use crate::sql::context::StatementContext;
 use crate::sql::plan::{ReadyPlan, bind, make_ready, plan_query};
 use crate::sql::route::Write;
@@ -67,19 +67,31 @@ impl Execution<'_> {
     }
 
     /// Runs a statement on the row path if nothing has to be waited for. `None`: something has, or the row path does not
-    /// know; nothing was changed, and what waits ([`run`](Self::run), [`open`](Self::open), [`rows`](Self::rows)) finds out.
+    /// know; nothing was changed, and what waits ([`run`](Self::run), [`open`](Self::open), [`rows`](Self::rows)) is to run
+    /// the very same next: it goes on from here.
     pub fn run_at_once(&mut self, statement: &CompiledStatement, inputs: &[Datum]) -> Option<Result<RanAtOnce>> {
-        let program = statement.program.as_ref().filter(|program| self.clock.computes && program.may_be_due())?;
+        self.left = None;
+        let is_due = |program: &&Arc<Program>| self.clock.computes && !self.is_rest_due() && program.may_be_due();
+        let program = statement.program.as_ref().filter(is_due)?;
         let values = program.bind_data(inputs).ok()?;
         let call = Call { parameters: &values, now: self.clock.now };
-        let ended = match &mut self.access {
-            Access::Changing(changing) => changing.run_program_at_once(program, call)?,
+        let begun = match &mut self.access {
+            Access::Changing(changing) => changing.run_program_at_once(program, call),
             Access::Reading(context) if reads(program, context) => {
-                Ok(program.read_at_once(context.view(), call).ok()?)
+                Begun::of(program, program.read_at_once(context.view(), call))
             }
             Access::Reading(_) => return None,
         };
-        Some(ended.map(|row_path::Outcome { count, rows }| RanAtOnce { count, rows }))
+        match begun {
+            Begun::Ended(ended) => Some(ended.map(|row_path::Outcome { count, rows, looks }| {
+                self.note_work(looks);
+                RanAtOnce { count, rows }
+            })),
+            Begun::Left(left) => {
+                self.left = Some((Arc::clone(program), left));
+                None
+            }
+        }
     }
 
     /// Runs a statement that returns rows on the row path, and returns them as they are: their columns are
@@ -98,17 +110,26 @@ impl Execution<'_> {
         statement: &CompiledStatement,
         inputs: &[Datum],
     ) -> Result<Option<row_path::Outcome>> {
+        self.rest().await?;
+        let left = self.left.take();
         let program = statement.program.as_ref().filter(|program| self.clock.computes && program.is_due());
         let Some(program) = program else { return Ok(None) };
         let Ok(values) = program.bind_data(inputs) else { return Ok(None) };
         let call = Call { parameters: &values, now: self.clock.now };
-        match &mut self.access {
-            Access::Changing(changing) => changing.run_program(program, call).await,
-            Access::Reading(context) if reads(program, context) => {
-                decided(program, program.read(context.view(), call).await)
-            }
-            Access::Reading(_) => Ok(None),
+        let left = left.filter(|(begun, _)| Arc::ptr_eq(begun, program)).map(|(_, left)| left).unwrap_or_default();
+        let outcome = match &mut self.access {
+            Access::Changing(changing) => changing.run_program(program, call, left).await?,
+            Access::Reading(context) if reads(program, context) => match left {
+                Left::Undecided => None,
+                Left::Waiting(met) => decided(program, program.read_after(met, context.view(), call).await)?,
+                Left::Everything => decided(program, program.read(context.view(), call).await)?,
+            },
+            Access::Reading(_) => None,
+        };
+        if let Some(outcome) = &outcome {
+            self.note_work(outcome.looks);
         }
+        Ok(outcome)
     }
 
     /// Starts a query.

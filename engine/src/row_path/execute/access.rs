@@ -100,9 +100,10 @@ impl TableAccess {
         }
     }
 
-    /// The rows of an UPDATE or DELETE.
-    pub(super) fn targets(&self, view: &ReadView, call: Call<'_>) -> Run<Vec<FoundRow>> {
+    /// The rows of an UPDATE or DELETE, and among how many they were found.
+    pub(super) fn targets(&self, view: &ReadView, call: Call<'_>) -> Run<(Vec<FoundRow>, usize)> {
         let mut rows = self.rows(view, &[], None, call)?;
+        let looks = rows.len();
         if !self.conditions.is_empty() {
             let mut kept = Vec::with_capacity(rows.len());
             for row in rows {
@@ -112,6 +113,6 @@ impl TableAccess {
             }
             rows = kept;
         }
-        Ok(rows)
+        Ok((rows, looks))
     }
 }

@@ -95,7 +95,7 @@ impl Insert {
         if transaction.insert_stored(&self.table, rows)? == Change::Taken {
             return Err(Stop::Undecided);
         }
-        Ok(Outcome { count, rows: returned })
+        Ok(Outcome { count, rows: returned, looks: self.rows.len() })
     }
 
     fn row(&self, values: &[Node], transaction: &Transaction, call: Call<'_>) -> Run<Bytes> {
@@ -127,7 +127,7 @@ impl Insert {
     ) -> Run<Outcome> {
         let nothing = || -> Run<Outcome> {
             let rows = returned(&self.returning, &self.table, &self.stored, &[], call)?;
-            Ok(Outcome { count: 0, rows })
+            Ok(Outcome { count: 0, rows, looks: 1 })
         };
         let Some(update) = &conflict.update else { return nothing() };
         let (table, columns) = (self.table.as_ref(), self.stored.as_slice());
@@ -147,7 +147,7 @@ impl Insert {
         if transaction.update_stored(table, vec![(found, new)])? == Change::Taken {
             return Err(Stop::Undecided);
         }
-        Ok(Outcome { count: 1, rows: returned })
+        Ok(Outcome { count: 1, rows: returned, looks: 1 })
     }
 }
 
@@ -176,7 +176,7 @@ fn new_row(
 impl Update {
     pub(super) fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
         let (table, stored) = (self.target.table.as_ref(), self.target.stored.as_slice());
-        let found = self.target.targets(transaction.as_view(), call)?;
+        let (found, looks) = self.target.targets(transaction.as_view(), call)?;
         let mut new = Vec::with_capacity(found.len());
         for row in &found {
             let old = [self.target.stored_row(&row.bytes)];
@@ -194,14 +194,14 @@ impl Update {
                 return Err(Stop::Undecided);
             }
         }
-        Ok(Outcome { count, rows })
+        Ok(Outcome { count, rows, looks })
     }
 }
 
 impl Delete {
     pub(super) fn run(&self, transaction: &mut Transaction, call: Call<'_>) -> Run<Outcome> {
         let (table, stored) = (self.target.table.as_ref(), self.target.stored.as_slice());
-        let found = self.target.targets(transaction.as_view(), call)?;
+        let (found, looks) = self.target.targets(transaction.as_view(), call)?;
         let rows: Vec<Bytes> = match &self.returning {
             Some(_) => found.iter().map(|row| row.bytes.clone()).collect(),
             None => Vec::new(),
@@ -210,6 +210,6 @@ impl Delete {
         if !found.is_empty() {
             transaction.delete_stored(table, &found)?;
         }
-        Ok(Outcome { count: found.len() as u64, rows })
+        Ok(Outcome { count: found.len() as u64, rows, looks })
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use rustydb_storage::{FoundRow, Hindrance, LockWait, ReadView, Transaction};
 
-use super::{Call, Outcome, RANGE_ROWS_MAX, Run, Stop, fulfils};
+use super::{Call, LOOKS_MAX, Outcome, RANGE_ROWS_MAX, Run, Stop, fulfils};
 use crate::row_path::datum::Datum;
 use crate::row_path::expression::{Decided, Inputs, Node, StoredRow, Undecided};
 use crate::row_path::pipeline::TABLES_MAX;
@@ -20,6 +20,8 @@ struct Joined {
     /// For each table that was read.
     found: Vec<Vec<FoundRow>>,
     combinations: Vec<Combination>,
+    /// How many rows were looked at, and keys that have none.
+    looks: usize,
 }
 
 impl Joined {
@@ -55,7 +57,8 @@ impl Select {
         let Some(((_, table), others)) = self.tables.split_first() else { return Ok(Joined::default()) };
         let limit = fetch.filter(|_| self.limits_range).map(|fetch| fetch.saturating_add(skip));
         let first = table.rows(view, &[], limit, call)?;
-        let mut joined = Joined { combinations: Vec::with_capacity(first.len()), found: vec![first] };
+        let combinations = Vec::with_capacity(first.len());
+        let mut joined = Joined { combinations, looks: first.len(), found: vec![first] };
         for row in 0..joined.found[0].len() {
             let mut combination = Combination::default();
             combination[0] = row as u32;
@@ -72,7 +75,9 @@ impl Select {
                 let wanted = self.with_rows(&joined, &combination, |rows| table.wanted(&call.inputs(rows, &[])))?;
                 let Some(wanted) = wanted else { continue };
                 let Some(found) = hindrance.pass(table.fetch(view, &wanted, None))? else { continue };
-                for found in found.ok_or(Stop::LongRange)? {
+                let found = found.ok_or(Stop::LongRange)?;
+                joined.looks += found.len().max(1);
+                for found in found {
                     combination[at] = joined.found[at].len() as u32;
                     joined.found[at].push(found);
                     let fulfils = |rows: &[StoredRow<'_>]| fulfils(&table.conditions, &call.inputs(rows, &[]));
@@ -82,7 +87,7 @@ impl Select {
                         joined.found[at].pop();
                     }
                 }
-                if joined.combinations.len() > RANGE_ROWS_MAX {
+                if joined.combinations.len() > RANGE_ROWS_MAX || joined.looks > LOOKS_MAX {
                     return Err(Stop::LongRange);
                 }
             }
@@ -180,7 +185,7 @@ impl Select {
                 let (skip, fetch) = (count(&self.skip, call)?.unwrap_or(0), count(&self.fetch, call)?);
                 self.finish(&Joined::default(), skip, fetch, call)
             }
-            None => Ok(self.outcome(Vec::new())),
+            None => Ok(Outcome { count: 0, rows: Some(Vec::new()), looks: 0 }),
         }
     }
 
@@ -217,11 +222,7 @@ impl Select {
                 }
             }
         }
-        Ok(self.outcome(rows))
-    }
-
-    fn outcome(&self, rows: Vec<Vec<Datum>>) -> Outcome {
-        Outcome { count: rows.len() as u64, rows: Some(rows) }
+        Ok(Outcome { count: rows.len() as u64, rows: Some(rows), looks: joined.looks })
     }
 }
 
