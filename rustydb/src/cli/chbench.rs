@@ -116,17 +116,24 @@ fn summary(report: &MixedReport) -> String {
             report.transactions_lost_percent
         ),
     );
-    add(&mut text, format!("queries: {} answered, {:.0} per hour", analytics.count, analytics.queries_per_hour));
-    let freshness = |latency: &LatencyReport| {
-        format!(
-            "p50 {} ms, p99 {} ms, at most {} ms",
-            milliseconds(latency.p50),
-            milliseconds(latency.p99),
-            milliseconds(latency.max)
-        )
-    };
-    add(&mut text, format!("newest commit seen by a query, when it began: {} old", freshness(&analytics.freshness_ms)));
-    add(&mut text, format!("the same, when the answer was there: {} old", freshness(&analytics.answer_age_ms)));
+    if analytics.count == 0 {
+        add(&mut text, "queries: none was answered in the time; --seconds gives them more".to_owned());
+    } else {
+        add(&mut text, format!("queries: {} answered, {:.0} per hour", analytics.count, analytics.queries_per_hour));
+        let freshness = |latency: &LatencyReport| {
+            format!(
+                "p50 {} ms, p99 {} ms, at most {} ms",
+                milliseconds(latency.p50),
+                milliseconds(latency.p99),
+                milliseconds(latency.max)
+            )
+        };
+        add(
+            &mut text,
+            format!("newest commit seen by a query, when it began: {} old", freshness(&analytics.freshness_ms)),
+        );
+        add(&mut text, format!("the same, when the answer was there: {} old", freshness(&analytics.answer_age_ms)));
+    }
     let (checked, broken) = (report.consistency.checked.len(), report.consistency.violations.len());
     add(&mut text, format!("{} of {checked} consistency conditions hold", checked - broken));
     for violation in &report.consistency.violations {
