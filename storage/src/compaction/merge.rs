@@ -11,7 +11,6 @@ use roaring::RoaringBitmap;
 use rustydb_txn::Timestamp;
 
 use crate::BLOCK_ROWS;
-use crate::block::Column;
 use crate::catalog::TableDef;
 use crate::encoding::Keys;
 use crate::error::{Error, Result};
@@ -47,24 +46,21 @@ impl Merged {
 /// A live row: input and row.
 type Source = (u32, u32);
 
-/// One output: the file, when each of its rows was committed, and the columns that readers had in memory of an input, as
-/// the cache keeps them.
+/// One output: the file, and when each of its rows was committed.
 pub(crate) struct Output {
     pub(crate) encoded: EncodedSegment,
     pub(crate) written: Box<[Timestamp]>,
-    pub(crate) columns: Vec<(usize, Arc<Column>)>,
 }
 
 /// Merges the rows of `inputs` that are not in `dead` (one bitmap for each input). `id` gives each output its id;
-/// `pause` is called with the bytes just encoded and may wait, or end the merge with an error; `has_room` tells whether the
-/// cache would take so many bytes; `store` takes each output as soon as it is made.
+/// `pause` is called with the bytes just encoded and may wait, or end the merge with an error; `store` takes each output
+/// as soon as it is made.
 pub(crate) async fn merge(
     table: &TableDef,
     inputs: &[Arc<Segment>],
     dead: &[RoaringBitmap],
     mut id: impl FnMut() -> u64,
     mut pause: impl AsyncFnMut(u64) -> Result<()>,
-    has_room: impl Fn(usize) -> bool,
     mut store: impl AsyncFnMut(Output) -> Result<()>,
 ) -> Result<Merged> {
     let mut keys = Vec::with_capacity(inputs.len());
@@ -84,24 +80,17 @@ pub(crate) async fn merge(
 
     for sources in order.chunks(rows_per_output) {
         let mut encoder = SegmentEncoder::new(table)?;
-        let (mut encoded_bytes, mut columns, mut column_bytes) = (0, Vec::new(), 0);
+        let mut encoded_bytes = 0;
         for column in 0..table.storage_schema().fields().len() {
             let pieces = gather(inputs, sources, column).await?;
             encoder.add_column(&pieces)?;
-            let plain_bytes: usize = pieces.iter().map(|piece| piece.get_array_memory_size()).sum();
-            if inputs.iter().any(|input| input.has_column(column)) && has_room(column_bytes + plain_bytes) {
-                let data_type = table.storage_schema().field(column).data_type();
-                let encoded = Column::new(data_type, pieces.iter().flat_map(blocks).collect())?;
-                column_bytes += encoded.memory_bytes();
-                columns.push((column, Arc::new(encoded)));
-            }
             pause(encoder.bytes() - encoded_bytes).await?;
             encoded_bytes = encoder.bytes();
         }
         let output_keys = take_keys(&keys, sources)?;
         let written = sources.iter().map(|(input, row)| inputs[*input as usize].written(*row)).collect();
         let encoded = encoder.finish(id(), &output_keys)?;
-        store(Output { encoded, written, columns }).await?;
+        store(Output { encoded, written }).await?;
     }
     Ok(merged)
 }
@@ -155,12 +144,6 @@ async fn gather(inputs: &[Arc<Segment>], sources: &[Source], column: usize) -> R
         Ok(interleave(&arrays, &sources.iter().map(place).collect::<Vec<_>>())?)
     };
     sources.chunks(CHUNK_ROWS).map(chunk).collect()
-}
-
-/// A piece of a column in blocks.
-fn blocks(piece: &ArrayRef) -> impl Iterator<Item = ArrayRef> + '_ {
-    let starts = (0..piece.len()).step_by(BLOCK_ROWS);
-    starts.map(|start| piece.slice(start, BLOCK_ROWS.min(piece.len() - start)))
 }
 
 /// The rows of each input that lie between the first and the last one wanted.

@@ -21,10 +21,6 @@
 //!   and keep no delete.
 //! * Readers with older snapshots hold the old version, and so the inputs, until they end; the files go with them.
 //!
-//! What readers had in memory of the inputs (columns, key indexes, postings), they find there of the outputs, too, before these
-//! take the inputs' place: the columns are kept on their way into the file, the rest is made by the background thread. A
-//! transaction would have to wait until they were read back.
-//!
 //! Merging is *vertical*: first the order of the rows is computed from the keys alone, then each output is built column by
 //! column, so that memory is bounded by one column of the inputs and one output.
 

@@ -19,15 +19,6 @@ use crate::index::Interval;
 /// search to the columns.
 const FENCE_ROWS: usize = 128;
 
-/// In so few rows looking for columns that all of them share takes longer than it saves.
-const SHARED_ROWS_MIN: usize = 16;
-
-/// The order of a part of a key and the beginning of a key's rest, and what the rest has behind it.
-fn compare_part<'k>(part: &[u8], rest: &'k [u8]) -> (Ordering, &'k [u8]) {
-    let (theirs, behind) = rest.split_at(part.len().min(rest.len()));
-    (part.cmp(theirs), behind)
-}
-
 /// The key columns of a segment.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyColumns {
@@ -67,50 +58,27 @@ impl KeyColumns {
 
     /// The order of a row's key and another, of which no more columns are read than it takes. `part` is for them.
     fn compare(&self, row: usize, key: &[u8], part: &mut Vec<u8>) -> Result<Ordering> {
-        self.compare_from(0, row, key, part)
-    }
-
-    /// The same behind the first so many columns, in which they are equal; `rest` is what the key has behind them.
-    fn compare_from(&self, first: usize, row: usize, rest: &[u8], part: &mut Vec<u8>) -> Result<Ordering> {
-        let mut rest = rest;
-        for position in first..self.columns.len() {
-            self.write_part(position, row, part)?;
-            match compare_part(part, rest) {
-                (Ordering::Equal, behind) => rest = behind,
-                (different, _) => return Ok(different),
+        let encoder = &self.table.codec()?.keys;
+        let mut rest = key;
+        for (position, column) in self.columns.iter().enumerate() {
+            part.clear();
+            column.with_raw(row, |value| encoder.encode_part(position, value, part))??;
+            let (theirs, behind) = rest.split_at(part.len().min(rest.len()));
+            match part.as_slice().cmp(theirs) {
+                Ordering::Equal => rest = behind,
+                different => return Ok(different),
             }
         }
         Ok(if rest.is_empty() { Ordering::Equal } else { Ordering::Less })
     }
 
-    /// Puts what the key of a row has of one column in the place of what is in `part`.
-    fn write_part(&self, position: usize, row: usize, part: &mut Vec<u8>) -> Result<()> {
-        part.clear();
-        let encoder = &self.table.codec()?.keys;
-        self.columns[position].with_raw(row, |value| encoder.encode_part(position, value, part))?
-    }
-
     /// The first row in `range` whose key is at least `key`.
     fn lower_bound(&self, key: &[u8], range: Range<usize>) -> Result<usize> {
-        let (mut low, mut high, mut rest, mut first) = (range.start, range.end, key, 0);
-        let (mut part, mut last) = (Vec::with_capacity(key.len()), Vec::with_capacity(key.len()));
-        // The rows are in order: a column in which the first and the last are equal is the same in all of them. In a short
-        // range of a key of several columns most are.
-        while high - low > SHARED_ROWS_MIN && first < self.columns.len() {
-            self.write_part(first, low, &mut part)?;
-            self.write_part(first, high - 1, &mut last)?;
-            if part != last {
-                break;
-            }
-            match compare_part(&part, rest) {
-                (Ordering::Equal, behind) => (rest, first) = (behind, first + 1),
-                (Ordering::Less, _) => return Ok(high),
-                (Ordering::Greater, _) => return Ok(low),
-            }
-        }
+        let (mut low, mut high) = (range.start, range.end);
+        let mut part = Vec::with_capacity(key.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.compare_from(first, middle, rest, &mut part)? {
+            match self.compare(middle, key, &mut part)? {
                 Ordering::Less => low = middle + 1,
                 Ordering::Equal | Ordering::Greater => high = middle,
             }

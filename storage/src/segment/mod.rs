@@ -170,34 +170,6 @@ impl Segment {
         }
     }
 
-    /// Puts columns into the cache that are encoded already, as far as there is room.
-    pub(crate) fn warm_encoded(&self, columns: &[(usize, Arc<Column>)]) {
-        for (index, column) in columns {
-            let bytes = column.memory_bytes();
-            if self.source.cache.has_room(bytes) {
-                self.source.cache.offer(&self.columns[*index], column, bytes);
-            }
-        }
-    }
-
-    /// Brings into memory what look-ups have there of segments whose rows this one takes over: key index and postings.
-    /// Whoever looked for a row in those will look for it here, and would have to wait.
-    pub(crate) async fn prepare_like(&self, others: &[Arc<Segment>]) -> Result<()> {
-        if others.iter().any(|other| other.key_index.kept().is_some()) {
-            self.load_key_index().await?;
-        }
-        let encoders = &self.table.codec()?.indexes;
-        for (index, encoder) in self.table.indexes.iter().zip(encoders) {
-            let is_kept = |other: &Arc<Segment>| {
-                other.postings.lock().get(&index.id).is_some_and(|postings| postings.kept().is_some())
-            };
-            if others.iter().any(is_kept) {
-                self.load_postings(index.id, encoder).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Forgets when each row was committed, once no snapshot is old enough to care.
     pub(crate) fn settle(&self, watermark: Timestamp) {
         if self.created() <= watermark {

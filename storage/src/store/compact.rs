@@ -111,12 +111,9 @@ impl Inner {
             &task.dead,
             || self.new_segment_id(),
             async |bytes| self.pause_background(bytes).await,
-            |bytes| self.columns.cache.has_room(bytes),
             async |output| {
                 let segment = put_segment(self, Arc::clone(&task.table), output.encoded).await?;
                 segment.complete(output.written);
-                segment.warm_encoded(&output.columns);
-                segment.prepare_like(&task.inputs).await?;
                 outputs.push(segment);
                 Ok(())
             },

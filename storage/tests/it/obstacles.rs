@@ -118,49 +118,6 @@ async fn a_range_over_many_cold_segments_waits_once_for_each_kind_of_part() {
 }
 
 #[tokio::test]
-async fn what_look_ups_have_in_memory_is_there_after_a_compaction_too() {
-    for looked_up in [true, false] {
-        let table = NewTable { indexes: vec![NewIndex::new("by_name", vec![1], false)], ..keyed("t") };
-        let (files, store, table) = store_with(table).await;
-        let names: Vec<(i64, String)> = (0..100).map(|id| (id, name(id))).collect();
-        let all: Vec<(i64, &str)> = names.iter().map(|(id, name)| (*id, name.as_str())).collect();
-        insert(&store, table, &all).await.unwrap();
-        store.flush().await.unwrap();
-        store.close().await.unwrap();
-        let (store, table) = cold(&files, ROOMY).await;
-        let columns = WantedColumns::new(&table, 0..2);
-        let mut range = KeyRange::new(&table, Some(0)).unwrap();
-        range.push(Some(name(7).as_bytes())).unwrap();
-        let window = RangeWindow { descending: false, limit: 1, rows_max: 1 };
-        if looked_up {
-            let view = store.snapshot();
-            waits(&view, || view.stored_row(&table, &key_of(&table, 7), &columns)).await;
-            waits(&view, || view.stored_range(&table, &range, window, &columns)).await;
-        }
-        let before: Vec<String> = segments_of(&files);
-        // Too few for a compaction of its own accord.
-        delete(&store, table.id, &[5]).await.unwrap();
-        store.flush().await.unwrap();
-        store.compact().await.unwrap();
-        assert!(!segments_of(&files).is_empty() && segments_of(&files) != before, "nothing was written anew");
-        let view = store.snapshot();
-        let row = view.stored_row(&table, &key_of(&table, 7), &columns);
-        let found = view.stored_range(&table, &range, window, &columns);
-        if looked_up {
-            assert_eq!(name_of(&table, &row.unwrap().unwrap()), name(7));
-            assert_eq!(name_of(&table, &found.unwrap().unwrap()[0]), name(7));
-        } else {
-            // What nobody had is not made; the delete has looked for a key.
-            let _ = obstacle(found);
-        }
-    }
-}
-
-fn segments_of(files: &MemoryFiles) -> Vec<String> {
-    files.paths().into_iter().map(|(path, _)| path).filter(|path| path.starts_with("segments/")).collect()
-}
-
-#[tokio::test]
 async fn tries_end_where_memory_is_too_short_for_what_must_be_there_together() {
     let files = MemoryFiles::new();
     let store = open(&files).await;
