@@ -378,7 +378,7 @@ mod tests {
         const CONTAINER: u32 = 1 << 16;
         let was_deleted = |row: u32| match row / CONTAINER {
             0 => row % 1000 == 7,
-            1 => row % 3 == 0,
+            1 => row.is_multiple_of(3),
             2 => true,
             3 => false,
             _ => row > 5 * CONTAINER - 100,

@@ -51,6 +51,9 @@ HITS_KEYS = {"hits": "counter_id, event_date, user_id, event_time, watch_id"}
 # The most quotients whose sum is compared.
 QUOTIENTS_SUMMED = 20
 
+# Rows of a message: ADBC sends none of more than 16 MiB.
+INGESTED_ROWS = 20_000
+
 LAST_LIMIT = re.compile(r"\bLIMIT\s+\d+(\s+OFFSET\s+\d+)?\s*$", re.IGNORECASE)
 
 
@@ -68,7 +71,7 @@ class Workload:
             columns = self.oracle.execute(f"DESCRIBE {table}").fetchall()
             declared = [f"{name} {'TEXT' if kind == 'VARCHAR' else kind}" for name, kind, *_ in columns]
             cursor.execute(f"CREATE TABLE {table} ({', '.join(declared)}, PRIMARY KEY ({key}))")
-            cursor.adbc_ingest(table, self.oracle.execute(f"FROM {table}").to_arrow_reader(), mode="append")
+            cursor.adbc_ingest(table, self.oracle.execute(f"FROM {table}").to_arrow_reader(INGESTED_ROWS), mode="append")
         # Small tables stay in memory otherwise, where nothing is counted that the order of joins could go by.
         cursor.execute("CHECKPOINT")
 

@@ -22,8 +22,8 @@
 //!
 //! A semi join whose right side has at most one partner for each row is an inner join whose columns nobody wants; the
 //! logical planner makes the one of the other. As a reducer such a relation could not connect those that it has a condition
-//! on: of `a, b, s` with `a.x = s.x AND b.y = s.y` nothing would be left but the product of `a` and `b`. So if it speaks of
-//! several relations it is an ordinary one.
+//! on: of `a, b, s` with `a.x = s.x AND b.y = s.y` nothing would be left but the product of `a` and `b`. So where the other
+//! relations would fall apart, it is an ordinary one ([`JoinGraph::connected`]).
 
 use std::sync::Arc;
 
@@ -103,18 +103,49 @@ pub(super) struct JoinGraph {
     pub(super) conditions: Vec<Condition>,
     /// The region's own output, in terms of its columns.
     pub(super) output: Columns,
+    /// Whether relations that are semi joined may be ordinary ones where they connect others.
+    lets_semi_joined_connect: bool,
 }
 
 impl JoinGraph {
-    /// Takes the region apart whose top is `plan`; `None` if `plan` is no join. `inner` is applied to every relation.
-    pub(super) fn of(plan: &Arc<dyn ExecutionPlan>, inner: &mut Rewrite<'_>) -> Result<Option<JoinGraph>> {
+    /// Takes the region apart whose top is `plan`; `None` if `plan` is no join. `inner` is applied to every relation. If the
+    /// relations that are no reducers would fall apart, semi joined ones that connect them are none.
+    pub(super) fn connected(plan: &Arc<dyn ExecutionPlan>, inner: &mut Rewrite<'_>) -> Result<Option<JoinGraph>> {
         if !is_join(plan) || count_relations(plan) > RELATIONS_MAX {
             return Ok(None);
         }
-        let mut graph = JoinGraph::default();
+        let graph = JoinGraph::of(plan, inner, false)?;
+        match graph.reducers() == 0 || graph.is_connected() {
+            true => Ok(Some(graph)),
+            false => JoinGraph::of(plan, inner, true).map(Some),
+        }
+    }
+
+    fn of(plan: &Arc<dyn ExecutionPlan>, inner: &mut Rewrite<'_>, lets_semi_joined_connect: bool) -> Result<JoinGraph> {
+        let mut graph = JoinGraph { lets_semi_joined_connect, ..JoinGraph::default() };
         graph.output = graph.add(plan, inner)?;
         graph.equate_within_relations();
-        Ok(Some(graph))
+        Ok(graph)
+    }
+
+    /// Whether equalities lead from each relation that is no reducer to all others.
+    fn is_connected(&self) -> bool {
+        let ordinary = self.all() & !self.reducers();
+        let own = self.equalities.iter().filter(|equality| equality.reducer.is_none());
+        let links: Vec<Relations> = own
+            .map(|equality| equality.left_relations | equality.right_relations)
+            .chain(self.classes.iter().map(|class| self.owners(class)))
+            .map(|relations| relations & ordinary)
+            .collect();
+        let mut reached = ordinary & ordinary.wrapping_neg();
+        loop {
+            let touching = links.iter().filter(|link| **link & reached != 0);
+            let next = touching.fold(reached, |all, link| all | link);
+            if next == reached {
+                return reached == ordinary;
+            }
+            reached = next;
+        }
     }
 
     /// The relation of each of `columns`.
@@ -273,7 +304,7 @@ impl JoinGraph {
             relations |= self.relations_of(&renumbered(theirs, columns)?);
             own.extend(key.downcast_ref::<Column>().map(Column::index));
         }
-        Ok(relations.count_ones() > 1 && is_unique(plan, &own))
+        Ok(self.lets_semi_joined_connect && relations.count_ones() > 1 && is_unique(plan, &own))
     }
 
     fn add_join_filter(

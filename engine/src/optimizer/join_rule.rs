@@ -48,7 +48,7 @@ struct Rewriter {
 impl Rewriter {
     fn rewrite(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         if self.reorder
-            && let Some(graph) = JoinGraph::of(plan, &mut |relation| self.rewrite(relation))?
+            && let Some(graph) = JoinGraph::connected(plan, &mut |relation| self.rewrite(relation))?
         {
             let estimates: Vec<_> = graph
                 .relations

@@ -356,6 +356,8 @@ async fn a_join_that_looks_at_many_rows_is_left_to_the_ordinary_path() {
         let parameters = [1, end].map(|id| Value::Int64(Some(id)));
         let Ok(StatementResult::Rows(rows)) = session.execute_prepared(&prepared, &parameters).await else { panic!() };
         assert_eq!(lines(rows).await.unwrap(), [(2 * (end - 1)).to_string()]);
-        assert_eq!(at_once(session.execute_prepared(&prepared, &parameters)).is_some(), is_short, "{end}");
+        // The ordinary path's threads may be faster than a look at what they do, but not each time.
+        let looks = (0..30).map(|_| at_once(session.execute_prepared(&prepared, &parameters)));
+        assert_eq!(looks.filter(Option::is_some).count() == 30, is_short, "{end}");
     }
 }
