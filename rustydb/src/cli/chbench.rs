@@ -105,6 +105,12 @@ fn summary(report: &MixedReport) -> String {
     }
     add(&mut text, "-".repeat(52));
     let analytics = &report.analytics;
+    if report.interrupted {
+        add(
+            &mut text,
+            "interrupted: what follows is of the time until then, and its two parts do not compare".to_owned(),
+        );
+    }
     add(
         &mut text,
         format!(
