@@ -82,6 +82,10 @@ impl Stamped for Chain {
     fn stamp(&self) -> u64 {
         self.newest.timestamp
     }
+
+    fn has_ended(&self) -> bool {
+        self.newest.row.is_none()
+    }
 }
 
 impl Chain {

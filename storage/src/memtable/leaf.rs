@@ -18,6 +18,9 @@ pub(super) const LEAF_KEYS: usize = 64;
 pub(crate) trait Stamped {
     /// The time of its last change; never goes back.
     fn stamp(&self) -> u64;
+
+    /// Whether nothing is left of it since then.
+    fn has_ended(&self) -> bool;
 }
 
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub(super) struct Leaf<V> {
     heads: [u64; LEAF_KEYS],
     /// The time of the last change here.
     stamp: u64,
+    /// How many values have ended.
+    ended: u8,
     keys: Vec<u8>,
     pub(super) low: Box<[u8]>,
     pub(super) high: Option<Box<[u8]>>,
@@ -69,6 +74,7 @@ impl<V: Stamped> Leaf<V> {
             order: [0; LEAF_KEYS],
             heads: [0; LEAF_KEYS],
             stamp: 0,
+            ended: 0,
             keys: Vec::new(),
             low,
             high,
@@ -82,9 +88,15 @@ impl<V: Stamped> Leaf<V> {
             self.entries.reserve_exact(LEAF_KEYS);
             self.keys.reserve_exact(LEAF_KEYS * key.len());
         }
-        self.stamp = self.stamp.max(value.stamp());
+        self.note(&value);
         self.entries.push(Entry { start: self.keys.len() as u32, length: key.len() as u32, value });
         self.keys.extend_from_slice(key);
+    }
+
+    /// Notes a value that comes in.
+    fn note(&mut self, value: &V) {
+        self.stamp = self.stamp.max(value.stamp());
+        self.ended += u8::from(value.has_ended());
     }
 
     /// Makes the keys that were appended, in ascending order, ready to be searched.
@@ -138,14 +150,21 @@ impl<V: Stamped> Leaf<V> {
     /// Changes a value.
     pub(super) fn change<R>(&mut self, position: usize, change: impl FnOnce(&mut V) -> R) -> R {
         let value = &mut self.entries[self.order[position] as usize].value;
+        let had_ended = value.has_ended();
         let result = change(value);
         self.stamp = self.stamp.max(value.stamp());
+        self.ended = self.ended - u8::from(had_ended) + u8::from(value.has_ended());
         result
     }
 
     /// The time of the last change here, or something later.
     pub(super) fn stamp(&self) -> u64 {
         self.stamp
+    }
+
+    /// Whether all values had ended by then.
+    pub(super) fn is_over(&self, as_of: u64) -> bool {
+        usize::from(self.ended) == self.len() && self.stamp <= as_of
     }
 
     /// Puts a key where [`search`](Self::search) said that it belongs. There must be room.
@@ -166,7 +185,7 @@ impl<V: Stamped> Leaf<V> {
         self.heads[position] = head_of(&key[self.prefix_length as usize..]);
         self.order[position] = count as u8;
         self.last_position = position as u8;
-        self.stamp = self.stamp.max(value.stamp());
+        self.note(&value);
         self.entries.push(Entry { start: self.keys.len() as u32, length: key.len() as u32, value });
         self.keys.extend_from_slice(key);
     }
@@ -188,7 +207,7 @@ impl<V: Stamped> Leaf<V> {
         let mut moved: Vec<Option<Entry<V>>> = std::mem::take(&mut self.entries).into_iter().map(Some).collect();
         let (order, bytes) = (self.order, std::mem::take(&mut self.keys));
         let mut right = Leaf::new(Box::default(), self.high.take(), self.next.take());
-        self.prefix_length = 0;
+        (self.prefix_length, self.ended) = (0, 0);
         for (from, index) in order.iter().enumerate() {
             let Some(entry) = moved[*index as usize].take() else { continue };
             let key = &bytes[entry.start as usize..(entry.start + entry.length) as usize];

@@ -77,6 +77,10 @@ impl Stamped for u32 {
     fn stamp(&self) -> u64 {
         0
     }
+
+    fn has_ended(&self) -> bool {
+        false
+    }
 }
 
 /// One table's part of a memtable.
@@ -148,7 +152,7 @@ impl TableMemtable {
             let version = chain.version(timestamp)?;
             version.row.clone().map(|row| (row, version.timestamp))
         };
-        self.rows.walk(bounds, descending, row, visit);
+        self.rows.walk(bounds, descending, timestamp, row, visit);
     }
 
     /// Visits the keys between two bounds, inclusive, that have a row at `timestamp`; stops when `visit` says so.
@@ -161,7 +165,7 @@ impl TableMemtable {
     ) -> bool {
         let mut found = false;
         let has_row = |chain: &Chain| chain.version(timestamp)?.row.as_ref().map(drop);
-        self.rows.walk((Bound::Included(first), Bound::Included(last)), false, has_row, |key, ()| {
+        self.rows.walk((Bound::Included(first), Bound::Included(last)), false, timestamp, has_row, |key, ()| {
             found = visit(key);
             if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -198,6 +202,7 @@ impl TableMemtable {
         entries.walk(
             interval.bounds(),
             descending,
+            timestamp,
             |length| Some(*length),
             |entry, length| {
                 let (value, key) = entry.split_at(length as usize);

@@ -6,13 +6,17 @@ use std::ops::{Bound, ControlFlow};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::leaf::Stamped;
+use super::leaf::{LEAF_KEYS, Stamped};
 use super::tree::{Tree, TreeBuilder};
 
 /// The tests count their steps in the values.
 impl Stamped for u64 {
     fn stamp(&self) -> u64 {
         *self
+    }
+
+    fn has_ended(&self) -> bool {
+        !self.is_multiple_of(2)
     }
 }
 
@@ -52,9 +56,9 @@ fn walked(
     limit: usize,
 ) -> Vec<(Vec<u8>, u64)> {
     let mut found = Vec::new();
-    // Odd values are as good as not there.
+    // Odd values have ended.
     let even = |value: &u64| value.is_multiple_of(2).then_some(*value);
-    tree.walk(bounds, descending, even, |key, value| {
+    tree.walk(bounds, descending, u64::MAX, even, |key, value| {
         found.push((key.to_vec(), value));
         if found.len() == limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -123,6 +127,15 @@ fn the_tree_is_an_ordered_map() {
             } else {
                 assert_eq!(tree.get(&key, |value| *value), twin.get(&key).copied(), "{key:?}");
             }
+            if step % 1000 == 999 {
+                // Many neighbours end, so that whole leaves have.
+                let (one, other) = (random_key(&mut random, style), random_key(&mut random, style));
+                let range = one.clone().min(other.clone())..=one.max(other);
+                for (key, value) in twin.range_mut(range) {
+                    *value = step;
+                    tree.change(key, |value| (None, value.map(|value| *value = step)));
+                }
+            }
             if step % 500 == 0 {
                 compare_walks(&tree, &twin, &mut random, style);
             }
@@ -154,6 +167,31 @@ fn ascending_keys_fill_their_leaves_wherever_they_come_in() {
 }
 
 #[test]
+fn what_has_ended_in_a_queue_is_passed_over_leaf_by_leaf() {
+    let tree: Tree<u64> = Tree::default();
+    let key = |number: u64| number.to_be_bytes();
+    (0..10_000).for_each(|number| tree.change(&key(number), |_| (Some(0), ())));
+    for number in (0..4_000).chain(6_000..10_000) {
+        tree.change(&key(number), |value| (None, value.map(|value| *value = 7)));
+    }
+    for (descending, first) in [(false, 4_000), (true, 5_999)] {
+        for (as_of, looks_max) in [(7, 3 * LEAF_KEYS), (6, 10_000)] {
+            let (mut looks, mut found) = (0, None);
+            let keep = |value: &u64| {
+                looks += 1;
+                (*value == 0).then_some(())
+            };
+            tree.walk((Bound::Unbounded, Bound::Unbounded), descending, as_of, keep, |key, ()| {
+                found = Some(key.to_vec());
+                ControlFlow::Break(())
+            });
+            assert_eq!(found, Some(key(first).to_vec()));
+            assert!(looks <= looks_max, "{looks} looks as of {as_of}");
+        }
+    }
+}
+
+#[test]
 fn threads_that_put_keys_in_at_once_find_all_of_them() {
     const THREADS: u64 = 4;
     const KEYS: u64 = 20_000;
@@ -175,7 +213,7 @@ fn threads_that_put_keys_in_at_once_find_all_of_them() {
     });
     let all = |_: &u64| Some(());
     let mut next = 0_u64;
-    tree.walk((Bound::Unbounded, Bound::Unbounded), false, all, |key, ()| {
+    tree.walk((Bound::Unbounded, Bound::Unbounded), false, 0, all, |key, ()| {
         assert_eq!(key, next.to_be_bytes());
         next += 1;
         ControlFlow::Continue(())

@@ -152,20 +152,22 @@ impl<V: Stamped> Tree<V> {
     }
 
     /// Visits the keys between two bounds in ascending or descending order. What `keep` makes of a value, if anything,
-    /// is copied under the leaf's lock; `visit` is called without locks and may stop the walk.
+    /// is copied under the leaf's lock; `visit` is called without locks and may stop the walk. `keep` wants none of what had
+    /// ended `as_of` some time: leaves with nothing else are passed over. In a queue they are those that come first.
     pub(crate) fn walk<T>(
         &self,
         bounds: (Bound<&[u8]>, Bound<&[u8]>),
         descending: bool,
+        as_of: u64,
         mut keep: impl FnMut(&V) -> Option<T>,
         mut visit: impl FnMut(&[u8], T) -> ControlFlow<()>,
     ) {
         match descending {
             true => self.walk_by(At::Bound(bounds.1.map(Box::from)), &mut visit, |at, limit, copies| {
-                self.copy_descending(at, bounds.0, limit, &mut keep, copies)
+                self.copy_descending(at, bounds.0, as_of, limit, &mut keep, copies)
             }),
             false => self.walk_by(At::Bound(bounds.0.map(Box::from)), &mut visit, |at, limit, copies| {
-                self.copy_ascending(at, bounds.1, None, limit, &mut keep, copies)
+                self.copy_ascending(at, bounds.1, Wanted::Left(as_of), limit, &mut keep, copies)
             }),
         }
     }
@@ -180,7 +182,7 @@ impl<V: Stamped> Tree<V> {
         mut visit: impl FnMut(&[u8], T) -> ControlFlow<()>,
     ) {
         self.walk_by(At::Bound(bounds.0.map(Box::from)), &mut visit, |at, limit, copies| {
-            self.copy_ascending(at, bounds.1, Some(since), limit, &mut keep, copies)
+            self.copy_ascending(at, bounds.1, Wanted::Changed(since), limit, &mut keep, copies)
         });
     }
 
@@ -214,7 +216,7 @@ impl<V: Stamped> Tree<V> {
         &self,
         at: &At,
         end: Bound<&[u8]>,
-        since: Option<u64>,
+        wanted: Wanted,
         limit: usize,
         keep: &mut impl FnMut(&V) -> Option<T>,
         copies: &mut Copies<T>,
@@ -238,9 +240,14 @@ impl<V: Stamped> Tree<V> {
                 None => break (leaf, start),
             }
         };
-        let is_news = |stamp: u64| since.is_none_or(|since| stamp > since);
-        let behind = if is_news(leaf.stamp()) { leaf.len() } else { start };
-        for position in (start..behind).filter(|position| is_news(leaf.value(*position).stamp())) {
+        let (behind, since) = match wanted {
+            Wanted::Left(as_of) if leaf.is_over(as_of) => (start, None),
+            Wanted::Changed(since) if leaf.stamp() <= since => (start, None),
+            Wanted::Left(_) => (leaf.len(), None),
+            Wanted::Changed(since) => (leaf.len(), Some(since)),
+        };
+        let is_wanted = |position: &usize| since.is_none_or(|since| leaf.value(*position).stamp() > since);
+        for position in (start..behind).filter(is_wanted) {
             let key = leaf.key(position);
             let is_inside = match end {
                 Bound::Included(end) => key <= end,
@@ -269,6 +276,7 @@ impl<V: Stamped> Tree<V> {
         &self,
         at: &At,
         end: Bound<&[u8]>,
+        as_of: u64,
         limit: usize,
         keep: &mut impl FnMut(&V) -> Option<T>,
         copies: &mut Copies<T>,
@@ -299,6 +307,7 @@ impl<V: Stamped> Tree<V> {
                 None => break (leaf, behind),
             }
         };
+        let behind = if leaf.is_over(as_of) { 0 } else { behind };
         for position in (0..behind).rev() {
             let key = leaf.key(position);
             let is_inside = match end {
@@ -316,7 +325,11 @@ impl<V: Stamped> Tree<V> {
                 }
             }
         }
-        (!leaf.low.is_empty()).then(|| At::Bound(Bound::Excluded(leaf.low.clone())))
+        let ends_here = match end {
+            Bound::Included(end) | Bound::Excluded(end) => leaf.low.as_ref() <= end,
+            Bound::Unbounded => leaf.low.is_empty(),
+        };
+        (!ends_here).then(|| At::Bound(Bound::Excluded(leaf.low.clone())))
     }
 }
 
@@ -362,6 +375,15 @@ impl<V: Stamped> TreeBuilder<V> {
         self.tree.connect(self.lows);
         self.tree
     }
+}
+
+/// The values that a walk in ascending order looks at.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// All but those that had ended as of some time.
+    Left(u64),
+    /// Those that were changed after some time.
+    Changed(u64),
 }
 
 /// Where a walk goes on.
