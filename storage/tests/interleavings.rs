@@ -144,6 +144,10 @@ impl Stamped for u64 {
     fn stamp(&self) -> u64 {
         *self
     }
+
+    fn has_ended(&self) -> bool {
+        false
+    }
 }
 
 const EVERYTHING: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
@@ -158,6 +162,7 @@ fn check_walk(tree: &Tree<u64>, before: u64, step: u64, descending: bool) {
     tree.walk(
         EVERYTHING,
         descending,
+        u64::MAX,
         |value| Some(*value),
         |key, value| {
             found.push((u64::from_be_bytes(key.try_into().unwrap()), value));
