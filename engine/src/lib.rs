@@ -27,6 +27,7 @@ mod ddl;
 mod dml;
 mod error;
 mod functions;
+mod governor;
 mod interrupt;
 mod opaque;
 mod operators;

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinError, JoinHandle};
 
+use crate::governor::{self, Governor};
 use crate::interrupt::Interrupt;
 use crate::{Error, Result, error::sqlstate};
 
@@ -28,24 +29,32 @@ const BACKGROUND_THREADS: usize = 2;
 pub(crate) struct Runtimes {
     statements: Option<Runtime>,
     background: Option<Runtime>,
+    governor: Arc<Governor>,
 }
 
 impl Runtimes {
     pub(crate) fn start(query_threads: usize) -> Result<Self> {
-        let build = |name: &str, threads: usize, stack: usize| {
-            Builder::new_multi_thread()
-                .worker_threads(threads)
-                .thread_name(name)
-                .thread_stack_size(stack)
-                .enable_all()
-                .build()
-                .map_err(|error| Error::io("cannot start threads", &error))
+        let builder = |name: &str, threads: usize, stack: usize| {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(threads).thread_name(name).thread_stack_size(stack).enable_all();
+            builder
         };
+        let start = |mut builder: Builder| builder.build().map_err(|error| Error::io("cannot start threads", &error));
+        let cores = std::thread::available_parallelism().map_or(query_threads, usize::from);
         // If the second cannot be had, the first is dropped as a part of this.
-        let mut runtimes = Runtimes { statements: None, background: None };
-        runtimes.statements = Some(build("rustydb-query", query_threads, STATEMENT_STACK_BYTES)?);
-        runtimes.background = Some(build("rustydb-store", BACKGROUND_THREADS, 4 * 1024 * 1024)?);
+        let mut runtimes = Runtimes { statements: None, background: None, governor: Arc::new(Governor::new(cores)) };
+        let governor = Arc::clone(&runtimes.governor);
+        let mut statements = builder("rustydb-query", query_threads, STATEMENT_STACK_BYTES);
+        statements.on_thread_start(move || governor::govern_thread(&governor));
+        statements.on_thread_unpark(governor::begin_turn).on_thread_park(governor::end_turn);
+        runtimes.statements = Some(start(statements)?);
+        runtimes.background = Some(start(builder("rustydb-store", BACKGROUND_THREADS, 4 * 1024 * 1024))?);
         Ok(runtimes)
+    }
+
+    /// Says who gets the processors.
+    pub(crate) fn governor(&self) -> &Governor {
+        &self.governor
     }
 
     /// Makes clocks and files of the statements' runtime work on the calling thread, until the guard is dropped.

@@ -18,6 +18,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::governor;
 use crate::interrupt;
 use crate::opaque::Opaque;
 use crate::routine::function::RunningPlan;
@@ -204,6 +205,7 @@ async fn run(plan: ReadyPlan, sender: mpsc::Sender<Result<RecordBatch>>) -> Resu
         if sender.send(Ok(batch)).await.is_err() {
             break;
         }
+        governor::make_room().await;
     }
     Ok(())
 }

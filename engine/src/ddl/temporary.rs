@@ -80,7 +80,7 @@ pub(crate) fn is_temporary(schema: &str) -> bool {
 
 /// Before a commit: empties and drops the session's tables that want it.
 pub(crate) fn before_commit(statement: &Statement<'_>, transaction: &mut Transaction) -> Result<()> {
-    let Some(own) = statement.temporary().filter(|own| own.is_used()) else { return Ok(()) };
+    let Some(own) = Some(statement.temporary()).filter(|own| own.is_used()) else { return Ok(()) };
     let view = transaction.view();
     let wants = |table: &&Arc<TableDef>, what: &str| {
         table.schema_name == own.name() && table.schema.metadata().get(ON_COMMIT_KEY).is_some_and(|said| said == what)

@@ -45,6 +45,7 @@ use rustydb_storage::{DynamicFilter, ReadView, ScanRequest, TableDef, TableStati
 use super::filter::{DynamicExpression, move_columns, to_filters};
 use super::{ExecutionView, ScanQueue};
 use crate::Error;
+use crate::governor;
 use crate::operators::join_keys::KeyColumns;
 use crate::runtime::give_way;
 
@@ -393,6 +394,7 @@ impl PartitionScan {
                 }
                 continue;
             };
+            governor::make_room().await;
             let started = std::time::Instant::now();
             let batch = reader.next_batch().await?;
             self.metrics.elapsed_compute().add_elapsed(started);

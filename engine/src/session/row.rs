@@ -26,7 +26,6 @@ use super::statement::{Statement, Text};
 use super::transaction::{TransactionState, TransactionStatus};
 use super::write::RERUNS_MAX;
 use super::{Completion, Shared, StatementResult};
-use crate::ddl::temporary::TemporarySchema;
 use crate::row_path::{Call, DataRows, Datum, Known, Origin, Outcome, Program, Ready, Stop, compile};
 use crate::runtime::{Runtimes, panic_message};
 use crate::sql::parse::ParsedStatement;
@@ -53,14 +52,14 @@ impl Future for Inside<'_> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Tried> {
         let runtimes = self.runtimes;
         let _entered = runtimes.enter();
-        self.work.as_mut().poll(context)
+        runtimes.governor().count(|| self.work.as_mut().poll(context))
     }
 }
 
 /// Whether the session's statements may be run by programs. Programs are shared by all sessions, and a name means
 /// something else in a session that has temporary relations.
 pub(super) fn may_take_row_path(statement: &Statement<'_>) -> bool {
-    statement.settings.row_path && !statement.temporary().is_some_and(TemporarySchema::is_used)
+    statement.settings.row_path && !statement.temporary().is_used()
 }
 
 impl Shared {

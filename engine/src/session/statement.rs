@@ -26,7 +26,7 @@ pub(crate) struct Statement<'a> {
     pub(crate) deadline: Deadline,
     /// Foreign keys whose check waits for the end of the transaction.
     pub(crate) deferred: Arc<Mutex<DeferredChecks>>,
-    environment: Environment,
+    session: &'a Shared,
     /// Whether the types of the parameters are those of the values, and not what the statement makes of them.
     is_typed: bool,
     now: DateTime<Utc>,
@@ -36,13 +36,7 @@ pub(crate) struct Statement<'a> {
 impl Statement<'_> {
     /// The same statement once more, with other values of its parameters.
     pub(super) fn with_parameters<'a>(&'a self, parameters: &'a [Value]) -> Statement<'a> {
-        Statement {
-            settings: Arc::clone(&self.settings),
-            parameters,
-            deferred: Arc::clone(&self.deferred),
-            environment: self.environment.clone(),
-            ..*self
-        }
+        Statement { settings: Arc::clone(&self.settings), parameters, deferred: Arc::clone(&self.deferred), ..*self }
     }
 
     /// The same for a statement of a routine.
@@ -58,22 +52,35 @@ impl Statement<'_> {
     /// The planning context of this statement against `view`.
     pub(crate) fn context(&self, view: ReadView) -> StatementContext {
         let (state, store) = (self.database.state(), self.database.store());
-        let context =
-            StatementContext::new(state, &self.settings.config, store, view, self.now, self.environment.clone());
+        let context = StatementContext::new(state, &self.settings.config, store, view, self.now, self.environment());
         match self.is_typed {
             true => context.with_parameters(self.parameters.iter().map(Value::data_type)),
             false => context,
         }
     }
 
+    /// What planning needs to know of the session. A statement that was planned before does without.
+    fn environment(&self) -> Environment {
+        let session = self.session;
+        Environment {
+            search_path: Arc::clone(&self.settings.search_path),
+            temporary: Some(Arc::clone(&session.temporary)),
+            sequences: Arc::clone(&session.sequences),
+            identity: session.identity.clone(),
+            routines: Arc::clone(self.database.routines()),
+            only_planned: false,
+            settings: LiveSettings { visible: Arc::clone(&session.visible), defaults: Arc::clone(&session.defaults) },
+        }
+    }
+
     /// The schema of the session's temporary relations.
-    pub(crate) fn temporary(&self) -> Option<&TemporarySchema> {
-        self.environment.temporary.as_deref()
+    pub(crate) fn temporary(&self) -> &TemporarySchema {
+        &self.session.temporary
     }
 
     /// The same, if there may be any.
     pub(super) fn used_temporary(&self) -> Option<&Arc<TemporarySchema>> {
-        self.environment.used_temporary_schema()
+        Some(&self.session.temporary).filter(|own| own.is_used())
     }
 
     /// Starts a query.
@@ -87,15 +94,6 @@ impl Shared {
     pub(super) fn statement<'a>(&'a self, parameters: &'a [Value], arrived: Instant) -> Statement<'a> {
         let settings = Arc::clone(&self.visible.lock().settings);
         let deadline = Deadline::after(settings.statement_timeout);
-        let environment = Environment {
-            search_path: settings.search_path.clone(),
-            temporary: Some(Arc::clone(&self.temporary)),
-            sequences: Arc::clone(&self.sequences),
-            identity: self.identity.clone(),
-            routines: Arc::clone(self.database.routines()),
-            only_planned: false,
-            settings: LiveSettings { visible: Arc::clone(&self.visible), defaults: Arc::clone(&self.defaults) },
-        };
         let deferred = Arc::clone(&self.deferred);
         Statement {
             database: &self.database,
@@ -103,7 +101,7 @@ impl Shared {
             parameters,
             deadline,
             deferred,
-            environment,
+            session: self,
             is_typed: false,
             now: Utc::now(),
             arrived,
