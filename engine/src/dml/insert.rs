@@ -1,17 +1,21 @@
 //! INSERT, and the way all new rows take into a table: in memory while they are few, through segment files when they are
 //! many.
 
+use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::{Array as _, ArrayRef, RecordBatch};
 use arrow::compute::concat_batches;
+use arrow::datatypes::Field;
 use datafusion::catalog::Session;
+use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
-use datafusion::logical_expr::{DmlStatement, LogicalPlan};
+use datafusion::logical_expr::{DmlStatement, Expr as LogicalExpr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, Insert, ObjectName, ObjectNamePart, Parens, Query, SelectItem, SetExpr, Spanned,
-    Statement as SqlStatement, TableObject, Values,
+    Statement as SqlStatement, TableObject, Values, Visit, Visitor,
 };
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
@@ -34,7 +38,7 @@ use crate::sql::context::StatementContext;
 use crate::sql::insert_syntax::Overriding;
 use crate::sql::natural_joins::resolve_columns;
 use crate::sql::parse::{fold, place, table_name};
-use crate::sql::plan::{bind, make_ready, planner};
+use crate::sql::plan::{bind, make_ready, plan_query, planner};
 use crate::sql::route::InsertStatement;
 use crate::{Error, Result};
 
@@ -218,23 +222,73 @@ pub(crate) fn plan(context: &StatementContext, insert: InsertStatement) -> Resul
         false => columns,
     };
     prepend(with, &mut source);
-    resolve_columns(context, &mut source);
+    let defaults = plan_defaults(context, &table)?;
+    let context = context.clone().with_defaults(table.id, defaults.clone());
+    // DataFusion takes every VALUES in an INSERT for rows of the table, wherever it is: a list of another width in FROM is an
+    // error then, and one of the same width has its values cast to the types of columns that they never come to.
+    if is_query || has_values_inside(&source) {
+        let plan = fitted(plan_query(&context, *source)?, &table, &targets, &defaults)?;
+        return Ok(InsertPlan { table, plan, context });
+    }
+    resolve_columns(&context, &mut source);
     check_queries(&mut source)?;
-    let context = context.clone().with_defaults(table.id, plan_defaults(context, &table)?);
     let insert = SqlStatement::Insert(plain_insert(name, columns, source));
-    let plan = planner(&context).sql_statement_to_plan(insert).map_err(|error| {
-        let error = Error::from(error);
-        match error.message().contains("count doesn't match insert query") {
-            true => Error::syntax("INSERT has another number of columns than its query"),
-            false => error,
-        }
-    })?;
-    match plan {
+    match planner(&context).sql_statement_to_plan(insert)? {
         LogicalPlan::Dml(DmlStatement { input, .. }) => {
             Ok(InsertPlan { table, plan: Arc::unwrap_or_clone(input), context })
         }
         _ => Err(Error::internal("an INSERT was planned as something else")),
     }
+}
+
+/// Whether there is a VALUES in the expressions of the VALUES that a source is.
+fn has_values_inside(source: &Query) -> bool {
+    struct Find;
+    impl Visitor for Find {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            fn has_values(body: &SetExpr) -> bool {
+                match body {
+                    SetExpr::Values(_) => true,
+                    SetExpr::SetOperation { left, right, .. } => has_values(left) || has_values(right),
+                    // Those in parentheses, in FROM and in WITH are visited by themselves.
+                    _ => false,
+                }
+            }
+            if has_values(&query.body) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+    match source.body.as_ref() {
+        SetExpr::Values(values) => values.visit(&mut Find).is_break() || source.with.visit(&mut Find).is_break(),
+        _ => false,
+    }
+}
+
+/// The rows of a query as rows of a table: its columns cast to those that they are for, and the others' defaults.
+fn fitted(
+    source: LogicalPlan,
+    table: &TableDef,
+    targets: &[usize],
+    defaults: &HashMap<String, LogicalExpr>,
+) -> Result<LogicalPlan> {
+    if source.schema().fields().len() != targets.len() {
+        return Err(Error::syntax("INSERT has another number of columns than its query"));
+    }
+    let value = |column: usize, field: &Field| {
+        let value = match targets.iter().position(|target| *target == column) {
+            Some(place) => LogicalExpr::Column(Column::from(source.schema().qualified_field(place)))
+                .cast_to(field.data_type(), source.schema())?,
+            None => {
+                let default = defaults.get(field.name()).cloned();
+                default.unwrap_or(lit(ScalarValue::Null)).cast_to(field.data_type(), &DFSchema::empty())?
+            }
+        };
+        Ok(value.alias(field.name()))
+    };
+    let fields = table.schema.fields().iter().take(shown_columns(table)).enumerate();
+    let values = fields.map(|(column, field)| value(column, field)).collect::<Result<Vec<_>>>()?;
+    Ok(LogicalPlanBuilder::from(source).project(values)?.build()?)
 }
 
 /// The table's columns that the INSERT names, or all.
