@@ -11,7 +11,9 @@ use arrow::datatypes::Field;
 use datafusion::catalog::Session;
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
-use datafusion::logical_expr::{DmlStatement, Expr as LogicalExpr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{
+    DmlStatement, Expr as LogicalExpr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit,
+};
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, Insert, ObjectName, ObjectNamePart, Parens, Query, SelectItem, SetExpr, Spanned,
