@@ -201,6 +201,7 @@ pub(crate) async fn make_room() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Database, DatabaseOptions, Error, StatementResult, Value};
 
     /// A governor of so many cores, and when it began.
     fn governor(cores: usize) -> (Arc<Governor>, Instant) {
@@ -279,6 +280,37 @@ mod tests {
         assert_eq!(thread.rest_due(now + TURN / 2), 4 * TURN);
         drop(thread);
         assert_eq!(governor.awake.load(Ordering::Relaxed), 0);
+    }
+
+    /// How long transactions have worked on a database, in nanoseconds.
+    fn busy_ns(database: &Database) -> u64 {
+        database.runtimes().governor().busy_ns.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn statements_of_the_row_path_are_counted_and_query_threads_are_governed() {
+        let options = DatabaseOptions { query_threads: Some(1), ..DatabaseOptions::memory() };
+        let database = Database::open(options).await.unwrap();
+        let session = database.connect();
+        session.execute_script("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await.unwrap();
+        let read = session.prepare("SELECT id FROM t WHERE id = $1").await.unwrap();
+        let mut before = busy_ns(&database);
+        for _ in 0..2 {
+            let result = session.execute_prepared(&read, &[Value::Int32(Some(1))]).await.unwrap();
+            assert!(matches!(result, StatementResult::Rows(_)));
+            assert!(
+                std::mem::replace(&mut before, busy_ns(&database)) < before,
+                "each is tried on its caller's thread"
+            );
+        }
+        let turn = database.runtimes().run(async {
+            // As if the thread had worked for long: asking what is due begins a new turn.
+            let long_ago = Instant::now() - Duration::from_secs(1);
+            with_thread(|thread| thread.works_since = Some(long_ago)).ok_or_else(|| Error::internal("not governed"))?;
+            make_room().await;
+            Ok(with_thread(|thread| thread.works_since.is_some_and(|since| since > long_ago)))
+        });
+        assert_eq!(turn.await.unwrap(), Some(true));
     }
 
     #[tokio::test]
