@@ -1,5 +1,10 @@
-"""Other clients than bare ADBC: each connects, queries, binds, ingests, asks for metadata, and gets errors."""
+"""Other clients than bare ADBC. Each does what it can: connect, log in, query, bind, change, roll back, ingest, ask for metadata,
+be refused. What is not here a client does not have: flightsql-dbapi neither transactions nor ingest nor a way to cancel, pandas over
+ADBC no parameters, pandas and polars nothing of their own to cancel (`test_low_level.py` does it with the cursor that they use).
+"""
 
+import adbc_driver_flightsql.dbapi
+import adbc_driver_manager
 import flightsql
 import pandas
 import polars
@@ -39,6 +44,61 @@ def test_polars_writes_and_reads_tables(connection, table):
         f"SELECT count(*) AS n FROM {table} WHERE id = $1", connection, execute_options={"parameters": [2]}
     )
     assert counted["n"].to_list() == [2]
+
+
+def test_polars_gets_errors_and_tables_that_are_there_stay(connection, table):
+    frame = polars.DataFrame({"id": [1, 2]})
+    frame.write_database(table, connection, engine="adbc")
+    with pytest.raises(adbc_driver_manager.Error, match="42P07"):
+        frame.write_database(table, connection, engine="adbc", if_table_exists="fail")
+    with pytest.raises(adbc_driver_manager.Error, match="42P01"):
+        polars.read_database("SELECT * FROM no_such_table", connection)
+    assert polars.read_database(f"SELECT count(*) AS n FROM {table}", connection)["n"].to_list() == [2]
+
+
+def test_pandas_gets_errors(connection):
+    with pytest.raises((pandas.errors.DatabaseError, adbc_driver_manager.Error), match="42P01"):
+        pandas.read_sql("SELECT * FROM no_such_table", connection)
+
+
+@pytest.mark.parametrize("commits", [True, False], ids=["committed", "rolled back"])
+def test_frames_are_of_the_transaction_that_reads_them(server, connection, table, commits):
+    def count(of):
+        query = f"SELECT count(*) AS n FROM {table}"
+        (read,) = pandas.read_sql(query, of)["n"]
+        assert polars.read_database(query, of)["n"].to_list() == [read]
+        return read
+
+    pandas.DataFrame({"id": [1]}).to_sql(table, connection, index=False)
+    with adbc_driver_flightsql.dbapi.connect(server.uri) as transaction:
+        # Their own ways to write commit by themselves; this is what both of them call.
+        with transaction.cursor() as cursor:
+            cursor.adbc_ingest(table, polars.DataFrame({"id": [2, 3]}).to_arrow(), mode="append")
+        assert (count(transaction), count(connection)) == (3, 1)
+        if commits:
+            transaction.commit()
+        else:
+            transaction.rollback()
+    assert count(connection) == (3 if commits else 1)
+
+
+def test_frames_come_over_a_connection_that_has_logged_in(start, tmp_path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text("a-token-for-this-test-only\n")
+    server = start("--token-file", tokens)
+    header = adbc_driver_flightsql.DatabaseOptions.AUTHORIZATION_HEADER.value
+    with adbc_driver_flightsql.dbapi.connect(
+        server.uri, db_kwargs={header: "Bearer another"}, autocommit=True
+    ) as refused:
+        with pytest.raises(pandas.errors.DatabaseError, match="28P01"):
+            pandas.read_sql("SELECT 1 AS one", refused)
+        with pytest.raises(adbc_driver_manager.Error, match="28P01"):
+            polars.read_database("SELECT 1 AS one", refused)
+    options = {header: "Bearer a-token-for-this-test-only"}
+    with adbc_driver_flightsql.dbapi.connect(server.uri, db_kwargs=options, autocommit=True) as connection:
+        assert polars.DataFrame({"id": [1, 2]}).write_database("written", connection, engine="adbc") == 2
+        assert pandas.read_sql("SELECT sum(id) AS total FROM written", connection)["total"].tolist() == [3]
+        assert polars.read_database("SELECT sum(id) AS total FROM written", connection)["total"].to_list() == [3]
 
 
 def test_cursors_give_frames_without_a_detour(cursor):

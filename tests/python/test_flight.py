@@ -160,3 +160,18 @@ def test_nonsense_is_refused_and_harms_nobody(client):
     with pytest.raises((pyarrow.flight.FlightError, pyarrow.ArrowException)):
         list(client.do_action(pyarrow.flight.Action("NoSuchAction", b"")))
     assert flight_sql.query(client, "SELECT 1 AS one").to_pylist() == [{"one": 1}]
+
+
+def test_a_running_query_is_cancelled_by_its_info(client, server):
+    endless = "SELECT count(*) AS n FROM generate_series(1, 1000000000000) AS s(value) WHERE value % 7 = 1"
+    info = client.get_flight_info(flight_sql.command("CommandStatementQuery", {1: endless}))
+    reader = client.do_get(info.endpoints[0].ticket)
+    # The schema comes first, so the query has been started.
+    assert reader.schema.names == ["n"]
+    body = flight_sql.message({1: info.serialize()})
+    with pyarrow.flight.connect(server.uri) as other:
+        list(other.do_action(pyarrow.flight.Action("CancelFlightInfo", body)))
+    with pytest.raises(pyarrow.ArrowException, match="57014"):
+        reader.read_chunk()
+    with pytest.raises(pyarrow.ArrowException, match="34000"):
+        client.do_get(info.endpoints[0].ticket).read_chunk()

@@ -232,3 +232,52 @@ def grace(directory, duration):
     configuration = directory / "grace.toml"
     configuration.write_text(f"[flight]\nshutdown_grace = '{duration}'\n")
     return configuration
+
+
+def test_what_one_user_has_another_can_neither_use_nor_end(start, initialised):
+    server = serve(start, initialised)
+    with connect(server, initialised) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE USER bob PASSWORD 'another secret'")
+
+    authority = (initialised / "tls" / "ca.pem").read_bytes()
+    with pyarrow.flight.connect(secure_uri(server), tls_root_certs=authority) as client:
+
+        def login(user, password):
+            return pyarrow.flight.FlightCallOptions(headers=[client.authenticate_basic_token(user, password)])
+
+        ann, bob = login("ann", PASSWORD), login("bob", "another secret")
+
+        def act(options, name, fields):
+            return flight_sql.action(client, name, fields, f"Action{name}Request", options)
+
+        def act_on(info, options, name):
+            """The actions whose message is in no Any."""
+            return list(client.do_action(pyarrow.flight.Action(name, flight_sql.message({1: info.serialize()})), options))
+
+        prepared = act(ann, "CreatePreparedStatement", {1: "SELECT 6 * 7 AS answer"})[1]
+        transaction = act(ann, "BeginTransaction", {})[1]
+        savepoint = act(ann, "BeginSavepoint", {1: transaction, 2: "here"})[1]
+        of_statement = flight_sql.command("CommandPreparedStatementQuery", {1: prepared})
+        in_transaction = flight_sql.command("CommandStatementQuery", {1: "SELECT 1 AS one", 2: transaction})
+        info = client.get_flight_info(of_statement, ann)
+
+        # As if there were no such thing: what there is of others is nobody's business.
+        for sqlstate, attempt in [
+            ("26000", lambda: client.get_flight_info(of_statement, bob)),
+            ("25P01", lambda: client.get_flight_info(in_transaction, bob)),
+            ("34000", lambda: client.do_get(info.endpoints[0].ticket, bob).read_chunk()),
+            ("25P01", lambda: act(bob, "EndTransaction", {1: transaction, 2: 1})),
+            ("3B001", lambda: act(bob, "EndSavepoint", {1: savepoint, 2: 1})),
+            ("25P01", lambda: act(bob, "BeginSavepoint", {1: transaction, 2: "mine"})),
+            ("34000", lambda: act_on(info.endpoints[0], bob, "RenewFlightEndpoint")),
+        ]:
+            with pytest.raises(pyarrow.ArrowException, match=rf"\[{sqlstate}\] no such"):
+                attempt()
+        # These have nothing to end, which is no error.
+        act(bob, "ClosePreparedStatement", {1: prepared})
+        act_on(info, bob, "CancelFlightInfo")
+
+        assert client.do_get(info.endpoints[0].ticket, ann).read_all().to_pylist() == [{"answer": 42}]
+        assert client.get_flight_info(of_statement, ann).schema.names == ["answer"]
+        act(ann, "EndSavepoint", {1: savepoint, 2: 1})
+        act(ann, "EndTransaction", {1: transaction, 2: 1})
