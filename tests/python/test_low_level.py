@@ -63,25 +63,33 @@ def test_the_schema_of_a_query_without_running_it(low_level):
         assert pyarrow.Schema._import_from_c(handle.address).names == ["never"]
 
 
+ENDLESS = "SELECT count(*) FROM generate_series(1, 1000000000000) AS s(value) WHERE value % 7 = 1"
+
+
+def outcome_when_cancelled(execute, cancel):
+    """What a call in another thread ends with."""
+    outcome = []
+
+    def run():
+        try:
+            outcome.append(execute())
+        except (adbc_driver_manager.Error, pyarrow.ArrowException, OSError) as error:
+            outcome.append(error)
+
+    running = threading.Thread(target=run)
+    running.start()
+    # The first call may come before the query has started, so it is repeated until the query has ended.
+    while running.is_alive():
+        cancel()
+        running.join(0.1)
+    return outcome[0]
+
+
 def test_a_running_query_can_be_cancelled(low_level):
-    endless = "SELECT count(*) FROM generate_series(1, 1000000000000) AS s(value) WHERE value % 7 = 1"
     with adbc_driver_manager.AdbcStatement(low_level) as statement:
-        statement.set_sql_query(endless)
-        outcome = []
-
-        def execute():
-            try:
-                outcome.append(rows(statement))
-            except (adbc_driver_manager.Error, pyarrow.ArrowException, OSError) as error:
-                outcome.append(error)
-
-        running = threading.Thread(target=execute)
-        running.start()
-        # The first call may come before the query has started, so it is repeated until the query has ended.
-        while running.is_alive():
-            statement.cancel()
-            running.join(0.1)
-        assert isinstance(outcome[0], Exception), outcome
+        statement.set_sql_query(ENDLESS)
+        outcome = outcome_when_cancelled(lambda: rows(statement), statement.cancel)
+        assert isinstance(outcome, Exception), outcome
     with adbc_driver_manager.AdbcStatement(low_level) as statement:
         statement.set_sql_query("SELECT 2 AS two")
         assert rows(statement) == [{"two": 2}]
@@ -89,21 +97,13 @@ def test_a_running_query_can_be_cancelled(low_level):
 
 def test_a_cursor_can_be_cancelled_from_another_thread(server):
     with adbc_driver_flightsql.dbapi.connect(server.uri, autocommit=True) as connection, connection.cursor() as cursor:
-        outcome = []
 
         def execute():
-            try:
-                cursor.execute("SELECT count(*) FROM generate_series(1, 1000000000000) AS s(value) WHERE value % 7 = 1")
-                outcome.append(cursor.fetchall())
-            except (adbc_driver_manager.Error, pyarrow.ArrowException, OSError) as error:
-                outcome.append(error)
+            cursor.execute(ENDLESS)
+            return cursor.fetchall()
 
-        running = threading.Thread(target=execute)
-        running.start()
-        while running.is_alive():
-            cursor.adbc_cancel()
-            running.join(0.1)
-        assert isinstance(outcome[0], Exception), outcome
+        outcome = outcome_when_cancelled(execute, cursor.adbc_cancel)
+        assert isinstance(outcome, Exception), outcome
         with connection.cursor() as other:
             other.execute("SELECT 2 AS two")
             assert other.fetchall() == [(2,)]
@@ -153,7 +153,7 @@ def test_errors_have_their_sqlstate(low_level):
         with pytest.raises(adbc_driver_manager.Error, match="42P01"):
             rows(statement)
         statement.set_sql_query("SELECT 1 / 0 AS never")
-        with pytest.raises((adbc_driver_manager.Error, pyarrow.ArrowException, OSError), match="22012|division by zero"):
+        with pytest.raises((adbc_driver_manager.Error, pyarrow.ArrowException, OSError), match="22012"):
             rows(statement)
 
 
@@ -171,6 +171,6 @@ def test_a_connection_without_the_token_is_refused(start, tmp_path):
                     return rows(statement)
 
     for options in [{}, {header: "Bearer another"}]:
-        with pytest.raises(adbc_driver_manager.Error, match="28"):
+        with pytest.raises(adbc_driver_manager.Error, match=r"\[28(000|P01)\]"):
             ask(options)
     assert ask({header: "Bearer a-token-for-this-test-only"}) == [{"one": 1}]
