@@ -1,8 +1,11 @@
-"""Compressed buffers that say how long they are, and lie. They are refused, and the server lives."""
+"""Messages of a few hundred bytes that stand for terabytes: compressed buffers that say how long they are, and rows
+that take no byte. They are refused, and the server lives.
+"""
 
 import struct
 
 import adbc_driver_flightsql.dbapi
+import numpy
 import pyarrow
 import pyarrow.flight
 import pytest
@@ -13,16 +16,26 @@ from test_abuse import answer, resident_mib
 
 CODECS = ["lz4", "zstd"]
 ROWS = 1_000
+# What no machine has, in bytes or in rows: a server that asks for it fails at once, and takes no memory from others.
+ENDLESS = 1 << 46
+MORE_THAN_ADDRESSES = 1 << 62
 
 
 def messages(batch, codec=None):
     """The Arrow messages of a batch: its schema and its rows."""
     sink = pyarrow.BufferOutputStream()
-    options = pyarrow.ipc.IpcWriteOptions(compression=codec)
+    options = pyarrow.ipc.IpcWriteOptions(compression=codec, allow_64bit=True)
     with pyarrow.ipc.new_stream(sink, batch.schema, options=options) as writer:
         writer.write_batch(batch)
     stream = pyarrow.ipc.MessageReader.open_stream(sink.getvalue())
     return [(message.metadata.to_pybytes(), message.body.to_pybytes()) for message in stream]
+
+
+def replaced(header, old, new):
+    """The header with other numbers of 64 bits; those that are meant are found by their value."""
+    old, new = struct.pack("<q", old), struct.pack("<q", new)
+    assert old in header
+    return header.replace(old, new)
 
 
 def numbers(codec):
@@ -34,6 +47,27 @@ def with_claim(codec, claimed):
     schema, (header, body) = numbers(codec)
     assert struct.unpack_from("<q", body) == (8 * ROWS,)
     return [schema, (header, struct.pack("<q", claimed) + body[8:])]
+
+
+def zeros(mib):
+    """As many zeros as take so much; 32 KiB for a GiB."""
+    return messages(pyarrow.record_batch({"v": numpy.zeros(mib << 17, numpy.int64)}), "zstd")
+
+
+def nothing(rows):
+    """NULLs without a type."""
+    schema, (header, body) = messages(pyarrow.record_batch({"v": pyarrow.nulls(ROWS)}))
+    return [schema, (replaced(header, ROWS, rows), body)]
+
+
+def one_run(rows):
+    run = pyarrow.RunEndEncodedArray.from_arrays(pyarrow.array([rows], pyarrow.int64()), pyarrow.array(["a"]))
+    return messages(pyarrow.record_batch({"v": run}))
+
+
+def empty_binaries(rows):
+    column = pyarrow.FixedSizeBinaryArray.from_buffers(pyarrow.binary(0), rows, [None, pyarrow.py_buffer(b"")])
+    return messages(pyarrow.record_batch({"v": column}))
 
 
 def ingest(wire, sent):
@@ -88,10 +122,31 @@ def refusal(server, way, sent):
 
 
 MALFORMED = (grpc_wire.INVALID_ARGUMENT, "08P01")
+TOO_MUCH = (grpc_wire.RESOURCE_EXHAUSTED, "54000")
 
 
 @pytest.mark.parametrize("way", [ingest, bind, insert])
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_buffer_that_claims_another_length_is_refused(own, codec, way):
-    for claimed in (-(1 << 62), -2, -1, 0, 8 * ROWS - 1, 8 * ROWS + 1):
+    for claimed in (-MORE_THAN_ADDRESSES, -2, -1, 0, 8 * ROWS - 1, 8 * ROWS + 1):
         assert refusal(own, way, with_claim(codec, claimed)) == MALFORMED, claimed
+
+
+@pytest.mark.parametrize("way", [ingest, bind, insert])
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_buffer_that_claims_more_than_there_is_memory_is_refused(own, codec, way):
+    for claimed in (ENDLESS, MORE_THAN_ADDRESSES):
+        assert refusal(own, way, with_claim(codec, claimed)) in (MALFORMED, TOO_MUCH), claimed
+
+
+@pytest.mark.parametrize("way", [ingest, bind, insert])
+def test_a_gigabyte_compressed_to_nearly_nothing_is_refused_before_it_takes_memory(own, way):
+    """Uncompressed it would be refused as longer than `flight.message_size`."""
+    assert refusal(own, way, zeros(1024)) == TOO_MUCH
+
+
+@pytest.mark.parametrize("way", [ingest, insert])
+@pytest.mark.parametrize("rows", [ENDLESS, MORE_THAN_ADDRESSES])
+@pytest.mark.parametrize("made", [nothing, one_run, empty_binaries])
+def test_rows_without_a_byte_are_refused_when_they_are_too_many(own, made, rows, way):
+    assert refusal(own, way, made(rows)) in (MALFORMED, TOO_MUCH)
