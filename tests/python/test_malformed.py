@@ -44,6 +44,7 @@ DAMAGED = {
     "with half a header": ((HEADER[: len(HEADER) // 2], BODY), "malformed Arrow data"),
     "with garbage for a header": ((b"\x5a" * 200, BODY), "malformed Arrow data"),
     "with offsets out of bounds": ((HEADER, FAR_OFFSETS), "malformed Arrow data"),
+    "with one column more": (ipc_of({"id": [2_000], "name": ["x"], "more": [1]}), "malformed Arrow data"),
     "with one column only": (ipc_of({"id": [2_000]}), "malformed Arrow data"),
     "of other types": (ipc_of({"id": ["a", "b"], "name": [1, 2]}), "malformed Arrow data"),
     "of another schema, which comes first": (grpc_wire.ipc(SCHEMA.remove(1).serialize()), "a second schema"),
