@@ -14,6 +14,8 @@ import pytest
 
 import flight_sql
 import grpc_wire
+import rustydb_server
+from test_abuse import open_files, resident_mib
 from test_flight import COMMIT, ROLLBACK, begin, end
 from test_low_level import outcome_when_cancelled
 from test_malformed import MODES
@@ -197,6 +199,31 @@ def test_who_leaves_in_mid_ingest_leaves_the_table_as_it_was(server, client, oth
         assert total(client, table) == (1, 0)
         assert flight_sql.update(client, f"INSERT INTO {table} VALUES (1000, 2)", others) == 1, "its keys are free"
         assert total(client, table) == (2, 2)
+
+
+def test_what_an_ingest_has_written_goes_when_its_client_leaves(start):
+    server = start()
+
+    def written():
+        return sorted(path.name for path in server.data.glob("segments/*/*"))
+
+    with pyarrow.flight.connect(server.uri) as client:
+        flight_sql.update(client, "CREATE TABLE t (id BIGINT PRIMARY KEY, v BIGINT)")
+        files, memory = open_files(server), resident_mib(server)
+        # Each leaves while a file is being written, as far as that can be seen from outside.
+        for leave in [*WAYS_TO_LEAVE.values()] * 4:
+            with grpc_wire.Connection(server) as wire:
+                call = begin_ingest(wire, "t", rows=1_100_000)
+                until(written)
+                leave(wire, call)
+                until(lambda: not written())
+                assert taken_by(client, "loads and compactions") == 0
+        assert total(client, "t") == (0, None)
+        until(lambda: open_files(server) <= files + 2)
+        assert resident_mib(server) < memory + 300
+    assert server.stop() == 0, server.output
+    checked = rustydb_server.run("check", "--data", server.data)
+    assert checked.returncode == 0, checked.stdout
 
 
 def taken_by(client, part):
