@@ -2,6 +2,7 @@
 the connection goes on.
 """
 
+import gzip
 import struct
 
 import pyarrow
@@ -139,6 +140,22 @@ def test_in_every_mode_a_damaged_batch_leaves_the_table_as_it_was(client, wire, 
     call = begin_ingest(wire, table, mode)
     call.end()
     assert ingested(call) == 1_000
+
+
+@pytest.mark.parametrize("method", ["GetFlightInfo", "PollFlightInfo", "DoAction", "DoGet", "DoPut", "DoExchange"])
+def test_messages_compressed_by_grpc_are_refused_by_name(wire, method):
+    call = wire.call(method, [("grpc-encoding", "gzip")])
+    compressed = gzip.compress(grpc_wire.descriptor("CommandStatementQuery", {1: "SELECT 1 AS one"}))
+    call.send_bytes(struct.pack(">BI", 1, len(compressed)) + compressed)
+    call.end()
+    refused_as(call, grpc_wire.UNIMPLEMENTED, "0A000", "compressed")
+
+
+def test_a_call_that_there_is_not_is_refused_by_name(wire):
+    call = wire.call("Frobnicate")
+    call.send(b"")
+    call.end()
+    refused_as(call, grpc_wire.UNIMPLEMENTED, "0A000", "Frobnicate")
 
 
 @pytest.mark.parametrize("method", ["GetFlightInfo", "DoPut"])
