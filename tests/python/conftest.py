@@ -2,7 +2,9 @@
 
 import itertools
 
+import adbc_driver_flightsql
 import adbc_driver_flightsql.dbapi
+import adbc_driver_manager
 import pyarrow.flight
 import pytest
 
@@ -53,6 +55,14 @@ def connection(server):
 def cursor(connection):
     with connection.cursor() as cursor:
         yield cursor
+
+
+@pytest.fixture
+def low_level(server):
+    """The same without the DB-API layer."""
+    with adbc_driver_flightsql.connect(server.uri) as database:
+        with adbc_driver_manager.AdbcConnection(database) as connection:
+            yield connection
 
 
 @pytest.fixture

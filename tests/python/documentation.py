@@ -8,7 +8,7 @@ Each page gets an empty directory. What becomes of a fenced block depends on its
 | `python` | run as a program of its own |
 | `sql` | run by the shell: on the page's server if there is one, else on `./rustydb-data` |
 | `toml` | given to `rustydb serve --config … --print-config`, which knows every setting |
-| `rust` | must stand, line by line, in a file of `rustydb/examples`, which the build compiles; a line `// …` stands for what is left out |
+| `rust` | must stand, line by line, in a file of `rustydb/examples` or `flight/tests`, which the build compiles; a line `// …` stands for what is left out |
 | `js` | the same in a script of `tests/node`, which `test_node.py` runs |
 | any other | nothing |
 
@@ -35,7 +35,7 @@ import textwrap
 
 import rustydb_server
 
-EXAMPLES = rustydb_server.REPOSITORY / "rustydb" / "examples"
+RUST_PROGRAMS = [rustydb_server.REPOSITORY / "rustydb" / "examples", rustydb_server.REPOSITORY / "flight" / "tests"]
 NODE_SCRIPTS = rustydb_server.REPOSITORY / "tests" / "node"
 DOCUMENTED_ADDRESS = "127.0.0.1:50051"
 RUN_FROM_SOURCE = re.compile(r"\bcargo run --release (--quiet )?-- ")
@@ -157,7 +157,7 @@ class Page:
         self._run(block, ["rustydb", "serve", "--config", str(file), "--print-config"])
 
     def _run_rust(self, block):
-        self._must_stand_in(block, sorted(EXAMPLES.rglob("*.rs")))
+        self._must_stand_in(block, [file for folder in RUST_PROGRAMS for file in sorted(folder.rglob("*.rs"))])
 
     def _run_js(self, block):
         self._must_stand_in(block, sorted(NODE_SCRIPTS.glob("*.mjs")))

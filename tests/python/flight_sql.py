@@ -4,6 +4,8 @@ A command is a protobuf message in a `google.protobuf.Any`. The few used here ho
 encoding them takes two functions and no protobuf package.
 """
 
+import struct
+
 import pyarrow
 import pyarrow.flight
 
@@ -54,7 +56,10 @@ def read_fields(encoded):
 
     while position < len(encoded):
         key = read_varint()
-        if key & 7 == 0:
+        if key & 7 == 1:
+            (fields[key >> 3],) = struct.unpack_from("<d", encoded, position)
+            position += 8
+        elif key & 7 == 0:
             fields[key >> 3] = read_varint()
         else:
             assert key & 7 == 2, f"wire type {key & 7}"

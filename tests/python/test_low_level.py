@@ -9,13 +9,6 @@ import pyarrow
 import pytest
 
 
-@pytest.fixture
-def low_level(server):
-    with adbc_driver_flightsql.connect(server.uri) as database:
-        with adbc_driver_manager.AdbcConnection(database) as connection:
-            yield connection
-
-
 def rows(statement):
     handle, _ = statement.execute_query()
     return pyarrow.RecordBatchReader._import_from_c(handle.address).read_all().to_pylist()
