@@ -129,17 +129,22 @@ where
                 Ok(response(answers.await, sizes))
             }),
             _ => {
+                let call = request.uri().clone();
                 let response = self.inner.call(request);
-                Box::pin(async move { response.await.map(precise) })
+                Box::pin(async move { response.await.map(|response| precise(response, call.path())) })
             }
         }
     }
 }
 
-/// tonic refuses a message that is too long or no protobuf before anybody here sees it: its statuses get an SQLSTATE, too.
-fn precise(response: http::Response<Body>) -> http::Response<Body> {
+/// tonic refuses a message that is too long or no protobuf, and a call that there is not, before anybody here sees it: its
+/// statuses get an SQLSTATE, too.
+fn precise(response: http::Response<Body>, call: &str) -> http::Response<Body> {
     let is_ours = response.headers().contains_key(SQLSTATE);
     match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() == Code::Unimplemented && status.message().is_empty() => {
+            Status::from(refuse("0A000", format!("there is no call \"{call}\""))).into_http()
+        }
         Some(status) if status.code() != Code::Ok && !is_ours => blame(status).into_http(),
         _ => response,
     }

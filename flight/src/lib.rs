@@ -35,6 +35,7 @@
 mod answers;
 mod auth;
 mod authenticator;
+mod claims;
 mod client;
 mod encoder;
 mod frames;

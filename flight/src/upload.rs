@@ -3,9 +3,10 @@
 //! Clients execute a prepared statement again and again, and send the schema of its parameters each time. Decoding it takes
 //! longer than decoding a row, so who has seen one says so ([`KnownSchema`]), and the same bytes are not decoded again.
 //!
-//! Invariant: nothing a client can put into these bytes makes the server panic or answer anything but InvalidArgument.
-//! The IPC decoder checks most of its input, but asserts on some (a buffer that reaches beyond its message, for
-//! instance), so it runs where a panic is caught.
+//! Invariant: nothing a client can put into these bytes makes the server panic, take memory that was not sent, or answer
+//! anything but InvalidArgument and ResourceExhausted. What a message claims is looked at first ([`claims`]). The IPC
+//! decoder checks most of its input, but asserts on some (a buffer that reaches beyond its message, for instance), so it
+//! runs where a panic is caught.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,13 +20,14 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::convert::fb_to_schema;
 use arrow::ipc::reader::{RecordBatchDecoder, read_dictionary};
-use arrow::ipc::{Message, MessageHeader, root_as_message};
+use arrow::ipc::{MessageHeader, root_as_message};
 use arrow::record_batch::RecordBatch;
 use arrow_flight::FlightData;
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use tonic::Status;
 
+use crate::claims;
 use crate::status::refuse;
 
 /// Arrow wants buffers to be aligned like this; a message's body lies where the network put it.
@@ -45,18 +47,28 @@ pub(crate) struct Upload<S> {
     pub(crate) sent: KnownSchema,
     messages: S,
     dictionaries: HashMap<i64, ArrayRef>,
+    /// How many arrays the schema's rows consist of.
+    arrays: usize,
+    /// What a message may stand for.
+    message_bytes: usize,
 }
 
 impl<S: Stream<Item = Result<FlightData, Status>> + Unpin> Upload<S> {
-    /// Reads up to the schema. `None`: the client sent a command and no data.
-    pub(crate) async fn open(mut messages: S, known: Option<KnownSchema>) -> Result<Option<Self>, Status> {
+    /// Reads up to the schema. `None`: the client sent a command and no data. A message may be `message_bytes` long, and
+    /// stand for no more.
+    pub(crate) async fn open(
+        mut messages: S,
+        known: Option<KnownSchema>,
+        message_bytes: usize,
+    ) -> Result<Option<Self>, Status> {
         while let Some(message) = messages.try_next().await? {
             if has_data(&message)? {
                 let sent = match known {
                     Some(known) if known.message == message.data_header => known,
                     _ => decode_schema(message.data_header)?,
                 };
-                return Ok(Some(Self { sent, messages, dictionaries: HashMap::new() }));
+                let arrays = claims::arrays_of(&sent.schema);
+                return Ok(Some(Self { sent, messages, dictionaries: HashMap::new(), arrays, message_bytes }));
             }
         }
         Ok(None)
@@ -87,11 +99,11 @@ impl<S: Stream<Item = Result<FlightData, Status>> + Unpin> Stream for Upload<S> 
     type Item = Result<RecordBatch, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { sent, messages, dictionaries } = &mut *self;
+        let Self { sent, messages, dictionaries, arrays, message_bytes } = &mut *self;
         loop {
             let Some(message) = ready!(messages.try_poll_next_unpin(context)?) else { return Poll::Ready(None) };
             if has_data(&message)?
-                && let Some(batch) = decode_rows(&sent.schema, dictionaries, &message)?
+                && let Some(batch) = decode_rows(&sent.schema, *arrays, dictionaries, &message, *message_bytes)?
             {
                 return Poll::Ready(Some(Ok(batch)));
             }
@@ -122,16 +134,26 @@ fn decode_schema(message: Bytes) -> Result<KnownSchema, Status> {
 /// The rows of a message, if it has any: dictionaries are kept for those that come later.
 fn decode_rows(
     schema: &SchemaRef,
+    arrays: usize,
     dictionaries: &mut HashMap<i64, ArrayRef>,
     message: &FlightData,
+    bytes_max: usize,
 ) -> Result<Option<RecordBatch>, Status> {
     contained(|| {
         let root = root_as_message(&message.data_header).map_err(malformed)?;
         match root.header_type() {
             MessageHeader::NONE => Ok(None),
-            MessageHeader::RecordBatch => decode_batch(schema, dictionaries, &root, &message.data_body).map(Some),
+            MessageHeader::RecordBatch => {
+                let batch = root.header_as_record_batch().ok_or_else(|| malformed("a batch has no header"))?;
+                claims::check(batch, Some(arrays), &message.data_body, bytes_max)?;
+                let (body, version) = (aligned(&message.data_body), root.version());
+                let decoder = RecordBatchDecoder::try_new(&body, batch, Arc::clone(schema), dictionaries, &version);
+                decoder.and_then(RecordBatchDecoder::read_record_batch).map(Some).map_err(malformed)
+            }
             MessageHeader::DictionaryBatch => {
                 let batch = root.header_as_dictionary_batch().ok_or_else(|| malformed("a dictionary has no header"))?;
+                let values = batch.data().ok_or_else(|| malformed("a dictionary has no values"))?;
+                claims::check(values, None, &message.data_body, bytes_max)?;
                 let body = aligned(&message.data_body);
                 read_dictionary(&body, batch, schema, dictionaries, &root.version()).map_err(malformed)?;
                 Ok(None)
@@ -140,18 +162,6 @@ fn decode_rows(
             other => Err(malformed(format!("a message is a {}", other.variant_name().unwrap_or("thing unknown")))),
         }
     })
-}
-
-fn decode_batch(
-    schema: &SchemaRef,
-    dictionaries: &HashMap<i64, ArrayRef>,
-    root: &Message<'_>,
-    body: &Bytes,
-) -> Result<RecordBatch, Status> {
-    let batch = root.header_as_record_batch().ok_or_else(|| malformed("a batch has no header"))?;
-    let (body, version) = (aligned(body), root.version());
-    let decoder = RecordBatchDecoder::try_new(&body, batch, Arc::clone(schema), dictionaries, &version);
-    decoder.and_then(RecordBatchDecoder::read_record_batch).map_err(malformed)
 }
 
 /// The body as it lies, if it lies well and is long.
@@ -171,7 +181,7 @@ fn slice_bytes(column: &ArrayRef) -> usize {
     column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
 }
 
-fn malformed(reason: impl std::fmt::Display) -> Status {
+pub(crate) fn malformed(reason: impl std::fmt::Display) -> Status {
     refuse("08P01", format!("malformed Arrow data: {reason}")).into()
 }
 
@@ -196,7 +206,7 @@ mod tests {
         messages: Vec<FlightData>,
         known: Option<KnownSchema>,
     ) -> Result<Option<Upload<impl Stream<Item = Result<FlightData, Status>> + Unpin>>, Status> {
-        Upload::open(stream::iter(messages.into_iter().map(Ok)), known).await
+        Upload::open(stream::iter(messages.into_iter().map(Ok)), known, 1 << 20).await
     }
 
     #[tokio::test]

@@ -97,7 +97,7 @@ impl GuardedService {
 }
 
 /// Statuses of ours carry an SQLSTATE. One without comes from arrow-flight's dispatch or from the transport: `Internal`
-/// then means a message that cannot be decoded, `OutOfRange` one that is too long.
+/// then means a message that cannot be decoded, `OutOfRange` one that is too long, `Unimplemented` one that is compressed.
 pub(crate) fn blame(status: Status) -> Status {
     if status.metadata().get(SQLSTATE).is_some() {
         return status;
@@ -106,6 +106,7 @@ pub(crate) fn blame(status: Status) -> Status {
         Code::Internal | Code::InvalidArgument => {
             refuse("08P01", format!("malformed message: {}", status.message())).into()
         }
+        Code::Unimplemented => refuse("0A000", status.message()).into(),
         Code::OutOfRange => refuse("54000", status.message()).hint("send less at a time").into(),
         _ => status,
     }

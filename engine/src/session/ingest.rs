@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use rustydb_storage::{ObjectKind, TableDef, Transaction};
 
 use super::row::{decided, may_take_row_path};
@@ -24,6 +24,9 @@ use crate::sql::parse::table_name;
 use crate::sql::plan::check_parameter_count;
 use crate::sql::route::{InsertStatement, Routed, Write, route};
 use crate::{Error, Result, Value, dml};
+
+/// So many rows of a batch are converted at once.
+const SLICE_ROWS: usize = 1 << 17;
 
 impl Shared {
     pub(crate) async fn ingest(&self, target: IngestTarget, rows: BatchStream) -> Result<u64> {
@@ -106,7 +109,7 @@ async fn ingest(
         (Arrangement::new(sources_by_name(&context, &table, names)?), RowCheck::new(&context, &table)?)
     };
     let expected = target.columns.fields().len();
-    let rows = rows.map(move |batch| {
+    let rows = rows.map_ok(|batch| stream::iter(slices(batch).map(Ok::<_, Error>))).try_flatten().map(move |batch| {
         let batch = batch?;
         if batch.num_columns() != expected {
             return Err(Error::new(sqlstate::PROTOCOL_VIOLATION, "a batch has other columns than were announced"));
@@ -114,6 +117,12 @@ async fn ingest(
         check.conform(&arrangement.arrange(&batch)?, batch.num_rows())
     });
     load(statement, transaction, &table, rows).await
+}
+
+/// A batch in pieces that take little memory as rows of a table: a bit of theirs may be sixteen bytes there.
+fn slices(batch: RecordBatch) -> impl Iterator<Item = RecordBatch> {
+    let rows = batch.num_rows();
+    (0..rows).step_by(SLICE_ROWS).map(move |start| batch.slice(start, SLICE_ROWS.min(rows - start)))
 }
 
 /// Finds or makes the table, as the mode says.

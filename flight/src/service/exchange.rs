@@ -76,7 +76,8 @@ async fn open(
         Command::CommandPreparedStatementUpdate(command) => (command.prepared_statement_handle, true),
         other => return Err(not_supported("DoExchange", other.type_url())),
     };
-    let upload = Upload::open(stream::iter([Ok(first)]).chain(messages), None).await?;
+    let messages = stream::iter([Ok(first)]).chain(messages);
+    let upload = Upload::open(messages, None, service.limits.message_bytes).await?;
     let upload = upload.ok_or_else(|| malformed("the schema of the parameters is missing"))?;
     let columns = Arc::clone(&upload.sent.schema);
     let announced = service.exchange_schema(&caller, &handle, &columns).await?;

@@ -40,7 +40,7 @@ impl SqlService {
         if command.temporary && matches!(scope, Scope::Own(_)) {
             return Err(without_session("an ingest into a temporary table", "run it inside a transaction"));
         }
-        let Some(upload) = Upload::open(messages, None).await? else {
+        let Some(upload) = Upload::open(messages, None, self.limits.message_bytes).await? else {
             return Err(refuse("08P01", "the ingest stream has no schema").into());
         };
 

@@ -208,7 +208,7 @@ impl SqlService {
         messages: impl Stream<Item = Result<FlightData, Status>> + Unpin,
         known: Option<KnownSchema>,
     ) -> Result<Option<(Arc<Parameters>, KnownSchema)>, Status> {
-        let Some(upload) = Upload::open(messages, known).await? else { return Ok(None) };
+        let Some(upload) = Upload::open(messages, known, self.limits.message_bytes).await? else { return Ok(None) };
         // Some clients send an empty schema for "no parameters".
         if upload.sent.schema.fields().is_empty() {
             return Ok(None);
