@@ -214,19 +214,24 @@ fn encode(table: &TableDef, id: u64, rows: Vec<RecordBatch>) -> Result<(EncodedS
     Ok((encode_segment(table, id, &[sorted], &keys)?, keys))
 }
 
-/// Writes an encoded segment. The result is staged: if it is dropped uncommitted, the file goes, too.
+/// Writes an encoded segment. The result is staged: if it is dropped uncommitted, the file goes, too. It also does when nobody
+/// waits for this any more: a file that is being written can only be removed when it is there.
 pub(crate) async fn put_segment(store: &Inner, table: Arc<TableDef>, encoded: EncodedSegment) -> Result<Arc<Segment>> {
-    let EncodedSegment { meta, file } = encoded;
-    let segment = Segment::new(Arc::clone(store.columns()), table, meta, DeleteSet::default(), STAGED);
-    let path = segment.meta.path();
-    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-    let put = store.columns().objects.put_opts(&Path::from(path.as_str()), PutPayload::from(file), options).await;
-    // If the name is taken, the file is that of another process that was let in; it is not ours to remove.
-    if !matches!(put, Err(object_store::Error::AlreadyExists { .. })) {
-        segment.mark_obsolete();
-    }
-    put.map_err(|error| Error::io(format!("writing {path}"), std::io::Error::other(error)))?;
-    Ok(Arc::new(segment))
+    let columns = Arc::clone(store.columns());
+    let put = tokio::spawn(async move {
+        let EncodedSegment { meta, file } = encoded;
+        let segment = Segment::new(Arc::clone(&columns), table, meta, DeleteSet::default(), STAGED);
+        let path = segment.meta.path();
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let put = columns.objects.put_opts(&Path::from(path.as_str()), PutPayload::from(file), options).await;
+        // If the name is taken, the file is that of another process that was let in; it is not ours to remove.
+        if !matches!(put, Err(object_store::Error::AlreadyExists { .. })) {
+            segment.mark_obsolete();
+        }
+        put.map_err(|error| Error::io(format!("writing {path}"), std::io::Error::other(error)))?;
+        Ok(Arc::new(segment))
+    });
+    put.await.map_err(|error| Error::Internal(format!("writing a segment: {error}")))?
 }
 
 /// The error for a row of a segment whose key, or whose value in a unique index, is taken.

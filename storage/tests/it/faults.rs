@@ -702,3 +702,36 @@ async fn a_load_whose_commit_is_refused_leaves_no_files() {
     assert!(matches!(transaction.commit(Durability::Sync).await, Err(Error::Conflict { .. })));
     assert_eq!(left_over(&files, &store).await, Vec::<String>::new());
 }
+
+/// Waits until the files are as they should be.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < std::time::Duration::from_secs(30), "never: {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_that_is_given_up_while_its_file_is_written_leaves_none() {
+    let (files, store, table) = store_with(keyed("t")).await;
+    store.close().await.unwrap();
+    let store = Store::open(StoreOptions { column_cache_bytes: 1 << 20, ..options(&files) }).await.unwrap();
+    let transaction = store.begin();
+    let mut bulk = transaction.bulk_insert(table).unwrap();
+    let held = files.hold_syncs();
+    let text = "x".repeat(1000);
+    for first in 0..5 {
+        let batch: Vec<(i64, &str)> = (first * 1000..(first + 1) * 1000).map(|id| (id, text.as_str())).collect();
+        bulk.write(rows(&batch)).await.unwrap();
+    }
+    let segment_files = || files.paths().iter().filter(|(path, _)| path.starts_with("segments/")).count();
+    until("a segment that is being written", || segment_files() > 0).await;
+    drop((bulk, transaction));
+    drop(held);
+    until("no file left", || segment_files() == 0).await;
+    assert_eq!(contents(&store.snapshot(), table).await.len(), 0);
+    store.close().await.unwrap();
+    let report = check(options(&files)).await.unwrap();
+    assert_eq!((report.findings, report.left_over), (vec![], vec![]));
+}
