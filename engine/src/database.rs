@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::optimizer::{Analyzer, Optimizer};
@@ -17,6 +17,7 @@ use crate::apply::{AfterJoins, ApplyPlanner, BeforeJoins};
 use crate::ddl::temporary;
 use crate::error::sqlstate;
 use crate::interrupt::interruptible;
+use crate::lending::LendingPool;
 use crate::opaque::Opaque;
 use crate::options::{DatabaseLocation, DatabaseOptions};
 use crate::routine::registry::Routines;
@@ -98,7 +99,7 @@ impl Database {
             DatabaseLocation::Memory => None,
         };
         let users = Users::open(directory)?;
-        let runtime_env = runtime_env(&options)?;
+        let runtime_env = runtime_env(&options, &store)?;
         let programs = Arc::new(ProgramCache::default());
         let config = session_config(query_threads).with_extension(Arc::clone(&programs));
         let state = interruptible(session_state(config.clone(), runtime_env, options.budget().queries));
@@ -292,12 +293,13 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>, query_byte
     builder.build()
 }
 
-fn runtime_env(options: &DatabaseOptions) -> Result<Arc<RuntimeEnv>> {
+fn runtime_env(options: &DatabaseOptions, store: &Store) -> Result<Arc<RuntimeEnv>> {
     let spill = match &options.location {
         DatabaseLocation::Directory(directory) => DiskManagerMode::Directories(vec![empty_directory(directory)?]),
         DatabaseLocation::Memory => DiskManagerMode::OsTmpDirectory,
     };
-    let pool = TrackConsumersPool::new(FairSpillPool::new(options.budget().queries), REPORTED_CONSUMERS);
+    let pool = LendingPool::new(options.budget().queries, store.spare_memory());
+    let pool = TrackConsumersPool::new(pool, REPORTED_CONSUMERS);
     Ok(RuntimeEnvBuilder::new()
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(spill))
         .with_memory_pool(Arc::new(pool))

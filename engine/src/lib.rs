@@ -29,6 +29,7 @@ mod error;
 mod functions;
 mod governor;
 mod interrupt;
+mod lending;
 mod opaque;
 mod operators;
 mod optimizer;

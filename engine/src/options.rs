@@ -93,10 +93,10 @@ impl DatabaseOptions {
         // What nobody counts: the program itself, stacks, plans, and what the allocator has not given back.
         let limit = limit - ((limit - Self::MEMORY_LIMIT_MIN) / 8).min(UNCOUNTED_MAX);
         let share = |percent: u64| usize::try_from(limit / 100 * percent).unwrap_or(usize::MAX);
-        // Less than half for queries, a third for hot columns and indexes, which loads and compactions take theirs from. Of
-        // rows in memory there may be four times the share: twice as much makes writers wait, while as much again is being
-        // written out. A large memtable makes flushes rare but recovery long: half a gigabyte of log takes about a second
-        // to replay.
+        // Less than half for queries, who lend what they do not need to the store; a third for hot columns and indexes, which
+        // loads and compactions take theirs from. Of rows in memory there may be four times the share: twice as much makes
+        // writers wait, while as much again is being written out. A large memtable makes flushes rare but recovery long:
+        // half a gigabyte of log takes about a second to replay.
         MemoryBudget {
             queries: share(42),
             column_cache: share(33),

@@ -44,7 +44,7 @@ pub(crate) enum Part {
 impl Part {
     fn kind(self) -> usize {
         match self {
-            Part::Column(_) => 0,
+            Part::Column(_) | Part::Page(..) => 0,
             Part::Keys | Part::KeyIndex => 1,
             Part::Postings(_) => 2,
         }
@@ -212,6 +212,8 @@ struct Queues {
     small_bytes: usize,
     /// What loads and compactions have taken of the budget for themselves.
     reserved_bytes: usize,
+    /// What others have lent on top of the budget.
+    lent_bytes: usize,
     /// Of columns, of key indexes, of postings.
     kind_bytes: [usize; 3],
     evictions: u64,
@@ -321,9 +323,11 @@ impl ColumnCache {
         self.budget_bytes / 2
     }
 
-    /// What the budget leaves for values. Reservations together do not get the last quarter: reads must go on.
+    /// What there is for values: the loan, and what reservations leave of the budget. Together they do not get the last
+    /// quarter of that: reads must go on.
     fn room_bytes(&self, queues: &Queues) -> usize {
-        self.budget_bytes - queues.reserved_bytes.min(self.budget_bytes / 4 * 3)
+        let own = self.budget_bytes - queues.reserved_bytes.min(self.budget_bytes / 4 * 3);
+        own.saturating_add(queues.lent_bytes)
     }
 
     fn evict(&self, queues: &mut Queues) {
@@ -334,10 +338,10 @@ impl ColumnCache {
     /// Keeps a value, puts its slot into the queue it belongs to, and evicts down to the budget.
     fn admit<T: std::fmt::Debug + Send + Sync + 'static>(&self, slot: &Slot<T>, value: &Arc<T>, memory_bytes: usize) {
         *slot.0.alive.write() = Arc::downgrade(value);
-        if memory_bytes > self.budget_bytes {
+        let mut queues = self.queues.lock();
+        if memory_bytes > self.budget_bytes.saturating_add(queues.lent_bytes) {
             return;
         }
-        let mut queues = self.queues.lock();
         let ghost = queues.ghosts.iter().position(|ghost| *ghost == slot.0.name);
         slot.0.uses.store(0, Ordering::Relaxed);
         slot.0.kept.store(Some(Arc::clone(value)));
@@ -376,8 +380,9 @@ impl ColumnCache {
         queues.ghosts.retain(|(owner, _)| *owner != segment);
     }
 
-    pub(crate) fn budget_bytes(&self) -> usize {
-        self.budget_bytes
+    /// Budget and loan.
+    pub(crate) fn limit_bytes(&self) -> usize {
+        self.budget_bytes.saturating_add(self.queues.lock().lent_bytes)
     }
 
     /// What loads and compactions have taken.
@@ -437,6 +442,24 @@ impl Queues {
         self.kind_bytes[name.1.kind()] -= entry.memory_bytes;
         entry.slot.let_go();
         true
+    }
+}
+
+/// Memory of somebody else, for a store to keep columns and indexes in until it is asked back.
+#[derive(Debug, Clone)]
+pub struct SpareMemory(Arc<ColumnCache>);
+
+impl SpareMemory {
+    pub(crate) fn of(cache: &Arc<ColumnCache>) -> SpareMemory {
+        SpareMemory(Arc::clone(cache))
+    }
+
+    /// Lends so many bytes from now on, instead of what was lent before. When this returns, no more is used; only what a
+    /// reader holds at the moment stays until it is done.
+    pub fn lend(&self, bytes: usize) {
+        let mut queues = self.0.queues.lock();
+        queues.lent_bytes = bytes;
+        self.0.evict(&mut queues);
     }
 }
 
@@ -620,6 +643,27 @@ mod tests {
         assert_eq!(cache.memory_bytes()[0], 2 * ONE, "a quarter is left");
         drop((reservation, all));
         assert!(cache.has_room(6 * ONE) && cache.reserved_bytes() == 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_lent_is_used_and_given_back() {
+        let cached = Cached { cache: ColumnCache::new(2 * ONE), ..Cached::new(0, 9) };
+        let cache = Arc::new(cached.cache);
+        let spare = SpareMemory::of(&cache);
+        spare.lend(4 * ONE);
+        for slot in &cached.slots {
+            cache.get_or_load(slot, |_| ONE, async { Ok(1) }).await.unwrap();
+        }
+        assert_eq!((cache.memory_bytes()[0], cache.limit_bytes()), (6 * ONE, 6 * ONE));
+        let held = cached.slots.iter().find_map(Slot::get).unwrap();
+        let reservation = cache.reserve(cache.reservable_bytes());
+        assert_eq!(cache.memory_bytes()[0], 5 * ONE, "loads and compactions have a share of the budget alone");
+        spare.lend(ONE);
+        assert_eq!(cache.memory_bytes()[0], 2 * ONE);
+        drop((held, reservation));
+        spare.lend(0);
+        assert_eq!((cache.memory_bytes()[0], cache.limit_bytes()), (2 * ONE, 2 * ONE));
+        assert_eq!(cached.slots.iter().filter(|slot| slot.get().is_some()).count(), 2);
     }
 
     #[tokio::test]

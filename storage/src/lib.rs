@@ -62,6 +62,7 @@ pub use catalog::{
     ReferenceAction, TableDef, TableId,
 };
 pub use check::{CheckReport, Finding, check};
+pub use column_cache::SpareMemory;
 pub use encoding::{RowEditor, RowWriter, canonical_type};
 pub use error::{Error, Result};
 pub use files::{HeldSyncs, MemoryFiles};

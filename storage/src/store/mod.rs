@@ -41,7 +41,7 @@ pub(crate) use sequencer::{footprint, hash};
 pub(crate) use version::{Place, Segments, Version};
 
 use crate::catalog::{Catalog, IndexId, TableId};
-use crate::column_cache::{ColumnCache, ColumnSource};
+use crate::column_cache::{ColumnCache, ColumnSource, SpareMemory};
 use crate::error::{Error, Result};
 use crate::files::{DirectoryLock, FileObjects, Files, LocalFiles};
 use crate::locks::Locks;
@@ -309,6 +309,11 @@ impl Store {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// What may be lent to this store: see [`SpareMemory`].
+    pub fn spare_memory(&self) -> SpareMemory {
+        SpareMemory::of(&self.inner.columns.cache)
+    }
+
     /// Memory in use.
     pub fn memory(&self) -> MemoryUsage {
         let version = self.inner.current.load();
@@ -325,7 +330,7 @@ impl Store {
             transaction_bytes: self.inner.pending_bytes.load(Ordering::Relaxed),
             transaction_limit_bytes: self.inner.options.transaction_bytes,
             background_bytes: self.inner.columns.cache.reserved_bytes(),
-            cache_limit_bytes: self.inner.columns.cache.budget_bytes(),
+            cache_limit_bytes: self.inner.columns.cache.limit_bytes(),
             memtable_limit_bytes: self.inner.options.memtable_bytes,
             delete_set_bytes: segments().map(|segment| segment.deletes.memory_bytes()).sum(),
             column_cache_hits,
