@@ -4,13 +4,15 @@
 //! without compression, and whoever decodes it asks for that much memory first; rows of NULLs, of one run, or of binaries
 //! of no length take no bytes at all, and their number is one of 64 bits in the header. An allocation that fails ends the
 //! process, and no panic handler sees it. So before a batch or a dictionary is decoded:
-//! * without compression its buffers together are no longer than a message may be. LZ4 writes what it finds, whatever was
-//!   said, so where it could find more than that, it is counted first;
+//! * without compression its buffers together are no longer than a message may be, also where two of them are the same
+//!   bytes: what lies badly is copied. LZ4 writes what it finds, whatever was said, so where it could find more than that, it
+//!   is counted first;
 //! * rows that are many are of bytes: no column has more of them than its message has bits, [`ROWS_FREE`] aside;
 //! * its columns are those of the schema, none more: rows would lose them without a word.
 
 use std::io::{self, Read};
 
+use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, Schema};
 use arrow::ipc::{CompressionType, RecordBatch};
 use tonic::Status;
@@ -64,15 +66,14 @@ pub(crate) fn check(
     if arrays.is_some_and(|arrays| arrays != nodes.len()) {
         return Err(malformed("a batch has other columns than the schema"));
     }
-    let mut plain_bytes = body.len();
-    if let Some(compression) = batch.compression() {
-        plain_bytes = 0;
-        for buffer in batch.buffers().into_iter().flatten() {
-            let bytes = part_of(body, buffer.offset(), buffer.length())?;
-            plain_bytes = plain_bytes.saturating_add(plain_length(bytes, compression.codec(), bytes_max)?);
-            if plain_bytes > bytes_max {
-                return Err(too_long(bytes_max));
-            }
+    let codec = batch.compression().map(|compression| compression.codec());
+    let mut plain_bytes: usize = 0;
+    for buffer in batch.buffers().into_iter().flatten().filter(|buffer| buffer.length() != 0) {
+        let bytes = part_of(body, buffer.offset(), buffer.length())?;
+        let length = codec.map_or(Ok(bytes.len()), |codec| plain_length(bytes, codec, bytes_max))?;
+        plain_bytes = plain_bytes.saturating_add(length);
+        if plain_bytes > bytes_max {
+            return Err(too_long(bytes_max));
         }
     }
     let rows_max = ROWS_FREE.max(8 * plain_bytes as u64);
@@ -95,12 +96,7 @@ fn part_of(body: &[u8], offset: i64, length: i64) -> Result<&[u8], Status> {
 /// How long a compressed buffer is without compression.
 fn plain_length(buffer: &[u8], codec: CompressionType, bytes_max: usize) -> Result<usize, Status> {
     let Some((prefix, compressed)) = buffer.split_first_chunk::<PREFIX_BYTES>() else {
-        // Where there are no values, there need not be a length.
-        return if buffer.is_empty() {
-            Ok(0)
-        } else {
-            Err(malformed("a compressed buffer is shorter than its length"))
-        };
+        return Err(malformed("a compressed buffer is shorter than its length"));
     };
     let claimed = match i64::from_le_bytes(*prefix) {
         NOT_COMPRESSED => return Ok(compressed.len()),
@@ -116,8 +112,20 @@ fn plain_length(buffer: &[u8], codec: CompressionType, bytes_max: usize) -> Resu
     Ok(claimed)
 }
 
+/// Refuses dictionaries that take more than `bytes_max` bytes together: they stay until the last row has come.
+pub(crate) fn check_dictionaries<'a>(
+    dictionaries: impl Iterator<Item = &'a ArrayRef>,
+    bytes_max: usize,
+) -> Result<(), Status> {
+    match dictionaries.map(|values| values.get_buffer_memory_size()).sum::<usize>() > bytes_max {
+        true => Err(too_long(bytes_max)),
+        false => Ok(()),
+    }
+}
+
 fn too_long(bytes_max: usize) -> Status {
-    let message = format!("without compression a batch has more than {bytes_max} bytes, as much as a message may have");
+    let message =
+        format!("uncompressed, rows or dictionaries take more than {bytes_max} bytes, as much as a message may have");
     refuse("54000", message).hint("send fewer rows at a time").into()
 }
 
@@ -125,7 +133,7 @@ fn too_long(bytes_max: usize) -> Status {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, BinaryArray};
+    use arrow::array::{BinaryArray, Int64Array, StringArray};
     use arrow::datatypes::{Field, Fields, UnionFields};
     use arrow::ipc::root_as_message;
     use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
@@ -146,7 +154,42 @@ mod tests {
 
     fn checked(header: &[u8], body: &[u8], bytes_max: usize) -> Result<(), Status> {
         let batch = root_as_message(header).expect("a message").header_as_record_batch().expect("a batch");
-        check(batch, Some(1), body, bytes_max)
+        check(batch, None, body, bytes_max)
+    }
+
+    #[test]
+    fn buffers_that_share_their_bytes_count_each() {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
+        let columns = (0..3).map(|column| (format!("c{column}"), Arc::clone(&numbers)));
+        let rows = Rows::try_from_iter(columns).expect("columns");
+        let (generator, mut tracker) = (IpcDataGenerator::default(), DictionaryTracker::new(false));
+        let encoded =
+            generator.encode(&rows, &mut tracker, &IpcWriteOptions::default(), &mut IpcWriteContext::default());
+        let (_, mut encoded) = encoded.expect("it has an IPC form");
+        let bytes_max = encoded.arrow_data.len();
+        assert!(checked(&encoded.ipc_message, &encoded.arrow_data, bytes_max).is_ok());
+        // All three are the first one.
+        let header = encoded.ipc_message.clone();
+        let batch = root_as_message(&header).expect("a message").header_as_record_batch().expect("a batch");
+        let values = batch.buffers().expect("buffers").iter().filter(|buffer| buffer.length() == 8000);
+        let offsets: Vec<i64> = values.map(|buffer| buffer.offset()).collect();
+        for offset in &offsets[1..] {
+            let buffer = [offset.to_le_bytes(), 8000_i64.to_le_bytes()].concat();
+            let at = header.windows(16).position(|bytes| bytes == buffer).expect("its buffer");
+            encoded.ipc_message[at..at + 8].copy_from_slice(&offsets[0].to_le_bytes());
+        }
+        let (header, body) = (&encoded.ipc_message, &encoded.arrow_data);
+        assert!(checked(header, body, 24_000 + 1_000).is_ok());
+        let refused = checked(header, body, 24_000 - 1).expect_err("three times as much");
+        assert!(refused.message().starts_with("[54000]"), "{refused:?}");
+    }
+
+    #[test]
+    fn dictionaries_are_counted_together() {
+        let words: ArrayRef = Arc::new(StringArray::from(vec!["a word"; 1000]));
+        let of_one = words.get_buffer_memory_size();
+        assert!(check_dictionaries([&words, &words].into_iter(), 2 * of_one).is_ok());
+        assert!(check_dictionaries([&words, &words, &words].into_iter(), 2 * of_one).is_err());
     }
 
     #[test]

@@ -156,6 +156,7 @@ fn decode_rows(
                 claims::check(values, None, &message.data_body, bytes_max)?;
                 let body = aligned(&message.data_body);
                 read_dictionary(&body, batch, schema, dictionaries, &root.version()).map_err(malformed)?;
+                claims::check_dictionaries(dictionaries.values(), bytes_max)?;
                 Ok(None)
             }
             MessageHeader::Schema => Err(malformed("there is a second schema")),
