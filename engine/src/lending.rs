@@ -22,6 +22,9 @@ use rustydb_storage::SpareMemory;
 /// A query's reservations change often and the loan seldom: it moves by this part of what queries may have.
 const STEPS: usize = 64;
 
+/// No loan is so large.
+const UNSETTLED: usize = usize::MAX;
+
 /// A pool of which the unreserved part is lent to a store.
 #[derive(Debug)]
 pub(crate) struct LendingPool {
@@ -55,14 +58,22 @@ impl LendingPool {
 
     /// Brings the loan in line with what is reserved.
     fn settle(&self) {
-        // Whoever changes the reservations after this look does so itself.
         if self.spare_bytes() == self.lent_bytes.load(Ordering::SeqCst) {
             return;
         }
         let store = self.store.lock();
+        // Whoever changes the reservations from now on finds nothing that fits and waits for the lock; what was changed before
+        // is seen below.
+        self.lent_bytes.store(UNSETTLED, Ordering::SeqCst);
         let spare = self.spare_bytes();
         store.lend(spare);
         self.lent_bytes.store(spare, Ordering::SeqCst);
+    }
+}
+
+impl Drop for LendingPool {
+    fn drop(&mut self) {
+        self.store.lock().lend(0);
     }
 }
 
@@ -140,6 +151,8 @@ mod tests {
         assert!(query.try_grow(2 * MIB).is_err(), "lending gives nobody more than there is");
         drop(query);
         assert_eq!(limit(), 10 + 48);
+        drop(pool);
+        assert_eq!(limit(), 10, "the loan ends with the pool");
     }
 
     #[tokio::test]
