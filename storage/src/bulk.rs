@@ -217,8 +217,9 @@ fn encode(table: &TableDef, id: u64, rows: Vec<RecordBatch>) -> Result<(EncodedS
 /// Writes an encoded segment. The result is staged: if it is dropped uncommitted, the file goes, too. It also does when nobody
 /// waits for this any more: a file that is being written can only be removed when it is there.
 pub(crate) async fn put_segment(store: &Inner, table: Arc<TableDef>, encoded: EncodedSegment) -> Result<Arc<Segment>> {
-    let columns = Arc::clone(store.columns());
+    let (columns, writing) = (Arc::clone(store.columns()), store.begin_writing().await?);
     let put = tokio::spawn(async move {
+        let _writing = writing;
         let EncodedSegment { meta, file } = encoded;
         let segment = Segment::new(Arc::clone(&columns), table, meta, DeleteSet::default(), STAGED);
         let path = segment.meta.path();

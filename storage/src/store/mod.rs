@@ -33,7 +33,7 @@ use arrow::array::ArrayRef;
 use parking_lot::Mutex;
 use rustydb_txn::{Isolation, Serializability, SnapshotToken, Timeline, Timestamp};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedRwLockReadGuard, oneshot};
 
 pub(crate) use commit::{Commit, Structure};
 pub(crate) use publication::Publication;
@@ -107,6 +107,8 @@ pub(crate) struct Inner {
     compacted_bytes: AtomicU64,
     pending_bytes: Arc<AtomicUsize>,
     closed: AtomicBool,
+    /// Read-locked by whoever writes a file, see [`Writing`].
+    writing: Arc<tokio::sync::RwLock<()>>,
     lock: LockSlot,
 }
 
@@ -117,6 +119,13 @@ impl std::fmt::Debug for LockSlot {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(if self.0.lock().is_some() { "locked" } else { "unlocked" })
     }
+}
+
+/// A file is being written, though perhaps nobody waits for it: the directory's lock is not given up meanwhile.
+#[must_use]
+pub(crate) struct Writing {
+    _until_closed: OwnedRwLockReadGuard<()>,
+    _lock: Arc<dyn DirectoryLock>,
 }
 
 /// Memory in use, by part, in bytes.
@@ -211,6 +220,7 @@ impl Store {
             compacted_bytes: AtomicU64::new(0),
             pending_bytes: Arc::default(),
             closed: AtomicBool::new(false),
+            writing: Arc::default(),
             lock: LockSlot(Mutex::new(Some(lock))),
             options,
         });
@@ -261,6 +271,7 @@ impl Store {
             }
         };
         inner.log.stop();
+        let _none_is_writing = inner.writing.write().await;
         inner.lock.0.lock().take();
         sealed
     }
@@ -439,6 +450,13 @@ impl Inner {
 
     pub(crate) fn locks(&self) -> &Arc<Locks> {
         &self.locks
+    }
+
+    /// Says that a file is about to be written, as long as the store is open.
+    pub(crate) async fn begin_writing(&self) -> Result<Writing> {
+        let _until_closed = Arc::clone(&self.writing).read_owned().await;
+        let lock = self.lock.0.lock().clone();
+        Ok(Writing { _until_closed, _lock: lock.ok_or(Error::Closed)? })
     }
 
     pub(crate) fn columns(&self) -> &Arc<ColumnSource> {
