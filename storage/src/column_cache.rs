@@ -15,6 +15,7 @@
 //! This is S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023), by bytes. One pass over
 //! much data, a table scanned once, goes through the small queue and leaves the main one alone.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
@@ -33,6 +34,8 @@ use crate::error::Result;
 pub(crate) enum Part {
     /// A column, encoded.
     Column(usize),
+    /// A page of a column, encoded: the column, and which of its pages.
+    Page(u32, u32),
     /// The keys of all rows, in order.
     Keys,
     /// From key to row.
@@ -123,6 +126,34 @@ impl<T: std::fmt::Debug + Send + Sync> Assembled<T> {
     }
 }
 
+/// Something that is held, with its size, and where the cache has it if it keeps it.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Held {
+    _value: Arc<dyn Any + Send + Sync>,
+    bytes: usize,
+    slot: Arc<dyn Resident>,
+}
+
+impl Held {
+    /// What it takes of memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What of that the cache does not count.
+    pub(crate) fn uncounted_bytes(&self) -> usize {
+        if self.slot.is_kept() { 0 } else { self.bytes }
+    }
+}
+
+impl<T: std::fmt::Debug + Send + Sync + 'static> Slot<T> {
+    /// Holds this slot's value.
+    pub(crate) fn hold(&self, value: Arc<T>, bytes: usize) -> Held {
+        Held { _value: value, bytes, slot: Arc::clone(&self.0) as Arc<dyn Resident> }
+    }
+}
+
 impl<T> Slot<T> {
     pub(crate) fn new(name: SlotName) -> Self {
         let (kept, alive, uses) = (ArcSwapOption::empty(), RwLock::new(Weak::new()), AtomicU8::new(0));
@@ -180,6 +211,7 @@ impl<T> Slot<T> {
 trait Resident: std::fmt::Debug + Send + Sync {
     fn name(&self) -> SlotName;
     fn uses(&self) -> &AtomicU8;
+    fn is_kept(&self) -> bool;
     fn let_go(&self);
 }
 
@@ -190,6 +222,10 @@ impl<T: std::fmt::Debug + Send + Sync> Resident for SlotInner<T> {
 
     fn uses(&self) -> &AtomicU8 {
         &self.uses
+    }
+
+    fn is_kept(&self) -> bool {
+        self.kept.load().is_some()
     }
 
     fn let_go(&self) {
@@ -479,6 +515,11 @@ impl Reservation {
             self.bytes = bytes;
             self.cache.evict(&mut queues);
         }
+    }
+
+    /// Reserves so much more.
+    pub(crate) fn add(&mut self, bytes: usize) {
+        self.grow_to(self.bytes + bytes);
     }
 
     /// Reserves as much as this instead.

@@ -20,14 +20,13 @@
 //! again and again; then the tries end, and the caller has to do the work in another way. Those who have no other way
 //! ([`insist`]) pin all of it.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustydb_txn::{LockMode, Resource};
 
 use crate::catalog::IndexId;
-use crate::column_cache::Reservation;
+use crate::column_cache::{Held, Reservation};
 use crate::encoding::KeyEncoder;
 use crate::error::{Error, Result};
 use crate::locks::{LockWait, TransactionLocks};
@@ -80,6 +79,8 @@ struct MissingPart {
 enum Part {
     KeyIndex,
     Columns(Box<[usize]>),
+    /// The values of these columns in some rows.
+    Rows(Vec<u32>, Box<[usize]>),
     Postings(IndexId, Box<KeyEncoder>),
 }
 
@@ -92,9 +93,6 @@ struct MissingLocks {
     table: String,
 }
 
-/// Something that was loaded.
-type Loaded = Arc<dyn Any + Send + Sync>;
-
 impl Obstacle {
     /// Parts of segments, of which none is known yet.
     pub(crate) fn of_parts() -> Obstacle {
@@ -104,6 +102,12 @@ impl Obstacle {
     /// Columns of a segment.
     pub(crate) fn of_columns(segment: &Arc<Segment>, columns: &[usize]) -> Obstacle {
         let part = Part::Columns(columns.into());
+        Obstacle(Need::Parts(vec![MissingPart { segment: Arc::clone(segment), part }]))
+    }
+
+    /// The values of some columns in a row of a segment.
+    pub(crate) fn of_row(segment: &Arc<Segment>, row: u32, columns: &[usize]) -> Obstacle {
+        let part = Part::Rows(vec![row], columns.into());
         Obstacle(Need::Parts(vec![MissingPart { segment: Arc::clone(segment), part }]))
     }
 
@@ -134,9 +138,19 @@ impl Obstacle {
     }
 
     fn add(&mut self, missing: MissingPart) {
-        if let Need::Parts(parts) = &mut self.0
-            && !parts.iter().any(|part| part.is(&missing))
-        {
+        let Need::Parts(parts) = &mut self.0 else { return };
+        // Rows of one segment are a part together: many of them lie in one page.
+        if let Part::Rows(rows, columns) = &missing.part {
+            let of_segment = parts.iter_mut().filter(|part| Arc::ptr_eq(&part.segment, &missing.segment));
+            let others = of_segment.filter_map(|part| match &mut part.part {
+                Part::Rows(others, of_others) if of_others == columns => Some(others),
+                _ => None,
+            });
+            if let Some(others) = others.last() {
+                return others.extend(rows);
+            }
+        }
+        if !parts.iter().any(|part| part.is(&missing)) {
             parts.push(missing);
         }
     }
@@ -154,7 +168,7 @@ impl Obstacle {
         match self.0 {
             Need::Parts(parts) => {
                 for part in parts {
-                    pins.add(part.load().await?.0);
+                    pins.hold(part.load().await?);
                 }
             }
             Need::Locks(locks) => locks.acquire().await?,
@@ -169,42 +183,26 @@ impl MissingPart {
             && match (&self.part, &other.part) {
                 (Part::KeyIndex, Part::KeyIndex) => true,
                 (Part::Columns(columns), Part::Columns(others)) => columns == others,
+                (Part::Rows(rows, columns), Part::Rows(others, of_others)) => columns == of_others && rows == others,
                 (Part::Postings(index, _), Part::Postings(other, _)) => index == other,
                 _ => false,
             }
     }
 
-    /// Whether the cache keeps all of it.
-    fn is_kept(&self) -> bool {
-        match &self.part {
-            Part::KeyIndex => self.segment.key_slot().is_kept(),
-            Part::Columns(columns) => columns.iter().all(|column| self.segment.keeps_column(*column)),
-            Part::Postings(index, _) => self.segment.keeps_postings(*index),
-        }
-    }
-
-    /// Loads it. Returns it with the memory it takes.
-    async fn load(&self) -> Result<(Loaded, usize)> {
-        match &self.part {
-            Part::KeyIndex => {
-                let keys = self.segment.load_key_index().await?;
-                let bytes = keys.memory_bytes();
-                Ok((keys as Loaded, bytes))
-            }
+    /// Loads it, and holds what it consists of.
+    async fn load(&self) -> Result<Vec<Held>> {
+        Ok(match &self.part {
+            Part::KeyIndex => vec![self.segment.hold_key_index().await?],
             Part::Columns(columns) => {
-                let mut loaded = Vec::with_capacity(columns.len());
+                let mut held = Vec::with_capacity(columns.len());
                 for column in columns {
-                    loaded.push(self.segment.column(*column).await?);
+                    held.push(self.segment.hold_column(*column).await?);
                 }
-                let bytes = loaded.iter().map(|column| column.memory_bytes()).sum();
-                Ok((Arc::new(loaded), bytes))
+                held
             }
-            Part::Postings(index, encoder) => {
-                let postings = self.segment.load_postings(*index, encoder).await?;
-                let bytes = postings.memory_bytes();
-                Ok((postings as Loaded, bytes))
-            }
-        }
+            Part::Rows(rows, columns) => self.segment.load_rows(rows, columns).await?,
+            Part::Postings(index, encoder) => vec![self.segment.hold_postings(*index, encoder).await?],
+        })
     }
 }
 
@@ -272,11 +270,11 @@ pub struct Tries {
     uncounted: Reservation,
 }
 
-/// A part that was loaded, with its size as long as it is pinned.
+/// A part that was loaded, with what it consists of as long as that is pinned.
 #[derive(Debug)]
 struct TriedPart {
     part: MissingPart,
-    pinned: Option<(Loaded, usize)>,
+    pinned: Option<Vec<Held>>,
 }
 
 impl Tries {
@@ -317,35 +315,30 @@ impl Tries {
         Ok(true)
     }
 
-    fn pin(&mut self, part: MissingPart, loaded: (Loaded, usize)) {
+    fn pin(&mut self, part: MissingPart, held: Vec<Held>) {
         self.pinned += 1;
-        self.pinned_bytes += loaded.1;
-        self.parts.push(TriedPart { part, pinned: Some(loaded) });
+        self.pinned_bytes += bytes_of(&held);
+        self.parts.push(TriedPart { part, pinned: Some(held) });
         while self.pinned_bytes > self.pinned_bytes_max
             && self.pinned > PINNED_MIN
             && let Some(oldest) = self.parts.iter().position(|tried| tried.pinned.is_some())
         {
             self.unpin(oldest);
         }
-        self.uncounted.resize(self.parts.iter().map(TriedPart::uncounted_bytes).sum());
+        let held = self.parts.iter().flat_map(|tried| &tried.pinned).flatten();
+        self.uncounted.resize(held.map(Held::uncounted_bytes).sum());
     }
 
     fn unpin(&mut self, at: usize) {
-        if let Some((_, bytes)) = self.parts[at].pinned.take() {
+        if let Some(held) = self.parts[at].pinned.take() {
             self.pinned -= 1;
-            self.pinned_bytes -= bytes;
+            self.pinned_bytes -= bytes_of(&held);
         }
     }
 }
 
-impl TriedPart {
-    /// What it takes of memory that the cache does not count.
-    fn uncounted_bytes(&self) -> usize {
-        match &self.pinned {
-            Some((_, bytes)) if !self.part.is_kept() => *bytes,
-            _ => 0,
-        }
-    }
+fn bytes_of(held: &[Held]) -> usize {
+    held.iter().map(Held::bytes).sum()
 }
 
 /// Tries something until nothing stands in the way; everything that it takes stays in memory until then.

@@ -446,27 +446,28 @@ impl WantedColumns {
 fn segment_row(segment: &Arc<Segment>, row: u32, columns: &WantedColumns) -> Attempt<Bytes> {
     match segment.row_in_memory(row, columns)? {
         Some(bytes) => Ok(bytes),
-        None => with_columns(segment, columns.list(), |segment| segment.row(row, columns.list())),
+        None => cold_row(segment, row, columns),
     }
 }
 
-/// The key columns of a segment.
-fn key_columns(segment: &Arc<Segment>) -> Attempt<KeyColumns> {
-    with_columns(segment, segment.table.key_columns(), |segment| segment.key_columns())
+/// The same where the cache does not keep all of the columns: it may keep the pages with this row, or somebody may hold
+/// what it has let go.
+#[cold]
+fn cold_row(segment: &Arc<Segment>, row: u32, columns: &WantedColumns) -> Attempt<Bytes> {
+    match segment.row_at_hand(row, columns.list())? {
+        Some(bytes) => Ok(bytes),
+        None => Err(Obstacle::of_row(segment, row, columns.list()).into()),
+    }
 }
 
-/// What `read`, which waits for these columns and nothing else, makes of them. The cache may have let them go, but somebody
-/// holds them.
+/// The key columns of a segment. The cache may have let them go, but somebody holds them.
 #[cold]
-fn with_columns<'s, T, R: Future<Output = Result<T>>>(
-    segment: &'s Arc<Segment>,
-    columns: &[usize],
-    read: impl FnOnce(&'s Segment) -> R,
-) -> Attempt<T> {
+fn key_columns(segment: &Arc<Segment>) -> Attempt<KeyColumns> {
+    let columns = segment.table.key_columns();
     if columns.iter().all(|column| segment.has_column(*column))
-        && let Some(read) = read(segment).now_or_never()
+        && let Some(keys) = segment.key_columns().now_or_never()
     {
-        return Ok(read?);
+        return Ok(keys?);
     }
     Err(Obstacle::of_columns(segment, columns).into())
 }

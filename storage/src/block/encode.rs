@@ -11,9 +11,10 @@
 //! ```
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray};
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{Buffer, NullBuffer};
 use arrow::datatypes::{
     ArrowNativeType, DataType, Date32Type, Decimal64Type, Decimal128Type, DurationMicrosecondType,
     DurationMillisecondType, DurationNanosecondType, DurationSecondType, Int8Type, Int16Type, Int32Type, Int64Type,
@@ -64,7 +65,7 @@ impl ColumnEncoder {
 
     fn push_block(&mut self, array: ArrayRef) -> Result<()> {
         let zone = Zone::of(array.as_ref());
-        self.blocks.push(encode_integers(array, &zone)?);
+        self.blocks.push(encode_integers(with_own_strings(array), &zone)?);
         self.zones.push(zone);
         Ok(())
     }
@@ -92,6 +93,27 @@ impl ColumnEncoder {
             dictionary,
             memory_bytes,
         })
+    }
+}
+
+/// The array with its strings in memory of its own, if what they are in now is much more: strings that were taken out of others
+/// hold on to all that these have, and those of a page to its dictionary.
+fn with_own_strings(array: ArrayRef) -> ArrayRef {
+    let is_wasteful = |buffers: &[Buffer], used_bytes: usize| {
+        buffers.iter().map(Buffer::capacity).sum::<usize>() > used_bytes + used_bytes / 4
+    };
+    match array.data_type() {
+        DataType::Utf8View => {
+            let strings = array.as_string_view();
+            let is_wasteful = is_wasteful(strings.data_buffers(), strings.total_buffer_bytes_used());
+            if is_wasteful { Arc::new(strings.gc()) } else { array }
+        }
+        DataType::BinaryView => {
+            let binaries = array.as_binary_view();
+            let is_wasteful = is_wasteful(binaries.data_buffers(), binaries.total_buffer_bytes_used());
+            if is_wasteful { Arc::new(binaries.gc()) } else { array }
+        }
+        _ => array,
     }
 }
 
@@ -203,8 +225,6 @@ fn memory_of(blocks: &[Block], dictionary: Option<&ArrayRef>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{BinaryViewArray, Decimal64Array, Decimal128Array, StringViewArray};
 
     use super::*;

@@ -5,7 +5,7 @@
 //!  ┌──────────────────────────┐   ┌─────────────────────────────┐
 //!  │ rows in key order,       │   │ SegmentMeta  (from manifest)│  statistics, checksums, key range
 //!  │ one row group,           │   │ DeleteSet    (versioned)    │  which rows are gone since when
-//!  │ pages of 8192 rows       │   │ KeyIndex     (on demand)    │  key → row, by hash
+//!  │ pages of 2048 rows       │   │ KeyIndex     (on demand)    │  key → row, by hash
 //!  └──────────────────────────┘   │ Postings     (on demand)    │  value → row, for each secondary index
 //!                                 │ Columns      (on demand)    │  encoded blocks
 //!                                 └─────────────────────────────┘
@@ -20,6 +20,7 @@ mod file_type;
 mod key_index;
 mod key_table;
 mod meta;
+mod pages;
 mod reader;
 mod rows;
 mod writer;
@@ -44,11 +45,12 @@ use file_type::widen;
 pub(crate) use key_index::{KeyColumns, KeyIndex};
 pub(crate) use key_table::KeyHash;
 pub(crate) use meta::{Base64, SEGMENT_DIRECTORY, SegmentMeta};
+use pages::{Pages, RowColumn};
 pub(crate) use writer::{EncodedSegment, SEGMENT_ROWS_MAX, SegmentEncoder, encode_segment};
 
 use crate::block::{Column, ColumnEncoder};
 use crate::catalog::{IndexId, TableDef};
-use crate::column_cache::{ColumnSource, Part, Slot};
+use crate::column_cache::{ColumnSource, Held, Part, Slot};
 use crate::deletes::DeleteSet;
 use crate::encoding::{KeyEncoder, Keys};
 use crate::error::{Error, Result};
@@ -67,6 +69,10 @@ pub(crate) struct Pins(Vec<Arc<dyn Any + Send + Sync>>);
 impl Pins {
     pub(crate) fn add(&mut self, pinned: Arc<dyn Any + Send + Sync>) {
         self.0.push(pinned);
+    }
+
+    pub(crate) fn hold(&mut self, held: Vec<Held>) {
+        self.add(Arc::new(held));
     }
 
     pub(crate) fn extend(&mut self, others: Pins) {
@@ -94,6 +100,7 @@ pub(crate) struct Segment {
     key_bounds: Box<[[OnceLock<KeyBounds>; 2]]>,
     columns: Box<[Slot<Column>]>,
     row_columns: RowColumns,
+    pages: Pages,
     keys: Slot<Keys>,
     key_index: Slot<KeyIndex>,
     postings: Mutex<HashMap<IndexId, Arc<Slot<Postings>>>>,
@@ -115,6 +122,7 @@ impl Segment {
         Segment {
             row_columns: RowColumns::of(&columns),
             columns,
+            pages: Pages::default(),
             keys: Slot::new(slot(Part::Keys)),
             key_index: Slot::new(slot(Part::KeyIndex)),
             bounds: OnceLock::new(),
@@ -141,24 +149,33 @@ impl Segment {
     /// will be asked for them. `rows` come in blocks; all but the last have [`crate::BLOCK_ROWS`] rows.
     pub(crate) fn warm(&self, rows: &[RecordBatch], keys: &Keys) -> Result<()> {
         for index in 0..self.columns.len() {
-            self.warm_column(index, rows.iter().map(|batch| Arc::clone(batch.column(index))).collect())?;
+            let blocks = || rows.iter().map(|batch| Arc::clone(batch.column(index)));
+            // Encoded, it will not be larger.
+            if self.source.cache.has_room(blocks().map(|block| block.get_array_memory_size()).sum()) {
+                let column = Column::new(self.table.storage_schema().field(index).data_type(), blocks().collect())?;
+                self.warm_column(index, column);
+            }
         }
         self.warm_keys(keys);
         Ok(())
     }
 
-    /// The same for one column.
-    pub(crate) fn warm_column(&self, index: usize, blocks: Vec<ArrayRef>) -> Result<()> {
-        // Encoded, it will not be larger.
-        if self.source.cache.has_room(blocks.iter().map(|block| block.get_array_memory_size()).sum()) {
-            let column = Column::new(self.table.storage_schema().field(index).data_type(), blocks)?;
-            let bytes = column.memory_bytes();
-            self.source.cache.offer(&self.columns[index], &Arc::new(column), bytes);
+    /// The same with columns that are encoded.
+    pub(crate) fn warm_encoded(&self, columns: Vec<Option<Column>>, keys: &Keys) {
+        for (index, column) in columns.into_iter().enumerate() {
+            if let Some(column) = column {
+                self.warm_column(index, column);
+            }
         }
-        Ok(())
+        self.warm_keys(keys);
     }
 
-    /// The same for the key index, if the key columns are there.
+    fn warm_column(&self, index: usize, column: Column) {
+        let bytes = column.memory_bytes();
+        self.source.cache.offer(&self.columns[index], &Arc::new(column), bytes);
+    }
+
+    /// Puts the key index into the cache, if the key columns are there and there is room.
     fn warm_keys(&self, keys: &Keys) {
         let key_columns = self.table.key_columns().iter().map(|column| self.columns[*column].get());
         if let Some(columns) = key_columns.collect::<Option<Vec<_>>>() {
@@ -217,7 +234,12 @@ impl Segment {
         }
     }
 
-    /// Whether a column is in memory, without counting as a use.
+    /// A column, if the cache keeps it, which counts as no use.
+    pub(crate) fn kept_column(&self, column: usize) -> Option<Arc<Column>> {
+        self.columns[column].kept()
+    }
+
+    /// Whether a column is in memory as a whole, without counting as a use.
     pub(crate) fn has_column(&self, column: usize) -> bool {
         self.columns[column].is_present()
     }
@@ -233,19 +255,40 @@ impl Segment {
     }
 
     /// A row as the memtable would have it, of which only some columns are known and the others NULL. Reads nothing but
-    /// single values out of the encoded columns.
+    /// single values out of the encoded columns, or of pages of them.
     pub(crate) async fn row(&self, row: u32, columns: &[usize]) -> Result<Bytes> {
-        let mut known: Vec<Option<Arc<Column>>> = vec![None; self.columns.len()];
-        for column in columns {
-            known[*column] = Some(self.column(*column).await?);
+        let mut held = Vec::new();
+        loop {
+            if let Some(row) = self.row_at_hand(row, columns)? {
+                return Ok(row);
+            }
+            // What is held is at hand; another column may have been let go of meanwhile.
+            held.extend(Box::pin(self.load_rows(&[row], columns)).await?);
+        }
+    }
+
+    /// The same at once, if the values of all of these columns are in memory.
+    pub(crate) fn row_at_hand(&self, row: u32, columns: &[usize]) -> Result<Option<Bytes>> {
+        let found: Option<Vec<RowColumn>> = columns.iter().map(|column| self.row_column(*column, row)).collect();
+        if found.is_some() {
+            self.source.cache.count_hits(columns.len() as u64);
+        }
+        found.map(|found| self.row_of(columns, found)).transpose()
+    }
+
+    /// A row with the values that are in `found` of these columns.
+    fn row_of(&self, columns: &[usize], found: Vec<RowColumn>) -> Result<Bytes> {
+        let mut known: Vec<Option<RowColumn>> = vec![None; self.columns.len()];
+        for (column, found) in columns.iter().zip(found) {
+            known[*column] = Some(found);
         }
         self.table.codec()?.rows.build(|column, take| match &known[column] {
-            Some(column) => column.with_raw(row as usize, take)?,
+            Some(RowColumn { values, row }) => values.with_raw(*row, take)?,
             None => take(None),
         })
     }
 
-    /// The same at once, if all of these columns are in memory.
+    /// The same at its fastest, if the cache keeps all of these columns.
     pub(crate) fn row_in_memory(&self, row: u32, columns: &WantedColumns) -> Result<Option<Bytes>> {
         let layout = &self.table.codec()?.rows;
         let bytes = self.row_columns.with(&self.columns, columns, |known| rows::build(layout, row, columns, known));
@@ -324,14 +367,30 @@ impl Segment {
         &self.key_index
     }
 
-    /// Whether the cache keeps a column.
-    pub(crate) fn keeps_column(&self, column: usize) -> bool {
-        self.columns[column].is_kept()
+    /// Loads the primary-key index, and holds it.
+    pub(crate) async fn hold_key_index(&self) -> Result<Held> {
+        let keys = self.load_key_index().await?;
+        let bytes = keys.memory_bytes();
+        Ok(self.key_index.hold(keys, bytes))
     }
 
-    /// Whether the cache keeps the postings of an index.
-    pub(crate) fn keeps_postings(&self, index: IndexId) -> bool {
-        self.postings.lock().get(&index).is_some_and(|slot| slot.is_kept())
+    /// Loads a column, and holds it.
+    pub(crate) async fn hold_column(&self, column: usize) -> Result<Held> {
+        let values = self.column(column).await?;
+        let bytes = values.memory_bytes();
+        Ok(self.columns[column].hold(values, bytes))
+    }
+
+    /// Loads the rows in the order of an index, and holds them.
+    pub(crate) async fn hold_postings(&self, index: IndexId, encoder: &KeyEncoder) -> Result<Held> {
+        let postings = self.load_postings(index, encoder).await?;
+        let bytes = postings.memory_bytes();
+        Ok(self.postings_slot(index).hold(postings, bytes))
+    }
+
+    fn postings_slot(&self, index: IndexId) -> Arc<Slot<Postings>> {
+        let new = || Arc::new(Slot::new((self.meta.id, Part::Postings(index))));
+        Arc::clone(self.postings.lock().entry(index).or_insert_with(new))
     }
 
     /// What `read` makes of the primary-key index, if that is in memory.
@@ -342,12 +401,7 @@ impl Segment {
 
     /// The rows in the order of an index, sorted at first use.
     pub(crate) async fn load_postings(&self, index: IndexId, encoder: &KeyEncoder) -> Result<Arc<Postings>> {
-        let slot = Arc::clone(
-            self.postings
-                .lock()
-                .entry(index)
-                .or_insert_with(|| Arc::new(Slot::new((self.meta.id, Part::Postings(index))))),
-        );
+        let slot = self.postings_slot(index);
         let load = Postings::build(self, encoder);
         self.source.cache.get_or_load(&slot, Postings::memory_bytes, load).await
     }

@@ -14,7 +14,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::{ParquetError, Result as ParquetResult};
-use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::file_type::{from_file, narrow_schema, narrow_type};
@@ -24,9 +24,10 @@ use crate::catalog::TableDef;
 use crate::error::{Error, Result};
 
 /// The parts of a file that were fetched; reading anything else is an error.
-struct FetchedParts {
-    file_bytes: u64,
-    parts: Vec<(u64, Bytes)>,
+pub(super) struct FetchedParts {
+    pub(super) file_bytes: u64,
+    /// With the offset of each.
+    pub(super) parts: Vec<(u64, Bytes)>,
 }
 
 impl FetchedParts {
@@ -61,34 +62,69 @@ impl ChunkReader for FetchedParts {
     }
 }
 
-/// Fetches a range and compares its checksum.
-async fn fetch(objects: &dyn ObjectStore, path: &str, what: &str, chunk: &ChunkRef) -> Result<Bytes> {
-    let range = chunk.offset..chunk.offset + chunk.bytes;
+/// Fetches ranges of a file together and compares their checksums.
+pub(super) async fn fetch(
+    objects: &dyn ObjectStore,
+    path: &str,
+    what: &str,
+    chunks: &[&ChunkRef],
+) -> Result<Vec<Bytes>> {
     let location = Path::from(path);
-    let data = match objects.get_range(&location, range.clone()).await {
-        Ok(data) => data,
+    let ranges: Vec<Range<u64>> = chunks.iter().map(|chunk| chunk.offset..chunk.offset + chunk.bytes).collect();
+    let fetched = match objects.get_ranges(&location, &ranges).await {
+        Ok(fetched) => fetched,
         Err(object_store::Error::NotFound { .. }) => return Err(Error::corruption(path, "the file is missing")),
-        Err(other) => match objects.head(&location).await {
-            Ok(found) if found.size < range.end => {
-                let detail = format!("it has {} bytes; {what} ends at {}", found.size, range.end);
-                return Err(Error::corruption(path, detail));
-            }
-            _ => return Err(Error::io(format!("reading {path}"), std::io::Error::other(other))),
-        },
+        Err(other) => {
+            let end = ranges.iter().map(|range| range.end).max().unwrap_or_default();
+            return match objects.head(&location).await {
+                Ok(found) if found.size < end => {
+                    let detail = format!("it has {} bytes; {what} ends at {end}", found.size);
+                    Err(Error::corruption(path, detail))
+                }
+                _ => Err(Error::io(format!("reading {path}"), std::io::Error::other(other))),
+            };
+        }
     };
-    if data.len() as u64 != chunk.bytes || crc32c::crc32c(&data) != chunk.crc32c {
-        return Err(Error::corruption(path, format!("the checksum of {what} at byte {} is wrong", chunk.offset)));
+    let is_right =
+        |chunk: &ChunkRef, data: &Bytes| data.len() as u64 == chunk.bytes && crc32c::crc32c(data) == chunk.crc32c;
+    for (index, chunk) in chunks.iter().enumerate() {
+        if !fetched.get(index).is_some_and(|data| is_right(chunk, data)) {
+            return Err(Error::corruption(path, format!("the checksum of {what} at byte {} is wrong", chunk.offset)));
+        }
     }
-    Ok(data)
+    Ok(fetched)
+}
+
+/// The same for one range.
+async fn fetch_one(objects: &dyn ObjectStore, path: &str, what: &str, chunk: &ChunkRef) -> Result<Bytes> {
+    let fetched = fetch(objects, path, what, &[chunk]).await?.pop();
+    fetched.ok_or_else(|| Error::Internal(format!("nothing was fetched of {path}")))
 }
 
 /// Reads and parses the file's footer. What is read with it has decimals that fit 64 bits as such.
 pub(crate) async fn read_footer(objects: &dyn ObjectStore, meta: &SegmentMeta) -> Result<ArrowReaderMetadata> {
+    read_footer_by(objects, meta, ParquetMetaDataReader::new()).await
+}
+
+/// The same with the places of all pages.
+pub(super) async fn read_footer_with_pages(
+    objects: &dyn ObjectStore,
+    meta: &SegmentMeta,
+) -> Result<ArrowReaderMetadata> {
+    let reader = ParquetMetaDataReader::new().with_offset_index_policy(PageIndexPolicy::Optional);
+    read_footer_by(objects, meta, reader).await
+}
+
+async fn read_footer_by(
+    objects: &dyn ObjectStore,
+    meta: &SegmentMeta,
+    reader: ParquetMetaDataReader,
+) -> Result<ArrowReaderMetadata> {
     let path = meta.path();
-    let tail = fetch(objects, &path, "the footer", &meta.tail).await?;
+    let tail = fetch_one(objects, &path, "the footer", &meta.tail).await?;
     let parts = FetchedParts { file_bytes: meta.file_bytes, parts: vec![(meta.tail.offset, tail)] };
     let parse = || {
-        let parquet = Arc::new(ParquetMetaDataReader::new().parse_and_finish(&parts)?);
+        let parquet = Arc::new(reader.parse_and_finish(&parts)?);
         let written = ArrowReaderMetadata::try_new(Arc::clone(&parquet), ArrowReaderOptions::new())?;
         let narrow = ArrowReaderOptions::new().with_schema(narrow_schema(written.schema()));
         ArrowReaderMetadata::try_new(parquet, narrow)
@@ -105,13 +141,26 @@ pub(crate) async fn read_column(
     footer: &ArrowReaderMetadata,
     column: usize,
     wanted: Range<usize>,
+    take: impl FnMut(ArrayRef) -> Result<()>,
+) -> Result<()> {
+    let chunk = &meta.columns[column].chunk;
+    let what = format!("column \"{}\"", table.storage_schema().field(column).name());
+    let data = fetch_one(objects, &meta.path(), &what, chunk).await?;
+    let parts = FetchedParts { file_bytes: meta.file_bytes, parts: vec![(chunk.offset, data)] };
+    decode_column(table, meta, footer, column, wanted, parts, take)
+}
+
+/// The same for what was fetched: the whole column, or the pages with these rows if `footer` tells where they are.
+pub(super) fn decode_column(
+    table: &TableDef,
+    meta: &SegmentMeta,
+    footer: &ArrowReaderMetadata,
+    column: usize,
+    wanted: Range<usize>,
+    parts: FetchedParts,
     mut take: impl FnMut(ArrayRef) -> Result<()>,
 ) -> Result<()> {
-    let path = meta.path();
-    let field = table.storage_schema().field(column);
-    let chunk = &meta.columns[column].chunk;
-    let data = fetch(objects, &path, &format!("column \"{}\"", field.name()), chunk).await?;
-    let parts = FetchedParts { file_bytes: meta.file_bytes, parts: vec![(chunk.offset, data)] };
+    let (path, field) = (meta.path(), table.storage_schema().field(column));
     let damaged = |error: ParquetError| Error::corruption(&path, format!("column \"{}\": {error}", field.name()));
     let open = || {
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(parts, footer.clone());

@@ -1,24 +1,27 @@
 //! Turns sorted rows into a segment file.
 //!
 //! A segment is one Parquet file with one row group of at most [`SEGMENT_ROWS_MAX`] rows, page index on, readable by
-//! any tool. Pages hold [`crate::BLOCK_ROWS`] rows, the unit in which the column cache and scans work.
+//! any tool. Pages hold a quarter of a block's rows ([`PAGE_ROWS`]).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, compute_leaves};
 use parquet::basic::{Compression, Encoding};
 use parquet::file::metadata::{ParquetMetaData, SortingColumn};
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::file::page_index::offset_index::PageLocation;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 
 use super::file_type::{file_field, file_schema, to_file};
 use super::meta::{Base64, ChunkRef, ColumnMeta, SegmentMeta};
+use super::pages::checksums_entry;
 use crate::BLOCK_ROWS;
 use crate::catalog::TableDef;
 use crate::encoding::{Keys, RowLayout};
@@ -27,6 +30,14 @@ use crate::sketch::DistinctSketch;
 
 /// Most rows of a segment: row numbers fit a `u32` with room, a segment is a sensible unit of compaction and caching.
 pub(crate) const SEGMENT_ROWS_MAX: usize = 1_048_576;
+
+/// Rows of a page, if they take less than a megabyte. A look-up in a store that is larger than memory reads and decodes a page of
+/// each column, so that pages of a whole block cost it four times as much; smaller ones make the file larger (these by 3 %).
+pub(super) const PAGE_ROWS: usize = BLOCK_ROWS / 4;
+
+/// So many rows tell whether a column's values repeat, in groups of neighbours, since equal values often lie together.
+const SAMPLED_ROWS: usize = 4096;
+const SAMPLED_TOGETHER: usize = 64;
 
 /// A segment file in memory, ready to be put.
 pub(crate) struct EncodedSegment {
@@ -38,7 +49,7 @@ fn internal(error: impl std::fmt::Display) -> Error {
     Error::Internal(format!("writing a segment: {error}"))
 }
 
-fn properties(table: &TableDef) -> WriterProperties {
+fn properties(table: &TableDef) -> WriterPropertiesBuilder {
     let sorting = table.key_columns().iter().map(|column| SortingColumn {
         column_idx: *column as i32,
         descending: false,
@@ -50,21 +61,25 @@ fn properties(table: &TableDef) -> WriterProperties {
         // LZ4 costs the load and the first scan a third of what zstd does and gives up a quarter of the size.
         .set_compression(Compression::LZ4_RAW)
         .set_max_row_group_row_count(None)
-        .set_data_page_row_count_limit(BLOCK_ROWS)
-        .set_write_batch_size(BLOCK_ROWS)
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_write_batch_size(PAGE_ROWS)
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_sorting_columns(Some(sorting.collect()));
-    for column in table.key_columns() {
-        let field = table.storage_schema().field(*column);
-        if field.data_type().is_integer() {
+    for (column, field) in table.storage_schema().fields().iter().enumerate() {
+        let path = ColumnPath::from(field.name().clone());
+        properties = match field.data_type() {
+            // Strings that are in no dictionary: their lengths, and then all their bytes, which readers take as they lie.
+            DataType::Utf8View | DataType::BinaryView => {
+                properties.set_column_encoding(path, Encoding::DELTA_LENGTH_BYTE_ARRAY)
+            }
             // Sorted integers are nearly free as deltas; a dictionary of distinct keys is wasted work.
-            let path = ColumnPath::from(field.name().clone());
-            properties = properties
+            integer if integer.is_integer() && table.key_columns().contains(&column) => properties
                 .set_column_dictionary_enabled(path.clone(), false)
-                .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
-        }
+                .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED),
+            _ => properties,
+        };
     }
-    properties.build()
+    properties
 }
 
 /// Encodes rows that are in key order. `keys` are their keys, `id` becomes the segment's.
@@ -76,11 +91,17 @@ pub(crate) fn encode_segment(table: &TableDef, id: u64, rows: &[RecordBatch], ke
     encoder.finish(id, keys)
 }
 
+/// Two writers of one column, of which one is used.
+struct ColumnWriters {
+    with_dictionary: ArrowColumnWriter,
+    plain: ArrowColumnWriter,
+}
+
 /// Encodes a segment column by column, so that only one column has to be in memory unencoded.
 pub(crate) struct SegmentEncoder<'a> {
     table: &'a TableDef,
     writer: SerializedFileWriter<Vec<u8>>,
-    columns: std::vec::IntoIter<ArrowColumnWriter>,
+    columns: std::vec::IntoIter<ColumnWriters>,
     chunks: Vec<ArrowColumnChunk>,
     /// Of each column's distinct values, if its type can be counted.
     sketches: Vec<Option<DistinctSketch>>,
@@ -89,9 +110,17 @@ pub(crate) struct SegmentEncoder<'a> {
 impl<'a> SegmentEncoder<'a> {
     pub(crate) fn new(table: &'a TableDef) -> Result<Self> {
         let schema = file_schema(table.storage_schema());
-        let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties(table))).map_err(internal)?;
-        let (writer, factory) = writer.into_serialized_writer().map_err(internal)?;
-        let columns = factory.create_column_writers(0).map_err(internal)?.into_iter();
+        let open = |properties: WriterPropertiesBuilder| {
+            let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties.build()));
+            let (writer, factory) = writer.and_then(ArrowWriter::into_serialized_writer).map_err(internal)?;
+            let columns = factory.create_column_writers(0).map_err(internal)?;
+            Ok::<_, Error>((writer, columns))
+        };
+        let (writer, with_dictionary) = open(properties(table))?;
+        let (_, plain) = open(properties(table).set_dictionary_enabled(false))?;
+        let pairs = with_dictionary.into_iter().zip(plain);
+        let columns: Vec<_> = pairs.map(|(with_dictionary, plain)| ColumnWriters { with_dictionary, plain }).collect();
+        let columns = columns.into_iter();
         Ok(SegmentEncoder { table, writer, columns, chunks: Vec::new(), sketches: Vec::new() })
     }
 
@@ -99,7 +128,9 @@ impl<'a> SegmentEncoder<'a> {
     pub(crate) fn add_column<'b>(&mut self, pieces: impl IntoIterator<Item = &'b ArrayRef>) -> Result<()> {
         let field = self.table.storage_schema().field(self.chunks.len());
         let in_file = file_field(field);
-        let mut column = self.columns.next().ok_or_else(|| internal("more columns than the table has"))?;
+        let pieces: Vec<&ArrayRef> = pieces.into_iter().collect();
+        let writers = self.columns.next().ok_or_else(|| internal("more columns than the table has"))?;
+        let mut column = if repeats(&pieces) { writers.with_dictionary } else { writers.plain };
         let mut sketch = DistinctSketch::counts(field.data_type()).then(DistinctSketch::new);
         for piece in pieces {
             if let Some(sketch) = &mut sketch {
@@ -121,16 +152,64 @@ impl<'a> SegmentEncoder<'a> {
 
     /// Ends the file. `keys` are the keys of its rows, which ascend.
     pub(crate) fn finish(mut self, id: u64, keys: &Keys) -> Result<EncodedSegment> {
+        let pages: Vec<Vec<usize>> = self.chunks.iter().map(page_bytes).collect::<Result<_>>()?;
         let mut group = self.writer.next_row_group().map_err(internal)?;
         for chunk in self.chunks {
             chunk.append_to_row_group(&mut group).map_err(internal)?;
         }
-        group.close().map_err(internal)?;
+        let group = group.close().map_err(internal)?;
+        self.writer.flush().map_err(internal)?;
+        let parts = group.columns().iter().zip(&pages).flat_map(|(chunk, pages)| {
+            let (offset, bytes) = chunk.byte_range();
+            let mut rest = &self.writer.inner()[offset as usize..(offset + bytes) as usize];
+            let dictionary = rest.split_off(..rest.len() - pages.iter().sum::<usize>());
+            let pages = pages.iter().map(move |bytes| rest.split_off(..*bytes));
+            dictionary.into_iter().filter(|dictionary| !dictionary.is_empty()).chain(pages.flatten())
+        });
+        let checksums = checksums_entry(parts);
+        self.writer.append_key_value_metadata(checksums);
         let parquet = self.writer.finish().map_err(internal)?;
         // `finish` has written everything behind its buffer, and `into_inner` would write it again.
         let file = Bytes::from(std::mem::take(self.writer.inner_mut()));
         describe(self.table, id, &parquet, file, keys, &self.sketches)
     }
+}
+
+/// Whether values of a column come so often that a dictionary of them is worth its place. Numbers get one in any case, which
+/// ends where it grows too large. Strings do not: the first pages of a column of distinct ones would need a dictionary of a
+/// megabyte, to be read with each of these pages.
+fn repeats(pieces: &[&ArrayRef]) -> bool {
+    let rows: usize = pieces.iter().map(|piece| piece.len()).sum();
+    let group_every = rows.div_ceil(SAMPLED_ROWS / SAMPLED_TOGETHER).max(SAMPLED_TOGETHER);
+    let (mut seen, mut sampled, mut first) = (HashSet::with_capacity(SAMPLED_ROWS), 0, 0);
+    for piece in pieces {
+        let mut group = first / group_every * group_every;
+        while group < first + piece.len() {
+            for row in group.max(first)..(group + SAMPLED_TOGETHER).min(first + piece.len()) {
+                let row = row - first;
+                if piece.is_null(row) {
+                    continue;
+                }
+                sampled += 1;
+                seen.insert(match piece.data_type() {
+                    DataType::Utf8View => piece.as_string_view().value(row).as_bytes(),
+                    DataType::BinaryView => piece.as_binary_view().value(row),
+                    _ => return true,
+                });
+            }
+            group += group_every;
+        }
+        first += piece.len();
+    }
+    // Of forty thousand values that are equally frequent, one in twenty rows of the sample has one for the second time.
+    sampled == 0 || seen.len() <= sampled / 20 * 19
+}
+
+/// The bytes of each page of a column, in their order. Before them may be a dictionary.
+fn page_bytes(chunk: &ArrowColumnChunk) -> Result<Vec<usize>> {
+    let offsets = chunk.close().offset_index.as_ref().ok_or_else(|| internal("a column without an offset index"))?;
+    let bytes = |page: &PageLocation| usize::try_from(page.compressed_page_size).map_err(internal);
+    offsets.page_locations().iter().map(bytes).collect()
 }
 
 /// What the manifest has to know about an encoded file.
@@ -214,5 +293,33 @@ impl Bounds {
             Ok(Base64(layout.encode(&batch)?.remove(0).to_vec()))
         };
         Ok(Bounds { minimums: row(minimums)?, maximums: row(maximums)?, null_counts, exact })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringViewArray};
+
+    use super::*;
+
+    #[test]
+    fn strings_that_hardly_repeat_get_no_dictionary() {
+        let strings = |rows: usize, distinct: usize| -> Vec<ArrayRef> {
+            let text = |row: usize| {
+                (!row.is_multiple_of(10)).then(|| (row.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20) % distinct)
+            };
+            let all: StringViewArray = (0..rows).map(|row| Some(text(row)?.to_string())).collect();
+            (0..rows).step_by(1000).map(|at| Arc::new(all.slice(at, 1000.min(rows - at))) as ArrayRef).collect()
+        };
+        let repeat = |pieces: Vec<ArrayRef>| repeats(&pieces.iter().collect::<Vec<_>>());
+        for rows in [3_000, 300_000] {
+            assert!(repeat(strings(rows, 2)) && repeat(strings(rows, 100)));
+            assert!(!repeat(strings(rows, usize::MAX)));
+        }
+        assert!(repeat(strings(300_000, 10_000)) && !repeat(strings(300_000, 200_000)));
+        let runs: StringViewArray = (0..300_000).map(|row| Some((row / 50).to_string())).collect();
+        assert!(repeat(vec![Arc::new(runs)]), "what comes fifty times in a row");
+        assert!(repeat(vec![]) && repeat(vec![Arc::new(StringViewArray::new_null(10))]));
+        assert!(repeat(vec![Arc::new(Int64Array::from_iter_values(0..5000))]), "numbers are another matter");
     }
 }

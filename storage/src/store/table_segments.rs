@@ -93,7 +93,7 @@ impl TableSegments {
     fn key_indexes(&self) -> Option<Arc<KeyIndexes>> {
         let all: KeyIndexes = self.segments.iter().map(|segment| segment.key_slot().kept()).collect::<Option<_>>()?;
         let all = Arc::new(all);
-        self.keys.offer(&all, || self.segments.iter().all(|segment| segment.key_slot().kept().is_some()));
+        self.keys.offer(&all, || self.segments.iter().all(|segment| segment.key_slot().is_kept()));
         Some(all)
     }
 }

@@ -16,3 +16,4 @@ mod model;
 mod objects;
 mod obstacles;
 mod online;
+mod pages;

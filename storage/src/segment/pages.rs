@@ -1,0 +1,280 @@
+//! Single pages of columns, for rows of segments whose columns are not in memory.
+//!
+//! A look-up that does not find a column in memory could load all of it, and does as long as the cache has room: the next
+//! look-up will find it. Where the cache is full, a million values for the sake of one would drive out what the next
+//! look-up needs, and take a hundred milliseconds each time. Then only the page of the file that has the row is read and
+//! kept: some [`PAGE_ROWS`](super::writer::PAGE_ROWS) rows, and hardly more than a megabyte.
+//!
+//! ```text
+//!   footer ─┬─ offset index: where each page lies, and its first row
+//!           └─ "rustydb.page_crc32c": a checksum for each dictionary and page; that of the whole column says nothing of one
+//! ```
+//! Segments of older releases have no checksums of pages: their columns are loaded whole.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use object_store::ObjectStore;
+use parking_lot::RwLock;
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
+use parquet::file::metadata::{KeyValue, ParquetMetaData};
+use parquet::file::page_index::offset_index::PageLocation;
+use tokio::sync::OnceCell;
+
+use super::meta::{ChunkRef, SegmentMeta};
+use super::reader::{FetchedParts, decode_column, fetch, read_footer_with_pages};
+use crate::BLOCK_ROWS;
+use crate::block::{Column, ColumnEncoder};
+use crate::column_cache::{Held, Part, Slot};
+use crate::error::{Error, Result};
+
+/// The entry of the footer with the checksums: of each column that of its dictionary, if it has one, and those of its
+/// pages, as little-endian numbers of four bytes, in base64.
+const CHECKSUMS: &str = "rustydb.page_crc32c";
+
+/// A column of one page is read as a whole. What takes more than this may be several.
+const SMALL_BYTES: usize = 1 << 20;
+
+/// So many pages are in memory as they were fetched.
+const FETCHED_TOGETHER: usize = 64;
+
+/// Slots that no longer hold anything are looked for when there are so many more than after the last look.
+const SWEEP_AFTER: usize = 64;
+
+/// The checksums of parts of a file, as its footer has them.
+pub(super) fn checksums_entry<'a>(parts: impl Iterator<Item = &'a [u8]>) -> KeyValue {
+    let checksums: Vec<u8> = parts.flat_map(|part| crc32c::crc32c(part).to_le_bytes()).collect();
+    KeyValue::new(CHECKSUMS.to_owned(), STANDARD.encode(checksums))
+}
+
+/// Where the pages of a file are.
+#[derive(Debug)]
+pub(super) struct PageTable {
+    footer: ArrowReaderMetadata,
+    columns: Box<[ColumnPages]>,
+    rows: usize,
+}
+
+/// The pages of one column.
+#[derive(Debug)]
+struct ColumnPages {
+    dictionary: Option<ChunkRef>,
+    /// With the first row of each.
+    pages: Box<[(u32, ChunkRef)]>,
+}
+
+impl PageTable {
+    /// Reads it out of the file's footer; `None`: the file has no checksums of pages.
+    async fn read(objects: &dyn ObjectStore, meta: &SegmentMeta) -> Result<Option<PageTable>> {
+        let footer = read_footer_with_pages(objects, meta).await?;
+        let parquet = Arc::clone(footer.metadata());
+        let entries = parquet.file_metadata().key_value_metadata();
+        let entry = entries.into_iter().flatten().find(|entry| entry.key == CHECKSUMS);
+        let Some(text) = entry.and_then(|entry| entry.value.as_deref()) else { return Ok(None) };
+        // The footer's checksum was right, so only a faulty writer can have made it so.
+        let columns = STANDARD.decode(text).ok().and_then(|bytes| columns_of(&parquet, &bytes));
+        let columns = columns.filter(|columns| {
+            columns.len() == meta.columns.len() && columns.iter().all(|column| have_all_rows(&column.pages, meta.rows))
+        });
+        let columns = columns.ok_or_else(|| Error::corruption(meta.path(), "its pages and their checksums differ"))?;
+        Ok(Some(PageTable { footer, columns, rows: meta.rows as usize }))
+    }
+
+    /// The page of a column that has a row.
+    fn page_of(&self, column: usize, row: u32) -> usize {
+        self.columns[column].pages.partition_point(|(first, _)| *first <= row).saturating_sub(1)
+    }
+
+    /// Its rows.
+    fn rows_of(&self, column: usize, page: usize) -> Range<usize> {
+        let pages = &self.columns[column].pages;
+        let end = pages.get(page + 1).map_or(self.rows, |(first, _)| *first as usize);
+        pages[page].0 as usize..end
+    }
+
+    /// What has to be fetched for it.
+    fn parts_of(&self, column: usize, page: usize) -> impl Iterator<Item = &ChunkRef> {
+        let ColumnPages { dictionary, pages } = &self.columns[column];
+        dictionary.iter().chain([&pages[page].1])
+    }
+}
+
+/// Whether pages with these first rows have all rows.
+fn have_all_rows(pages: &[(u32, ChunkRef)], rows: u32) -> bool {
+    pages.first().is_some_and(|(first, _)| *first == 0)
+        && pages.is_sorted_by(|(one, _), (next, _)| one < next)
+        && pages.last().is_some_and(|(last, _)| *last < rows)
+}
+
+/// The pages of all columns, if there is a checksum for each.
+fn columns_of(parquet: &ParquetMetaData, checksums: &[u8]) -> Option<Box<[ColumnPages]>> {
+    let (checksums, []) = checksums.as_chunks::<4>() else { return None };
+    let mut checksums = checksums.iter().map(|bytes| u32::from_le_bytes(*bytes));
+    let ([group], [index]) = (parquet.row_groups(), parquet.offset_index()?.as_slice()) else { return None };
+    let mut columns = Vec::with_capacity(index.len());
+    for (chunk, offsets) in group.columns().iter().zip(index) {
+        let mut part = |offset: u64, bytes: u64| Some(ChunkRef { offset, bytes, crc32c: checksums.next()? });
+        let (start, _) = chunk.byte_range();
+        let locations = offsets.page_locations();
+        let first = u64::try_from(locations.first()?.offset).ok()?;
+        let dictionary = match first.checked_sub(start)? {
+            0 => None,
+            bytes => Some(part(start, bytes)?),
+        };
+        let page = |location: &PageLocation| {
+            let (offset, bytes) = (location.offset, location.compressed_page_size);
+            let first_row = u32::try_from(location.first_row_index).ok()?;
+            Some((first_row, part(u64::try_from(offset).ok()?, u64::try_from(bytes).ok()?)?))
+        };
+        columns.push(ColumnPages { dictionary, pages: locations.iter().map(page).collect::<Option<_>>()? });
+    }
+    (checksums.next().is_none() && columns.len() == group.num_columns()).then(|| columns.into())
+}
+
+/// A column or a page of it, with the place of a row in it.
+#[derive(Debug, Clone)]
+pub(crate) struct RowColumn {
+    pub(super) values: Arc<Column>,
+    pub(super) row: usize,
+}
+
+type PageSlot = Arc<Slot<Column>>;
+
+/// The pages of a segment that are in memory, or were.
+#[derive(Debug, Default)]
+pub(super) struct Pages {
+    /// Known once the first page was wanted.
+    table: OnceCell<Option<PageTable>>,
+    slots: RwLock<Slots>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    by_place: HashMap<(u32, u32), PageSlot>,
+    /// How many were left by the last sweep.
+    swept: usize,
+}
+
+impl Pages {
+    /// Where the pages are; `None`: they cannot be read one by one.
+    pub(super) async fn table(&self, objects: &dyn ObjectStore, meta: &SegmentMeta) -> Result<Option<&PageTable>> {
+        Ok(self.table.get_or_try_init(|| PageTable::read(objects, meta)).await?.as_ref())
+    }
+
+    /// The page with a column's value in a row, if it is in memory.
+    pub(super) fn get(&self, column: usize, row: u32) -> Option<RowColumn> {
+        let (slot, row) = self.find(column, row)?;
+        Some(RowColumn { values: slot.get()?, row })
+    }
+
+    fn find(&self, column: usize, row: u32) -> Option<(PageSlot, usize)> {
+        let table = self.table.get()?.as_ref()?;
+        let page = table.page_of(column, row);
+        let slot = self.slots.read().by_place.get(&(column as u32, page as u32)).cloned()?;
+        Some((slot, row as usize - table.rows_of(column, page).start))
+    }
+
+    fn slot(&self, segment: u64, column: usize, page: usize) -> PageSlot {
+        let place = (column as u32, page as u32);
+        let mut slots = self.slots.write();
+        let Slots { by_place, swept } = &mut *slots;
+        if by_place.len() > 2 * *swept + SWEEP_AFTER {
+            // Whoever else has one is about to fill it.
+            by_place.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.is_present());
+            *swept = by_place.len();
+        }
+        let new = || Arc::new(Slot::new((segment, Part::Page(place.0, place.1))));
+        Arc::clone(by_place.entry(place).or_insert_with(new))
+    }
+}
+
+impl super::Segment {
+    /// The value of a column in a row, if it is in memory: the column, or its page.
+    pub(super) fn row_column(&self, column: usize, row: u32) -> Option<RowColumn> {
+        match self.columns[column].get() {
+            Some(values) => Some(RowColumn { values, row: row as usize }),
+            None => self.pages.get(column, row),
+        }
+    }
+
+    /// Loads what is missing of these columns for some rows, and holds it: whole columns if there is room for all of them, or
+    /// else the pages.
+    pub(crate) async fn load_rows(&self, rows: &[u32], columns: &[usize]) -> Result<Vec<Held>> {
+        let is_missing = |column: &usize| rows.iter().any(|row| self.row_column(*column, *row).is_none());
+        let missing: Vec<usize> = columns.iter().copied().filter(is_missing).collect();
+        if self.must_read_pages(&missing).await? {
+            return self.load_pages(rows, &missing).await;
+        }
+        let mut held = Vec::with_capacity(missing.len());
+        for column in missing {
+            held.push(self.hold_column(column).await?);
+        }
+        Ok(held)
+    }
+
+    /// Whether these columns would drive others out, and can be read page by page.
+    async fn must_read_pages(&self, columns: &[usize]) -> Result<bool> {
+        if columns.is_empty() {
+            return Ok(false);
+        }
+        let (rows, parquet) = (self.meta.rows as usize, self.footer().await?.metadata());
+        let chunks = parquet.row_groups().first().map_or(&[][..], |group| group.columns());
+        let bytes_of = |column: &usize| {
+            let plain_bytes = chunks.get(*column).and_then(|chunk| usize::try_from(chunk.uncompressed_size()).ok());
+            // No value takes more than this beside its bytes: of a string it is the view.
+            plain_bytes.unwrap_or(usize::MAX).saturating_add(size_of::<u128>() * rows)
+        };
+        let bytes = columns.iter().map(bytes_of).fold(0, usize::saturating_add);
+        let is_small = rows <= BLOCK_ROWS && bytes <= SMALL_BYTES * columns.len();
+        if is_small || self.source.cache.has_room(bytes) {
+            return Ok(false);
+        }
+        Ok(self.pages.table(self.source.objects.as_ref(), &self.meta).await?.is_some())
+    }
+
+    /// Loads the pages that are missing of these columns for some rows. Some are fetched together, since each trip to the
+    /// disk may take long.
+    async fn load_pages(&self, rows: &[u32], columns: &[usize]) -> Result<Vec<Held>> {
+        let objects = self.source.objects.as_ref();
+        let Some(table) = self.pages.table(objects, &self.meta).await? else {
+            return Err(Error::Internal("a segment without checksums of pages is read by page".into()));
+        };
+        let missing = |column: usize| {
+            let rows = rows.iter().filter(move |row| self.row_column(column, **row).is_none());
+            rows.map(move |row| (column, table.page_of(column, *row)))
+        };
+        let pages: BTreeSet<(usize, usize)> = columns.iter().flat_map(|column| missing(*column)).collect();
+        let pages: Vec<(usize, usize)> = pages.into_iter().collect();
+        let mut held = Vec::with_capacity(pages.len());
+        for pages in pages.chunks(FETCHED_TOGETHER) {
+            let wanted: Vec<&ChunkRef> =
+                pages.iter().flat_map(|(column, page)| table.parts_of(*column, *page)).collect();
+            let mut fetched = fetch(objects, &self.meta.path(), "a page", &wanted).await?.into_iter();
+            for (column, page) in pages {
+                let parts = table.parts_of(*column, *page).zip(fetched.by_ref());
+                let parts = parts.map(|(part, data)| (part.offset, data)).collect();
+                held.push(self.load_page(table, *column, *page, parts).await?);
+            }
+        }
+        Ok(held)
+    }
+
+    /// Makes a page of what was fetched of it, unless somebody was faster.
+    async fn load_page(&self, table: &PageTable, column: usize, page: usize, parts: Vec<(u64, Bytes)>) -> Result<Held> {
+        let (slot, rows) = (self.pages.slot(self.meta.id, column, page), table.rows_of(column, page));
+        let parts = FetchedParts { file_bytes: self.meta.file_bytes, parts };
+        let decode = async {
+            let mut encoder = ColumnEncoder::new(self.table.storage_schema().field(column).data_type(), rows.len());
+            let take = |values| encoder.push(values);
+            decode_column(&self.table, &self.meta, &table.footer, column, rows, parts, take)?;
+            encoder.finish()
+        };
+        let values = self.source.cache.get_or_load(&slot, Column::memory_bytes, decode).await?;
+        let bytes = values.memory_bytes();
+        Ok(slot.hold(values, bytes))
+    }
+}
