@@ -286,10 +286,14 @@ impl Column {
         Ok(())
     }
 
+    /// All values of a block.
+    pub(crate) fn block(&self, block: usize) -> Result<ArrayRef> {
+        self.select(block, &Selection::new(Mask::all(self.zones[block].rows)))
+    }
+
     /// All values in one array.
     pub(crate) fn to_array(&self) -> Result<ArrayRef> {
-        let all = |block: usize| self.select(block, &Selection::new(Mask::all(self.zones[block].rows)));
-        let blocks = (0..self.blocks.len()).map(all).collect::<Result<Vec<_>>>()?;
+        let blocks = (0..self.blocks.len()).map(|block| self.block(block)).collect::<Result<Vec<_>>>()?;
         let blocks: Vec<&dyn Array> = blocks.iter().map(|block| block.as_ref()).collect();
         Ok(concat(&blocks)?)
     }

@@ -11,13 +11,11 @@ use roaring::RoaringBitmap;
 use rustydb_txn::Timestamp;
 
 use crate::BLOCK_ROWS;
+use crate::block::Column;
 use crate::catalog::TableDef;
 use crate::encoding::Keys;
 use crate::error::{Error, Result};
 use crate::segment::{EncodedSegment, SEGMENT_ROWS_MAX, Segment, SegmentEncoder};
-
-/// Rows put together at once while a column is built.
-const CHUNK_ROWS: usize = 8 * BLOCK_ROWS;
 
 /// Where a row goes that is in no output.
 const DEAD: u32 = u32::MAX;
@@ -46,20 +44,24 @@ impl Merged {
 /// A live row: input and row.
 type Source = (u32, u32);
 
-/// One output: the file, and when each of its rows was committed.
+/// One output: the file, when each of its rows was committed, and what readers would load of it at once.
 pub(crate) struct Output {
     pub(crate) encoded: EncodedSegment,
     pub(crate) written: Box<[Timestamp]>,
+    pub(crate) keys: Keys,
+    /// The columns that were in memory of the inputs, encoded, as far as there was room.
+    pub(crate) columns: Vec<Option<Column>>,
 }
 
 /// Merges the rows of `inputs` that are not in `dead` (one bitmap for each input). `id` gives each output its id;
-/// `pause` is called with the bytes just encoded and may wait, or end the merge with an error; `store` takes each output
-/// as soon as it is made.
+/// `keep` tells whether so many bytes more of columns may be kept in memory for the next output; `pause` is called with the bytes just encoded
+/// and may wait, or end the merge with an error; `store` takes each output as soon as it is made.
 pub(crate) async fn merge(
     table: &TableDef,
     inputs: &[Arc<Segment>],
     dead: &[RoaringBitmap],
     mut id: impl FnMut() -> u64,
+    mut keep: impl FnMut(usize) -> bool,
     mut pause: impl AsyncFnMut(u64) -> Result<()>,
     mut store: impl AsyncFnMut(Output) -> Result<()>,
 ) -> Result<Merged> {
@@ -81,18 +83,41 @@ pub(crate) async fn merge(
     for sources in order.chunks(rows_per_output) {
         let mut encoder = SegmentEncoder::new(table)?;
         let mut encoded_bytes = 0;
+        let mut columns = Vec::with_capacity(table.storage_schema().fields().len());
         for column in 0..table.storage_schema().fields().len() {
             let pieces = gather(inputs, sources, column).await?;
             encoder.add_column(&pieces)?;
+            columns.push(match bytes_in_memory(inputs, column) {
+                Some(bytes) if keep(bytes) => {
+                    let encoded = Column::new(table.storage_schema().field(column).data_type(), pieces)?;
+                    // What was a dictionary in each input may be too much for one, and longer.
+                    let more = encoded.memory_bytes().saturating_sub(bytes);
+                    (more == 0 || keep(more)).then_some(encoded)
+                }
+                _ => None,
+            });
             pause(encoder.bytes() - encoded_bytes).await?;
             encoded_bytes = encoder.bytes();
         }
-        let output_keys = take_keys(&keys, sources)?;
+        let keys = take_keys(&keys, sources)?;
         let written = sources.iter().map(|(input, row)| inputs[*input as usize].written(*row)).collect();
-        let encoded = encoder.finish(id(), &output_keys)?;
-        store(Output { encoded, written }).await?;
+        let encoded = encoder.finish(id(), &keys)?;
+        store(Output { encoded, written, keys, columns }).await?;
     }
     Ok(merged)
+}
+
+/// What the column takes in memory of all inputs together, if it is there of most of their rows: then somebody reads it.
+fn bytes_in_memory(inputs: &[Arc<Segment>], column: usize) -> Option<usize> {
+    let (mut rows, mut rows_kept, mut bytes) = (0, 0, 0);
+    for input in inputs {
+        rows += input.meta.rows as usize;
+        if let Some(kept) = input.kept_column(column) {
+            rows_kept += input.meta.rows as usize;
+            bytes += kept.memory_bytes();
+        }
+    }
+    (2 * rows_kept > rows).then_some(bytes)
 }
 
 /// The live rows in key order. Live keys are different, so the order is, too.
@@ -123,15 +148,22 @@ fn merge_order(keys: &[Arc<Keys>], dead: &[RoaringBitmap]) -> Vec<Source> {
     order
 }
 
-/// One column of the rows at `sources`, in pieces.
+/// One column of the rows at `sources`, in blocks. What is in memory is not read again.
 async fn gather(inputs: &[Arc<Segment>], sources: &[Source], column: usize) -> Result<Vec<ArrayRef>> {
     let mut blocks: Vec<ArrayRef> = Vec::new();
-    // For each input: the first row that was read and the index of its block.
+    // For each input: the first row that is there and the index of its block.
     let mut read = vec![(0, 0); inputs.len()];
-    for (index, range) in ranges(inputs.len(), sources).into_iter().enumerate() {
+    for (index, range) in ranges(inputs.len(), sources).into_iter().enumerate().filter(|(_, range)| !range.is_empty()) {
         read[index] = (range.start, blocks.len());
-        if !range.is_empty() {
-            blocks.extend(inputs[index].read_rows(column, range).await?);
+        match inputs[index].kept_column(column) {
+            Some(kept) => {
+                let first = range.start / BLOCK_ROWS;
+                read[index].0 = first * BLOCK_ROWS;
+                for block in first..range.end.div_ceil(BLOCK_ROWS) {
+                    blocks.push(kept.block(block)?);
+                }
+            }
+            None => blocks.extend(inputs[index].read_rows(column, range).await?),
         }
     }
     let arrays: Vec<&dyn Array> = blocks.iter().map(|block| block.as_ref()).collect();
@@ -143,7 +175,7 @@ async fn gather(inputs: &[Arc<Segment>], sources: &[Source], column: usize) -> R
     let chunk = |sources: &[Source]| -> Result<ArrayRef> {
         Ok(interleave(&arrays, &sources.iter().map(place).collect::<Vec<_>>())?)
     };
-    sources.chunks(CHUNK_ROWS).map(chunk).collect()
+    sources.chunks(BLOCK_ROWS).map(chunk).collect()
 }
 
 /// The rows of each input that lie between the first and the last one wanted.

@@ -1,5 +1,6 @@
 //! Puts a compaction into the store: what to merge, and the swap. The story is in [`crate::compaction`].
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -105,15 +106,26 @@ impl Inner {
         let needed = task.inputs.iter().map(|input| merge_bytes(input)).sum::<u64>();
         let _memory = self.columns.cache.reserve(usize::try_from(needed).unwrap_or(usize::MAX));
         let mut outputs: Vec<Arc<Segment>> = Vec::new();
+        // What outputs have in memory before the cache has it.
+        let kept = RefCell::new(self.columns.cache.reserve(0));
         let merged = merge(
             &task.table,
             &task.inputs,
             &task.dead,
             || self.new_segment_id(),
+            |bytes| {
+                let has_room = self.columns.cache.has_room(bytes);
+                if has_room {
+                    kept.borrow_mut().add(bytes);
+                }
+                has_room
+            },
             async |bytes| self.pause_background(bytes).await,
             async |output| {
                 let segment = put_segment(self, Arc::clone(&task.table), output.encoded).await?;
                 segment.complete(output.written);
+                kept.borrow_mut().resize(0);
+                segment.warm_encoded(output.columns, &output.keys);
                 outputs.push(segment);
                 Ok(())
             },

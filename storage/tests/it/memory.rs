@@ -91,3 +91,38 @@ async fn all_transactions_together_have_a_limit() {
     assert_eq!(store.memory().transaction_bytes, 0);
     assert_eq!(contents(&store.snapshot(), table).await.len(), 2000);
 }
+
+#[tokio::test]
+async fn what_was_in_memory_before_a_compaction_is_so_after_it_without_the_dead() {
+    const ROWS: i64 = 4000;
+    let (_, store, table) = store_with(keyed("t")).await;
+    // Four segments, whose keys are mixed, and rows in each that die.
+    for segment in 0..4 {
+        let texts: Vec<(i64, String)> = (0..ROWS).map(|row| 4 * row + segment).map(|id| (id, text(id))).collect();
+        let borrowed: Vec<(i64, &str)> = texts.iter().map(|(id, text)| (*id, text.as_str())).collect();
+        insert(&store, table, &borrowed).await.unwrap();
+        store.flush().await.unwrap();
+    }
+    let dead: Vec<i64> = (0..4 * ROWS).filter(|id| id % 4 != 1 && id % 100 < 60).collect();
+    delete(&store, table, &dead).await.unwrap();
+    let before = store.memory();
+    store.flush().await.unwrap();
+    store.compact().await.unwrap();
+    let after = store.memory();
+    assert!(after.column_cache_bytes > 0 && after.key_index_bytes > 0, "{after:?}");
+    let live = 1.0 - dead.len() as f64 / (4 * ROWS) as f64;
+    let expected = before.column_cache_bytes as f64 * live;
+    assert!(
+        (after.column_cache_bytes as f64) < 1.1 * expected,
+        "{} of {}: {live}",
+        after.column_cache_bytes,
+        before.column_cache_bytes
+    );
+    let view = store.snapshot();
+    for id in (0..4 * ROWS).step_by(7) {
+        let found = view.get(table, &keys(&[id]), &[0, 1]).await.unwrap();
+        let expected = if dead.binary_search(&id).is_ok() { rows(&[]) } else { rows(&[(id, &text(id))]) };
+        assert_eq!(found.columns(), expected.columns());
+    }
+    assert_eq!(store.memory().column_cache_misses, after.column_cache_misses, "nothing was read again");
+}
