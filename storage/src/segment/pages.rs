@@ -278,3 +278,101 @@ impl super::Segment {
         Ok(slot.hold(values, bytes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use object_store::path::Path;
+    use object_store::{PutMode, PutOptions};
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::super::writer::PAGE_ROWS;
+    use super::super::{EncodedSegment, Segment, encode_segment};
+    use super::*;
+    use crate::catalog::{IndexId, NewTable, TableDef, TableId};
+    use crate::column_cache::{ColumnCache, ColumnSource};
+    use crate::deletes::DeleteSet;
+    use crate::files::{FileObjects, MemoryFiles};
+
+    const ROWS: usize = 5 * PAGE_ROWS + 3;
+
+    fn name(row: usize) -> String {
+        format!("a name of its own: {}", row * 7919)
+    }
+
+    /// A segment in a cache that keeps nothing, its footer changed in a way that its checksum does not tell.
+    async fn segment(change: impl FnOnce(&mut [u8])) -> Segment {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("id", DataType::Int64, false),
+            Field::new("name", DataType::Utf8View, false),
+        ]));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(0..ROWS as i64)),
+            Arc::new(StringViewArray::from_iter_values((0..ROWS).map(name))),
+        ];
+        let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+        let (schema_name, name) = ("public".to_owned(), "t".to_owned());
+        let new = NewTable { schema_name, name, schema, primary_key: vec![0], foreign_keys: vec![], indexes: vec![] };
+        let table = Arc::new(TableDef::new(TableId(1), IndexId(2), new).unwrap());
+        let keys = table.codec().unwrap().keys.encode(&batch.columns()[..1]).unwrap();
+        let EncodedSegment { mut meta, file } = encode_segment(&table, 7, &[batch], &keys).unwrap();
+        let mut file = file.to_vec();
+        let tail = &mut file[meta.tail.offset as usize..];
+        change(tail);
+        meta.tail.crc32c = crc32c::crc32c(tail);
+        let objects = Arc::new(FileObjects::new(Arc::new(MemoryFiles::new())));
+        let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        objects.put_opts(&Path::from(meta.path()), file.into(), create).await.unwrap();
+        let source = Arc::new(ColumnSource::new(objects, ColumnCache::new(1), unbounded_channel().0));
+        Segment::new(source, table, meta, DeleteSet::default(), 0)
+    }
+
+    fn place_of(tail: &[u8], text: &str) -> usize {
+        tail.windows(text.len()).position(|bytes| bytes == text.as_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_segment_without_checksums_of_pages_is_read_by_columns() {
+        let rename = |tail: &mut [u8]| {
+            let at = place_of(tail, CHECKSUMS);
+            tail[at..at + CHECKSUMS.len()].fill(b'x');
+        };
+        for (is_old, segment) in [(false, segment(|_| {}).await), (true, segment(rename).await)] {
+            for row in [0, PAGE_ROWS - 1, PAGE_ROWS, ROWS - 1] {
+                let bytes = segment.row(row as u32, &[0, 1]).await.unwrap();
+                assert_eq!(segment.table.stored_value(&bytes, 1), Some(name(row).as_bytes()), "row {row}");
+            }
+            let held = segment.load_rows(&[77], &[1]).await.unwrap();
+            let bytes: usize = held.iter().map(Held::bytes).sum();
+            assert_eq!(bytes > 3 * PAGE_ROWS * (16 + name(ROWS).len()), is_old, "{bytes} bytes for a row");
+        }
+    }
+
+    #[tokio::test]
+    async fn checksums_that_are_not_those_of_the_pages_are_damage() {
+        let not_base64 = |tail: &mut [u8]| {
+            let at = place_of(tail, CHECKSUMS) + CHECKSUMS.len();
+            tail[at + 10] = b'!';
+        };
+        let another = |tail: &mut [u8]| {
+            let at = place_of(tail, CHECKSUMS) + CHECKSUMS.len() + 8;
+            tail[at..at + 40].fill(b'A');
+        };
+        for damaged in [segment(not_base64).await, segment(another).await] {
+            let read = damaged.row(5, &[0, 1]).await;
+            assert!(matches!(&read, Err(Error::Corruption { file, .. }) if *file == damaged.meta.path()), "{read:?}");
+        }
+    }
+
+    #[test]
+    fn pages_have_all_rows_when_they_begin_with_the_first_and_ascend() {
+        let pages = |firsts: &[u32]| -> Vec<(u32, ChunkRef)> {
+            firsts.iter().map(|first| (*first, ChunkRef { offset: 0, bytes: 1, crc32c: 0 })).collect()
+        };
+        assert!(have_all_rows(&pages(&[0]), 1) && have_all_rows(&pages(&[0, 5, 9]), 10));
+        for firsts in [&[][..], &[1], &[0, 5, 5], &[0, 7, 5], &[0, 5, 10]] {
+            assert!(!have_all_rows(&pages(firsts), 10), "{firsts:?}");
+        }
+    }
+}
