@@ -5,11 +5,12 @@
 //! from lends the store what nobody has reserved, and asks it back before it is used:
 //!
 //! ```text
-//!   queries' share  ┌─ reserved ─┬──── lent to the column cache ────┬─ a quarter ─┐
-//!                   └────────────┴─ moves in steps, with each query ┴─────────────┘
+//!   queries' share  ┌─ reserved ─┬─ lent to the column cache ───────┬──── a half ────┐
+//!                   └────────────┴─ moves in steps, with each query ┴────────────────┘
 //! ```
-//! A quarter is never lent: the batches on their way between operators take memory that nobody reserves. What is asked
-//! back is free at once, but for columns that a reader holds at that moment.
+//! A half is never lent: the batches on their way between operators take memory that nobody reserves, and a cache whose
+//! values come and go takes more of the machine than they have together. What is asked back is free at once, but for columns
+//! that a reader holds at that moment.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,11 +38,11 @@ pub(crate) struct LendingPool {
 }
 
 impl LendingPool {
-    /// A pool of so many bytes, all of which but a quarter are lent until somebody reserves some.
+    /// A pool of so many bytes, half of which are lent until somebody reserves some.
     pub(crate) fn new(pool_bytes: usize, store: SpareMemory) -> LendingPool {
         let pool = LendingPool {
             inner: FairSpillPool::new(pool_bytes),
-            lendable_bytes: pool_bytes / 4 * 3,
+            lendable_bytes: pool_bytes / 2,
             step_bytes: (pool_bytes / STEPS).max(1),
             lent_bytes: AtomicUsize::new(0),
             store: Mutex::new(store),
@@ -140,17 +141,17 @@ mod tests {
         let store = store().await;
         let limit = || store.memory().cache_limit_bytes / MIB;
         let pool: Arc<dyn MemoryPool> = Arc::new(LendingPool::new(64 * MIB, store.spare_memory()));
-        assert_eq!(limit(), 10 + 48);
+        assert_eq!(limit(), 10 + 32);
         let query = MemoryConsumer::new("sort").register(&pool);
         query.try_grow(20 * MIB + 1).unwrap();
-        assert_eq!(limit(), 10 + 48 - 21, "a step that is needed in part is asked back");
+        assert_eq!(limit(), 10 + 32 - 21, "a step that is needed in part is asked back");
         query.shrink(1);
-        assert_eq!(limit(), 10 + 48 - 20);
+        assert_eq!(limit(), 10 + 32 - 20);
         query.grow(43 * MIB);
         assert_eq!(limit(), 10);
         assert!(query.try_grow(2 * MIB).is_err(), "lending gives nobody more than there is");
         drop(query);
-        assert_eq!(limit(), 10 + 48);
+        assert_eq!(limit(), 10 + 32);
         drop(pool);
         assert_eq!(limit(), 10, "the loan ends with the pool");
     }
@@ -176,9 +177,9 @@ mod tests {
                 let threads: Vec<_> = (0..4).map(query).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()
             });
-            assert_eq!(store.memory().cache_limit_bytes, (10 + 48 - 20) * MIB);
+            assert_eq!(store.memory().cache_limit_bytes, (10 + 32 - 20) * MIB);
             drop(kept);
-            assert_eq!(store.memory().cache_limit_bytes, (10 + 48) * MIB);
+            assert_eq!(store.memory().cache_limit_bytes, (10 + 32) * MIB);
         }
     }
 }
