@@ -2,6 +2,7 @@
 and nobody else is kept waiting.
 """
 
+import contextlib
 import pathlib
 import subprocess
 import sys
@@ -63,6 +64,22 @@ def accounts(client, table):
     body = f"BEGIN UPDATE {table} SET v = v + amount WHERE id = 1; LOOP PERFORM 1; END LOOP; END"
     flight_sql.update(client, f"CREATE PROCEDURE {table}_stall (amount BIGINT) LANGUAGE plpgsql AS $$ {body} $$")
     return table
+
+
+@pytest.fixture
+def impatient(start, tmp_path):
+    """Starts a server with these settings of `[flight]` and a table of one row, and yields connections to it."""
+
+    @contextlib.contextmanager
+    def connect(settings):
+        (tmp_path / "impatient.toml").write_text(f"[flight]\n{settings}\n")
+        server = start("--config", tmp_path / "impatient.toml")
+        with pyarrow.flight.connect(server.uri) as client:
+            flight_sql.update(client, "CREATE TABLE t (id BIGINT PRIMARY KEY, v BIGINT)")
+            flight_sql.update(client, "INSERT INTO t VALUES (1, 0)")
+            yield server, client
+
+    return connect
 
 
 def until(what):
@@ -327,13 +344,9 @@ def test_an_update_that_adbc_cancels_is_rolled_back(low_level, client, others, a
     assert total(client, accounts) == (10, 1)
 
 
-def test_an_update_whose_client_is_silent_for_good_is_rolled_back(start, tmp_path):
+def test_an_update_whose_client_is_silent_for_good_is_rolled_back(impatient):
     """As if its machine were gone: nothing comes of it any more, not even the answer to a ping or the connection's end."""
-    (tmp_path / "keepalive.toml").write_text("[flight]\nkeepalive_interval = '500ms'\nkeepalive_timeout = '500ms'\n")
-    server = start("--config", tmp_path / "keepalive.toml")
-    with pyarrow.flight.connect(server.uri) as client:
-        flight_sql.update(client, "CREATE TABLE t (id BIGINT PRIMARY KEY, v BIGINT)")
-        flight_sql.update(client, "INSERT INTO t VALUES (1, 0)")
+    with impatient("keepalive_interval = '500ms'\nkeepalive_timeout = '500ms'") as (server, client):
         body = "BEGIN UPDATE t SET v = 100; LOOP PERFORM 1; END LOOP; END"
         flight_sql.update(client, f"CREATE PROCEDURE stall () LANGUAGE plpgsql AS $$ {body} $$")
         with grpc_wire.Connection(server) as wire:
@@ -378,12 +391,8 @@ def test_a_transaction_outlives_its_connection_and_anyone_with_its_id_ends_it(se
     assert total(client, accounts) == (10, 1)
 
 
-def test_a_transaction_whose_client_is_gone_ends_with_its_idle_time(start, tmp_path):
-    (tmp_path / "short.toml").write_text("[flight]\ntransaction_idle = '2s'\n")
-    server = start("--config", tmp_path / "short.toml")
-    with pyarrow.flight.connect(server.uri) as client:
-        flight_sql.update(client, "CREATE TABLE t (id BIGINT PRIMARY KEY, v BIGINT)")
-        flight_sql.update(client, "INSERT INTO t VALUES (1, 0)")
+def test_a_transaction_whose_client_is_gone_ends_with_its_idle_time(impatient):
+    with impatient("transaction_idle = '2s'") as (server, client):
         transaction = begin(client)
         with grpc_wire.Connection(server) as wire:
             begin_update(wire, "UPDATE t SET v = 100 WHERE id = 1", transaction).answers()
