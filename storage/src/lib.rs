@@ -80,5 +80,5 @@ pub use store::{MemoryUsage, Store};
 pub use transaction::{Change, Durability, Mark, RowLock, Transaction, TransactionOptions};
 pub use view::ReadView;
 
-/// Rows of a block: the unit of Parquet pages, cached columns and scan batches.
+/// Rows of a block: the unit of cached columns and scan batches.
 pub const BLOCK_ROWS: usize = 8192;

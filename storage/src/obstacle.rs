@@ -299,16 +299,21 @@ impl Tries {
             Need::Locks(locks) => locks.acquire().await?,
             Need::Parts(parts) => {
                 for part in parts {
-                    if let Some(at) = self.parts.iter().position(|tried| tried.part.is(&part)) {
+                    let tried = self.parts.iter().position(|tried| tried.part.is(&part));
+                    if tried.is_some() {
                         self.reloads += 1;
                         if self.reloads > RELOADS_MAX {
                             return Ok(false);
                         }
-                        self.unpin(at);
+                    }
+                    // Only what is missing of it is loaded. What was loaded before stays until then: two halves that drive each
+                    // other out would never be there together.
+                    let mut held = part.load().await?;
+                    if let Some(at) = tried {
+                        held.extend(self.unpin(at));
                         self.parts.remove(at);
                     }
-                    let loaded = part.load().await?;
-                    self.pin(part, loaded);
+                    self.pin(part, held);
                 }
             }
         }
@@ -329,11 +334,11 @@ impl Tries {
         self.uncounted.resize(held.map(Held::uncounted_bytes).sum());
     }
 
-    fn unpin(&mut self, at: usize) {
-        if let Some(held) = self.parts[at].pinned.take() {
-            self.pinned -= 1;
-            self.pinned_bytes -= bytes_of(&held);
-        }
+    fn unpin(&mut self, at: usize) -> Vec<Held> {
+        let Some(held) = self.parts[at].pinned.take() else { return Vec::new() };
+        self.pinned -= 1;
+        self.pinned_bytes -= bytes_of(&held);
+        held
     }
 }
 

@@ -21,6 +21,7 @@ mod kernel {
 #[path = "../src/memtable"]
 mod memtable {
     mod directory;
+    pub mod filter;
     pub mod leaf;
     mod search;
     mod slab;
@@ -129,8 +130,10 @@ mod sync {
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use deletes::DeleteSet;
+use memtable::filter::KeyFilter;
 use memtable::leaf::Stamped;
 use memtable::tree::{Tree, TreeBuilder};
 use rustydb_storage::BLOCK_ROWS;
@@ -222,6 +225,73 @@ fn leaves_may_be_split_by_several_writers_while_others_read() {
 #[test]
 fn a_branch_may_be_cut_in_two_while_others_read() {
     explore(20, || split_at_once(192));
+}
+
+/// A tree with its filter, as a table's part of a memtable has them.
+#[derive(Default)]
+struct Filtered {
+    tree: Tree<u64>,
+    filter: KeyFilter,
+    keys: AtomicUsize,
+}
+
+impl Filtered {
+    fn put(&self, number: u64) {
+        self.tree.change(&key(number), |value| {
+            if value.is_some() {
+                return (None, ());
+            }
+            self.filter.insert(hash(1, &key(number)));
+            self.keys.fetch_add(1, Ordering::Relaxed);
+            (Some(number), ())
+        });
+        let keys = self.keys.load(Ordering::Relaxed);
+        if self.filter.is_crowded(keys) {
+            self.filter.grow(keys, |note| {
+                self.tree.walk(
+                    EVERYTHING,
+                    false,
+                    0,
+                    |_| Some(()),
+                    |key, ()| {
+                        note(hash(1, key));
+                        ControlFlow::Continue(())
+                    },
+                );
+            });
+        }
+    }
+
+    fn may_have(&self, number: u64) -> bool {
+        self.filter.may_have(hash(1, &key(number)))
+    }
+}
+
+#[test]
+fn a_filter_that_grows_while_keys_come_in_knows_all_of_them() {
+    explore(300, || {
+        let filtered = Arc::new(Filtered::default());
+        // One more makes it grow.
+        (1..=320).for_each(|number| filtered.put(10 * number));
+        let writers = (1..4_u64).map(|writer| {
+            let filtered = Arc::clone(&filtered);
+            thread::spawn(move || {
+                for number in [5, 1_000, 1_600, 3_200, 4_000] {
+                    filtered.put(number + writer);
+                    assert!(filtered.may_have(number + writer), "{number} by {writer}");
+                }
+            })
+        });
+        let writers: Vec<_> = writers.collect();
+        for number in (1..=320).step_by(40) {
+            pause();
+            assert!(filtered.may_have(10 * number), "{number} was there before");
+        }
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        let others = (1..4).flat_map(|writer| [5, 1_000, 1_600, 3_200, 4_000].map(|number| number + writer));
+        assert!((1..=320).map(|number| 10 * number).chain(others).all(|number| filtered.may_have(number)));
+        assert!(!filtered.filter.is_crowded(400), "it has grown");
+    });
 }
 
 #[test]

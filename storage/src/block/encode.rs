@@ -7,14 +7,11 @@
 //!   block ──▶ strings that repeat so far? ── yes ─▶ codes in the order of first sight ── finish ─▶ sorted dictionary, its codes
 //!                 │ no, or no longer                     │ too many: all blocks so far become plain
 //!                 ▼                                      ▼
-//!             integers: reference and codes, wide; plain
+//!             integers: reference and codes, wide; strings; plain
 //! ```
 
-use std::collections::HashSet;
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray};
-use arrow::buffer::{Buffer, NullBuffer};
+use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
     ArrowNativeType, DataType, Date32Type, Decimal64Type, Decimal128Type, DurationMicrosecondType,
     DurationMillisecondType, DurationNanosecondType, DurationSecondType, Int8Type, Int16Type, Int32Type, Int64Type,
@@ -24,6 +21,7 @@ use arrow::datatypes::{
 
 use super::dictionary::DictionaryEncoder;
 use super::rank::{Zone, match_integers, rank};
+use super::strings::Strings;
 use super::value::integer_width;
 use super::{Block, Codes, Column};
 use crate::BLOCK_ROWS;
@@ -65,7 +63,11 @@ impl ColumnEncoder {
 
     fn push_block(&mut self, array: ArrayRef) -> Result<()> {
         let zone = Zone::of(array.as_ref());
-        self.blocks.push(encode_integers(with_own_strings(array), &zone)?);
+        let block = match Strings::new(&array)? {
+            Some(strings) => Block::Strings(strings),
+            None => encode_integers(array, &zone)?,
+        };
+        self.blocks.push(block);
         self.zones.push(zone);
         Ok(())
     }
@@ -93,27 +95,6 @@ impl ColumnEncoder {
             dictionary,
             memory_bytes,
         })
-    }
-}
-
-/// The array with its strings in memory of its own, if what they are in now is much more: strings that were taken out of others
-/// hold on to all that these have, and those of a page to its dictionary.
-fn with_own_strings(array: ArrayRef) -> ArrayRef {
-    let is_wasteful = |buffers: &[Buffer], used_bytes: usize| {
-        buffers.iter().map(Buffer::capacity).sum::<usize>() > used_bytes + used_bytes / 4
-    };
-    match array.data_type() {
-        DataType::Utf8View => {
-            let strings = array.as_string_view();
-            let is_wasteful = is_wasteful(strings.data_buffers(), strings.total_buffer_bytes_used());
-            if is_wasteful { Arc::new(strings.gc()) } else { array }
-        }
-        DataType::BinaryView => {
-            let binaries = array.as_binary_view();
-            let is_wasteful = is_wasteful(binaries.data_buffers(), binaries.total_buffer_bytes_used());
-            if is_wasteful { Arc::new(binaries.gc()) } else { array }
-        }
-        _ => array,
     }
 }
 
@@ -188,44 +169,24 @@ fn offsets<N: ArrowNativeType>(values: &[N], reference: i128, nulls: Option<&Nul
     numbers.collect()
 }
 
-/// Memory of blocks. String views of neighbouring blocks share buffers, which count once.
 fn memory_of(blocks: &[Block], dictionary: Option<&ArrayRef>) -> usize {
-    let mut shared = HashSet::new();
     let nulls_bytes = |nulls: &Option<NullBuffer>| nulls.as_ref().map_or(0, |nulls| nulls.len() / 8);
-    let mut total = dictionary.map_or(0, |values| values.get_array_memory_size());
-    for block in blocks {
-        let array = match block {
-            Block::Plain(array) => array,
-            Block::Integers { codes, nulls, .. } | Block::Dictionary { codes, nulls } => {
-                total += codes.memory_bytes() + nulls_bytes(nulls);
-                continue;
-            }
-            Block::Wide { values, nulls } => {
-                total += size_of_val(&**values) + nulls_bytes(nulls);
-                continue;
-            }
-        };
-        let buffers = match array.data_type() {
-            DataType::Utf8View => array.as_string_view().data_buffers(),
-            DataType::BinaryView => array.as_binary_view().data_buffers(),
-            _ => {
-                total += array.get_array_memory_size();
-                continue;
-            }
-        };
-        total += array.len() * size_of::<u128>();
-        for buffer in buffers {
-            if shared.insert(buffer.data_ptr()) {
-                total += buffer.capacity();
-            }
+    let of_block = |block: &Block| match block {
+        Block::Plain(array) => array.get_array_memory_size(),
+        Block::Strings(strings) => strings.memory_bytes(),
+        Block::Integers { codes, nulls, .. } | Block::Dictionary { codes, nulls } => {
+            codes.memory_bytes() + nulls_bytes(nulls)
         }
-    }
-    total
+        Block::Wide { values, nulls } => size_of_val(&**values) + nulls_bytes(nulls),
+    };
+    dictionary.map_or(0, |values| values.get_array_memory_size()) + blocks.iter().map(of_block).sum::<usize>()
 }
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{BinaryViewArray, Decimal64Array, Decimal128Array, StringViewArray};
+    use std::sync::Arc;
+
+    use arrow::array::{Array, BinaryViewArray, Decimal64Array, Decimal128Array, StringViewArray};
 
     use super::*;
 

@@ -14,6 +14,7 @@
 //! | integers | integers, dates, times, decimals whose block spans < 2³² | a reference, and [`Codes`] added to it | on the codes | add, widen |
 //! | wide | other decimals of up to 18 digits | `i64` | on the `i64` | widen |
 //! | dictionary | strings that repeat | codes of a sorted dictionary of the segment | once per distinct value, then on the codes | take |
+//! | strings | other strings and binaries | their bytes, one behind the other ([`strings`]) | Arrow's kernels, on views | views of the bytes |
 //! | plain | all others, and where nothing is saved | the Arrow array | Arrow's kernels | nothing: shared |
 //!
 //! [`Codes`] are one number, runs of numbers, or bit-packed numbers, whichever is smallest. There is no delta encoding:
@@ -24,6 +25,7 @@ mod codes;
 mod dictionary;
 mod encode;
 pub(crate) mod rank;
+mod strings;
 mod value;
 
 use std::cell::OnceCell;
@@ -46,6 +48,7 @@ use crate::scan::{DictionaryTest, Test};
 pub(crate) use codes::Codes;
 pub(crate) use encode::ColumnEncoder;
 use rank::{Zone, match_integers};
+use strings::Strings;
 pub(crate) use value::Raw;
 
 /// With less than a block's rows divided by this left, taking them out first is cheaper than testing all.
@@ -129,6 +132,7 @@ impl Selection {
 #[derive(Debug)]
 enum Block {
     Plain(ArrayRef),
+    Strings(Strings),
     /// The value of a row is `reference` plus its code.
     Integers {
         reference: i128,
@@ -190,6 +194,7 @@ impl Column {
     pub(crate) fn select(&self, block: usize, selection: &Selection) -> Result<ArrayRef> {
         match &self.blocks[block] {
             Block::Plain(array) => selection.of_array(array),
+            Block::Strings(strings) => strings.select(selection),
             Block::Integers { reference, codes, nulls } => {
                 self.integers(*reference, codes, selection, selection.of_nulls(nulls.as_ref())?)
             }
@@ -255,6 +260,14 @@ impl Column {
                 }
                 return Ok(());
             }
+            Block::Strings(strings) => {
+                if mask.count() < mask.rows() / SPARSE_SHARE {
+                    mask.restrict(&test.matches(&strings.select(&Selection::new(mask.clone()))?)?);
+                } else {
+                    mask.and(&test.matches(&strings.select(&Selection::new(Mask::all(mask.rows())))?)?);
+                }
+                return Ok(());
+            }
             Block::Integers { nulls, .. } | Block::Wide { nulls, .. } | Block::Dictionary { nulls, .. } => {
                 nulls.as_ref()
             }
@@ -280,7 +293,7 @@ impl Column {
                 test.filter(codes, nulls, mask);
                 return Ok(());
             }
-            Block::Plain(_) => {}
+            Block::Plain(_) | Block::Strings(_) => {}
         }
         mask.and_valid(nulls);
         Ok(())

@@ -58,6 +58,7 @@ impl Column {
         let is_null = |nulls: &Option<NullBuffer>| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
         Ok(match block {
             Block::Plain(array) => return raw_of(array, row),
+            Block::Strings(strings) => strings.get(row).map_or(Raw::Null, Raw::Bytes),
             Block::Integers { nulls, .. } | Block::Wide { nulls, .. } | Block::Dictionary { nulls, .. }
                 if is_null(nulls) =>
             {
@@ -107,7 +108,7 @@ fn raw_of(array: &ArrayRef, row: usize) -> Result<Raw<'_>> {
         };
     }
     let data_type = array.data_type();
-    // Texts first: most of what is not encoded is text.
+    // Texts first: dictionaries have them.
     match data_type {
         DataType::Utf8View => return Ok(Raw::Bytes(array.as_string_view().value(row).as_bytes())),
         DataType::BinaryView => return Ok(Raw::Bytes(array.as_binary_view().value(row))),

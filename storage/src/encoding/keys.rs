@@ -142,6 +142,12 @@ impl KeyEncoder {
         (PRESENT, NULL)
     }
 
+    /// A sequence of keys of this encoder's, without any yet.
+    pub(crate) fn no_keys(&self) -> Keys {
+        let bounds = self.stride.map_or(Bounds::Ends(Vec::new()), Bounds::Stride);
+        Keys { bytes: Vec::new(), rows: 0, bounds }
+    }
+
     /// Encodes the keys of all rows; `columns` are the key columns in key order, with NULLs only where they are allowed.
     pub(crate) fn encode(&self, columns: &[ArrayRef]) -> Result<Keys> {
         let rows = columns.first().map_or(0, |column| column.len());
@@ -309,12 +315,15 @@ impl Keys {
     /// Keys that were encoded one by one.
     pub(crate) fn of<'a>(keys: impl IntoIterator<Item = &'a [u8]>) -> Result<Keys> {
         let mut gathered = Keys { bytes: Vec::new(), rows: 0, bounds: Bounds::Ends(Vec::new()) };
-        for key in keys {
-            let start = gathered.bytes.len();
-            gathered.bytes.extend_from_slice(key);
-            gathered.end_row(start)?;
-        }
+        keys.into_iter().try_for_each(|key| gathered.push(key))?;
         Ok(gathered)
+    }
+
+    /// Adds a key, which is of the same kind as the others.
+    pub(crate) fn push(&mut self, key: &[u8]) -> Result<()> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(key);
+        self.end_row(start)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -394,17 +403,13 @@ impl Keys {
     }
 
     /// These keys, which are of the same kind as `self`, in one sequence.
-    pub(crate) fn gather<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Result<Keys> {
+    pub(crate) fn gather<'a>(&self, mut keys: impl Iterator<Item = &'a [u8]>) -> Result<Keys> {
         let bounds = match &self.bounds {
             Bounds::Stride(stride) => Bounds::Stride(*stride),
             Bounds::Ends(_) => Bounds::Ends(Vec::new()),
         };
         let mut gathered = Keys { bytes: Vec::new(), rows: 0, bounds };
-        for key in keys {
-            let start = gathered.bytes.len();
-            gathered.bytes.extend_from_slice(key);
-            gathered.end_row(start)?;
-        }
+        keys.try_for_each(|key| gathered.push(key))?;
         Ok(gathered)
     }
 

@@ -7,7 +7,8 @@
 //!  key bytes ──▶ chain: (ts 9, row) ─▶ (ts 7, removed) ─▶ (ts 4, row)
 //!                        newest                              oldest somebody may still read
 //! ```
-//! [`tree`] is the ordered map and says what a look-up costs; [`chain`] is what lies in it. Several commits may write at
+//! [`tree`] is the ordered map and says what a look-up costs; [`chain`] is what lies in it; [`filter`] spares most look-ups of what is not
+//! there. Several commits may write at
 //! the same time, readers never wait for more than the copying of a few bytes. The versions of one key come in the order
 //! of their commits, because a commit that meets another one on a key waits until that has put its rows in (see
 //! `store/commit.rs`).
@@ -25,6 +26,7 @@
 mod chain;
 mod differing;
 mod directory;
+mod filter;
 mod leaf;
 mod merge;
 #[cfg(test)]
@@ -49,9 +51,12 @@ use rustydb_txn::Timestamp;
 use crate::catalog::{IndexId, TableDef, TableId};
 use crate::encoding::KeyEncoder;
 use crate::error::Result;
+use crate::id_map::IdMap;
 use crate::index::Interval;
+use crate::segment::KeyHash;
 use chain::Chain;
 pub(crate) use chain::{ChainState, Horizon};
+use filter::KeyFilter;
 use leaf::Stamped;
 use numbered::Numbered;
 use pages::Pages;
@@ -59,9 +64,9 @@ pub(crate) use pages::{Page, Piece};
 pub(crate) use runs::Runs;
 use tree::{Tree, TreeBuilder};
 
-/// Memory a key costs beside its bytes and its first version: the rest of its entry, its head, and a quarter of a leaf's
-/// places that are empty.
-const KEY_OVERHEAD_BYTES: usize = 56;
+/// Memory a key costs beside its bytes and its first version: the rest of its entry, its head, a quarter of a leaf's places that
+/// are empty, and its share of the filter.
+const KEY_OVERHEAD_BYTES: usize = 60;
 
 /// Memory an index entry costs beside its bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 32;
@@ -87,6 +92,7 @@ impl Stamped for u32 {
 #[derive(Debug, Default)]
 pub(crate) struct TableMemtable {
     rows: Tree<Chain>,
+    filter: KeyFilter,
     keys: AtomicUsize,
     /// Keys whose row here was replaced or removed while the memtable was frozen, and when.
     superseded: Mutex<Vec<(Box<[u8]>, Timestamp)>>,
@@ -109,8 +115,13 @@ impl TableMemtable {
         self.rows.for_each_leaf(|chains| copy(&mut chains.filter_map(Chain::newest_row_mut)));
     }
 
-    /// The key's state at a timestamp.
-    pub(crate) fn get(&self, key: &[u8], timestamp: Timestamp) -> ChainState {
+    /// The state at a timestamp of the key with this hash.
+    pub(crate) fn get(&self, key: &[u8], hash: KeyHash, timestamp: Timestamp) -> ChainState {
+        if self.filter.may_have(hash.0) { self.state(key, timestamp) } else { ChainState::Unknown }
+    }
+
+    /// The same of a key that is likely to be there.
+    fn state(&self, key: &[u8], timestamp: Timestamp) -> ChainState {
         self.rows.get(key, |chain| chain.at(timestamp)).unwrap_or(ChainState::Unknown)
     }
 
@@ -206,7 +217,7 @@ impl TableMemtable {
             |length| Some(*length),
             |entry, length| {
                 let (value, key) = entry.split_at(length as usize);
-                let ChainState::Row(row, _) = self.get(key, timestamp) else { return ControlFlow::Continue(()) };
+                let ChainState::Row(row, _) = self.state(key, timestamp) else { return ControlFlow::Continue(()) };
                 if let Err(error) = encoder.encode_row(layout, &row, &mut current) {
                     failed = Err(error);
                     return ControlFlow::Break(());
@@ -239,11 +250,32 @@ impl TableMemtable {
             None => {
                 let chain = Chain::of(timestamp, row);
                 let added = KEY_OVERHEAD_BYTES + key.len() + chain.newest().memory_bytes();
+                self.filter.insert(KeyHash::of(key).0);
                 self.keys.fetch_add(1, Ordering::Relaxed);
                 (Some(chain), (added, 0))
             }
         });
+        if self.filter.is_crowded(self.keys()) {
+            self.grow_filter();
+        }
         Ok((bytes + added) as isize - dropped as isize)
+    }
+
+    #[cold]
+    fn grow_filter(&self) {
+        self.filter.grow(self.keys(), |note| {
+            // As of the beginning of time nothing has ended, so that no leaf is passed over.
+            self.rows.walk(
+                (Bound::Unbounded, Bound::Unbounded),
+                false,
+                0,
+                |_| Some(()),
+                |key, ()| {
+                    note(KeyHash::of(key).0);
+                    ControlFlow::Continue(())
+                },
+            );
+        });
     }
 
     /// Adds the entries of one row to the table's secondary indexes; returns the memory they take.
@@ -280,14 +312,14 @@ impl TableMemtable {
 pub(crate) struct PartBuilder {
     rows: TreeBuilder<Chain>,
     indexes: Numbered<IndexEntries, 8>,
-    keys: usize,
+    hashes: Vec<u64>,
     bytes: usize,
 }
 
 impl PartBuilder {
     pub(crate) fn push(&mut self, key: &[u8], row: Bytes, timestamp: Timestamp) {
         let chain = Chain::of(timestamp, Some(row));
-        self.keys += 1;
+        self.hashes.push(KeyHash::of(key).0);
         self.bytes += KEY_OVERHEAD_BYTES + key.len() + chain.newest().memory_bytes();
         self.rows.push(key, chain);
     }
@@ -305,9 +337,11 @@ impl PartBuilder {
 
     /// The part, and the memory it takes.
     pub(crate) fn finish(self) -> (TableMemtable, usize) {
-        let PartBuilder { rows, indexes, keys, bytes } = self;
-        let (rows, keys) = (rows.finish(), AtomicUsize::new(keys));
-        (TableMemtable { rows, keys, indexes, ..TableMemtable::default() }, bytes)
+        let PartBuilder { rows, indexes, hashes, bytes } = self;
+        let (rows, keys) = (rows.finish(), AtomicUsize::new(hashes.len()));
+        let filter = KeyFilter::for_keys(hashes.len());
+        hashes.into_iter().for_each(|hash| filter.insert(hash));
+        (TableMemtable { rows, filter, keys, indexes, ..TableMemtable::default() }, bytes)
     }
 }
 
@@ -320,9 +354,17 @@ pub(crate) struct Memtable {
     page_bytes: Arc<AtomicUsize>,
     /// What the log says of it, which may be far more than is kept.
     logged_bytes: AtomicUsize,
+    /// How many keys each table had in the memtable before.
+    keys_before: IdMap<TableId, usize>,
 }
 
 impl Memtable {
+    /// An empty one that is likely to get about what this one has.
+    pub(crate) fn successor(&self) -> Memtable {
+        let keys_before = self.parts.iter().map(|(table, part)| (TableId(table), part.keys())).collect();
+        Memtable { keys_before, ..Memtable::default() }
+    }
+
     /// A table's part, if it has one.
     pub(crate) fn table(&self, table: TableId) -> Option<&Arc<TableMemtable>> {
         self.parts.get(table.0)
@@ -330,7 +372,10 @@ impl Memtable {
 
     /// A table's part, new if need be.
     pub(crate) fn part(&self, table: TableId) -> &Arc<TableMemtable> {
-        let part = || Arc::new(TableMemtable { pages: Pages::counted_by(&self.page_bytes), ..Default::default() });
+        let part = || {
+            let filter = KeyFilter::for_keys(self.keys_before.get(&table).copied().unwrap_or_default());
+            Arc::new(TableMemtable { filter, pages: Pages::counted_by(&self.page_bytes), ..Default::default() })
+        };
         self.parts.get_or_add(table.0, part).0
     }
 
@@ -464,6 +509,10 @@ mod tests {
         Some(Bytes::from_static(text.as_bytes()))
     }
 
+    fn state(part: &TableMemtable, key: &[u8], timestamp: Timestamp) -> ChainState {
+        part.get(key, KeyHash::of(key), timestamp)
+    }
+
     fn visible(memtable: &Memtable, timestamp: Timestamp) -> Vec<(Vec<u8>, Bytes)> {
         let mut rows = Vec::new();
         let table = memtable.table(TABLE).unwrap();
@@ -478,11 +527,11 @@ mod tests {
         memtable.put(&table(), b"k", None, 3, 0).unwrap();
         memtable.put(&table(), b"k", row("two"), 5, 0).unwrap();
         let table = memtable.table(TABLE).unwrap();
-        assert_eq!(table.get(b"k", 0), ChainState::Unknown);
-        assert_eq!(table.get(b"k", 2), ChainState::Row(row("one").unwrap(), 1));
-        assert_eq!(table.get(b"k", 4), ChainState::Removed);
-        assert_eq!(table.get(b"k", 9), ChainState::Row(row("two").unwrap(), 5));
-        assert_eq!(table.get(b"other", 9), ChainState::Unknown);
+        assert_eq!(state(table, b"k", 0), ChainState::Unknown);
+        assert_eq!(state(table, b"k", 2), ChainState::Row(row("one").unwrap(), 1));
+        assert_eq!(state(table, b"k", 4), ChainState::Removed);
+        assert_eq!(state(table, b"k", 9), ChainState::Row(row("two").unwrap(), 5));
+        assert_eq!(state(table, b"other", 9), ChainState::Unknown);
     }
 
     #[test]
@@ -492,11 +541,11 @@ mod tests {
             memtable.put(&table(), b"k", row("x"), timestamp, timestamp.saturating_sub(3)).unwrap();
         }
         let table = memtable.table(TABLE).unwrap();
-        let kept = (1..=1000).filter(|at| matches!(table.get(b"k", *at), ChainState::Row(_, _))).count();
+        let kept = (1..=1000).filter(|at| matches!(state(table, b"k", *at), ChainState::Row(_, _))).count();
         assert!(kept < 24, "{kept} versions are still there");
         assert!(memtable.memory_bytes() < 24 * 100, "{} bytes are accounted", memtable.memory_bytes());
         for at in 997..=1000 {
-            assert_eq!(table.get(b"k", at), ChainState::Row(row("x").unwrap(), at));
+            assert_eq!(state(table, b"k", at), ChainState::Row(row("x").unwrap(), at));
         }
     }
 

@@ -112,7 +112,7 @@ impl KeyTable {
 
 /// The hash of a key: the same in all tables of the process, so that it is made once for all segments that are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct KeyHash(u64);
+pub(crate) struct KeyHash(pub(crate) u64);
 
 impl KeyHash {
     /// A multiplication of 64 by 64 bits folded into 64, for each 16 bytes (as in Wang Yi's wyhash).

@@ -17,6 +17,7 @@
 //! rows are kept only in memory: after a restart nobody can hold a snapshot that is older than the segment.
 
 mod file_type;
+mod from_rows;
 mod key_index;
 mod key_table;
 mod meta;
@@ -33,7 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -42,6 +43,7 @@ use rustydb_txn::Timestamp;
 use tokio::sync::OnceCell;
 
 use file_type::widen;
+pub(crate) use from_rows::encode_rows;
 pub(crate) use key_index::{KeyColumns, KeyIndex};
 pub(crate) use key_table::KeyHash;
 pub(crate) use meta::{Base64, SEGMENT_DIRECTORY, SegmentMeta};
@@ -146,22 +148,8 @@ impl Segment {
     }
 
     /// Puts columns and key index into the cache that are at hand, as far as there is room: who has just written the rows
-    /// will be asked for them. `rows` come in blocks; all but the last have [`crate::BLOCK_ROWS`] rows.
-    pub(crate) fn warm(&self, rows: &[RecordBatch], keys: &Keys) -> Result<()> {
-        for index in 0..self.columns.len() {
-            let blocks = || rows.iter().map(|batch| Arc::clone(batch.column(index)));
-            // Encoded, it will not be larger.
-            if self.source.cache.has_room(blocks().map(|block| block.get_array_memory_size()).sum()) {
-                let column = Column::new(self.table.storage_schema().field(index).data_type(), blocks().collect())?;
-                self.warm_column(index, column);
-            }
-        }
-        self.warm_keys(keys);
-        Ok(())
-    }
-
-    /// The same with columns that are encoded.
-    pub(crate) fn warm_encoded(&self, columns: Vec<Option<Column>>, keys: &Keys) {
+    /// will be asked for them.
+    pub(crate) fn warm(&self, columns: Vec<Option<Column>>, keys: &Keys) {
         for (index, column) in columns.into_iter().enumerate() {
             if let Some(column) = column {
                 self.warm_column(index, column);

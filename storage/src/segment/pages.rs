@@ -281,10 +281,13 @@ impl super::Segment {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
     use arrow::datatypes::{DataType, Field, Schema};
     use object_store::path::Path;
     use object_store::{PutMode, PutOptions};
+    use tokio::runtime::Handle;
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::super::writer::PAGE_ROWS;
@@ -296,20 +299,47 @@ mod tests {
     use crate::files::{FileObjects, MemoryFiles};
 
     const ROWS: usize = 5 * PAGE_ROWS + 3;
+    const COLUMNS: [usize; 4] = [0, 1, 2, 3];
 
     fn name(row: usize) -> String {
         format!("a name of its own: {}", row * 7919)
     }
 
+    fn colour(row: usize) -> String {
+        format!("colour {}", row % 12)
+    }
+
+    fn number(row: usize) -> Option<i64> {
+        (row % 7 != 3).then_some(row as i64 % 100)
+    }
+
+    /// The value of a column as a compact row has it.
+    fn value(column: usize, row: usize) -> Option<Vec<u8>> {
+        match column {
+            0 => Some((row as i64).to_le_bytes().to_vec()),
+            1 => Some(name(row).into_bytes()),
+            2 => Some(colour(row).into_bytes()),
+            _ => number(row).map(|number| number.to_le_bytes().to_vec()),
+        }
+    }
+
     /// A segment in a cache that keeps nothing, its footer changed in a way that its checksum does not tell.
     async fn segment(change: impl FnOnce(&mut [u8])) -> Segment {
+        segment_in(&MemoryFiles::new(), change).await
+    }
+
+    async fn segment_in(files: &MemoryFiles, change: impl FnOnce(&mut [u8])) -> Segment {
         let schema = Arc::new(Schema::new(vec![
             Field::new("id", DataType::Int64, false),
             Field::new("name", DataType::Utf8View, false),
+            Field::new("colour", DataType::Utf8View, false),
+            Field::new("number", DataType::Int64, true),
         ]));
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from_iter_values(0..ROWS as i64)),
             Arc::new(StringViewArray::from_iter_values((0..ROWS).map(name))),
+            Arc::new(StringViewArray::from_iter_values((0..ROWS).map(colour))),
+            Arc::new((0..ROWS).map(number).collect::<Int64Array>()),
         ];
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
         let (schema_name, name) = ("public".to_owned(), "t".to_owned());
@@ -321,7 +351,7 @@ mod tests {
         let tail = &mut file[meta.tail.offset as usize..];
         change(tail);
         meta.tail.crc32c = crc32c::crc32c(tail);
-        let objects = Arc::new(FileObjects::new(Arc::new(MemoryFiles::new())));
+        let objects = Arc::new(FileObjects::new(Arc::new(files.clone())));
         let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         objects.put_opts(&Path::from(meta.path()), file.into(), create).await.unwrap();
         let source = Arc::new(ColumnSource::new(objects, ColumnCache::new(1), unbounded_channel().0));
@@ -363,6 +393,78 @@ mod tests {
             let read = damaged.row(5, &[0, 1]).await;
             assert!(matches!(&read, Err(Error::Corruption { file, .. }) if *file == damaged.meta.path()), "{read:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_flipped_byte_of_a_dictionary_or_a_page_is_damage_to_the_rows_that_need_it() {
+        let files = MemoryFiles::new();
+        let segment = segment_in(&files, |_| {}).await;
+        let path = segment.meta.path();
+        let table = segment.pages.table(segment.source.objects.as_ref(), &segment.meta).await.unwrap().unwrap();
+        let mut dictionaries = Vec::new();
+        for column in COLUMNS {
+            let ColumnPages { dictionary, pages } = &table.columns[column];
+            dictionaries.push(dictionary.is_some());
+            let of_pages = (0..pages.len()).map(|page| (&pages[page].1, table.rows_of(column, page)));
+            for (part, rows) in dictionary.iter().map(|part| (part, 0..ROWS)).chain(of_pages) {
+                // The first byte is of the page's header, the others of what it has.
+                for at in [0, part.bytes / 2, part.bytes - 1].map(|at| (part.offset + at) as usize) {
+                    files.damage(&path, |data| data[at] ^= 0x20);
+                    // Nothing stays in memory, so that each row is read from the file.
+                    for row in (0..ROWS).step_by(PAGE_ROWS).chain([rows.end - 1]) {
+                        let read = segment.row(row as u32, &[column]).await;
+                        match &read {
+                            Ok(bytes) if !rows.contains(&row) => {
+                                let found = segment.table.stored_value(bytes, column);
+                                assert_eq!(found, value(column, row).as_deref(), "row {row}, byte {at}");
+                            }
+                            Err(Error::Corruption { file, detail }) if rows.contains(&row) => {
+                                assert!(*file == path && detail.contains("checksum"), "{file}: {detail}");
+                            }
+                            _ => panic!("row {row} of column {column}, byte {at}: {read:?}"),
+                        }
+                    }
+                    let others: Vec<usize> = COLUMNS.into_iter().filter(|other| *other != column).collect();
+                    let bytes = segment.row(rows.start as u32, &others).await.unwrap();
+                    for other in others {
+                        let found = segment.table.stored_value(&bytes, other);
+                        assert_eq!(found, value(other, rows.start).as_deref(), "column {other}, byte {at}");
+                    }
+                    files.damage(&path, |data| data[at] ^= 0x20);
+                }
+            }
+        }
+        assert_eq!(dictionaries, [false, false, true, true]);
+        let bytes = segment.row(1, &COLUMNS).await.unwrap();
+        let found = COLUMNS.map(|column| segment.table.stored_value(&bytes, column).map(<[u8]>::to_vec));
+        assert_eq!(found, COLUMNS.map(|column| value(column, 1)), "the damage is mended, and so are the rows");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn rows_of_pages_that_nobody_keeps_come_to_all_who_ask_at_once() {
+        const THREADS: usize = 8;
+        let segment = segment(|_| {}).await;
+        let (start, runtime) = (Barrier::new(THREADS), Handle::current());
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (segment, start, runtime) = (&segment, &start, &runtime);
+                scope.spawn(move || {
+                    start.wait();
+                    // All begin in one page. Then it is its neighbour's turn, for some sooner than for others.
+                    for row in (PAGE_ROWS + thread..3 * PAGE_ROWS).step_by(300 + thread) {
+                        let bytes = runtime.block_on(segment.row(row as u32, &COLUMNS)).unwrap();
+                        for column in COLUMNS {
+                            let found = segment.table.stored_value(&bytes, column);
+                            assert_eq!(found, value(column, row).as_deref(), "row {row}, column {column}");
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(segment.source.cache.memory_bytes(), [0; 3]);
+        let slots = segment.pages.slots.read();
+        assert_eq!(slots.by_place.len(), 2 * COLUMNS.len(), "two pages of each column");
+        assert!(slots.by_place.values().all(|slot| !slot.is_present()), "nobody holds a page any more");
     }
 
     #[test]

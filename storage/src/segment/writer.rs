@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
@@ -97,13 +97,34 @@ struct ColumnWriters {
     plain: ArrowColumnWriter,
 }
 
-/// Encodes a segment column by column, so that only one column has to be in memory unencoded.
+/// A column that is being encoded.
+pub(crate) struct OpenColumn {
+    in_file: FieldRef,
+    writer: ArrowColumnWriter,
+    /// Of its distinct values, if its type can be counted.
+    sketch: Option<DistinctSketch>,
+}
+
+impl OpenColumn {
+    /// Encodes its next values.
+    pub(crate) fn write(&mut self, piece: &ArrayRef) -> Result<()> {
+        if let Some(sketch) = &mut self.sketch {
+            sketch.add(piece);
+        }
+        for leaf in compute_leaves(&self.in_file, &to_file(piece)?).map_err(internal)? {
+            self.writer.write(&leaf).map_err(internal)?;
+        }
+        Ok(())
+    }
+}
+
+/// Encodes a segment: one column after the other, so that only one has to be in memory unencoded, or all at the same time, a piece
+/// of each after the other, so that only pieces have to be.
 pub(crate) struct SegmentEncoder<'a> {
     table: &'a TableDef,
     writer: SerializedFileWriter<Vec<u8>>,
-    columns: std::vec::IntoIter<ColumnWriters>,
+    columns: std::iter::Enumerate<std::vec::IntoIter<ColumnWriters>>,
     chunks: Vec<ArrowColumnChunk>,
-    /// Of each column's distinct values, if its type can be counted.
     sketches: Vec<Option<DistinctSketch>>,
 }
 
@@ -120,29 +141,32 @@ impl<'a> SegmentEncoder<'a> {
         let (_, plain) = open(properties(table).set_dictionary_enabled(false))?;
         let pairs = with_dictionary.into_iter().zip(plain);
         let columns: Vec<_> = pairs.map(|(with_dictionary, plain)| ColumnWriters { with_dictionary, plain }).collect();
-        let columns = columns.into_iter();
+        let columns = columns.into_iter().enumerate();
         Ok(SegmentEncoder { table, writer, columns, chunks: Vec::new(), sketches: Vec::new() })
     }
 
-    /// Encodes the next column of the storage schema, given in pieces.
-    pub(crate) fn add_column<'b>(&mut self, pieces: impl IntoIterator<Item = &'b ArrayRef>) -> Result<()> {
-        let field = self.table.storage_schema().field(self.chunks.len());
-        let in_file = file_field(field);
-        let pieces: Vec<&ArrayRef> = pieces.into_iter().collect();
-        let writers = self.columns.next().ok_or_else(|| internal("more columns than the table has"))?;
-        let mut column = if repeats(&pieces) { writers.with_dictionary } else { writers.plain };
-        let mut sketch = DistinctSketch::counts(field.data_type()).then(DistinctSketch::new);
-        for piece in pieces {
-            if let Some(sketch) = &mut sketch {
-                sketch.add(piece);
-            }
-            for leaf in compute_leaves(&in_file, &to_file(piece)?).map_err(internal)? {
-                column.write(&leaf).map_err(internal)?;
-            }
-        }
-        self.chunks.push(column.close().map_err(internal)?);
-        self.sketches.push(sketch);
+    /// Begins the next column of the storage schema. `repeats`: its values are worth a dictionary.
+    pub(crate) fn open_column(&mut self, repeats: bool) -> Result<OpenColumn> {
+        let (column, writers) = self.columns.next().ok_or_else(|| internal("more columns than the table has"))?;
+        let field = self.table.storage_schema().field(column);
+        let writer = if repeats { writers.with_dictionary } else { writers.plain };
+        let sketch = DistinctSketch::counts(field.data_type()).then(DistinctSketch::new);
+        Ok(OpenColumn { in_file: Arc::new(file_field(field)), writer, sketch })
+    }
+
+    /// Ends a column. They must be ended in the order in which they were begun.
+    pub(crate) fn close_column(&mut self, column: OpenColumn) -> Result<()> {
+        self.chunks.push(column.writer.close().map_err(internal)?);
+        self.sketches.push(column.sketch);
         Ok(())
+    }
+
+    /// Encodes the next column, given in pieces.
+    pub(crate) fn add_column<'b>(&mut self, pieces: impl IntoIterator<Item = &'b ArrayRef>) -> Result<()> {
+        let pieces: Vec<&ArrayRef> = pieces.into_iter().collect();
+        let mut column = self.open_column(pieces_repeat(&pieces))?;
+        pieces.into_iter().try_for_each(|piece| column.write(piece))?;
+        self.close_column(column)
     }
 
     /// Encoded bytes so far.
@@ -153,6 +177,9 @@ impl<'a> SegmentEncoder<'a> {
     /// Ends the file. `keys` are the keys of its rows, which ascend.
     pub(crate) fn finish(mut self, id: u64, keys: &Keys) -> Result<EncodedSegment> {
         let pages: Vec<Vec<usize>> = self.chunks.iter().map(page_bytes).collect::<Result<_>>()?;
+        // All at once: a vector that grows takes the memory of the file three times. What comes behind the columns is little.
+        let bytes = self.bytes() as usize;
+        self.writer.inner_mut().reserve_exact(bytes + bytes / 16);
         let mut group = self.writer.next_row_group().map_err(internal)?;
         for chunk in self.chunks {
             chunk.append_to_row_group(&mut group).map_err(internal)?;
@@ -177,32 +204,38 @@ impl<'a> SegmentEncoder<'a> {
 
 /// Whether values of a column come so often that a dictionary of them is worth its place. Numbers get one in any case, which
 /// ends where it grows too large. Strings do not: the first pages of a column of distinct ones would need a dictionary of a
-/// megabyte, to be read with each of these pages.
-fn repeats(pieces: &[&ArrayRef]) -> bool {
-    let rows: usize = pieces.iter().map(|piece| piece.len()).sum();
+/// megabyte, to be read with each of these pages. `value` gives the bytes of the string in a row, asked for in ascending order.
+pub(super) fn repeats<'v>(data_type: &DataType, rows: usize, value: impl FnMut(usize) -> Option<&'v [u8]>) -> bool {
+    if !matches!(data_type, DataType::Utf8View | DataType::BinaryView) {
+        return true;
+    }
     let group_every = rows.div_ceil(SAMPLED_ROWS / SAMPLED_TOGETHER).max(SAMPLED_TOGETHER);
-    let (mut seen, mut sampled, mut first) = (HashSet::with_capacity(SAMPLED_ROWS), 0, 0);
-    for piece in pieces {
-        let mut group = first / group_every * group_every;
-        while group < first + piece.len() {
-            for row in group.max(first)..(group + SAMPLED_TOGETHER).min(first + piece.len()) {
-                let row = row - first;
-                if piece.is_null(row) {
-                    continue;
-                }
-                sampled += 1;
-                seen.insert(match piece.data_type() {
-                    DataType::Utf8View => piece.as_string_view().value(row).as_bytes(),
-                    DataType::BinaryView => piece.as_binary_view().value(row),
-                    _ => return true,
-                });
-            }
-            group += group_every;
-        }
-        first += piece.len();
+    let groups = (0..rows).step_by(group_every).flat_map(|group| group..(group + SAMPLED_TOGETHER).min(rows));
+    let (mut seen, mut sampled) = (HashSet::with_capacity(SAMPLED_ROWS), 0);
+    for value in groups.filter_map(value) {
+        sampled += 1;
+        seen.insert(value);
     }
     // Of forty thousand values that are equally frequent, one in twenty rows of the sample has one for the second time.
     sampled == 0 || seen.len() <= sampled / 20 * 19
+}
+
+fn pieces_repeat(pieces: &[&ArrayRef]) -> bool {
+    let Some(data_type) = pieces.first().map(|piece| piece.data_type()) else { return true };
+    let rows = pieces.iter().map(|piece| piece.len()).sum();
+    let (mut at, mut first) = (0, 0);
+    repeats(data_type, rows, |row| {
+        while row >= first + pieces[at].len() {
+            first += pieces[at].len();
+            at += 1;
+        }
+        let (piece, row) = (pieces[at], row - first);
+        match data_type {
+            _ if piece.is_null(row) => None,
+            DataType::Utf8View => Some(piece.as_string_view().value(row).as_bytes()),
+            _ => Some(piece.as_binary_view().value(row)),
+        }
+    })
 }
 
 /// The bytes of each page of a column, in their order. Before them may be a dictionary.
@@ -311,7 +344,7 @@ mod tests {
             let all: StringViewArray = (0..rows).map(|row| Some(text(row)?.to_string())).collect();
             (0..rows).step_by(1000).map(|at| Arc::new(all.slice(at, 1000.min(rows - at))) as ArrayRef).collect()
         };
-        let repeat = |pieces: Vec<ArrayRef>| repeats(&pieces.iter().collect::<Vec<_>>());
+        let repeat = |pieces: Vec<ArrayRef>| pieces_repeat(&pieces.iter().collect::<Vec<_>>());
         for rows in [3_000, 300_000] {
             assert!(repeat(strings(rows, 2)) && repeat(strings(rows, 100)));
             assert!(!repeat(strings(rows, usize::MAX)));

@@ -125,7 +125,7 @@ impl Inner {
                 let segment = put_segment(self, Arc::clone(&task.table), output.encoded).await?;
                 segment.complete(output.written);
                 kept.borrow_mut().resize(0);
-                segment.warm_encoded(output.columns, &output.keys);
+                segment.warm(output.columns, &output.keys);
                 outputs.push(segment);
                 Ok(())
             },

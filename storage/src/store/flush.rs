@@ -21,14 +21,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
 use bytes::Bytes;
 use rustydb_txn::Timestamp;
 use tokio::sync::oneshot;
 
 use super::commit::serialize;
 use super::{Inner, Version};
-use crate::BLOCK_ROWS;
 use crate::bulk::put_segment;
 use crate::catalog::{Catalog, TableDef, TableId, TableRecord};
 use crate::encoding::Keys;
@@ -36,8 +34,7 @@ use crate::error::{Error, Result};
 use crate::log::{AddedSegment, LOG_DIRECTORY, Lsn, log_number, log_path};
 use crate::manifest::{self, Manifest, TableManifest};
 use crate::memtable::{Memtable, TableMemtable};
-use crate::segment::{Base64, SEGMENT_ROWS_MAX, Segment, encode_segment};
-use crate::transaction::key_columns;
+use crate::segment::{Base64, SEGMENT_ROWS_MAX, Segment, encode_rows};
 
 /// How long after a failed flush the next one is tried.
 pub(super) const FLUSH_RETRY: Duration = Duration::from_secs(5);
@@ -171,7 +168,8 @@ impl Inner {
         let (log_start, lsn) = self.log.rotate(prepared)?;
         committer.structure_changed = false;
         let mut next = version.successor();
-        let memtable = std::mem::take(&mut next.active);
+        let successor = Arc::new(next.active.successor());
+        let memtable = std::mem::replace(&mut next.active, successor);
         next.frozen = Some(Arc::clone(&memtable));
         let catalog = Arc::clone(&next.catalog);
         self.current.store(Arc::new(next));
@@ -186,31 +184,37 @@ impl Inner {
         timestamp: Timestamp,
         flushed: &mut Vec<Flushed>,
     ) -> Result<()> {
-        let codec = table.codec()?;
-        let all: Vec<usize> = (0..table.storage_schema().fields().len()).collect();
+        let rows_max = part.keys().min(SEGMENT_ROWS_MAX);
         let mut after: Option<Box<[u8]>> = None;
         loop {
-            let (mut rows, mut written): (Vec<Bytes>, Vec<Timestamp>) = (Vec::new(), Vec::new());
+            let (mut rows, mut written): (Vec<Bytes>, Vec<Timestamp>) =
+                (Vec::with_capacity(rows_max), Vec::with_capacity(rows_max));
+            let (mut keys, mut refused) = (table.codec()?.keys.no_keys(), Ok(()));
             let last = part.collect_visible(
                 after.as_deref(),
                 timestamp,
                 SEGMENT_ROWS_MAX,
                 |_| false,
-                |_, row, at| {
+                |key, row, at| {
+                    if refused.is_ok() {
+                        refused = keys.push(key);
+                    }
                     rows.push(row);
                     written.push(at);
                 },
             );
+            refused?;
             if !rows.is_empty() {
-                let slices: Vec<&[u8]> = rows.iter().map(Bytes::as_ref).collect();
-                let decode = |rows: &[&[u8]]| codec.rows.decode(rows, &all);
-                let batches = slices.chunks(BLOCK_ROWS).map(decode).collect::<Result<Vec<RecordBatch>>>()?;
-                let chunks = batches.iter().map(|batch| codec.keys.encode(&key_columns(table, batch)));
-                let keys = Keys::concat(&chunks.collect::<Result<Vec<_>>>()?)?;
-                let encoded = encode_segment(table, self.new_segment_id(), &batches, &keys)?;
+                let mut kept_bytes = 0;
+                let keep = |bytes: usize| {
+                    let has_room = self.columns.cache.has_room(kept_bytes + bytes);
+                    kept_bytes += if has_room { bytes } else { 0 };
+                    has_room
+                };
+                let (encoded, columns) = encode_rows(table, self.new_segment_id(), &rows, &keys, keep)?;
                 let segment = put_segment(self, Arc::clone(table), encoded).await?;
                 segment.complete(written.into_boxed_slice());
-                segment.warm(&batches, &keys)?;
+                segment.warm(columns, &keys);
                 flushed.push(Flushed { table: table.id, segment, keys });
             }
             match last {

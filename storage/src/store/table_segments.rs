@@ -53,10 +53,9 @@ impl Deref for TableSegments {
 }
 
 impl TableSegments {
-    /// The segment and the row in it that has a key, among the rows not deleted at `timestamp`. `None`: not all key indexes
-    /// that it takes are in memory.
-    pub(super) fn find(&self, key: &[u8], timestamp: Timestamp) -> Result<Option<Option<Place<'_>>>> {
-        let hash = KeyHash::of(key);
+    /// The segment and the row in it that has the key with this hash, among the rows not deleted at `timestamp`. `None`: not all
+    /// key indexes that it takes are in memory.
+    pub(super) fn find(&self, key: &[u8], hash: KeyHash, timestamp: Timestamp) -> Result<Option<Option<Place<'_>>>> {
         let may_have = |segment: &Segment| segment.created() <= timestamp && segment.meta.may_contain(key);
         let is_live = |segment: &Segment, row: u32| !segment.deletes.contains(row, timestamp);
         // Newest first: recent rows are asked for more often. At most one segment holds a live row of the key.

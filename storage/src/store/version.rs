@@ -29,7 +29,7 @@ use crate::id_map::IdMap;
 use crate::index::{Interval, Postings, successor};
 use crate::memtable::{ChainState, Memtable};
 use crate::obstacle::Obstacle;
-use crate::segment::{Pins, Segment};
+use crate::segment::{KeyHash, Pins, Segment};
 
 /// Segments of one table.
 pub(crate) type Segments = Arc<[Arc<Segment>]>;
@@ -126,16 +126,17 @@ impl Version {
         key: &[u8],
         timestamp: Timestamp,
     ) -> Result<Option<Option<Located>>> {
+        let hash = KeyHash::of(key);
         for (memtable, place) in self.memtables() {
             let Some(part) = memtable.table(table) else { continue };
-            match part.get(key, timestamp) {
+            match part.get(key, hash, timestamp) {
                 ChainState::Row(row, written) => return Ok(Some(Some(Located { place, written, row: Some(row) }))),
                 // A bulk load may have brought the key back since, in a segment.
                 ChainState::Removed | ChainState::Unknown => {}
             }
         }
         let Some(segments) = self.segments.get(&table) else { return Ok(Some(None)) };
-        let found = segments.find(key, timestamp)?;
+        let found = segments.find(key, hash, timestamp)?;
         let located = |(segment, row): (&Arc<Segment>, u32)| Located {
             written: segment.written(row),
             place: Place::Segment(Arc::clone(segment), row),
