@@ -193,3 +193,6 @@ fn take_keys(keys: &[Arc<Keys>], sources: &[Source]) -> Result<Keys> {
     let first = keys.first().ok_or_else(|| Error::Internal("a merge of nothing".into()))?;
     first.gather(sources.iter().map(|(input, row)| keys[*input as usize].get(*row as usize)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,8 @@ mod replay;
 mod sequencer;
 mod serializable;
 mod table_segments;
+#[cfg(test)]
+mod tests;
 mod validate;
 mod version;
 

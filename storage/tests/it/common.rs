@@ -116,6 +116,15 @@ pub(crate) fn map(rows: &[(i64, &str)]) -> BTreeMap<i64, String> {
     rows.iter().map(|(id, name)| (*id, name.to_string())).collect()
 }
 
+/// Waits until something is as it should be, for which others have to do something first.
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < std::time::Duration::from_secs(30), "never: {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
 /// A number in an environment variable, by which a failed random test is repeated.
 pub(crate) fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))

@@ -703,15 +703,6 @@ async fn a_load_whose_commit_is_refused_leaves_no_files() {
     assert_eq!(left_over(&files, &store).await, Vec::<String>::new());
 }
 
-/// Waits until the files are as they should be.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let start = std::time::Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < std::time::Duration::from_secs(30), "never: {what}");
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_that_is_given_up_while_its_file_is_written_leaves_none() {
     let (files, store, table) = store_with(keyed("t")).await;

@@ -1,5 +1,7 @@
 //! Little memory: everything works, and nothing has more than it may.
 
+use std::collections::BTreeMap;
+
 use crate::common::*;
 use rustydb_storage::{Durability, Error, MemoryFiles, Store, StoreOptions, check};
 
@@ -125,4 +127,60 @@ async fn what_was_in_memory_before_a_compaction_is_so_after_it_without_the_dead(
         assert_eq!(found.columns(), expected.columns());
     }
     assert_eq!(store.memory().column_cache_misses, after.column_cache_misses, "nothing was read again");
+}
+
+#[tokio::test]
+async fn inputs_of_which_a_part_is_in_memory_are_merged_however_full_the_cache_is() {
+    const ROWS: i64 = 5000;
+    const SEGMENTS: i64 = 3;
+    let (pristine, store, table) = store_with(keyed("t")).await;
+    // Segments whose keys are mixed.
+    for segment in 0..SEGMENTS {
+        let texts: Vec<(i64, String)> =
+            (0..ROWS).map(|row| SEGMENTS * row + segment).map(|id| (id, text(id))).collect();
+        let borrowed: Vec<(i64, &str)> = texts.iter().map(|(id, text)| (*id, text.as_str())).collect();
+        insert(&store, table, &borrowed).await.unwrap();
+        store.flush().await.unwrap();
+    }
+    // Too few rows die for the background to care.
+    let is_dead = |id: &i64| id % 10 == 3;
+    delete(&store, table, &(0..SEGMENTS * ROWS).filter(is_dead).collect::<Vec<_>>()).await.unwrap();
+    store.flush().await.unwrap();
+    store.close().await.unwrap();
+    let live: BTreeMap<i64, String> = (0..SEGMENTS * ROWS).filter(|id| !is_dead(id)).map(|id| (id, text(id))).collect();
+
+    // Of so many segments the columns are in memory, as far as there is room. They stay there if that is most of the rows.
+    for (column_cache_bytes, segments, stays) in [
+        (64 * MIB, 0, Some(false)),
+        (64 * MIB, 1, Some(false)),
+        (64 * MIB, 2, Some(true)),
+        (64 * MIB, 3, Some(true)),
+        (8 * MIB, 3, None),
+        (3 * MIB, 2, None),
+        (MIB / 2, 3, None),
+        (1, 3, Some(false)),
+    ] {
+        let case = format!("{column_cache_bytes} bytes, {segments} of the segments");
+        let files = pristine.after_kill();
+        let store = Store::open(StoreOptions { column_cache_bytes, ..options(&files) }).await.unwrap();
+        for id in 0..segments {
+            let found = store.snapshot().get(table, &keys(&[id]), &[0, 1]).await.unwrap();
+            assert_eq!(found.columns(), rows(&[(id, &text(id))]).columns(), "{case}");
+        }
+        store.compact().await.unwrap();
+        assert_within_limits(&store);
+        assert_eq!(store.memory().background_bytes, 0, "{case}");
+        let (view, misses) = (store.snapshot(), store.memory().column_cache_misses);
+        let found = view.get(table, &keys(&[0, 3, 7]), &[0, 1]).await.unwrap();
+        assert_eq!(found.columns(), rows(&[(0, &text(0)), (7, &text(7))]).columns(), "{case}");
+        if let Some(stays) = stays {
+            assert_eq!(store.memory().column_cache_misses == misses, stays, "{case}");
+        }
+        assert!(contents(&view, table).await == live, "{case}");
+        drop(view);
+        store.close().await.unwrap();
+        // What is in the file is the same.
+        assert_eq!(check(options(&files)).await.unwrap().findings, [], "{case}");
+        assert!(contents(&open(&files).await.snapshot(), table).await == live, "{case}");
+    }
 }

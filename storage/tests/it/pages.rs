@@ -1,22 +1,38 @@
 //! Look-ups of rows in a store that is larger than its cache: single pages are read, and nothing is wrong or too much.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Barrier};
 
 use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use bytes::Bytes;
+use parquet::file::metadata::ParquetMetaDataReader;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustydb_storage::{
-    BLOCK_ROWS, Durability, Error, KeyRange, MemoryFiles, NewTable, RangeWindow, ReadView, Store, StoreOptions,
-    TableDef, Tries, WantedColumns, insist,
+    BLOCK_ROWS, Blocked, Durability, Error, FoundRow, KeyRange, MemoryFiles, NewTable, RangeWindow, ReadView, Store,
+    StoreOptions, TableDef, Tries, WantedColumns, insist,
 };
+use tokio::runtime::Handle;
 
 use crate::common::*;
 
 const ROWS: usize = 5 * BLOCK_ROWS + 77;
 
+/// What a page of the file has.
+const PAGE_ROWS: usize = BLOCK_ROWS / 4;
+
 /// Room for the key index and a few pages, but not for all columns.
 const CACHE_BYTES: usize = 3 << 20;
+
+/// Room for the key index and hardly more than one page of long strings.
+const TIGHT_CACHE_BYTES: usize = 1 << 20;
+
+/// Room for the key index, and not for any column as a look-up reckons it, which is with 16 bytes a row at least.
+const SCANT_CACHE_BYTES: usize = 14 * ROWS;
+
+/// So many ask at the same time.
+const THREADS: usize = 8;
 
 /// Columns of all kinds of encodings: many and few distinct strings, long ones, small and large numbers, NULLs.
 fn wide() -> NewTable {
@@ -56,7 +72,7 @@ fn wide_rows(table: &NewTable) -> RecordBatch {
         Arc::new(Int64Array::from_iter_values(ids().map(|id| 2 * id))),
         Arc::new(distinct),
         texts(|id| format!("colour {}", id % 12)),
-        // Pages of these are cut before they have all the rows of a block.
+        // Pages of these are cut before they have as many rows as others.
         texts(long),
         Arc::new(ids().map(|id| some(&id).then_some(id % 100)).collect::<Int64Array>()),
         decimals(123, 12, 2),
@@ -91,17 +107,83 @@ async fn cold(files: &MemoryFiles, column_cache_bytes: usize) -> (Store, Arc<Tab
     (store, table)
 }
 
-/// A row by its key, in the row path, with what the store then has in memory.
-async fn look_up(
+/// The values of a row. Those of columns that were not asked for are NULL.
+type Values = Vec<Option<Vec<u8>>>;
+
+fn values_of(table: &TableDef, found: Option<FoundRow>) -> Values {
+    let row = found.expect("every id is there");
+    (0..8).map(|column| table.stored_value(&row.bytes, column).map(<[u8]>::to_vec)).collect()
+}
+
+fn range_of(table: &TableDef, id: i64) -> KeyRange<'_> {
+    let mut range = KeyRange::new(table, None).unwrap();
+    range.push(Some(&id.to_le_bytes())).unwrap();
+    range
+}
+
+/// A row by its key, in the row path.
+async fn look_up(view: &ReadView, table: &TableDef, id: i64, columns: &WantedColumns) -> Result<Values, Error> {
+    let range = range_of(table, id);
+    Ok(values_of(table, insist(|| view.stored_row(table, range.key(), columns)).await?))
+}
+
+/// The same in so many tries as are worth it; `None`: memory was too short.
+async fn try_to_look_up(
     view: &ReadView,
     table: &TableDef,
     id: i64,
     columns: &WantedColumns,
-) -> Result<Vec<Option<Vec<u8>>>, Error> {
-    let mut range = KeyRange::new(table, None).unwrap();
-    range.push(Some(&id.to_le_bytes())).unwrap();
-    let found = insist(|| view.stored_row(table, range.key(), columns)).await?.expect("every id is there");
-    Ok((0..8).map(|column| table.stored_value(&found.bytes, column).map(<[u8]>::to_vec)).collect())
+) -> Result<Option<Values>, Error> {
+    let (range, mut tries) = (range_of(table, id), Tries::new(view));
+    loop {
+        match view.stored_row(table, range.key(), columns) {
+            Ok(found) => return Ok(Some(values_of(table, found))),
+            Err(Blocked::Failed(error)) => return Err(error),
+            Err(Blocked::Waits(obstacle)) => {
+                if !tries.overcome(obstacle).await? {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+/// Lets some threads begin at the same moment, and waits for them all.
+fn at_once(threads: usize, work: impl Fn(usize) + Sync) {
+    let start = Barrier::new(threads);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (start, work) = (&start, &work);
+            scope.spawn(move || {
+                start.wait();
+                work(thread);
+            });
+        }
+    });
+}
+
+fn segment_path(files: &MemoryFiles) -> String {
+    files.paths().into_iter().map(|(path, _)| path).find(|path| path.starts_with("segments/")).unwrap()
+}
+
+/// The bytes of a file that have the dictionary of a column, and those that have its pages.
+fn parts_of(files: &MemoryFiles, path: &str, column: usize) -> [Range<usize>; 2] {
+    let mut file = Bytes::new();
+    files.damage(path, |data| file = Bytes::copy_from_slice(data));
+    let parquet = ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
+    let chunk = parquet.row_group(0).column(column);
+    let ((start, bytes), pages) = (chunk.byte_range(), chunk.data_page_offset() as u64);
+    [start..pages, pages..start + bytes].map(|part| part.start as usize..part.end as usize)
+}
+
+/// Fails unless a page of this file was found to be damaged.
+fn assert_is_damage(error: &Error, path: &str) {
+    match error {
+        Error::Corruption { file, detail } => {
+            assert!(file == path && detail.contains("the checksum of a page"), "{file}: {detail}");
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 fn cached_bytes(store: &Store) -> usize {
@@ -184,7 +266,7 @@ async fn a_range_of_rows_waits_for_its_pages() {
 #[tokio::test]
 async fn a_damaged_page_is_an_error_and_no_other_page_suffers() {
     let (files, _) = filled().await;
-    let path = files.paths().into_iter().map(|(path, _)| path).find(|path| path.starts_with("segments/")).unwrap();
+    let path = segment_path(&files);
     // The column of long strings takes most of the file: a byte in its middle belongs to it.
     files.damage(&path, |data| {
         let middle = data.len() / 2;
@@ -208,6 +290,136 @@ async fn a_damaged_page_is_an_error_and_no_other_page_suffers() {
         }
     }
     assert!((1..=BLOCK_ROWS / 500).contains(&damaged) && found > 0, "{damaged} rows damaged, {found} found");
+}
+
+#[tokio::test]
+async fn damage_to_a_dictionary_or_a_page_is_told_to_whoever_needs_it_until_it_is_mended() {
+    let (pristine, rows) = filled().await;
+    let path = segment_path(&pristine);
+    let colours = 2;
+    let places: Vec<usize> = (0..ROWS).step_by(1000).collect();
+    // Two or three of these places are in the page.
+    let expected_damages = [places.len()..=places.len(), 2..=3];
+    for (part, expected_damages) in parts_of(&pristine, &path, colours).into_iter().zip(expected_damages) {
+        let files = pristine.after_kill();
+        let middle = part.start.midpoint(part.end);
+        files.damage(&path, |data| data[middle] ^= 0x20);
+        let (store, table) = cold(&files, SCANT_CACHE_BYTES).await;
+        let view = store.snapshot();
+        let colour = WantedColumns::new(&table, [colours]);
+        let others = WantedColumns::new(&table, [1, 3, 4, 5, 6, 7]);
+        let texts = arrow::array::AsArray::as_string_view(rows.column(1));
+        let expected = |place: usize| (place % 7 != 3).then(|| format!("colour {}", place % 12).into_bytes());
+        let mut damaged = Vec::new();
+        for place in &places {
+            let id = 2 * *place as i64;
+            match look_up(&view, &table, id, &colour).await {
+                Ok(values) => assert_eq!(values[colours], expected(*place), "row {place}"),
+                Err(error) => {
+                    assert_is_damage(&error, &path);
+                    assert_is_damage(&view.get(table.id, &keys(&[id]), &[colours]).await.unwrap_err(), &path);
+                    assert_is_damage(&try_to_look_up(&view, &table, id, &colour).await.unwrap_err(), &path);
+                    // All else of the row is there.
+                    let values = look_up(&view, &table, id, &others).await.unwrap();
+                    assert_eq!(values[1].as_deref(), Some(texts.value(*place).as_bytes()), "row {place}");
+                    assert_eq!(values[colours], None);
+                    damaged.push(*place);
+                }
+            }
+        }
+        assert!(expected_damages.contains(&damaged.len()), "rows {damaged:?} are damaged");
+        assert_eq!(store.memory().background_bytes, 0);
+        files.damage(&path, |data| data[middle] ^= 0x20);
+        for place in damaged {
+            let values = look_up(&view, &table, 2 * place as i64, &colour).await.unwrap();
+            assert_eq!(values[colours], expected(place), "row {place}: nothing of the damage was kept");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_that_many_ask_for_at_once_are_loaded_and_counted_once() {
+    let (files, _) = filled().await;
+    let middle = 6 * PAGE_ROWS;
+    let of_neighbours = [middle - 1, middle - PAGE_ROWS, middle + PAGE_ROWS, middle + PAGE_ROWS + 700];
+    let places = [[middle, middle + 1, middle + 700, middle + PAGE_ROWS - 1], of_neighbours].concat();
+    let mut outcomes = Vec::new();
+    for threads in [1, THREADS] {
+        let (store, table) = cold(&files.after_kill(), CACHE_BYTES).await;
+        let (view, runtime) = (store.snapshot(), Handle::current());
+        let (key, long_text) = (WantedColumns::new(&table, []), WantedColumns::new(&table, [3]));
+        look_up(&view, &table, 0, &key).await.unwrap();
+        let before = store.memory();
+        at_once(threads, |thread| {
+            // All begin in one page, and half of them at one row.
+            let rotated = places.iter().cycle().skip(thread / 2 % 2).take(places.len());
+            for place in rotated {
+                let values = runtime.block_on(look_up(&view, &table, 2 * *place as i64, &long_text)).unwrap();
+                let expected = (place % 7 != 3).then(|| long(*place as i64).into_bytes());
+                assert_eq!(values[3], expected, "row {place}");
+            }
+        });
+        let after = store.memory();
+        assert_eq!((after.column_cache_evictions, after.background_bytes), (0, 0), "{after:?}");
+        let loads = after.column_cache_misses - before.column_cache_misses;
+        outcomes.push((loads, after.column_cache_bytes, after.key_index_bytes));
+    }
+    assert!(outcomes[0].0 >= 3, "a page and both of its neighbours: {outcomes:?}");
+    assert_eq!(outcomes[0], outcomes[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_right_where_many_drive_out_what_the_others_need_and_nothing_stays_taken() {
+    let seed = 20261201;
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let (files, rows) = filled().await;
+    let middle = 6 * PAGE_ROWS;
+    let near = middle - PAGE_ROWS..middle + 2 * PAGE_ROWS;
+    let mut places: Vec<usize> = (0..8).map(|_| random.random_range(near.clone())).collect();
+    places.extend((0..8).map(|_| random.random_range(0..ROWS)));
+
+    let (roomy, table) = cold(&files.after_kill(), 256 << 20).await;
+    let (all, every) = (roomy.snapshot(), WantedColumns::new(&table, 0..8));
+    let mut expected = Vec::new();
+    for place in &places {
+        expected.push(look_up(&all, &table, 2 * *place as i64, &every).await.unwrap());
+    }
+
+    let (store, _) = cold(&files, TIGHT_CACHE_BYTES).await;
+    let (view, runtime) = (store.snapshot(), Handle::current());
+    at_once(THREADS, |thread| {
+        for turn in 0..places.len() {
+            let at = (turn + thread % 3) % places.len();
+            let (place, id) = (places[at], 2 * places[at] as i64);
+            match thread % 4 {
+                0 => {
+                    let columns = [0, 1, 2, 3, 4, 5, 6, 7];
+                    let got = runtime.block_on(view.get(table.id, &keys(&[id]), &columns)).unwrap();
+                    assert_eq!(got.columns(), rows.slice(place, 1).columns(), "row {place}");
+                }
+                1 => {
+                    if let Some(found) = runtime.block_on(try_to_look_up(&view, &table, id, &every)).unwrap() {
+                        assert_eq!(found, expected[at], "row {place}");
+                    }
+                }
+                _ => {
+                    let found = runtime.block_on(look_up(&view, &table, id, &every)).unwrap();
+                    assert_eq!(found, expected[at], "row {place}");
+                }
+            }
+        }
+    });
+    let memory = store.memory();
+    assert!(memory.column_cache_evictions > 20, "the cache was to be too small: {memory:?}");
+    assert!(cached_bytes(&store) <= memory.cache_limit_bytes, "{memory:?}");
+    assert_eq!(memory.background_bytes, 0, "{memory:?}");
+    // Pages go with the segment that they are of.
+    drop(view);
+    let mut transaction = store.begin();
+    transaction.drop_table(table.id).unwrap();
+    transaction.commit(Durability::Sync).await.unwrap();
+    until("nothing of the table in memory", || cached_bytes(&store) == 0).await;
 }
 
 #[tokio::test]
