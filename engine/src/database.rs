@@ -19,6 +19,7 @@ use crate::error::sqlstate;
 use crate::interrupt::interruptible;
 use crate::lending::LendingPool;
 use crate::opaque::Opaque;
+use crate::optimizer::CertainDependencies;
 use crate::options::{DatabaseLocation, DatabaseOptions};
 use crate::routine::registry::Routines;
 use crate::row_path::{ProgramCache, ProgramCacheUsage};
@@ -33,8 +34,10 @@ use crate::sql::interval_order::{IntervalOrder, IntervalWindows};
 use crate::sql::limits::ComputedLimits;
 use crate::sql::membership::Membership;
 use crate::sql::mixed_types::MixedTypes;
+use crate::sql::null_rows::NullRows;
 use crate::sql::opaque_values::OpaqueValues;
 use crate::sql::plan_cache::PlanCache;
+use crate::sql::relations::Relations;
 use crate::sql::session_zone::SessionZone;
 use crate::sql::single_row::SingleRow;
 use crate::sql::time_units::TimeUnits;
@@ -262,6 +265,8 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>, query_byte
         .with_analyzer_rule(Arc::new(OpaqueValues::default()))
         .with_analyzer_rule(Arc::new(ComputedLimits))
         .with_analyzer_rule(Arc::new(BeforeJoins))
+        .with_analyzer_rule(Arc::new(CertainDependencies))
+        .with_relation_planners(vec![Arc::new(Relations)])
         .with_query_planner(Arc::new(ApplyPlanner));
     if let Some(all) = builder.scalar_functions().take() {
         *builder.scalar_functions() = Some(functions::of_sql(all, query_bytes));
@@ -270,10 +275,12 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>, query_byte
     rules.splice(
         0..0,
         [
+            Arc::new(CertainDependencies) as _,
             Arc::new(GroupingExpressions) as _,
             Arc::new(MixedTypes) as _,
             Arc::new(IntervalWindows) as _,
             Arc::new(TimeUnits) as _,
+            Arc::new(NullRows) as _,
         ],
     );
     optimizer::logical_rules(builder.optimizer().get_or_insert_with(Optimizer::new));

@@ -24,6 +24,7 @@ pub(crate) mod sqlstate {
     pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
     pub(crate) const DATA_EXCEPTION: &str = "22000";
     pub(crate) const STRING_TOO_LONG: &str = "22001";
+    pub(crate) const INVALID_SUBSTRING: &str = "22011";
     pub(crate) const INVALID_ESCAPE_SEQUENCE: &str = "22025";
     pub(crate) const NUMERIC_OUT_OF_RANGE: &str = "22003";
     pub(crate) const INVALID_DATETIME: &str = "22007";

@@ -3,6 +3,7 @@
 //! `SELECT range(10, 5000000011)` asks the allocator for 40 GB in one call, past every memory pool; the process would not
 //! survive it. A [`Bounded`] function works out the size of its result first and fails with 54000 beyond the limit.
 
+pub(crate) mod array_text;
 mod by_rows;
 pub(crate) mod bytes;
 mod date_patterns;
@@ -15,6 +16,7 @@ mod number_format;
 mod postgres;
 pub(crate) mod printed;
 pub(crate) mod ranks;
+pub(crate) mod regular;
 pub(crate) mod rounded_times;
 pub(crate) mod series;
 pub(crate) mod session;
@@ -52,6 +54,7 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>, query_
     let functions: Vec<_> = functions.into_iter().collect();
     let mut own = postgres::functions();
     own.extend(text::functions());
+    own.extend(regular::functions());
     own.extend(zones::functions());
     own.extend(intervals::functions());
     own.extend(several::functions());

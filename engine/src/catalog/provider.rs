@@ -29,10 +29,20 @@ use crate::sql::types::extension_type;
 pub(crate) struct ColumnTable {
     table: Arc<TableDef>,
     statistics: Arc<TableStatistics>,
-    /// A prefix of the table's storage schema, so that column indexes mean the same in both.
+    /// A prefix of the table's storage schema, so that column indexes mean the same in both; or what `picked` says.
     schema: SchemaRef,
+    picked: Option<Picked>,
     constraints: Constraints,
     defaults: HashMap<String, Expr>,
+}
+
+/// Columns that are not the first ones of a table.
+#[derive(Debug)]
+struct Picked {
+    /// All columns of the table's storage schema.
+    all: SchemaRef,
+    /// Which of them they are.
+    places: Vec<usize>,
 }
 
 impl ColumnTable {
@@ -62,6 +72,20 @@ impl ColumnTable {
         Self::with_columns(table, view, table.storage_schema())
     }
 
+    /// The user's columns and the hidden row id, for statements that lock rows: `*` shows them without the columns that
+    /// serve indexes.
+    pub(crate) fn with_row_id(table: &Arc<TableDef>, view: &ReadView) -> Result<Self> {
+        let everything = Self::with_hidden_columns(table, view)?;
+        let (shown, own) = (shown_columns(table), table.schema.fields().len());
+        if shown == own {
+            return Ok(everything);
+        }
+        let places: Vec<usize> = (0..shown).chain(own..everything.schema.fields().len()).collect();
+        let schema = Arc::new(everything.schema.project(&places)?);
+        let picked = Some(Picked { all: Arc::clone(&everything.schema), places });
+        Ok(ColumnTable { schema, picked, ..everything })
+    }
+
     fn with_columns(table: &Arc<TableDef>, view: &ReadView, schema: &SchemaRef) -> Result<Self> {
         // Declarations are kept in field metadata; of these, results of queries carry only the extension type around.
         let plain = |field: &Arc<Field>| {
@@ -77,6 +101,7 @@ impl ColumnTable {
             table: Arc::clone(table),
             statistics: Arc::new(view.statistics(table.id)?),
             schema: Arc::new(Schema::new(fields)),
+            picked: None,
             constraints: Constraints::new_unverified(constraints),
             defaults: HashMap::new(),
         })
@@ -117,12 +142,16 @@ impl TableProvider for ColumnTable {
         filters: &[Expr],
         _limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let mut projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        if let Some(picked) = &self.picked {
+            projection.iter_mut().for_each(|column| *column = picked.places[*column]);
+        }
         let context = session.as_any().downcast_ref::<StatementContext>();
         let hidden = context.map(|context| over_hidden_columns(context, &self.table, filters)).transpose()?.flatten();
-        let (filters, table_schema) = match &hidden {
-            Some(filters) => (filters.as_slice(), plain_schema(&self.table)),
-            None => (filters, Arc::clone(&self.schema)),
+        let (filters, table_schema) = match (&hidden, &self.picked) {
+            (Some(filters), _) => (filters.as_slice(), plain_schema(&self.table)),
+            (None, Some(picked)) => (filters, Arc::clone(&picked.all)),
+            (None, None) => (filters, Arc::clone(&self.schema)),
         };
         let schema = DFSchema::try_from(Arc::clone(&table_schema))?;
         let (properties, context) = (session.execution_props(), PhysicalPlanningContext::default());

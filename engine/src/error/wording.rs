@@ -73,11 +73,8 @@ fn read_planner(message: &str) -> Option<(&'static str, String)> {
     if message.starts_with("Aggregate functions are not allowed in the WHERE clause") {
         return Some((GROUPING, "aggregate functions are not allowed in WHERE".to_owned()));
     }
-    if message.to_ascii_lowercase().contains("scalar subquery returned more than one row") {
-        return Some((
-            CARDINALITY_VIOLATION,
-            "more than one row returned by a subquery used as an expression".to_owned(),
-        ));
+    if returned_more_than_one_row(message) {
+        return Some((CARDINALITY_VIOLATION, TOO_MANY_ROWS.to_owned()));
     }
     if message.starts_with("Aggregate function calls cannot be nested") {
         return Some((GROUPING, "aggregate function calls cannot be nested".to_owned()));
@@ -108,6 +105,13 @@ fn read_planner(message: &str) -> Option<(&'static str, String)> {
         return Some((INVALID_PARAMETER_VALUE, super::translate::lower_first(message)));
     }
     None
+}
+
+const TOO_MANY_ROWS: &str = "more than one row returned by a subquery used as an expression";
+
+/// Both the planner and a running query may find that out.
+fn returned_more_than_one_row(message: &str) -> bool {
+    message.to_ascii_lowercase().starts_with("scalar subquery returned more than one row")
 }
 
 /// Sorts the rest by the words the planner is known to use.
@@ -209,6 +213,15 @@ fn no_such_date(value: &str) -> Error {
 
 /// The sentences about values that are said in PostgreSQL's words.
 fn read_value(message: &str) -> Option<Error> {
+    if returned_more_than_one_row(message) {
+        return Some(Error::new(sqlstate::CARDINALITY_VIOLATION, TOO_MANY_ROWS));
+    }
+    // These two are PostgreSQL's own words.
+    for undefined in ["cannot take square root of a negative number", "zero raised to a negative power is undefined"] {
+        if message.starts_with(undefined) {
+            return Some(Error::new(sqlstate::INVALID_POWER, undefined));
+        }
+    }
     if let Some(value) = between(message, "rror parsing timestamp from '", "'")
         && is_written_date(value)
     {
@@ -511,6 +524,13 @@ mod tests {
                 "cannot cast type date to boolean",
             ),
             ("Divide by zero error", "22012", "division by zero"),
+            (
+                "Scalar subquery returned more than one row",
+                "21000",
+                "more than one row returned by a subquery used as an expression",
+            ),
+            ("cannot take square root of a negative number", "2201F", "cannot take square root of a negative number"),
+            ("zero raised to a negative power is undefined", "2201F", "zero raised to a negative power is undefined"),
             ("Overflow happened on: 2147483647 + 1", "22003", "overflow happened on: 2147483647 + 1"),
             ("Value does not fit into Int16", "22003", "value does not fit into smallint"),
             (

@@ -129,6 +129,7 @@ impl ScalarUDFImpl for ByTemplate {
 #[derive(Debug, Default)]
 struct Parts {
     year: Option<i64>,
+    before_christ: bool,
     month: Option<i64>,
     day: Option<i64>,
     day_of_year: Option<i64>,
@@ -161,13 +162,17 @@ fn read(text: &str, pieces: &[Piece]) -> Result<NaiveDateTime> {
                     rest = &rest[skipped.map_or(0, char::len_utf8)..];
                 }
             }
-            Piece::Field { field, .. } => {
+            Piece::Field { field, ordinal, .. } => {
                 rest = rest.trim_start();
                 if rest.is_empty() {
                     break;
                 }
                 let followed = matches!(pieces.get(index + 1), Some(Piece::Field { .. }));
                 rest = parts.read(*field, followed, rest)?;
+                if ordinal.is_some() {
+                    // The `st` of 1st.
+                    rest = rest.get(2..).unwrap_or("");
+                }
             }
         }
     }
@@ -209,9 +214,13 @@ impl Parts {
                 self.second = second;
                 rest
             }
-            Field::Millisecond | Field::Microsecond => {
+            Field::Millisecond | Field::Microsecond | Field::Fraction(_) => {
                 // Digits behind the point: 5 is 500 milliseconds.
-                let (value, rest) = number(if field == Field::Millisecond { 3 } else { 6 })?;
+                let (value, rest) = number(match field {
+                    Field::Millisecond => 3,
+                    Field::Fraction(digits) => digits as usize,
+                    _ => 6,
+                })?;
                 let digits = text.len() - rest.len();
                 let scale = 6_u32.saturating_sub(u32::try_from(digits).unwrap_or(6));
                 self.microsecond = value.saturating_mul(10_i64.pow(scale));
@@ -225,7 +234,17 @@ impl Parts {
                     "PM" => true,
                     _ => return Err(invalid(text, "AM")),
                 });
-                &text[width..]
+                text.get(width..).unwrap_or("")
+            }
+            Field::Era { dotted } => {
+                let width = if dotted { 4 } else { 2 };
+                let era = text.get(..width).unwrap_or(text).to_ascii_uppercase().replace('.', "");
+                self.before_christ = match era.as_str() {
+                    "AD" => false,
+                    "BC" => true,
+                    _ => return Err(invalid(text, "AD")),
+                };
+                text.get(width..).unwrap_or("")
             }
             Field::MonthName | Field::MonthShort => {
                 let (month, rest) = name(text, &MONTHS, field == Field::MonthShort)?;
@@ -234,8 +253,17 @@ impl Parts {
             }
             Field::DayName | Field::DayShort => name(text, &DAYS, field == Field::DayShort)?.1,
             Field::DayOfWeek | Field::Quarter | Field::WeekOfMonth => number(1)?.1,
-            Field::Century | Field::Zone | Field::Offset => {
-                return Err(Error::unsupported("CC, TZ and OF in a template for reading"));
+            Field::Century
+            | Field::Zone
+            | Field::Offset
+            | Field::OffsetHour
+            | Field::OffsetMinute
+            | Field::YearWithComma
+            | Field::ShortIsoYear(_)
+            | Field::DayOfIsoYear
+            | Field::RomanMonth => {
+                let what = "CC, TZ, OF, TZH, TZM, Y,YYY, IYY, IY, I, IDDD or RM in a template for reading";
+                return Err(Error::unsupported(what));
             }
         };
         Ok(rest)
@@ -286,7 +314,9 @@ impl Parts {
                 Weekday::try_from(weekday).ok()?,
             );
         }
-        let year = i32::try_from(self.year.or(self.iso_year).unwrap_or(0)).ok()?;
+        let year = self.year.or(self.iso_year).unwrap_or(0);
+        // There is no year 0: 1 BC is before 1.
+        let year = i32::try_from(if self.before_christ { 1 - year } else { year }).ok()?;
         let day_of_year = self.day_of_year.or(self.week_of_year.map(|week| (week - 1) * 7 + 1));
         if let (Some(day), None) = (day_of_year, self.month) {
             return NaiveDate::from_yo_opt(year, small(day)?).filter(|date| date.year() == year);
@@ -366,6 +396,9 @@ mod tests {
             ("2024-W10-2", "IYYY-\"W\"IW-ID", "2024-03-05 00:00:00"),
             ("12:30:05.25", "HH24:MI:SS.MS", "0000-01-01 12:30:05.250"),
             ("  2024   3", "YYYY MM", "2024-03-01 00:00:00"),
+            ("1st March 2024", "DDth FMMonth YYYY", "2024-03-01 00:00:00"),
+            ("44-03-15 BC", "YYYY-MM-DD AD", "-0043-03-15 00:00:00"),
+            ("12:00:00.5 AM", "HH12:MI:SS.FF1 A.M.", "0000-01-01 00:00:00.500"),
         ] {
             assert_eq!(read(text, &parse(template)).unwrap().to_string(), expected, "{text} by {template}");
         }

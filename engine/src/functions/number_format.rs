@@ -303,7 +303,7 @@ fn overflowing(format: &Format, negative: bool) -> String {
     out
 }
 
-fn ordinal(digits: &str) -> &'static str {
+pub(super) fn ordinal(digits: &str) -> &'static str {
     let digits = if digits.is_empty() { "0" } else { digits };
     match (digits.as_bytes().iter().rev().nth(1), digits.as_bytes().last()) {
         (Some(b'1'), _) => "th",

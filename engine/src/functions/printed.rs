@@ -8,6 +8,7 @@
 //! | interval | `12 mons 1 days 1.000000000 secs` | `1 year 1 day 00:00:01` |
 //! | double precision, real | `1.0`, `1e20` | `1`, `1e+20` |
 //! | bytea | its bytes | `\xff` |
+//! | arrays | `[1, ]` | [`{1,NULL}`](super::array_text) |
 //!
 //! A timestamp with time zone is shown by the clock of a zone, which is the second argument.
 
@@ -29,6 +30,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
 };
 
+use super::array_text::print_arrays;
 use crate::error::sqlstate;
 use crate::{Error, Result};
 
@@ -49,6 +51,7 @@ pub(crate) fn prints(data_type: &DataType) -> bool {
             | DataType::Binary
             | DataType::LargeBinary
             | DataType::BinaryView
+            | DataType::List(_)
     )
 }
 
@@ -97,7 +100,7 @@ impl ScalarUDFImpl for Print {
 }
 
 /// The texts of a column.
-fn print(values: &ArrayRef, zone: &str) -> Result<ArrayRef> {
+pub(super) fn print(values: &ArrayRef, zone: &str) -> Result<ArrayRef> {
     let mut texts = StringViewBuilder::with_capacity(values.len());
     let mut text = String::new();
     macro_rules! each {
@@ -116,6 +119,7 @@ fn print(values: &ArrayRef, zone: &str) -> Result<ArrayRef> {
     }
     match values.data_type() {
         DataType::Float64 => each!(values.as_primitive::<Float64Type>(), write_double),
+        DataType::List(_) => return Ok(Arc::new(print_arrays(values.as_list::<i32>(), zone)?)),
         DataType::Float32 => each!(values.as_primitive::<Float32Type>(), write_single),
         DataType::Date32 => each!(values.as_primitive::<Date32Type>(), write_date),
         DataType::Time32(_) | DataType::Time64(_) => {

@@ -13,20 +13,19 @@
 //! | function | what it gives |
 //! |---|---|
 //! | [`SPLIT_AT_MARKS`] | what lies between the marked parts of a text |
-//! | [`MARKED_PARTS`] | the marked parts themselves, each as an array of its groups |
-//! | [`ONLY_ELEMENT`] | an array of the argument, empty if that is NULL |
 //! | [`OR_EMPTY`] | the array, or if it is NULL one without elements |
 //! | [`MOST_FREQUENT`] | of a sorted array, the element that comes most often |
 //! | [`AT_SHARE`] | of a sorted array, the first element with so large a share of elements up to it |
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ListBuilder, StringViewBuilder, new_empty_array};
+use arrow::array::{Array, ArrayRef, AsArray, ListBuilder, StringViewBuilder, new_empty_array};
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::ScalarValue;
 use datafusion::common::utils::SingleRowListArrayBuilder;
 use datafusion::logical_expr::{ScalarUDF, Volatility};
 
+use super::array_text::output_texts;
 use super::by_rows::{ByRows, float_of, integer_of, is_text, text, text_of, texts};
 use super::number_format;
 use super::text::{quoted_identifier, quoted_literal};
@@ -35,14 +34,12 @@ use crate::sql::types::name_of;
 use crate::{Error, Result};
 
 pub(crate) const SPLIT_AT_MARKS: &str = "split_at_marks";
-pub(crate) const MARKED_PARTS: &str = "marked_parts";
-pub(crate) const ONLY_ELEMENT: &str = "only_element";
 pub(crate) const OR_EMPTY: &str = "or_empty";
 pub(crate) const MOST_FREQUENT: &str = "most_frequent";
 pub(crate) const AT_SHARE: &str = "at_share";
 
-/// Begin and end of a marked part, and what stands before each of its groups.
-pub(crate) const MARKS: [char; 3] = ['\u{e000}', '\u{e001}', '\u{e002}'];
+/// Begin and end of a marked part.
+pub(crate) const MARKS: [char; 2] = ['\u{e000}', '\u{e001}'];
 
 /// Digits of an exact number: those of the type, and behind the point.
 const NUMERIC: DataType = DataType::Decimal128(38, 10);
@@ -65,8 +62,6 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
         strict("to_number", |types| texts(types).filter(|types| types.len() == 2), |_| NUMERIC, to_number),
         loose("format", format_arguments, gives_text, format),
         strict(SPLIT_AT_MARKS, texts, |_| list_of(DataType::Utf8View), split_at_marks),
-        strict(MARKED_PARTS, texts, |_| list_of(list_of(DataType::Utf8View)), marked_parts),
-        loose(ONLY_ELEMENT, |types| Some(types.to_vec()), |types| list_of(types[0].clone()), only_element),
         loose(OR_EMPTY, |types| Some(types.to_vec()), |types| types[0].clone(), or_empty),
         strict(MOST_FREQUENT, |types| Some(types.to_vec()), element_of, most_frequent),
         strict(AT_SHARE, |types| Some(vec![types.first()?.clone(), DataType::Float64]), element_of, at_share),
@@ -155,11 +150,8 @@ fn shown(value: &ScalarValue) -> Result<Option<String>> {
     if value.is_null() {
         return Ok(None);
     }
-    if let ScalarValue::Boolean(Some(value)) = value {
-        return Ok(Some(if *value { "t" } else { "f" }.to_owned()));
-    }
-    let text = value.cast_to(&DataType::Utf8)?;
-    Ok(text.try_as_str().flatten().map(str::to_owned))
+    let texts = output_texts(&value.to_array()?, "UTC")?;
+    Ok(texts.as_string_view().iter().next().flatten().map(str::to_owned))
 }
 
 fn format(values: &[ScalarValue]) -> Result<ScalarValue> {
@@ -274,26 +266,6 @@ fn split_at_marks(values: &[ScalarValue]) -> Result<ScalarValue> {
     let mut builder = ListBuilder::new(StringViewBuilder::new());
     builder.append_value(found.iter().map(|text| Some(text.as_str())));
     Ok(ScalarValue::List(Arc::new(builder.finish())))
-}
-
-fn marked_parts(values: &[ScalarValue]) -> Result<ScalarValue> {
-    let (_, parts) = pieces(text_of(&values[0])?);
-    let mut builder = ListBuilder::new(ListBuilder::new(StringViewBuilder::new()));
-    for part in parts {
-        // Before the first group stands the whole match.
-        let mut groups = part.split(MARKS[2]);
-        let whole = groups.next();
-        let groups: Vec<Option<&str>> = groups.map(Some).collect();
-        builder.values().append_value(if groups.is_empty() { vec![whole] } else { groups });
-    }
-    builder.append(true);
-    Ok(ScalarValue::List(Arc::new(builder.finish())))
-}
-
-fn only_element(values: &[ScalarValue]) -> Result<ScalarValue> {
-    let array = values[0].to_array()?;
-    let elements = array.slice(0, usize::from(!values[0].is_null()));
-    Ok(SingleRowListArrayBuilder::new(elements).build_list_scalar())
 }
 
 fn or_empty(values: &[ScalarValue]) -> Result<ScalarValue> {

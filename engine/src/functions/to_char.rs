@@ -2,12 +2,14 @@
 //!
 //! | pattern | gives | | pattern | gives |
 //! |---|---|---|---|---|
-//! | `YYYY` `YY` | year | | `HH24`, `HH12` or `HH` | hour |
-//! | `IYYY` `IW` `ID` | ISO year, week, day | | `MI` `SS` `MS` `US` | minute, second, milli-, microseconds |
+//! | `YYYY` `YY` `Y,YYY` | year | | `HH24`, `HH12` or `HH` | hour |
+//! | `IYYY` `IW` `ID` `IDDD` | ISO year, week, day of it, of the year | | `MI` `SS` `MS` `US` | minute, second, milli-, microseconds |
 //! | `MM` `Month` `Mon` | month: number, name, short | | `AM` `PM` `A.M.` `P.M.` | half of the day |
 //! | `DD` `DDD` `D` | day of month, year, week (Sunday is 1) | | `SSSS` | seconds since midnight |
 //! | `Day` `Dy` | day's name, short | | `Q` `WW` `W` `CC` `J` | quarter, week of year, of month, century, Julian day |
-//! | `FM` in front | without padding | | `TZ` `OF` | time zone, offset |
+//! | `FM` in front | without padding | | `TZ` `OF` `TZH` `TZM` | time zone, offset, its hours, minutes |
+//! | `TH` `th` behind | `1ST`, `2nd`, … | | `FF1` … `FF6` | digits of a second's fraction |
+//! | `RM` | month in Roman digits | | `AD` `BC` `A.D.` `B.C.` | era |
 //!
 //! Names come in the case of the pattern (`MONTH`, `Month`, `month`) and padded to nine letters, as in PostgreSQL; `"text"`
 //! stands for itself, and so does every other character. A template with `%` is one of chrono's, as DataFusion's own
@@ -26,7 +28,7 @@ use chrono::{Datelike, NaiveDateTime, Offset, TimeZone, Timelike};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
-use super::number_format;
+use super::number_format::{self, ordinal};
 use crate::{Error, Result, error::sqlstate};
 
 /// PostgreSQL pads names to that of September and Wednesday.
@@ -201,10 +203,23 @@ pub(super) enum Field {
     },
     Zone,
     Offset,
+    OffsetHour,
+    OffsetMinute,
+    /// All digits, with a comma for the thousands.
+    YearWithComma,
+    /// The last digits of the ISO year.
+    ShortIsoYear(u32),
+    DayOfIsoYear,
+    Era {
+        dotted: bool,
+    },
+    RomanMonth,
+    /// So many digits of the second's fraction.
+    Fraction(u32),
 }
 
 /// Longer patterns before those they begin with.
-const PATTERNS: [(&str, Field); 35] = [
+const PATTERNS: [(&str, Field); 53] = [
     ("A.M.", Field::HalfOfDay { dotted: true }),
     ("P.M.", Field::HalfOfDay { dotted: true }),
     ("AM", Field::HalfOfDay { dotted: false }),
@@ -218,9 +233,25 @@ const PATTERNS: [(&str, Field); 35] = [
     ("SS", Field::Second),
     ("MS", Field::Millisecond),
     ("US", Field::Microsecond),
+    ("FF1", Field::Fraction(1)),
+    ("FF2", Field::Fraction(2)),
+    ("FF3", Field::Fraction(3)),
+    ("FF4", Field::Fraction(4)),
+    ("FF5", Field::Fraction(5)),
+    ("FF6", Field::Fraction(6)),
+    ("A.D.", Field::Era { dotted: true }),
+    ("B.C.", Field::Era { dotted: true }),
+    ("AD", Field::Era { dotted: false }),
+    ("BC", Field::Era { dotted: false }),
+    ("RM", Field::RomanMonth),
     ("IYYY", Field::IsoYear),
+    ("IYY", Field::ShortIsoYear(3)),
+    ("IY", Field::ShortIsoYear(2)),
     ("IW", Field::IsoWeek),
+    ("IDDD", Field::DayOfIsoYear),
     ("ID", Field::IsoDay),
+    ("I", Field::ShortIsoYear(1)),
+    ("Y,YYY", Field::YearWithComma),
     ("YYYY", Field::Year(4)),
     ("YYY", Field::Year(3)),
     ("YY", Field::Year(2)),
@@ -238,9 +269,13 @@ const PATTERNS: [(&str, Field); 35] = [
     ("W", Field::WeekOfMonth),
     ("CC", Field::Century),
     ("J", Field::Julian),
+    ("TZH", Field::OffsetHour),
+    ("TZM", Field::OffsetMinute),
     ("TZ", Field::Zone),
     ("OF", Field::Offset),
 ];
+
+const ROMAN_MONTHS: [&str; 12] = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"];
 
 /// How a name is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,7 +288,13 @@ pub(super) enum Case {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece {
     Text(String),
-    Field { field: Field, padded: bool, case: Case },
+    Field {
+        field: Field,
+        padded: bool,
+        case: Case,
+        /// Whether `st`, `nd`, … come behind a number, and in upper case.
+        ordinal: Option<bool>,
+    },
 }
 
 pub(super) fn parse(template: &str) -> Vec<Piece> {
@@ -261,20 +302,27 @@ pub(super) fn parse(template: &str) -> Vec<Piece> {
     let mut text = String::new();
     let (mut rest, mut padded) = (template, true);
     while let Some(first) = rest.chars().next() {
-        if first == '"' {
-            let end = rest[1..].find('"').map_or(rest.len(), |end| end + 2);
-            text.push_str(rest[1..end].trim_end_matches('"'));
-            rest = &rest[end..];
+        if let Some(quoted) = rest.strip_prefix('"') {
+            rest = quoted_text(quoted, &mut text);
             continue;
         }
-        if rest.get(..2).is_some_and(|prefix| prefix.eq_ignore_ascii_case("FM")) {
+        if let Some(after) = rest.strip_prefix("\\\"") {
+            text.push('"');
+            rest = after;
+            continue;
+        }
+        // Names are English, so that TM, which asks for those of a language, leaves out the padding and no more.
+        if starts_with(rest, "FM") || starts_with(rest, "TM") {
             padded = false;
             rest = &rest[2..];
             continue;
         }
-        let known = PATTERNS
-            .iter()
-            .find(|(pattern, _)| rest.get(..pattern.len()).is_some_and(|start| start.eq_ignore_ascii_case(pattern)));
+        // That blanks count is not said of what is written.
+        if starts_with(rest, "FX") {
+            rest = &rest[2..];
+            continue;
+        }
+        let known = PATTERNS.iter().find(|(pattern, _)| starts_with(rest, pattern));
         let Some((pattern, field)) = known else {
             text.push(first);
             rest = &rest[first.len_utf8()..];
@@ -290,9 +338,17 @@ pub(super) fn parse(template: &str) -> Vec<Piece> {
                 (true, false) => Case::Capital,
                 _ => Case::Lower,
             };
-        pieces.push(Piece::Field { field: *field, padded, case });
-        padded = true;
         rest = &rest[pattern.len()..];
+        let mut ordinal = None;
+        if starts_with(rest, "TH") {
+            ordinal = Some(rest.starts_with('T'));
+            rest = &rest[2..];
+        } else if rest.starts_with("SP") {
+            // Numbers spelled out are not there in PostgreSQL either.
+            rest = &rest[2..];
+        }
+        pieces.push(Piece::Field { field: *field, padded, case, ordinal });
+        padded = true;
     }
     if !text.is_empty() {
         pieces.push(Piece::Text(text));
@@ -300,12 +356,36 @@ pub(super) fn parse(template: &str) -> Vec<Piece> {
     pieces
 }
 
+fn starts_with(template: &str, pattern: &str) -> bool {
+    template.get(..pattern.len()).is_some_and(|start| start.eq_ignore_ascii_case(pattern))
+}
+
+/// Takes a text up to its closing quote, and returns what follows. After a backslash, any letter stands for itself.
+fn quoted_text<'a>(quoted: &'a str, text: &mut String) -> &'a str {
+    let mut letters = quoted.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' => break,
+            '\\' => text.push(letters.next().unwrap_or(letter)),
+            letter => text.push(letter),
+        }
+    }
+    letters.as_str()
+}
+
 fn print(pieces: &[Piece], moment: &Moment) -> String {
     let mut text = String::new();
     for piece in pieces {
         match piece {
             Piece::Text(part) => text.push_str(part),
-            Piece::Field { field, padded, case } => text.push_str(&print_field(*field, *padded, *case, moment)),
+            Piece::Field { field, padded, case, ordinal: suffix } => {
+                let shown = print_field(*field, *padded, *case, moment);
+                text.push_str(&shown);
+                if let Some(upper) = suffix.filter(|_| shown.ends_with(|letter: char| letter.is_ascii_digit())) {
+                    let suffix = ordinal(&shown);
+                    text.push_str(&if upper { suffix.to_ascii_uppercase() } else { suffix.to_owned() });
+                }
+            }
         }
     }
     text
@@ -329,12 +409,19 @@ fn print_field(field: Field, padded: bool, case: Case, moment: &Moment) -> Strin
             false => name,
         }
     };
-    let year = i64::from(local.year());
+    // There is no year 0: it is 1 BC.
+    let before_christ = local.year() <= 0;
+    let year = if before_christ { 1 - i64::from(local.year()) } else { i64::from(local.year()) };
     let small = |value: u32| i64::from(value);
     match field {
         Field::Year(4) => number(year, 4),
         Field::Year(digits) => number(year.rem_euclid(10_i64.pow(digits)), digits as usize),
+        Field::YearWithComma => format!("{},{:03}", year / 1_000, year % 1_000),
         Field::IsoYear => number(i64::from(local.iso_week().year()), 4),
+        Field::ShortIsoYear(digits) => {
+            number(i64::from(local.iso_week().year()).rem_euclid(10_i64.pow(digits)), digits as usize)
+        }
+        Field::DayOfIsoYear => number(small(local.iso_week().week0() * 7 + local.weekday().number_from_monday()), 3),
         Field::IsoWeek => number(small(local.iso_week().week()), 2),
         Field::IsoDay => number(small(local.weekday().number_from_monday()), 1),
         Field::Month => number(small(local.month()), 2),
@@ -348,7 +435,10 @@ fn print_field(field: Field, padded: bool, case: Case, moment: &Moment) -> Strin
         Field::Quarter => number(small(local.month0() / 3 + 1), 1),
         Field::WeekOfYear => number(small(local.ordinal0() / 7 + 1), 2),
         Field::WeekOfMonth => number(small(local.day0() / 7 + 1), 1),
-        Field::Century => number((year - 1).div_euclid(100) + 1, 2),
+        Field::Century => {
+            let sign = if before_christ { "-" } else { "" };
+            format!("{sign}{}", number((year - 1) / 100 + 1, 2))
+        }
         Field::Julian => number(i64::from(local.num_days_from_ce()) + JULIAN_DAY_BEFORE_COMMON_ERA, 1),
         Field::Hour24 => number(small(local.hour()), 2),
         Field::Hour12 => number(small(local.hour12().1), 2),
@@ -356,6 +446,29 @@ fn print_field(field: Field, padded: bool, case: Case, moment: &Moment) -> Strin
         Field::Second => number(small(local.second()), 2),
         Field::Millisecond => number(small(local.nanosecond() / 1_000_000), 3),
         Field::Microsecond => number(small(local.nanosecond() / 1_000), 6),
+        Field::Fraction(digits) => {
+            let fraction = local.nanosecond() % 1_000_000_000 / 10_u32.pow(9 - digits);
+            format!("{fraction:0width$}", width = digits as usize)
+        }
+        Field::Era { dotted } => {
+            let letters = if before_christ { "B" } else { "A" };
+            let second = if before_christ { "C" } else { "D" };
+            let era = if dotted { format!("{letters}.{second}.") } else { format!("{letters}{second}") };
+            if case == Case::Lower { era.to_lowercase() } else { era }
+        }
+        Field::RomanMonth => {
+            let month = ROMAN_MONTHS.get(local.month0() as usize).copied().unwrap_or_default();
+            let month = if case == Case::Lower { month.to_lowercase() } else { month.to_owned() };
+            if padded { format!("{month:<4}") } else { month }
+        }
+        Field::OffsetHour => {
+            let seconds = moment.zone.as_ref().map_or(0, |(_, seconds)| *seconds);
+            format!("{}{:02}", if seconds < 0 { '-' } else { '+' }, seconds.abs() / 3600)
+        }
+        Field::OffsetMinute => {
+            let seconds = moment.zone.as_ref().map_or(0, |(_, seconds)| *seconds);
+            format!("{:02}", seconds.abs() / 60 % 60)
+        }
         Field::SecondOfDay => number(small(local.num_seconds_from_midnight()), 1),
         Field::HalfOfDay { dotted } => {
             let letters = if local.hour12().0 { "P" } else { "A" };
@@ -408,11 +521,22 @@ mod tests {
             ("IYYY-\"W\"IW WW W CC J", "2024-W10 10 1 21 2460375"),
             ("\"YYYY is\" YYYY", "YYYY is 2024"),
             ("YYY Y", "024 4"),
+            ("DDth Y,YYY AD RM", "05th 2,024 AD III "),
+            ("FMDDTH a.d. FMrm|IDDD IYY IY I", "5TH a.d. iii|065 024 24 4"),
+            ("FF1 FF3 FF6 TZH:TZM", "0 012 012345 +00:00"),
+            ("TMMonth FXDD Monthth", "March 05 March    "),
+            (r#""say \"hi\"" \"DD"#, r#"say "hi" "05"#),
             ("", ""),
             ("é YYYY", "é 2024"),
         ] {
             assert_eq!(show(template, TIME, None), shown, "{template}");
         }
+        for (day, shown) in [("01", "1st"), ("02", "2nd"), ("03", "3rd"), ("11", "11th"), ("22", "22nd")] {
+            let time = NaiveDateTime::parse_from_str(&format!("2024-01-{day} 00:00"), "%Y-%m-%d %H:%M").unwrap();
+            assert_eq!(show("FMDDth", time.and_utc().timestamp_micros(), None), shown);
+        }
+        let ides = NaiveDateTime::parse_from_str("-0043-03-15 00:00", "%Y-%m-%d %H:%M").unwrap();
+        assert_eq!(show("YYYY-MM-DD BC CC", ides.and_utc().timestamp_micros(), None), "0044-03-15 BC -01");
         assert_eq!(show("HH12 HH24 AM", 0, None), "12 00 AM");
         assert_eq!(show("YYYY-MM-DD", -1, None), "1969-12-31");
     }

@@ -11,6 +11,8 @@ use datafusion::optimizer::optimizer::{ApplyOrder, Optimizer};
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
+use super::dependency_rule::ask_for_what_holds;
+
 /// DataFusion's rule, with an exception.
 #[derive(Debug, Default)]
 struct FiltersAboveTotals(PushDownFilter);
@@ -49,6 +51,7 @@ pub(crate) fn logical_rules(optimizer: &mut Optimizer) {
             *rule = std::sync::Arc::new(FiltersAboveTotals::default());
         }
     }
+    ask_for_what_holds(&mut optimizer.rules);
 }
 
 #[cfg(test)]

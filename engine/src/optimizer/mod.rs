@@ -15,10 +15,15 @@
 //! before it (early_rule). Aggregations over keys that can be numbered get an operator of ours (aggregate_rule); others
 //! group and redistribute their rows no more often than they must (once_rule). Behind all rules,
 //! scans are told the keys of the joins above them (key_rule).
+//!
+//! Rules leave out what they know to be superfluous. Where DataFusion takes for known what is not so, it is told better:
+//! which columns decide others (dependency_rule), and which of an outer join are constant (missing_rule).
 
 mod aggregate_rule;
 mod cooperative_rule;
 mod decimal_rule;
+mod dependencies;
+mod dependency_rule;
 mod early_rule;
 mod estimate;
 mod explain;
@@ -29,9 +34,12 @@ mod join_graph;
 mod join_order;
 mod join_rule;
 mod key_rule;
+mod missing_rule;
 mod once_rule;
 mod rules;
 
+pub(crate) use dependencies::without_dependencies;
+pub(crate) use dependency_rule::CertainDependencies;
 pub(crate) use explain::with_estimates;
 pub(crate) use filter_rule::logical_rules;
 pub(crate) use rules::{configure, first_late_rule, physical_rules};

@@ -17,6 +17,7 @@ use super::decimal_rule::NarrowDecimals;
 use super::early_rule::EarlyAggregate;
 use super::join_rule::JoinOrder;
 use super::key_rule::ShareJoinKeys;
+use super::missing_rule::MissingRows;
 use super::once_rule::GroupOnce;
 
 /// A build side becomes an array indexed by key if it fills at least this share of the range of its keys. Rows come in key
@@ -94,7 +95,12 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
         match rule.name() {
             "join_selection" => rules.push(Arc::new(JoinOrder)),
             // Before this rule aggregations still stand as they were planned: two stages, nothing in between.
-            "EnsureRequirements" => rules.extend([Arc::new(EarlyAggregate) as _, Arc::new(DirectAggregate) as _, rule]),
+            "EnsureRequirements" => rules.extend([
+                Arc::new(EarlyAggregate) as _,
+                Arc::new(DirectAggregate) as _,
+                Arc::new(MissingRows) as _,
+                rule,
+            ]),
             "FilterPushdown" => rules.push(Arc::new(Filters(rule))),
             // After all rules that compare or move expressions.
             "FilterPushdown(Post)" => {
@@ -129,7 +135,8 @@ mod tests {
         let place = |name: &str| rules.iter().position(|rule| rule.name() == name).expect(name);
         assert!(place("join_order") < place("early_aggregate"));
         assert!(place("early_aggregate") < place("direct_aggregate"));
-        assert!(place("direct_aggregate") < place("EnsureRequirements"));
+        assert!(place("direct_aggregate") < place("missing_rows"));
+        assert!(place("missing_rows") < place("EnsureRequirements"));
         let late: Vec<&str> = rules[first_late_rule(&rules)..].iter().map(|rule| rule.name()).collect();
         assert_eq!(
             late,

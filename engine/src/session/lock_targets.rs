@@ -27,6 +27,7 @@ use crate::dml::syntax::{alone, column, derived, named, quoted, select};
 use crate::error::sqlstate;
 use crate::sql::context::{ROWS_SCHEMA, StatementContext};
 use crate::sql::lock_syntax::{Busy, RowLockClause};
+use crate::sql::natural_joins::resolve_columns;
 use crate::sql::parse::{ParsedStatement, fold, parse_statement, table_name};
 use crate::{DEFAULT_SCHEMA, Error, Result};
 
@@ -267,6 +268,7 @@ impl Finder<'_> {
             return Err(Error::internal("a view that is no query"));
         };
         let context = self.context.clone().within_view(view, &definition);
+        resolve_columns(&context, &mut query);
         let _ = visit_relations_mut(&mut query, |name| {
             if let Ok((schema, plain)) = table_name(name) {
                 let found = match context.table(schema.as_deref(), &plain) {

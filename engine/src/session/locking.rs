@@ -30,6 +30,7 @@ use crate::error::sqlstate;
 use crate::sql::check::check_queries;
 use crate::sql::context::StatementContext;
 use crate::sql::lock_syntax::{Busy, LockingQuery};
+use crate::sql::natural_joins::resolve_columns;
 use crate::sql::parse::table_name;
 use crate::sql::plan::{bind, make_ready, plan_query};
 use crate::stream::RecordStream;
@@ -112,6 +113,8 @@ pub(crate) async fn lock_and_read(
     let mut query = query.clone();
     let locked = read_first_of_query(statement, transaction, &mut query.query).await?;
     let context = statement.context(transaction.view()).with_rows().with_named(locked);
+    // NATURAL joins are about the columns that are shown, not about keys that will be.
+    resolve_columns(&context, &mut query.query);
     check_queries(&mut query.query)?;
     let skips = query.clauses.iter().any(|clause| clause.busy == Busy::Skip);
     let window = match skips {

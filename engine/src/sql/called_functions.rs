@@ -3,13 +3,16 @@
 //!
 //! | call | becomes |
 //! |---|---|
-//! | `date_part('second', x)` | `date_part('microsecond', x) / 1e6`, with the fraction |
+//! | `date_part('second', x)`, `'milliseconds'` | `date_part('microsecond', x) / 1e6`, with the fraction |
+//! | `date_part('microsecond', interval)` | with the fraction of a second |
 //! | `encode(x, 'base64')` | `encode(x, 'base64pad')` |
 //! | `to_hex(x)` of an integer of 32 bits | of its 32 bits |
-//! | `array_remove`, `array_replace` | of all elements, not the first |
+//! | `array_remove`, `array_replace` | of all elements, not the first; NULLs can be removed |
 //! | `array_length(x, …)` | an integer, NULL for an empty array |
 //! | `x[-1]` | NULL |
-//! | `regexp_replace(…, '\&')` | `'\0'` |
+//! | `x ~ 'a.b'`, `regexp_like`, `regexp_count`, `regexp_instr` | `x ~ '(?s)a.b'`, whose `.` matches a line break, too |
+//! | `array_to_string(a, …)` of booleans, times and floats | of [the texts](crate::functions::array_text) of the elements |
+//! | `overlay` of a bytea | of its bytes |
 //! | `round(n, 2)` of a numeric | with an integer of the type it takes: the number of digits makes the type of the result |
 //! | `ceil`, `floor`, `trunc` of a numeric | with a digit more before the point, and none after it |
 //! | `ceil`, `floor`, `trunc` of a float | `+ 0.0` |
@@ -24,13 +27,18 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::functions::core::expr_fn::nullif;
 use datafusion::functions::datetime::date_part;
+use datafusion::functions_nested::array_compact::array_compact_udf;
 use datafusion::functions_nested::remove::array_remove_all_udf;
 use datafusion::functions_nested::replace::array_replace_all_udf;
-use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{Expr, bitwise_and, cast, lit, not, when};
+use datafusion::logical_expr::expr::{BinaryExpr, ScalarFunction};
+use datafusion::logical_expr::{Expr, Operator, binary_expr, bitwise_and, cast, lit, not, when};
 
-use super::interval_math::{is_interval, names_seconds, seconds_in};
-use crate::functions::bytes::byte_length;
+use super::interval_math::{
+    is_interval, microseconds_in, names_microseconds, names_milliseconds, names_seconds, seconds_in,
+};
+use crate::functions::array_text::{prints_elements, texts_in};
+use crate::functions::bytes::{byte_length, byte_overlay};
+use crate::functions::text::SIMILAR_TO_ESCAPE;
 
 /// The digits of any numeric.
 const DIGITS: u8 = 38;
@@ -100,9 +108,17 @@ pub(super) fn as_in_postgres(
         {
             seconds_in(args.remove(1))
         }
-        ("date_part", 2) if names_seconds(&args[0]) => {
-            let microseconds = date_part().call(vec![lit("microsecond"), args.remove(1)]);
-            cast(microseconds, DataType::Float64) / lit(1e6)
+        ("date_part", 2) if names_microseconds(&args[0]) && is_interval(&type_of(&args[1])) => {
+            microseconds_in(args.remove(1))
+        }
+        ("date_part", 2) if names_seconds(&args[0]) || names_milliseconds(&args[0]) => {
+            let parts = if names_seconds(&args[0]) { 1e6 } else { 1e3 };
+            let time = args.remove(1);
+            let microseconds = match is_interval(&type_of(&time)) {
+                true => microseconds_in(time),
+                false => date_part().call(vec![lit("microsecond"), time]),
+            };
+            cast(microseconds, DataType::Float64) / lit(parts)
         }
         ("encode", 2) if literal(1).as_deref() == Some("base64") => {
             args[1] = lit("base64pad");
@@ -112,7 +128,14 @@ pub(super) fn as_in_postgres(
             let number = cast(args.remove(0), DataType::Int64);
             func.call(vec![bitwise_and(number, lit(0xffff_ffff_i64))])
         }
-        ("array_remove", 2) => array_remove_all_udf().call(args),
+        ("array_remove", 2) => match &args[1] {
+            Expr::Literal(value, _) if value.is_null() => array_compact_udf().call(vec![args.remove(0)]),
+            Expr::Literal(..) => array_remove_all_udf().call(args),
+            element => {
+                let without_nulls = array_compact_udf().call(vec![args[0].clone()]);
+                when(element.clone().is_null(), without_nulls).otherwise(array_remove_all_udf().call(args))?
+            }
+        },
         ("array_replace", 3) => array_replace_all_udf().call(args),
         ("array_length", 1 | 2) if type_of(&args[0]) != DataType::Null => {
             nullif(cast(func.call(args), DataType::Int32), lit(0i32))
@@ -121,16 +144,64 @@ pub(super) fn as_in_postgres(
             DataType::List(element) => lit(ScalarValue::try_from(element.data_type())?),
             _ => return Ok(Transformed::no(func.call(args))),
         },
-        ("regexp_replace", 3..) => match literal(2) {
-            Some(text) if text.contains("\\&") => {
-                args[2] = lit(text.replace("\\&", "\\0"));
-                func.call(args)
+        ("regexp_like" | "regexp_count" | "regexp_instr", 2..)
+            if args[2..].iter().all(|arg| !type_of(arg).is_string() || leaves_dots(arg)) =>
+        {
+            match across_lines(&args[1]) {
+                Some(pattern) => {
+                    args[1] = pattern;
+                    func.call(args)
+                }
+                None => return Ok(Transformed::no(func.call(args))),
             }
-            _ => return Ok(Transformed::no(func.call(args))),
-        },
+        }
+        ("array_to_string", 2..) if prints_elements(&type_of(&args[0])) => {
+            let array = args.remove(0);
+            args.insert(0, texts_in(array, "UTC"));
+            func.call(args)
+        }
+        ("overlay", 3 | 4) if args[..2].iter().any(|arg| is_bytes(&type_of(arg))) => {
+            for arg in args.iter_mut().take(2) {
+                if !is_bytes(&type_of(arg)) {
+                    *arg = cast(arg.clone(), DataType::BinaryView);
+                }
+            }
+            byte_overlay(args)
+        }
         _ => return Ok(Transformed::no(func.call(args))),
     };
     Ok(Transformed::yes(rewritten))
+}
+
+/// What makes the `.` of a pattern match line breaks, as it does in PostgreSQL.
+const ACROSS_LINES: &str = "(?s)";
+
+/// A pattern whose `.` matches line breaks; `None` if it is that, or has none.
+pub(super) fn across_lines(pattern: &Expr) -> Option<Expr> {
+    let begins_so = |expr: &Expr| text_in(expr).is_some_and(|text| text.starts_with(ACROSS_LINES));
+    match pattern {
+        Expr::Literal(value, _) => {
+            let text = value.try_as_str().flatten()?;
+            // The planner knows that `.*` matches any text.
+            let changes = text.contains('.') && text != ".*" && !begins_so(pattern);
+            changes.then(|| lit(format!("{ACROSS_LINES}{text}")))
+        }
+        Expr::ScalarFunction(function) if function.func.name() == SIMILAR_TO_ESCAPE => None,
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, .. }) if begins_so(left) => None,
+        pattern => Some(binary_expr(lit(ACROSS_LINES), Operator::StringConcat, pattern.clone())),
+    }
+}
+
+/// Whether the flags of a regular expression say nothing about line breaks.
+fn leaves_dots(flags: &Expr) -> bool {
+    text_in(flags).is_some_and(|flags| !flags.contains(['m', 'n', 'p', 'q']))
+}
+
+fn text_in(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Literal(value, _) => value.try_as_str().flatten(),
+        _ => None,
+    }
 }
 
 /// How many digits are left after the point, where that is a constant.

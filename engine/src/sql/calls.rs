@@ -24,10 +24,10 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::names::output_name;
 use super::parse::{fold, is_by_bytes};
-use super::sets::{ALL_MATCHES, names_columns};
+use super::sets::names_columns;
 use crate::dml::syntax::{alone, call, call_with, cases, cast, column, derived, named, null, number, quoted, select};
 use crate::error::sqlstate;
-use crate::functions::several::{AT_SHARE, MARKED_PARTS, MARKS, MOST_FREQUENT, ONLY_ELEMENT, OR_EMPTY, SPLIT_AT_MARKS};
+use crate::functions::several::{AT_SHARE, MARKS, MOST_FREQUENT, OR_EMPTY, SPLIT_AT_MARKS};
 use crate::{Error, Result};
 
 /// The parameters of `make_interval`, in order.
@@ -176,11 +176,10 @@ fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
     if name == "make_interval" {
         return make_interval(function);
     }
-    const KNOWN: [&str; 14] = [
+    const KNOWN: [&str; 13] = [
         "age",
         "substring",
         "regexp_split_to_array",
-        ALL_MATCHES,
         "percentile_disc",
         "mode",
         "bool_and",
@@ -208,11 +207,7 @@ fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
             let pattern = arguments.remove(1);
             first_group(arguments.remove(0), pattern)
         }
-        ("regexp_split_to_array", 2 | 3) => {
-            let marked = marked(arguments, "\\0");
-            call_with(SPLIT_AT_MARKS, vec![marked], span)
-        }
-        (ALL_MATCHES, 2 | 3) => all_matches(arguments)?,
+        ("regexp_split_to_array", 2 | 3) => call_with(SPLIT_AT_MARKS, vec![marked(arguments)], span),
         ("percentile_disc", 1) | ("mode", 0) if !function.within_group.is_empty() => {
             let share = arguments.pop();
             let sorted = sorted_array(function)?;
@@ -291,8 +286,8 @@ fn sorted_array(function: &mut Function) -> Result<Expr> {
     Ok(array)
 }
 
-/// `regexp_replace(text, pattern, begin || part || end, 'g' || flags)`
-fn marked(mut arguments: Vec<Expr>, part: &str) -> Expr {
+/// `regexp_replace(text, pattern, begin || match || end, 'g' || flags)`
+fn marked(mut arguments: Vec<Expr>) -> Expr {
     let flags = match arguments.len() {
         3 => {
             let flags = arguments.pop().unwrap_or_else(null);
@@ -300,63 +295,10 @@ fn marked(mut arguments: Vec<Expr>, part: &str) -> Expr {
         }
         _ => text("g"),
     };
-    let [begin, end, _] = MARKS;
-    arguments.push(text(format!("{begin}{part}{end}")));
+    let [begin, end] = MARKS;
+    arguments.push(text(format!("{begin}\\&{end}")));
     arguments.push(flags);
     call_with("regexp_replace", arguments, Span::empty())
-}
-
-/// An array with an element for each row of `regexp_matches`.
-fn all_matches(arguments: Vec<Expr>) -> Result<Expr> {
-    let literal = |expr: Option<&Expr>| match expr {
-        Some(Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. })) => Some(text.clone()),
-        _ => None,
-    };
-    let flags = match arguments.get(2) {
-        None => String::new(),
-        given => literal(given).ok_or_else(|| Error::unsupported("regexp_matches with flags that are no constant"))?,
-    };
-    let span = Span::empty();
-    if !flags.contains('g') {
-        let first = call_with("regexp_match", arguments, span);
-        return Ok(call_with(ONLY_ELEMENT, vec![first], span));
-    }
-    let groups = literal(arguments.get(1)).and_then(|pattern| sure_groups(&pattern));
-    let groups = groups.ok_or_else(|| {
-        Error::unsupported("regexp_matches with 'g' of a pattern whose groups may be left out, or that is no constant")
-    })?;
-    let mut arguments = arguments;
-    let others = flags.replace('g', "");
-    arguments.truncate(2);
-    if !others.is_empty() {
-        arguments.push(text(others));
-    }
-    let mut part = "\\0".to_owned();
-    for group in 1..=groups {
-        part.push_str(&format!("{}\\{group}", MARKS[2]));
-    }
-    Ok(call_with(MARKED_PARTS, vec![marked(arguments, &part)], span))
-}
-
-/// How many groups a pattern has, if each takes part in every match.
-fn sure_groups(pattern: &str) -> Option<usize> {
-    let mut groups = 0;
-    let mut letters = pattern.chars().peekable();
-    let mut in_class = false;
-    while let Some(letter) = letters.next() {
-        match letter {
-            '\\' => {
-                letters.next();
-            }
-            '[' => in_class = true,
-            ']' => in_class = false,
-            _ if in_class => {}
-            '(' if letters.peek() != Some(&'?') => groups += 1,
-            ')' if groups > 0 && matches!(letters.peek(), Some('?' | '*' | '{' | '+')) => return None,
-            _ => {}
-        }
-    }
-    (groups == 0 || !pattern.contains('|')).then_some(groups).filter(|groups| *groups < 10)
 }
 
 fn make_interval(function: &Function) -> Result<Option<Expr>> {
@@ -384,23 +326,4 @@ fn make_interval(function: &Function) -> Result<Option<Expr>> {
 
 fn place_of(name: &Ident) -> Option<usize> {
     INTERVAL_PARTS.iter().position(|part| *part == fold(name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::sure_groups;
-
-    #[test]
-    fn groups_are_counted_where_all_take_part() {
-        for (pattern, groups) in [
-            ("a|b", Some(0)),
-            ("(a)(?:b)\\(", Some(1)),
-            ("[(](x)", Some(1)),
-            ("(a)|b", None),
-            ("(a)?b", None),
-            ("((a)b)*", None),
-        ] {
-            assert_eq!(sure_groups(pattern), groups, "{pattern}");
-        }
-    }
 }

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Cte, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
     LimitClause, Query, Select, SelectFlavor, SetExpr, Spanned, Statement, TableAlias, TableAliasColumnDef,
-    TableFactor, TableFunctionArgs, Visit, VisitMut, Visitor, VisitorMut, With,
+    TableFactor, TableFunctionArgs, UnaryOperator, Visit, VisitMut, Visitor, VisitorMut, With,
 };
 use datafusion::sql::sqlparser::ast::{LockType, ObjectNamePart, Value, ValueWithSpan};
 use datafusion::sql::sqlparser::tokenizer::Span;
@@ -79,6 +79,7 @@ impl VisitorMut for QueryCheck {
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         call_session_words(expr);
         list_array(expr);
+        any_as_not_all(expr);
         spell_out(expr);
         negate_as_a_whole(expr);
         negate_before_powers(expr);
@@ -180,6 +181,52 @@ fn list_array(expr: &mut Expr) {
         let list = std::mem::take(&mut array.elem);
         let expr_in = Box::new(Expr::Nested(left.clone()));
         *expr = Expr::InList { expr: expr_in, list, negated };
+    }
+}
+
+/// `x > ANY (array)` is `NOT x <= ALL (array)`. DataFusion compares with the least or greatest element and passes over
+/// NULLs; of ALL it knows what they do. To `=` there is a faster way for arrays that are known to have none.
+fn any_as_not_all(expr: &mut Expr) {
+    let Expr::AnyOp { left, compare_op, right, is_some: _ } = expr else { return };
+    let opposite = match compare_op {
+        BinaryOperator::Lt => BinaryOperator::GtEq,
+        BinaryOperator::LtEq => BinaryOperator::Gt,
+        BinaryOperator::Gt => BinaryOperator::LtEq,
+        BinaryOperator::GtEq => BinaryOperator::Lt,
+        BinaryOperator::NotEq => BinaryOperator::Eq,
+        BinaryOperator::Eq if has_null_or_nothing(right) => BinaryOperator::NotEq,
+        _ => return,
+    };
+    if is_subquery(right) {
+        return;
+    }
+    let taken = |part: &mut Expr| Box::new(std::mem::replace(part, Expr::value(Value::Null)));
+    let left = Box::new(Expr::Nested(taken(left.as_mut())));
+    let all = Expr::AllOp { left, compare_op: opposite, right: taken(right.as_mut()) };
+    let none = Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(all))) };
+    *expr = Expr::Nested(Box::new(none));
+}
+
+fn is_subquery(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => is_subquery(inner),
+        other => matches!(other, Expr::Subquery(_)),
+    }
+}
+
+/// Whether an array that is written out has a NULL among its elements, or none at all.
+fn has_null_or_nothing(array: &Expr) -> bool {
+    match array {
+        Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => has_null_or_nothing(inner),
+        Expr::Array(array) => {
+            let is_null = |element: &Expr| matches!(element, Expr::Value(ValueWithSpan { value: Value::Null, .. }));
+            array.elem.is_empty() || array.elem.iter().any(is_null)
+        }
+        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) => {
+            let text = text.to_ascii_lowercase();
+            text.contains("null") || text.trim_start_matches(['{', ' ']).starts_with('}')
+        }
+        _ => false,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Totals are kept in 128 bits, also between the stages of an aggregation, so that only the result must fit 64: no order
 //! of the rows makes a sum fail that another order would not. Unsigned integers are summed alike, and so are different
 //! values (`sum(DISTINCT …)`), which are kept until the end. Wide decimals are [`checked_decimals`](super::checked_decimals)'s
-//! business, all other types DataFusion's.
+//! business, intervals [`interval_sum`](super::interval_sum)'s, all other types DataFusion's.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -20,12 +20,14 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, EmitTo, GroupsAccumulator, ReversedUDAF,
-    SetMonotonicity, Signature,
+    Accumulator, AggregateUDF, AggregateUDFImpl, Coercion, Documentation, EmitTo, GroupsAccumulator, ReversedUDAF,
+    SetMonotonicity, Signature, TypeSignature, TypeSignatureClass,
 };
 
 use super::checked_decimals::{DecimalTotal, DecimalTotals, scale_of};
+use super::interval_sum::{self, IntervalTotal, IntervalTotals, is_summed};
 use super::sliding_floats::SlidingFloats;
+use super::sliding_statistics::sliding;
 use crate::Error;
 use crate::error::sqlstate;
 
@@ -38,11 +40,12 @@ pub(crate) fn checked(functions: impl IntoIterator<Item = Arc<AggregateUDF>>) ->
         .into_iter()
         .map(|function| match function.name() {
             // Averages for what sums of floats are over frames that slide.
-            "sum" | "avg" => Arc::new(AggregateUDF::from(CheckedSum { inner: function })),
+            "sum" | "avg" => Arc::new(AggregateUDF::from(CheckedSum::new(function))),
             // PostgreSQL's other names of them.
             "bool_and" => Arc::new(function.as_ref().clone().with_aliases(["every"])),
-            "var" => Arc::new(function.as_ref().clone().with_aliases(["variance"])),
-            _ => function,
+            // Inside: what gives DataFusion's function another name passes frames that slide by.
+            "var" => sliding(Arc::new(function.as_ref().clone().with_aliases(["variance"]))),
+            _ => sliding(function),
         })
         .collect()
 }
@@ -50,6 +53,7 @@ pub(crate) fn checked(functions: impl IntoIterator<Item = Arc<AggregateUDF>>) ->
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct CheckedSum {
     inner: Arc<AggregateUDF>,
+    signature: Signature,
 }
 
 /// The integers whose sums are ours.
@@ -81,6 +85,22 @@ fn is_ours(data_type: &DataType) -> bool {
 }
 
 impl CheckedSum {
+    fn new(inner: Arc<AggregateUDF>) -> CheckedSum {
+        let mut signature = inner.signature().clone();
+        // DataFusion has no average of intervals.
+        if let TypeSignature::OneOf(variants) = &mut signature.type_signature
+            && inner.name() == "avg"
+        {
+            variants.push(TypeSignature::Coercible(vec![Coercion::new_exact(TypeSignatureClass::Interval)]));
+        }
+        CheckedSum { inner, signature }
+    }
+
+    /// Whether it is a sum or mean of intervals, and which.
+    fn of_intervals(&self, data_type: &DataType) -> Option<bool> {
+        is_summed(data_type).then(|| self.name() == "avg")
+    }
+
     /// The scale of a sum of decimals that might not fit.
     fn wide_scale(&self, arguments: &AccumulatorArgs) -> Option<i8> {
         let sums = self.name() == "sum" && !arguments.is_distinct;
@@ -98,14 +118,20 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn signature(&self) -> &Signature {
-        self.inner.signature()
+        &self.signature
     }
 
     fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
+        if let [summand @ DataType::Interval(_)] = argument_types {
+            return Ok(summand.clone());
+        }
         self.inner.inner().return_type(argument_types)
     }
 
     fn state_fields(&self, arguments: StateFieldsArgs) -> DataFusionResult<Vec<FieldRef>> {
+        if is_summed(arguments.return_field.data_type()) {
+            return Ok(interval_sum::state_fields(arguments.name));
+        }
         match is_ours(arguments.return_field.data_type()) && !arguments.is_distinct {
             true => Ok(vec![Arc::new(Field::new(format!("{}[sum]", arguments.name), STATE_TYPE, true))]),
             false => self.inner.inner().state_fields(arguments),
@@ -113,6 +139,9 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
+        if let Some(is_mean) = self.of_intervals(arguments.return_field.data_type()) {
+            return Ok(Box::new(IntervalTotal::new(is_mean)));
+        }
         if let Some(scale) = self.wide_scale(&arguments) {
             return Ok(Box::new(DecimalTotal::new(scale)));
         }
@@ -126,6 +155,9 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn create_sliding_accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
+        if let Some(is_mean) = self.of_intervals(arguments.return_field.data_type()) {
+            return Ok(Box::new(IntervalTotal::new(is_mean)));
+        }
         if let Some(scale) = self.wide_scale(&arguments) {
             return Ok(Box::new(DecimalTotal::new(scale)));
         }
@@ -141,11 +173,15 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn groups_accumulator_supported(&self, arguments: AccumulatorArgs) -> bool {
-        let ours = is_ours(arguments.return_field.data_type());
+        let data_type = arguments.return_field.data_type();
+        let ours = is_ours(data_type) || is_summed(data_type);
         if ours { !arguments.is_distinct } else { self.inner.inner().groups_accumulator_supported(arguments) }
     }
 
     fn create_groups_accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn GroupsAccumulator>> {
+        if let Some(is_mean) = self.of_intervals(arguments.return_field.data_type()) {
+            return Ok(Box::new(IntervalTotals::new(is_mean)));
+        }
         if let Some(scale) = self.wide_scale(&arguments) {
             return Ok(Box::new(DecimalTotals::new(scale)));
         }

@@ -46,7 +46,7 @@ use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Identity, Result};
 /// user can be in it, and outside such a statement it is empty.
 pub(crate) const TARGET_SCHEMA: &str = "rustydb.target";
 
-/// The schema under which a statement that locks rows sees them by their table's number, hidden key column included.
+/// The schema under which a statement that locks rows sees them by their table's number, the hidden row id included.
 pub(crate) const ROWS_SCHEMA: &str = "rustydb.rows";
 
 /// Everything that is particular to planning and running one statement.
@@ -439,7 +439,7 @@ impl StatementContext {
             && self.shows_rows
             && let Some(table) = name.parse().ok().and_then(|id| self.view.catalog().table(TableId(id)))
         {
-            return Ok(Arc::new(ColumnTable::with_hidden_columns(table, &self.view)?));
+            return Ok(Arc::new(ColumnTable::with_row_id(table, &self.view)?));
         }
         let catalog = self.view.catalog();
         let mut table = None;

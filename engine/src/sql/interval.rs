@@ -1,8 +1,8 @@
 //! Differences of timestamps as intervals.
 //!
 //! DataFusion's `timestamp - timestamp` is an Arrow Duration: a type that no column has, that few clients read, and that
-//! prints as `PT86400S`. In PostgreSQL it is an interval of days and time. A query keeps computing with durations, and
-//! what leaves it is converted, by a projection on top of its plan.
+//! prints as `PT86400S`. In PostgreSQL it is an interval of days and time. [`difference`] makes one where an expression is
+//! planned; a duration that comes into being otherwise is converted by a projection on top of the plan.
 
 use std::sync::{Arc, LazyLock};
 
@@ -24,6 +24,14 @@ const SECONDS_PER_DAY: i64 = 86_400;
 const NANOSECONDS_PER_DAY: i64 = 86_400_000_000_000;
 
 static AS_INTERVAL: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::from(AsInterval::new())));
+
+/// The function that makes an interval of a duration.
+pub(super) const AS_INTERVAL_NAME: &str = "as_interval";
+
+/// `later - earlier`, two timestamps, as an interval.
+pub(super) fn difference(later: Expr, earlier: Expr) -> Expr {
+    AS_INTERVAL.call(vec![later - earlier])
+}
 
 /// The same query with intervals in the places of durations.
 pub(crate) fn durations_as_intervals(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
@@ -86,7 +94,7 @@ impl AsInterval {
 
 impl ScalarUDFImpl for AsInterval {
     fn name(&self) -> &str {
-        "as_interval"
+        AS_INTERVAL_NAME
     }
 
     fn signature(&self) -> &Signature {
@@ -103,6 +111,10 @@ impl ScalarUDFImpl for AsInterval {
         let durations = duration.to_array(rows)?;
         let per_day = match durations.data_type() {
             DataType::Duration(unit) => SECONDS_PER_DAY * per_second(*unit),
+            // Of operands that are not known when the expression is planned.
+            DataType::Interval(_) | DataType::Null => {
+                return Ok(ColumnarValue::Array(cast(&durations, &DataType::Interval(IntervalUnit::MonthDayNano))?));
+            }
             other => return exec_err!("{other} is not a duration"),
         };
         let ticks = cast(&durations, &DataType::Int64)?;

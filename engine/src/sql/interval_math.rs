@@ -3,29 +3,34 @@
 //! An interval is months, days and time. PostgreSQL compares intervals as if a month had 30 days and a day 24 hours, so
 //! that `'1 day' = '24 hours'`; Arrow compares field by field. [`order_of`] makes a number of an interval that is ordered
 //! the right way; the rule [`IntervalOrder`](super::interval_order::IntervalOrder) puts it where intervals are compared.
-//! `interval * number` and `/` are planned here, because DataFusion does not know them.
+//! `interval * number` and `/` are planned here, because DataFusion does not know them, and differences of timestamps,
+//! of which it makes [durations](super::interval).
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, IntervalMonthDayNanoArray};
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int32Array, IntervalMonthDayNanoArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, ScalarValue, utils::take_function_args};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::functions::datetime::date_part;
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr};
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr, RawWindowExpr};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
     cast as cast_expr, lit,
 };
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
+use super::interval::{AS_INTERVAL_NAME, difference};
 use crate::Error;
 use crate::error::sqlstate;
 
 const NANOSECONDS_PER_DAY: i128 = 86_400_000_000_000;
 const DAYS_PER_MONTH: i128 = 30;
+const NANOSECONDS_PER_MINUTE: i64 = 60_000_000_000;
+const SECONDS_PER_DAY: f64 = 86_400.0;
 
 /// What an interval is compared by: nanoseconds. The longest, 2^31 months, has 5.6e24 of them.
 const ORDER_TYPE: DataType = DataType::Decimal128(38, 0);
@@ -33,11 +38,19 @@ const ORDER_TYPE: DataType = DataType::Decimal128(38, 0);
 static ORDER: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::from(Order::new())));
 static EPOCH: LazyLock<Arc<ScalarUDF>> =
     LazyLock::new(|| Arc::new(ScalarUDF::from(Epoch { signature: Signature::any(1, Volatility::Immutable) })));
+static MICROSECONDS: LazyLock<Arc<ScalarUDF>> =
+    LazyLock::new(|| Arc::new(ScalarUDF::from(Microseconds { signature: Signature::any(1, Volatility::Immutable) })));
 static SCALE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::from(Scale::new())));
 
 /// The number that stands for an interval in comparisons.
 pub(super) fn order_of(interval: Expr) -> Expr {
     ORDER.call(vec![interval])
+}
+
+/// Whether it is a function whose result is an interval.
+pub(super) fn makes_interval(function: &ScalarUDF) -> bool {
+    let name = function.name();
+    matches!(name, AS_INTERVAL_NAME | "age" | "make_interval" | "scale_interval") || name.starts_with("justify_")
 }
 
 pub(super) fn is_interval(data_type: &DataType) -> bool {
@@ -47,6 +60,11 @@ pub(super) fn is_interval(data_type: &DataType) -> bool {
 /// `extract(epoch FROM interval)`.
 pub(super) fn seconds_in(interval: Expr) -> Expr {
     EPOCH.call(vec![interval])
+}
+
+/// `extract(microseconds FROM interval)`, of which DataFusion loses the fraction of a second.
+pub(super) fn microseconds_in(interval: Expr) -> Expr {
+    MICROSECONDS.call(vec![interval])
 }
 
 /// A year of 365.25 days, a month beyond whole years of 30.
@@ -84,8 +102,43 @@ impl ScalarUDFImpl for Epoch {
     }
 }
 
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Microseconds {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Microseconds {
+    fn name(&self) -> &str {
+        "interval_microseconds"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _argument_types: &[DataType]) -> DataFusionResult<DataType> {
+        Ok(DataType::Int32)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let rows = arguments.number_rows;
+        let [interval] = take_function_args(self.name(), arguments.args)?;
+        let intervals = as_months_days_nanoseconds(&interval, rows)?;
+        let of_minute = |interval: IntervalMonthDayNano| (interval.nanoseconds % NANOSECONDS_PER_MINUTE / 1000) as i32;
+        let microseconds = intervals.as_primitive::<IntervalMonthDayNanoType>().iter();
+        let microseconds: Int32Array = microseconds.map(|interval| interval.map(of_minute)).collect();
+        Ok(ColumnarValue::Array(Arc::new(microseconds)))
+    }
+}
+
 fn as_months_days_nanoseconds(value: &ColumnarValue, rows: usize) -> DataFusionResult<ArrayRef> {
     Ok(cast(&value.to_array(rows)?, &DataType::Interval(IntervalUnit::MonthDayNano))?)
+}
+
+/// What an interval is compared by.
+pub(super) fn order(interval: IntervalMonthDayNano) -> i128 {
+    let days = i128::from(interval.months) * DAYS_PER_MONTH + i128::from(interval.days);
+    days * NANOSECONDS_PER_DAY + i128::from(interval.nanoseconds)
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -116,10 +169,6 @@ impl ScalarUDFImpl for Order {
         let rows = arguments.number_rows;
         let [interval] = take_function_args(self.name(), arguments.args)?;
         let intervals = as_months_days_nanoseconds(&interval, rows)?;
-        let order = |interval: IntervalMonthDayNano| {
-            let days = i128::from(interval.months) * DAYS_PER_MONTH + i128::from(interval.days);
-            days * NANOSECONDS_PER_DAY + i128::from(interval.nanoseconds)
-        };
         let numbers: Decimal128Array =
             intervals.as_primitive::<IntervalMonthDayNanoType>().iter().map(|interval| interval.map(order)).collect();
         let numbers: ArrayRef = Arc::new(numbers.with_precision_and_scale(38, 0)?);
@@ -127,53 +176,117 @@ impl ScalarUDFImpl for Order {
     }
 }
 
-/// Plans `interval * number`, `number * interval`, `interval / number`, and `date ± interval`, which is a timestamp.
+/// Plans `interval * number`, `number * interval`, `interval / number`, and what is added to times or subtracted from them:
+/// `date ± interval`, which is a timestamp, and differences, which are intervals.
 #[derive(Debug)]
 pub(crate) struct IntervalPlanner;
 
-/// Plans `extract(second FROM x)`, which has a fraction of six digits. DataFusion's is an integer.
+/// Plans `extract(second FROM x)`, which has a fraction of six digits, and `extract(milliseconds FROM x)`, which has one of
+/// three. DataFusion's are integers.
 fn seconds_of(arguments: Vec<Expr>) -> PlannerResult<Vec<Expr>> {
     let [part, time] = arguments.as_slice() else { return PlannerResult::Original(arguments) };
-    if !names_seconds(part) {
-        return PlannerResult::Original(arguments);
-    }
-    // Its nanoseconds of an interval count the seconds twice.
+    let scale: i8 = match part {
+        part if names_seconds(part) => 6,
+        part if names_milliseconds(part) => 3,
+        _ => return PlannerResult::Original(arguments),
+    };
+    // Of an interval, whose type is not known here, they become `microseconds_in` later.
     let microseconds = date_part().call(vec![lit("microsecond"), time.clone()]);
     let microseconds = cast_expr(microseconds, DataType::Decimal128(10, 0));
-    PlannerResult::Planned(microseconds * lit(ScalarValue::Decimal128(Some(1), 6, 6)))
+    PlannerResult::Planned(microseconds * lit(ScalarValue::Decimal128(Some(1), scale.unsigned_abs(), scale)))
 }
 
 /// Whether the first argument of `date_part` asks for seconds.
 pub(super) fn names_seconds(part: &Expr) -> bool {
-    let Expr::Literal(part, _) = part else { return false };
-    let part = part.try_as_str().flatten().unwrap_or_default().to_ascii_lowercase();
-    matches!(part.as_str(), "second" | "seconds" | "sec" | "secs" | "s")
+    names(part, &["second", "seconds", "sec", "secs", "s"])
 }
 
-/// Makes a timestamp of the date in `date ± interval`. DataFusion's stays a date and loses the time.
-fn moved_date(expr: RawBinaryExpr, schema: &DFSchema) -> PlannerResult<RawBinaryExpr> {
-    let is_date = |side: &Expr| matches!(side.get_type(schema), Ok(DataType::Date32));
-    let moves = |side: &Expr| side.get_type(schema).is_ok_and(|data_type| is_interval(&data_type));
+/// The same for milliseconds.
+pub(super) fn names_milliseconds(part: &Expr) -> bool {
+    names(part, &["millisecond", "milliseconds", "msec", "msecs", "ms"])
+}
+
+/// The same for microseconds.
+pub(super) fn names_microseconds(part: &Expr) -> bool {
+    names(part, &["microsecond", "microseconds", "usec", "usecs", "us"])
+}
+
+fn names(part: &Expr, known: &[&str]) -> bool {
+    let Expr::Literal(part, _) = part else { return false };
+    part.try_as_str().flatten().is_some_and(|part| known.iter().any(|name| part.eq_ignore_ascii_case(name)))
+}
+
+/// Plans `+` and `-` beside dates, times and timestamps. DataFusion's `date ± interval` stays a date and loses the time; a
+/// date beside a time or a timestamp it counts in nanoseconds, which reach from 1677 to 2262.
+fn moved(expr: RawBinaryExpr, schema: &DFSchema) -> PlannerResult<RawBinaryExpr> {
+    use DataType::{Date32, Interval, Time64, Timestamp};
     let RawBinaryExpr { op, mut left, mut right } = expr;
-    let timestamp = |date: Expr| cast_expr(date, DataType::Timestamp(TimeUnit::Microsecond, None));
-    if is_date(&left) && moves(&right) {
-        left = timestamp(left);
-    } else if is_date(&right) && moves(&left) && op == BinaryOperator::Plus {
-        right = timestamp(right);
+    let (left_type, right_type) = (left.get_type(schema).ok(), right.get_type(schema).ok());
+    let timestamp = |date: Expr| cast_expr(date, Timestamp(TimeUnit::Microsecond, None));
+    match (&left_type, &right_type) {
+        (Some(Date32), Some(Interval(_))) => left = timestamp(left),
+        (Some(Date32), Some(Time64(_))) => (left, right) = (timestamp(left), interval(right)),
+        (Some(Timestamp(..)), Some(Time64(_))) => right = interval(right),
+        (Some(Interval(_)), Some(Date32)) if op == BinaryOperator::Plus => right = timestamp(right),
+        (Some(Time64(_)), Some(Date32)) if op == BinaryOperator::Plus => {
+            (left, right) = (interval(left), timestamp(right));
+        }
+        (Some(Time64(_)), Some(Timestamp(..))) if op == BinaryOperator::Plus => left = interval(left),
+        (Some(Timestamp(..)), Some(Timestamp(..))) if op == BinaryOperator::Minus => {
+            return PlannerResult::Planned(difference(left, right));
+        }
+        (Some(kind @ Timestamp(..)), Some(Date32)) if op == BinaryOperator::Minus => {
+            return PlannerResult::Planned(difference(left, cast_expr(right, kind.clone())));
+        }
+        (Some(Date32), Some(kind @ Timestamp(..))) if op == BinaryOperator::Minus => {
+            return PlannerResult::Planned(difference(cast_expr(left, kind.clone()), right));
+        }
+        // A parameter without a type is taken for what it is subtracted from.
+        (Some(Timestamp(..)), _) if op == BinaryOperator::Minus && is_open(&right) => {
+            return PlannerResult::Planned(difference(left, right));
+        }
+        (_, Some(Timestamp(..))) if op == BinaryOperator::Minus && is_open(&left) => {
+            return PlannerResult::Planned(difference(left, right));
+        }
+        _ => {}
     }
     PlannerResult::Original(RawBinaryExpr { op, left, right })
+}
+
+/// The time of a day as an interval. Arrow knows no cast between these.
+fn interval(time: Expr) -> Expr {
+    let microseconds = cast_expr(cast_expr(time, DataType::Time64(TimeUnit::Microsecond)), DataType::Int64);
+    let duration = cast_expr(microseconds, DataType::Duration(TimeUnit::Microsecond));
+    cast_expr(duration, DataType::Interval(IntervalUnit::MonthDayNano))
+}
+
+fn is_open(expr: &Expr) -> bool {
+    matches!(expr, Expr::Placeholder(Placeholder { field: None, .. }))
+}
+
+/// Gives expressions with casts names that show them.
+fn name_casts(exprs: &mut [Expr]) -> DataFusionResult<()> {
+    for expr in exprs {
+        let casts = expr.exists(|part| Ok(matches!(part, Expr::Cast(_) | Expr::TryCast(_))))?;
+        if casts && !matches!(expr, Expr::Alias(_)) {
+            let name = expr.to_string();
+            *expr = expr.clone().alias(name);
+        }
+    }
+    Ok(())
 }
 
 impl ExprPlanner for IntervalPlanner {
     /// Aggregates are told apart by their names, in which casts are not seen: `max(z::date)` and `max(z::text)` were one.
     fn plan_aggregate(&self, mut expr: RawAggregateExpr) -> DataFusionResult<PlannerResult<RawAggregateExpr>> {
-        for argument in &mut expr.args {
-            let casts = argument.exists(|part| Ok(matches!(part, Expr::Cast(_) | Expr::TryCast(_))))?;
-            if casts && !matches!(argument, Expr::Alias(_)) {
-                let name = argument.to_string();
-                *argument = argument.clone().alias(name);
-            }
-        }
+        name_casts(&mut expr.args)?;
+        Ok(PlannerResult::Original(expr))
+    }
+
+    /// Window functions are told apart in the same way. Names show the casts in ORDER BY.
+    fn plan_window(&self, mut expr: RawWindowExpr) -> DataFusionResult<PlannerResult<RawWindowExpr>> {
+        name_casts(&mut expr.args)?;
+        name_casts(&mut expr.partition_by)?;
         Ok(PlannerResult::Original(expr))
     }
 
@@ -185,7 +298,7 @@ impl ExprPlanner for IntervalPlanner {
         let divides = match expr.op {
             BinaryOperator::Multiply => false,
             BinaryOperator::Divide => true,
-            BinaryOperator::Plus | BinaryOperator::Minus => return Ok(moved_date(expr, schema)),
+            BinaryOperator::Plus | BinaryOperator::Minus => return Ok(moved(expr, schema)),
             _ => return Ok(PlannerResult::Original(expr)),
         };
         let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {
@@ -251,7 +364,7 @@ impl ScalarUDFImpl for Scale {
 }
 
 /// As PostgreSQL scales: what is not a whole month becomes days, what is not a whole day becomes time.
-fn scale(interval: IntervalMonthDayNano, number: f64, divides: bool) -> crate::Result<IntervalMonthDayNano> {
+pub(super) fn scale(interval: IntervalMonthDayNano, number: f64, divides: bool) -> crate::Result<IntervalMonthDayNano> {
     if divides && number == 0.0 {
         return Err(Error::new(sqlstate::DIVISION_BY_ZERO, "division by zero"));
     }
@@ -264,21 +377,23 @@ fn scale(interval: IntervalMonthDayNano, number: f64, divides: bool) -> crate::R
         }
     };
     // Binary fractions of decimal ones are rounded to what a microsecond can tell.
-    let tidy = |value: f64| (value * 1e6).round() / 1e6;
+    let tidy = |value: f64| (value * 1e6).round_ties_even() / 1e6;
     let months = scaled(f64::from(interval.months));
     let days = scaled(f64::from(interval.days));
     let (whole_months, whole_days) = (whole(months)?, whole(days)?);
     let from_months = tidy((months - f64::from(whole_months)) * 30.0);
-    let from_days = tidy(days - f64::from(whole_days));
-    let extra_days = whole(from_months)?;
-    let rest = tidy(from_days + (from_months - f64::from(extra_days)));
-    let nanoseconds = scaled(interval.nanoseconds as f64) + rest * 86_400e9;
-    let microseconds = (nanoseconds / 1e3).round();
+    let days_of_months = whole(from_months)?;
+    let rest = (days - f64::from(whole_days)) + (from_months - f64::from(days_of_months));
+    let seconds = tidy(rest * SECONDS_PER_DAY);
+    // Two fractions of days may be more than a day.
+    let days_of_seconds = whole(seconds / SECONDS_PER_DAY)?;
+    let seconds = seconds - f64::from(days_of_seconds) * SECONDS_PER_DAY;
+    let microseconds = (scaled(interval.nanoseconds as f64 / 1e3) + seconds * 1e6).round_ties_even();
     if !microseconds.is_finite() || microseconds.abs() > (i64::MAX / 1000) as f64 {
         return Err(out_of_range());
     }
-    let days = whole_days.checked_add(extra_days).ok_or_else(out_of_range)?;
-    Ok(IntervalMonthDayNano::new(whole_months, days, microseconds as i64 * 1000))
+    let days = whole_days.checked_add(days_of_months).and_then(|days| days.checked_add(days_of_seconds));
+    Ok(IntervalMonthDayNano::new(whole_months, days.ok_or_else(out_of_range)?, microseconds as i64 * 1000))
 }
 
 #[cfg(test)]
@@ -295,6 +410,8 @@ mod tests {
             ((1, 0, 0), 3.0, true, (0, 10, 0)),
             ((13, 0, 0), 2.0, true, (6, 15, 0)),
             ((0, 0, hour), -1.5, false, (0, 0, -hour * 3 / 2)),
+            ((0, 1, 0), 7.0, true, (0, 0, 12_342_857_143_000)),
+            ((1, 1, 0), 1.5, true, (0, 20, 16 * hour)),
         ] {
             let (months, days, nanoseconds) = interval;
             let scaled = scale(IntervalMonthDayNano::new(months, days, nanoseconds), number, divides).unwrap();

@@ -6,10 +6,11 @@
 //! | `ORDER BY a`, `PARTITION BY a`, keys of joins | by `order(a)` |
 //! | `GROUP BY a`, `DISTINCT` | by `order(a)`, with `first_value(a)` for the value that is shown |
 //! | `min(a)`, `max(a)` | `first_value(a ORDER BY order(a))` |
+//! | the same over a window | [functions of their own](super::interval_extremes) |
 //! | `count(DISTINCT a)` | `count(DISTINCT order(a))` |
 //! | `greatest`, `least`, `nullif` | CASE |
 //!
-//! What is left (intervals in grouping sets, other DISTINCT aggregates, the smallest of a window) is refused by name.
+//! What is left (intervals in grouping sets, other DISTINCT aggregates) is refused by name.
 
 use std::sync::Arc;
 
@@ -30,7 +31,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::interval_math::{is_interval, order_of};
+use super::interval_extremes::extreme;
+use super::interval_math::{is_interval, makes_interval, order_of};
 use crate::Error;
 
 /// The rule.
@@ -98,6 +100,7 @@ fn mentions_intervals(plan: &LogicalPlan) -> DataFusionResult<bool> {
                     found |= match part {
                         Expr::Literal(value, _) => is_interval(&value.data_type()),
                         Expr::Cast(cast) => is_interval(cast.field.data_type()),
+                        Expr::ScalarFunction(function) => makes_interval(&function.func),
                         _ => false,
                     };
                     Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
@@ -257,10 +260,14 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
             let of_intervals = params.args.first().map(&of_interval).transpose()?.unwrap_or(false);
             if let WindowFunctionDefinition::AggregateUDF(aggregate) = fun
                 && of_intervals
-                && (matches!(aggregate.name(), "min" | "max") || params.distinct)
             {
                 let name = aggregate.name();
-                return Err(Error::unsupported(format!("{name} of intervals as a window function")).into());
+                if params.distinct {
+                    return Err(Error::unsupported(format!("{name} of intervals as a window function")).into());
+                }
+                if let Some(extreme) = extreme(name) {
+                    *aggregate = extreme;
+                }
             }
             params.partition_by = ordered_all(std::mem::take(&mut params.partition_by), schema)?;
             params.order_by = sort_all(std::mem::take(&mut params.order_by), schema)?;

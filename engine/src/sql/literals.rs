@@ -119,20 +119,28 @@ fn call_on(name: &str, arguments: impl IntoIterator<Item = Expr>) -> Expr {
     function
 }
 
-/// Gives the minus of `-2 ^ 2` to the 2, as PostgreSQL does; the parser lets `^` bind closer.
+/// Gives the signs of `-2 ^ 2` and `- - 2 ^ 2` to the 2, as PostgreSQL does; the parser lets `^` bind closer.
 pub(super) fn negate_before_powers(expr: &mut Expr) {
-    let Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } = expr else { return };
-    if !is_power(inner) {
+    let mut signs = Vec::new();
+    let mut signed = &mut *expr;
+    while let Expr::UnaryOp { op: op @ (UnaryOperator::Minus | UnaryOperator::Plus), expr: inner } = signed {
+        signs.push(*op);
+        signed = inner.as_mut();
+    }
+    if signs.is_empty() || !is_power(signed) {
         return;
     }
-    let mut whole = taken(inner);
+    let mut whole = taken(signed);
     let mut first = &mut whole;
     while is_power(first) {
         let Expr::BinaryOp { left, .. } = first else { return };
         first = left.as_mut();
     }
-    let operand = taken(first);
-    *first = Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(operand) };
+    let mut operand = taken(first);
+    for op in signs.into_iter().rev() {
+        operand = Expr::UnaryOp { op, expr: Box::new(operand) };
+    }
+    *first = operand;
     *expr = whole;
 }
 

@@ -9,6 +9,8 @@
 //! | numeric / numeric | four more digits than the dividend | at least 16 significant digits |
 //! | an integer `# itself` | 0 even for NULL | `n - n` |
 //! | bytes beside a text constant, in `\|\|` and LIKE | texts | the constant is read as bytes |
+//! | the pattern of `~` and the like | `.` matches no line break | it does |
+//! | date beside timestamp | nanoseconds, which reach from 1677 to 2262 | a timestamp of the other's unit |
 //! | date beside `date ± interval` | – | [timestamps](super::interval_math), compared as dates where they are midnights |
 
 use std::sync::Arc;
@@ -27,7 +29,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::called_functions::{as_in_postgres, is_bytes};
+use super::called_functions::{across_lines, as_in_postgres, is_bytes};
 use super::interval_order::compares;
 use super::numeric_division::divide;
 use crate::functions::bytes::bytes_like;
@@ -84,7 +86,35 @@ fn is_decimal(data_type: &DataType) -> bool {
 }
 
 /// What operators take a mixture for; `None` if DataFusion knows that, too.
-fn compared<'a>(types: impl IntoIterator<Item = &'a DataType>) -> Option<DataType> {
+fn compared<'a>(types: impl IntoIterator<Item = &'a DataType> + Clone) -> Option<DataType> {
+    number_of(types.clone()).or_else(|| timestamp_of(types))
+}
+
+/// The timestamp that dates beside timestamps are.
+fn timestamp_of<'a>(types: impl IntoIterator<Item = &'a DataType>) -> Option<DataType> {
+    let (mut dated, mut timestamp) = (false, None::<(TimeUnit, Option<Arc<str>>)>);
+    for data_type in types {
+        timestamp = match (data_type, timestamp) {
+            (DataType::Null, known) => known,
+            (DataType::Date32, known) => {
+                dated = true;
+                known
+            }
+            // What has nanoseconds has no other years either.
+            (DataType::Timestamp(TimeUnit::Nanosecond, _), _) => return None,
+            (DataType::Timestamp(unit, zone), None) => Some((*unit, zone.clone())),
+            (DataType::Timestamp(unit, zone), Some((known_unit, known_zone))) => {
+                let unit = if *unit == known_unit { known_unit } else { TimeUnit::Microsecond };
+                Some((unit, known_zone.or_else(|| zone.clone())))
+            }
+            _ => return None,
+        };
+    }
+    timestamp.filter(|_| dated).map(|(unit, zone)| DataType::Timestamp(unit, zone))
+}
+
+/// The number that different numbers are.
+fn number_of<'a>(types: impl IntoIterator<Item = &'a DataType>) -> Option<DataType> {
     let (mut single, mut double, mut decimal, mut integer, mut other) = (false, false, false, false, false);
     for data_type in types {
         match data_type {
@@ -103,7 +133,8 @@ fn compared<'a>(types: impl IntoIterator<Item = &'a DataType>) -> Option<DataTyp
 /// The one type of values that stand in each other's place; `None` if DataFusion knows it, too.
 fn united<'a>(types: impl IntoIterator<Item = &'a DataType> + Clone) -> Option<DataType> {
     let double = types.clone().into_iter().any(|data_type| *data_type == DataType::Float64);
-    compared(types).map(|_| if double { DataType::Float64 } else { DataType::Float32 })
+    let number = number_of(types.clone()).map(|_| if double { DataType::Float64 } else { DataType::Float32 });
+    number.or_else(|| timestamp_of(types))
 }
 
 /// `expr`, which is a `from`, as a `to`; constants at once, so that scans can look them up.
@@ -138,29 +169,6 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
     Ok(match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let types = (type_of(&left), type_of(&right));
-            let numeric = op.is_numerical_operators();
-            if (numeric || compares(op))
-                && let Some(common) = compared([&types.0, &types.1])
-            {
-                let (left, right) = (Box::new(to(*left, &common)), Box::new(to(*right, &common)));
-                return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
-            }
-            if op == Operator::StringConcat
-                && let Some((left, right)) = as_bytes((&left, &types.0), (&right, &types.1))?
-            {
-                let (left, right) = (Box::new(left), Box::new(right));
-                return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
-            }
-            // DataFusion makes 0 of it, whether it is NULL or not.
-            if op == Operator::BitwiseXor && left == right && types.0.is_integer() {
-                return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right })));
-            }
-            if op == Operator::Divide
-                && (is_decimal(&types.0) || is_decimal(&types.1))
-                && let Some(quotient) = divide(&left, &types.0, &right, &types.1)
-            {
-                return Ok(Transformed::yes(quotient));
-            }
             if compares(op) {
                 let sides = match (&types.0, &types.1) {
                     (DataType::Date32, DataType::Timestamp(..)) => {
@@ -176,14 +184,41 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
                     return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
                 }
             }
+            let numeric = op.is_numerical_operators();
+            if (numeric || compares(op))
+                && let Some(common) = compared([&types.0, &types.1])
+            {
+                let (left, right) = (Box::new(to(*left, &common)), Box::new(to(*right, &common)));
+                return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+            }
+            if op == Operator::StringConcat
+                && let Some((left, right)) = as_bytes((&left, &types.0), (&right, &types.1))?
+            {
+                let (left, right) = (Box::new(left), Box::new(right));
+                return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+            }
+            let matches = matches!(
+                op,
+                Operator::RegexMatch | Operator::RegexIMatch | Operator::RegexNotMatch | Operator::RegexNotIMatch
+            );
+            if matches && let Some(pattern) = across_lines(&right) {
+                let right = Box::new(pattern);
+                return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+            }
+            // DataFusion makes 0 of it, whether it is NULL or not.
+            if op == Operator::BitwiseXor && left == right && types.0.is_integer() {
+                return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right })));
+            }
+            if op == Operator::Divide
+                && (is_decimal(&types.0) || is_decimal(&types.1))
+                && let Some(quotient) = divide(&left, &types.0, &right, &types.1)
+            {
+                return Ok(Transformed::yes(quotient));
+            }
             Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))
         }
         Expr::Between(Between { expr, negated, low, high }) => {
             let types = [type_of(&expr), type_of(&low), type_of(&high)];
-            if let Some(common) = compared(&types) {
-                let [expr, low, high] = [*expr, *low, *high].map(|part| Box::new(to(part, &common)));
-                return Ok(Transformed::yes(Expr::Between(Between { expr, negated, low, high })));
-            }
             let bound = |bound: &Expr, data_type: &DataType| match data_type {
                 DataType::Date32 => Some(bound.clone()),
                 _ => as_date(bound),
@@ -192,6 +227,10 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
                 && let (Some(low), Some(high)) = (bound(&low, &types[1]), bound(&high, &types[2]))
             {
                 let (low, high) = (Box::new(low), Box::new(high));
+                return Ok(Transformed::yes(Expr::Between(Between { expr, negated, low, high })));
+            }
+            if let Some(common) = compared(&types) {
+                let [expr, low, high] = [*expr, *low, *high].map(|part| Box::new(to(part, &common)));
                 return Ok(Transformed::yes(Expr::Between(Between { expr, negated, low, high })));
             }
             Transformed::no(Expr::Between(Between { expr, negated, low, high }))

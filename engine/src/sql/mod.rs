@@ -2,7 +2,7 @@
 //! [`balance`]), the split of scripts ([`split`]), which of our statements it is ([`route`]), what is refused before
 //! planning ([`check`], [`size`]), name resolution and planning ([`context`], [`plan`]), plans made before
 //! ([`plan_cache`]), what the columns of results are called ([`names`]), subqueries that must give one row ([`single_row`]), rows that are compared
-//! ([`row_values`]), where in a text the thing is that an error is about ([`places`]), arithmetic as SQL has it
+//! ([`row_values`]) or NULL ([`null_rows`]), where in a text the thing is that an error is about ([`places`]), arithmetic as SQL has it
 //! ([`arithmetic`]), operands of different types ([`mixed_types`]), the order of intervals ([`interval_order`]), and times of
 //! different units ([`time_units`]).
 
@@ -23,8 +23,10 @@ pub(crate) mod empty_groups;
 pub(crate) mod grouping;
 pub(crate) mod insert_syntax;
 pub(crate) mod interval;
+mod interval_extremes;
 pub(crate) mod interval_math;
 pub(crate) mod interval_order;
+mod interval_sum;
 mod known_columns;
 pub(crate) mod limits;
 mod literals;
@@ -36,6 +38,7 @@ pub(crate) mod mixed_types;
 pub(crate) mod named_syntax;
 pub(crate) mod names;
 pub(crate) mod natural_joins;
+pub(crate) mod null_rows;
 mod numeric_division;
 pub(crate) mod opaque_values;
 pub(crate) mod own_syntax;
@@ -44,6 +47,8 @@ pub(crate) mod places;
 pub(crate) mod plan;
 pub(crate) mod plan_cache;
 pub(crate) mod plan_key;
+mod refused_forms;
+pub(crate) mod relations;
 pub(crate) mod route;
 pub(crate) mod routine_syntax;
 mod row_values;
@@ -54,6 +59,7 @@ mod sets;
 pub(crate) mod single_row;
 mod size;
 mod sliding_floats;
+mod sliding_statistics;
 pub(crate) mod split;
 pub(crate) mod time_units;
 pub(crate) mod transaction_syntax;

@@ -2,12 +2,14 @@
 //!
 //! | expression | its optimiser would | becomes |
 //! |---|---|---|
-//! | `CAST(numeric AS int) = 3`, also `numeric(n, fewer digits)` | drop the cast: `numeric = 3.00`; but the cast rounds | `rounded(CAST(numeric AS int)) = 3` |
+//! | `CAST(numeric AS int)`, also `numeric(n, fewer digits)` | compare with 3, there or in a query around it, by `numeric = 3.00`; but the cast rounds | `rounded(CAST(numeric AS int))` |
 //! | `(SELECT 1 WHERE false) IS NULL` | take it for false, the column having no NULLs; but there may be no row | the subquery's column is `maybe_none(1)` |
 //! | `b IS TRUE` in a select list or GROUP BY | give the column two nullabilities, and fail | `b IS NOT DISTINCT FROM true` |
 //! | `sum(1 / x) FILTER (WHERE x <> 0)` | compute `1 / x` of all rows | `sum(CASE WHEN x <> 0 THEN 1 / x END) FILTER (…)` |
 //!
-//! The functions give back what they are given. The analyser rule runs after those that write casts.
+//! The functions give back what they are given. The analyser rule runs after those that write casts. A cast that rounds is
+//! wrapped wherever it stands: a view, a subquery or a grouping may be where it is written, and a condition on its column
+//! is pushed down to it.
 
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, internal_err};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::expr::{AggregateFunction, Between, BinaryExpr, Cast, InList};
+use datafusion::logical_expr::expr::{AggregateFunction, BinaryExpr, Cast, ScalarFunction, TryCast};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
@@ -32,15 +34,41 @@ pub(crate) struct OpaqueValues {
     maybe_none: Arc<ScalarUDF>,
 }
 
+/// What a node has expressions for, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It keeps the rows for which a condition is true.
+    Condition,
+    /// It counts rows; what computes the count is looked at later, and is never compared.
+    Limit,
+    Other,
+}
+
+/// What wraps casts that round.
+const ROUNDED: &str = "rounded";
+
 /// A function that gives back what it is given, for plans that know more of a value than its expression tells.
 pub(crate) fn known() -> ScalarUDF {
     Same::new("known", Volatility::Immutable).into()
 }
 
+/// The cast in `rounded(cast)`, for those that compute what is written.
+pub(crate) fn rounded_cast(call: &ScalarFunction) -> Option<&Expr> {
+    let same = call.func.inner().downcast_ref::<Same>()?;
+    match call.args.as_slice() {
+        [cast] if same.name == ROUNDED => Some(cast),
+        _ => None,
+    }
+}
+
+fn is_rounded(expr: &Expr) -> bool {
+    matches!(expr, Expr::ScalarFunction(call) if rounded_cast(call).is_some())
+}
+
 impl Default for OpaqueValues {
     fn default() -> Self {
         OpaqueValues {
-            rounded: Arc::new(Same::new("rounded", Volatility::Immutable).into()),
+            rounded: Arc::new(Same::new(ROUNDED, Volatility::Immutable).into()),
             // A constant in it must not be found out to be one.
             maybe_none: Arc::new(Same::new("maybe_none", Volatility::Volatile).into()),
         }
@@ -56,10 +84,14 @@ impl AnalyzerRule for OpaqueValues {
         let rewritten = plan.transform_up_with_subqueries(|node| {
             let schema = merge_schema(&node.inputs());
             let names = NamePreserver::new(&node);
-            let is_condition = matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Join(_));
+            let kind = match node {
+                LogicalPlan::Filter(_) | LogicalPlan::Join(_) => Kind::Condition,
+                LogicalPlan::Limit(_) => Kind::Limit,
+                _ => Kind::Other,
+            };
             let node = node.map_expressions(|expr| {
                 let name = names.save(&expr);
-                let rewritten = expr.transform_up(|expr| self.rewrite(expr, &schema, is_condition))?;
+                let rewritten = expr.transform_up(|expr| self.rewrite(expr, &schema, kind))?;
                 Ok(rewritten.update_data(|expr| name.restore(expr)))
             })?;
             match node.transformed {
@@ -72,49 +104,76 @@ impl AnalyzerRule for OpaqueValues {
 }
 
 impl OpaqueValues {
-    fn rewrite(&self, expr: Expr, schema: &DFSchema, is_condition: bool) -> DataFusionResult<Transformed<Expr>> {
+    fn rewrite(&self, expr: Expr, schema: &DFSchema, kind: Kind) -> DataFusionResult<Transformed<Expr>> {
         let compared = |op, left: Expr, value| {
             Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(lit(value)) })
         };
         let (same, different) = (Operator::IsNotDistinctFrom, Operator::IsDistinctFrom);
+        let is_column = kind != Kind::Condition;
         match expr {
-            Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) => {
-                let (left, right) = (self.operand(*left, schema)?, self.operand(*right, schema)?);
-                let transformed = left.transformed || right.transformed;
-                let expr = BinaryExpr { left: Box::new(left.data), op, right: Box::new(right.data) };
-                Ok(Transformed::new_transformed(Expr::BinaryExpr(expr), transformed))
+            Expr::Cast(Cast { expr, field }) if kind != Kind::Limit => {
+                self.cast(expr, field, schema, |expr, field| Expr::Cast(Cast { expr, field }))
             }
-            Expr::InList(InList { expr, list, negated }) => {
-                let expr = self.operand(*expr, schema)?;
-                Ok(expr.update_data(|expr| Expr::InList(InList { expr: Box::new(expr), list, negated })))
+            Expr::TryCast(TryCast { expr, field }) if kind != Kind::Limit => {
+                self.cast(expr, field, schema, |expr, field| Expr::TryCast(TryCast { expr, field }))
             }
-            Expr::Between(Between { expr, negated, low, high }) => {
-                let expr = self.operand(*expr, schema)?;
-                Ok(expr.update_data(|expr| Expr::Between(Between { expr: Box::new(expr), negated, low, high })))
+            Expr::ScalarFunction(call) => {
+                // A plan may be analysed again, as part of a larger one.
+                let once = rounded_cast(&call).filter(|inner| is_rounded(inner)).cloned();
+                Ok(match once {
+                    Some(once) => Transformed::yes(once),
+                    None => Transformed::no(Expr::ScalarFunction(call)),
+                })
             }
-            Expr::Case(Case { expr: Some(expr), when_then_expr, else_expr }) => {
-                let expr = self.operand(*expr, schema)?;
-                let case = |expr| Expr::Case(Case { expr: Some(Box::new(expr)), when_then_expr, else_expr });
-                Ok(expr.update_data(case))
-            }
-            Expr::IsTrue(inner) if !is_condition => Ok(Transformed::yes(compared(same, *inner, true))),
-            Expr::IsFalse(inner) if !is_condition => Ok(Transformed::yes(compared(same, *inner, false))),
-            Expr::IsNotTrue(inner) if !is_condition => Ok(Transformed::yes(compared(different, *inner, true))),
-            Expr::IsNotFalse(inner) if !is_condition => Ok(Transformed::yes(compared(different, *inner, false))),
+            Expr::IsTrue(inner) if is_column => Ok(Transformed::yes(compared(same, *inner, true))),
+            Expr::IsFalse(inner) if is_column => Ok(Transformed::yes(compared(same, *inner, false))),
+            Expr::IsNotTrue(inner) if is_column => Ok(Transformed::yes(compared(different, *inner, true))),
+            Expr::IsNotFalse(inner) if is_column => Ok(Transformed::yes(compared(different, *inner, false))),
             Expr::IsUnknown(inner) => Ok(Transformed::yes(Expr::IsNull(inner))),
             Expr::IsNotUnknown(inner) => Ok(Transformed::yes(Expr::IsNotNull(inner))),
             Expr::ScalarSubquery(subquery) => self.maybe_none(subquery),
-            Expr::AggregateFunction(function) => keep_excluded_out(function, schema),
+            Expr::AggregateFunction(mut function) => {
+                bare_casts(&mut function.params.args);
+                keep_excluded_out(function, schema)
+            }
+            Expr::WindowFunction(mut function) => {
+                bare_casts(&mut function.params.args);
+                Ok(Transformed::no(Expr::WindowFunction(function)))
+            }
             other => Ok(Transformed::no(other)),
         }
     }
 
-    /// An operand of a comparison.
-    fn operand(&self, expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
-        match rounds(&expr, schema)? {
-            true => Ok(Transformed::yes(self.rounded.call(vec![expr]))),
-            false => Ok(Transformed::no(expr)),
+    /// Wraps a cast that rounds. One that goes on from there to an integer of fewer values, as that of a numeric to an
+    /// integer does, comes in with it: it may fail, and what it gives is what an index or a condition is about.
+    fn cast(
+        &self,
+        expr: Box<Expr>,
+        field: FieldRef,
+        schema: &DFSchema,
+        cast: impl FnOnce(Box<Expr>, FieldRef) -> Expr,
+    ) -> DataFusionResult<Transformed<Expr>> {
+        let to = field.data_type();
+        if !to.is_integer() && !matches!(to, DataType::Decimal128(..)) {
+            return Ok(Transformed::no(cast(expr, field)));
         }
+        let from = expr.get_type(schema)?;
+        let within = match expr.as_ref() {
+            Expr::ScalarFunction(call) if to.is_integer() && !widens(&from, to) => rounded_cast(call).cloned(),
+            _ => None,
+        };
+        // A constant is computed before anything is compared with it.
+        let is_constant = matches!(expr.as_ref(), Expr::Literal(..));
+        let rounds = within.is_some() || (!is_constant && loses_digits(&from, to));
+        let expr = match within {
+            Some(within) => Box::new(within),
+            None => expr,
+        };
+        let whole = cast(expr, field);
+        Ok(match rounds {
+            true => Transformed::yes(self.rounded.call(vec![whole])),
+            false => Transformed::no(whole),
+        })
     }
 
     /// A subquery that may give no row. Of those that depend on the outer row DataFusion makes outer joins, which know.
@@ -181,18 +240,17 @@ fn widens(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-fn compares(op: Operator) -> bool {
-    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
-    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
-}
-
-/// Whether it is a cast that rounds, or such a cast widened again to meet the other operand.
-fn rounds(expr: &Expr, schema: &DFSchema) -> DataFusionResult<bool> {
-    match expr {
-        Expr::Cast(Cast { expr: inner, field }) => {
-            Ok(loses_digits(&inner.get_type(schema)?, field.data_type()) || rounds(inner, schema)?)
+/// Takes casts that are a whole argument out of `rounded()` again: no condition gets through an aggregate or a window to
+/// its arguments, and their functions keep the names they have.
+fn bare_casts(arguments: &mut [Expr]) {
+    for argument in arguments {
+        let cast = match argument {
+            Expr::ScalarFunction(call) => rounded_cast(call).cloned(),
+            _ => None,
+        };
+        if let Some(cast) = cast {
+            *argument = cast;
         }
-        _ => Ok(false),
     }
 }
 
@@ -221,11 +279,13 @@ fn gives_one_row(plan: &LogicalPlan) -> bool {
 struct Same {
     name: &'static str,
     signature: Signature,
+    /// Whether there may be NULLs where the argument has none.
+    adds_nulls: bool,
 }
 
 impl Same {
     fn new(name: &'static str, volatility: Volatility) -> Self {
-        Same { name, signature: Signature::any(1, volatility) }
+        Same { name, signature: Signature::any(1, volatility), adds_nulls: name != ROUNDED }
     }
 }
 
@@ -244,7 +304,10 @@ impl ScalarUDFImpl for Same {
 
     fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> DataFusionResult<FieldRef> {
         match arguments.arg_fields {
-            [field] => Ok(Arc::new(field.as_ref().clone().with_name(self.name).with_nullable(true))),
+            [field] => {
+                let nullable = self.adds_nulls || field.is_nullable();
+                Ok(Arc::new(field.as_ref().clone().with_name(self.name).with_nullable(nullable)))
+            }
             _ => internal_err!("{}() takes one argument", self.name),
         }
     }

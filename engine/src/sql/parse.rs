@@ -28,6 +28,7 @@ use super::lock_syntax::rewrite_locks;
 use super::maintenance_syntax::{MaintenanceStatement, parse_maintenance};
 use super::named_syntax::{NamedStatement, parse_named};
 use super::own_syntax::{next_words_are, ordered_identity_options, parse_own};
+use super::refused_forms::rewrite_refused;
 use super::route::{Write, route_create_view};
 use super::routine_syntax::{RoutineSyntax, parse_routine};
 use super::transaction_syntax::{TransactionStatement, parse_transaction};
@@ -67,9 +68,10 @@ pub(crate) enum ParsedStatement {
 pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     let dialect = RustyDialect;
     let mut tokens = tokenize(sql)?;
+    check_numbers(&tokens)?;
     let mut parameters = number_parameters(&mut tokens)?;
     let tokens = tables_as_queries(rewrite_inserts(ordered_identity_options(rewrite_locks(merge_nothing(
-        doubles_from_exponents(subqueries_in_lists(joined_strings(tokens))),
+        doubles_from_exponents(subqueries_in_lists(rewrite_refused(joined_strings(tokens)))),
     )))));
     check_depth(&tokens)?;
     let first = tokens.iter().find(|token| !matches!(token.token, Token::Whitespace(_) | Token::SemiColon));
@@ -135,6 +137,7 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
 /// Parses a single expression, such as a stored column default.
 pub(crate) fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::ast::Expr> {
     let tokens = tokenize(sql)?;
+    check_numbers(&tokens)?;
     check_depth(&tokens)?;
     let mut parser =
         Parser::new(&RustyDialect).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
@@ -155,6 +158,35 @@ pub(crate) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
         return Err(Error::syntax("a statement cannot contain the character NUL"));
     }
     Ok(Tokenizer::new(&RustyDialect, sql).tokenize_with_location()?)
+}
+
+/// Refuses letters directly after the digits of a number, as in `0b11`: the tokenizer takes them for the next word,
+/// which would be a column's name in `SELECT 0b11`.
+fn check_numbers(tokens: &[TokenWithSpan]) -> Result<()> {
+    for (index, token) in tokens.iter().enumerate() {
+        let number = match &token.token {
+            Token::Number(digits, false) => match tokens.get(index + 1).map(|next| &next.token) {
+                Some(Token::Word(word)) if word.quote_style.is_none() => {
+                    digits.chars().chain(word.value.chars().take(1)).collect::<String>()
+                }
+                _ => continue,
+            },
+            Token::Number(digits, true) => format!("{digits}L"),
+            // Not `x'1f'`, which is one letter longer.
+            Token::HexStringLiteral(digits) => {
+                let (start, end) = (token.span.start, token.span.end);
+                let letters = u64::try_from(digits.chars().count()).unwrap_or(u64::MAX);
+                if start.line != end.line || end.column.saturating_sub(start.column) > letters.saturating_add(2) {
+                    continue;
+                }
+                "0x".to_owned()
+            }
+            _ => continue,
+        };
+        let message = format!("trailing junk after numeric literal at or near \"{number}\"");
+        return Err(Error::syntax(message).at(position_of(token.span.start)));
+    }
+    Ok(())
 }
 
 /// Makes one constant of string constants that only white space with a line break stands between.
@@ -456,8 +488,18 @@ impl Dialect for RustyDialect {
         // Not '?': "a=?" is a comparison with a parameter.
         ch != '?' && POSTGRES.is_custom_operator_part(ch)
     }
-    /// `[NOT] BETWEEN SYMMETRIC`, with the bounds in either order.
+    /// What the parser reads otherwise than PostgreSQL: `IS [NOT] DISTINCT FROM`, whose right side it lets reach over AND
+    /// and OR to the end; and what it does not know: `[NOT] BETWEEN SYMMETRIC`, with the bounds in either order.
     fn parse_infix(&self, parser: &mut Parser, expr: &Expr, _precedence: u8) -> Option<Result<Expr, ParserError>> {
+        let not_distinct = parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]);
+        if not_distinct || parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
+            let right = parser.parse_subexpr(self.prec_value(Precedence::Is));
+            let left = Box::new(expr.clone());
+            return Some(right.map(|right| match not_distinct {
+                true => Expr::IsNotDistinctFrom(left, Box::new(right)),
+                false => Expr::IsDistinctFrom(left, Box::new(right)),
+            }));
+        }
         let negated = parser.parse_keywords(&[Keyword::NOT, Keyword::BETWEEN, Keyword::SYMMETRIC]);
         if !negated && !parser.parse_keywords(&[Keyword::BETWEEN, Keyword::SYMMETRIC]) {
             return None;
@@ -502,7 +544,18 @@ impl Dialect for RustyDialect {
         })))))
     }
     fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
-        POSTGRES.get_next_precedence(parser)
+        match parser.peek_token_ref().token {
+            // Operators like any other, which bind closer than comparisons.
+            Token::Tilde
+            | Token::TildeAsterisk
+            | Token::ExclamationMarkTilde
+            | Token::ExclamationMarkTildeAsterisk
+            | Token::DoubleTilde
+            | Token::DoubleTildeAsterisk
+            | Token::ExclamationMarkDoubleTilde
+            | Token::ExclamationMarkDoubleTildeAsterisk => Some(Ok(self.prec_value(Precedence::PgOther))),
+            _ => POSTGRES.get_next_precedence(parser),
+        }
     }
     fn prec_value(&self, precedence: Precedence) -> u8 {
         POSTGRES.prec_value(precedence)

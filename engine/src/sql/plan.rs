@@ -20,6 +20,7 @@ use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 use rustydb_storage::TableId;
 
+use super::cast_keys::tell_casts_of_keys;
 use super::check::check_queries_naming;
 use super::context::StatementContext;
 use super::interval::durations_as_intervals;
@@ -88,6 +89,7 @@ pub(crate) fn planner(context: &StatementContext) -> SqlToRel<'_, StatementConte
 /// Plans a query after checking it; parameters stay placeholders.
 pub(crate) fn plan_query(context: &StatementContext, mut query: Query) -> Result<LogicalPlan> {
     resolve_columns(context, &mut query);
+    tell_casts_of_keys(context, &mut query);
     if let Some(query) = ordered_by_inputs(&query)
         && let Ok(plan) = plan_query_naming(context, query, Naming::AsWritten)
     {

@@ -6,17 +6,23 @@
 //! | expression, `i` an instant | becomes |
 //! |---|---|
 //! | `CAST(i AS date)`, `time`, `timestamp` | of `timezone(zone, i)` |
-//! | `CAST(i AS text)` | with the zone's clock and offset |
+//! | `CAST(i AS text)`, also of arrays, and in `format`, `array_to_string` | with the zone's clock and offset |
 //! | `CAST(timestamp AS timestamptz)`, of a date | `timezone(zone, timestamp)` |
 //! | `CAST(text AS timestamptz)` | read by the zone's clock if the text names no other |
+//! | the same of a constant that this clock shows twice or never | `timezone(zone, timestamp)` |
 //! | `date_part(field, i)` | of `timezone(zone, i)`; not `epoch` |
 //! | `to_char(i, …)` | of `i` with the zone in its type |
 //! | `date_trunc(field, i)` | `timezone(zone, date_trunc(field, timezone(zone, i)))` |
+//! | the same for hours and less | `i` less what is cut off, with the offset that the zone has at `i` |
 //! | `i + interval '1 day'` | the same, for days and months |
 
+use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
+use arrow::array::timezone::Tz;
+use arrow::compute::kernels::cast_utils::string_to_datetime;
 use arrow::datatypes::{DataType, TimeUnit};
+use chrono::Utc;
 use datafusion::common::DFSchema;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -28,6 +34,8 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::literals::timestamp_text;
+use crate::functions::array_text::TEXTS_IN;
 use crate::functions::printed::text_of;
 use crate::functions::zones;
 
@@ -78,6 +86,14 @@ fn is_instant(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Timestamp(_, Some(_)))
 }
 
+/// Whether it is a type of instants, or of arrays of them.
+fn holds_instants(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::List(element) => holds_instants(element.data_type()),
+        other => is_instant(other),
+    }
+}
+
 /// From an instant to the zone's local time, or back.
 fn by_clock(zone: &str, time: Expr) -> Expr {
     TIMEZONE.call(vec![lit(zone), time])
@@ -89,7 +105,7 @@ fn rewrite(expr: Expr, schema: &DFSchema, zone: &str) -> DataFusionResult<Transf
             let from = expr.get_type(schema)?;
             let to = field.data_type();
             match (&from, to) {
-                (from, to) if is_instant(from) && to.is_string() => {
+                (from, to) if holds_instants(from) && to.is_string() => {
                     Transformed::yes(Expr::Cast(Cast { expr: Box::new(text_of(*expr, zone)), field }))
                 }
                 (from, DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(_, None)) if is_instant(from) => {
@@ -97,6 +113,10 @@ fn rewrite(expr: Expr, schema: &DFSchema, zone: &str) -> DataFusionResult<Transf
                 }
                 (from, to) if from.is_string() && is_instant(to) => {
                     let DataType::Timestamp(unit, _) = to else { return Ok(kept(expr, field)) };
+                    if let Some(local) = shown_twice_or_never(&expr, zone) {
+                        let instant = Box::new(by_clock(zone, lit(local)));
+                        return Ok(Transformed::yes(Expr::Cast(Cast { expr: instant, field })));
+                    }
                     let read = cast(*expr, DataType::Timestamp(*unit, Some(zone.into())));
                     Transformed::yes(Expr::Cast(Cast { expr: Box::new(read), field }))
                 }
@@ -118,6 +138,27 @@ fn rewrite(expr: Expr, schema: &DFSchema, zone: &str) -> DataFusionResult<Transf
                 "to_char" if of_instant(0)?.is_some_and(|kind| is_instant(&kind)) => {
                     args[0] = cast(args[0].clone(), DataType::Timestamp(TimeUnit::Microsecond, Some(zone.into())));
                     Transformed::yes(func.call(args))
+                }
+                TEXTS_IN if of_instant(0)?.is_some_and(|kind| holds_instants(&kind)) => {
+                    args[1] = lit(zone);
+                    Transformed::yes(func.call(args))
+                }
+                "format" => {
+                    let mut changed = false;
+                    for arg in args.iter_mut().skip(1) {
+                        if holds_instants(&arg.get_type(schema)?) {
+                            *arg = text_of(arg.clone(), zone);
+                            changed = true;
+                        }
+                    }
+                    Transformed::new_transformed(func.call(args), changed)
+                }
+                // The hour that a clock shows twice begins twice.
+                "date_trunc" if of_instant(1)?.is_some_and(|kind| is_instant(&kind)) && is_within_hours(&args[0]) => {
+                    let instant = cast(args[1].clone(), DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())));
+                    let local = by_clock(zone, args[1].clone());
+                    args[1] = local.clone();
+                    Transformed::yes(instant - (local - func.call(args)))
                 }
                 "date_trunc" if of_instant(1)?.is_some_and(|kind| is_instant(&kind)) => {
                     args[1] = by_clock(zone, args[1].clone());
@@ -143,6 +184,29 @@ fn kept(expr: Box<Expr>, field: arrow::datatypes::FieldRef) -> Transformed<Expr>
 /// Whether a part of a time is the same by every clock.
 fn is_absolute(part: &Expr) -> bool {
     matches!(part, Expr::Literal(part, _) if part.try_as_str().flatten().is_some_and(|part| part.eq_ignore_ascii_case("epoch")))
+}
+
+/// Whether a field of `date_trunc` is no longer than an hour.
+fn is_within_hours(field: &Expr) -> bool {
+    let Expr::Literal(field, _) = field else { return false };
+    let field = field.try_as_str().flatten().unwrap_or_default().to_ascii_lowercase();
+    let field = field.strip_suffix('s').unwrap_or(&field);
+    matches!(field, "hour" | "minute" | "second" | "millisecond" | "microsecond")
+}
+
+/// The local time of a text constant that names no time zone, if Arrow refuses to read it by the zone's clock: because of a
+/// change of the clock it has been there twice, or never.
+fn shown_twice_or_never(text: &Expr, zone: &str) -> Option<ScalarValue> {
+    let Expr::Literal(text, _) = text else { return None };
+    let text = text.try_as_str().flatten()?;
+    let full = timestamp_text(text, true, TimeUnit::Microsecond);
+    let text = full.as_deref().unwrap_or(text.trim());
+    let zone = Tz::from_str(zone).ok()?;
+    if string_to_datetime(&zone, text).is_ok() {
+        return None;
+    }
+    let local = string_to_datetime(&Utc, text).ok()?;
+    Some(ScalarValue::TimestampMicrosecond(Some(local.timestamp_micros()), None))
 }
 
 /// Whether it is an interval of days or months, whose length in hours the clock decides, and of nothing else.

@@ -23,10 +23,8 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::parse::fold;
 use crate::dml::syntax::{call_with, cast, named, number, quoted, select};
+use crate::functions::regular::ALL_MATCHES;
 use crate::functions::series::SERIES_ARRAY;
-
-/// The array of what `regexp_matches` returns as a set (see [`super::calls`]).
-pub(super) const ALL_MATCHES: &str = "all_regexp_matches";
 
 /// What `unnest` is called where a select list expands an array.
 const UNNEST: &str = "unnest";

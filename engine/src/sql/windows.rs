@@ -1,20 +1,76 @@
 //! The WINDOW clause: windows that build on others.
 //!
 //! `WINDOW w AS (PARTITION BY g), v AS (w ORDER BY id)`: `v` has the partitions of `w`. DataFusion takes a window's own
-//! clauses and forgets those of the window it names, so they are filled in here, as PostgreSQL does: a window may add an
-//! order and a frame to one that has none.
+//! clauses and forgets those of the window it names, so they are filled in here, as PostgreSQL does: a window may add
+//! an order and a frame to one that has none.
+//!
+//! Where no frame is written, the equals of a row in the order are in its frame. DataFusion's planner takes a frame of
+//! rows if the order is by a key of the table, of which there are no equals; but grouping sets make some:
+//! `sum(count(*)) OVER (ORDER BY id) … GROUP BY ROLLUP (id, v)`. So beside them the frame is written out.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, NamedWindowExpr, Query, Select, VisitMut, VisitorMut, WindowSpec, WindowType,
+    Expr, GroupByExpr, Ident, NamedWindowExpr, Query, Select, VisitMut, VisitorMut, WindowFrame, WindowSpec, WindowType,
 };
 
 use super::parse::{fold, place};
 use crate::{Error, Result, error::sqlstate};
 
-/// Fills in what the windows of a select inherit.
+/// Fills in what the windows of a select inherit, and the frames of those over grouping sets.
 pub(crate) fn resolve_windows(select: &mut Select) -> Result<()> {
+    inherit_windows(select)?;
+    let is_set = |item: &Expr| matches!(item, Expr::Rollup(_) | Expr::Cube(_) | Expr::GroupingSets(_));
+    if matches!(&select.group_by, GroupByExpr::Expressions(items, _) if items.iter().any(is_set)) {
+        for definition in &mut select.named_window {
+            if let NamedWindowExpr::WindowSpec(spec) = &mut definition.1 {
+                write_frame(spec);
+            }
+        }
+        let mut frames = Frames { depth: 0 };
+        for item in &mut select.projection {
+            let _ = item.visit(&mut frames);
+        }
+    }
+    Ok(())
+}
+
+fn write_frame(spec: &mut WindowSpec) {
+    if spec.window_frame.is_none() && !spec.order_by.is_empty() {
+        spec.window_frame = Some(WindowFrame::default());
+    }
+}
+
+struct Frames {
+    /// How many queries deep: those inside have groups of their own.
+    depth: usize,
+}
+
+impl VisitorMut for Frames {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.depth == 0
+            && let Expr::Function(function) = expr
+            && let Some(WindowType::WindowSpec(spec)) = &mut function.over
+        {
+            write_frame(spec);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn inherit_windows(select: &mut Select) -> Result<()> {
     let mut known = Vec::with_capacity(select.named_window.len());
     for definition in &mut select.named_window {
         if let NamedWindowExpr::WindowSpec(spec) = &mut definition.1 {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use rustydb_engine::routine::{
     CompiledExpression, CompiledStatement, Datum, Execution, Shape, SqlType, Variable as SqlVariable, Variables,
 };
@@ -54,14 +55,15 @@ pub(super) enum Input {
 pub(super) struct Bound<T> {
     pub(super) compiled: T,
     pub(super) inputs: Vec<Input>,
-    /// The columns that records had when it was compiled.
-    shapes: Vec<(usize, Arc<Shape>)>,
+    /// The columns that records had when it was compiled; `None`: nothing was assigned yet.
+    shapes: Vec<(usize, Option<Arc<Shape>>)>,
 }
 
 impl<T> Bound<T> {
     pub(super) fn fits(&self, frame: &[Cell]) -> bool {
-        self.shapes.iter().all(|(record, shape)| match &frame[*record] {
-            Cell::Record(Some(found)) => Arc::ptr_eq(&found.shape, shape) || found.shape == *shape,
+        self.shapes.iter().all(|(record, shape)| match (&frame[*record], shape) {
+            (Cell::Record(Some(found)), Some(shape)) => Arc::ptr_eq(&found.shape, shape) || found.shape == *shape,
+            (Cell::Record(None), None) => true,
             _ => false,
         })
     }
@@ -156,7 +158,7 @@ pub(super) struct Sight<'a> {
     frame: &'a [Cell],
     scope: usize,
     inputs: Vec<Input>,
-    shapes: Vec<(usize, Arc<Shape>)>,
+    shapes: Vec<(usize, Option<Arc<Shape>>)>,
 }
 
 impl<'a> Sight<'a> {
@@ -180,15 +182,23 @@ impl<'a> Sight<'a> {
 
     /// The columns of a record, which the piece of SQL from now on relies on.
     fn shape(&mut self, variable: usize) -> Result<Arc<Shape>> {
-        let Cell::Record(Some(record)) = &self.frame[variable] else {
+        self.shape_if_assigned(variable).ok_or_else(|| {
             let name = &self.code.variables[variable].name;
             let error = Error::raised("55000", format!("record \"{name}\" is not assigned yet"));
-            return Err(error.with_detail("The tuple structure of a not-yet-assigned record is indeterminate."));
+            error.with_detail("The tuple structure of a not-yet-assigned record is indeterminate.")
+        })
+    }
+
+    /// The same, or that it has none yet.
+    fn shape_if_assigned(&mut self, variable: usize) -> Option<Arc<Shape>> {
+        let shape = match &self.frame[variable] {
+            Cell::Record(Some(record)) => Some(Arc::clone(&record.shape)),
+            _ => None,
         };
         if !self.shapes.iter().any(|(known, _)| *known == variable) {
-            self.shapes.push((variable, Arc::clone(&record.shape)));
+            self.shapes.push((variable, shape.clone()));
         }
-        Ok(Arc::clone(&record.shape))
+        shape
     }
 }
 
@@ -218,7 +228,9 @@ impl Variables for Sight<'_> {
                 Ok(Some(SqlVariable { input: self.input(Input::Field(variable, 0)), data_type }))
             }
             (_, []) => {
-                let data_type = self.shape(variable)?.row_type().data_type;
+                // As a whole, a record that was not assigned yet is NULL.
+                let shape = self.shape_if_assigned(variable);
+                let data_type = shape.map_or(DataType::Null, |shape| shape.row_type().data_type);
                 Ok(Some(SqlVariable { input: self.input(Input::Whole(variable)), data_type }))
             }
             (_, [field]) => {
@@ -245,7 +257,7 @@ impl Variables for Sight<'_> {
 
 /// The values of USING, by number.
 pub(super) struct Given<'a> {
-    pub(super) types: &'a [arrow::datatypes::DataType],
+    pub(super) types: &'a [DataType],
     pub(super) inputs: Vec<Input>,
 }
 

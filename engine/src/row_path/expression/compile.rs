@@ -21,6 +21,7 @@ use crate::row_path::datum::{Datum, Type};
 use crate::sql::arithmetic::checked_operators;
 use crate::sql::check::check_queries;
 use crate::sql::context::StatementContext;
+use crate::sql::opaque_values::rounded_cast;
 use crate::sql::plan::planner;
 use crate::sql::types::LENGTH_KEY;
 
@@ -283,6 +284,10 @@ impl Compiler<'_> {
                 done = Node::Arithmetic(arithmetic, Box::new((done, self.node(operand)?)));
             }
             return Some(done);
+        }
+        // There is no optimiser here that it would have to be kept from.
+        if let Some(cast) = rounded_cast(call) {
+            return self.node(cast);
         }
         let types = args.iter().map(|argument| self.type_of(argument)).collect::<Option<Vec<_>>>()?;
         let text = types.iter().all(|data_type| data_type.is_string());

@@ -1,0 +1,443 @@
+//! Functions of regular expressions, as PostgreSQL has them: `.` matches a line break, a group that takes no part in a
+//! match is NULL, and in a replacement `\1`, `\&` and `\\` mean something, `$` does not.
+//!
+//! | function | what it gives |
+//! |---|---|
+//! | `regexp_replace(text, pattern, replacement [, flags])` | the text, the first match replaced, or with `g` all |
+//! | `regexp_match(text, pattern [, flags])` | the groups of the first match, or without groups the match |
+//! | [`ALL_MATCHES`] | an array of such arrays: of the first match, or with `g` of all |
+//!
+//! The flags: `i` and `c` whether case matters, `x` and `t` whether blanks do, `q` for a text that stands for itself, and
+//! what line breaks are: `s` letters as any, `n` and `m` the ends of lines, `p` no matches of `.`, `w` places for `^` and
+//! `$`.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, ListBuilder, StringViewArray, StringViewBuilder};
+use arrow::datatypes::{DataType, Field};
+use datafusion::common::ScalarValue;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use regex::{CaptureLocations, Captures, Regex, RegexBuilder, Replacer};
+
+use super::by_rows::texts;
+use crate::error::sqlstate;
+use crate::sql::types::name_of;
+use crate::{Error, Result};
+
+/// The array of what `regexp_matches` returns as a set (see [`crate::sql`]).
+pub(crate) const ALL_MATCHES: &str = "all_regexp_matches";
+
+/// The functions of this file.
+pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
+    [Kind::Replace, Kind::FirstMatch, Kind::AllMatches]
+        .into_iter()
+        .map(|kind| OfPattern { kind, signature: Signature::user_defined(Volatility::Immutable) })
+        .map(|function| Arc::new(ScalarUDF::from(function)))
+        .collect()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Replace,
+    FirstMatch,
+    AllMatches,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct OfPattern {
+    kind: Kind,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for OfPattern {
+    fn name(&self) -> &str {
+        match self.kind {
+            Kind::Replace => "regexp_replace",
+            Kind::FirstMatch => "regexp_match",
+            Kind::AllMatches => ALL_MATCHES,
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, argument_types: &[DataType]) -> DataFusionResult<Vec<DataType>> {
+        let least = if self.kind == Kind::Replace { 3 } else { 2 };
+        let fits = (least..=least + 1).contains(&argument_types.len());
+        texts(argument_types).filter(|_| fits).ok_or_else(|| {
+            let types: Vec<String> = argument_types.iter().map(name_of).collect();
+            let message = format!("function {}({}) does not exist", self.name(), types.join(", "));
+            Error::new(sqlstate::UNDEFINED_FUNCTION, message)
+                .with_hint("There is a function of that name, but not for these arguments. A cast may help.")
+                .into()
+        })
+    }
+
+    fn return_type(&self, _argument_types: &[DataType]) -> DataFusionResult<DataType> {
+        let list_of = |element| DataType::List(Arc::new(Field::new_list_field(element, true)));
+        Ok(match self.kind {
+            Kind::Replace => DataType::Utf8View,
+            Kind::FirstMatch => list_of(DataType::Utf8View),
+            Kind::AllMatches => list_of(list_of(DataType::Utf8View)),
+        })
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+        let rows = if constant { 1 } else { arguments.number_rows };
+        let values = arguments.args.iter().map(|argument| argument.cast_to(&DataType::Utf8View, None));
+        let values = values.collect::<DataFusionResult<Vec<ColumnarValue>>>()?;
+        let texts = values.iter().map(Texts::of).collect::<Result<Vec<Texts<'_>>>>()?;
+        let results = match self.kind {
+            Kind::Replace => replaced(&texts, rows)?,
+            Kind::FirstMatch => first_matches(&texts, rows)?,
+            Kind::AllMatches => all_matches(&texts, rows)?,
+        };
+        match constant {
+            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&results, 0)?)),
+            false => Ok(ColumnarValue::Array(results)),
+        }
+    }
+}
+
+/// An argument: one text for all rows, or one for each.
+enum Texts<'a> {
+    One(Option<&'a str>),
+    Each(&'a StringViewArray),
+}
+
+impl<'a> Texts<'a> {
+    fn of(argument: &'a ColumnarValue) -> Result<Self> {
+        let texts = match argument {
+            ColumnarValue::Scalar(value) => value.try_as_str().map(Texts::One),
+            ColumnarValue::Array(values) => values.as_string_view_opt().map(Texts::Each),
+        };
+        texts.ok_or_else(|| Error::internal("a text was expected"))
+    }
+
+    fn at(&self, row: usize) -> Option<&'a str> {
+        match self {
+            Texts::One(text) => *text,
+            Texts::Each(values) => values.is_valid(row).then(|| values.value(row)),
+        }
+    }
+}
+
+/// A pattern that can be looked for.
+struct Pattern {
+    regex: Regex,
+    /// Whether all matches are meant, not the first only.
+    all: bool,
+    /// The pattern without its end, where group 1 is what replacing a match by that gives.
+    begin: Option<(Regex, CaptureLocations)>,
+}
+
+impl Pattern {
+    fn new(pattern: &str, flags: &str) -> Result<Self> {
+        let (mut all, mut ignores_case, mut ignores_blanks, mut literal) = (false, false, false, false);
+        let (mut dot_is_any, mut by_lines) = (true, false);
+        for flag in flags.chars() {
+            match flag {
+                'g' => all = true,
+                'i' => ignores_case = true,
+                'c' => ignores_case = false,
+                'x' => ignores_blanks = true,
+                't' => ignores_blanks = false,
+                's' => (dot_is_any, by_lines) = (true, false),
+                'n' | 'm' => (dot_is_any, by_lines) = (false, true),
+                'p' => (dot_is_any, by_lines) = (false, false),
+                'w' => (dot_is_any, by_lines) = (true, true),
+                'q' => literal = true,
+                'e' => {}
+                'b' => return Err(Error::unsupported("a basic regular expression (flag \"b\")")),
+                other => {
+                    let message = format!("invalid regular expression option: \"{other}\"");
+                    return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message));
+                }
+            }
+        }
+        let compile = |pattern: &str| {
+            RegexBuilder::new(pattern)
+                .case_insensitive(ignores_case)
+                .ignore_whitespace(ignores_blanks && !literal)
+                .dot_matches_new_line(dot_is_any)
+                .multi_line(by_lines)
+                .build()
+        };
+        let written = if literal { Cow::Owned(regex::escape(pattern)) } else { Cow::Borrowed(pattern) };
+        let regex = compile(&written).map_err(|error| {
+            Error::new(sqlstate::INVALID_REGULAR_EXPRESSION, "invalid regular expression")
+                .with_detail(error.to_string())
+        })?;
+        let begin = match flags {
+            "" => begin_of(pattern).and_then(|begin| compile(begin).ok()).filter(|begin| begin.captures_len() == 2),
+            _ => None,
+        };
+        let begin = begin.map(|begin| {
+            let places = begin.capture_locations();
+            (begin, places)
+        });
+        Ok(Pattern { regex, all, begin })
+    }
+}
+
+/// The part of a pattern `^….*$` before `.*$`, which matches whatever is left.
+fn begin_of(pattern: &str) -> Option<&str> {
+    let begin = pattern.strip_suffix(".*$").filter(|begin| begin.starts_with('^'))?;
+    let plain_groups = begin.match_indices("(?").all(|(at, _)| begin[at + 2..].starts_with(':'));
+    (plain_groups && !begin.contains('|')).then_some(begin)
+}
+
+/// The patterns of a batch of rows, each compiled once: nearly always there is only one.
+struct Patterns {
+    constant: bool,
+    one: Option<Pattern>,
+    several: HashMap<String, Pattern>,
+}
+
+impl Patterns {
+    fn new(patterns: &Texts<'_>, flags: Option<&Texts<'_>>) -> Self {
+        let constant = matches!(patterns, Texts::One(_)) && matches!(flags, None | Some(Texts::One(_)));
+        Patterns { constant, one: None, several: HashMap::new() }
+    }
+
+    fn compiled(&mut self, pattern: &str, flags: &str) -> Result<&mut Pattern> {
+        if self.constant {
+            if self.one.is_none() {
+                self.one = Some(Pattern::new(pattern, flags)?);
+            }
+            return self.one.as_mut().ok_or_else(|| Error::internal("a pattern has just been compiled"));
+        }
+        // No flag is a NUL.
+        match self.several.entry(format!("{flags}\0{pattern}")) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(Pattern::new(pattern, flags)?)),
+        }
+    }
+}
+
+/// A part of what a match is replaced by.
+#[derive(Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    /// A group of the match, 0 being the whole of it.
+    Group(usize),
+}
+
+fn parts_of(replacement: &str) -> Vec<Part> {
+    let (mut parts, mut text) = (Vec::new(), String::new());
+    let mut letters = replacement.chars().peekable();
+    while let Some(letter) = letters.next() {
+        let next = letters.peek().copied().filter(|_| letter == '\\');
+        let group = match next {
+            Some('&') => Some(0),
+            Some(digit @ '1'..='9') => digit.to_digit(10).map(|digit| digit as usize),
+            _ => None,
+        };
+        match group {
+            Some(group) => {
+                letters.next();
+                if !text.is_empty() {
+                    parts.push(Part::Text(std::mem::take(&mut text)));
+                }
+                parts.push(Part::Group(group));
+            }
+            None => {
+                text.push(letter);
+                if next == Some('\\') {
+                    letters.next();
+                }
+            }
+        }
+    }
+    if !text.is_empty() {
+        parts.push(Part::Text(text));
+    }
+    parts
+}
+
+/// Puts the parts in the place of matches.
+struct Filling<'a>(&'a [Part]);
+
+impl Replacer for Filling<'_> {
+    fn replace_append(&mut self, captures: &Captures<'_>, out: &mut String) {
+        for part in self.0 {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Group(group) => out.push_str(captures.get(*group).map_or("", |found| found.as_str())),
+            }
+        }
+    }
+
+    fn no_expansion(&mut self) -> Option<Cow<'_, str>> {
+        match self.0 {
+            [] => Some(Cow::Borrowed("")),
+            [Part::Text(text)] => Some(Cow::Borrowed(text.as_str())),
+            _ => None,
+        }
+    }
+}
+
+/// The flags of a row; none are no NULL.
+fn flags_at<'a>(flags: Option<&Texts<'a>>, row: usize) -> Option<&'a str> {
+    match flags {
+        Some(flags) => flags.at(row),
+        None => Some(""),
+    }
+}
+
+fn replaced(texts: &[Texts<'_>], rows: usize) -> Result<ArrayRef> {
+    let [values, patterns, replacements, flags @ ..] = texts else {
+        return Err(Error::internal("regexp_replace takes three arguments"));
+    };
+    let flags = flags.first();
+    let mut known = Patterns::new(patterns, flags);
+    let fixed = match replacements {
+        Texts::One(Some(replacement)) => Some(parts_of(replacement)),
+        _ => None,
+    };
+    let mut results = StringViewBuilder::with_capacity(rows);
+    for row in 0..rows {
+        let (Some(value), Some(pattern), Some(replacement), Some(flags)) =
+            (values.at(row), patterns.at(row), replacements.at(row), flags_at(flags, row))
+        else {
+            results.append_null();
+            continue;
+        };
+        let own;
+        let parts = match &fixed {
+            Some(parts) => parts,
+            None => {
+                own = parts_of(replacement);
+                &own
+            }
+        };
+        let pattern = known.compiled(pattern, flags)?;
+        match (&mut pattern.begin, parts.as_slice()) {
+            (Some((begin, places)), [Part::Group(1)]) => match begin.captures_read(places, value) {
+                Some(_) => results.append_value(places.get(1).map_or("", |(start, end)| &value[start..end])),
+                None => results.append_value(value),
+            },
+            _ => {
+                // For the function from which it comes, 0 matches are all.
+                let limit = usize::from(!pattern.all);
+                results.append_value(pattern.regex.replacen(value, limit, Filling(parts)));
+            }
+        }
+    }
+    Ok(Arc::new(results.finish()))
+}
+
+fn append_groups(groups: &mut StringViewBuilder, captures: &Captures<'_>) {
+    let without_whole = usize::from(captures.len() > 1);
+    for group in captures.iter().skip(without_whole) {
+        groups.append_option(group.map(|group| group.as_str()));
+    }
+}
+
+fn first_matches(texts: &[Texts<'_>], rows: usize) -> Result<ArrayRef> {
+    let [values, patterns, flags @ ..] = texts else {
+        return Err(Error::internal("regexp_match takes two arguments"));
+    };
+    let flags = flags.first();
+    let mut known = Patterns::new(patterns, flags);
+    let mut results = ListBuilder::new(StringViewBuilder::new());
+    for row in 0..rows {
+        let (Some(value), Some(pattern), Some(flags)) = (values.at(row), patterns.at(row), flags_at(flags, row)) else {
+            results.append(false);
+            continue;
+        };
+        let pattern = known.compiled(pattern, flags)?;
+        if pattern.all {
+            let message = "regexp_match() does not support the \"global\" option";
+            return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message)
+                .with_hint("Use the regexp_matches function instead."));
+        }
+        match pattern.regex.captures(value) {
+            Some(captures) => {
+                append_groups(results.values(), &captures);
+                results.append(true);
+            }
+            None => results.append(false),
+        }
+    }
+    Ok(Arc::new(results.finish()))
+}
+
+/// Of a NULL there are no matches.
+fn all_matches(texts: &[Texts<'_>], rows: usize) -> Result<ArrayRef> {
+    let [values, patterns, flags @ ..] = texts else {
+        return Err(Error::internal("regexp_matches takes two arguments"));
+    };
+    let flags = flags.first();
+    let mut known = Patterns::new(patterns, flags);
+    let mut results = ListBuilder::new(ListBuilder::new(StringViewBuilder::new()));
+    for row in 0..rows {
+        if let (Some(value), Some(pattern), Some(flags)) = (values.at(row), patterns.at(row), flags_at(flags, row)) {
+            let pattern = known.compiled(pattern, flags)?;
+            let most = if pattern.all { usize::MAX } else { 1 };
+            for captures in pattern.regex.captures_iter(value).take(most) {
+                append_groups(results.values().values(), &captures);
+                results.values().append(true);
+            }
+        }
+        results.append(true);
+    }
+    Ok(Arc::new(results.finish()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replace(value: &str, pattern: &str, replacement: &str, flags: &str) -> String {
+        let texts = [value, pattern, replacement, flags].map(|text| Texts::One(Some(text)));
+        replaced(&texts, 1).unwrap().as_string_view().value(0).to_owned()
+    }
+
+    #[test]
+    fn replacements_are_those_of_postgresql() {
+        for (value, pattern, replacement, flags, expected) in [
+            ("price: X", "X", "$5", "", "price: $5"),
+            ("abc", "b", "\\\\", "", "a\\c"),
+            ("abc", "b", "\\\\1", "", "a\\1c"),
+            ("abc", "(b)", "[\\1\\&]", "", "a[bb]c"),
+            ("abc", "b", "\\0", "", "a\\0c"),
+            ("abc", "b", "x\\", "", "ax\\c"),
+            ("abab", "b", "x", "g", "axax"),
+            ("aBb", "b", "x", "gi", "axx"),
+            ("a\nb", "a.b", "x", "", "x"),
+            ("a\nb", "a.b", "x", "n", "a\nb"),
+            ("a\nb", "^b", "x", "n", "a\nx"),
+            ("a.c", "a.", "x", "q", "xc"),
+            ("http://www.x.y/z\nw", "^https?://(?:www\\.)?([^/]+)/.*$", "\\1", "", "x.y"),
+            ("ftp://x/y", "^https?://(?:www\\.)?([^/]+)/.*$", "\\1", "", "ftp://x/y"),
+            ("xby", "^a|(b).*$", "\\1", "", "xb"),
+        ] {
+            assert_eq!(replace(value, pattern, replacement, flags), expected, "{value} {pattern} {replacement}");
+        }
+    }
+
+    #[test]
+    fn wrong_patterns_and_flags_are_refused() {
+        assert_eq!(Pattern::new("(", "").err().unwrap().sqlstate(), "2201B");
+        assert_eq!(Pattern::new("a", "z").err().unwrap().sqlstate(), "22023");
+        assert_eq!(begin_of("^(?i)(a).*$"), None);
+        assert_eq!(begin_of("^(?:b)(a).*$"), Some("^(?:b)(a)"));
+    }
+
+    #[test]
+    fn groups_that_take_no_part_are_null() {
+        let texts = ["abc", "(x)|(b)"].map(|text| Texts::One(Some(text)));
+        let found = first_matches(&texts, 1).unwrap();
+        let groups = found.as_list::<i32>().value(0);
+        assert_eq!(groups.as_string_view().iter().collect::<Vec<_>>(), [None, Some("b")]);
+        let texts = ["axb", "(x)|(b)", "g"].map(|text| Texts::One(Some(text)));
+        assert_eq!(all_matches(&texts, 1).unwrap().as_list::<i32>().value(0).len(), 2);
+    }
+}
