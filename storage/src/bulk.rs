@@ -15,6 +15,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::DataType;
+use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
 use tokio::task::JoinSet;
@@ -25,7 +26,7 @@ use crate::deletes::DeleteSet;
 use crate::encoding::{Keys, Physical};
 use crate::error::{Error, Result};
 use crate::segment::{EncodedSegment, SEGMENT_ROWS_MAX, STAGED, Segment, encode_segment};
-use crate::store::Inner;
+use crate::store::{Inner, Writing};
 use crate::transaction::{DeferredKeys, Transaction, duplicate_key, key_columns, storage_rows};
 use crate::view::ReadView;
 
@@ -214,13 +215,26 @@ fn encode(table: &TableDef, id: u64, rows: Vec<RecordBatch>) -> Result<(EncodedS
     Ok((encode_segment(table, id, &[sorted], &keys)?, keys))
 }
 
+/// A file, with what keeps the directory's lock while it is being written. The thread that writes it goes on when nobody waits for
+/// that any more, not even the task that has begun it, which ends with its runtime; it holds these bytes until it is done.
+struct BeingWritten {
+    file: Bytes,
+    _writing: Arc<Writing>,
+}
+
+impl AsRef<[u8]> for BeingWritten {
+    fn as_ref(&self) -> &[u8] {
+        &self.file
+    }
+}
+
 /// Writes an encoded segment. The result is staged: if it is dropped uncommitted, the file goes, too. It also does when nobody
 /// waits for this any more: a file that is being written can only be removed when it is there.
 pub(crate) async fn put_segment(store: &Inner, table: Arc<TableDef>, encoded: EncodedSegment) -> Result<Arc<Segment>> {
-    let (columns, writing) = (Arc::clone(store.columns()), store.begin_writing().await?);
+    let (columns, writing) = (Arc::clone(store.columns()), Arc::new(store.begin_writing().await?));
     let put = tokio::spawn(async move {
-        let _writing = writing;
         let EncodedSegment { meta, file } = encoded;
+        let file = Bytes::from_owner(BeingWritten { file, _writing: Arc::clone(&writing) });
         let segment = Segment::new(Arc::clone(&columns), table, meta, DeleteSet::default(), STAGED);
         let path = segment.meta.path();
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
@@ -229,8 +243,11 @@ pub(crate) async fn put_segment(store: &Inner, table: Arc<TableDef>, encoded: En
         if !matches!(put, Err(object_store::Error::AlreadyExists { .. })) {
             segment.mark_obsolete();
         }
-        put.map_err(|error| Error::io(format!("writing {path}"), std::io::Error::other(error)))?;
-        Ok(Arc::new(segment))
+        let failed = |error| Error::io(format!("writing {path}"), std::io::Error::other(error));
+        let put = put.map(|_| Arc::new(segment)).map_err(failed);
+        // Not before it is known here that the file is there or is to be removed.
+        drop(writing);
+        put
     });
     put.await.map_err(|error| Error::Internal(format!("writing a segment: {error}")))?
 }

@@ -15,6 +15,8 @@
 //! This is S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023), by bytes. One pass over
 //! much data, a table scanned once, goes through the small queue and leaves the main one alone.
 
+mod ghosts;
+
 use std::any::Any;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -28,9 +30,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::catalog::IndexId;
 use crate::error::Result;
+use ghosts::Ghosts;
 
 /// What of a segment a slot is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Part {
     /// A column, encoded.
     Column(usize),
@@ -63,12 +66,12 @@ const SMALL_SHARE: usize = 10;
 /// Uses beyond this many count no more: what was hot once must not stay for ever.
 const USES_MAX: u8 = 3;
 
-/// Names remembered of what was let go unused.
-const GHOSTS_MAX: usize = 4096;
-
 /// Something that may be in memory, or be loaded.
 #[derive(Debug)]
 pub(crate) struct Slot<T>(Arc<SlotInner<T>>);
+
+/// The right to load what a slot is for. Others wait as long as it is held.
+pub(crate) type Loading<'a> = tokio::sync::MutexGuard<'a, ()>;
 
 #[derive(Debug)]
 struct SlotInner<T> {
@@ -192,6 +195,11 @@ impl<T> Slot<T> {
         Some(value)
     }
 
+    /// The right to load the value, unless somebody has it.
+    pub(crate) fn try_begin_loading(&self) -> Option<Loading<'_>> {
+        self.0.loading.try_lock().ok()
+    }
+
     /// Whether the value is in memory, which counts as no use.
     pub(crate) fn is_present(&self) -> bool {
         self.0.kept.load().is_some() || self.0.alive.read().strong_count() > 0
@@ -244,7 +252,7 @@ struct Entry {
 struct Queues {
     small: VecDeque<Entry>,
     main: VecDeque<Entry>,
-    ghosts: VecDeque<SlotName>,
+    ghosts: Ghosts,
     small_bytes: usize,
     /// What loads and compactions have taken of the budget for themselves.
     reserved_bytes: usize,
@@ -300,14 +308,15 @@ impl ColumnCache {
         if let Some(value) = self.get(slot) {
             return Ok(Some(value));
         }
-        let Ok(loading) = slot.0.loading.try_lock() else { return Ok(None) };
+        let Some(loading) = slot.try_begin_loading() else { return Ok(None) };
         self.load(slot, loading, memory_bytes, load).await.map(Some)
     }
 
-    async fn load<T: std::fmt::Debug + Send + Sync + 'static>(
+    /// The same for who has the right to load it.
+    pub(crate) async fn load<T: std::fmt::Debug + Send + Sync + 'static>(
         &self,
         slot: &Slot<T>,
-        _loading: tokio::sync::MutexGuard<'_, ()>,
+        _loading: Loading<'_>,
         memory_bytes: impl Fn(&T) -> usize,
         load: impl Future<Output = Result<T>>,
     ) -> Result<Arc<T>> {
@@ -333,7 +342,7 @@ impl ColumnCache {
         memory_bytes: usize,
     ) {
         // Whoever is loading will be faster than waiting for it.
-        let Ok(_loading) = slot.0.loading.try_lock() else { return };
+        let Some(_loading) = slot.try_begin_loading() else { return };
         if slot.get().is_none() {
             self.admit(slot, value, memory_bytes);
         }
@@ -341,8 +350,11 @@ impl ColumnCache {
 
     /// Whether so many bytes more would drive nothing out.
     pub(crate) fn has_room(&self, memory_bytes: usize) -> bool {
-        let queues = self.queues.lock();
-        queues.memory_bytes().saturating_add(memory_bytes) <= self.room_bytes(&queues)
+        self.fits(&self.queues.lock(), memory_bytes)
+    }
+
+    fn fits(&self, queues: &Queues, memory_bytes: usize) -> bool {
+        queues.memory_bytes().saturating_add(memory_bytes) <= self.room_bytes(queues)
     }
 
     /// Takes a part of the budget for something else, at most [`reservable_bytes`](Self::reservable_bytes), until the
@@ -378,20 +390,15 @@ impl ColumnCache {
         if memory_bytes > self.budget_bytes.saturating_add(queues.lent_bytes) {
             return;
         }
-        let ghost = queues.ghosts.iter().position(|ghost| *ghost == slot.0.name);
         slot.0.uses.store(0, Ordering::Relaxed);
         slot.0.kept.store(Some(Arc::clone(value)));
         queues.kind_bytes[slot.0.name.1.kind()] += memory_bytes;
         let entry = Entry { slot: Arc::clone(&slot.0) as Arc<dyn Resident>, memory_bytes };
-        match ghost {
-            Some(ghost) => {
-                queues.ghosts.remove(ghost);
-                queues.main.push_back(entry);
-            }
-            None => {
-                queues.small.push_back(entry);
-                queues.small_bytes += memory_bytes;
-            }
+        if queues.ghosts.take(&slot.0.name) {
+            queues.main.push_back(entry);
+        } else {
+            queues.small.push_back(entry);
+            queues.small_bytes += memory_bytes;
         }
         self.evict(&mut queues);
     }
@@ -413,7 +420,7 @@ impl ColumnCache {
         queues.small.retain(|entry| keep(entry, &mut small_gone));
         queues.main.retain(|entry| keep(entry, &mut 0));
         queues.small_bytes -= small_gone;
-        queues.ghosts.retain(|(owner, _)| *owner != segment);
+        queues.ghosts.remove_segment(segment);
     }
 
     /// Budget and loan.
@@ -469,10 +476,7 @@ impl Queues {
         }
         let name = entry.slot.name();
         if was_small {
-            self.ghosts.push_back(name);
-            if self.ghosts.len() > GHOSTS_MAX {
-                self.ghosts.pop_front();
-            }
+            self.ghosts.add(name);
         }
         self.evictions += 1;
         self.kind_bytes[name.1.kind()] -= entry.memory_bytes;
@@ -517,9 +521,15 @@ impl Reservation {
         }
     }
 
-    /// Reserves so much more.
-    pub(crate) fn add(&mut self, bytes: usize) {
-        self.grow_to(self.bytes + bytes);
+    /// Reserves `bytes` in the place of `counted`, which are a part of this, unless that would drive something out: then neither
+    /// of them stays reserved. Tells whether it has.
+    pub(crate) fn try_exchange(&mut self, counted: usize, bytes: usize) -> bool {
+        let mut queues = self.cache.queues.lock();
+        let fits = bytes <= counted || self.cache.fits(&queues, bytes - counted);
+        let granted = if fits { bytes } else { 0 };
+        queues.reserved_bytes = queues.reserved_bytes + granted - counted;
+        self.bytes = self.bytes + granted - counted;
+        fits
     }
 
     /// Reserves as much as this instead.
@@ -684,6 +694,27 @@ mod tests {
         assert_eq!(cache.memory_bytes()[0], 2 * ONE, "a quarter is left");
         drop((reservation, all));
         assert!(cache.has_room(6 * ONE) && cache.reserved_bytes() == 0);
+    }
+
+    #[tokio::test]
+    async fn a_reservation_that_cannot_grow_gives_back_what_it_was_to_grow_from() {
+        let cached = Cached { cache: ColumnCache::new(8 * ONE), ..Cached::new(0, 5) };
+        let cache = Arc::new(cached.cache);
+        for slot in &cached.slots {
+            cache.get_or_load(slot, |_| ONE, async { Ok(1) }).await.unwrap();
+        }
+        let mut reservation = cache.reserve(0);
+        assert!(reservation.try_exchange(0, ONE) && reservation.try_exchange(0, ONE));
+        assert!(!reservation.try_exchange(0, ONE + 1), "five values and two kibibytes leave one");
+        assert_eq!(cache.reserved_bytes(), 2 * ONE);
+        assert!(reservation.try_exchange(ONE, 2 * ONE));
+        assert_eq!(cache.reserved_bytes(), 3 * ONE);
+        assert!(!reservation.try_exchange(2 * ONE, 2 * ONE + 1));
+        assert_eq!(cache.reserved_bytes(), ONE, "what stays is not of this column");
+        assert!(reservation.try_exchange(ONE, ONE / 2));
+        assert_eq!((cache.reserved_bytes(), cache.memory_bytes()[0]), (ONE / 2, 5 * ONE), "nothing was driven out");
+        drop(reservation);
+        assert_eq!(cache.reserved_bytes(), 0);
     }
 
     #[tokio::test]

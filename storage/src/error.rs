@@ -177,6 +177,19 @@ impl Error {
         Error::Corruption { file: file.into(), detail: detail.into() }
     }
 
+    /// The same for another who has waited for the same.
+    pub(crate) fn for_another(&self) -> Self {
+        match self {
+            Error::Closed => Error::Closed,
+            Error::Poisoned { reason } => Error::Poisoned { reason: reason.clone() },
+            Error::Io { context, source } => {
+                Error::io(context.clone(), std::io::Error::new(source.kind(), source.to_string()))
+            }
+            Error::Internal(detail) => Error::Internal(detail.clone()),
+            other => Error::Internal(other.to_string()),
+        }
+    }
+
     /// Whether the same transaction may succeed when it is simply run again.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Error::Conflict { .. } | Error::Unserializable | Error::Deadlock { .. })

@@ -54,14 +54,15 @@ pub(crate) struct Output {
 }
 
 /// Merges the rows of `inputs` that are not in `dead` (one bitmap for each input). `id` gives each output its id;
-/// `keep` tells whether so many bytes more of columns may be kept in memory for the next output; `pause` is called with the bytes just encoded
+/// `keep` tells whether a column may take so many bytes of memory for the next output: the first number is what is counted for it
+/// already, the second what it shall be instead, and it is nothing if it may not; `pause` is called with the bytes just encoded
 /// and may wait, or end the merge with an error; `store` takes each output as soon as it is made.
 pub(crate) async fn merge(
     table: &TableDef,
     inputs: &[Arc<Segment>],
     dead: &[RoaringBitmap],
     mut id: impl FnMut() -> u64,
-    mut keep: impl FnMut(usize) -> bool,
+    mut keep: impl FnMut(usize, usize) -> bool,
     mut pause: impl AsyncFnMut(u64) -> Result<()>,
     mut store: impl AsyncFnMut(Output) -> Result<()>,
 ) -> Result<Merged> {
@@ -88,11 +89,10 @@ pub(crate) async fn merge(
             let pieces = gather(inputs, sources, column).await?;
             encoder.add_column(&pieces)?;
             columns.push(match bytes_in_memory(inputs, column) {
-                Some(bytes) if keep(bytes) => {
+                Some(bytes) if keep(0, bytes) => {
                     let encoded = Column::new(table.storage_schema().field(column).data_type(), pieces)?;
                     // What was a dictionary in each input may be too much for one, and longer.
-                    let more = encoded.memory_bytes().saturating_sub(bytes);
-                    (more == 0 || keep(more)).then_some(encoded)
+                    keep(bytes, encoded.memory_bytes()).then_some(encoded)
                 }
                 _ => None,
             });

@@ -108,6 +108,7 @@ struct State {
     lock: Option<u64>,
     locks: u64,
     calls: u64,
+    reads: u64,
     fail_from_call: Option<u64>,
     fail_call: Option<u64>,
     full_folder: Option<String>,
@@ -183,6 +184,11 @@ impl MemoryFiles {
     /// How many calls that change the disk were made so far.
     pub fn changes(&self) -> u64 {
         self.state.lock().calls
+    }
+
+    /// How many ranges of files were read so far.
+    pub fn reads(&self) -> u64 {
+        self.state.lock().reads
     }
 
     /// Lets `calls` more changing calls succeed and fails every one after them; `None` mends the disk.
@@ -354,6 +360,7 @@ impl Files for MemoryFiles {
     }
 
     fn read_range(&self, path: &str, range: Range<u64>) -> io::Result<Vec<u8>> {
+        self.state.lock().reads += 1;
         let content = self.content(path)?;
         let content = content.lock();
         let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());

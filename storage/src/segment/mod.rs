@@ -24,6 +24,7 @@ mod meta;
 mod pages;
 mod reader;
 mod rows;
+mod verify;
 mod writer;
 
 use std::any::Any;

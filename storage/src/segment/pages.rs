@@ -69,7 +69,7 @@ struct ColumnPages {
 
 impl PageTable {
     /// Reads it out of the file's footer; `None`: the file has no checksums of pages.
-    async fn read(objects: &dyn ObjectStore, meta: &SegmentMeta) -> Result<Option<PageTable>> {
+    pub(super) async fn read(objects: &dyn ObjectStore, meta: &SegmentMeta) -> Result<Option<PageTable>> {
         let footer = read_footer_with_pages(objects, meta).await?;
         let parquet = Arc::clone(footer.metadata());
         let entries = parquet.file_metadata().key_value_metadata();
@@ -90,7 +90,7 @@ impl PageTable {
     }
 
     /// Its rows.
-    fn rows_of(&self, column: usize, page: usize) -> Range<usize> {
+    pub(super) fn rows_of(&self, column: usize, page: usize) -> Range<usize> {
         let pages = &self.columns[column].pages;
         let end = pages.get(page + 1).map_or(self.rows, |(first, _)| *first as usize);
         pages[page].0 as usize..end
@@ -100,6 +100,16 @@ impl PageTable {
     fn parts_of(&self, column: usize, page: usize) -> impl Iterator<Item = &ChunkRef> {
         let ColumnPages { dictionary, pages } = &self.columns[column];
         dictionary.iter().chain([&pages[page].1])
+    }
+
+    /// The dictionary of a column.
+    pub(super) fn dictionary_of(&self, column: usize) -> Option<&ChunkRef> {
+        self.columns[column].dictionary.as_ref()
+    }
+
+    /// The pages of a column.
+    pub(super) fn pages_of(&self, column: usize) -> impl Iterator<Item = &ChunkRef> {
+        self.columns[column].pages.iter().map(|(_, page)| page)
     }
 }
 
@@ -143,6 +153,25 @@ pub(crate) struct RowColumn {
 }
 
 type PageSlot = Arc<Slot<Column>>;
+
+/// A page that somebody needs.
+struct WantedPage {
+    column: usize,
+    page: usize,
+    slot: PageSlot,
+}
+
+impl WantedPage {
+    /// What has to be fetched for it.
+    fn parts<'a>(&self, table: &'a PageTable) -> impl Iterator<Item = &'a ChunkRef> {
+        table.parts_of(self.column, self.page)
+    }
+
+    fn hold(&self, values: Arc<Column>) -> Held {
+        let bytes = values.memory_bytes();
+        self.slot.hold(values, bytes)
+    }
+}
 
 /// The pages of a segment that are in memory, or were.
 #[derive(Debug, Default)]
@@ -237,9 +266,9 @@ impl super::Segment {
     }
 
     /// Loads the pages that are missing of these columns for some rows. Some are fetched together, since each trip to the
-    /// disk may take long.
+    /// disk may take long; those that somebody else is just loading are waited for.
     async fn load_pages(&self, rows: &[u32], columns: &[usize]) -> Result<Vec<Held>> {
-        let objects = self.source.objects.as_ref();
+        let (objects, cache) = (self.source.objects.as_ref(), &self.source.cache);
         let Some(table) = self.pages.table(objects, &self.meta).await? else {
             return Err(Error::Internal("a segment without checksums of pages is read by page".into()));
         };
@@ -248,34 +277,57 @@ impl super::Segment {
             rows.map(move |row| (column, table.page_of(column, *row)))
         };
         let pages: BTreeSet<(usize, usize)> = columns.iter().flat_map(|column| missing(*column)).collect();
-        let pages: Vec<(usize, usize)> = pages.into_iter().collect();
-        let mut held = Vec::with_capacity(pages.len());
-        for pages in pages.chunks(FETCHED_TOGETHER) {
-            let wanted: Vec<&ChunkRef> =
-                pages.iter().flat_map(|(column, page)| table.parts_of(*column, *page)).collect();
-            let mut fetched = fetch(objects, &self.meta.path(), "a page", &wanted).await?.into_iter();
-            for (column, page) in pages {
-                let parts = table.parts_of(*column, *page).zip(fetched.by_ref());
-                let parts = parts.map(|(part, data)| (part.offset, data)).collect();
-                held.push(self.load_page(table, *column, *page, parts).await?);
+        let mut pages_wanted = Vec::with_capacity(pages.len());
+        for (column, page) in pages {
+            pages_wanted.push(WantedPage { column, page, slot: self.pages.slot(self.meta.id, column, page) });
+        }
+        let (mut held, mut awaited) = (Vec::with_capacity(pages_wanted.len()), Vec::new());
+        for pages in pages_wanted.chunks(FETCHED_TOGETHER) {
+            let mut own = Vec::with_capacity(pages.len());
+            for wanted in pages {
+                // Nobody is waited for here: two that each have what the other one needs would wait for ever.
+                let Some(loading) = wanted.slot.try_begin_loading() else {
+                    awaited.push(wanted);
+                    continue;
+                };
+                match cache.get(&wanted.slot) {
+                    Some(values) => held.push(wanted.hold(values)),
+                    None => own.push((wanted, loading)),
+                }
             }
+            let parts: Vec<&ChunkRef> = own.iter().flat_map(|(wanted, _)| wanted.parts(table)).collect();
+            if parts.is_empty() {
+                continue;
+            }
+            let mut fetched = fetch(objects, &self.meta.path(), "a page", &parts).await?.into_iter();
+            for (wanted, loading) in own {
+                let parts = wanted.parts(table).zip(fetched.by_ref());
+                let parts = parts.map(|(part, data)| (part.offset, data)).collect();
+                let decode = async { self.decode_page(table, wanted, parts) };
+                held.push(wanted.hold(cache.load(&wanted.slot, loading, Column::memory_bytes, decode).await?));
+            }
+        }
+        for wanted in awaited {
+            // Whoever was loading it may have failed or given up, or it may be gone again.
+            let load = async {
+                let parts: Vec<&ChunkRef> = wanted.parts(table).collect();
+                let fetched = fetch(objects, &self.meta.path(), "a page", &parts).await?;
+                let parts = parts.iter().zip(fetched).map(|(part, data)| (part.offset, data)).collect();
+                self.decode_page(table, wanted, parts)
+            };
+            held.push(wanted.hold(cache.get_or_load(&wanted.slot, Column::memory_bytes, load).await?));
         }
         Ok(held)
     }
 
-    /// Makes a page of what was fetched of it, unless somebody was faster.
-    async fn load_page(&self, table: &PageTable, column: usize, page: usize, parts: Vec<(u64, Bytes)>) -> Result<Held> {
-        let (slot, rows) = (self.pages.slot(self.meta.id, column, page), table.rows_of(column, page));
+    /// Makes a page of what was fetched of it.
+    fn decode_page(&self, table: &PageTable, wanted: &WantedPage, parts: Vec<(u64, Bytes)>) -> Result<Column> {
+        let (column, rows) = (wanted.column, table.rows_of(wanted.column, wanted.page));
         let parts = FetchedParts { file_bytes: self.meta.file_bytes, parts };
-        let decode = async {
-            let mut encoder = ColumnEncoder::new(self.table.storage_schema().field(column).data_type(), rows.len());
-            let take = |values| encoder.push(values);
-            decode_column(&self.table, &self.meta, &table.footer, column, rows, parts, take)?;
-            encoder.finish()
-        };
-        let values = self.source.cache.get_or_load(&slot, Column::memory_bytes, decode).await?;
-        let bytes = values.memory_bytes();
-        Ok(slot.hold(values, bytes))
+        let mut encoder = ColumnEncoder::new(self.table.storage_schema().field(column).data_type(), rows.len());
+        let take = |values| encoder.push(values);
+        decode_column(&self.table, &self.meta, &table.footer, column, rows, parts, take)?;
+        encoder.finish()
     }
 }
 
@@ -373,6 +425,7 @@ mod tests {
                 let bytes = segment.row(row as u32, &[0, 1]).await.unwrap();
                 assert_eq!(segment.table.stored_value(&bytes, 1), Some(name(row).as_bytes()), "row {row}");
             }
+            assert!(segment.verify_columns().await.unwrap().iter().all(|column| column.is_ok()));
             let held = segment.load_rows(&[77], &[1]).await.unwrap();
             let bytes: usize = held.iter().map(Held::bytes).sum();
             assert_eq!(bytes > 3 * PAGE_ROWS * (16 + name(ROWS).len()), is_old, "{bytes} bytes for a row");
@@ -392,6 +445,65 @@ mod tests {
         for damaged in [segment(not_base64).await, segment(another).await] {
             let read = damaged.row(5, &[0, 1]).await;
             assert!(matches!(&read, Err(Error::Corruption { file, .. }) if *file == damaged.meta.path()), "{read:?}");
+            // Who reads whole columns would never know.
+            for column in COLUMNS {
+                damaged.column(column).await.unwrap();
+            }
+            let verified = damaged.verify_columns().await;
+            let verified = verified.and_then(|columns| columns.into_iter().collect::<Result<Vec<usize>>>());
+            let is_found = matches!(&verified, Err(Error::Corruption { file, .. }) if *file == damaged.meta.path());
+            assert!(is_found, "{verified:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_verifies_a_segment_learns_of_every_column_which_page_is_damaged() {
+        let files = MemoryFiles::new();
+        let segment = segment_in(&files, |_| {}).await;
+        let path = segment.meta.path();
+        let nulls: Vec<usize> =
+            segment.verify_columns().await.unwrap().into_iter().map(|column| column.unwrap()).collect();
+        assert_eq!(nulls, [0, 0, 0, (0..ROWS).filter(|row| number(*row).is_none()).count()]);
+        let table = PageTable::read(segment.source.objects.as_ref(), &segment.meta).await.unwrap().unwrap();
+        let (names, colours) = (&table.columns[1].pages, table.columns[2].dictionary.as_ref().unwrap());
+        let damaged = [&names[3].1, &names[5].1, colours];
+        files.damage(&path, |data| {
+            damaged.iter().for_each(|part| data[(part.offset + part.bytes / 2) as usize] ^= 0x20);
+        });
+        let found = segment.verify_columns().await.unwrap().into_iter().map(|column| match column {
+            Ok(nulls) => nulls.to_string(),
+            Err(Error::Corruption { file, detail }) if file == path => detail,
+            Err(other) => panic!("{other:?}"),
+        });
+        let (rows, at) = (table.rows_of(1, 3), names[3].1.offset);
+        let page = format!("page 3 (rows {} to {}) of column \"name\" at byte {at}", rows.start, rows.end - 1);
+        let name = format!("the checksum of {page} is wrong, as are those of others of its pages (1)");
+        let dictionary = format!("the dictionary of column \"colour\" at byte {}", colours.offset);
+        let colour = format!("the checksum of {dictionary} is wrong");
+        assert_eq!(found.collect::<Vec<_>>(), ["0".to_owned(), name, colour, nulls[3].to_string()]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_page_that_several_need_at_once_is_fetched_once() {
+        const THREADS: usize = 4;
+        let files = MemoryFiles::new();
+        let segment = segment_in(&files, |_| {}).await;
+        // From here on it is known where the pages are.
+        assert_eq!(segment.load_rows(&[0], &[1]).await.unwrap().len(), 1);
+        for page in 1..5 {
+            let (start, runtime, reads) = (Barrier::new(THREADS), Handle::current(), files.reads());
+            std::thread::scope(|scope| {
+                let readers = [0, 1, 2, 3].map(|thread| {
+                    let (segment, start, runtime) = (&segment, &start, &runtime);
+                    scope.spawn(move || {
+                        start.wait();
+                        runtime.block_on(segment.load_rows(&[(page * PAGE_ROWS + thread) as u32], &[1])).unwrap()
+                    })
+                });
+                // What the first has is held until the last has it.
+                let _held = readers.map(|reader| reader.join().unwrap());
+            });
+            assert_eq!(files.reads() - reads, 1, "page {page}");
         }
     }
 

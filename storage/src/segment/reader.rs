@@ -69,30 +69,48 @@ pub(super) async fn fetch(
     what: &str,
     chunks: &[&ChunkRef],
 ) -> Result<Vec<Bytes>> {
+    let fetched = fetch_unverified(objects, path, what, chunks).await?;
+    for (index, chunk) in chunks.iter().enumerate() {
+        if !fetched.get(index).is_some_and(|data| is_sound(chunk, data)) {
+            return Err(unsound(path, what, chunk));
+        }
+    }
+    Ok(fetched)
+}
+
+/// Whether this is what was written there.
+pub(super) fn is_sound(chunk: &ChunkRef, data: &[u8]) -> bool {
+    data.len() as u64 == chunk.bytes && crc32c::crc32c(data) == chunk.crc32c
+}
+
+/// The error for something that is not.
+pub(super) fn unsound(path: &str, what: &str, chunk: &ChunkRef) -> Error {
+    Error::corruption(path, format!("the checksum of {what} at byte {} is wrong", chunk.offset))
+}
+
+/// Fetches ranges of a file together.
+pub(super) async fn fetch_unverified(
+    objects: &dyn ObjectStore,
+    path: &str,
+    what: &str,
+    chunks: &[&ChunkRef],
+) -> Result<Vec<Bytes>> {
     let location = Path::from(path);
     let ranges: Vec<Range<u64>> = chunks.iter().map(|chunk| chunk.offset..chunk.offset + chunk.bytes).collect();
-    let fetched = match objects.get_ranges(&location, &ranges).await {
-        Ok(fetched) => fetched,
-        Err(object_store::Error::NotFound { .. }) => return Err(Error::corruption(path, "the file is missing")),
+    match objects.get_ranges(&location, &ranges).await {
+        Ok(fetched) => Ok(fetched),
+        Err(object_store::Error::NotFound { .. }) => Err(Error::corruption(path, "the file is missing")),
         Err(other) => {
             let end = ranges.iter().map(|range| range.end).max().unwrap_or_default();
-            return match objects.head(&location).await {
+            match objects.head(&location).await {
                 Ok(found) if found.size < end => {
                     let detail = format!("it has {} bytes; {what} ends at {end}", found.size);
                     Err(Error::corruption(path, detail))
                 }
                 _ => Err(Error::io(format!("reading {path}"), std::io::Error::other(other))),
-            };
-        }
-    };
-    let is_right =
-        |chunk: &ChunkRef, data: &Bytes| data.len() as u64 == chunk.bytes && crc32c::crc32c(data) == chunk.crc32c;
-    for (index, chunk) in chunks.iter().enumerate() {
-        if !fetched.get(index).is_some_and(|data| is_right(chunk, data)) {
-            return Err(Error::corruption(path, format!("the checksum of {what} at byte {} is wrong", chunk.offset)));
+            }
         }
     }
-    Ok(fetched)
 }
 
 /// The same for one range.

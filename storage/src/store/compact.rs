@@ -113,13 +113,7 @@ impl Inner {
             &task.inputs,
             &task.dead,
             || self.new_segment_id(),
-            |bytes| {
-                let has_room = self.columns.cache.has_room(bytes);
-                if has_room {
-                    kept.borrow_mut().add(bytes);
-                }
-                has_room
-            },
+            |counted, bytes| kept.borrow_mut().try_exchange(counted, bytes),
             async |bytes| self.pause_background(bytes).await,
             async |output| {
                 let segment = put_segment(self, Arc::clone(&task.table), output.encoded).await?;

@@ -10,9 +10,10 @@
 //!     share the committer's lock                    changes `current`, with that lock alone
 //! ```
 //! A second background thread, of low priority, compacts (compact.rs). It and the flush take turns with the manifest. Both end
-//! with the store (background.rs).
+//! with the store (background.rs, closing.rs).
 
 mod background;
+mod closing;
 mod commit;
 mod compact;
 mod flush;
@@ -47,7 +48,7 @@ use crate::column_cache::{ColumnCache, ColumnSource, SpareMemory};
 use crate::error::{Error, Result};
 use crate::files::{DirectoryLock, FileObjects, Files, LocalFiles};
 use crate::locks::Locks;
-use crate::log::{Log, Observer, Operation, Record};
+use crate::log::{Log, Observer};
 use crate::manifest;
 use crate::memtable::TableMemtable;
 use crate::objects::ObjectId;
@@ -56,11 +57,9 @@ use crate::sequence::{SequenceSpec, SequenceState, Sequences};
 use crate::transaction::{Control, Transaction, TransactionOptions, row_id_array};
 use crate::view::{ReadView, Snapshot};
 use background::Background;
+use closing::Closing;
 use commit::{Committer, Sequencer};
 use flush::{FlushFailure, Frozen};
-
-/// At closing, this much in the memtable is worth a segment; less is replayed faster than it is written.
-const CLOSE_FLUSH_BYTES: usize = 16 * 1024 * 1024;
 
 /// This many log files to replay make the next opening slow enough to be worth a flush.
 const LOG_FILES_MAX: usize = 32;
@@ -168,7 +167,8 @@ pub struct MemoryUsage {
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<Inner>,
-    /// Let go of after `inner`.
+    closing: Arc<Closing>,
+    /// Let go of after the others, which have `inner`.
     background: Arc<Background>,
 }
 
@@ -232,50 +232,7 @@ impl Store {
         }
         inner.request_flush_if_full();
         inner.compaction_wanted.notify_one();
-        Ok(Store { inner, background: Arc::new(background) })
-    }
-
-    /// Ends the store in order. What was committed is durable already; later calls fail with `Closed`.
-    pub async fn close(&self) -> Result<()> {
-        if self.inner.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        if self.inner.current.load().active.memory_bytes() > CLOSE_FLUSH_BYTES
-            && self.inner.log.check().is_ok()
-            && let Err(error) = self.flush().await
-        {
-            // The log has it all.
-            tracing::warn!(%error, "rows in memory could not be written out");
-        }
-        // The background thread may be waiting for a reply or holding the last reference but one: let it end first.
-        let _ = self.inner.jobs.send(Job::Stop);
-        self.inner.compaction_wanted.notify_one();
-        self.inner.compaction_requests.lock().clear();
-        let background = self.background.take_threads();
-        let inner = Arc::clone(&self.inner);
-        let ended = tokio::task::spawn_blocking(move || {
-            for thread in background {
-                if thread.join().is_err() {
-                    tracing::error!("a background thread panicked");
-                }
-            }
-        });
-        ended.await.map_err(|error| Error::Internal(error.to_string()))?;
-        let sealed = {
-            let _committer = inner.committer.write().await;
-            let timestamp = inner.publication.allocated();
-            let mut operations: Vec<_> = inner.sequences.unused().into_iter().map(Operation::Sequence).collect();
-            operations.push(Operation::Seal);
-            let lsn = inner.log.append(&Record { timestamp, operations });
-            match lsn {
-                Ok(lsn) => inner.log.wait_durable(lsn).await,
-                Err(error) => Err(error),
-            }
-        };
-        inner.log.stop();
-        let _none_is_writing = inner.writing.write().await;
-        inner.lock.0.lock().take();
-        sealed
+        Ok(Store { inner, closing: Arc::default(), background: Arc::new(background) })
     }
 
     /// Starts a transaction on the newest committed state, at snapshot isolation and without locks: it never waits, and
@@ -305,9 +262,7 @@ impl Store {
 
     /// Writes the memtable out to segments and everything into a new manifest, and waits for it.
     pub async fn flush(&self) -> Result<()> {
-        let (reply, answer) = oneshot::channel();
-        self.inner.jobs.send(Job::Flush(Some(reply))).map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
+        self.inner.wait_for_flush().await
     }
 
     /// Merges segments until none are worth merging and none has a dead row. The background does most of that by itself,
@@ -497,6 +452,13 @@ impl Inner {
 
     fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { self.log.check() }
+    }
+
+    /// Has the background thread flush, and waits for it.
+    async fn wait_for_flush(&self) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(Job::Flush(Some(reply))).map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
     }
 
     fn request_flush(&self) {

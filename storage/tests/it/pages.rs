@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustydb_storage::{
     BLOCK_ROWS, Blocked, Durability, Error, FoundRow, KeyRange, MemoryFiles, NewTable, RangeWindow, ReadView, Store,
-    StoreOptions, TableDef, Tries, WantedColumns, insist,
+    StoreOptions, TableDef, Tries, WantedColumns, check, insist,
 };
 use tokio::runtime::Handle;
 
@@ -335,6 +335,26 @@ async fn damage_to_a_dictionary_or_a_page_is_told_to_whoever_needs_it_until_it_i
             assert_eq!(values[colours], expected(place), "row {place}: nothing of the damage was kept");
         }
     }
+}
+
+#[tokio::test]
+async fn the_check_names_each_column_that_is_damaged_and_a_page_of_it() {
+    let (files, _) = filled().await;
+    assert_eq!(check(options(&files)).await.unwrap().findings, []);
+    let path = segment_path(&files);
+    let ([_, pages], [dictionary, _]) = (parts_of(&files, &path, 1), parts_of(&files, &path, 2));
+    for part in [pages, dictionary] {
+        files.damage(&path, |data| data[part.start.midpoint(part.end)] ^= 0x20);
+    }
+    let report = check(options(&files)).await.unwrap();
+    let details: Vec<&str> = report.findings.iter().map(|finding| finding.detail.as_str()).collect();
+    assert!(report.findings.iter().all(|finding| finding.file == path), "{:?}", report.findings);
+    let [distinct, repeated] = details.as_slice() else { panic!("{details:?}") };
+    assert!(
+        distinct.starts_with("the checksum of page ") && distinct.contains(" of column \"distinct\""),
+        "{distinct}"
+    );
+    assert!(repeated.starts_with("the checksum of the dictionary of column \"repeated\""), "{repeated}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -107,7 +107,11 @@ async fn inputs() -> Inputs {
 }
 
 /// Merges them all, and compares what it makes with what it should: the columns that are in memory as well.
-async fn merged(inputs: &Inputs, keep: impl FnMut(usize) -> bool, pause: impl AsyncFnMut(u64) -> Result<()>) -> Output {
+async fn merged(
+    inputs: &Inputs,
+    keep: impl FnMut(usize, usize) -> bool,
+    pause: impl AsyncFnMut(u64) -> Result<()>,
+) -> Output {
     let mut outputs = Vec::new();
     let merged = merge(
         &inputs.table,
@@ -155,7 +159,7 @@ fn kept(output: &Output) -> Vec<&'static str> {
 #[tokio::test]
 async fn columns_that_are_in_memory_of_most_rows_stay_there_and_no_others() {
     let inputs = inputs().await;
-    let output = merged(&inputs, |_| true, async |_| Ok(())).await;
+    let output = merged(&inputs, |_, _| true, async |_| Ok(())).await;
     // The key's are read for the order of the rows, and so are in memory.
     assert_eq!(kept(&output), ["id", "all", "most"]);
     let segment = stored(&inputs.source, &inputs.table, output.encoded).await;
@@ -167,10 +171,10 @@ async fn columns_that_are_in_memory_of_most_rows_stay_there_and_no_others() {
 #[tokio::test]
 async fn a_merge_makes_the_same_file_wherever_room_ends() {
     let inputs = inputs().await;
-    let all = merged(&inputs, |_| true, async |_| Ok(())).await;
+    let all = merged(&inputs, |_, _| true, async |_| Ok(())).await;
     for room in 0_usize.. {
         let mut asked = 0;
-        let keep = |_: usize| {
+        let keep = |_: usize, _: usize| {
             asked += 1;
             asked <= room
         };
@@ -185,12 +189,30 @@ async fn a_merge_makes_the_same_file_wherever_room_ends() {
 }
 
 #[tokio::test]
+async fn what_is_counted_for_columns_is_what_those_take_that_are_kept() {
+    let inputs = inputs().await;
+    // There is room for what each is expected to take, and the second time for what it takes indeed, or for nothing.
+    for (room, names) in [(usize::MAX, vec!["id", "all", "most"]), (0, vec![])] {
+        let (mut counted, mut granted) = (0, 0);
+        let keep = |before: usize, bytes: usize| {
+            let has_room = before == 0 || bytes <= room;
+            granted += usize::from(before == 0);
+            counted = counted - before + if has_room { bytes } else { 0 };
+            has_room
+        };
+        let output = merged(&inputs, keep, async |_| Ok(())).await;
+        assert_eq!((granted, kept(&output)), (3, names));
+        assert_eq!(counted, output.columns.iter().flatten().map(Column::memory_bytes).sum::<usize>());
+    }
+}
+
+#[tokio::test]
 async fn what_is_let_go_of_while_it_is_merged_is_read_and_no_longer_kept() {
     let inputs = inputs().await;
-    let all = merged(&inputs, |_| true, async |_| Ok(())).await;
+    let all = merged(&inputs, |_, _| true, async |_| Ok(())).await;
     let output = merged(
         &inputs,
-        |_| true,
+        |_, _| true,
         async |_| {
             inputs.source.cache.remove_segment(inputs.segments[2].meta.id);
             Ok(())
