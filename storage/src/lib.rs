@@ -43,6 +43,7 @@ mod memtable;
 mod objects;
 mod obstacle;
 mod options;
+mod own_rows;
 mod point;
 mod range;
 mod scan;
@@ -77,7 +78,7 @@ pub use scan::{CompareOp, DynamicFilter, Filter, RowPredicate, ScanRequest, Scan
 pub use sequence::{SequenceSpec, SequenceState};
 pub use statistics::{ColumnStatistics, TableStatistics};
 pub use store::{MemoryUsage, Store};
-pub use transaction::{Change, Durability, Mark, RowLock, Transaction, TransactionOptions};
+pub use transaction::{Change, Durability, Mark, NewRows, RowLock, Transaction, TransactionOptions};
 pub use view::ReadView;
 
 /// Rows of a block: the unit of cached columns and scan batches.

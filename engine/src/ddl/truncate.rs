@@ -1,9 +1,10 @@
-//! TRUNCATE: empty tables in the place of full ones. Nothing is read or written; the old rows go with the old table.
+//! TRUNCATE: empty tables in the place of full ones. Nothing is read or written; the old rows go with the old table, when
+//! nobody has it locked any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::sql::sqlparser::ast::Spanned;
-use rustydb_storage::{ObjectKind, SequenceState, TableId, Transaction};
+use rustydb_storage::{LockMode, ObjectKind, SequenceState, TableId, Transaction};
 
 use crate::error::sqlstate;
 use crate::sequences::{Owner, SequenceDefinition};
@@ -12,10 +13,12 @@ use crate::sql::parse::{place, table_name};
 use crate::sql::route::TruncateStatement;
 use crate::{Error, Result};
 
-pub(crate) fn truncate(
+/// `alone`: nothing was read before it that could contradict it.
+pub(crate) async fn truncate(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
     truncate: TruncateStatement,
+    alone: bool,
 ) -> Result<Completion> {
     let TruncateStatement { names, cascade, restart_identity } = truncate;
     let context = statement.context(transaction.view());
@@ -39,6 +42,13 @@ pub(crate) fn truncate(
                 .with_hint("Truncate that table at the same time, or use TRUNCATE … CASCADE."));
         }
         tables.insert(child.id);
+    }
+    if !alone && !transaction.isolation().moves_with_statements() {
+        // Rows that the transaction has never seen would go as well.
+        tables.iter().for_each(|table| transaction.require_unchanged(*table));
+    }
+    for table in &tables {
+        transaction.lock_table(*table, LockMode::AccessExclusive, None).await?;
     }
     empty_tables(statement, transaction, tables, restart_identity)?;
     Ok(Completion::new("TRUNCATE TABLE"))

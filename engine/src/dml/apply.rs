@@ -60,7 +60,7 @@ pub(crate) async fn update_rows(
     }
     let assigns = |column: usize| assigned.contains(&column) || is_generated(table.schema.field(column));
     let before = Before::look(transaction, table, keys, assigns).await?;
-    let changed = transaction.update(table.id, keys, rows).await?;
+    let changed = transaction.update_assigned(table.id, keys, rows, assigns).await?;
     let concerned = |foreign_key: &ForeignKey| foreign_key.columns.iter().any(|column| assigns(*column));
     foreign_key::check_new_rows(statement, transaction, table, rows, concerned).await?;
     foreign_key::follow(statement, transaction, before.updated(rows)?).await?;

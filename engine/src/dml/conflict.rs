@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  rows ─► look the keys up ─┬─ free  ─► insert
-//!                            └─ taken ─► DO NOTHING, or (old row AS t, new row AS excluded) ─► WHERE, SET ─► update
+//!                            └─ taken ─► lock the old row ─► DO NOTHING, and unlock it, or
+//!                                                            (old row AS t, new row AS excluded) ─► WHERE, SET ─► update
 //! ```
 //!
 //! The rows of one command are a set: a second row for a key is dropped by DO NOTHING and an error of DO UPDATE (21000).
-//! Keys that another transaction takes meanwhile are found at commit.
+//! What is decided about an old row is decided under its lock. If it was changed (for DO NOTHING: removed) by then, or
+//! somebody has taken a key that seemed free, the command ends with a `Conflict`, and is run again where that is allowed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use datafusion::common::{Column, NullEquality};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{self, ConflictTarget, DoUpdate, Ident, Spanned};
-use rustydb_storage::{TableDef, Transaction};
+use rustydb_storage::{Error as StorageError, LockMode, RowLock, TableDef, Transaction};
 
 use super::apply::{first_of_each, insert_free_rows, insert_rows, key_batch, update_rows};
 use super::defaults::column_index;
@@ -43,6 +45,9 @@ use crate::{Error, Result};
 const EXCLUDED: &str = "excluded";
 /// The column that tells which of the new rows a changed row comes from.
 const ORIGIN: &str = "row to insert";
+/// So many rows in the way are locked at a time if their locks are given back at once: however many there are, there is
+/// memory for their locks.
+const LOCKED_AT_ONCE: usize = 8192;
 
 /// What to do with rows whose key is taken.
 pub(crate) struct OnConflict {
@@ -132,6 +137,7 @@ impl OnConflict {
         let new_rows = take_record_batch(&rows, &free)?;
         let Some(update) = self.update else {
             drop(context);
+            require_in_the_way(&self.arbiters, transaction, table, &holders).await?;
             let inserted = insert_free_rows(statement, transaction, table, &new_rows, &free_in).await?;
             return Ok((inserted, new_rows));
         };
@@ -143,6 +149,10 @@ impl OnConflict {
             drop(context);
             (RecordBatch::new_empty(Arc::clone(&table.schema)), UInt32Array::from(Vec::<u32>::new()), 0)
         } else {
+            // Nobody changes the rows from here on, so WHERE, SET and CHECK see what they are until this transaction ends. The
+            // locks stay where WHERE is false, too. An update that changes a key makes them stronger.
+            transaction.lock_table(table.id, LockMode::RowExclusive, None).await?;
+            transaction.lock_rows(table.id, &keys_of(table, &found)?, RowLock::NoKeyUpdate, None).await?;
             let origins = found.column(0).as_primitive::<UInt32Type>();
             let proposed = take_record_batch(&rows, origins)?;
             let old = &found.columns()[1..];
@@ -275,6 +285,63 @@ impl Arbiter {
         list.extend(stored.map(|field| Expr::Column(Column::new(Some("old"), field.name()))));
         run(statement, context, joined.project(list)?.build()?).await
     }
+
+    /// Locks rows in the way so that they stay, and fails with `Conflict` if one is gone, or has given the value up.
+    async fn require_in_the_way(
+        &self,
+        transaction: &mut Transaction,
+        table: &TableDef,
+        found: &RecordBatch,
+    ) -> Result<()> {
+        let keys = keys_of(table, found)?;
+        transaction.lock_rows(table.id, &keys, RowLock::Referenced, None).await?;
+        if self.columns == table.primary_key {
+            return Ok(());
+        }
+        // The lock is on the row, and not on its value in the index: somebody may have changed it before.
+        let newest = match transaction.newest_view().await {
+            Ok(newest) => newest,
+            // This transaction has changed tables, and others have, too: it cannot see what is newer than its snapshot.
+            Err(StorageError::Conflict { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if newest.timestamp() == transaction.as_view().timestamp() {
+            return Ok(());
+        }
+        let before = transaction.as_view().get(table.id, &keys, &self.columns).await?;
+        let now = newest.get(table.id, &keys, &self.columns).await?;
+        match before.columns() == now.columns() {
+            true => Ok(()),
+            false => Err(StorageError::Conflict { table: table.name.clone() }.into()),
+        }
+    }
+}
+
+/// Waits for those who are about to remove the rows in the way, or to change what makes them stand there, and fails with
+/// `Conflict` if somebody has. No lock stays, not even if the command is run again: it is going to insert the row then,
+/// and so may another one that has waited like this.
+async fn require_in_the_way(
+    arbiters: &[Arbiter],
+    transaction: &mut Transaction,
+    table: &TableDef,
+    holders: &[RecordBatch],
+) -> Result<()> {
+    for (arbiter, found) in arbiters.iter().zip(holders) {
+        for start in (0..found.num_rows()).step_by(LOCKED_AT_ONCE) {
+            let some = found.slice(start, LOCKED_AT_ONCE.min(found.num_rows() - start));
+            let held = transaction.lock_count();
+            let still = arbiter.require_in_the_way(transaction, table, &some).await;
+            transaction.release_locks_to(held);
+            still?;
+        }
+    }
+    Ok(())
+}
+
+/// The keys of rows in the way: their columns as stored come behind the proposed rows' numbers.
+fn keys_of(table: &TableDef, found: &RecordBatch) -> Result<RecordBatch> {
+    let columns = table.key_columns().iter().map(|column| Arc::clone(found.column(column + 1)));
+    key_batch(table, &columns.collect::<Vec<_>>())
 }
 
 fn batch_of(names: &[&str], columns: Vec<ArrayRef>) -> Result<RecordBatch> {

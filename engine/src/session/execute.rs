@@ -392,7 +392,7 @@ impl Shared {
         loop {
             let mut taken = self.take(state, statement, write_name(&write)).await?;
             let completion = statement.deadline.limit(run_write(statement, &mut taken, &write, &mut attempts)).await?;
-            let again = taken.commits && can_rerun(&write);
+            let again = taken.commits && (can_rerun(&write) || matches!(write, Write::Truncate(_)));
             match self.give_back(state, statement, taken).await {
                 Err(error) if again && error.is_conflict() && attempts < RERUNS_MAX => attempts += 1,
                 ended => return ended.map(|()| completion),

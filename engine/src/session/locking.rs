@@ -53,7 +53,9 @@ impl Shared {
             let rows = statement.deadline.limit(async {
                 loop {
                     match lock_and_read(statement, transaction, &query).await {
-                        Err(error) if reruns && error.is_conflict() && attempts < RERUNS_MAX => {
+                        Err(error)
+                            if reruns && error.is_conflict() && attempts < RERUNS_MAX && transaction.may_refresh() =>
+                        {
                             attempts += 1;
                             transaction.refresh().await?;
                         }

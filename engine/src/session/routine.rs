@@ -149,6 +149,9 @@ impl<'a> Changing<'a> {
                 Err(error) if error.is_conflict() && attempts < RERUNS_MAX => {
                     attempts += 1;
                     transaction.undo_to(&start);
+                    if !transaction.may_refresh() {
+                        break Err(error);
+                    }
                     if let Err(error) = transaction.refresh().await {
                         break Err(error.into());
                     }
@@ -174,7 +177,9 @@ impl<'a> Changing<'a> {
         let transaction = self.transaction_mut();
         for attempt in 0.. {
             match Box::pin(lock_and_read(&statement, transaction, query)).await {
-                Err(error) if moves && error.is_conflict() && attempt < RERUNS_MAX => transaction.refresh().await?,
+                Err(error) if moves && error.is_conflict() && attempt < RERUNS_MAX && transaction.may_refresh() => {
+                    transaction.refresh().await?
+                }
                 result => return result,
             }
         }

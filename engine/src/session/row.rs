@@ -261,8 +261,11 @@ impl Shared {
         loop {
             let mut taken = self.take(state, statement, program.tag()).await?;
             let reruns = taken.commits || taken.transaction.isolation().moves_with_statements();
+            let held = taken.transaction.lock_count();
             let work = run_again(program, &mut taken.transaction, call, reruns, &mut attempts);
             let Some(outcome) = statement.deadline.limit(work).await? else {
+                // Nothing was changed: the ordinary path takes its locks itself.
+                taken.transaction.release_locks_to(held);
                 if !taken.commits {
                     state.give_back(taken);
                 }
@@ -324,9 +327,16 @@ impl Changing<'_> {
         if !Arc::ptr_eq(transaction.catalog(), &program.origin.catalog) {
             return Begun::Left(Left::Undecided);
         }
+        let held = transaction.lock_count();
         match program.run_at_once(transaction, call) {
             Err(Stop::Failed(error)) if moves && error.is_conflict() => EVERYTHING,
-            ended => Begun::of(program, ended),
+            ended => {
+                if matches!(ended, Err(Stop::Undecided | Stop::LongRange)) {
+                    // Nothing was changed: the ordinary path takes its locks itself.
+                    transaction.release_locks_to(held);
+                }
+                Begun::of(program, ended)
+            }
         }
     }
 
@@ -352,6 +362,7 @@ impl Changing<'_> {
         }
         let moves = program.writes() && self.transaction().isolation().moves_with_statements();
         let transaction = self.transaction_mut();
+        let held = transaction.lock_count();
         for attempt in 0.. {
             if !Arc::ptr_eq(transaction.catalog(), &program.origin.catalog) {
                 return Ok(None);
@@ -362,7 +373,13 @@ impl Changing<'_> {
             };
             match decided(program, ended) {
                 // A program that fails has changed nothing.
-                Err(error) if moves && error.is_conflict() && attempt < RERUNS_MAX => transaction.refresh().await?,
+                Err(error) if moves && error.is_conflict() && attempt < RERUNS_MAX && transaction.may_refresh() => {
+                    transaction.refresh().await?
+                }
+                Ok(None) => {
+                    transaction.release_locks_to(held);
+                    return Ok(None);
+                }
                 ended => return ended,
             }
         }
@@ -386,7 +403,7 @@ async fn run_again(
         }
         match decided(program, program.run(transaction, call).await) {
             // A program that fails has changed nothing.
-            Err(error) if reruns && error.is_conflict() && *attempts < RERUNS_MAX => {
+            Err(error) if reruns && error.is_conflict() && *attempts < RERUNS_MAX && transaction.may_refresh() => {
                 *attempts += 1;
                 if !transaction.refresh_at_once()? {
                     Box::pin(transaction.refresh()).await?;

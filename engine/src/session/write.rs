@@ -32,6 +32,10 @@ pub(super) async fn run_write(
     let transaction: &mut Transaction = &mut taken.transaction;
     let reruns = (taken.commits || transaction.isolation().moves_with_statements()) && can_rerun(write);
     transaction.expect_reruns(reruns);
+    if let (Write::Truncate(truncate), true) = (write, taken.commits) {
+        let completion = ddl::truncate::truncate(statement, transaction, truncate.clone(), true).await?;
+        return Ok(StatementResult::Done(completion));
+    }
     if !reruns {
         return apply(statement, transaction, write.clone()).await;
     }
@@ -41,6 +45,10 @@ pub(super) async fn run_write(
             Err(error) if error.is_conflict() && *attempts < RERUNS_MAX => {
                 *attempts += 1;
                 transaction.undo_to(&start);
+                if !transaction.may_refresh() {
+                    transaction.release(start);
+                    return Err(error);
+                }
                 transaction.refresh().await?;
             }
             result => {
@@ -72,7 +80,7 @@ pub(super) async fn apply(
         Write::Relocate(relocate) => ddl::relocate::relocate(statement, transaction, *relocate)?,
         Write::Comment(comment) => ddl::comment::comment(statement, transaction, *comment)?,
         Write::Drop(drop) => ddl::drop::drop_relations(statement, transaction, drop)?,
-        Write::Truncate(truncate) => ddl::truncate::truncate(statement, transaction, truncate)?,
+        Write::Truncate(truncate) => ddl::truncate::truncate(statement, transaction, truncate, false).await?,
         Write::SetConstraints { names, deferred } => {
             foreign_key::set_constraints(statement, transaction, &names, deferred).await?;
             Completion::new("SET CONSTRAINTS")

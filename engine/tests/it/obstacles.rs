@@ -178,6 +178,8 @@ async fn a_statement_that_waits_for_a_lock_ends_as_on_the_ordinary_path() {
         "DELETE FROM t WHERE id = 2",
         "INSERT INTO t VALUES (2, 7)",
         "INSERT INTO t VALUES (2, 7) ON CONFLICT (id) DO UPDATE SET n = t.n + excluded.n RETURNING n",
+        "INSERT INTO t VALUES (2, 7) ON CONFLICT (id) DO UPDATE SET n = 8 WHERE t.n < 0 RETURNING n",
+        "INSERT INTO t VALUES (2, 7) ON CONFLICT (id) DO NOTHING RETURNING n",
         "SELECT n FROM t WHERE id = 2 FOR UPDATE",
         "SELECT n FROM t WHERE id = 2 FOR KEY SHARE",
     ];
@@ -222,6 +224,27 @@ async fn statements_outside_of_transactions_wait_and_go_on_on_what_was_committed
     }
     assert_eq!(seen[0].0, ["1|0", "2|10", "3|0"]);
     assert_eq!(seen[0], seen[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_wait_to_know_whether_there_is_something_to_do_one_does_it() {
+    for row_path in ["on", "off"] {
+        let sessions = sessions(row_path, 3).await;
+        let [holder, first, second] = &sessions[..] else { unreachable!() };
+        run(holder, "BEGIN").await;
+        run(holder, "DELETE FROM t WHERE id = 2").await;
+        let insert = "INSERT INTO t VALUES (2, 7) ON CONFLICT (id) DO NOTHING";
+        let waiting = [start(first, insert), start(second, insert)];
+        until_waiting(holder.database(), 2).await;
+        run(holder, "COMMIT").await;
+        let mut seen = Vec::new();
+        for waiting in waiting {
+            seen.push(waiting.await.unwrap());
+        }
+        seen.sort();
+        assert_eq!(seen, [["INSERT Some(0)"], ["INSERT Some(1)"]], "{row_path}");
+        assert_eq!(query(holder, "SELECT n FROM t WHERE id = 2").await, ["7"], "{row_path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

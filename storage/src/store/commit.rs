@@ -550,10 +550,10 @@ impl Applied<'_> {
         rows: impl Iterator<Item = (&'k Key, Option<Place>, Option<Bytes>)>,
     ) -> Result<()> {
         let Ordered { timestamp, watermark, .. } = *self.ordered;
-        let (store, version) = (self.store, self.version);
+        let (store, version, catalog) = (self.store, self.version, self.catalog);
         let horizon = Horizon { watermark, readable: &|| store.publication.readable() };
-        let mut part: Option<&Arc<TableMemtable>> = None;
-        let definition = self.catalog.table(table).ok_or_else(|| Error::Internal("a table is gone".into()))?;
+        // Looked for when the first row comes: what nothing is left of may be gone.
+        let mut target: Option<(&Arc<TableMemtable>, &Arc<TableDef>)> = None;
         for (key, found, row) in rows {
             let mut is_active = false;
             if let Some(found) = found {
@@ -567,7 +567,14 @@ impl Applied<'_> {
                 }
             }
             if row.is_some() || is_active {
-                let part = part.get_or_insert_with(|| version.active.part(table));
+                let (part, definition) = match target {
+                    Some(known) => known,
+                    None => {
+                        let definition = catalog.table(table);
+                        let definition = definition.ok_or_else(|| Error::Internal("a table is gone".into()))?;
+                        *target.insert((version.active.part(table), definition))
+                    }
+                };
                 self.bytes += part.put(definition, key, row, timestamp, &horizon)?;
             }
         }

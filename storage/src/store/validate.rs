@@ -94,7 +94,12 @@ impl Inner {
         }
         let is_dropped = |id: TableId| dropped.iter().any(|table| table.id == id);
         for table in dropped {
-            if version.catalog.table(table.id).is_none() {
+            let (then, now) = (commit.snapshot.version.catalog.table(table.id), version.catalog.table(table.id));
+            // One that is put in its place has the definition that the transaction knew.
+            let is_replaced =
+                created.iter().any(|other| other.schema_name == table.schema_name && other.name == table.name);
+            let is_same = then.zip(now).is_some_and(|(then, now)| Arc::ptr_eq(then, now));
+            if now.is_none() || (is_replaced && !is_same) {
                 return Err(Error::Conflict { table: table.name.clone() });
             }
             let lets_go = |id: TableId| {

@@ -8,10 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use rustydb_txn::LockMode;
+
 use super::{Transaction, duplicate_key};
 use crate::bulk::segment_duplicate;
 use crate::catalog::{Deferral, IndexDef, IndexId, TableDef, TableId};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::index::unique_value;
 use crate::segment::Segment;
 use crate::view::ReadView;
@@ -78,13 +80,29 @@ impl Transaction {
         Ok(())
     }
 
-    async fn check_deferred_index(&self, table: TableId, index: IndexId) -> Result<()> {
+    async fn check_deferred_index(&mut self, table: TableId, index: IndexId) -> Result<()> {
+        let mut settled: HashSet<Box<[u8]>> = HashSet::new();
+        while let Some((holder, duplicate)) = self.deferred_duplicate(table, index).await? {
+            // Somebody may be removing that row, or giving it another value.
+            let Some(definition) = self.view.catalog.table(table).map(Arc::clone) else { return Err(duplicate) };
+            if settled.contains(&holder) {
+                return Err(duplicate);
+            }
+            let wanted = self.row_locks(table, std::iter::once((&*holder, LockMode::RowKeyShare)));
+            self.acquire_waiting(&definition, LockMode::RowShare, wanted, None).await?;
+            settled.insert(holder);
+        }
+        Ok(())
+    }
+
+    /// A row that has the value of one of this transaction's, and what is to be said of it.
+    async fn deferred_duplicate(&self, table: TableId, index: IndexId) -> Result<Option<(Box<[u8]>, Error)>> {
         let view = self.newest_view().await?;
         // What was dropped since needs no check.
-        let Some(definition) = view.catalog.table(table).map(Arc::clone) else { return Ok(()) };
-        let Some(position) = definition.indexes.iter().position(|other| other.id == index) else { return Ok(()) };
+        let Some(definition) = view.catalog.table(table).map(Arc::clone) else { return Ok(None) };
+        let Some(position) = definition.indexes.iter().position(|other| other.id == index) else { return Ok(None) };
         if view.writes.table(table).is_some_and(|writes| !writes.staged.is_empty()) {
-            return check_whole_index(&view, &definition, position).await;
+            return check_whole_index(&view, &definition, position).await.map(|()| None);
         }
         let (codec, index) = (definition.codec()?, &definition.indexes[position]);
         let (mut rows, mut values) = (Vec::new(), Vec::new());
@@ -97,12 +115,13 @@ impl Transaction {
         }
         let _pins = view.load_postings(&definition, position, &values).await?;
         for ((key, row), value) in rows.into_iter().zip(&values) {
-            if view.holder(&definition, position, value, |other| other == key)?.is_some() {
+            if let Some(holder) = view.holder(&definition, position, value, |other| other == key)? {
                 let all: Vec<usize> = (0..definition.storage_schema().fields().len()).collect();
-                return Err(duplicate_key(&definition, Some(index), &codec.rows.decode(&[row], &all)?, 0));
+                let row = codec.rows.decode(&[row], &all)?;
+                return Ok(Some((holder, duplicate_key(&definition, Some(index), &row, 0))));
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 

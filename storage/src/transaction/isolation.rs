@@ -104,6 +104,8 @@ impl Control {
 pub enum RowLock {
     /// FOR KEY SHARE
     KeyShare,
+    /// The same lock for foreign keys and others that do not read the row: it only has to be there.
+    Referenced,
     /// FOR SHARE
     Share,
     /// FOR NO KEY UPDATE
@@ -115,7 +117,7 @@ pub enum RowLock {
 impl RowLock {
     pub(super) fn mode(self) -> LockMode {
         match self {
-            RowLock::KeyShare => LockMode::RowKeyShare,
+            RowLock::KeyShare | RowLock::Referenced => LockMode::RowKeyShare,
             RowLock::Share => LockMode::RowShared,
             RowLock::NoKeyUpdate => LockMode::RowNoKeyUpdate,
             RowLock::Update => LockMode::RowUpdate,
@@ -156,7 +158,8 @@ impl Transaction {
     /// Locks the visible rows with these keys (the key columns, in key order), waiting for those who have them.
     ///
     /// # Errors
-    /// `Conflict` if a row was changed since the snapshot (for `KeyShare`: removed). The locks stay.
+    /// `Conflict` if a row was changed since the snapshot; for `Referenced`, and for `KeyShare` where the statement is not run
+    /// again, only if it was removed. The locks stay.
     pub async fn lock_rows(
         &mut self,
         table: TableId,
@@ -343,7 +346,8 @@ impl Transaction {
         };
         for (row, state) in self.newest_states(table, keys, rows)? {
             let same = match lock {
-                RowLock::KeyShare => state != VersionState::Absent,
+                RowLock::Referenced => state != VersionState::Absent,
+                RowLock::KeyShare if !self.control.reruns => state != VersionState::Absent,
                 _ => judge_write(Expectation::Present, state, self.view.snapshot.timestamp) == Verdict::Proceed,
             };
             if !same && self.is_committed(table, keys.get(row))? {
@@ -351,6 +355,12 @@ impl Transaction {
             }
         }
         Ok(())
+    }
+
+    /// Whether the row that the view shows with this key is one that was committed.
+    fn is_others(&self, table: &TableDef, key: &[u8]) -> Attempt<bool> {
+        let own = self.view.writes.table(table.id).is_some_and(|own| own.rows.contains_key(key));
+        Ok(!own && self.is_committed(table, key)?)
     }
 
     /// Whether the snapshot shows a committed row with this key: one in a staged segment is nobody else's.
@@ -428,35 +438,72 @@ impl Transaction {
         Ok(None)
     }
 
-    /// As [`require_still_taken`](Self::require_still_taken), for a value in a unique index.
+    /// For a value in a unique index that the view shows as another row's: waits for whoever removes that row, or gives it
+    /// another value, and looks again. Fails with `Conflict` if the value is free then. Neither the row stays locked nor what was
+    /// locked after the first `before` locks: the statement ends.
+    pub(super) async fn settle_value(
+        &mut self,
+        table: &TableDef,
+        position: usize,
+        value: &Vec<u8>,
+        holder: &[u8],
+        replaced: &HashSet<&[u8]>,
+        before: usize,
+    ) -> Result<()> {
+        // Nothing is changed under the locks of this change, whatever comes of it; and who is waited for may want the value.
+        self.control.release_to(before);
+        let wanted = self.row_locks(table.id, std::iter::once((holder, LockMode::RowKeyShare)));
+        self.acquire_waiting(table, LockMode::RowShare, wanted, None).await?;
+        let settled = insist(|| self.require_value_still_taken(table, position, value, holder, replaced)).await;
+        self.control.release_to(before);
+        settled
+    }
+
+    /// As [`require_still_taken`](Self::require_still_taken), for a value in a unique index that this row has.
     pub(super) fn require_value_still_taken(
         &self,
         table: &TableDef,
         position: usize,
         value: &Vec<u8>,
+        holder: &[u8],
         replaced: &HashSet<&[u8]>,
     ) -> Attempt<()> {
-        if !self.control.reruns {
-            return Ok(());
-        }
         let newest = self.newest_index(table, position, std::slice::from_ref(value))?;
         let Some((version, _pins)) = newest else { return Ok(()) };
         match self.newest_holder(&version, table, position, value, replaced)? {
-            None => Err(Error::Conflict { table: table.name.clone() }.into()),
-            Some(_) => Ok(()),
+            None if self.is_others(table, holder)? => Err(Error::Conflict { table: table.name.clone() }.into()),
+            _ => Ok(()),
         }
     }
 
-    /// For a key that the snapshot shows as taken: fails with `Conflict` if it is free by now and the caller will run the
-    /// statement again.
+    /// For a key that the view shows as taken: fails with `Conflict` if it is free by now. Where the statement is not run again
+    /// the transaction is worth another try.
     pub(super) fn require_still_taken(&self, table: &TableDef, keys: &Keys, row: usize) -> Attempt<()> {
-        if !self.control.reruns {
-            return Ok(());
-        }
         let mut states = self.newest_states(table, keys, &[row])?.into_iter();
-        match states.any(|(_, state)| state == VersionState::Absent) {
+        match states.any(|(_, state)| state == VersionState::Absent) && self.is_others(table, keys.get(row))? {
             true => Err(Error::Conflict { table: table.name.clone() }.into()),
             false => Ok(()),
         }
+    }
+
+    /// Whether the view shows one of these keys as taken and nobody removes its row: then new rows with these keys are refused
+    /// whatever becomes of those who have locks in their way. No lock stays.
+    pub(super) fn is_surely_taken(&mut self, table: &TableDef, keys: &Keys) -> Attempt<bool> {
+        for row in 0..keys.len() {
+            let key = keys.get(row);
+            if self.view.look_up(table.id, key)?.is_none() {
+                continue;
+            }
+            let held = self.control.lock_count();
+            let locked = self.lock_stored(table, &[key], RowLock::Referenced, Some(LockWait::NoWait));
+            self.control.release_to(held);
+            match locked {
+                Ok(()) => return Ok(true),
+                // Somebody removes it, or has done so.
+                Err(Blocked::Failed(Error::LockNotAvailable { .. } | Error::Conflict { .. })) => {}
+                Err(blocked) => return Err(blocked),
+            }
+        }
+        Ok(false)
     }
 }

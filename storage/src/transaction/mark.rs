@@ -70,6 +70,10 @@ impl Transaction {
         if self.view.writes.bytes() != mark.bytes {
             Arc::make_mut(&mut self.view.writes).set_bytes(mark.bytes);
         }
+        // The commit need not know of tables of which nothing is left, nor could it find those that were created since the mark.
+        if self.view.writes.has_unchanged() {
+            Arc::make_mut(&mut self.view.writes).forget_unchanged();
+        }
         self.view.snapshot = Arc::clone(&mark.snapshot);
         self.view.catalog = Arc::clone(&mark.catalog);
         self.structure = mark.structure.clone();

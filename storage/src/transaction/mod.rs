@@ -25,7 +25,7 @@ pub(crate) use deferred::DeferredKeys;
 pub(crate) use isolation::Control;
 pub use isolation::{RowLock, TransactionOptions};
 pub use mark::Mark;
-pub use point::Change;
+pub use point::{Change, NewRows};
 pub(crate) use writes::{PendingRow, TableWrites, Writes};
 
 use self::deferred::check_whole_index;
@@ -35,7 +35,7 @@ use crate::bulk::BulkWriter;
 use crate::catalog::{Catalog, IndexDef, IndexId, NewIndex, NewTable, TableDef, TableId};
 use crate::encoding::{Keys, format_key};
 use crate::error::{Error, Result};
-use crate::obstacle::insist;
+use crate::obstacle::{Blocked, insist};
 use crate::segment::Segment;
 use crate::store::{Commit, Place, Structure};
 use crate::view::{Found, ReadView, Snapshot};
@@ -200,13 +200,24 @@ impl Transaction {
         let definition = Arc::clone(self.view.catalog.require(table)?);
         let rows = storage_rows(&definition, rows, || self.view.snapshot.store.new_row_ids(rows.num_rows()))?;
         let keys = self.keys_of(&definition, &rows)?;
+        let before = self.control.lock_count();
         let mut wanted = Vec::new();
         if !definition.has_hidden_key() {
             wanted = self.row_locks(table, (0..keys.len()).map(|row| (keys.get(row), LockMode::RowUpdate)));
         }
         wanted.extend(self.value_locks(&definition, &rows)?);
-        self.acquire_waiting(&definition, LockMode::RowExclusive, wanted, None).await?;
-        self.check_duplicates(&definition, &rows, &keys, &HashSet::new()).await?;
+        match self.acquire(&definition, LockMode::RowExclusive, wanted, None) {
+            Ok(()) => {}
+            Err(Blocked::Failed(error)) => return Err(error),
+            Err(Blocked::Waits(obstacle)) => {
+                self.lock_table(table, LockMode::RowExclusive, None).await?;
+                // Rows that are refused whoever has the locks need none.
+                if !insist(|| self.is_surely_taken(&definition, &keys)).await? {
+                    obstacle.overcome().await.map(drop)?;
+                }
+            }
+        }
+        self.check_duplicates(&definition, &rows, &keys, &HashSet::new(), before).await?;
         let encoded = self.encode(&definition, &rows)?;
         self.deferred.note(&definition);
         self.put(&definition, encoded, &keys)?;
@@ -232,6 +243,17 @@ impl Transaction {
     /// Replaces the visible row with the i-th key by the i-th row; keys that are not visible are skipped. Keys may
     /// change; uniqueness is checked for the state after all replacements. If a key comes twice, its first row counts.
     pub async fn update(&mut self, table: TableId, keys: &RecordBatch, rows: &RecordBatch) -> Result<u64> {
+        self.update_assigned(table, keys, rows, |_| true).await
+    }
+
+    /// The same where only the `assigned` columns may differ, so that the others are not compared with what they were.
+    pub async fn update_assigned(
+        &mut self,
+        table: TableId,
+        keys: &RecordBatch,
+        rows: &RecordBatch,
+        assigned: impl Fn(usize) -> bool,
+    ) -> Result<u64> {
         let definition = Arc::clone(self.view.catalog.require(table)?);
         let view = self.view();
         let old_keys = view.encode_keys(table, keys)?;
@@ -243,19 +265,28 @@ impl Transaction {
         let hidden = take_record_batch(keys, &chosen)?;
         let rows = storage_rows(&definition, &rows, || Arc::clone(hidden.column(0)))?;
         let new_keys = self.keys_of(&definition, &rows)?;
-        let wanted = visible.iter().enumerate().flat_map(|(new, (old, _))| {
+        let encoded = self.encode(&definition, &rows)?;
+        let mut compared = unique_columns(&definition);
+        compared.retain(|column| assigned(*column));
+        let same_values = have_same_values(&definition, &compared, &visible, &encoded).await?;
+        let moved = same_values.iter().zip(0u32..).filter(|(same, _)| !**same).map(|(_, row)| row);
+        let moved = UInt32Array::from_iter_values(moved);
+        let wanted = visible.iter().zip(same_values).enumerate().flat_map(|(new, ((old, _), same_values))| {
             let (old, new) = (old_keys.get(*old), new_keys.get(new));
-            let mode = if old == new { LockMode::RowNoKeyUpdate } else { LockMode::RowUpdate };
+            let mode = if old == new && same_values { LockMode::RowNoKeyUpdate } else { LockMode::RowUpdate };
             [(old, mode)].into_iter().chain((old != new).then_some((new, mode)))
         });
+        let before = self.control.lock_count();
         let mut wanted = self.row_locks(table, wanted);
-        wanted.extend(self.value_locks(&definition, &rows)?);
+        if !moved.is_empty() {
+            // Who wants the value of another row finds that row, which is locked.
+            wanted.extend(self.value_locks(&definition, &take_record_batch(&rows, &moved)?)?);
+        }
         self.acquire_waiting(&definition, LockMode::RowExclusive, wanted, None).await?;
         let committed = committed(&visible);
         insist(|| self.require_same(&definition, &old_keys, &committed, RowLock::Update)).await?;
         let replaced: HashSet<&[u8]> = visible.iter().map(|(row, _)| old_keys.get(*row)).collect();
-        self.check_duplicates(&definition, &rows, &new_keys, &replaced).await?;
-        let encoded = self.encode(&definition, &rows)?;
+        self.check_duplicates(&definition, &rows, &new_keys, &replaced, before).await?;
         self.deferred.note(&definition);
         self.hide(table, &old_keys, &visible)?;
         self.put(&definition, encoded, &new_keys)?;
@@ -340,13 +371,14 @@ impl Transaction {
     }
 
     /// Fails if new rows share a key, or a value of a unique index, with each other or with a visible row that is not
-    /// `replaced`.
+    /// `replaced`. Those who may be giving a value up are waited for, without the locks taken after the first `before`.
     async fn check_duplicates(
-        &self,
+        &mut self,
         table: &TableDef,
         rows: &RecordBatch,
         keys: &Keys,
         replaced: &HashSet<&[u8]>,
+        before: usize,
     ) -> Result<()> {
         let view = self.view();
         if !table.has_hidden_key() {
@@ -367,15 +399,17 @@ impl Transaction {
                 return Err(duplicate_key(table, None, rows, row));
             }
         }
-        let checked = |index: &IndexDef| index.unique && !self.deferred.defers(index);
-        for (position, index) in table.indexes.iter().enumerate().filter(|(_, index)| checked(index)) {
+        for (position, index) in table.indexes.iter().enumerate() {
+            if !index.unique || self.deferred.defers(index) {
+                continue;
+            }
             let (candidates, wanted) = unique_values(table, position, rows)?;
             let _pins = view.load_postings(table, position, &wanted).await?;
             let mut seen = HashSet::with_capacity(candidates.len());
             for (row, value) in candidates.iter().zip(&wanted) {
                 let holder = view.holder(table, position, value, |key| replaced.contains(key))?;
-                if holder.is_some() {
-                    insist(|| self.require_value_still_taken(table, position, value, replaced)).await?;
+                if let Some(holder) = &holder {
+                    self.settle_value(table, position, value, holder, replaced, before).await?;
                 }
                 if holder.is_some() || !seen.insert(value) {
                     return Err(duplicate_key(table, Some(index), rows, *row));
@@ -444,6 +478,46 @@ fn unique_values(table: &TableDef, position: usize, rows: &RecordBatch) -> Resul
     let candidates: Vec<usize> = (0..values.len()).filter(|row| !distinct(*row)).collect();
     let values = candidates.iter().map(|row| values.get(*row).to_vec()).collect();
     Ok((candidates, values))
+}
+
+/// The columns of unique indexes.
+fn unique_columns(table: &TableDef) -> Vec<usize> {
+    let unique = table.indexes.iter().filter(|index| index.unique);
+    let mut columns: Vec<usize> = unique.flat_map(|index| index.columns.iter().copied()).collect();
+    columns.sort_unstable();
+    columns.dedup();
+    columns
+}
+
+/// Whether two compact rows have the same values in some columns.
+fn have_one_value(table: &TableDef, columns: &[usize], row: &[u8], other: &[u8]) -> bool {
+    columns.iter().all(|column| table.stored_value(row, *column) == table.stored_value(other, *column))
+}
+
+/// For each visible row, whether the new one has the same values in some columns.
+async fn have_same_values(
+    table: &TableDef,
+    columns: &[usize],
+    visible: &[(usize, Found)],
+    new: &[Bytes],
+) -> Result<Vec<bool>> {
+    if columns.is_empty() {
+        return Ok(vec![true; visible.len()]);
+    }
+    let mut same = Vec::with_capacity(visible.len());
+    for ((_, found), new) in visible.iter().zip(new) {
+        let old = match found {
+            Found::Pending(row) | Found::Committed(_, Some(row)) => row.clone(),
+            Found::Staged(segment, row) | Found::Committed(Place::Segment(segment, row), None) => {
+                segment.row(*row, columns).await?
+            }
+            Found::Committed(Place::Active | Place::Frozen, None) => {
+                return Err(Error::Internal("a row in memory without its bytes".into()));
+            }
+        };
+        same.push(have_one_value(table, columns, &old, new));
+    }
+    Ok(same)
 }
 
 /// Which of these rows are others' as well.

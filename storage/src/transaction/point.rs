@@ -3,7 +3,8 @@
 //! The rules are those of the changes by batches in the parent module: the same locks in the same order, the same
 //! comparisons with the newest committed state, the same conflicts. What differs is that rows and keys come encoded, that
 //! a row to be changed brings its place ([`FoundRow`]), that a value of a unique key that is taken is no error here:
-//! nothing is changed then, and the caller is told; and that nothing waits. What has to be waited for comes before the
+//! nothing is changed then, and the caller is told (whether somebody is giving the value up, the changes by batches find
+//! out); and that nothing waits. What has to be waited for comes before the
 //! first change ([`Attempt`]).
 
 use std::collections::HashSet;
@@ -14,7 +15,7 @@ use rustydb_txn::{LockMode, Resource};
 
 use super::isolation::INDEX_SPACE;
 use super::writes::{key_bytes, require_indexable};
-use super::{RowLock, Transaction};
+use super::{RowLock, Transaction, have_one_value, unique_columns};
 use crate::catalog::{TableDef, TableId};
 use crate::encoding::{Key, Keys};
 use crate::error::{Error, Result};
@@ -34,10 +35,15 @@ pub enum Change {
 }
 
 /// A new row with its key.
+#[derive(Debug)]
 struct NewRow {
     key: Key,
     bytes: Bytes,
 }
+
+/// New rows whose locks are taken.
+#[derive(Debug)]
+pub struct NewRows(Vec<NewRow>);
 
 impl Transaction {
     /// A new value for the hidden key of a table without a primary key.
@@ -47,14 +53,12 @@ impl Transaction {
 
     /// Inserts compact rows of the storage schema.
     pub fn insert_stored(&mut self, table: &TableDef, rows: Vec<Bytes>) -> Attempt<Change> {
-        let new = rows.into_iter().map(|bytes| Ok(NewRow { key: table.stored_key(&bytes)?.as_slice().into(), bytes }));
-        let new = new.collect::<Result<Vec<_>>>()?;
-        let mut wanted = Vec::new();
-        if !table.has_hidden_key() {
-            wanted = self.row_locks(table.id, new.iter().map(|row| (&*row.key, LockMode::RowUpdate)));
-        }
-        self.add_value_locks(table, &new, &mut wanted)?;
-        self.acquire(table, LockMode::RowExclusive, wanted, None)?;
+        let new = self.lock_to_insert(table, rows)?;
+        self.insert_locked(table, new)
+    }
+
+    /// The second half of [`insert_stored`](Self::insert_stored).
+    pub fn insert_locked(&mut self, table: &TableDef, NewRows(new): NewRows) -> Attempt<Change> {
         if !self.are_free(table, &new, &HashSet::new())? {
             return Ok(Change::Taken);
         }
@@ -64,6 +68,31 @@ impl Transaction {
             writes.set(table, key, None, Some(bytes), &mut self.undo)?;
         }
         Ok(Change::Made)
+    }
+
+    /// The first half of [`insert_stored`](Self::insert_stored), for a caller who needs other locks after these.
+    pub fn lock_to_insert(&mut self, table: &TableDef, rows: Vec<Bytes>) -> Attempt<NewRows> {
+        let new = new_rows(table, rows)?;
+        self.lock_new_rows(table, &new)?;
+        Ok(NewRows(new))
+    }
+
+    fn lock_new_rows(&mut self, table: &TableDef, new: &[NewRow]) -> Attempt<()> {
+        let mut wanted = Vec::new();
+        if !table.has_hidden_key() {
+            wanted = self.row_locks(table.id, new.iter().map(|row| (&*row.key, LockMode::RowUpdate)));
+        }
+        self.add_value_locks(table, new, &mut wanted)?;
+        let locked = self.acquire(table, LockMode::RowExclusive, wanted, None);
+        let waits = matches!(locked, Err(Blocked::Waits(_)));
+        if waits && self.acquire(table, LockMode::RowExclusive, Vec::new(), None).is_ok() {
+            // The table is not what it waits for. Rows that are refused whoever has the locks need none.
+            let keys = Keys::of(new.iter().map(|row| &*row.key))?;
+            if self.is_surely_taken(table, &keys)? {
+                return Ok(());
+            }
+        }
+        locked
     }
 
     /// Replaces rows, which were found in this transaction's present view, each once, by others.
@@ -81,6 +110,36 @@ impl Transaction {
         Ok(Change::Made)
     }
 
+    /// Takes the locks of [`update_stored`](Self::update_stored) beforehand, for a caller who needs others after them, and
+    /// fails as that does if a row has changed. `new` are the rows that are to be in the places of `old`.
+    pub fn lock_to_update(&mut self, table: &TableDef, old: &[FoundRow], new: &[Bytes]) -> Attempt<()> {
+        let wanted = self.update_locks(table, old, &new_rows(table, new.iter().cloned())?)?;
+        self.acquire(table, LockMode::RowExclusive, wanted, None)?;
+        self.require_same_rows(table, old.iter(), RowLock::Update)
+    }
+
+    /// The locks of rows that others are put in the places of, of their new keys and of their new values in unique indexes.
+    fn update_locks(&self, table: &TableDef, old: &[FoundRow], new: &[NewRow]) -> Result<Vec<(Resource, LockMode)>> {
+        let unique = unique_columns(table);
+        let (mut rows, mut wanted) = (Vec::with_capacity(new.len()), Vec::new());
+        for (old, new) in old.iter().zip(new) {
+            let same_values = have_one_value(table, &unique, &old.bytes, &new.bytes);
+            let (old_key, new_key) = (old.key(), &*new.key);
+            let same_key = old_key == new_key;
+            let mode = if same_key && same_values { LockMode::RowNoKeyUpdate } else { LockMode::RowUpdate };
+            rows.push((old_key, mode));
+            if !same_key {
+                rows.push((new_key, mode));
+            }
+            if !same_values {
+                // Else, who wants the value of this row finds it, and it is locked.
+                self.add_value_locks(table, std::slice::from_ref(new), &mut wanted)?;
+            }
+        }
+        wanted.extend(self.row_locks(table.id, rows.into_iter()));
+        Ok(wanted)
+    }
+
     /// The same for rows that may have another key afterwards, or another value in a unique index.
     fn update_keys(&mut self, table: &TableDef, changes: Vec<(FoundRow, Bytes)>) -> Attempt<Change> {
         let mut old = Vec::with_capacity(changes.len());
@@ -89,13 +148,7 @@ impl Transaction {
             new.push(NewRow { key: table.stored_key(&bytes)?.as_slice().into(), bytes });
             old.push(row);
         }
-        let wanted = old.iter().zip(&new).flat_map(|(old, new)| {
-            let (old, new) = (old.key(), &*new.key);
-            let mode = if old == new { LockMode::RowNoKeyUpdate } else { LockMode::RowUpdate };
-            [(old, mode)].into_iter().chain((old != new).then_some((new, mode)))
-        });
-        let mut wanted = self.row_locks(table.id, wanted);
-        self.add_value_locks(table, &new, &mut wanted)?;
+        let wanted = self.update_locks(table, &old, &new)?;
         self.acquire(table, LockMode::RowExclusive, wanted, None)?;
         self.require_same_rows(table, old.iter(), RowLock::Update)?;
         let replaced: HashSet<&[u8]> = old.iter().map(FoundRow::key).collect();
@@ -231,8 +284,8 @@ impl Transaction {
             let values = values_of(table, position, new)?;
             let _pins = view.pin_postings(table, position, &values)?;
             for value in &values {
-                if view.holder(table, position, value, |key| replaced.contains(key))?.is_some() {
-                    self.require_value_still_taken(table, position, value, replaced)?;
+                if let Some(holder) = view.holder(table, position, value, |key| replaced.contains(key))? {
+                    self.require_value_still_taken(table, position, value, &holder, replaced)?;
                     return Ok(false);
                 }
             }
@@ -282,6 +335,12 @@ impl Transaction {
         }
         Ok(())
     }
+}
+
+fn new_rows(table: &TableDef, rows: impl IntoIterator<Item = Bytes>) -> Result<Vec<NewRow>> {
+    let new =
+        |bytes: Bytes| -> Result<NewRow> { Ok(NewRow { key: table.stored_key(&bytes)?.as_slice().into(), bytes }) };
+    rows.into_iter().map(new).collect()
 }
 
 /// The values that new rows have in a unique index, where those must differ.

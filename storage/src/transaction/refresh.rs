@@ -10,7 +10,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::{TableWrites, Transaction, Writes};
-use crate::catalog::TableId;
+use crate::catalog::{TableDef, TableId};
 use crate::error::{Error, Result};
 use crate::id_map::IdMap;
 use crate::store::Place;
@@ -18,7 +18,7 @@ use crate::view::{ReadView, Snapshot};
 
 impl Transaction {
     /// Moves the snapshot to the newest committed state; own changes stay. Does nothing where that would mix tables as
-    /// they are now with tables this transaction has changed. A transaction that has locked something sees commits that
+    /// they are now with tables this transaction has changed, or with rows it has put into them. A transaction that has locked something sees commits that
     /// are not durable yet.
     pub async fn refresh(&mut self) -> Result<()> {
         if let Some(newest) = self.newer_snapshot() {
@@ -40,8 +40,16 @@ impl Transaction {
     fn newer_snapshot(&self) -> Option<Arc<Snapshot>> {
         let (newest, present) = (self.open_newest(), &self.view.snapshot);
         let moved = newest.timestamp != present.timestamp || !Arc::ptr_eq(&newest.version, &present.version);
-        let may_move = self.structure.is_empty() || self.same_catalog(&newest);
-        (moved && may_move).then(|| Arc::new(newest))
+        (moved && self.may_move_to(&newest)).then(|| Arc::new(newest))
+    }
+
+    fn may_move_to(&self, newest: &Snapshot) -> bool {
+        self.same_catalog(newest) || (self.structure.is_empty() && self.has_rows_for(newest))
+    }
+
+    /// Whether [`refresh`](Self::refresh) can show something newer: if not, running a statement again is of no use.
+    pub fn may_refresh(&self) -> bool {
+        self.may_move_to(&self.open_newest())
     }
 
     fn move_to(&mut self, newest: Arc<Snapshot>, rebased: Arc<Writes>) {
@@ -87,6 +95,19 @@ impl Transaction {
 
     fn same_catalog(&self, newest: &Snapshot) -> bool {
         Arc::ptr_eq(&newest.version.catalog, &self.view.snapshot.version.catalog)
+    }
+
+    /// Whether the tables with pending rows are in another snapshot what they were when the rows were compared with them. If they
+    /// are not, the commit has to see the difference, and does so as long as the snapshot is the one before it.
+    fn has_rows_for(&self, newest: &Snapshot) -> bool {
+        let (then, now) = (&self.view.snapshot.version.catalog, &newest.version.catalog);
+        self.view.writes.changed_tables().all(|table| {
+            then.table(table).zip(now.table(table)).is_some_and(|(then, now)| {
+                let indexes =
+                    |table: &TableDef| table.indexes.iter().map(|index| (index.id, index.unique)).collect::<Vec<_>>();
+                Arc::ptr_eq(then, now) || (then.accepts_the_same_rows(now) && indexes(then) == indexes(now))
+            })
+        })
     }
 
     /// The pending changes on top of another snapshot: a flush or a compaction may have moved the rows they hide.

@@ -215,6 +215,21 @@ impl Writes {
         self.tables.remove(&table);
     }
 
+    /// The tables of which something is changed.
+    pub(super) fn changed_tables(&self) -> impl Iterator<Item = TableId> {
+        self.tables.iter().filter(|(_, writes)| !writes.is_empty()).map(|(id, _)| *id)
+    }
+
+    /// Whether tables are known of which nothing is changed any more.
+    pub(super) fn has_unchanged(&self) -> bool {
+        self.tables.values().any(|writes| writes.is_empty())
+    }
+
+    /// Forgets those, among which are the ones that are no longer there.
+    pub(super) fn forget_unchanged(&mut self) {
+        self.tables.retain(|_, writes| !writes.is_empty());
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.tables.values().all(|writes| writes.is_empty())
     }

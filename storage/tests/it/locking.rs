@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::common::*;
 use rustydb_storage::{
-    Durability, Error, Isolation, LockMode, LockWait, NewIndex, RowLock, Store, Transaction, TransactionOptions,
+    Deferral, Durability, Error, Isolation, LockMode, LockWait, MemoryFiles, NewIndex, NewTable, RowLock, Store,
+    TableId, Transaction, TransactionOptions,
 };
 
 async fn begin(store: &Store, isolation: Isolation) -> Transaction {
@@ -300,4 +301,180 @@ async fn a_parent_deleted_by_a_commit_that_is_not_durable_has_no_children_any_mo
     assert_eq!(contents(&child.newest_view().await.unwrap(), table).await, map(&[(2, "b"), (3, "c")]));
     drop(held);
     deleted.await.unwrap().unwrap();
+}
+
+/// With a unique index of the names.
+async fn store_with_names(deferral: Deferral) -> (MemoryFiles, Store, TableId) {
+    let index = NewIndex { deferral, ..NewIndex::new("t_name", vec![1], true) };
+    store_with(NewTable { indexes: vec![index], ..keyed("t") }).await
+}
+
+/// Waits until a transaction waits for a lock, which a task is expected to do.
+async fn until_waiting<T>(store: &Store, task: &tokio::task::JoinHandle<T>) {
+    while store.lock_waits() == 0 {
+        assert!(!task.is_finished(), "it did not wait");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_unique_value_that_somebody_is_giving_up_is_waited_for() {
+    for isolation in [Isolation::ReadCommitted, Isolation::Snapshot] {
+        for (deletes, inserts, commits, flushed) in [
+            (true, true, true, false),
+            (false, true, true, true),
+            (true, false, true, true),
+            (false, true, false, false),
+        ] {
+            let (_, store, table) = store_with_names(Deferral::Never).await;
+            insert(&store, table, &[(1, "a"), (2, "b")]).await.unwrap();
+            if flushed {
+                store.flush().await.unwrap();
+            }
+            let (mut giver, mut taker) = (begin(&store, isolation).await, begin(&store, isolation).await);
+            if deletes {
+                giver.delete(table, &keys(&[1])).await.unwrap();
+            } else {
+                giver.update(table, &keys(&[1]), &rows(&[(1, "c")])).await.unwrap();
+            }
+            let waiting = tokio::spawn(async move {
+                let taken = match inserts {
+                    true => taker.insert(table, &rows(&[(3, "a")])).await,
+                    false => taker.update(table, &keys(&[2]), &rows(&[(2, "a")])).await,
+                };
+                (taker, taken)
+            });
+            until_waiting(&store, &waiting).await;
+            if commits {
+                giver.commit(Durability::Sync).await.unwrap();
+            } else {
+                giver.rollback();
+            }
+            let (mut taker, taken) = waiting.await.unwrap();
+            if !commits {
+                assert!(matches!(taken, Err(Error::DuplicateKey { .. })), "{taken:?}");
+                // The row in the way is locked no longer.
+                let mut other = begin(&store, isolation).await;
+                other.set_lock_wait(LockWait::NoWait);
+                other.delete(table, &keys(&[1])).await.unwrap();
+                continue;
+            }
+            assert!(matches!(taken, Err(Error::Conflict { .. })), "{taken:?}");
+            if isolation == Isolation::ReadCommitted {
+                taker.refresh().await.unwrap();
+                taker.insert(table, &rows(&[(3, "a")])).await.unwrap();
+                taker.commit(Durability::Sync).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_deferred_value_that_somebody_is_giving_up_is_waited_for_at_the_commit() {
+    for commits in [true, false] {
+        let (_, store, table) = store_with_names(Deferral::InitiallyDeferred).await;
+        insert(&store, table, &[(1, "a")]).await.unwrap();
+        let mut giver = begin(&store, Isolation::ReadCommitted).await;
+        let mut taker = begin(&store, Isolation::ReadCommitted).await;
+        giver.delete(table, &keys(&[1])).await.unwrap();
+        taker.insert(table, &rows(&[(2, "a")])).await.unwrap();
+        let waiting = tokio::spawn(taker.commit(Durability::Sync));
+        until_waiting(&store, &waiting).await;
+        if commits {
+            giver.commit(Durability::Sync).await.unwrap();
+            waiting.await.unwrap().unwrap();
+        } else {
+            giver.rollback();
+            let ended = waiting.await.unwrap();
+            assert!(matches!(ended, Err(Error::DuplicateKey { .. })), "{ended:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_a_unique_value_is_a_change_of_a_key() {
+    for flushed in [false, true] {
+        let (_, store, table) = store_with_names(Deferral::Never).await;
+        insert(&store, table, &[(1, "a")]).await.unwrap();
+        if flushed {
+            store.flush().await.unwrap();
+        }
+        for (name, assigned, is_free) in [("a", true, true), ("b", true, false), ("a", false, true)] {
+            let mut writer = begin(&store, Isolation::Snapshot).await;
+            writer.update_assigned(table, &keys(&[1]), &rows(&[(1, name)]), |_| assigned).await.unwrap();
+            let mut other = begin(&store, Isolation::Snapshot).await;
+            let locked = other.lock_rows(table, &keys(&[1]), RowLock::KeyShare, Some(LockWait::NoWait)).await;
+            match is_free {
+                true => locked.unwrap(),
+                false => assert!(matches!(locked, Err(Error::LockNotAvailable { .. })), "{locked:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_or_a_value_that_was_freed_since_the_snapshot_is_a_conflict_and_an_own_one_a_duplicate() {
+    let (_, store, table) = store_with_names(Deferral::Never).await;
+    insert(&store, table, &[(1, "a"), (2, "b")]).await.unwrap();
+    let mut snapshot = begin(&store, Isolation::Snapshot).await;
+    snapshot.insert(table, &rows(&[(5, "own")])).await.unwrap();
+    delete(&store, table, &[1]).await.unwrap();
+    store.flush().await.unwrap();
+    for row in [(1, "new"), (7, "a")] {
+        let result = snapshot.insert(table, &rows(&[row])).await;
+        assert!(matches!(result, Err(Error::Conflict { .. })), "{row:?}: {result:?}");
+    }
+    for row in [(2, "new"), (7, "b"), (5, "new"), (7, "own")] {
+        let result = snapshot.insert(table, &rows(&[row])).await;
+        assert!(matches!(result, Err(Error::DuplicateKey { .. })), "{row:?}: {result:?}");
+    }
+}
+
+#[tokio::test]
+async fn key_share_shows_a_row_as_it_is_and_a_reference_only_wants_it_to_be_there() {
+    let (_, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "a"), (2, "b")]).await.unwrap();
+    let mut moving = begin(&store, Isolation::ReadCommitted).await;
+    let mut snapshot = begin(&store, Isolation::Snapshot).await;
+    update(&store, table, &[1], &[(1, "c")]).await.unwrap();
+    let result = moving.lock_rows(table, &keys(&[1]), RowLock::KeyShare, None).await;
+    assert!(matches!(result, Err(Error::Conflict { .. })), "to be run again: {result:?}");
+    moving.lock_rows(table, &keys(&[1]), RowLock::Referenced, None).await.unwrap();
+    snapshot.lock_rows(table, &keys(&[1]), RowLock::KeyShare, None).await.unwrap();
+    delete(&store, table, &[2]).await.unwrap();
+    for transaction in [&mut moving, &mut snapshot] {
+        let result = transaction.lock_rows(table, &keys(&[2]), RowLock::Referenced, None).await;
+        assert!(matches!(result, Err(Error::Conflict { .. })), "it is gone: {result:?}");
+    }
+}
+
+/// A transaction that has put a row into a table goes on with another statement after somebody has changed the table.
+#[tokio::test]
+async fn tables_that_change_under_pending_rows_are_noticed_before_the_commit_is_logged() {
+    let too_long = "x".repeat(5000);
+    for (change, name) in [("drop", "a"), ("unique", "a"), ("index", too_long.as_str()), ("harmless", "b")] {
+        let (_, store, table) = store_with(keyed("t")).await;
+        insert(&store, table, &[(1, "a")]).await.unwrap();
+        let mut moving = begin(&store, Isolation::ReadCommitted).await;
+        moving.insert(table, &rows(&[(2, name)])).await.unwrap();
+        let mut other = store.begin();
+        if change == "drop" {
+            other.drop_table(table).unwrap();
+        } else {
+            other.create_index(table, NewIndex::new("t_name", vec![1], change != "index")).await.unwrap();
+        }
+        other.commit(Durability::Sync).await.unwrap();
+        moving.refresh().await.unwrap();
+        let ended = moving.commit(Durability::Sync).await;
+        match change {
+            "drop" => assert!(matches!(ended, Err(Error::Conflict { .. })), "{ended:?}"),
+            "unique" => assert!(matches!(ended, Err(Error::DuplicateKey { .. })), "{ended:?}"),
+            "index" => assert!(ended.is_err(), "it is too long for the index"),
+            _ => assert!(ended.is_ok(), "{ended:?}"),
+        }
+        // The store goes on.
+        let mut next = store.begin();
+        next.create_table(keyed("u")).unwrap();
+        next.commit(Durability::Sync).await.unwrap();
+    }
 }

@@ -125,3 +125,44 @@ async fn a_transaction_that_starts_again_has_done_nothing_and_keeps_its_locks() 
     other.set_lock_wait(rustydb_storage::LockWait::NoWait);
     assert!(other.update(table, &keys(&[1]), &rows(&[(1, "c")])).await.is_err());
 }
+
+#[tokio::test]
+async fn nothing_is_left_of_a_table_that_was_created_and_filled_since_a_mark() {
+    let (_, store, table) = store_with(keyed("t")).await;
+    for (turn, in_bulk) in [(0, false), (1, true)] {
+        let mut transaction = store.begin();
+        transaction.insert(table, &rows(&[(turn, "a")])).await.unwrap();
+        let mark = transaction.mark();
+        let new = transaction.create_table(keyed("u")).unwrap().id;
+        transaction.insert(new, &rows(&[(1, "b"), (2, "c")])).await.unwrap();
+        transaction.delete(new, &keys(&[2])).await.unwrap();
+        if in_bulk {
+            load(&mut transaction, new, &[(3, "d")]).await.unwrap();
+        }
+        transaction.undo_to(&mark);
+        transaction.release(mark);
+        transaction.commit(Durability::Sync).await.unwrap();
+    }
+    // The store goes on.
+    crate::common::insert(&store, table, &[(2, "b")]).await.unwrap();
+    assert_eq!(contents(&store.snapshot(), table).await, crate::common::map(&[(0, "a"), (1, "a"), (2, "b")]));
+}
+
+#[tokio::test]
+async fn a_table_whose_changes_were_all_undone_may_be_dropped_by_others() {
+    let (_, store, table) = store_with(keyed("t")).await;
+    let mut transaction = store.begin();
+    let other = transaction.create_table(keyed("u")).unwrap().id;
+    transaction.commit(Durability::Sync).await.unwrap();
+    let mut transaction = store.begin();
+    transaction.insert(table, &rows(&[(1, "a")])).await.unwrap();
+    let mark = transaction.mark();
+    transaction.insert(other, &rows(&[(1, "b")])).await.unwrap();
+    transaction.undo_to(&mark);
+    transaction.release(mark);
+    let mut dropping = store.begin();
+    dropping.drop_table(other).unwrap();
+    dropping.commit(Durability::Sync).await.unwrap();
+    transaction.commit(Durability::Sync).await.unwrap();
+    assert_eq!(contents(&store.snapshot(), table).await, crate::common::map(&[(1, "a")]));
+}

@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, take_record_batch};
 use arrow::datatypes::{Field, Schema};
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, col};
-use rustydb_storage::{ForeignKey, LockMode, RowLock, TableDef, Transaction};
+use rustydb_storage::{ForeignKey, LockMode, ReadView, RowLock, TableDef, Transaction};
 
 use super::lookup::{Holders, find_holders};
 use super::{column_names, first_row, key_text, parent_of, qualified, referred_columns, scan};
@@ -29,33 +29,12 @@ pub(crate) async fn check_new_rows(
             continue;
         }
         let view = transaction.view();
-        let parent = parent_of(&view, foreign_key)?;
-        let referred = referred_columns(&parent, foreign_key);
-        if foreign_key.match_full
-            && let Some(row) = (0..rows.num_rows()).find(|row| mixes(foreign_key, rows, *row))
-        {
-            return Err(mixed(table, foreign_key, rows, row));
-        }
-        let keys = referring_keys(foreign_key, &parent, &referred, rows)?;
-        if keys.num_rows() == 0 {
-            continue;
-        }
-        let missing = |row: usize| -> Result<Error> {
-            let columns: Vec<usize> =
-                referred.iter().map(|column| child_column(foreign_key, *column)).collect::<Result<_>>()?;
-            Ok(no_parent(table, foreign_key, &columns, &parent, &key_text(&keys, row)?))
-        };
-        // A value that the parent's column cannot hold has no row there either; it was cast to NULL.
-        let impossible = (0..keys.num_rows()).find(|row| keys.columns().iter().any(|column| column.is_null(*row)));
-        if let Some(row) = impossible {
-            return Err(missing(row)?);
-        }
+        let own = rows.project(&foreign_key.columns)?;
+        let Some(references) = References::of(&view, table, foreign_key, &own)? else { continue };
         let timestamp = view.timestamp();
-        let Holders { found, keys: primary_keys } = find_holders(statement, view, &parent, &referred, &keys).await?;
-        if let Some(row) = found.iter().position(|found| !found) {
-            return Err(missing(row)?);
-        }
-        transaction.lock_rows(parent.id, &primary_keys, RowLock::KeyShare, None).await?;
+        let holders = references.holders(statement, view).await?;
+        let References { parent, referred, keys, .. } = references;
+        transaction.lock_rows(parent.id, &holders, RowLock::Referenced, None).await?;
         if referred == parent.primary_key {
             continue;
         }
@@ -71,34 +50,114 @@ pub(crate) async fn check_new_rows(
     Ok(())
 }
 
+/// What new rows refer to by one foreign key: at least one row of the parent.
+pub(super) struct References<'a> {
+    table: &'a TableDef,
+    foreign_key: &'a ForeignKey,
+    parent: Arc<TableDef>,
+    /// The parent's columns that are referred to, ...
+    referred: Vec<usize>,
+    /// ... and the different values that rows must have there.
+    keys: RecordBatch,
+}
+
+impl<'a> References<'a> {
+    /// `own` are the referring columns of the rows, in the order of the foreign key. `None`: they refer to nothing.
+    pub(super) fn of(
+        view: &ReadView,
+        table: &'a TableDef,
+        foreign_key: &'a ForeignKey,
+        own: &RecordBatch,
+    ) -> Result<Option<Self>> {
+        let parent = parent_of(view, foreign_key)?;
+        let referred = referred_columns(&parent, foreign_key);
+        if foreign_key.match_full
+            && let Some(row) = (0..own.num_rows()).find(|row| mixes(own, *row))
+        {
+            return Err(mixed(table, foreign_key, own, row));
+        }
+        let keys = referring_keys(foreign_key, &parent, &referred, own)?;
+        if keys.num_rows() == 0 {
+            return Ok(None);
+        }
+        let references = References { table, foreign_key, parent, referred, keys };
+        // A value that the parent's column cannot hold has no row there either; it was cast to NULL.
+        let keys = &references.keys;
+        match (0..keys.num_rows()).find(|row| keys.columns().iter().any(|column| column.is_null(*row))) {
+            Some(row) => Err(references.missing(row)?),
+            None => Ok(Some(references)),
+        }
+    }
+
+    /// How many rows of the parent it is about.
+    pub(super) fn count(&self) -> usize {
+        self.keys.num_rows()
+    }
+
+    /// The keys of the rows that are referred to, all of which must be there.
+    async fn holders(&self, statement: &Statement<'_>, view: ReadView) -> Result<RecordBatch> {
+        let Holders { found, keys } = find_holders(statement, view, &self.parent, &self.referred, &self.keys).await?;
+        match found.iter().position(|found| !found) {
+            Some(row) => Err(self.missing(row)?),
+            None => Ok(keys),
+        }
+    }
+
+    /// Looks for the rows that are referred to in the newest committed state, whatever the transaction's snapshot is, and
+    /// locks them. No statement runs again for what has changed meanwhile: it is looked at here.
+    pub(super) async fn lock_newest(&self, statement: &Statement<'_>, transaction: &mut Transaction) -> Result<()> {
+        loop {
+            let view = transaction.newest_view().await?;
+            let holders = self.holders(statement, view).await?;
+            let held = transaction.lock_count();
+            match transaction.lock_rows(self.parent.id, &holders, RowLock::Referenced, None).await {
+                // One that was waited for has gone, which the next look shows.
+                Err(rustydb_storage::Error::Conflict { .. }) if transaction.isolation().moves_with_statements() => {}
+                locked => locked?,
+            }
+            // Those that were locked before they were looked for are still there.
+            if transaction.lock_count() == held {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The error for the values in a row of `keys` that no row has.
+    fn missing(&self, row: usize) -> Result<Error> {
+        let columns: Vec<usize> =
+            self.referred.iter().map(|column| child_column(self.foreign_key, *column)).collect::<Result<_>>()?;
+        Ok(no_parent(self.table, self.foreign_key, &columns, &self.parent, &key_text(&self.keys, row)?))
+    }
+}
+
 /// Whether a row has NULL in some of the referring columns and not in others.
-fn mixes(foreign_key: &ForeignKey, rows: &RecordBatch, row: usize) -> bool {
-    let mut nulls = foreign_key.columns.iter().map(|column| rows.column(*column).is_null(row));
+fn mixes(own: &RecordBatch, row: usize) -> bool {
+    let mut nulls = own.columns().iter().map(|column| column.is_null(row));
     let first = nulls.next();
     nulls.any(|is_null| Some(is_null) != first)
 }
 
 /// The error of a row that does.
-fn mixed(table: &TableDef, foreign_key: &ForeignKey, rows: &RecordBatch, row: usize) -> Error {
-    let key = rows.project(&foreign_key.columns).map_err(Error::from);
-    let text = key.and_then(|key| key_text(&key, row)).unwrap_or_default();
+fn mixed(table: &TableDef, foreign_key: &ForeignKey, own: &RecordBatch, row: usize) -> Error {
+    let text = key_text(own, row).unwrap_or_default();
     violation(table, foreign_key)
         .with_detail("MATCH FULL does not allow mixing of null and nonnull key values.")
         .with_key(named(table, &foreign_key.columns), text)
 }
 
-/// The different keys in `rows` that refer to something, as the columns of the parent that are referred to.
+/// The different keys that rows refer to, as the columns of the parent that are referred to. `own` are the referring
+/// columns.
 fn referring_keys(
     foreign_key: &ForeignKey,
     parent: &TableDef,
     referred: &[usize],
-    rows: &RecordBatch,
+    own: &RecordBatch,
 ) -> Result<RecordBatch> {
     let lenient = CastOptions { safe: true, ..CastOptions::default() };
     let (mut fields, mut columns): (Vec<Field>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
-    let mut refers = vec![true; rows.num_rows()];
+    let mut refers = vec![true; own.num_rows()];
     for parent_column in referred {
-        let column = rows.column(child_column(foreign_key, *parent_column)?);
+        let column = own.column(place_of(foreign_key, *parent_column)?);
         let field = parent.schema.field(*parent_column);
         for (row, refers) in refers.iter_mut().enumerate() {
             *refers &= column.is_valid(row);
@@ -113,10 +172,18 @@ fn referring_keys(
 
 /// The child's column that refers to a column of the parent.
 pub(super) fn child_column(foreign_key: &ForeignKey, parent_column: usize) -> Result<usize> {
+    let place = place_of(foreign_key, parent_column)?;
+    foreign_key.columns.get(place).copied().ok_or_else(|| not_covered(foreign_key))
+}
+
+/// The place of a column of the parent among those that a foreign key refers to.
+fn place_of(foreign_key: &ForeignKey, parent_column: usize) -> Result<usize> {
     let place = foreign_key.parent_columns.iter().position(|column| *column == parent_column);
-    place
-        .and_then(|place| foreign_key.columns.get(place).copied())
-        .ok_or_else(|| Error::internal(format!("foreign key \"{}\" does not cover its parent's key", foreign_key.name)))
+    place.ok_or_else(|| not_covered(foreign_key))
+}
+
+fn not_covered(foreign_key: &ForeignKey) -> Error {
+    Error::internal(format!("foreign key \"{}\" does not cover its parent's key", foreign_key.name))
 }
 
 /// Checks all rows of a child after a bulk load.

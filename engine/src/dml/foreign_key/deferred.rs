@@ -2,13 +2,21 @@
 //! Those of unique keys are the store's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use arrow::array::{Array, BooleanArray};
+use arrow::compute::filter_record_batch;
 use rustydb_storage::{ForeignKey, IndexId, TableDef, TableId, Transaction};
 
-use super::child::check_rows_of;
+use super::child::{References, check_rows_of};
+use super::parent::check_gone;
+use super::referred_columns;
 use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::{Error, Result};
+
+/// So many parents are locked one by one; more are locked with their table.
+const LOCKED_PARENTS_MAX: usize = 65_536;
 
 /// What a transaction has put off to its end.
 #[derive(Debug, Default)]
@@ -112,8 +120,44 @@ async fn check_all(
         if let Some(table) = table
             && let Some(foreign_key) = table.foreign_keys.iter().find(|foreign_key| foreign_key.name == name)
         {
-            check_rows_of(statement, transaction, &table, foreign_key).await?;
+            check_own_rows(statement, transaction, &table, foreign_key).await?;
         }
     }
     Ok(())
+}
+
+/// Makes a check that was put off: of the rows that the transaction has put into the child, and of those that it has taken
+/// from the parent. Where they are not known one by one, it is of all rows.
+async fn check_own_rows(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    table: &Arc<TableDef>,
+    foreign_key: &ForeignKey,
+) -> Result<()> {
+    let view = transaction.newest_view().await?;
+    let Some(parent) = view.catalog().table(foreign_key.parent).cloned() else {
+        // Somebody has put another table in its place.
+        return Err(rustydb_storage::Error::Conflict { table: table.name.clone() }.into());
+    };
+    let referred = referred_columns(&parent, foreign_key);
+    let new = view.own_rows(table.id, &foreign_key.columns)?;
+    let old = view.replaced_rows(parent.id, &referred).await?;
+    let (Some(new), Some(old)) = (new, old) else {
+        drop(view);
+        return check_rows_of(statement, transaction, table, foreign_key).await;
+    };
+    let references = References::of(&view, table, foreign_key, &new)?;
+    drop(view);
+    if let Some(references) = references {
+        if references.count() > LOCKED_PARENTS_MAX {
+            return check_rows_of(statement, transaction, table, foreign_key).await;
+        }
+        references.lock_newest(statement, transaction).await?;
+    }
+    let known = (0..old.num_rows()).map(|row| Some(old.columns().iter().all(|column| column.is_valid(row))));
+    let old = filter_record_batch(&old, &BooleanArray::from_iter(known))?;
+    if old.num_rows() == 0 {
+        return Ok(());
+    }
+    check_gone(statement, transaction, (&parent, &referred, &old), table, foreign_key).await
 }

@@ -8,12 +8,13 @@
 //!
 //! Actions are followed with a list of work, not by recursion: a chain of rows that refer to each other may be as long as
 //! the table. Checks (NO ACTION, RESTRICT) come after all actions of the statement. A deferred check is noted by its
-//! constraint only and made for the whole table before the transaction commits ([`check_deferred`]).
+//! constraint only and made before the transaction commits ([`check_deferred`]), for the rows that it has written by then,
+//! or for the whole table if some of them came in bulk.
 //!
 //! Against races: whoever refers to a parent locks it KEY SHARE, and whoever removes a parent, or changes what others
-//! refer to, has it locked UPDATE and then looks at the newest committed children, whatever its snapshot is. A bulk load
-//! and a deferred check lock the parents' table instead of each parent. MATCH SIMPLE: a key with a NULL in it refers to
-//! nothing and is always right.
+//! refer to, has it locked UPDATE and then looks at the newest committed children, whatever its snapshot is; a child that it
+//! finds is locked KEY SHARE, so that whoever is taking it away is waited for. A bulk load locks the parents' table instead
+//! of each parent. MATCH SIMPLE: a key with a NULL in it refers to nothing and is always right.
 
 mod child;
 mod deferred;

@@ -10,12 +10,12 @@ use arrow::row::{OwnedRow, RowConverter, SortField};
 use datafusion::catalog::MemTable;
 use datafusion::common::Column;
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::{JoinType, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder};
 use rustydb_storage::{ForeignKey, ReadView, ReferenceAction, RowLock, TableDef, Transaction};
 
 use super::child::{check_new_rows, child_column};
 use super::lookup::find_holders;
-use super::{column_names, first_row, key_text, qualified, referred_columns, referring, scan};
+use super::{column_names, first_row, key_text, referred_columns, referring};
 use crate::catalog::provider::ColumnTable;
 use crate::dml::apply::key_batch;
 use crate::dml::defaults::source_of;
@@ -264,7 +264,10 @@ async fn act(
 }
 
 /// Checks that nothing refers to values that are gone.
-async fn check_gone(
+///
+/// A row that does may be on its way out in another transaction, which is waited for: the row is locked, and looked for
+/// again.
+pub(super) async fn check_gone(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
     (table, columns, values): (&Arc<TableDef>, &[usize], &RecordBatch),
@@ -275,14 +278,33 @@ async fn check_gone(
     let remains = find_holders(statement, transaction.view(), table, columns, values).await?.found;
     let gone = BooleanArray::from_iter(remains.into_iter().map(|remains| Some(!remains)));
     let gone = filter_record_batch(values, &gone)?;
-    if gone.num_rows() > 0 {
+    if gone.num_rows() == 0 {
+        return Ok(());
+    }
+    let before = transaction.lock_count();
+    loop {
         let context = statement.context(transaction.newest_view().await?);
-        let plan = referring_rows(&context, child, foreign_key, (table, columns), &gone)?;
-        if let Some(referring) = first_row(statement, &context, plan).await? {
-            return Err(still_referred_to(table, child, foreign_key, &key_text(&referring, 0)?));
+        let plan = referring_row(&context, child, foreign_key, (table, columns), &gone)?;
+        let found = first_row(statement, &context, plan).await?;
+        drop(context);
+        let Some(referring) = found else {
+            // What was waited for has gone, and others may take its key.
+            transaction.release_locks_to(before);
+            return Ok(());
+        };
+        let held = transaction.lock_count();
+        let keys = key_batch(child, referring.columns())?;
+        match transaction.lock_rows(child.id, &keys, RowLock::Referenced, None).await {
+            // It has gone, which the next look shows.
+            Err(rustydb_storage::Error::Conflict { .. }) if transaction.isolation().moves_with_statements() => {}
+            locked => locked?,
+        }
+        // One that was locked before it was looked for stays.
+        if transaction.lock_count() == held {
+            let values = referring.project(&(keys.num_columns()..referring.num_columns()).collect::<Vec<_>>())?;
+            return Err(still_referred_to(table, child, foreign_key, &key_text(&values, 0)?));
         }
     }
-    Ok(())
 }
 
 /// The child's rows that refer to the values of a removal: its stored columns, then the old and the new values.
@@ -310,8 +332,9 @@ fn referring_rows_to_change(
     Ok(child.join(gone, JoinType::Inner, (left, right), None)?.build()?)
 }
 
-/// The child's rows that refer to one of `gone`, which are values of the parent's columns.
-fn referring_rows(
+/// One of the child's rows that refer to one of `gone`, which are values of the parent's columns: its key, then the columns
+/// of the foreign key.
+fn referring_row(
     context: &StatementContext,
     child: &Arc<TableDef>,
     foreign_key: &ForeignKey,
@@ -320,15 +343,19 @@ fn referring_rows(
 ) -> Result<LogicalPlan> {
     let gone_table = MemTable::try_new(gone.schema(), vec![vec![gone.clone()]])?;
     let gone_plan = LogicalPlanBuilder::scan("gone", provider_as_source(Arc::new(gone_table)), None)?.build()?;
-    let (mut names, mut gone_names) = (Vec::new(), Vec::new());
+    let own = |column: usize| Column::new(Some("child"), child.storage_schema().field(column).name());
+    let (mut left, mut right) = (Vec::new(), Vec::new());
     for column in columns {
-        names.push(qualified("child", child, child_column(foreign_key, *column)?));
-        gone_names.push(qualified("gone", parent, *column));
+        left.push(own(child_column(foreign_key, *column)?));
+        right.push(Column::new(Some("gone"), parent.schema.field(*column).name()));
     }
-    let columns =
-        (names.iter().map(String::as_str).collect::<Vec<_>>(), gone_names.iter().map(String::as_str).collect());
-    let child = scan(context, "child", child, &foreign_key.columns)?;
-    Ok(child.join(gone_plan, JoinType::LeftSemi, columns, None)?.limit(0, Some(1))?.build()?)
+    // A column may be both of the key and of the foreign key.
+    let list = child.key_columns().iter().chain(&foreign_key.columns).enumerate();
+    let list: Vec<Expr> = list.map(|(place, column)| Expr::Column(own(*column)).alias(place.to_string())).collect();
+    let source = provider_as_source(Arc::new(ColumnTable::with_hidden_columns(child, context.view())?));
+    let rows = LogicalPlanBuilder::scan("child", source, None)?;
+    let rows = rows.join(gone_plan, JoinType::LeftSemi, (left, right), None)?;
+    Ok(rows.project(list)?.limit(0, Some(1))?.build()?)
 }
 
 fn still_referred_to(table: &TableDef, child: &TableDef, foreign_key: &ForeignKey, key: &str) -> Error {

@@ -1,5 +1,8 @@
 //! INSERT, UPDATE and DELETE: everything is computed, looked up and locked first, and changed then, in one call of the
 //! store's. A program that fails has changed nothing.
+//!
+//! Locks are taken in the order of the ordinary path: the table and its rows, then the parents. With another order, those
+//! who take both ways could wait for each other, and whoever waits for a row would have parents meanwhile.
 
 use bytes::Bytes;
 use rustydb_storage::{Change, FoundRow, Hindrance, KeyRange, ReadView, RowLock, TableDef, Transaction, WantedColumns};
@@ -69,7 +72,7 @@ fn lock_parents(parents: &[Parent], keys: Vec<Vec<Vec<u8>>>, transaction: &mut T
     for (parent, keys) in parents.iter().zip(keys) {
         let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         if !keys.is_empty() {
-            transaction.lock_stored(&parent.table, &keys, RowLock::KeyShare, None)?;
+            transaction.lock_stored(&parent.table, &keys, RowLock::Referenced, None)?;
         }
     }
     Ok(())
@@ -91,8 +94,9 @@ impl Insert {
         let returned = returned(&self.returning, &self.table, &self.stored, &rows, call)?;
         let parents = parents_of(&self.parents, &self.table, &rows, transaction.as_view())?;
         let count = rows.len() as u64;
+        let new = transaction.lock_to_insert(&self.table, rows)?;
         lock_parents(&self.parents, parents, transaction)?;
-        if transaction.insert_stored(&self.table, rows)? == Change::Taken {
+        if transaction.insert_locked(&self.table, new)? == Change::Taken {
             return Err(Stop::Undecided);
         }
         Ok(Outcome { count, rows: returned, looks: self.rows.len() })
@@ -129,7 +133,17 @@ impl Insert {
             let rows = returned(&self.returning, &self.table, &self.stored, &[], call)?;
             Ok(Outcome { count: 0, rows, looks: 1 })
         };
-        let Some(update) = &conflict.update else { return nothing() };
+        let Some(update) = &conflict.update else {
+            // Somebody may be about to remove the row, which leaves something to do. If so, that is waited for on the ordinary
+            // path, which gives the lock back afterwards.
+            let held = transaction.lock_count();
+            let keys = std::iter::once(found.key());
+            let locked = transaction.lock_free_stored(&self.table, keys, 1, RowLock::Referenced)?;
+            transaction.release_locks_to(held);
+            return if locked.is_empty() { Err(Stop::Undecided) } else { nothing() };
+        };
+        // What is decided and computed is about the row as it is until this transaction ends.
+        transaction.lock_to_update(&self.table, std::slice::from_ref(&found), std::slice::from_ref(&found.bytes))?;
         let (table, columns) = (self.table.as_ref(), self.stored.as_slice());
         let both =
             [StoredRow { table, columns, bytes: &found.bytes }, StoredRow { table, columns, bytes: proposed.as_ref() }];
@@ -142,8 +156,11 @@ impl Insert {
         let rows = [new];
         let returned = returned(&self.returning, table, columns, &rows, call)?;
         let parents = parents_of(&update.parents, table, &rows, transaction.as_view())?;
+        if !update.parents.is_empty() {
+            transaction.lock_to_update(table, std::slice::from_ref(&found), &rows)?;
+            lock_parents(&update.parents, parents, transaction)?;
+        }
         let [new] = rows;
-        lock_parents(&update.parents, parents, transaction)?;
         if transaction.update_stored(table, vec![(found, new)])? == Change::Taken {
             return Err(Stop::Undecided);
         }
@@ -187,8 +204,11 @@ impl Update {
         let rows = returned(&self.returning, table, stored, &new, call)?;
         let parents = parents_of(&self.parents, table, &new, transaction.as_view())?;
         let count = found.len() as u64;
-        lock_parents(&self.parents, parents, transaction)?;
         if count > 0 {
+            if !self.parents.is_empty() {
+                transaction.lock_to_update(table, &found, &new)?;
+                lock_parents(&self.parents, parents, transaction)?;
+            }
             let changes = found.into_iter().zip(new).collect();
             if transaction.update_stored(table, changes)? == Change::Taken {
                 return Err(Stop::Undecided);
