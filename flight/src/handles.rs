@@ -218,6 +218,12 @@ impl<T> HandleTable<T> {
         }
     }
 
+    /// Does this with what has not been used for so long. It is no use of it, and must not take long.
+    pub(crate) fn each_idle(&self, idle_min: Duration, act: impl Fn(&T)) {
+        let (entries, now) = (self.entries.lock(), Instant::now());
+        entries.values().filter(|entry| entry.is_idle(now, idle_min)).for_each(|entry| act(&entry.value));
+    }
+
     /// Forgets what the owner of most entries has not used for longest.
     fn make_room_at(&self, now: Instant) {
         let given_up: Vec<_> = {

@@ -55,6 +55,7 @@ mod status;
 mod stream;
 mod throttle;
 mod upload;
+mod values;
 mod wire;
 mod wrapper;
 

@@ -3,7 +3,8 @@
 //! Invariants: beyond loopback the server listens only with authentication and TLS, or when told that it may not need
 //! them. A connection holds one of a fixed number of slots; when there is none, further clients wait in the operating
 //! system's backlog and cost nothing here. Who connects and says nothing is cut off soon; later silence is found by HTTP/2's
-//! keep-alive.
+//! keep-alive. Its last words, though, and those of an orderly end have to be sent before a connection is closed, for which a
+//! client that takes nothing (its process is stopped, its machine gone) has no room: so no write waits for ever either.
 
 use std::io;
 use std::net::SocketAddr;
@@ -95,13 +96,15 @@ pub(crate) struct Accepting {
     pub(crate) is_encrypted: bool,
     /// Time a client has for its first bytes.
     pub(crate) greeting_time: Duration,
+    /// How long a client may take nothing of what is sent to it.
+    pub(crate) patience: Duration,
     /// When all connections are cut.
     pub(crate) cut: watch::Receiver<bool>,
 }
 
 /// Accepts connections as long as there are slots for them.
 pub(crate) fn accept(listener: TcpListener, accepting: Accepting) -> impl Stream<Item = io::Result<Connection>> {
-    let Accepting { connections_max, is_encrypted, greeting_time, cut } = accepting;
+    let Accepting { connections_max, is_encrypted, greeting_time, patience, cut } = accepting;
     let talkers = Arc::<Talkers>::default();
     let slots = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
     let warned: Option<Instant> = None;
@@ -113,7 +116,8 @@ pub(crate) fn accept(listener: TcpListener, accepting: Accepting) -> impl Stream
             let accepted = match listener.accept().await {
                 Ok((socket, _)) => {
                     let socket = Gather::new(prompt(socket), !is_encrypted);
-                    Ok(Connection::new(socket, slot, Linger::new(&talkers), cut.clone(), greeting_time))
+                    let linger = Linger::new(&talkers);
+                    Ok(Connection::new(socket, slot, linger, cut.clone(), greeting_time, patience))
                 }
                 Err(error) => {
                     if warned.is_none_or(|warned| warned.elapsed() >= ACCEPT_WARNING_INTERVAL) {
@@ -137,13 +141,17 @@ fn prompt(socket: TcpStream) -> TcpStream {
     socket
 }
 
-/// An accepted connection, which ends when it is cut.
+/// An accepted connection, which ends when it is cut, or when its client takes nothing of what is sent.
 pub(crate) struct Connection {
     socket: Gather<TcpStream>,
     linger: Linger,
     cut: Cut,
     /// Until its client has said something.
     greeting: Option<Greeting>,
+    /// How long a write may wait.
+    patience: Duration,
+    /// Until when the one that waits may.
+    stalled: Option<Pin<Box<Sleep>>>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -192,11 +200,33 @@ impl Connection {
         linger: Linger,
         cut: watch::Receiver<bool>,
         greeting_time: Duration,
+        patience: Duration,
     ) -> Self {
         let deadline = Box::pin(tokio::time::sleep(greeting_time));
         let greeting = Some(Greeting { deadline, missing_bytes: GREETING_BYTES });
-        Self { socket, linger, cut: Cut::new(cut), greeting, _slot: slot }
+        Self { socket, linger, cut: Cut::new(cut), greeting, patience, stalled: None, _slot: slot }
     }
+
+    /// What has become of a write: one that waits fails when the connection is cut, and when it has waited for too long.
+    ///
+    /// As long as one waits HTTP/2 may not read, so this is where a connection notices then that it has been cut.
+    fn in_time<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        if self.cut.poll(context) {
+            return Poll::Ready(Err(was_cut()));
+        }
+        let patience = self.patience;
+        let deadline = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        ready!(deadline.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of what is sent to it")))
+    }
+}
+
+fn was_cut() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the server is shutting down")
 }
 
 impl AsyncRead for Connection {
@@ -207,7 +237,7 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.cut.poll(context) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server is shutting down")));
+            return Poll::Ready(Err(was_cut()));
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(context, buffer);
@@ -231,7 +261,8 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.socket).poll_write(context, bytes))?;
+        let written = Pin::new(&mut self.socket).poll_write(context, bytes);
+        let written = ready!(self.in_time(context, written))?;
         self.linger.wrote(written);
         Poll::Ready(Ok(written))
     }
@@ -241,7 +272,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(context, slices))?;
+        let written = Pin::new(&mut self.socket).poll_write_vectored(context, slices);
+        let written = ready!(self.in_time(context, written))?;
         self.linger.wrote(written);
         Poll::Ready(Ok(written))
     }
@@ -251,14 +283,16 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.socket).poll_flush(context);
+        ready!(self.in_time(context, flushed))?;
         let Self { socket, linger, .. } = &mut *self;
-        ready!(Pin::new(&mut *socket).poll_flush(context))?;
         linger.answered(socket.get_ref());
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
+        let shut_down = Pin::new(&mut self.socket).poll_shutdown(context);
+        self.in_time(context, shut_down)
     }
 }
 
@@ -345,7 +379,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
         let address = listener.local_addr().expect("an address");
         let (sender, cut) = watch::channel(false);
-        let accepting = Accepting { connections_max: 1, is_encrypted: false, greeting_time: SHORT, cut };
+        let accepting =
+            Accepting { connections_max: 1, is_encrypted: false, greeting_time: SHORT, patience: SHORT * 10, cut };
         let mut connections = Box::pin(accept(listener, accepting));
         let (client, server) = tokio::join!(TcpStream::connect(address), connections.next());
         (client.expect("connected"), server.expect("open").expect("accepted"), sender)
@@ -375,5 +410,32 @@ mod tests {
         server.read_exact(&mut buffer).await.expect("the preface");
         let silent = tokio::time::timeout(SHORT * 5, server.read(&mut buffer)).await;
         assert!(silent.is_err(), "{silent:?}");
+    }
+
+    /// Writes more than sockets hold.
+    async fn write_for_ever(mut server: Connection) -> io::Error {
+        loop {
+            if let Err(error) = server.write_all(&[0; 1 << 16]).await {
+                break error;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_cut_off() {
+        let (_client, server, _cut) = accepted().await;
+        let written = tokio::time::timeout(Duration::from_secs(60), write_for_ever(server)).await;
+        assert_eq!(written.expect("it does not wait for ever").kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_waits_is_cut_as_well() {
+        let (_client, mut server, cut) = accepted().await;
+        server.patience = Duration::from_secs(600);
+        let writing = tokio::spawn(write_for_ever(server));
+        tokio::time::sleep(SHORT * 5).await;
+        cut.send_replace(true);
+        let written = tokio::time::timeout(Duration::from_secs(60), writing).await.expect("it notices");
+        assert_eq!(written.expect("no panic").kind(), io::ErrorKind::ConnectionAborted);
     }
 }

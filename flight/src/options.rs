@@ -89,6 +89,9 @@ pub struct Limits {
     /// A transaction unused for this long is rolled back. Long enough for a person at a notebook, because ADBC keeps
     /// one open all the time when autocommit is off.
     pub transaction_idle: Duration,
+    /// A result whose client does not ask for more rows for this long ends, as does an ingest (or what is sent else in a
+    /// DoPut) of which nothing more comes. It may hold locks, and old versions of rows.
+    pub transfer_idle: Duration,
     /// How often an idle connection is asked whether its client is still there.
     pub keepalive_interval: Duration,
     /// How long the client has to answer that.
@@ -117,6 +120,7 @@ impl Default for Limits {
             ticket_idle: 10 * MINUTE,
             prepared_statement_idle: 4 * 60 * MINUTE,
             transaction_idle: 30 * MINUTE,
+            transfer_idle: 30 * MINUTE,
             keepalive_interval: MINUTE,
             keepalive_timeout: Duration::from_secs(20),
         }
@@ -132,7 +136,8 @@ impl Limits {
             .min(self.session_lifetime)
             .min(self.ticket_idle)
             .min(self.prepared_statement_idle)
-            .min(self.transaction_idle);
+            .min(self.transaction_idle)
+            .min(self.transfer_idle);
         (shortest / 4).clamp(Duration::from_millis(50), Duration::from_secs(30))
     }
 }

@@ -10,11 +10,13 @@
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use http_body::Body as HttpBody;
 use prost::Message;
+use tokio::time::Sleep;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -113,6 +115,40 @@ impl<M: Message + Default> Stream for Requests<M> {
     }
 }
 
+/// A stream of messages that ends with an error if the next one does not come in time.
+///
+/// A client that is stopped in the middle of a request may keep its connection, and answer pings: whatever the request holds,
+/// such as locks, must not wait for it for ever.
+pub(crate) struct InTime<S> {
+    messages: S,
+    idle_max: Duration,
+    /// Until when the message that is waited for may come.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> InTime<S> {
+    pub(crate) fn new(messages: S, idle_max: Duration) -> Self {
+        Self { messages, idle_max, deadline: None }
+    }
+}
+
+impl<M, S: Stream<Item = Result<M, Status>> + Unpin> Stream for InTime<S> {
+    type Item = Result<M, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { messages, idle_max, deadline } = &mut *self;
+        if let Poll::Ready(next) = messages.poll_next_unpin(context) {
+            *deadline = None;
+            return Poll::Ready(next);
+        }
+        let idle_max = *idle_max;
+        ready!(deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle_max))).as_mut().poll(context));
+        let message =
+            "the request was cancelled by a timeout: nothing more came of it for longer than flight.transfer_idle";
+        Poll::Ready(Some(Err(refuse("57014", message).hint("send it again, without pauses").into())))
+    }
+}
+
 fn malformed(reason: &str) -> Status {
     refuse("08P01", format!("malformed message: {reason}")).into()
 }
@@ -122,8 +158,9 @@ mod tests {
     use std::collections::VecDeque;
 
     use arrow_flight::Ticket;
-    use futures::StreamExt;
+    use futures::{FutureExt, stream};
     use http_body::Frame;
+    use tonic::Code;
 
     use super::*;
 
@@ -178,5 +215,23 @@ mod tests {
             let status = read[0].as_ref().expect_err("refused");
             assert!(status.message().starts_with(&format!("[{sqlstate}]")), "{status:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_message_that_does_not_come_is_an_error_after_a_while() {
+        const SHORT: Duration = Duration::from_millis(20);
+        let never = stream::iter([Ok(1)]).chain(stream::pending::<Result<i32, Status>>());
+        let mut messages = InTime::new(never, SHORT);
+        assert!(matches!(messages.next().await, Some(Ok(1))));
+        assert!(messages.next().now_or_never().is_none());
+        let status = messages.next().await.expect("an error").expect_err("too late");
+        assert_eq!((status.code(), &status.message()[..7]), (Code::DeadlineExceeded, "[57014]"));
+
+        let slow = stream::unfold(0_u32, |sent| async move {
+            tokio::time::sleep(SHORT).await;
+            (sent < 5).then_some((Ok::<_, Status>(sent), sent + 1))
+        });
+        let arrived: Vec<_> = InTime::new(slow.boxed(), SHORT * 4).collect().await;
+        assert_eq!(arrived.into_iter().filter_map(Result::ok).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Invariant: [`RunningQuery::cancel`] stops the work before it returns. It does not wait for the network to ask for
 //! the next batch, which a client that stopped reading would never do: the result stream is taken away from under the
-//! connection and dropped, and dropping it is what cancels a query in the engine.
+//! connection and dropped, and dropping it is what cancels a query in the engine. In the same way goes what nobody has read
+//! from for too long.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,6 +12,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
 use futures::stream::BoxStream;
@@ -47,6 +49,23 @@ impl RunningQueries {
         self.register_as(principal, Key::Ticket(ticket))
     }
 
+    /// The same of a statement that runs before anybody fetches its rows: until then nobody is to blame for not reading them.
+    pub(crate) fn register_ahead(&self, principal: &Principal, ticket: Handle) -> Option<RunningGuard> {
+        let guard = self.register(principal, ticket)?;
+        guard.query.state.lock().is_ahead = true;
+        Some(guard)
+    }
+
+    /// The rows of such a statement are fetched from now on.
+    pub(crate) fn fetched(&self, ticket: Handle) {
+        let query = self.running.lock().get(&Key::Ticket(ticket)).cloned();
+        if let Some(query) = query {
+            let mut state = query.state.lock();
+            state.is_ahead = false;
+            state.unread_since = state.unread_since.map(|_| Instant::now());
+        }
+    }
+
     /// The same of a statement that no ticket stands for.
     pub(crate) fn register_unlisted(&self, principal: &Principal) -> Result<RunningGuard, Status> {
         let number = self.unlisted.fetch_add(1, Ordering::Relaxed);
@@ -76,6 +95,22 @@ impl RunningQueries {
         }
     }
 
+    /// Stops every statement whose rows nobody has asked for in so long a time.
+    pub(crate) fn sweep(&self, unread_max: Duration) {
+        self.sweep_at(Instant::now(), unread_max);
+    }
+
+    fn sweep_at(&self, now: Instant, unread_max: Duration) {
+        let running: Vec<_> = self.running.lock().values().cloned().collect();
+        for query in running {
+            // One that is locked is being read.
+            let unread_since = query.state.try_lock().and_then(|state| state.unread_since.filter(|_| !state.is_ahead));
+            if unread_since.is_some_and(|since| now.saturating_duration_since(since) > unread_max) {
+                query.stop(Stop::Unread);
+            }
+        }
+    }
+
     /// Stops the statement of `ticket`, if it runs and belongs to `principal`.
     pub(crate) fn cancel(&self, principal: &Principal, ticket: Handle) -> bool {
         let query = self.running.lock().get(&Key::Ticket(ticket)).cloned();
@@ -94,6 +129,7 @@ pub(crate) fn shutting_down() -> Status {
 enum Stop {
     Cancelled,
     Shutdown,
+    Unread,
 }
 
 impl From<Stop> for Status {
@@ -101,6 +137,11 @@ impl From<Stop> for Status {
         match stop {
             Stop::Cancelled => refuse("57014", "the statement was cancelled").into(),
             Stop::Shutdown => shutting_down(),
+            Stop::Unread => {
+                let message = "the statement was cancelled by a timeout: its rows were not read for longer than \
+                               flight.transfer_idle";
+                refuse("57014", message).hint("execute it again, and read its rows without pauses").into()
+            }
         }
     }
 }
@@ -117,6 +158,10 @@ struct State {
     stopped: Option<Stop>,
     /// `None` before execution gave a stream, and after cancellation took it away.
     batches: Option<Batches>,
+    /// Whether it runs before anybody fetches it.
+    is_ahead: bool,
+    /// Since when it has been its reader's turn to ask for more; `None`: it is the engine's.
+    unread_since: Option<Instant>,
 }
 
 impl RunningQuery {
@@ -163,7 +208,10 @@ impl RunningGuard {
         let mut state = self.query.state.lock();
         // Stopped between execution and here: who did it found nothing to take.
         match state.stopped {
-            None => state.batches = Some(batches),
+            None => {
+                state.batches = Some(batches);
+                state.unread_since = Some(Instant::now());
+            }
             Some(_) => drop(batches),
         }
         drop(state);
@@ -196,6 +244,7 @@ impl Stream for CancellableBatches {
             Some(batches) => batches.poll_next_unpin(context),
             None => Poll::Ready(Some(Err(state.stopped.unwrap_or(Stop::Cancelled).into()))),
         };
+        state.unread_since = next.is_ready().then(Instant::now);
         if matches!(next, Poll::Ready(None | Some(Err(_)))) {
             let batches = state.batches.take();
             drop(state);
@@ -219,6 +268,7 @@ impl Drop for CancellableBatches {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow::datatypes::Schema;
     use futures::FutureExt;
     use std::sync::atomic::{AtomicBool, Ordering};
     use tonic::Code;
@@ -295,5 +345,60 @@ mod tests {
         drop(guard.stream(endless(&dropped)));
         assert!(dropped.load(Ordering::SeqCst));
         assert!(running.running.lock().is_empty());
+    }
+
+    fn rows(dropped: &Arc<AtomicBool>) -> Batches {
+        let empty = || Ok(RecordBatch::new_empty(Arc::new(Schema::empty())));
+        futures::stream::repeat_with(empty).take(2).chain(endless(dropped)).boxed()
+    }
+
+    #[tokio::test]
+    async fn what_is_not_read_for_too_long_is_stopped() {
+        const LONG: Duration = Duration::from_secs(60);
+        let (running, now) = (RunningQueries::default(), Instant::now());
+        let dropped = Arc::new(AtomicBool::new(false));
+        let guard = running.register(&Principal::Anyone, Handle::random()).expect("new");
+        let mut batches = guard.stream(rows(&dropped));
+        assert!(batches.next().await.expect("a batch").is_ok());
+        running.sweep_at(now + LONG / 2, LONG);
+        assert!(batches.next().await.expect("another").is_ok(), "it is not too long");
+        assert!(batches.next().now_or_never().is_none());
+        running.sweep_at(now + LONG * 3, LONG);
+        assert!(batches.next().now_or_never().is_none(), "the client waits, not the statement");
+
+        let guard = running.register(&Principal::Anyone, Handle::random()).expect("new");
+        let gone = Arc::new(AtomicBool::new(false));
+        let mut batches = guard.stream(rows(&gone));
+        running.sweep_at(now + LONG * 3, LONG);
+        assert!(gone.load(Ordering::SeqCst), "nobody has begun to read");
+        let status = batches.next().await.expect("an error").expect_err("stopped");
+        assert_eq!((status.code(), &status.message()[..7]), (Code::DeadlineExceeded, "[57014]"));
+        assert!(!dropped.load(Ordering::SeqCst), "the other goes on");
+    }
+
+    #[tokio::test]
+    async fn what_runs_ahead_waits_to_be_fetched() {
+        const LONG: Duration = Duration::from_secs(60);
+        let (running, now, ticket) = (RunningQueries::default(), Instant::now(), Handle::random());
+        let dropped = Arc::new(AtomicBool::new(false));
+        let guard = running.register_ahead(&Principal::Anyone, ticket).expect("new");
+        let mut batches = guard.stream(rows(&dropped));
+        assert!(batches.next().await.expect("a batch").is_ok());
+        running.sweep_at(now + LONG * 3, LONG);
+        assert!(!dropped.load(Ordering::SeqCst));
+        running.fetched(ticket);
+        running.sweep_at(now + LONG * 3, LONG);
+        assert!(dropped.load(Ordering::SeqCst));
+        assert!(batches.next().await.expect("an error").is_err());
+
+        // Fetched before there is a row: it is the engine that takes its time.
+        let ticket = Handle::random();
+        let guard = running.register_ahead(&Principal::Anyone, ticket).expect("new");
+        let gone = Arc::new(AtomicBool::new(false));
+        let mut batches = guard.stream(endless(&gone));
+        assert!(batches.next().now_or_never().is_none());
+        running.fetched(ticket);
+        running.sweep_at(now + LONG * 3, LONG);
+        assert!(!gone.load(Ordering::SeqCst));
     }
 }

@@ -163,12 +163,14 @@ impl FlightServer {
     /// Serves until `shutdown` completes, then lets running requests end within the grace period.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServerError> {
         let limits = &self.options.limits;
+        let (interval, timeout) =
+            (limits.keepalive_interval.min(KEEPALIVE_MAX), limits.keepalive_timeout.min(KEEPALIVE_MAX));
         let mut builder = Server::builder()
             .initial_stream_window_size(REQUEST_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_concurrent_streams(limits.requests_per_connection)
-            .http2_keepalive_interval(Some(limits.keepalive_interval.min(KEEPALIVE_MAX)))
-            .http2_keepalive_timeout(Some(limits.keepalive_timeout.min(KEEPALIVE_MAX)));
+            .http2_keepalive_interval(Some(interval))
+            .http2_keepalive_timeout(Some(timeout));
         let is_encrypted = self.tls.is_some();
         if let Some(tls) = self.tls {
             builder = builder.tls_config(tls)?;
@@ -183,6 +185,8 @@ impl FlightServer {
             connections_max: limits.connections,
             is_encrypted,
             greeting_time: GREETING_TIME,
+            // Who takes nothing for so long could not have answered in time either.
+            patience: interval + timeout,
             cut: cut.subscribe(),
         };
         let incoming = accept(self.listener, accepting);

@@ -13,12 +13,16 @@
 //! time when autocommit is off, and an idle connection must neither hold a snapshot nor, when it is used at last, see a
 //! database as old as itself.
 //!
+//! One that SQL has begun in a token's session has the idle time of transactions too: it is rolled back after that, as
+//! `idle_in_transaction_session_timeout` does it, and the session stays.
+//!
 //! Invariants: no statement runs in a transaction that has ended. A statement whose effect would end with the call is refused rather than silently forgotten: SQL `BEGIN`
 //! or `SET` without a session to keep it is an error that says how to get one.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustydb_engine::{Catalog, Completion, Database, Session, TransactionStatus};
 use tokio::sync::{RwLock, RwLockReadGuard};
@@ -35,6 +39,8 @@ pub(crate) struct Sessions {
     by_token: HandleTable<Session>,
     transactions: HandleTable<OpenTransaction>,
     savepoints: HandleTable<Savepoint>,
+    /// How long a transaction may be unused.
+    transaction_idle: Duration,
 }
 
 /// A savepoint of a transaction.
@@ -146,6 +152,7 @@ impl Sessions {
                 .with_lifetime(limits.session_lifetime),
             transactions: HandleTable::new(&TRANSACTION, limits.transactions, limits.transaction_idle),
             savepoints: HandleTable::new(&SAVEPOINT, limits.savepoints, limits.transaction_idle),
+            transaction_idle: limits.transaction_idle,
         }
     }
 
@@ -332,6 +339,7 @@ impl Sessions {
     /// Forgets what has been idle for too long; open transactions are rolled back.
     pub(crate) fn sweep(&self) {
         self.by_token.sweep();
+        self.by_token.each_idle(self.transaction_idle, Session::expire_transaction);
         self.transactions.sweep();
         self.savepoints.sweep();
     }

@@ -21,7 +21,7 @@
 //! | `28…` | Unauthenticated | log in (again) |
 //! | `42501` | PermissionDenied | ask for the right |
 //! | `53…` `54…` | ResourceExhausted | use less, or raise the limit |
-//! | `57014` | Cancelled, or DeadlineExceeded for a statement timeout | – |
+//! | `57014` | Cancelled, or DeadlineExceeded for a timeout | – |
 //! | `57…` `08…` | Unavailable | try again later |
 //! | `XX001` `XX002` | DataLoss | run `rustydb check`, restore from a backup |
 //! | everything else | Internal | report it |

@@ -6,7 +6,7 @@
 //! Invariant: nothing a client can put into these bytes makes the server panic, take memory that was not sent, or answer
 //! anything but InvalidArgument and ResourceExhausted. What a message claims is looked at first ([`claims`]). The IPC
 //! decoder checks most of its input, but asserts on some (a buffer that reaches beyond its message, for instance), so it
-//! runs where a panic is caught.
+//! runs where a panic is caught. It checks no numbers: those that their types cannot have are refused here ([`values`]).
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,8 +27,8 @@ use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use tonic::Status;
 
-use crate::claims;
 use crate::status::refuse;
+use crate::{claims, values};
 
 /// Arrow wants buffers to be aligned like this; a message's body lies where the network put it.
 const ALIGNMENT_BYTES: usize = 64;
@@ -74,18 +74,26 @@ impl<S: Stream<Item = Result<FlightData, Status>> + Unpin> Upload<S> {
         Ok(None)
     }
 
-    /// All rows as one batch, up to `bytes_max` of memory.
-    pub(crate) async fn into_one_batch(mut self, bytes_max: usize) -> Result<RecordBatch, Status> {
+    /// All rows as one batch, up to `bytes_max` of memory. What has come is reserved until all has: many clients, each of which
+    /// sends nearly as much and never the end, would take any amount otherwise.
+    pub(crate) async fn into_one_batch<P>(
+        mut self,
+        bytes_max: usize,
+        reserve: impl Fn(usize) -> Result<P, Status>,
+    ) -> Result<RecordBatch, Status> {
         let mut batches = Vec::with_capacity(1);
+        let mut reserved = Vec::with_capacity(1);
         let mut bytes = 0;
         while let Some(batch) = self.try_next().await? {
             // Not the buffers behind it: the columns of a message share one.
-            bytes += batch.columns().iter().map(slice_bytes).sum::<usize>();
+            let more_bytes = batch.columns().iter().map(slice_bytes).sum::<usize>();
+            bytes += more_bytes;
             if bytes > bytes_max {
                 return Err(refuse("54000", format!("the parameters take more than {bytes_max} bytes"))
                     .hint("send fewer rows at a time, or use bulk ingest")
                     .into());
             }
+            reserved.push(reserve(more_bytes)?);
             batches.push(batch);
         }
         match batches.len() {
@@ -148,7 +156,9 @@ fn decode_rows(
                 claims::check(batch, Some(arrays), &message.data_body, bytes_max)?;
                 let (body, version) = (aligned(&message.data_body), root.version());
                 let decoder = RecordBatchDecoder::try_new(&body, batch, Arc::clone(schema), dictionaries, &version);
-                decoder.and_then(RecordBatchDecoder::read_record_batch).map(Some).map_err(malformed)
+                let rows = decoder.and_then(RecordBatchDecoder::read_record_batch).map_err(malformed)?;
+                values::check(&rows)?;
+                Ok(Some(rows))
             }
             MessageHeader::DictionaryBatch => {
                 let batch = root.header_as_dictionary_batch().ok_or_else(|| malformed("a dictionary has no header"))?;
@@ -188,6 +198,8 @@ pub(crate) fn malformed(reason: impl std::fmt::Display) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use arrow::array::Int64Array;
     use arrow::datatypes::{DataType, Field, Schema};
     use arrow::ipc::writer::IpcWriteOptions;
@@ -203,6 +215,11 @@ mod tests {
         batches_to_flight_data(&batch.schema(), vec![batch]).expect("it has an IPC form")
     }
 
+    /// Memory that nobody counts.
+    fn free(_bytes: usize) -> Result<(), Status> {
+        Ok(())
+    }
+
     async fn open(
         messages: Vec<FlightData>,
         known: Option<KnownSchema>,
@@ -216,13 +233,13 @@ mod tests {
         let known = first.sent.clone();
         let second = open(messages(&[2]), Some(known.clone())).await.expect("ok").expect("data");
         assert!(Arc::ptr_eq(&second.sent.schema, &known.schema));
-        let rows = second.into_one_batch(1_000).await.expect("rows");
+        let rows = second.into_one_batch(1_000, free).await.expect("rows");
         assert_eq!(rows.column(0).to_data(), Int64Array::from(vec![2]).to_data());
         let other = Schema::new(vec![Field::new("q", DataType::Int64, false)]);
         let other = FlightData::from(SchemaAsIpc::new(&other, &IpcWriteOptions::default()));
         let third = open(vec![other], Some(known)).await.expect("ok").expect("data");
         assert_eq!(third.sent.schema.field(0).name(), "q");
-        assert_eq!(third.into_one_batch(1_000).await.expect("no rows").num_rows(), 0);
+        assert_eq!(third.into_one_batch(1_000, free).await.expect("no rows").num_rows(), 0);
     }
 
     #[tokio::test]
@@ -232,9 +249,21 @@ mod tests {
         assert!(open(vec![nothing(), nothing()], None).await.expect("ok").is_none());
         let sent = vec![nothing(), schema, nothing(), rows.clone(), nothing(), rows];
         let upload = open(sent.clone(), None).await.expect("ok").expect("data");
-        assert_eq!(upload.into_one_batch(48).await.expect("6 numbers").num_rows(), 6);
-        let upload = open(sent, None).await.expect("ok").expect("data");
-        let refused = upload.into_one_batch(47).await.expect_err("6 numbers");
+        assert_eq!(upload.into_one_batch(48, free).await.expect("6 numbers").num_rows(), 6);
+        let upload = open(sent.clone(), None).await.expect("ok").expect("data");
+        let refused = upload.into_one_batch(47, free).await.expect_err("6 numbers");
         assert!(refused.message().starts_with("[54000]"), "{refused:?}");
+
+        // The second message finds no memory that nobody has.
+        let left = Cell::new(40_usize);
+        let take = |bytes: usize| -> Result<(), Status> {
+            let rest = left.get().checked_sub(bytes).ok_or_else(|| refuse("53200", "all is taken"))?;
+            left.set(rest);
+            Ok(())
+        };
+        let upload = open(sent, None).await.expect("ok").expect("data");
+        let refused = upload.into_one_batch(48, take).await.expect_err("6 numbers");
+        assert!(refused.message().starts_with("[53200]"), "{refused:?}");
+        assert_eq!(left.get(), 16);
     }
 }

@@ -8,6 +8,7 @@ import ssl
 import struct
 import subprocess
 import sys
+import time
 
 import adbc_driver_flightsql
 import adbc_driver_flightsql.dbapi
@@ -15,6 +16,7 @@ import pyarrow.flight
 import pytest
 
 import flight_sql
+import grpc_wire
 import rustydb_server
 
 # As many as a debug binary takes in seconds. RUSTYDB_TEST_ATTEMPTS=100000 takes minutes.
@@ -266,3 +268,41 @@ def test_garbage_in_every_call_is_answered_and_forgotten(client):
                 with pytest.raises((pyarrow.ArrowException, pyarrow.ArrowInvalid)):
                     call()
     assert flight_sql.query(client, "SELECT 1 AS one").to_pylist() == [{"one": 1}]
+
+
+def test_parameters_that_never_end_take_no_more_memory_than_there_is_for_all(start, tmp_path):
+    (tmp_path / "small.toml").write_text("[flight]\nparameter_size = '1MiB'\nparameter_size_total = '1MiB'\n")
+    server = start("--config", str(tmp_path / "small.toml"))
+    rows = pyarrow.record_batch({"p": [b"x" * 600_000]})
+    with pyarrow.flight.connect(server.uri) as client, grpc_wire.Connection(server) as wire:
+        request = "ActionCreatePreparedStatementRequest"
+        handles = [
+            flight_sql.action(client, "CreatePreparedStatement", {1: "SELECT $1 AS v"}, any_type=request)[1] for _ in range(2)
+        ]
+
+        def begin_to_bind(handle):
+            call = wire.call("DoPut")
+            descriptor = grpc_wire.descriptor("CommandPreparedStatementQuery", {1: handle})
+            call.send(grpc_wire.flight_data(grpc_wire.ipc(rows.schema.serialize()), descriptor))
+            call.send(grpc_wire.flight_data(grpc_wire.ipc(rows.serialize())))
+            return call
+
+        first = begin_to_bind(handles[0])
+        # One of them has the room, and both are heard; which one is refused is the server's affair.
+        second = begin_to_bind(handles[1])
+        deadline = time.monotonic() + grpc_wire.WAIT_SECONDS_MAX
+        while not (first.is_over or second.is_over):
+            assert time.monotonic() < deadline, "both have the room"
+            wire.read_frame()
+        refused, waiting = (first, second) if first.is_over else (second, first)
+        with pytest.raises(grpc_wire.Refused, match=r"\[53200\]"):
+            refused.answers()
+        waiting.end()
+        assert len(waiting.answers()) == 1
+        # Those that are bound now have the room, until their statement is closed.
+        handle = handles[0 if waiting is first else 1]
+        closing = "ActionClosePreparedStatementRequest"
+        flight_sql.action(client, "ClosePreparedStatement", {1: handle}, any_type=closing)
+        last = begin_to_bind(handles[1 if waiting is first else 0])
+        last.end()
+        assert len(last.answers()) == 1

@@ -86,6 +86,34 @@ def related(client, table):
     return table, child
 
 
+@pytest.mark.parametrize(
+    "number, sqls",
+    [
+        # SQL_SUPPORTS_LIKE_ESCAPE_CLAUSE
+        (523, ["SELECT 1 WHERE 'a%' LIKE 'a!%' ESCAPE '!'"]),
+        # SQL_STORED_PROCEDURES_SUPPORTED
+        (537, ["CREATE PROCEDURE {} () LANGUAGE plpgsql AS $$ BEGIN END $$", "CALL {}()", "DROP PROCEDURE {}"]),
+    ],
+)
+def test_what_is_said_to_be_supported_is(client, cursor, table, number, sqls):
+    info = client.get_flight_info(flight_sql.command("CommandGetSqlInfo", {1: number}))
+    assert client.do_get(info.endpoints[0].ticket).read_all().to_pylist() == [{"info_name": number, "value": True}]
+    for sql in sqls:
+        cursor.execute(sql.format(table))
+
+
+def test_procedures_and_indexes_are_named_with_catalog_and_schema(client, cursor, table):
+    # SQL_SCHEMAS_SUPPORTED_ACTIONS, SQL_CATALOGS_SUPPORTED_ACTIONS: bit 0 procedure calls, bit 1 definitions of indexes.
+    for number in (533, 534):
+        info = client.get_flight_info(flight_sql.command("CommandGetSqlInfo", {1: number}))
+        assert client.do_get(info.endpoints[0].ticket).read_all().to_pylist() == [{"info_name": number, "value": 0b11}]
+    cursor.execute(f"CREATE TABLE {table} (id INTEGER)")
+    cursor.execute(f"CREATE PROCEDURE {table}_p () LANGUAGE plpgsql AS $$ BEGIN END $$")
+    for prefix in ("public", "rustydb.public"):
+        cursor.execute(f"CALL {prefix}.{table}_p()")
+        cursor.execute(f"CREATE INDEX {table}_{len(prefix)} ON {prefix}.{table} (id)")
+
+
 def spelled(schema):
     return [f"{field.name}: {field.type}{'' if field.nullable else ' not null'}" for field in schema]
 

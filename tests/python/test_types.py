@@ -214,3 +214,31 @@ def test_a_value_that_does_not_fit_its_column_is_an_error_and_nothing_is_kept(cu
         cursor.execute(f"INSERT INTO {table} VALUES ($1)", pa.record_batch({"p": sent}))
     cursor.execute(f"SELECT count(*) FROM {table}")
     assert cursor.fetchone() == (0,)
+
+
+def unchecked(data_type, *numbers):
+    """An array of numbers that the type may not have: pyarrow looks at them as little as other libraries do."""
+    width = data_type.bit_width // 8
+    values = b"".join(number.to_bytes(width, "little", signed=True) for number in numbers)
+    return pa.Array.from_buffers(data_type, len(numbers), [None, pa.py_buffer(values)])
+
+
+@pytest.mark.parametrize(
+    ("sent", "sqlstate"),
+    [
+        (unchecked(pa.decimal128(3, 1), 123, 123_456), "22003"),
+        (unchecked(pa.decimal64(3, 1), -1_000), "22003"),
+        (unchecked(pa.decimal256(3, 1), 1_000), "22003"),
+        (unchecked(pa.time32("s"), 25 * 60 * 60), "22008"),
+        (unchecked(pa.time64("us"), -1), "22008"),
+        (unchecked(pa.time64("ns"), 24 * 60 * 60 * 10**9), "22008"),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pa.Array) else value,
+)
+def test_a_number_that_its_own_type_cannot_have_is_refused(cursor, table, sent, sqlstate):
+    with pytest.raises(adbc_driver_manager.Error, match=rf'\[{sqlstate}\] column "v" has a value out of the range'):
+        cursor.adbc_ingest(table, pa.table({"v": sent}), mode="create")
+    with pytest.raises(adbc_driver_manager.Error, match="42P01"):
+        cursor.execute(f"SELECT v FROM {table}")
+    with pytest.raises(adbc_driver_manager.Error, match=rf"\[{sqlstate}\]"):
+        cursor.execute("SELECT $1 AS v", pa.record_batch({"v": sent}))

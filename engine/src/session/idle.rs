@@ -10,7 +10,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::transaction::{TransactionState, TransactionStatus};
-use super::{Shared, Visible};
+use super::{Session, Shared, Visible};
+
+impl Session {
+    /// Rolls the open transaction back as if `idle_in_transaction_session_timeout` were over, unless a statement begins in that
+    /// moment: for those who see a client's silence themselves, such as a server with one limit for all its sessions.
+    pub fn expire_transaction(&self) {
+        if self.transaction_status() == TransactionStatus::Active {
+            self.shared.expire_after(Duration::ZERO);
+        }
+    }
+}
 
 impl Shared {
     /// A statement begins: the client is not idle.
@@ -27,9 +37,13 @@ impl Shared {
         if let Some(limit) = limit
             && status != TransactionStatus::Idle
         {
-            let (transaction, visible) = (Arc::downgrade(&self.transaction), Arc::downgrade(&self.visible));
-            *self.idle.lock() = Some(self.database.runtimes().spawn(expire(limit, transaction, visible)));
+            self.expire_after(limit);
         }
+    }
+
+    fn expire_after(&self, limit: Duration) {
+        let (transaction, visible) = (Arc::downgrade(&self.transaction), Arc::downgrade(&self.visible));
+        *self.idle.lock() = Some(self.database.runtimes().spawn(expire(limit, transaction, visible)));
     }
 }
 

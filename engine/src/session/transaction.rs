@@ -314,7 +314,8 @@ impl TransactionState {
         match self {
             TransactionState::Failed(frame) if frame.expired => Err(Error::new(
                 sqlstate::IDLE_TRANSACTION,
-                "the transaction was rolled back: nothing came for longer than idle_in_transaction_session_timeout",
+                "the transaction was rolled back: nothing came for longer than idle_in_transaction_session_timeout, or the \
+                 server's own limit, allows",
             )
             .with_hint("ROLLBACK ends it; then run it again.")),
             TransactionState::Failed(frame) => {

@@ -189,6 +189,21 @@ async fn an_idle_transaction_is_rolled_back_and_its_locks_with_it() {
 }
 
 #[tokio::test]
+async fn a_transaction_can_be_declared_idle() {
+    let session = with_accounts(1).await;
+    let other = session.database().connect();
+    other.expire_transaction();
+    run(&other, "BEGIN").await;
+    run(&other, "DELETE FROM accounts").await;
+    other.expire_transaction();
+    // Waits for the lock.
+    run(&session, "UPDATE accounts SET balance = 5").await;
+    assert_errors(&other, &[("SELECT 1", "25P03")]).await;
+    assert_eq!(run(&other, "COMMIT").await.tag, "ROLLBACK");
+    assert_eq!(query(&other, "SELECT balance FROM accounts").await, ["5"]);
+}
+
+#[tokio::test]
 async fn write_skew_needs_serializable_to_be_refused() {
     for (level, refused) in [("REPEATABLE READ", false), ("SERIALIZABLE", true)] {
         let session = with_accounts(2).await;

@@ -27,6 +27,7 @@ use super::SqlService;
 use super::poll::decode_command;
 use super::prepared::PreparedResult;
 use crate::auth::Caller;
+use crate::requests::InTime;
 use crate::status::refuse;
 use crate::stream::FlightStream;
 use crate::wrapper::caller;
@@ -244,11 +245,12 @@ impl FlightSqlService for SqlService {
 impl SqlService {
     /// Answers DoPut: parameters for a prepared statement, an update, rows to ingest. The first message has the command, and
     /// may be data as well.
-    pub(crate) async fn put<S>(&self, caller: &Caller, mut messages: S) -> Result<PutResult, Status>
+    pub(crate) async fn put<S>(&self, caller: &Caller, messages: S) -> Result<PutResult, Status>
     where
         S: Stream<Item = Result<FlightData, Status>> + Send + Unpin + 'static,
     {
         let malformed = |what: &str| refuse("08P01", format!("malformed DoPut: {what}"));
+        let mut messages = InTime::new(messages, self.limits.transfer_idle);
         let Some(first) = messages.try_next().await? else {
             // What arrow-go, and with it ADBC, makes of data without record batches.
             let hint = "to ingest no rows, send one record batch without rows";

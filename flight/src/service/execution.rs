@@ -105,7 +105,7 @@ pub(super) struct Parameters {
 }
 
 /// Accounts for memory that is kept until a client comes back.
-fn reserve(budget_kib: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
+pub(super) fn reserve(budget_kib: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
     let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
     Arc::clone(budget_kib).try_acquire_many_owned(kib).map_err(|_| {
         refuse("53200", "the statements and parameters that clients have waiting take too much memory")
@@ -155,6 +155,7 @@ impl SqlService {
         }
         if let Some(started) = waiting.started.clone() {
             let job = self.tickets.take(&caller.principal, handle)?;
+            self.running.fetched(handle);
             return Ok(started.finish().await?.encode(job.schema.as_ref(), caller.compression));
         }
         // Among the running ones first, so that a cancellation finds it in one place or the other at any moment.

@@ -124,7 +124,7 @@ impl MetadataCommand for CommandGetImportedKeys {
         let catalog = service.sessions.catalog(caller)?;
         let mut references = references(&catalog);
         references.retain(|reference| child.matches(reference.child));
-        references.sort_by_key(Reference::parent_order);
+        references.sort_by_cached_key(Reference::parent_order);
         foreign_keys(&references)
     }
 }
@@ -142,7 +142,7 @@ impl MetadataCommand for CommandGetCrossReference {
         let catalog = service.sessions.catalog(caller)?;
         let mut references = references(&catalog);
         references.retain(|reference| parent.matches(reference.parent) && child.matches(reference.child));
-        references.sort_by_key(Reference::parent_order);
+        references.sort_by_cached_key(Reference::parent_order);
         foreign_keys(&references)
     }
 }
@@ -160,9 +160,11 @@ struct Reference<'a> {
 
 impl<'a> Reference<'a> {
     // Every table is in the same catalog, so the catalog names do not order anything.
-    fn parent_order(&self) -> (&'a str, &'a str, &'a str, &'a str, i32) {
-        // Two children may reference one parent by the same key; their own names keep their columns together.
-        (&self.parent.schema_name, &self.parent.name, &self.child.name, &self.key.name, self.sequence)
+    fn parent_order(&self) -> (&'a str, &'a str, String, i32, [&'a str; 3]) {
+        // What the specification leaves open, because two keys may refer to one, follows the names of those.
+        let (parent, child) = (self.parent, self.child);
+        let names = [child.schema_name.as_str(), child.name.as_str(), self.key.name.as_str()];
+        (&parent.schema_name, &parent.name, referenced_key_name(self), self.sequence, names)
     }
 
     fn child_order(&self) -> (&'a str, &'a str, &'a str, i32) {

@@ -107,11 +107,12 @@ impl SqlService {
         }
     }
 
-    /// Forgets handles that have been idle for too long.
+    /// Forgets handles that have been idle for too long, and stops statements whose rows nobody reads.
     pub(crate) fn sweep(&self) {
         self.tickets.sweep();
         self.prepared.sweep();
         self.sessions.sweep();
+        self.running.sweep(self.limits.transfer_idle);
     }
 
     /// Ends exchanges whose clients have nothing to be executed.

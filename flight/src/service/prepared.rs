@@ -19,7 +19,7 @@ use prost::Message;
 use tonic::Status;
 
 use super::SqlService;
-use super::execution::{Job, Parameters, Plan};
+use super::execution::{Job, Parameters, Plan, reserve};
 use crate::auth::Caller;
 use crate::handles::Lease;
 use crate::sessions::Home;
@@ -214,7 +214,8 @@ impl SqlService {
             return Ok(None);
         }
         let sent = upload.sent.clone();
-        let rows = upload.into_one_batch(self.limits.parameter_bytes).await?;
+        let rows =
+            upload.into_one_batch(self.limits.parameter_bytes, |bytes| reserve(&self.waiting_kib, bytes)).await?;
         let parameters = Parameters::new(rows, sent.message.len(), &self.waiting_kib)?;
         Ok(Some((Arc::new(parameters), sent)))
     }

@@ -85,10 +85,13 @@ fn names(info: &mut SqlInfoDataBuilder) {
     info.append(SqlInfo::SqlCatalogTerm, "catalog");
     info.append(SqlInfo::SqlProcedureTerm, "procedure");
     info.append(SqlInfo::SqlCatalogAtStart, true);
-    // There are indexes; there are no procedures and no privileges.
-    let in_indexes = bits([SqlSupportedElementActions::SqlElementInIndexDefinitions as i32]);
-    info.append(SqlInfo::SqlSchemasSupportedActions, in_indexes);
-    info.append(SqlInfo::SqlCatalogsSupportedActions, in_indexes);
+    // There are procedures and indexes; there are no privileges.
+    let named_in = bits([
+        SqlSupportedElementActions::SqlElementInProcedureCalls as i32,
+        SqlSupportedElementActions::SqlElementInIndexDefinitions as i32,
+    ]);
+    info.append(SqlInfo::SqlSchemasSupportedActions, named_in);
+    info.append(SqlInfo::SqlCatalogsSupportedActions, named_in);
 }
 
 fn language(info: &mut SqlInfoDataBuilder) {
@@ -107,7 +110,8 @@ fn language(info: &mut SqlInfoDataBuilder) {
     info.append(SqlInfo::SqlAnsi92SupportedLevel, 0);
     info.append(SqlInfo::SqlSupportsNonNullableColumns, true);
     info.append(SqlInfo::SqlSupportsIntegrityEnhancementFacility, true);
-    info.append(SqlInfo::SqlStoredProceduresSupported, false);
+    info.append(SqlInfo::SqlStoredProceduresSupported, true);
+    // CALL is for procedures; functions are called in expressions.
     info.append(SqlInfo::SqlStoredFunctionsUsingCallSyntaxSupported, false);
     info.append(SqlInfo::SqlNamedParametersSupported, false);
     info.append(SqlInfo::SqlLocatorsUpdateCopy, true);
@@ -125,8 +129,7 @@ fn queries(info: &mut SqlInfoDataBuilder) {
     let group_by =
         [SqlSupportedGroupBy::SqlGroupByUnrelated as i32, SqlSupportedGroupBy::SqlGroupByBeyondSelect as i32];
     info.append(SqlInfo::SqlSupportedGroupBy, bits(group_by));
-    // Only the backslash, which needs no clause.
-    info.append(SqlInfo::SqlSupportsLikeEscapeClause, false);
+    info.append(SqlInfo::SqlSupportsLikeEscapeClause, true);
     let outer_joins =
         [SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins as i32, SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32];
     info.append(SqlInfo::SqlOuterJoinsSupportLevel, bits(outer_joins));
@@ -184,7 +187,7 @@ fn sizes(info: &mut SqlInfoDataBuilder, limits: &Limits) {
     info.append(SqlInfo::SqlMaxTablesInSelect, count(TABLES_IN_SELECT_MAX));
     info.append(SqlInfo::SqlMaxUsernameLength, count(USER_NAME_BYTES_MAX));
     info.append(SqlInfo::SqlMaxRowSizeIncludesBlobs, true);
-    // Zero: no limit but that of the statement or of memory; for cursors and procedures, that there are none.
+    // Zero: no limit but that of the statement or of memory; for cursors, that there are none.
     for unlimited in [
         SqlInfo::SqlMaxBinaryLiteralLength,
         SqlInfo::SqlMaxCharLiteralLength,

@@ -170,6 +170,32 @@ async fn what_a_foreign_key_does_is_told() {
 }
 
 #[tokio::test]
+async fn imported_keys_are_in_the_order_of_the_keys_they_refer_to() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    for sql in [
+        "CREATE TABLE parent (a BIGINT UNIQUE, b BIGINT, c BIGINT, PRIMARY KEY (b, c))",
+        "CREATE TABLE child (a BIGINT, b BIGINT, c BIGINT, d BIGINT, e BIGINT, \
+         CONSTRAINT x FOREIGN KEY (d, e) REFERENCES parent (b, c), \
+         CONSTRAINT y FOREIGN KEY (b, c) REFERENCES parent (b, c), \
+         CONSTRAINT z FOREIGN KEY (a) REFERENCES parent (a))",
+    ] {
+        update(&mut client, sql).await.unwrap();
+    }
+    let imported = CommandGetImportedKeys { table: "child".to_owned(), ..Default::default() };
+    let cross =
+        CommandGetCrossReference { pk_table: "parent".to_owned(), fk_table: "child".to_owned(), ..Default::default() };
+    for info in [client.get_imported_keys(imported).await.unwrap(), client.get_cross_reference(cross).await.unwrap()] {
+        let keys = rows(&mut client, info).await;
+        let expected = ["parent_a_key", "parent_pkey", "parent_pkey", "parent_pkey", "parent_pkey"];
+        assert_eq!(texts(&keys, "pk_key_name"), expected);
+        assert_eq!(keys[0].column(8).as_primitive::<Int32Type>().values(), &[1, 1, 1, 2, 2]);
+        assert_eq!(texts(&keys, "fk_key_name"), ["z", "x", "y", "x", "y"]);
+        assert_eq!(texts(&keys, "fk_column_name"), ["a", "d", "b", "e", "c"]);
+    }
+}
+
+#[tokio::test]
 async fn comments_are_remarks_of_relations_and_their_columns() {
     let server = TestServer::start().await;
     let mut client = server.client().await;

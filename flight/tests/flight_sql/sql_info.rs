@@ -202,6 +202,7 @@ async fn what_is_said_of_the_language_is_so() {
         "SELECT 1 UNION ALL SELECT 1",
         "SELECT id FROM rustydb.s.t FOR UPDATE",
         "SELECT coalesce('a' || NULL, 'NULL')",
+        "SELECT name FROM s.t WHERE name LIKE 'a!%' ESCAPE '!'",
     ] {
         query(&mut client, sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }

@@ -217,6 +217,24 @@ async fn an_idle_transaction_is_rolled_back() {
 }
 
 #[tokio::test]
+async fn an_idle_transaction_of_a_session_is_rolled_back_and_the_session_stays() {
+    let mut options = FlightOptions::new("127.0.0.1:0");
+    options.limits.transaction_idle = Duration::from_secs(1);
+    let server = TestServer::with(options).await;
+    let (mut client, mut other) = (server.session().await, server.client().await);
+    update(&mut client, "CREATE TABLE t (id BIGINT PRIMARY KEY, v BIGINT)").await.unwrap();
+    update(&mut client, "INSERT INTO t VALUES (1, 0)").await.unwrap();
+    update(&mut client, "BEGIN").await.unwrap();
+    update(&mut client, "UPDATE t SET v = 1").await.unwrap();
+    // Waits for the lock.
+    let waiting = tokio::time::timeout(Duration::from_secs(60), update(&mut other, "UPDATE t SET v = v + 10"));
+    assert_eq!(waiting.await.expect("idle transactions expire").unwrap(), 1);
+    assert_refused(query(&mut client, "SELECT 1").await, Code::FailedPrecondition, "25P03");
+    update(&mut client, "ROLLBACK").await.unwrap();
+    assert_eq!(number(&mut client, "SELECT v FROM t").await, 10);
+}
+
+#[tokio::test]
 async fn a_failed_sql_transaction_can_be_ended() {
     let server = TestServer::start().await;
     let mut client = server.session().await;

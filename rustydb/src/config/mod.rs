@@ -186,6 +186,7 @@ impl Config {
             ticket_idle: idle("flight.ticket_idle"),
             prepared_statement_idle: idle("flight.prepared_statement_idle"),
             transaction_idle: idle("flight.transaction_idle"),
+            transfer_idle: idle("flight.transfer_idle"),
             keepalive_interval: idle("flight.keepalive_interval"),
             keepalive_timeout: idle("flight.keepalive_timeout"),
         };

@@ -23,7 +23,7 @@
 //! | `flight.message_size` | `"64MiB"` | the largest gRPC message accepted |
 //! | `flight.statement_size` | `"16MiB"` | the longest SQL text accepted |
 //! | `flight.parameter_size` | `"256MiB"` | the most parameter data one prepared statement may hold |
-//! | `flight.parameter_size_total` | `"1GiB"` | the most parameter data all prepared statements together may hold |
+//! | `flight.parameter_size_total` | `"1GiB"` | the most parameter data of all prepared statements together, also while it comes |
 //! | `flight.connections` | `20000` | connections at one time |
 //! | `flight.requests_per_connection` | `256` | requests in flight on one connection |
 //! | `flight.result_streams` | `4096` | result sets being sent at one time |
@@ -37,6 +37,7 @@
 //! | `flight.ticket_idle` | `"10min"` | a planned statement not fetched for this long is forgotten |
 //! | `flight.prepared_statement_idle` | `"4h"` | a prepared statement unused for this long is forgotten |
 //! | `flight.transaction_idle` | `"30min"` | a transaction unused for this long is rolled back |
+//! | `flight.transfer_idle` | `"30min"` | a result not read on for this long ends, as does an ingest that nothing more comes of |
 //! | `flight.keepalive_interval` | `"1min"` | how often a silent connection is asked whether its client is still there |
 //! | `flight.keepalive_timeout` | `"20s"` | how long the client has to answer that |
 
@@ -134,7 +135,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "flight.parameter_size_total",
         "1GiB",
         Kind::Size,
-        "the most parameter data all prepared statements together may hold",
+        "the most parameter data of all prepared statements together, also while it comes",
     ),
     setting("flight.connections", "20000", Kind::Count, "connections at one time"),
     setting("flight.requests_per_connection", "256", Kind::Count, "requests in flight on one connection"),
@@ -164,6 +165,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "a prepared statement unused for this long is forgotten",
     ),
     setting("flight.transaction_idle", "30min", Kind::Duration, "a transaction unused for this long is rolled back"),
+    setting(
+        "flight.transfer_idle",
+        "30min",
+        Kind::Duration,
+        "a result not read on for this long ends, as does an ingest that nothing more comes of",
+    ),
     setting(
         "flight.keepalive_interval",
         "1min",
