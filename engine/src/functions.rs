@@ -3,9 +3,14 @@
 //! `SELECT range(10, 5000000011)` asks the allocator for 40 GB in one call, past every memory pool; the process would not
 //! survive it. A [`Bounded`] function works out the size of its result first and fails with 54000 beyond the limit.
 
+pub(crate) mod any_element;
+pub(crate) mod array_casts;
 pub(crate) mod array_text;
+pub(crate) mod bins;
 mod by_rows;
 pub(crate) mod bytes;
+mod coalesce;
+pub(crate) mod date_parts;
 mod date_patterns;
 pub(crate) mod floats;
 pub(crate) mod foreign;
@@ -22,7 +27,9 @@ pub(crate) mod series;
 pub(crate) mod session;
 pub(crate) mod several;
 mod sleep;
+pub(crate) mod subscripts;
 pub(crate) mod text;
+pub(crate) mod time_texts;
 mod to_char;
 pub(crate) mod told_apart;
 mod truncate;
@@ -63,8 +70,14 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>, query_
     if let Some(chrono) = functions.iter().find(|function| function.name() == "to_char") {
         own.push(Arc::new(to_char::ToChar::new(Arc::clone(chrono)).into()));
     }
+    if let Some(integers) = functions.iter().find(|function| function.name() == "date_part") {
+        own.push(Arc::new(date_parts::DatePart { inner: Arc::clone(integers) }.into()));
+    }
     for inner in functions.iter().filter(|function| matches!(function.name(), "to_date" | "to_timestamp")) {
         own.push(Arc::new(date_patterns::ByTemplate::new(Arc::clone(inner)).into()));
+    }
+    if let Some(inner) = functions.iter().find(|function| function.name() == "coalesce") {
+        own.push(Arc::new(coalesce::Coalesce { inner: Arc::clone(inner) }.into()));
     }
     if let Some(integers) = functions.iter().find(|function| function.name() == "generate_series") {
         own.push(Arc::new(series::Series::new(Arc::clone(integers)).into()));
@@ -95,6 +108,7 @@ fn also_known_as(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     let alias = match function.name() {
         "uuid" => "gen_random_uuid",
         "signum" => "sign",
+        "ceil" => "ceiling",
         _ => return function,
     };
     Arc::new(function.as_ref().clone().with_aliases([alias]))

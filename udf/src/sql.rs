@@ -158,9 +158,10 @@ impl Statements {
                 wanted.len()
             )));
         }
+        let zone = execution.zone().to_owned();
         let fit = |row: Vec<Datum>| -> Result<Vec<Datum>> {
             let pairs = row.into_iter().zip(&wanted).zip(&given.types);
-            pairs.map(|((value, wanted), given)| wanted.assign(value, &given.data_type)).collect()
+            pairs.map(|((value, wanted), given)| wanted.assign(value, &given.data_type, &zone)).collect()
         };
         if self.source.returns.is_set() {
             let mut found = Vec::new();

@@ -9,6 +9,8 @@
 //! | a window function or a LIMIT below another operator | would count the rows of all outer rows |
 //! | an aggregate of rows chosen by an inequality | would be pulled up in part, and fail |
 //! | an aggregate over another one | is grouped by the outer columns only once |
+//! | INTERSECT or EXCEPT | compares the columns that it shows, and no others |
+//! | ROLLUP, CUBE, GROUPING SETS | one of the sets may be empty, and has a row where there is none to aggregate |
 //! | a condition on columns that a subquery in FROM does not show | would not be known where it is pulled up to |
 //! | EXISTS or IN of an aggregate without groups | has a row even where it has none to aggregate |
 //!
@@ -285,6 +287,8 @@ pub(super) fn is_due(expr: &Expr, node: &LogicalPlan, input: &LogicalPlan, momen
     Ok(refused
         || counts_rows(plan)?
         || aggregates_twice(plan)?
+        || intersects(plan)?
+        || groups_by_sets(plan)?
         || hides_columns(plan)?
         || groups_by_more_than_equality(plan, !matches!(expr, Expr::ScalarSubquery(_)))?
         || match expr {
@@ -312,6 +316,28 @@ fn aggregates_twice(plan: &LogicalPlan) -> Result<bool> {
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(found > 1)
+}
+
+/// Whether INTERSECT or EXCEPT, which are the only joins of this kind yet, are of rows that the outer row chooses.
+fn intersects(plan: &LogicalPlan) -> Result<bool> {
+    plan.exists(|inner| {
+        let compares = matches!(
+            inner,
+            LogicalPlan::Join(join) if matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti)
+        );
+        Ok(compares && depends(inner))
+    })
+}
+
+/// Whether an aggregate by grouping sets is of rows that the outer row chooses.
+fn groups_by_sets(plan: &LogicalPlan) -> Result<bool> {
+    plan.exists(|inner| {
+        let by_sets = match inner {
+            LogicalPlan::Aggregate(aggregate) => matches!(aggregate.group_expr.as_slice(), [Expr::GroupingSet(_)]),
+            _ => false,
+        };
+        Ok(by_sets && depends(inner))
+    })
 }
 
 /// Whether an aggregate is of rows that the outer row chooses by more than the equality of columns. For a `test`, EXISTS
@@ -398,6 +424,8 @@ fn apply_lateral(join: Join, moment: Moment) -> Result<std::result::Result<Logic
         || outside.skips_a_level
         || counts_rows(plan)?
         || aggregates_twice(plan)?
+        || intersects(plan)?
+        || groups_by_sets(plan)?
         || hides_columns(plan)?
         || groups_by_more_than_equality(plan, false)?;
     if outside.columns.is_empty() || !known || !due {

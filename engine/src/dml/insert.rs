@@ -35,7 +35,7 @@ use super::{Reading, foreign_key};
 use crate::constraints::{is_generated, is_identity, shown_columns};
 use crate::error::sqlstate;
 use crate::session::Statement;
-use crate::sql::check::{check_queries, refuse};
+use crate::sql::check::{check_inserted, refuse};
 use crate::sql::context::StatementContext;
 use crate::sql::insert_syntax::Overriding;
 use crate::sql::natural_joins::resolve_columns;
@@ -233,7 +233,7 @@ pub(crate) fn plan(context: &StatementContext, insert: InsertStatement) -> Resul
         return Ok(InsertPlan { table, plan, context });
     }
     resolve_columns(&context, &mut source);
-    check_queries(&mut source)?;
+    check_inserted(&mut source)?;
     let insert = SqlStatement::Insert(plain_insert(name, columns, source));
     match planner(&context).sql_statement_to_plan(insert)? {
         LogicalPlan::Dml(DmlStatement { input, .. }) => {

@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringViewBuilder, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions, StringViewBuilder, new_null_array,
+};
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -18,6 +20,7 @@ use super::defaults::compile_over;
 use crate::constraints::{checks_of, generated_of, shown_columns};
 use crate::error::sqlstate;
 use crate::functions::input::{read_texts, reads};
+use crate::sql::assigned::assigned;
 use crate::sql::context::StatementContext;
 use crate::sql::interval::check_durations;
 use crate::sql::route::ViewCheck;
@@ -40,6 +43,8 @@ pub(crate) struct RowCheck {
     view_checks: Vec<(String, Arc<dyn PhysicalExpr>)>,
     /// The table's columns before anything is known of NULLs.
     lenient: SchemaRef,
+    /// The session's time zone.
+    zone: String,
 }
 
 impl RowCheck {
@@ -64,6 +69,7 @@ impl RowCheck {
             checks,
             view_checks: Vec::new(),
             lenient: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+            zone: context.zone().to_owned(),
         })
     }
 
@@ -134,7 +140,11 @@ impl RowCheck {
     }
 
     fn fit(&self, column: &ArrayRef, field: &Field, length: Option<usize>) -> Result<ArrayRef> {
-        let column = convert(column, field)?;
+        let column = match column.data_type().is_binary() && field.data_type().is_string() {
+            // In files, and in what drivers send, texts may be columns of bytes.
+            true => cast_exactly(column, field)?,
+            false => convert(column, field, &self.zone)?,
+        };
         match length {
             Some(length) => limit_length(&column, length, field),
             None => Ok(column),
@@ -168,8 +178,9 @@ fn failing_row(columns: &[ArrayRef], row: usize) -> Result<String> {
     Ok(format!("Failing row contains ({}).", values.join(", ")))
 }
 
-/// Casts a column to its field's type; a value that does not fit is an error that names the column.
-pub(crate) fn convert(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
+/// Casts a column to its field's type, by assignment; a value that does not fit is an error that names the column. What is to be
+/// known of the clock is known from the session's time zone.
+pub(crate) fn convert(column: &ArrayRef, field: &Field, zone: &str) -> Result<ArrayRef> {
     if column.data_type() == field.data_type() {
         check_durations(column)?;
         return Ok(Arc::clone(column));
@@ -178,7 +189,17 @@ pub(crate) fn convert(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     if *column.data_type() == DataType::Null {
         return Ok(new_null_array(field.data_type(), column.len()));
     }
-    // Arrow would print a list as a text that nobody can read back.
+    if let (DataType::List(_), DataType::List(element)) = (column.data_type(), field.data_type()) {
+        let arrays = column.as_list::<i32>();
+        let of_elements = Field::new(field.name(), element.data_type().clone(), true);
+        let values = convert(arrays.values(), &of_elements, zone)?;
+        let (offsets, nulls) = (arrays.offsets().clone(), arrays.nulls().cloned());
+        return Ok(Arc::new(ListArray::try_new(Arc::clone(element), offsets, values, nulls)?));
+    }
+    if let Some(assigned) = assigned(column, field.data_type(), zone) {
+        return assigned.map_err(|error| error.map_message(|text| format!("column \"{}\": {text}", field.name())));
+    }
+    // Arrow would print rows as a text that nobody can read back.
     let is_printed = column.data_type().is_nested() && field.data_type().is_string();
     if is_printed || !can_cast_types(column.data_type(), field.data_type()) {
         return Err(Error::new(
@@ -195,6 +216,11 @@ pub(crate) fn convert(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
         return read_texts(column, field.data_type())
             .map_err(|error| error.map_message(|text| format!("column \"{}\": {text}", field.name())));
     }
+    cast_exactly(column, field)
+}
+
+/// Arrow's cast, but for fractions that become whole numbers.
+fn cast_exactly(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     let exact = CastOptions { safe: false, ..CastOptions::default() };
     rounded_for(column, field.data_type())
         .and_then(|column| cast_with_options(&column, field.data_type(), &exact))

@@ -104,6 +104,13 @@ fn read_planner(message: &str) -> Option<(&'static str, String)> {
     if message.starts_with("Unsupported date_trunc granularity: ") {
         return Some((INVALID_PARAMETER_VALUE, super::translate::lower_first(message)));
     }
+    if message.contains(" to grouping function is not in grouping columns") {
+        let told = "arguments to GROUPING must be grouping expressions of the associated query level";
+        return Some((GROUPING, told.to_owned()));
+    }
+    if message.starts_with("Step cannot be zero") {
+        return Some((INVALID_PARAMETER_VALUE, "step size cannot equal zero".to_owned()));
+    }
     None
 }
 
@@ -183,6 +190,14 @@ pub(super) fn of_value(message: &str, otherwise: &'static str) -> Error {
 
 /// A message of something that is not there: a cast between types that have none, or a feature.
 pub(super) fn of_missing(message: &str) -> Error {
+    // A subquery that no rule has taken apart.
+    if let Some(outer) = message.split_once("does not support logical expression OuterReferenceColumn(")
+        && let Some(column) = between(outer.1, "name: \"", "\"")
+    {
+        return Error::unsupported(format!(
+            "a reference to the column \"{column}\" of a relation outside of the subquery here"
+        ));
+    }
     match read_value(message) {
         Some(known) => known,
         None => Error::new(sqlstate::FEATURE_NOT_SUPPORTED, super::translate::lower_first(&with_sql_types(message))),
@@ -221,6 +236,18 @@ fn read_value(message: &str) -> Option<Error> {
         if message.starts_with(undefined) {
             return Some(Error::new(sqlstate::INVALID_POWER, undefined));
         }
+    }
+    if message.starts_with("negative count not allowed") {
+        return Some(Error::new(sqlstate::INVALID_SUBSTRING, "negative substring length not allowed"));
+    }
+    if (message.starts_with("Month value '") || message.starts_with("Day value '"))
+        && message.ends_with("' is out of range")
+    {
+        return Some(Error::new(sqlstate::DATETIME_OVERFLOW, super::translate::lower_first(message)));
+    }
+    if let Some((_, parts)) = message.split_once("Unable to parse date from ") {
+        let text = format!("date field value out of range: {}", parts.replace(", ", "-"));
+        return Some(Error::new(sqlstate::DATETIME_OVERFLOW, text));
     }
     if let Some(value) = between(message, "rror parsing timestamp from '", "'")
         && is_written_date(value)
@@ -446,6 +473,12 @@ mod tests {
                 "ORDER BY position 5 is not in select list",
             ),
             ("LIMIT must be >= 0, '-1' was provided", "22023", "LIMIT and OFFSET must not be negative"),
+            ("Step cannot be zero", "22023", "step size cannot equal zero"),
+            (
+                "Argument t.k to grouping function is not in grouping columns ",
+                "42803",
+                "arguments to GROUPING must be grouping expressions of the associated query level",
+            ),
             (
                 "Expected LIMIT to be an integer or null, but got Utf8",
                 "42804",
@@ -489,6 +522,9 @@ mod tests {
     fn every_known_sentence_about_a_value_is_told_in_sqls_words() {
         assert_eq!(of_missing("Unsupported CAST from Date32 to Boolean").sqlstate(), "42804");
         assert_eq!(of_missing("Sorting by Utf8View").message(), "sorting by text");
+        let outer = "Physical plan does not support logical expression OuterReferenceColumn(Field { name: \"x\", …";
+        let told = "a reference to the column \"x\" of a relation outside of the subquery here is not supported";
+        assert_eq!(of_missing(outer).message(), told);
         for (sentence, code, told) in [
             (
                 "Cannot cast string 'x1' to value of Int32 type",
@@ -524,6 +560,9 @@ mod tests {
                 "cannot cast type date to boolean",
             ),
             ("Divide by zero error", "22012", "division by zero"),
+            ("negative count not allowed: -1", "22011", "negative substring length not allowed"),
+            ("Month value '13' is out of range", "22008", "month value '13' is out of range"),
+            ("Unable to parse date from 2021, 2, 29", "22008", "date field value out of range: 2021-2-29"),
             (
                 "Scalar subquery returned more than one row",
                 "21000",

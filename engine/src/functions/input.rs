@@ -5,6 +5,7 @@
 //! | interval | words with units | also `1 day 02:03:04.5`, `1-2`, `P1Y2M`, `3 4:05`, `1 day ago` |
 //! | bytea | the text's own bytes | `\xdeadbeef`, and `\\` and `\000` of the escape format |
 //! | arrays | an array of the whole text | `{a,"b c",NULL}` |
+//! | date, time, timestamp | ISO 8601, by UTC | [more forms](super::time_texts), by the clock that is meant |
 
 use std::sync::{Arc, LazyLock};
 
@@ -13,13 +14,14 @@ use arrow::array::{
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{CastOptions, cast, cast_with_options};
-use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNano, IntervalUnit};
 use datafusion::common::{ScalarValue, exec_err, utils::take_function_args};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
 };
 
+use super::time_texts::readable;
 use crate::error::sqlstate;
 use crate::{Error, Result};
 
@@ -32,9 +34,15 @@ pub(crate) fn reads(data_type: &DataType) -> bool {
         | DataType::Binary
         | DataType::LargeBinary
         | DataType::BinaryView => true,
+        data_type if is_time(data_type) => true,
         DataType::List(element) => !element.data_type().is_nested(),
         _ => false,
     }
+}
+
+/// Whether it is one of the types whose constants stay casts, as scans look them up: see [`readable`].
+pub(crate) fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(..))
 }
 
 /// The cast of a text to a type that [`reads`] knows.
@@ -51,6 +59,7 @@ pub(crate) fn read_texts(texts: &ArrayRef, data_type: &DataType) -> Result<Array
     let views = cast(texts, &DataType::Utf8View)?;
     let views = views.as_string_view();
     Ok(match data_type {
+        data_type if is_time(data_type) => read_times(views, data_type)?,
         DataType::Interval(_) => {
             let intervals: Vec<Option<IntervalMonthDayNano>> =
                 views.iter().map(|text| text.map(interval_of).transpose()).collect::<Result<_>>()?;
@@ -71,6 +80,34 @@ pub(crate) fn read_texts(texts: &ArrayRef, data_type: &DataType) -> Result<Array
             cast_with_options(&bytes.finish(), data_type, &exact)?
         }
     })
+}
+
+/// The same by the clock of a time zone: that of timestamps with time zone whose text names no other.
+pub(crate) fn read_texts_by_clock(texts: &ArrayRef, data_type: &DataType, zone: &str) -> Result<ArrayRef> {
+    let read_as = match data_type {
+        DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, Some(zone.into())),
+        other => other.clone(),
+    };
+    let exact = CastOptions { safe: false, ..CastOptions::default() };
+    Ok(cast_with_options(&read_texts(texts, &read_as)?, data_type, &exact)?)
+}
+
+/// Casts texts to times of any kind.
+fn read_times(texts: &StringViewArray, data_type: &DataType) -> Result<ArrayRef> {
+    let exact = CastOptions { safe: false, ..CastOptions::default() };
+    // Most files have one form only, which Arrow reads as it stands.
+    if texts.iter().flatten().all(|text| readable(text, data_type).is_none()) {
+        return Ok(cast_with_options(texts, data_type, &exact)?);
+    }
+    let mut written = StringViewBuilder::with_capacity(texts.len());
+    for text in texts.iter() {
+        match text.map(|text| (text, readable(text, data_type))) {
+            None => written.append_null(),
+            Some((_, Some(changed))) => written.append_value(changed),
+            Some((text, None)) => written.append_value(text),
+        }
+    }
+    Ok(cast_with_options(&written.finish(), data_type, &exact)?)
 }
 
 /// `read_text(text, a NULL of the type that is wanted)`
@@ -99,6 +136,13 @@ impl ScalarUDFImpl for ReadText {
             [_, wanted] => Ok(wanted.clone()),
             _ => exec_err!("read_text takes 2 arguments"),
         }
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> DataFusionResult<FieldRef> {
+        let types: Vec<DataType> = arguments.arg_fields.iter().map(|field| field.data_type().clone()).collect();
+        // The cast in whose place it stands was known to have no NULLs.
+        let nullable = arguments.arg_fields.first().is_none_or(|field| field.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), self.return_type(&types)?, nullable)))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {

@@ -99,8 +99,8 @@ impl ScalarUDFImpl for Print {
     }
 }
 
-/// The texts of a column.
-pub(super) fn print(values: &ArrayRef, zone: &str) -> Result<ArrayRef> {
+/// The texts of a column whose type [`prints`].
+pub(crate) fn print(values: &ArrayRef, zone: &str) -> Result<ArrayRef> {
     let mut texts = StringViewBuilder::with_capacity(values.len());
     let mut text = String::new();
     macro_rules! each {

@@ -12,6 +12,8 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
 };
 
+use crate::Result;
+
 static ROUND: LazyLock<Arc<ScalarUDF>> =
     LazyLock::new(|| Arc::new(ScalarUDF::from(RoundTime { signature: Signature::any(2, Volatility::Immutable) })));
 
@@ -26,6 +28,22 @@ pub(crate) fn loses_digits(from: &DataType, to: &DataType) -> bool {
 /// The timestamp with fewer digits.
 pub(crate) fn rounded(time: Expr, to: &DataType) -> DataFusionResult<Expr> {
     Ok(ROUND.call(vec![time, lit(ScalarValue::try_from(to)?)]))
+}
+
+/// The same of a column.
+pub(crate) fn round_times(times: &ArrayRef, wanted: &DataType) -> Result<ArrayRef> {
+    let (DataType::Timestamp(from, _), DataType::Timestamp(to, _)) = (times.data_type(), wanted) else {
+        return Ok(cast(times, wanted)?);
+    };
+    let scale = (per_second(*from) / per_second(*to)).max(1);
+    let round = |number: i64| {
+        let magnitude = number.unsigned_abs().saturating_add(scale.unsigned_abs() / 2) / scale.unsigned_abs();
+        i64::try_from(magnitude).unwrap_or(i64::MAX) * number.signum()
+    };
+    let numbers = cast(times, &DataType::Int64)?;
+    let rounded: PrimitiveArray<Int64Type> = numbers.as_primitive::<Int64Type>().unary(round);
+    let rounded: ArrayRef = Arc::new(rounded);
+    Ok(cast(&rounded, wanted)?)
 }
 
 fn per_second(unit: TimeUnit) -> i64 {
@@ -65,19 +83,8 @@ impl ScalarUDFImpl for RoundTime {
         let wanted = arguments.return_type().clone();
         let rows = arguments.number_rows;
         let [time, _] = take_function_args(self.name(), arguments.args)?;
-        let (DataType::Timestamp(from, _), DataType::Timestamp(to, _)) = (time.data_type(), &wanted) else {
-            return time.cast_to(&wanted, None);
-        };
         let constant = matches!(time, ColumnarValue::Scalar(_));
-        let numbers = cast(&time.to_array(if constant { 1 } else { rows })?, &DataType::Int64)?;
-        let scale = (per_second(from) / per_second(*to)).max(1);
-        let round = |number: i64| {
-            let magnitude = number.unsigned_abs().saturating_add(scale.unsigned_abs() / 2) / scale.unsigned_abs();
-            i64::try_from(magnitude).unwrap_or(i64::MAX) * number.signum()
-        };
-        let rounded: PrimitiveArray<Int64Type> = numbers.as_primitive::<Int64Type>().unary(round);
-        let rounded: ArrayRef = Arc::new(rounded);
-        let rounded = cast(&rounded, &wanted)?;
+        let rounded = round_times(&time.to_array(if constant { 1 } else { rows })?, &wanted)?;
         Ok(match constant {
             true => ColumnarValue::Scalar(ScalarValue::try_from_array(&rounded, 0)?),
             false => ColumnarValue::Array(rounded),

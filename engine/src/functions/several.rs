@@ -3,6 +3,7 @@
 //! | function | what it gives |
 //! |---|---|
 //! | `div(a, b)` | the whole quotient of two numbers |
+//! | `factorial(n)` | a numeric |
 //! | `width_bucket(x, low, high, count)` | the bucket of a histogram that x falls into |
 //! | `to_number(text, format)` | see [`super::number_format`] |
 //! | `format(template, …)` | the template with `%s`, `%I` and `%L` filled in |
@@ -58,6 +59,7 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     let gives_text: fn(&[DataType]) -> DataType = |_| DataType::Utf8View;
     [
         strict("div", two_numbers, |_| DataType::Decimal128(38, 0), div),
+        strict("factorial", one_integer, |_| DataType::Decimal128(38, 0), factorial),
         strict("width_bucket", bucket_arguments, |_| DataType::Int32, width_bucket),
         strict("to_number", |types| texts(types).filter(|types| types.len() == 2), |_| NUMERIC, to_number),
         loose("format", format_arguments, gives_text, format),
@@ -104,6 +106,26 @@ fn div(values: &[ScalarValue]) -> Result<ScalarValue> {
         }
         _ => Err(Error::internal("two numerics were expected")),
     }
+}
+
+fn one_integer(types: &[DataType]) -> Option<Vec<DataType>> {
+    match types {
+        [number] if number.is_integer() || number.is_null() => Some(vec![DataType::Int64]),
+        _ => None,
+    }
+}
+
+fn factorial(values: &[ScalarValue]) -> Result<ScalarValue> {
+    let number = integer_of(&values[0])?;
+    let wrong = |message: &str| Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, message);
+    if number < 0 {
+        return Err(wrong("factorial of a negative number is undefined"));
+    }
+    let product = (1..=i128::from(number)).try_fold(1i128, |product, factor| product.checked_mul(factor));
+    let product = product.ok_or_else(|| {
+        wrong("value out of range for type numeric").with_detail(format!("{number}! has more than 38 digits."))
+    })?;
+    Ok(ScalarValue::Decimal128(Some(product), 38, 0))
 }
 
 fn bucket_arguments(types: &[DataType]) -> Option<Vec<DataType>> {

@@ -103,13 +103,14 @@ impl ScalarUDFImpl for AtTimeZone {
     }
 }
 
-fn zone_of(name: &str) -> Result<Tz> {
+/// The zone of this name.
+pub(crate) fn zone_of(name: &str) -> Result<Tz> {
     Tz::from_str(name)
         .map_err(|_| Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("time zone \"{name}\" not recognized")))
 }
 
 /// From an instant to local time, or back. What a clock skips is as it would be without the change.
-pub(super) fn shift(zone: Tz, microseconds: i64, to_local: bool) -> Result<i64> {
+pub(crate) fn shift(zone: Tz, microseconds: i64, to_local: bool) -> Result<i64> {
     let out_of_range = || Error::new(sqlstate::DATETIME_OVERFLOW, "timestamp out of range");
     let time: NaiveDateTime = DateTime::from_timestamp_micros(microseconds).ok_or_else(out_of_range)?.naive_utc();
     let seconds = match to_local {

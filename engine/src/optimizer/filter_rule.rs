@@ -12,6 +12,7 @@ use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
 use super::dependency_rule::ask_for_what_holds;
+use super::recursive_rule::RecursiveColumns;
 
 /// DataFusion's rule, with an exception.
 #[derive(Debug, Default)]
@@ -52,6 +53,7 @@ pub(crate) fn logical_rules(optimizer: &mut Optimizer) {
         }
     }
     ask_for_what_holds(&mut optimizer.rules);
+    optimizer.rules.push(std::sync::Arc::new(RecursiveColumns));
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@
 //! scans are told the keys of the joins above them (key_rule).
 //!
 //! Rules leave out what they know to be superfluous. Where DataFusion takes for known what is not so, it is told better:
-//! which columns decide others (dependency_rule), and which of an outer join are constant (missing_rule).
+//! which columns decide others (dependency_rule), which of an outer join are constant (missing_rule), and which of a
+//! recursive query may be NULL (recursive_rule).
 
 mod aggregate_rule;
 mod cooperative_rule;
@@ -36,6 +37,7 @@ mod join_rule;
 mod key_rule;
 mod missing_rule;
 mod once_rule;
+mod recursive_rule;
 mod rules;
 
 pub(crate) use dependencies::without_dependencies;

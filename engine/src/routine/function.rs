@@ -124,7 +124,7 @@ impl RoutineFunction {
             let mut arguments = Vec::with_capacity(routine.defaults.len());
             for (column, wanted) in columns.iter().zip(routine.input_types()) {
                 let value = Datum::of(&Value::try_from_array(column, row)?);
-                arguments.push(wanted.assign(value, column.data_type())?);
+                arguments.push(wanted.assign(value, column.data_type(), self.context.zone())?);
             }
             results.push(execution.call_with_defaults(routine, arguments).await?);
         }
@@ -244,7 +244,7 @@ pub(crate) fn table(
     let arguments = values
         .iter()
         .zip(routine.input_types())
-        .map(|(value, wanted): (&Value, &SqlType)| wanted.assign(Datum::of(value), &value.data_type()))
+        .map(|(value, wanted): (&Value, &SqlType)| wanted.assign(Datum::of(value), &value.data_type(), context.zone()))
         .collect::<Result<Vec<_>>>()?;
     let schema = schema_of(&routine.columns(name));
     let table = RoutineTable {
@@ -306,7 +306,7 @@ impl Execution<'_> {
             let text = routine.defaults[place].as_deref().ok_or_else(|| Error::internal("an argument is missing"))?;
             let wanted = routine.input_types().nth(place).cloned().unwrap_or_else(SqlType::text);
             let default = self.constant(text).await?;
-            arguments.push(wanted.assign(default.0, &default.1)?);
+            arguments.push(wanted.assign(default.0, &default.1, self.zone())?);
         }
         Ok(arguments)
     }

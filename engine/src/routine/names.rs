@@ -66,6 +66,7 @@ pub(crate) fn resolve_variables<N: VisitMut>(
         ctes: Vec::new(),
         sources: Vec::new(),
         orders: Vec::new(),
+        hidden: Vec::new(),
         types: Vec::new(),
     };
     match node.visit(&mut rewriter) {
@@ -93,6 +94,8 @@ struct Rewriter<'a> {
     /// Sources of INSERTs and ORDER BYs, put aside while the rest of the statement is looked at.
     sources: Vec<Option<Box<Query>>>,
     orders: Vec<Option<OrderBy>>,
+    /// What subqueries in FROM that are not LATERAL do not see: the other relations there.
+    hidden: Vec<Scope>,
     types: InputTypes,
 }
 
@@ -145,16 +148,14 @@ impl Rewriter<'_> {
                 self.placeholder(&path)?
             }
             Expr::CompoundFieldAccess { root, access_chain } => {
-                // record.array[1]: the field belongs to the variable.
-                let field = match (root.as_ref(), access_chain.first()) {
-                    (Expr::Identifier(record), Some(AccessExpr::Dot(Expr::Identifier(field)))) => {
-                        self.placeholder(&[fold(record), fold(field)])?
-                    }
-                    _ => None,
-                };
-                if let Some(field) = field {
+                // record.array[1]: the field belongs to the variable. What is in its place is visited next.
+                if let (Expr::Identifier(record), Some(AccessExpr::Dot(Expr::Identifier(field)))) =
+                    (root.as_ref(), access_chain.first())
+                    && self.placeholder(&[fold(record), fold(field)])?.is_some()
+                {
+                    let variable = Expr::CompoundIdentifier(vec![record.clone(), field.clone()]);
                     access_chain.remove(0);
-                    **root = field;
+                    **root = variable;
                 }
                 None
             }
@@ -272,18 +273,19 @@ impl Rewriter<'_> {
         self.ctes.push((name, columns));
     }
 
-    /// Gives a variable in a select list the name it has.
+    /// Gives a variable in a select list the name it has. What stands for the variable is put there when the list is visited:
+    /// a second time it would be taken for a parameter of the routine.
     fn name_item(&mut self, item: &mut SelectItem) -> Result<()> {
         let SelectItem::UnnamedExpr(expr) = item else { return Ok(()) };
-        let alias = match expr {
-            Expr::Identifier(ident) => Some(ident.clone()),
-            Expr::CompoundIdentifier(parts) => parts.last().cloned(),
-            _ => None,
+        let path: Vec<String> = match expr {
+            Expr::Identifier(ident) => vec![fold(ident)],
+            Expr::CompoundIdentifier(parts) => parts.iter().map(fold).collect(),
+            _ => return Ok(()),
         };
-        let Some(alias) = alias else { return Ok(()) };
-        self.rewrite(expr)?;
-        if let Expr::Value(_) = expr {
-            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', fold(&alias)) };
+        if self.placeholder(&path)?.is_some()
+            && let Some(name) = path.last()
+        {
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', name) };
         }
         Ok(())
     }
@@ -396,6 +398,22 @@ impl VisitorMut for Rewriter<'_> {
 
     fn post_visit_select(&mut self, _select: &mut Select) -> ControlFlow<Error> {
         self.scopes.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        if let TableFactor::Derived { lateral: false, .. } = factor {
+            self.hidden.push(self.scopes.pop().unwrap_or_default());
+            self.scopes.push(Scope::default());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        if let TableFactor::Derived { lateral: false, .. } = factor {
+            self.scopes.pop();
+            self.scopes.push(self.hidden.pop().unwrap_or_default());
+        }
         ControlFlow::Continue(())
     }
 

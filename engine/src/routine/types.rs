@@ -110,11 +110,11 @@ impl SqlType {
         self.length.is_none() && (self.data_type == *from || (self.data_type.is_string() && from.is_string()))
     }
 
-    /// Turns a value of type `from` into one of this type.
+    /// Turns a value of type `from` into one of this type, in a session of this time zone.
     ///
     /// # Errors
     /// 22003, 22001, 22P02 and their like if it does not fit; 42804 if no value of `from` does.
-    pub fn assign(&self, value: Datum, from: &DataType) -> Result<Datum> {
+    pub fn assign(&self, value: Datum, from: &DataType, zone: &str) -> Result<Datum> {
         if value.is_null() || self.takes_as_is(from) {
             return Ok(value);
         }
@@ -163,22 +163,22 @@ impl SqlType {
             }
             _ => {}
         }
-        self.assign_slowly(&value, from)
+        self.assign_slowly(&value, from, zone)
     }
 
-    fn assign_slowly(&self, value: &Datum, from: &DataType) -> Result<Datum> {
+    fn assign_slowly(&self, value: &Datum, from: &DataType, zone: &str) -> Result<Datum> {
         let array = value.to_value(from)?.to_array()?;
         let without_column = |error: Error| {
             error.map_message(|text| text.strip_prefix("column \"\": ").map(str::to_owned).unwrap_or(text))
         };
-        let array =
-            convert(&array, &Field::new("", self.data_type.clone(), true)).map_err(|error| match error.sqlstate() {
-                sqlstate::TYPE_MISMATCH => Error::new(
-                    sqlstate::TYPE_MISMATCH,
-                    format!("a value of type {} cannot be assigned to type {}", type_name(from), self.name),
-                ),
-                _ => without_column(error),
-            })?;
+        let field = Field::new("", self.data_type.clone(), true);
+        let array = convert(&array, &field, zone).map_err(|error| match error.sqlstate() {
+            sqlstate::TYPE_MISMATCH => Error::new(
+                sqlstate::TYPE_MISMATCH,
+                format!("a value of type {} cannot be assigned to type {}", type_name(from), self.name),
+            ),
+            _ => without_column(error),
+        })?;
         let converted = Datum::of(&Value::try_from_array(&array, 0)?);
         match converted {
             Datum::Text(text) => self.limit(text).map(Datum::Text),
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn numbers_are_rounded_and_checked() {
         let integer = SqlType::plain(DataType::Int32);
-        let assign = |value, from| integer.assign(value, &from);
+        let assign = |value, from| integer.assign(value, &from, "UTC");
         assert_eq!(assign(Datum::Int(7), DataType::Int64).unwrap(), Datum::Int(7));
         assert_eq!(assign(Datum::Int(1 << 40), DataType::Int64).unwrap_err().sqlstate(), "22003");
         assert_eq!(assign(Datum::Decimal(25), DataType::Decimal128(5, 1)).unwrap(), Datum::Int(3));
@@ -331,17 +331,17 @@ mod tests {
         assert!(assign(Datum::text("x"), DataType::Utf8View).is_err());
         let numeric = SqlType::plain(DataType::Decimal128(4, 2));
         assert_eq!(
-            numeric.assign(Datum::Decimal(-12_345), &DataType::Decimal128(9, 3)).unwrap(),
+            numeric.assign(Datum::Decimal(-12_345), &DataType::Decimal128(9, 3), "UTC").unwrap(),
             Datum::Decimal(-1235)
         );
-        let error = numeric.assign(Datum::Decimal(123), &DataType::Decimal128(9, 0)).unwrap_err();
+        let error = numeric.assign(Datum::Decimal(123), &DataType::Decimal128(9, 0), "UTC").unwrap_err();
         assert_eq!(error.sqlstate(), "22003");
     }
 
     #[test]
     fn text_is_limited_but_for_blanks() {
         let short = SqlType { length: Some(3), ..SqlType::text() };
-        let assign = |text| short.assign(Datum::text(text), &DataType::Utf8View);
+        let assign = |text| short.assign(Datum::text(text), &DataType::Utf8View, "UTC");
         assert_eq!(assign("äöü").unwrap(), Datum::text("äöü"));
         assert_eq!(assign("abc  ").unwrap(), Datum::text("abc"));
         assert_eq!(assign("abcd").unwrap_err().sqlstate(), "22001");

@@ -17,6 +17,7 @@ use super::program::{Body, Origin, Parameter, Passes, Program};
 use crate::Result;
 use crate::sql::context::StatementContext;
 use crate::sql::route::{Routed, Write};
+use crate::sql::session_zone::is_utc;
 
 /// Compiles a statement for parameters of these types.
 pub(crate) fn compile(context: &StatementContext, routed: Routed, types: &[Type]) -> Option<Program> {
@@ -52,6 +53,11 @@ impl Compiler<'_> {
     fn analyzed(&mut self, plan: LogicalPlan) -> Option<LogicalPlan> {
         let parameters = self.parameters_of(&plan);
         if *self.parameters.get_or_insert_with(|| parameters.clone()) != parameters {
+            return None;
+        }
+        // A text that is bound is read by the clock of UTC.
+        let reads_clock = |parameter: &Parameter| matches!(parameter.cast, Some(Type::Timestamp(_, Some(_))));
+        if parameters.iter().any(reads_clock) && !is_utc(self.context.zone()) {
             return None;
         }
         let types: Vec<Type> =

@@ -104,6 +104,19 @@ pub(crate) enum Body {
     Delete(Box<Delete>),
 }
 
+/// Whether Arrow reads a text as a cast of SQL does. It would go by a time zone where the type has none, and cut digits off.
+fn is_read_alike(text: Option<&str>, wanted: &Type) -> bool {
+    let Some(text) = text else { return true };
+    let plain = |byte: u8| byte.is_ascii_digit() || matches!(byte, b' ' | b'T' | b':' | b'.');
+    match wanted {
+        Type::Date32 => text.len() <= "2020-01-01".len(),
+        Type::Timestamp(_, None) => {
+            text.len() <= "2020-01-01 10:00:00.123456".len() && text.bytes().skip("2020-01-01".len()).all(plain)
+        }
+        _ => true,
+    }
+}
+
 impl Program {
     /// Whether it was compiled for parameters of these values' types.
     pub(crate) fn accepts(&self, values: &[Value]) -> bool {
@@ -117,6 +130,7 @@ impl Program {
             None => Ok(Datum::of(value)),
             // A NULL is not cast, and may have another meaning then.
             Some(_) if value.is_null() => Err(Undecided),
+            Some(wanted) if !is_read_alike(value.try_as_str().flatten(), wanted) => Err(Undecided),
             Some(wanted) => value.cast_to(wanted).map(|value| Datum::of(&value)).map_err(|_| Undecided),
         });
         bound.collect()
@@ -130,6 +144,7 @@ impl Program {
         let bound = values.iter().zip(&self.parameters).map(|(value, parameter)| match &parameter.cast {
             None => Ok(value.clone()),
             Some(_) if value.is_null() => Err(Undecided),
+            Some(wanted) if !is_read_alike(value.as_text(), wanted) => Err(Undecided),
             Some(wanted) => {
                 let value = value.to_value(&parameter.given).map_err(|_| Undecided)?;
                 value.cast_to(wanted).map(|value| Datum::of(&value)).map_err(|_| Undecided)

@@ -16,9 +16,10 @@
 //! | `a + b` … and `/` on floats | `checked_add(a, b)` …, which fails instead of an infinity |
 //! | `CAST(x AS varchar(n))` | `left(CAST(x AS varchar), n)` |
 //! | `CAST(x AS text)` of times and floats | [`text_of`](crate::functions::printed) |
-//! | `CAST(text AS interval)`, of bytea, of arrays | [`read_text`](crate::functions::input) |
+//! | `CAST(text AS interval)`, of bytea, of times, of arrays | [`read_text`](crate::functions::input) |
 //! | `CAST('2024-01-01 10:00+02' AS timestamp)` | `CAST('2024-01-01 10:00:00' AS timestamp)` |
 //! | `CAST('040506' AS time)` | `CAST('04:05:06' AS time)` |
+//! | `CAST(numeric[] AS int[])` and the like | [`cast_array`](crate::functions::array_casts) |
 //! | `CAST(timestamp AS timestamp(0))` | [`rounded`](crate::functions::rounded_times) |
 //!
 //! A chain is one call because the planner asks for the type and the name of each node again and again: the type of a
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Datum};
 use arrow::compute::cast;
 use arrow::compute::kernels::numeric;
-use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type};
 use arrow::error::ArrowError;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, ScalarValue, exec_err, internal_datafusion_err};
@@ -48,14 +49,15 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr_common::datum::apply;
 
-use super::literals::{time_text, timestamp_text};
 use super::types::LENGTH_KEY;
 use crate::Error;
 use crate::error::sqlstate;
+use crate::functions::array_casts::{cast_elements, converts_elements};
 use crate::functions::floats::{ROUND_HALF_EVEN, as_real, round_half_even};
-use crate::functions::input::{cast_of_text, reads};
+use crate::functions::input::{cast_of_text, is_time, reads};
 use crate::functions::printed::{prints, text_of};
 use crate::functions::rounded_times::{loses_digits, rounded};
+use crate::functions::time_texts::readable;
 
 /// The rule.
 #[derive(Debug)]
@@ -148,41 +150,25 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
             Ok(Transformed::yes(as_real(*expr)))
         }
         Expr::Cast(Cast { expr, field }) if reads(field.data_type()) && expr.get_type(schema)?.is_string() => {
-            Ok(Transformed::yes(cast_of_text(*expr, field.data_type())?))
-        }
-        Expr::Cast(Cast { expr, field }) if matches!(field.data_type(), DataType::Timestamp(..)) => {
-            let from = expr.get_type(schema)?;
-            if loses_digits(&from, field.data_type()) {
-                return Ok(Transformed::yes(rounded(*expr, field.data_type())?));
-            }
-            let DataType::Timestamp(unit, zone) = field.data_type() else {
-                return Ok(Transformed::no(Expr::Cast(Cast { expr, field })));
-            };
-            if from.is_string() && matches!(unit, TimeUnit::Second | TimeUnit::Millisecond) {
-                let fine = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
-                let read = Expr::Cast(Cast::new(expr, fine));
-                return Ok(Transformed::yes(rounded(read, field.data_type())?));
-            }
-            let text = match expr.as_ref() {
-                Expr::Literal(value, _) => {
-                    value.try_as_str().flatten().and_then(|text| timestamp_text(text, zone.is_some(), *unit))
+            // Constants stay casts, which the optimiser knows to compute and scans to look up.
+            let constant = match expr.as_ref() {
+                Expr::Literal(value, _) if is_time(field.data_type()) => {
+                    let text = value.try_as_str().flatten();
+                    Some(text.and_then(|text| readable(text, field.data_type())))
                 }
                 _ => None,
             };
-            match text {
-                Some(text) => Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(lit(text)), field }))),
-                None => Ok(Transformed::no(Expr::Cast(Cast { expr, field }))),
+            match constant {
+                Some(Some(text)) => Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(lit(text)), field }))),
+                Some(None) => Ok(Transformed::no(Expr::Cast(Cast { expr, field }))),
+                None => Ok(Transformed::yes(cast_of_text(*expr, field.data_type())?)),
             }
         }
-        Expr::Cast(Cast { expr, field }) if matches!(field.data_type(), DataType::Time64(_) | DataType::Time32(_)) => {
-            let text = match expr.as_ref() {
-                Expr::Literal(value, _) => value.try_as_str().flatten().and_then(time_text),
-                _ => None,
-            };
-            match text {
-                Some(text) => Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(lit(text)), field }))),
-                None => Ok(Transformed::no(Expr::Cast(Cast { expr, field }))),
-            }
+        Expr::Cast(Cast { expr, field }) if loses_digits(&expr.get_type(schema)?, field.data_type()) => {
+            Ok(Transformed::yes(rounded(*expr, field.data_type())?))
+        }
+        Expr::Cast(Cast { expr, field }) if converts_elements(&expr.get_type(schema)?, field.data_type()) => {
+            Ok(Transformed::yes(cast_elements(*expr, field.data_type(), "UTC")?))
         }
         Expr::Cast(Cast { expr, field }) if field.data_type().is_integer() => {
             let rounded = match expr.get_type(schema)? {

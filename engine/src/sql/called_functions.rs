@@ -9,17 +9,28 @@
 //! | `to_hex(x)` of an integer of 32 bits | of its 32 bits |
 //! | `array_remove`, `array_replace` | of all elements, not the first; NULLs can be removed |
 //! | `array_length(x, …)` | an integer, NULL for an empty array |
+//! | `cardinality(x)`, `array_ndims`, `array_position`, `gcd` and `lcm` of integers of 32 bits | an integer |
+//! | `array_has(x, y)`, which `y = ANY (x)` is | [unknown](crate::functions::any_element) for a NULL in `x` |
 //! | `x[-1]` | NULL |
+//! | `x[i]`, `x[i:j]` | with places that are [counted from 1](crate::functions::subscripts) and not from the end |
+//! | `a @> b`, `a && b` | of `a` without its NULLs: none is equal to another |
 //! | `x ~ 'a.b'`, `regexp_like`, `regexp_count`, `regexp_instr` | `x ~ '(?s)a.b'`, whose `.` matches a line break, too |
 //! | `array_to_string(a, …)` of booleans, times and floats | of [the texts](crate::functions::array_text) of the elements |
 //! | `overlay` of a bytea | of its bytes |
 //! | `round(n, 2)` of a numeric | with an integer of the type it takes: the number of digits makes the type of the result |
+//! | `round(n)` of an integer | of a double precision |
+//! | `round(n, 2)`, `trunc(n, 2)` of an integer | of a numeric |
+//! | `sqrt(r)`, `ceil(r)`, `sin(r)` … of a real | of a double precision |
+//! | `sign(n)` of a numeric | a numeric |
 //! | `ceil`, `floor`, `trunc` of a numeric | with a digit more before the point, and none after it |
 //! | `ceil`, `floor`, `trunc` of a float | `+ 0.0` |
 //! | `concat(true)` | `concat('t')` |
 //! | `length` of a bytea | of its bytes |
+//! | `date_bin(stride, t, origin)` of timestamps | [of microseconds](crate::functions::bins) |
 //! | `date_trunc` of a date | of the timestamp, in microseconds |
 //! | `date_part('epoch', interval)` | with years of 365.25 days |
+
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
@@ -33,11 +44,13 @@ use datafusion::functions_nested::replace::array_replace_all_udf;
 use datafusion::logical_expr::expr::{BinaryExpr, ScalarFunction};
 use datafusion::logical_expr::{Expr, Operator, binary_expr, bitwise_and, cast, lit, not, when};
 
-use super::interval_math::{
-    is_interval, microseconds_in, names_microseconds, names_milliseconds, names_seconds, seconds_in,
-};
+use super::extract::{names_microseconds, names_milliseconds, names_seconds};
+use super::interval_math::{is_interval, microseconds_in, seconds_in};
+use crate::functions::any_element::any_element;
 use crate::functions::array_text::{prints_elements, texts_in};
+use crate::functions::bins::bin;
 use crate::functions::bytes::{byte_length, byte_overlay};
+use crate::functions::subscripts::from_the_first;
 use crate::functions::text::SIMILAR_TO_ESCAPE;
 
 /// The digits of any numeric.
@@ -54,8 +67,23 @@ pub(super) fn as_in_postgres(
         _ => None,
     };
     let rewritten = match (func.name(), args.len()) {
+        (name, 1) if is_of_doubles(name) && type_of(&args[0]) == DataType::Float32 => {
+            let double = cast(args.remove(0), DataType::Float64);
+            let rewritten = as_in_postgres(ScalarFunction { func: Arc::clone(&func), args: vec![double] }, type_of)?;
+            return Ok(Transformed::yes(rewritten.data));
+        }
+        ("round", 1) if type_of(&args[0]).is_integer() => {
+            let number = args.remove(0);
+            func.call(vec![cast(number, DataType::Float64)])
+        }
         ("round" | "trunc", 2) if places(&args[1]).is_some() => {
             let places = places(&args[1]).unwrap_or(0);
+            if type_of(&args[0]).is_integer() {
+                // Its digits, and those that are added to it.
+                let scale = u8::try_from(places.clamp(0, 18)).unwrap_or(0);
+                let numeric = DataType::Decimal128(20 + scale, scale.cast_signed());
+                args[0] = cast(args[0].clone(), numeric);
+            }
             // The type of the result follows from the number, which must not change from one integer type to another.
             args[1] = lit(places);
             match (func.name(), type_of(&args[0])) {
@@ -89,6 +117,12 @@ pub(super) fn as_in_postgres(
             }
             _ => return Ok(Transformed::no(func.call(args))),
         },
+        ("signum", 1) if matches!(type_of(&args[0]), DataType::Decimal128(..)) => {
+            cast(func.call(args), DataType::Decimal128(1, 0))
+        }
+        ("gcd" | "lcm", 2) if args.iter().all(|arg| is_short_integer(&type_of(arg))) => {
+            cast(func.call(args), DataType::Int32)
+        }
         ("concat" | "concat_ws", _) if args.iter().any(|arg| type_of(arg) == DataType::Boolean) => {
             let letter = |arg: Expr| match type_of(&arg) {
                 DataType::Boolean => when(arg.clone(), lit("t")).when(not(arg), lit("f")).end(),
@@ -98,6 +132,13 @@ pub(super) fn as_in_postgres(
         }
         ("character_length", 1) if is_bytes(&type_of(&args[0])) => byte_length(args.remove(0)),
         ("nullif", 2) if type_of(&args[1]) == DataType::Null => args.remove(0),
+        ("date_bin", 3) => {
+            let types: Vec<DataType> = args.iter().map(&type_of).collect();
+            match bin(&args, &types) {
+                Some(binned) => binned,
+                None => return Ok(Transformed::no(func.call(args))),
+            }
+        }
         ("date_trunc", 2) if type_of(&args[1]) == DataType::Date32 => {
             let date = args.remove(1);
             args.push(cast(date, DataType::Timestamp(TimeUnit::Microsecond, None)));
@@ -124,7 +165,7 @@ pub(super) fn as_in_postgres(
             args[1] = lit("base64pad");
             func.call(args)
         }
-        ("to_hex", 1) if matches!(type_of(&args[0]), DataType::Int8 | DataType::Int16 | DataType::Int32) => {
+        ("to_hex", 1) if is_short_integer(&type_of(&args[0])) => {
             let number = cast(args.remove(0), DataType::Int64);
             func.call(vec![bitwise_and(number, lit(0xffff_ffff_i64))])
         }
@@ -140,10 +181,25 @@ pub(super) fn as_in_postgres(
         ("array_length", 1 | 2) if type_of(&args[0]) != DataType::Null => {
             nullif(cast(func.call(args), DataType::Int32), lit(0i32))
         }
+        ("cardinality" | "array_ndims", 1) | ("array_position", 2 | 3) if type_of(&args[0]) != DataType::Null => {
+            cast(func.call(args), DataType::Int32)
+        }
+        ("array_has", 2) => any_element(args),
         ("array_element", 2) if is_before_the_first(&args[1]) => match type_of(&args[0]) {
             DataType::List(element) => lit(ScalarValue::try_from(element.data_type())?),
             _ => return Ok(Transformed::no(func.call(args))),
         },
+        ("array_element", 2) | ("array_slice", 3 | 4) => match from_the_first(&func) {
+            Some(own) => own.call(args),
+            None => return Ok(Transformed::no(func.call(args))),
+        },
+        ("array_has_all" | "array_has_any", 2)
+            if matches!(type_of(&args[0]), DataType::List(_)) && !args.iter().any(has_no_null) =>
+        {
+            let elements = array_compact_udf().call(vec![args.remove(0)]);
+            args.insert(0, elements);
+            func.call(args)
+        }
         ("regexp_like" | "regexp_count" | "regexp_instr", 2..)
             if args[2..].iter().all(|arg| !type_of(arg).is_string() || leaves_dots(arg)) =>
         {
@@ -171,6 +227,41 @@ pub(super) fn as_in_postgres(
         _ => return Ok(Transformed::no(func.call(args))),
     };
     Ok(Transformed::yes(rewritten))
+}
+
+/// Whether it is a function of one number that PostgreSQL has of double precision and not of real.
+fn is_of_doubles(function: &str) -> bool {
+    matches!(
+        function,
+        "acos"
+            | "asin"
+            | "atan"
+            | "cbrt"
+            | "ceil"
+            | "cos"
+            | "cosh"
+            | "cot"
+            | "degrees"
+            | "exp"
+            | "floor"
+            | "ln"
+            | "log"
+            | "log10"
+            | "radians"
+            | "round"
+            | "signum"
+            | "sin"
+            | "sinh"
+            | "sqrt"
+            | "tan"
+            | "tanh"
+            | "trunc"
+    )
+}
+
+/// Whether it is an integer of at most 32 bits.
+fn is_short_integer(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Int8 | DataType::Int16 | DataType::Int32)
 }
 
 /// What makes the `.` of a pattern match line breaks, as it does in PostgreSQL.
@@ -216,6 +307,19 @@ fn places(expr: &Expr) -> Option<i32> {
 
 pub(super) fn is_bytes(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
+}
+
+/// Whether an array is known to have no NULL among its elements.
+fn has_no_null(array: &Expr) -> bool {
+    match array {
+        Expr::Literal(ScalarValue::List(list), _) => list.values().logical_null_count() == 0,
+        Expr::ScalarFunction(ScalarFunction { func, args }) => match func.name() {
+            "array_compact" => true,
+            "make_array" => args.iter().all(|arg| matches!(arg, Expr::Literal(value, _) if !value.is_null())),
+            _ => false,
+        },
+        _ => false,
+    }
 }
 
 /// Whether an index is a constant that no element of an array has.

@@ -14,24 +14,32 @@
 //! | `ARRAY[a, b]` with columns | `make_array(a, b)`, which sees those of outer queries |
 //! | `~x`, `a && b`, `x COLLATE "C"` | `x # -1`, `array_has_any(a, b)`, `x` |
 //! | `statement_timestamp()`, `transaction_timestamp()` | `now()` |
+//! | `percentile_cont(f) WITHIN GROUP (ORDER BY x) FILTER (WHERE c)` | `ORDER BY CASE WHEN c THEN x END` |
+//! | `ntile(NULL) OVER w` | NULL |
+//! | `a[2:]`, `a[:2]` | `a[2:2147483647]`, `a[1:2]` |
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident,
-    ObjectName, ObjectNamePart, OrderByExpr, OrderByKind, Query, SelectItem, SetExpr, TableAliasColumnDef, TableFactor,
-    UnaryOperator, Value, ValueWithSpan,
+    AccessExpr, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
+    FunctionArguments, Ident, ObjectName, ObjectNamePart, OrderByExpr, OrderByKind, Query, SelectItem, SetExpr,
+    Subscript, TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::names::output_name;
 use super::parse::{fold, is_by_bytes};
 use super::sets::names_columns;
-use crate::dml::syntax::{alone, call, call_with, cases, cast, column, derived, named, null, number, quoted, select};
+use crate::dml::syntax::{
+    alone, boolean, call, call_with, cases, cast, column, derived, named, null, number, quoted, select,
+};
 use crate::error::sqlstate;
 use crate::functions::several::{AT_SHARE, MARKS, MOST_FREQUENT, OR_EMPTY, SPLIT_AT_MARKS};
 use crate::{Error, Result};
 
 /// The parameters of `make_interval`, in order.
 const INTERVAL_PARTS: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins", "secs"];
+
+/// No array has an element behind this one.
+const LAST_ELEMENT: usize = 2_147_483_647;
 
 /// Rewrites the expression itself, not those inside of it.
 pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
@@ -60,6 +68,14 @@ pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
         }
         Expr::BinaryOp { left, op: BinaryOperator::PGOverlap, right } => {
             *expr = call_with("array_has_any", vec![taken(left), taken(right)], Span::empty());
+        }
+        Expr::CompoundFieldAccess { access_chain, .. } => {
+            for access in access_chain {
+                if let AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, .. }) = access {
+                    lower_bound.get_or_insert_with(|| number(1));
+                    upper_bound.get_or_insert_with(|| number(LAST_ELEMENT));
+                }
+            }
         }
         Expr::Collate { expr: inner, collation } => {
             check_collation(collation)?;
@@ -176,12 +192,14 @@ fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
     if name == "make_interval" {
         return make_interval(function);
     }
-    const KNOWN: [&str; 13] = [
+    const KNOWN: [&str; 15] = [
         "age",
         "substring",
         "regexp_split_to_array",
         "percentile_disc",
+        "percentile_cont",
         "mode",
+        "ntile",
         "bool_and",
         "bool_or",
         "every",
@@ -216,6 +234,11 @@ fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
                 None => call_with(MOST_FREQUENT, vec![sorted], span),
             }
         }
+        ("percentile_cont", 1) if !windowed && function.within_group.len() == 1 => {
+            share_of_chosen(function, &arguments[0])?;
+            return Ok(None);
+        }
+        ("ntile", 1) if windowed && is_null(&arguments[0]) => cast(null(), "integer")?,
         ("bool_and" | "bool_or" | "every", 1) if windowed => {
             let argument = arguments.remove(0);
             let decisive = match name.as_str() {
@@ -252,6 +275,49 @@ fn is_constant(expr: &Expr) -> bool {
         Expr::UnaryOp { expr, .. } | Expr::Nested(expr) | Expr::Cast { expr, .. } => is_constant(expr),
         _ => false,
     }
+}
+
+fn is_null(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(ValueWithSpan { value: Value::Null, .. }) => true,
+        Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => is_null(inner),
+        _ => false,
+    }
+}
+
+fn number_in(expr: &Expr) -> Option<f64> {
+    match expr {
+        Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => digits.parse().ok(),
+        Expr::Nested(inner) => number_in(inner),
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } => number_in(inner).map(|number| -number),
+        _ => None,
+    }
+}
+
+/// Puts the FILTER of `percentile_cont` into what it orders by, of which it passes over NULLs: DataFusion does not find the
+/// share beside a FILTER. A share that is NULL is that of no rows.
+fn share_of_chosen(function: &mut Function, share: &Expr) -> Result<()> {
+    if number_in(share).is_some_and(|number| !(0.0..=1.0).contains(&number)) {
+        let message = format!("percentile value {share} is not between 0 and 1");
+        return Err(Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, message));
+    }
+    let filter = function.filter.take();
+    let chosen = match (is_null(share), filter) {
+        (true, _) => boolean(false),
+        (false, Some(filter)) => *filter,
+        (false, None) => return Ok(()),
+    };
+    if let Some(by) = function.within_group.first_mut() {
+        let value = taken(&mut by.expr);
+        by.expr = cases(vec![(chosen, value)], null());
+    }
+    if is_null(share)
+        && let FunctionArguments::List(list) = &mut function.args
+    {
+        let half = Expr::value(Value::Number("0.5".to_owned(), false));
+        list.args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(half))];
+    }
+    Ok(())
 }
 
 fn compared(left: Expr, op: BinaryOperator, right: Expr) -> Expr {

@@ -5,7 +5,8 @@
 //! first argument, and that the optimiser removes when the names are settled.
 //!
 //! The same is done for a key that is a cast of a table's key: `GROUP BY t::int` would be taken for `GROUP BY t`, which
-//! every column of the table belongs to.
+//! every column of the table belongs to; and for elements of grouping sets, which are computed beside the columns
+//! ([`super::grouping`]): `ROLLUP (t::int)` would have the name of `t`.
 
 use std::ops::ControlFlow;
 
@@ -18,6 +19,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::context::StatementContext;
+use super::own_expressions::for_each_own;
 use super::parse::{fold, table_name};
 use crate::dml::syntax::call_with;
 use crate::functions::told_apart::TOLD_APART;
@@ -26,14 +28,18 @@ use crate::functions::told_apart::TOLD_APART;
 pub(crate) fn tell_casts_apart(select: &mut Select, order_by: Option<&mut OrderBy>) {
     let GroupByExpr::Expressions(items, _) = &select.group_by else { return };
     let mut keys: Vec<&Expr> = Vec::new();
+    let mut needed = false;
     for item in items {
         match item {
-            Expr::Rollup(lists) | Expr::Cube(lists) | Expr::GroupingSets(lists) => keys.extend(lists.iter().flatten()),
+            Expr::Rollup(lists) | Expr::Cube(lists) | Expr::GroupingSets(lists) => {
+                let elements = || lists.iter().flatten();
+                needed |= elements().any(|key| cast_column(meant(key, &select.projection)).is_some());
+                keys.extend(elements());
+            }
             item => keys.push(item),
         }
     }
     let mut known: Vec<(&Expr, Expr)> = Vec::with_capacity(keys.len());
-    let mut needed = false;
     for key in keys {
         let key = meant(key, &select.projection);
         let mut bare = key.clone();
@@ -47,11 +53,19 @@ pub(crate) fn tell_casts_apart(select: &mut Select, order_by: Option<&mut OrderB
 }
 
 fn tell_apart(select: &mut Select, order_by: Option<&mut OrderBy>) {
-    let mut telling = Telling { depth: 0 };
-    let _ = select.visit(&mut telling);
+    let _ = for_each_own(select, tell);
     if let Some(order_by) = order_by {
-        let _ = order_by.visit(&mut telling);
+        let _ = for_each_own(order_by, tell);
     }
+}
+
+fn tell(expr: &mut Expr) -> ControlFlow<()> {
+    if let Expr::Cast { data_type, .. } = expr {
+        let name = Expr::value(Value::SingleQuotedString(data_type.to_string()));
+        let cast = std::mem::replace(expr, Expr::value(Value::Null));
+        *expr = call_with(TOLD_APART, vec![cast, name], Span::empty());
+    }
+    ControlFlow::Continue(())
 }
 
 /// Tells the casts of all SELECTs apart that group by a cast of a table's key.
@@ -163,30 +177,4 @@ fn strip_casts(expr: &mut Expr) {
         }
     }
     let _ = expr.visit(&mut Stripping);
-}
-
-struct Telling {
-    depth: usize,
-}
-
-impl VisitorMut for Telling {
-    type Break = ();
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if self.depth == 0
-            && let Expr::Cast { data_type, .. } = expr
-        {
-            let name = Expr::value(Value::SingleQuotedString(data_type.to_string()));
-            let cast = std::mem::replace(expr, Expr::value(Value::Null));
-            *expr = call_with(TOLD_APART, vec![cast, name], Span::empty());
-        }
-        ControlFlow::Continue(())
-    }
 }

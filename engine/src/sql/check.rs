@@ -17,14 +17,18 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 use super::calls;
 use super::cast_keys::tell_casts_apart;
 use super::date_words;
+use super::exponents;
 use super::grouping::group_as_planned;
+use super::lateral_joins::join_before_laterals;
+use super::like_lists::like_each;
 use super::limits::WITH_TIES;
 use super::literals::{at_time_zone, negate_as_a_whole, negate_before_powers, similar_to, spell_out};
 use super::merged_columns::merge_columns;
 use super::parse::{fold, place};
+use super::recursive_constants::widen_first_terms;
 use super::row_values::{compare_conditions, compare_parts};
 use super::select_lists::{Naming, check_order, check_subquery_names, name_select_list};
-use super::set_operations::{number_copies, values_as_queries};
+use super::set_operations::{number_copies, type_constants, values_as_queries};
 use super::sets::{sets_in_from, sets_in_list};
 use super::size::check_size;
 use super::windows::resolve_windows;
@@ -39,8 +43,17 @@ pub(crate) fn check_queries<N: Visit + VisitMut>(node: &mut N) -> Result<()> {
 
 /// The same, with names for the columns of select lists as `naming` has them.
 pub(crate) fn check_queries_naming<N: Visit + VisitMut>(node: &mut N, naming: Naming) -> Result<()> {
+    check(node, QueryCheck { naming, is_inserted: false })
+}
+
+/// The same for the VALUES that an INSERT has: its rows take the types of the table's columns, each for itself.
+pub(crate) fn check_inserted<N: Visit + VisitMut>(source: &mut N) -> Result<()> {
+    check(source, QueryCheck { naming: Naming::AsWritten, is_inserted: true })
+}
+
+fn check<N: Visit + VisitMut>(node: &mut N, mut by: QueryCheck) -> Result<()> {
     check_size(node)?;
-    match node.visit(&mut QueryCheck { naming }) {
+    match node.visit(&mut by) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
@@ -53,22 +66,29 @@ pub(crate) fn refuse(present: bool, what: &str) -> Result<()> {
 
 struct QueryCheck {
     naming: Naming,
+    /// Whether the next query is what an INSERT inserts.
+    is_inserted: bool,
 }
 
 impl VisitorMut for QueryCheck {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        if !std::mem::take(&mut self.is_inserted) {
+            type_constants(&mut query.body);
+        }
         flow(check_query(query))
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         flow(check_subquery_names(select))?;
         flow(merge_columns(select, None))?;
+        tell_casts_apart(select, None);
         group_as_planned(select);
         name_select_list(select, self.naming);
         sets_in_list(select);
         sets_in_from(select);
+        join_before_laterals(select);
         name_function_columns(select);
         for condition in select.selection.iter_mut().chain(&mut select.having) {
             flow(compare_conditions(condition))?;
@@ -85,8 +105,10 @@ impl VisitorMut for QueryCheck {
         negate_before_powers(expr);
         similar_to(expr);
         at_time_zone(expr);
+        flow(like_each(expr))?;
         escape_pattern(expr);
         date_words::rewrite(expr);
+        exponents::write_out(expr);
         flow(calls::rewrite(expr).and_then(|()| compare_parts(expr)))
     }
 
@@ -116,6 +138,9 @@ fn flow(result: Result<()>) -> ControlFlow<Error> {
 fn check_query(query: &mut Query) -> Result<()> {
     let Query { with, body, order_by, limit_clause, fetch, locks, for_clause, settings, format_clause, pipe_operators } =
         query;
+    if let Some(with) = with.as_mut() {
+        widen_first_terms(with)?;
+    }
     if let Some(With { with_token: _, recursive: _, cte_tables }) = with {
         for Cte { alias, query: _, from, materialized: _, closing_paren_token: _ } in cte_tables {
             check_alias(Some(alias))?;
@@ -162,8 +187,8 @@ fn check_query(query: &mut Query) -> Result<()> {
     }
 }
 
-/// `x = ANY (ARRAY[a, b])` is `x IN (a, b)`, and `x <> ALL (ARRAY[a, b])` is `x NOT IN (a, b)`. DataFusion asks whether the
-/// array has `x`, and what it answers where a NULL is among its elements is false, not unknown.
+/// `x = ANY (ARRAY[a, b])` is `x IN (a, b)`, and `x <> ALL (ARRAY[a, b])` is `x NOT IN (a, b)`. Of other arrays it is asked
+/// [whether they have `x`](crate::functions::any_element).
 fn list_array(expr: &mut Expr) {
     let (left, right, negated) = match expr {
         Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, is_some: _ } => (left, right, false),
@@ -185,7 +210,7 @@ fn list_array(expr: &mut Expr) {
 }
 
 /// `x > ANY (array)` is `NOT x <= ALL (array)`. DataFusion compares with the least or greatest element and passes over
-/// NULLs; of ALL it knows what they do. To `=` there is a faster way for arrays that are known to have none.
+/// NULLs; of ALL it knows what they do.
 fn any_as_not_all(expr: &mut Expr) {
     let Expr::AnyOp { left, compare_op, right, is_some: _ } = expr else { return };
     let opposite = match compare_op {
@@ -194,7 +219,6 @@ fn any_as_not_all(expr: &mut Expr) {
         BinaryOperator::Gt => BinaryOperator::LtEq,
         BinaryOperator::GtEq => BinaryOperator::Lt,
         BinaryOperator::NotEq => BinaryOperator::Eq,
-        BinaryOperator::Eq if has_null_or_nothing(right) => BinaryOperator::NotEq,
         _ => return,
     };
     if is_subquery(right) {
@@ -211,22 +235,6 @@ fn is_subquery(expr: &Expr) -> bool {
     match expr {
         Expr::Nested(inner) => is_subquery(inner),
         other => matches!(other, Expr::Subquery(_)),
-    }
-}
-
-/// Whether an array that is written out has a NULL among its elements, or none at all.
-fn has_null_or_nothing(array: &Expr) -> bool {
-    match array {
-        Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => has_null_or_nothing(inner),
-        Expr::Array(array) => {
-            let is_null = |element: &Expr| matches!(element, Expr::Value(ValueWithSpan { value: Value::Null, .. }));
-            array.elem.is_empty() || array.elem.iter().any(is_null)
-        }
-        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) => {
-            let text = text.to_ascii_lowercase();
-            text.contains("null") || text.trim_start_matches(['{', ' ']).starts_with('}')
-        }
-        _ => false,
     }
 }
 
@@ -345,13 +353,26 @@ fn call_session_words(expr: &mut Expr) {
     }
 }
 
-/// `LIKE pattern ESCAPE e` is `LIKE like_escape(pattern, e)`.
+/// `LIKE pattern ESCAPE e` is `LIKE like_escape(pattern, e)`. A pattern that ends with a backslash is one, too: that function
+/// refuses it, where the operators take the backslash for itself.
 fn escape_pattern(expr: &mut Expr) {
-    if let Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } = expr
-        && let Some(escape) = escape_char.take()
-    {
-        let arguments = vec![pattern.as_ref().clone(), Expr::Value(escape)];
-        **pattern = call_with(LIKE_ESCAPE, arguments, Span::empty());
+    let (Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. }) = expr else { return };
+    let escape = match escape_char.take() {
+        Some(escape) => Expr::Value(escape),
+        None if ends_with_escape(pattern) => Expr::value(Value::SingleQuotedString("\\".to_owned())),
+        None => return,
+    };
+    let arguments = vec![pattern.as_ref().clone(), escape];
+    **pattern = call_with(LIKE_ESCAPE, arguments, Span::empty());
+}
+
+fn ends_with_escape(pattern: &Expr) -> bool {
+    match pattern {
+        Expr::Value(ValueWithSpan {
+            value: Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text),
+            ..
+        }) => text.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1,
+        _ => false,
     }
 }
 

@@ -26,6 +26,7 @@ use datafusion::logical_expr::{
 
 use super::checked_decimals::{DecimalTotal, DecimalTotals, scale_of};
 use super::interval_sum::{self, IntervalTotal, IntervalTotals, is_summed};
+use super::joined_texts::JoinedTexts;
 use super::sliding_floats::SlidingFloats;
 use super::sliding_statistics::sliding;
 use crate::Error;
@@ -34,13 +35,14 @@ use crate::error::sqlstate;
 /// Between stages: any sum of 2^63 64-bit integers.
 const STATE_TYPE: DataType = DataType::Decimal128(38, 0);
 
-/// Replaces `sum` among the aggregate functions.
+/// Replaces `sum` and others among the aggregate functions.
 pub(crate) fn checked(functions: impl IntoIterator<Item = Arc<AggregateUDF>>) -> Vec<Arc<AggregateUDF>> {
     functions
         .into_iter()
         .map(|function| match function.name() {
             // Averages for what sums of floats are over frames that slide.
             "sum" | "avg" => Arc::new(AggregateUDF::from(CheckedSum::new(function))),
+            "string_agg" => Arc::new(AggregateUDF::from(JoinedTexts { inner: function })),
             // PostgreSQL's other names of them.
             "bool_and" => Arc::new(function.as_ref().clone().with_aliases(["every"])),
             // Inside: what gives DataFusion's function another name passes frames that slide by.

@@ -228,6 +228,11 @@ impl StatementContext {
         &self.view
     }
 
+    /// The session's time zone.
+    pub(crate) fn zone(&self) -> &str {
+        self.config.options().execution.time_zone.as_deref().unwrap_or("UTC")
+    }
+
     /// Keeps `lease` until nothing of this statement runs any more.
     pub(crate) fn hold(&self, lease: Lease) -> Result<()> {
         self.execution_view()?.hold(lease);

@@ -67,7 +67,7 @@ pub(super) fn rewrite(expr: &mut Expr) {
 const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 
 /// The text with its date as `YYYY-MM-DD`; `None` if it is that already, or nothing known.
-fn in_iso_order(text: &str) -> Option<String> {
+pub(crate) fn in_iso_order(text: &str) -> Option<String> {
     let text = text.trim();
     let (date, time) = split_time(text);
     let parts: Vec<&str> = date.split([' ', ',', '-', '/', '.']).filter(|part| !part.is_empty()).collect();

@@ -3,18 +3,21 @@
 //! | written | becomes |
 //! |---|---|
 //! | `ROLLUP (x, x)`, `CUBE`, a grouping set with an element twice | `GROUPING SETS ((x), (x), ())` |
+//! | `ROLLUP ((x, y), z)`, `CUBE` of lists | `GROUPING SETS ((x, y, z), (x, y), ())` |
+//! | `GROUP BY ()` | `GROUP BY GROUPING SETS (())` |
 //! | `ROLLUP (1)` | `ROLLUP` of the first item of the select list |
 //! | `HAVING true` without GROUP BY and aggregates | `HAVING true AND count() >= 0` |
 //! | grouping sets of expressions | of columns of a projection below, by [`GroupingExpressions`] |
 //!
 //! The last is an analyser rule, the first of all: those after it give other names to parts of an expression, and only keep
-//! the names of whole columns, which grouping sets are not.
+//! the names of whole columns, which grouping sets are not. It refuses aggregates of outer columns only, too, of which
+//! DataFusion would make one value per row of the outer query.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::common::Column;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{Aggregate, Expr, GroupingSet, LogicalPlan, LogicalPlanBuilder};
@@ -24,6 +27,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use crate::Error;
 use crate::dml::syntax::{both, call, number};
 
 /// A CUBE of more elements has too many sets to be spelled out.
@@ -32,6 +36,7 @@ const CUBE_MAX: usize = 10;
 /// Rewrites GROUP BY and HAVING of a SELECT.
 pub(crate) fn group_as_planned(select: &mut Select) {
     if let GroupByExpr::Expressions(items, _) = &mut select.group_by {
+        group_by_nothing(items);
         for item in items {
             name_positions(item, &select.projection);
             spell_out_repeated(item);
@@ -49,6 +54,18 @@ pub(crate) fn group_as_planned(select: &mut Select) {
             right: Box::new(number(0)),
         };
         *having = both(condition, counted);
+    }
+}
+
+/// `()` adds nothing to other elements; alone it groups all rows.
+fn group_by_nothing(items: &mut Vec<ast::Expr>) {
+    let is_nothing = |item: &ast::Expr| matches!(item, ast::Expr::Tuple(elements) if elements.is_empty());
+    if !items.iter().any(is_nothing) {
+        return;
+    }
+    items.retain(|item| !is_nothing(item));
+    if items.is_empty() {
+        items.push(ast::Expr::GroupingSets(vec![Vec::new()]));
     }
 }
 
@@ -89,6 +106,8 @@ fn name_positions(item: &mut ast::Expr, select_list: &[SelectItem]) {
 fn spell_out_repeated(item: &mut ast::Expr) {
     let Some(all) = elements(item) else { return };
     let all = all.clone();
+    // The planner knows lists in GROUPING SETS only.
+    let has_lists = !matches!(item, ast::Expr::GroupingSets(_)) && all.iter().any(|element| element.len() != 1);
     let sets: Vec<Vec<ast::Expr>> = match item {
         ast::Expr::GroupingSets(_) => all,
         ast::Expr::Rollup(_) => (0..=all.len()).rev().map(|end| all[..end].concat()).collect(),
@@ -113,7 +132,7 @@ fn spell_out_repeated(item: &mut ast::Expr) {
             distinct
         })
         .collect();
-    if distinct != sets {
+    if has_lists || distinct != sets {
         *item = ast::Expr::GroupingSets(distinct);
     }
 }
@@ -129,11 +148,40 @@ impl AnalyzerRule for GroupingExpressions {
 
     fn analyze(&self, plan: LogicalPlan, _options: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
         let rewritten = plan.transform_up_with_subqueries(|node| match node {
-            LogicalPlan::Aggregate(aggregate) => project_elements(aggregate),
+            LogicalPlan::Aggregate(aggregate) => {
+                refuse_outer(&aggregate)?;
+                project_elements(aggregate)
+            }
             node => Ok(Transformed::no(node)),
         });
         rewritten.map(|plan| plan.data)
     }
+}
+
+/// Fails where all columns of an aggregate are those of an outer query: it is that query's aggregate in SQL. What has a
+/// subquery inside is left alone, whose columns would have to be found first.
+fn refuse_outer(aggregate: &Aggregate) -> DataFusionResult<()> {
+    for expr in &aggregate.aggr_expr {
+        let (mut own, mut outer) = (false, false);
+        expr.apply(|part| {
+            match part {
+                Expr::OuterReferenceColumn(..) => outer = true,
+                Expr::Column(_)
+                | Expr::ScalarSubquery(_)
+                | Expr::Exists(_)
+                | Expr::InSubquery(_)
+                | Expr::SetComparison(_) => own = true,
+                _ => {}
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        if outer && !own {
+            return Err(Error::unsupported("an aggregate of outer columns only, in a subquery")
+                .with_hint("Aggregate them in a query in FROM.")
+                .into());
+        }
+    }
+    Ok(())
 }
 
 /// Computes the expressions of grouping sets below the aggregation.
@@ -177,7 +225,9 @@ fn project_elements(aggregate: Aggregate) -> DataFusionResult<Transformed<Logica
         let (relation, name) = expr.qualified_name();
         let rewritten = expr.transform_down(|expr| match expr {
             Expr::AggregateFunction(mut function) if function.func.name() == "grouping" => {
-                function.params.args = all(&function.params.args);
+                // Arguments with casts have names that tell them apart.
+                let elements: Vec<Expr> = function.params.args.into_iter().map(Expr::unalias).collect();
+                function.params.args = all(&elements);
                 Ok(Transformed::yes(Expr::AggregateFunction(function)))
             }
             expr => Ok(Transformed::no(expr)),

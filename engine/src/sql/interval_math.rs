@@ -4,7 +4,7 @@
 //! that `'1 day' = '24 hours'`; Arrow compares field by field. [`order_of`] makes a number of an interval that is ordered
 //! the right way; the rule [`IntervalOrder`](super::interval_order::IntervalOrder) puts it where intervals are compared.
 //! `interval * number` and `/` are planned here, because DataFusion does not know them, and differences of timestamps,
-//! of which it makes [durations](super::interval).
+//! of which it makes [durations](super::interval). [Constants of an open type](super::unknown_literals) get theirs first.
 
 use std::sync::{Arc, LazyLock};
 
@@ -12,9 +12,8 @@ use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int3
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
 use datafusion::common::tree_node::TreeNode;
-use datafusion::common::{DFSchema, ScalarValue, utils::take_function_args};
+use datafusion::common::{DFSchema, utils::take_function_args};
 use datafusion::error::Result as DataFusionResult;
-use datafusion::functions::datetime::date_part;
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr, RawWindowExpr};
 use datafusion::logical_expr::{
@@ -23,7 +22,9 @@ use datafusion::logical_expr::{
 };
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
+use super::extract;
 use super::interval::{AS_INTERVAL_NAME, difference};
+use super::unknown_literals::{beside_operator, resolve};
 use crate::Error;
 use crate::error::sqlstate;
 
@@ -181,41 +182,6 @@ impl ScalarUDFImpl for Order {
 #[derive(Debug)]
 pub(crate) struct IntervalPlanner;
 
-/// Plans `extract(second FROM x)`, which has a fraction of six digits, and `extract(milliseconds FROM x)`, which has one of
-/// three. DataFusion's are integers.
-fn seconds_of(arguments: Vec<Expr>) -> PlannerResult<Vec<Expr>> {
-    let [part, time] = arguments.as_slice() else { return PlannerResult::Original(arguments) };
-    let scale: i8 = match part {
-        part if names_seconds(part) => 6,
-        part if names_milliseconds(part) => 3,
-        _ => return PlannerResult::Original(arguments),
-    };
-    // Of an interval, whose type is not known here, they become `microseconds_in` later.
-    let microseconds = date_part().call(vec![lit("microsecond"), time.clone()]);
-    let microseconds = cast_expr(microseconds, DataType::Decimal128(10, 0));
-    PlannerResult::Planned(microseconds * lit(ScalarValue::Decimal128(Some(1), scale.unsigned_abs(), scale)))
-}
-
-/// Whether the first argument of `date_part` asks for seconds.
-pub(super) fn names_seconds(part: &Expr) -> bool {
-    names(part, &["second", "seconds", "sec", "secs", "s"])
-}
-
-/// The same for milliseconds.
-pub(super) fn names_milliseconds(part: &Expr) -> bool {
-    names(part, &["millisecond", "milliseconds", "msec", "msecs", "ms"])
-}
-
-/// The same for microseconds.
-pub(super) fn names_microseconds(part: &Expr) -> bool {
-    names(part, &["microsecond", "microseconds", "usec", "usecs", "us"])
-}
-
-fn names(part: &Expr, known: &[&str]) -> bool {
-    let Expr::Literal(part, _) = part else { return false };
-    part.try_as_str().flatten().is_some_and(|part| known.iter().any(|name| part.eq_ignore_ascii_case(name)))
-}
-
 /// Plans `+` and `-` beside dates, times and timestamps. DataFusion's `date ± interval` stays a date and loses the time; a
 /// date beside a time or a timestamp it counts in nanoseconds, which reach from 1677 to 2262.
 fn moved(expr: RawBinaryExpr, schema: &DFSchema) -> PlannerResult<RawBinaryExpr> {
@@ -232,6 +198,13 @@ fn moved(expr: RawBinaryExpr, schema: &DFSchema) -> PlannerResult<RawBinaryExpr>
             (left, right) = (interval(left), timestamp(right));
         }
         (Some(Time64(_)), Some(Timestamp(..))) if op == BinaryOperator::Plus => left = interval(left),
+        // One without time zone is the session's local time.
+        (Some(Timestamp(_, zone @ Some(_))), Some(Timestamp(unit, None))) if op == BinaryOperator::Minus => {
+            return PlannerResult::Planned(difference(left, cast_expr(right, Timestamp(*unit, zone.clone()))));
+        }
+        (Some(Timestamp(unit, None)), Some(Timestamp(_, zone @ Some(_)))) if op == BinaryOperator::Minus => {
+            return PlannerResult::Planned(difference(cast_expr(left, Timestamp(*unit, zone.clone())), right));
+        }
         (Some(Timestamp(..)), Some(Timestamp(..))) if op == BinaryOperator::Minus => {
             return PlannerResult::Planned(difference(left, right));
         }
@@ -291,10 +264,20 @@ impl ExprPlanner for IntervalPlanner {
     }
 
     fn plan_extract(&self, arguments: Vec<Expr>) -> DataFusionResult<PlannerResult<Vec<Expr>>> {
-        Ok(seconds_of(arguments))
+        Ok(extract::plan(arguments))
+    }
+
+    fn plan_array_literal(
+        &self,
+        mut elements: Vec<Expr>,
+        schema: &DFSchema,
+    ) -> DataFusionResult<PlannerResult<Vec<Expr>>> {
+        resolve(&mut elements, |element| element.get_type(schema).unwrap_or(DataType::Null))?;
+        Ok(PlannerResult::Original(elements))
     }
 
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> DataFusionResult<PlannerResult<RawBinaryExpr>> {
+        let expr = beside_operator(expr, schema)?;
         let divides = match expr.op {
             BinaryOperator::Multiply => false,
             BinaryOperator::Divide => true,

@@ -7,10 +7,12 @@
 //! | `GROUP BY a`, `DISTINCT` | by `order(a)`, with `first_value(a)` for the value that is shown |
 //! | `min(a)`, `max(a)` | `first_value(a ORDER BY order(a))` |
 //! | the same over a window | [functions of their own](super::interval_extremes) |
+//! | `GROUP BY ROLLUP (a)` and the like | the same, with `order(a)` from a projection below |
 //! | `count(DISTINCT a)` | `count(DISTINCT order(a))` |
+//! | `sum(DISTINCT a)`, `avg(DISTINCT a)` | [functions of their own](super::interval_distinct) |
 //! | `greatest`, `least`, `nullif` | CASE |
 //!
-//! What is left (intervals in grouping sets, other DISTINCT aggregates) is refused by name.
+//! What is left (other DISTINCT aggregates) is refused by name.
 
 use std::sync::Arc;
 
@@ -26,11 +28,12 @@ use datafusion::logical_expr::expr::{
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery,
+    Aggregate, Distinct, Expr, ExprSchemable, GroupingSet, LogicalPlan, LogicalPlanBuilder, Operator, Subquery,
     WindowFunctionDefinition, lit, when,
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use super::interval_distinct::distinct_total;
 use super::interval_extremes::extreme;
 use super::interval_math::{is_interval, makes_interval, order_of};
 use crate::Error;
@@ -192,7 +195,7 @@ fn group(aggregate: Aggregate) -> DataFusionResult<LogicalPlan> {
         }
     }
     if in_sets {
-        return Err(Error::unsupported("an interval in GROUPING SETS, ROLLUP or CUBE").into());
+        return group_in_sets(aggregate);
     }
     if !by_interval {
         return Ok(LogicalPlan::Aggregate(aggregate));
@@ -216,6 +219,46 @@ fn group(aggregate: Aggregate) -> DataFusionResult<LogicalPlan> {
     list.extend(shown.into_iter().skip(groups).map(Expr::Column));
     let aggregate = LogicalPlan::Aggregate(Aggregate::try_new(input, keys, aggr_expr)?);
     LogicalPlanBuilder::from(aggregate).project(list)?.build()
+}
+
+/// The same for grouping sets, whose elements are columns. An interval is not shown where its key is not in the set.
+fn group_in_sets(aggregate: Aggregate) -> DataFusionResult<LogicalPlan> {
+    let Aggregate { input, group_expr, mut aggr_expr, schema, .. } = aggregate;
+    let [Expr::GroupingSet(sets)] = group_expr.as_slice() else {
+        return Err(Error::unsupported("an interval in several lists of grouping sets").into());
+    };
+    let input_schema = Arc::clone(input.schema());
+    let shown: Vec<Column> = schema.iter().map(Column::from).collect();
+    let mut list: Vec<Expr> = shown.iter().cloned().map(Expr::Column).collect();
+    let mut below: Vec<Expr> = input_schema.iter().map(|column| Expr::Column(Column::from(column))).collect();
+    let mut replaced: Vec<(Expr, Expr)> = Vec::new();
+    for (place, (element, column)) in sets.distinct_expr().into_iter().zip(&shown).enumerate() {
+        if !is_interval(&element.get_type(&input_schema)?) {
+            continue;
+        }
+        let (key, value) = (format!("interval key {place}"), format!("interval {place}"));
+        below.push(order_of(element.clone()).alias(&key));
+        let first =
+            AggregateFunction::new_udf(first_value_udaf(), vec![element.clone()], false, None, Vec::new(), None);
+        aggr_expr.push(Expr::AggregateFunction(first).alias(&value));
+        let key = Expr::Column(Column::new_unqualified(key));
+        let value = when(key.clone().is_not_null(), Expr::Column(Column::new_unqualified(value)))
+            .otherwise(lit(ScalarValue::IntervalMonthDayNano(None)))?;
+        list[place] = value.alias_qualified(column.relation.clone(), &column.name);
+        replaced.push((element.clone(), key));
+    }
+    let with_keys = |elements: &[Expr]| -> Vec<Expr> {
+        let key = |element: &Expr| replaced.iter().find(|(known, _)| known == element).map(|(_, key)| key.clone());
+        elements.iter().map(|element| key(element).unwrap_or_else(|| element.clone())).collect()
+    };
+    let sets = match sets {
+        GroupingSet::Rollup(elements) => GroupingSet::Rollup(with_keys(elements)),
+        GroupingSet::Cube(elements) => GroupingSet::Cube(with_keys(elements)),
+        GroupingSet::GroupingSets(sets) => GroupingSet::GroupingSets(sets.iter().map(|set| with_keys(set)).collect()),
+    };
+    let input = LogicalPlanBuilder::from(input).project(below)?.build()?;
+    let aggregate = Aggregate::try_new(Arc::new(input), vec![Expr::GroupingSet(sets)], aggr_expr)?;
+    LogicalPlanBuilder::from(LogicalPlan::Aggregate(aggregate)).project(list)?.build()
 }
 
 fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
@@ -303,6 +346,11 @@ fn rewrite_aggregate(mut function: AggregateFunction, schema: &DFSchema) -> Data
         "max" => false,
         "count" if function.params.distinct => {
             function.params.args = vec![order_of(first)];
+            return Ok(Transformed::yes(Expr::AggregateFunction(function)));
+        }
+        name @ ("sum" | "avg") if function.params.distinct => {
+            function.func = distinct_total(name == "avg");
+            function.params.distinct = false;
             return Ok(Transformed::yes(Expr::AggregateFunction(function)));
         }
         name if function.params.distinct => {

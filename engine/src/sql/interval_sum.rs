@@ -37,7 +37,7 @@ pub(super) fn state_fields(name: &str) -> Vec<FieldRef> {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Sum {
+pub(super) struct Sum {
     months: i64,
     days: i64,
     nanoseconds: i128,
@@ -45,7 +45,7 @@ struct Sum {
 }
 
 impl Sum {
-    fn of(interval: IntervalMonthDayNano) -> Sum {
+    pub(super) fn of(interval: IntervalMonthDayNano) -> Sum {
         Sum {
             months: interval.months.into(),
             days: interval.days.into(),
@@ -54,7 +54,7 @@ impl Sum {
         }
     }
 
-    fn add(&mut self, other: Sum) {
+    pub(super) fn add(&mut self, other: Sum) {
         self.months += other.months;
         self.days += other.days;
         self.nanoseconds += other.nanoseconds;
@@ -69,7 +69,7 @@ impl Sum {
     }
 
     /// `None` if there were no values.
-    fn result(self, is_mean: bool) -> Result<Option<IntervalMonthDayNano>> {
+    pub(super) fn result(self, is_mean: bool) -> Result<Option<IntervalMonthDayNano>> {
         if self.values == 0 {
             return Ok(None);
         }

@@ -1,7 +1,6 @@
-//! Literals of times as people write them: without seconds, and intervals with a time in them. Arrow's parsers want more.
+//! Operators on times, and literals of intervals as people write them, with a time in them. The texts of times are read in
+//! [`time_texts`](crate::functions::time_texts).
 
-use arrow::datatypes::TimeUnit;
-use chrono::{NaiveDateTime, SubsecRound};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Interval, UnaryOperator, Value,
     ValueWithSpan,
@@ -12,71 +11,6 @@ use crate::dml::syntax::call;
 use crate::functions::input::interval_of;
 use crate::functions::text::SIMILAR_TO_ESCAPE;
 use crate::functions::zones::TIMEZONE;
-
-/// A literal of a timestamp as Arrow reads it; `None` if that is as it stands. Of a timestamp without time zone the zone is
-/// dropped, and digits beyond those it keeps are rounded.
-pub(super) fn timestamp_text(text: &str, zoned: bool, unit: TimeUnit) -> Option<String> {
-    let full = with_seconds(text);
-    let whole = full.as_deref().unwrap_or(text.trim());
-    let local = match zoned {
-        false => without_zone(whole),
-        true => None,
-    };
-    let rounded = match (unit, zoned) {
-        (TimeUnit::Microsecond, false) => rounded_to_microseconds(local.unwrap_or(whole)),
-        _ => None,
-    };
-    rounded.or_else(|| local.map(str::to_owned)).or(full)
-}
-
-/// `2024-01-01 10:00:00+02` without its zone; `None` if there is none.
-fn without_zone(text: &str) -> Option<&str> {
-    let (date, time) = text.split_at_checked(text.find([' ', 'T'])? + 1)?;
-    let end = time.find(|letter: char| !letter.is_ascii_digit() && letter != ':' && letter != '.')?;
-    let (time, zone) = time.split_at_checked(end)?;
-    let zone = zone.trim();
-    let offset = zone
-        .strip_prefix(['+', '-'])
-        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b':'));
-    let named = zone.eq_ignore_ascii_case("z") || zone.eq_ignore_ascii_case("utc");
-    (offset || named).then(|| &text[..date.len() + time.len()])
-}
-
-/// A time of more than six digits after the point, rounded to six.
-fn rounded_to_microseconds(text: &str) -> Option<String> {
-    let (_, fraction) = text.rsplit_once('.')?;
-    if fraction.len() <= 6 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let time = NaiveDateTime::parse_from_str(&text.replace('T', " "), "%Y-%m-%d %H:%M:%S%.f").ok()?;
-    Some(time.round_subsecs(6).format("%Y-%m-%d %H:%M:%S%.6f").to_string())
-}
-
-/// `040506` as `04:05:06`, and `0405` as `04:05:00`; `None` for times that are written otherwise.
-pub(super) fn time_text(text: &str) -> Option<String> {
-    let text = text.trim();
-    let (digits, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
-    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    match digits.len() {
-        6 => Some(format!("{}:{}:{}{fraction}", &digits[..2], &digits[2..4], &digits[4..])),
-        4 if fraction.is_empty() => Some(format!("{}:{}:00", &digits[..2], &digits[2..])),
-        _ => None,
-    }
-}
-
-/// `2024-01-01 10:00` with its seconds; `None` if nothing is missing. A time zone may follow.
-pub(super) fn with_seconds(text: &str) -> Option<String> {
-    let text = text.trim();
-    let (date, rest) = text.split_once([' ', 'T'])?;
-    let is_date = date.len() >= 8 && date.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-    let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != ':').unwrap_or(rest.len());
-    let (time, zone) = rest.split_at(end);
-    let (hours, minutes) = time.split_once(':')?;
-    let two = |digits: &str| (1..=2).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-    (is_date && two(hours) && two(minutes)).then(|| format!("{date} {hours:0>2}:{minutes:0>2}:00{zone}"))
-}
 
 /// Puts the interval of `-interval '1 day 2 hours'` into parentheses: the planner writes the minus before the text, where
 /// it is that of the days alone.
@@ -198,37 +132,6 @@ fn spelled(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn seconds_are_added_where_they_are_missing() {
-        for (text, expected) in [
-            ("2024-01-01 10:00", Some("2024-01-01 10:00:00")),
-            ("2024-01-01T9:05+02", Some("2024-01-01 09:05:00+02")),
-            ("2024-01-01 10:00:01", None),
-            ("2024-01-01", None),
-            ("10:00", None),
-            ("a b:c", None),
-        ] {
-            assert_eq!(with_seconds(text).as_deref(), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn timestamps_without_zone_forget_it() {
-        for (text, expected) in [
-            ("2024-01-01 10:00:00+02", Some("2024-01-01 10:00:00")),
-            ("2024-01-01T10:00Z", Some("2024-01-01 10:00:00")),
-            ("2024-01-01 10:00:00.5 -05:30", Some("2024-01-01 10:00:00.5")),
-            ("2024-01-01 23:59:59.9999999", Some("2024-01-02 00:00:00.000000")),
-            ("2024-01-01 10:00:00", None),
-            ("2024-01-01", None),
-        ] {
-            assert_eq!(timestamp_text(text, false, TimeUnit::Microsecond).as_deref(), expected, "{text}");
-        }
-        assert_eq!(timestamp_text("2024-01-01 10:00:00+02", true, TimeUnit::Microsecond), None);
-        assert_eq!(time_text("040506.5").as_deref(), Some("04:05:06.5"));
-        assert_eq!(time_text("04:05"), None);
-    }
 
     #[test]
     fn times_in_intervals_are_spelled_out() {

@@ -2,7 +2,8 @@
 //! their value is that of the side that has one.
 //!
 //! DataFusion takes the left side's column, which is NULL for rows that only the right one has, and shows columns in the
-//! order of the tables. RIGHT and FULL joins are therefore written with ON before it sees them:
+//! order of the tables; and of a column that two joins merge it does not know which one is meant. RIGHT and FULL joins, and
+//! joins of more than two relations, are therefore written with ON before it sees them:
 //!
 //! ```sql
 //! SELECT *, id + 1 FROM a FULL JOIN b USING (id)
@@ -10,21 +11,21 @@
 //!   FROM a FULL JOIN b ON a.id = b.id
 //! ```
 //!
-//! Inner and left joins keep USING; only `*` is spelled out. NATURAL joins have become USING before, and joins that merge
+//! A single inner or left join keeps USING; only `*` is spelled out. NATURAL joins have become USING before, and joins that merge
 //! different columns ON ([`super::natural_joins`]), as far as the columns are known; FULL joins of others are refused.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, ExceptSelectItem, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, OrderBy,
-    OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, VisitMut, VisitorMut,
-    WildcardAdditionalOptions,
+    OrderByKind, Select, SelectItem, SelectItemQualifiedWildcardKind, VisitMut, WildcardAdditionalOptions,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::known_columns::{Relation, Shown, is_plain, relation_name};
 use super::names::{output_name, unique_name};
 use super::natural_joins::{constraint, constraint_mut};
+use super::own_expressions::for_each_own;
 use super::parse::fold;
 use crate::dml::syntax::{both, call_with, named, quoted};
 use crate::{Error, Result};
@@ -45,7 +46,7 @@ pub(crate) fn merge_columns(select: &mut Select, order_by: Option<&mut OrderBy>)
     let (Some(names), Some(relations)) = (names_of_all(joins), relations.collect::<Option<Vec<Relation>>>()) else {
         return refuse_full(joins.iter());
     };
-    if !joins.iter().any(prefers_right) {
+    if joins.len() == 1 && !joins.iter().any(prefers_right) {
         let columns: Merged = names.iter().map(|name| (name.clone(), Expr::Identifier(quoted(name)))).collect();
         spell_out_stars(select, &columns, &relations);
         return Ok(());
@@ -253,33 +254,15 @@ fn name_items(select: &mut Select, merged: &Merged) {
 
 /// Puts the values in the places of the merged columns, except in subqueries. Whether there was one.
 fn replace<N: VisitMut>(node: &mut N, merged: &Merged) -> bool {
-    struct Replacing<'a> {
-        merged: &'a Merged,
-        depth: usize,
-        replaced: bool,
-    }
-    impl VisitorMut for Replacing<'_> {
-        type Break = ();
-        fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-            self.depth += 1;
-            ControlFlow::Continue(())
+    let mut replaced = false;
+    let _: ControlFlow<()> = for_each_own(node, |expr| {
+        if let Expr::Identifier(ident) = expr
+            && let Some((_, value)) = merged.iter().find(|(name, _)| *name == fold(ident))
+        {
+            *expr = value.clone();
+            replaced = true;
         }
-        fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-            self.depth -= 1;
-            ControlFlow::Continue(())
-        }
-        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-            if self.depth == 0
-                && let Expr::Identifier(ident) = expr
-                && let Some((_, value)) = self.merged.iter().find(|(name, _)| *name == fold(ident))
-            {
-                *expr = value.clone();
-                self.replaced = true;
-            }
-            ControlFlow::Continue(())
-        }
-    }
-    let mut replacing = Replacing { merged, depth: 0, replaced: false };
-    let _ = node.visit(&mut replacing);
-    replacing.replaced
+        ControlFlow::Continue(())
+    });
+    replaced
 }

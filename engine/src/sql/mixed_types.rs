@@ -10,7 +10,9 @@
 //! | an integer `# itself` | 0 even for NULL | `n - n` |
 //! | bytes beside a text constant, in `\|\|` and LIKE | texts | the constant is read as bytes |
 //! | the pattern of `~` and the like | `.` matches no line break | it does |
+//! | `date_part(field, x)` | an integer | [double precision](crate::functions::date_parts) |
 //! | date beside timestamp | nanoseconds, which reach from 1677 to 2262 | a timestamp of the other's unit |
+//! | `'2'` beside a number in CASE, UNION … | texts | [a number](super::unknown_literals) |
 //! | date beside `date ± interval` | – | [timestamps](super::interval_math), compared as dates where they are midnights |
 
 use std::sync::Arc;
@@ -21,18 +23,22 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
+use datafusion::functions::datetime::date_part;
 use datafusion::logical_expr::expr::{Between, BinaryExpr, Case, Cast, InList, InSubquery, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, Union, lit, not,
+    Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Subquery, Union, cast, lit,
+    not,
 };
 use datafusion::optimizer::AnalyzerRule;
 
 use super::called_functions::{across_lines, as_in_postgres, is_bytes};
 use super::interval_order::compares;
 use super::numeric_division::divide;
+use super::unknown_literals::{constant, open_column, resolve, resolve_case, resolve_compared, type_beside};
 use crate::functions::bytes::bytes_like;
+use crate::functions::date_parts::is_double;
 use crate::functions::input::bytes_of;
 
 /// The rule.
@@ -217,7 +223,8 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
             }
             Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))
         }
-        Expr::Between(Between { expr, negated, low, high }) => {
+        Expr::Between(Between { mut expr, negated, mut low, mut high }) => {
+            let resolved = resolve_compared([&mut *expr, &mut *low, &mut *high], type_of)?;
             let types = [type_of(&expr), type_of(&low), type_of(&high)];
             let bound = |bound: &Expr, data_type: &DataType| match data_type {
                 DataType::Date32 => Some(bound.clone()),
@@ -233,7 +240,7 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
                 let [expr, low, high] = [*expr, *low, *high].map(|part| Box::new(to(part, &common)));
                 return Ok(Transformed::yes(Expr::Between(Between { expr, negated, low, high })));
             }
-            Transformed::no(Expr::Between(Between { expr, negated, low, high }))
+            Transformed::new_transformed(Expr::Between(Between { expr, negated, low, high }), resolved)
         }
         Expr::Like(like) if is_bytes(&type_of(&like.expr)) && !like.case_insensitive && like.escape_char.is_none() => {
             let pattern_type = type_of(&like.pattern);
@@ -249,14 +256,15 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
                 None => Transformed::no(Expr::Like(like)),
             }
         }
-        Expr::InList(InList { expr, list, negated }) => {
+        Expr::InList(InList { mut expr, mut list, negated }) => {
+            let resolved = resolve_compared(std::iter::once(&mut *expr).chain(&mut list), type_of)?;
             let types: Vec<DataType> = std::iter::once(expr.as_ref()).chain(&list).map(type_of).collect();
             match compared(&types) {
                 Some(common) => {
                     let list = list.into_iter().map(|item| to(item, &common)).collect();
                     Transformed::yes(Expr::InList(InList { expr: Box::new(to(*expr, &common)), list, negated }))
                 }
-                None => Transformed::no(Expr::InList(InList { expr, list, negated })),
+                None => Transformed::new_transformed(Expr::InList(InList { expr, list, negated }), resolved),
             }
         }
         Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
@@ -270,8 +278,9 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
             let subquery = Subquery { subquery: Arc::new(plan), outer_ref_columns, spans };
             Transformed::yes(Expr::InSubquery(InSubquery { expr: Box::new(to(*expr, &common)), subquery, negated }))
         }
-        Expr::Case(Case { mut expr, mut when_then_expr, mut else_expr }) => {
-            let mut changed = false;
+        Expr::Case(mut case) => {
+            let mut changed = resolve_case(&mut case, type_of)?;
+            let Case { mut expr, mut when_then_expr, mut else_expr } = case;
             if let Some(operand) = expr.take() {
                 let types: Vec<DataType> = std::iter::once(&operand)
                     .chain(when_then_expr.iter().map(|(when, _)| when))
@@ -299,9 +308,13 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
             }
             Transformed::new_transformed(Expr::Case(Case { expr, when_then_expr, else_expr }), changed)
         }
-        Expr::ScalarFunction(ScalarFunction { func, args })
+        Expr::ScalarFunction(ScalarFunction { func, mut args })
             if matches!(func.name(), "coalesce" | "greatest" | "least" | "nullif" | "nvl" | "make_array") =>
         {
+            let resolved = match func.name() {
+                "nullif" => resolve_compared(&mut args, type_of)?,
+                _ => resolve(&mut args, type_of)?,
+            };
             let types: Vec<DataType> = args.iter().map(type_of).collect();
             let common = if func.name() == "nullif" { compared(&types) } else { united(&types) };
             match common {
@@ -309,8 +322,15 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
                     let args = args.into_iter().map(|arg| to(arg, &common)).collect();
                     Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args }))
                 }
-                None => Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args })),
+                None => Transformed::new_transformed(Expr::ScalarFunction(ScalarFunction { func, args }), resolved),
             }
+        }
+        Expr::ScalarFunction(ScalarFunction { func, args }) if is_double(&func) => {
+            let part = as_in_postgres(ScalarFunction { func: date_part(), args }, type_of)?.data;
+            Transformed::yes(match type_of(&part) {
+                DataType::Float64 => part,
+                _ => cast(part, DataType::Float64),
+            })
         }
         Expr::ScalarFunction(function) => as_in_postgres(function, type_of)?,
         other => Transformed::no(other),
@@ -367,6 +387,11 @@ fn unite(union: Union) -> DataFusionResult<Transformed<LogicalPlan>> {
     if inputs.iter().any(|input| input.schema().fields().len() != width) {
         return Ok(Transformed::no(LogicalPlan::Union(Union { inputs, schema })));
     }
+    let (inputs, resolved) = with_known_constants(inputs, width)?;
+    let schema = match resolved {
+        true => Union::try_new_with_loose_types(inputs.clone())?.schema,
+        false => schema,
+    };
     let (inputs, renamed) = named_distinct(inputs, &schema)?;
     let common: Vec<Option<DataType>> = (0..width)
         .map(|column| {
@@ -376,7 +401,7 @@ fn unite(union: Union) -> DataFusionResult<Transformed<LogicalPlan>> {
         })
         .collect();
     if common.iter().all(Option::is_none) {
-        return Ok(Transformed::new_transformed(LogicalPlan::Union(Union { inputs, schema }), renamed));
+        return Ok(Transformed::new_transformed(LogicalPlan::Union(Union { inputs, schema }), renamed || resolved));
     }
     let mut cast = Vec::with_capacity(inputs.len());
     for input in inputs {
@@ -397,6 +422,52 @@ fn unite(union: Union) -> DataFusionResult<Transformed<LogicalPlan>> {
         cast.push(Arc::new(LogicalPlanBuilder::from(input).project(columns)?.build()?));
     }
     Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(cast)?)))
+}
+
+/// Gives the constants that are columns of some inputs, and of an open type, the type that the others have.
+fn with_known_constants(
+    inputs: Vec<Arc<LogicalPlan>>,
+    width: usize,
+) -> DataFusionResult<(Vec<Arc<LogicalPlan>>, bool)> {
+    fn open(input: &LogicalPlan, column: usize) -> Option<&str> {
+        match input {
+            LogicalPlan::Projection(projection) => projection.expr.get(column).and_then(open_column),
+            _ => None,
+        }
+    }
+    let types: Vec<Option<DataType>> = (0..width)
+        .map(|column| {
+            if inputs.iter().all(|input| open(input, column).is_none()) {
+                return None;
+            }
+            let others = inputs.iter().filter(|input| open(input, column).is_none());
+            type_beside(others.map(|input| input.schema().field(column).data_type()))
+        })
+        .collect();
+    if types.iter().all(Option::is_none) {
+        return Ok((inputs, false));
+    }
+    let mut known = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        let mut constants = Vec::new();
+        for (column, wanted) in types.iter().enumerate() {
+            if let (Some(wanted), Some(text)) = (wanted, open(&input, column)) {
+                constants.push((column, constant(text, wanted)?));
+            }
+        }
+        known.push(match input.as_ref() {
+            LogicalPlan::Projection(projection) if !constants.is_empty() => {
+                let mut columns = projection.expr.clone();
+                for (column, constant) in constants {
+                    let (qualifier, field) = projection.schema.qualified_field(column);
+                    columns[column] = constant.alias_qualified(qualifier.cloned(), field.name());
+                }
+                Arc::new(LogicalPlan::Projection(Projection::try_new(columns, Arc::clone(&projection.input))?))
+            }
+            _ => input,
+        });
+    }
+    Ok((known, true))
 }
 
 /// Gives the columns of DISTINCT inputs the UNION's names. A DISTINCT below another one is taken away, and what is below it

@@ -1,12 +1,14 @@
 //! From the text of a statement to a plan: tokens and syntax ([`parse`], bounded by [`depth`], made shallow by
 //! [`balance`]), the split of scripts ([`split`]), which of our statements it is ([`route`]), what is refused before
 //! planning ([`check`], [`size`]), name resolution and planning ([`context`], [`plan`]), plans made before
-//! ([`plan_cache`]), what the columns of results are called ([`names`]), subqueries that must give one row ([`single_row`]), rows that are compared
-//! ([`row_values`]) or NULL ([`null_rows`]), where in a text the thing is that an error is about ([`places`]), arithmetic as SQL has it
-//! ([`arithmetic`]), operands of different types ([`mixed_types`]), the order of intervals ([`interval_order`]), and times of
-//! different units ([`time_units`]).
+//! ([`plan_cache`]), what the columns of results are called ([`names`]), subqueries that must give one row
+//! ([`single_row`]), rows that are compared ([`row_values`]) or NULL ([`null_rows`]), where in a text the thing is that an
+//! error is about ([`places`]), arithmetic as SQL has it ([`arithmetic`]), operands of different types ([`mixed_types`]),
+//! constants of an open type ([`unknown_literals`]), the order of intervals ([`interval_order`]), and times of different
+//! units ([`time_units`]).
 
 pub(crate) mod arithmetic;
+pub(crate) mod assigned;
 mod balance;
 mod called_functions;
 mod calls;
@@ -16,18 +18,24 @@ mod checked_decimals;
 pub(crate) mod checked_sum;
 pub(crate) mod context;
 pub(crate) mod copy_syntax;
-mod date_words;
+pub(crate) mod date_words;
 mod definition_syntax;
 mod depth;
 pub(crate) mod empty_groups;
+mod exponents;
+mod extract;
 pub(crate) mod grouping;
 pub(crate) mod insert_syntax;
 pub(crate) mod interval;
+mod interval_distinct;
 mod interval_extremes;
 pub(crate) mod interval_math;
 pub(crate) mod interval_order;
 mod interval_sum;
+mod joined_texts;
 mod known_columns;
+mod lateral_joins;
+mod like_lists;
 pub(crate) mod limits;
 mod literals;
 pub(crate) mod lock_syntax;
@@ -41,12 +49,14 @@ pub(crate) mod natural_joins;
 pub(crate) mod null_rows;
 mod numeric_division;
 pub(crate) mod opaque_values;
+mod own_expressions;
 pub(crate) mod own_syntax;
 pub(crate) mod parse;
 pub(crate) mod places;
 pub(crate) mod plan;
 pub(crate) mod plan_cache;
 pub(crate) mod plan_key;
+mod recursive_constants;
 mod refused_forms;
 pub(crate) mod relations;
 pub(crate) mod route;
@@ -64,5 +74,6 @@ pub(crate) mod split;
 pub(crate) mod time_units;
 pub(crate) mod transaction_syntax;
 pub(crate) mod types;
+pub(crate) mod unknown_literals;
 pub(crate) mod user_syntax;
 mod windows;

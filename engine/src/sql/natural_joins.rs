@@ -11,6 +11,7 @@
 //! join keeps its rows; DataFusion makes a cross join of it, which loses them. Where the columns of a relation are not
 //! known (functions), a query stays as it is.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
@@ -128,7 +129,7 @@ impl Resolving<'_> {
         }
         if merges_differently(&select.from) {
             let outer = select.from.iter().flat_map(|from| &from.joins).any(prefers_right);
-            match outer {
+            match outer || select.from.iter().any(merges_again) {
                 true => self.join_with_on(select, order_by),
                 false => self.spell_out_stars(select),
             }
@@ -220,6 +221,17 @@ fn merges_differently(from: &[TableWithJoins]) -> bool {
     let merged: Vec<_> = joins.iter().filter_map(using).collect();
     !merged.is_empty()
         && (from.len() > 1 || merged.len() < joins.len() || merged.iter().any(|names| *names != merged[0]))
+}
+
+/// Whether two joins merge the same column.
+fn merges_again(from: &TableWithJoins) -> bool {
+    let mut seen = HashSet::new();
+    from.joins.iter().any(|join| match constraint(join) {
+        Some(JoinConstraint::Using(names)) => {
+            names.iter().any(|name| !seen.insert(name.to_string().to_ascii_lowercase()))
+        }
+        _ => false,
+    })
 }
 
 fn merges(constraint: &JoinConstraint) -> bool {

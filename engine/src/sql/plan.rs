@@ -1,16 +1,18 @@
 //! Syntax tree → logical plan → optimised plan → operators, for anything that reads.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::Session;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, ParamValues, ScalarValue, ToDFSchema};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::TaskContext;
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    Analyze, Explain, ExplainFormat, LogicalPlan, PlanType, StringifiedPlan, ToStringifiedPlan,
+    Analyze, Explain, ExplainFormat, Expr, LogicalPlan, PlanType, StringifiedPlan, ToStringifiedPlan, cast,
 };
 use datafusion::physical_plan::analyze::AnalyzeExec;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
@@ -20,6 +22,7 @@ use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 use rustydb_storage::TableId;
 
+use super::assigned::assigned;
 use super::cast_keys::tell_casts_of_keys;
 use super::check::check_queries_naming;
 use super::context::StatementContext;
@@ -29,6 +32,7 @@ use super::natural_joins::resolve_columns;
 use super::plan_cache::{PlanCache, fresh_copy};
 use super::select_lists::{Naming, names_beside_stars, ordered_by_inputs};
 use crate::apply::ApplyExec;
+use crate::functions::printed::prints;
 use crate::optimizer::{first_late_rule, with_estimates};
 use crate::scan::ColumnScanExec;
 use crate::{Error, Result, error::sqlstate};
@@ -121,9 +125,28 @@ pub(crate) fn bind(plan: LogicalPlan, values: &[ScalarValue]) -> Result<LogicalP
     // A parameter that is compared with columns of two types has none of its own; the planner coerces its value.
     let fields = plan.get_parameter_fields().unwrap_or_default();
     let mut bound = Vec::with_capacity(values.len());
+    let (mut times, mut in_values) = (HashMap::new(), HashMap::new());
     for (index, value) in values.iter().enumerate() {
-        let expected = fields.get(&format!("${}", index + 1)).and_then(Option::as_ref);
+        let name = format!("${}", index + 1);
+        let expected = fields.get(&name).and_then(Option::as_ref);
         let value = match expected {
+            Some(field) if is_text(value) && is_time(field.data_type()) => {
+                let time = time_in(value, field.data_type())
+                    .map_err(|error| error.map_message(|text| format!("parameter {name}: {text}")))?;
+                // Which instant it is the session's clock knows, and so the rule that knows that.
+                match field.data_type() {
+                    DataType::Timestamp(_, Some(_)) => {
+                        times.insert(name, cast(Expr::Literal(value.clone(), None), field.data_type().clone()));
+                        value.clone()
+                    }
+                    _ => time,
+                }
+            }
+            // As an item of VALUES for the rows of a table it is assigned to a column, which may be of another type.
+            Some(field) if is_assigned_by_rules(&value.data_type(), field.data_type()) => {
+                in_values.insert(name, cast(Expr::Literal(value.clone(), None), field.data_type().clone()));
+                value.clone()
+            }
             // Text stands for a value of any type, as an untyped literal does. Numbers are left to the planner's
             // coercion, which knows how to compare an integer column with a fraction.
             Some(field) if is_text(value) && !field.data_type().is_string() => value
@@ -133,7 +156,61 @@ pub(crate) fn bind(plan: LogicalPlan, values: &[ScalarValue]) -> Result<LogicalP
         };
         bound.push(value);
     }
-    Ok(plan.with_param_values(ParamValues::from(bound))?)
+    Ok(with_expressions(plan, &times, &in_values)?.with_param_values(ParamValues::from(bound))?)
+}
+
+/// Puts expressions in the places of some parameters, and of some where they are items of VALUES.
+fn with_expressions(
+    plan: LogicalPlan,
+    expressions: &HashMap<String, Expr>,
+    in_values: &HashMap<String, Expr>,
+) -> Result<LogicalPlan> {
+    if expressions.is_empty() && in_values.is_empty() {
+        return Ok(plan);
+    }
+    let replaced = plan.transform_up_with_subqueries(|node| {
+        let names = NamePreserver::new(&node);
+        let is_values = matches!(node, LogicalPlan::Values(_));
+        node.map_expressions(|expr| {
+            if is_values
+                && let Expr::Placeholder(Placeholder { id, .. }) = &expr
+                && let Some(expression) = in_values.get(id)
+            {
+                return Ok(Transformed::yes(expression.clone()));
+            }
+            let name = names.save(&expr);
+            let replaced = expr.transform_up(|part| {
+                let expression = match &part {
+                    Expr::Placeholder(Placeholder { id, .. }) => expressions.get(id).cloned(),
+                    _ => None,
+                };
+                Ok(match expression {
+                    Some(expression) => Transformed::yes(expression),
+                    None => Transformed::no(part),
+                })
+            })?;
+            Ok(replaced.update_data(|expr| name.restore(expr)))
+        })
+    })?;
+    Ok(replaced.data)
+}
+
+/// Whether the cast of one type to another is more than Arrow's: PostgreSQL's text, or a matter of the session's clock.
+fn is_assigned_by_rules(from: &DataType, to: &DataType) -> bool {
+    let prints_as_text = to.is_string() && prints(from) && !from.is_binary();
+    prints_as_text || (from != to && is_time(to) && matches!(from, DataType::Timestamp(..) | DataType::Date32))
+}
+
+/// The time that a text says, by the clock of UTC if that matters.
+fn time_in(text: &ScalarValue, data_type: &DataType) -> Result<ScalarValue> {
+    match assigned(&text.to_array()?, data_type, "UTC") {
+        Some(times) => Ok(ScalarValue::try_from_array(&times?, 0)?),
+        None => Ok(text.cast_to(data_type)?),
+    }
+}
+
+fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Time64(_))
 }
 
 fn is_text(value: &ScalarValue) -> bool {

@@ -9,20 +9,17 @@
 //! | `CAST(i AS text)`, also of arrays, and in `format`, `array_to_string` | with the zone's clock and offset |
 //! | `CAST(timestamp AS timestamptz)`, of a date | `timezone(zone, timestamp)` |
 //! | `CAST(text AS timestamptz)` | read by the zone's clock if the text names no other |
-//! | the same of a constant that this clock shows twice or never | `timezone(zone, timestamp)` |
+//! | the same of arrays | [by elements](crate::functions::array_casts) |
+//! | `timestamptz - timestamp` | [planned](super::interval_math) as one of two timestamptz |
 //! | `date_part(field, i)` | of `timezone(zone, i)`; not `epoch` |
 //! | `to_char(i, …)` | of `i` with the zone in its type |
 //! | `date_trunc(field, i)` | `timezone(zone, date_trunc(field, timezone(zone, i)))` |
 //! | the same for hours and less | `i` less what is cut off, with the offset that the zone has at `i` |
 //! | `i + interval '1 day'` | the same, for days and months |
 
-use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::timezone::Tz;
-use arrow::compute::kernels::cast_utils::string_to_datetime;
 use arrow::datatypes::{DataType, TimeUnit};
-use chrono::Utc;
 use datafusion::common::DFSchema;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -34,7 +31,7 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::literals::timestamp_text;
+use crate::functions::array_casts::{cast_elements, converts_elements};
 use crate::functions::array_text::TEXTS_IN;
 use crate::functions::printed::text_of;
 use crate::functions::zones;
@@ -113,12 +110,11 @@ fn rewrite(expr: Expr, schema: &DFSchema, zone: &str) -> DataFusionResult<Transf
                 }
                 (from, to) if from.is_string() && is_instant(to) => {
                     let DataType::Timestamp(unit, _) = to else { return Ok(kept(expr, field)) };
-                    if let Some(local) = shown_twice_or_never(&expr, zone) {
-                        let instant = Box::new(by_clock(zone, lit(local)));
-                        return Ok(Transformed::yes(Expr::Cast(Cast { expr: instant, field })));
-                    }
                     let read = cast(*expr, DataType::Timestamp(*unit, Some(zone.into())));
                     Transformed::yes(Expr::Cast(Cast { expr: Box::new(read), field }))
+                }
+                (from, to) if (holds_instants(from) || holds_instants(to)) && converts_elements(from, to) => {
+                    Transformed::yes(cast_elements(*expr, to, zone)?)
                 }
                 (DataType::Date32 | DataType::Timestamp(_, None), to) if is_instant(to) => {
                     let instant = by_clock(zone, cast(*expr, LOCAL));
@@ -192,21 +188,6 @@ fn is_within_hours(field: &Expr) -> bool {
     let field = field.try_as_str().flatten().unwrap_or_default().to_ascii_lowercase();
     let field = field.strip_suffix('s').unwrap_or(&field);
     matches!(field, "hour" | "minute" | "second" | "millisecond" | "microsecond")
-}
-
-/// The local time of a text constant that names no time zone, if Arrow refuses to read it by the zone's clock: because of a
-/// change of the clock it has been there twice, or never.
-fn shown_twice_or_never(text: &Expr, zone: &str) -> Option<ScalarValue> {
-    let Expr::Literal(text, _) = text else { return None };
-    let text = text.try_as_str().flatten()?;
-    let full = timestamp_text(text, true, TimeUnit::Microsecond);
-    let text = full.as_deref().unwrap_or(text.trim());
-    let zone = Tz::from_str(zone).ok()?;
-    if string_to_datetime(&zone, text).is_ok() {
-        return None;
-    }
-    let local = string_to_datetime(&Utc, text).ok()?;
-    Some(ScalarValue::TimestampMicrosecond(Some(local.timestamp_micros()), None))
 }
 
 /// Whether it is an interval of days or months, whose length in hours the clock decides, and of nothing else.

@@ -10,13 +10,15 @@
 //! ```
 //!
 //! That takes the number of columns. Those of `*` have been named before ([`super::natural_joins`]); where they are not
-//! known, the operation is refused. VALUES with subqueries become queries
-//! here, too.
+//! known, the operation is refused. VALUES with subqueries become queries here, too, and VALUES of dates and timestamps,
+//! of which DataFusion makes timestamps of nanoseconds: these reach from 1677 to 2262. Constants of an open type in VALUES
+//! get that of the others in their column.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableFactor, Visit, Visitor,
+    CastKind, DataType, Expr, Ident, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableFactor,
+    UnaryOperator, Value, ValueWithSpan, Values, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
@@ -93,7 +95,120 @@ fn column_names(body: &SetExpr) -> Option<Vec<String>> {
     }
 }
 
-/// Makes SELECTs of rows of VALUES that have subqueries in them, which DataFusion would compute while it plans.
+/// Gives constants in VALUES whose type is open, `('2020-01-02')`, the type that others in their column are written with.
+/// Numbers DataFusion knows, but it would round them to the digits of the first.
+pub(crate) fn type_constants(body: &mut SetExpr) {
+    if let SetExpr::SetOperation { left, right, .. } = body {
+        type_constants(left);
+        return type_constants(right);
+    }
+    let SetExpr::Values(values) = body else { return };
+    let width = values.rows.first().map_or(0, |row| row.content.len());
+    for column in 0..width {
+        let Some(known) = type_beside_constants(values, column) else { continue };
+        for value in values.rows.iter_mut().filter_map(|row| row.content.get_mut(column)) {
+            let Some(text) = open_text(value).map(str::to_owned) else { continue };
+            match &known {
+                Known::Number if is_number(text.trim()) => *value = number(text.trim()),
+                Known::Number | Known::Integer => {}
+                Known::Type(data_type) => {
+                    let constant = std::mem::replace(value, Expr::value(Value::Null));
+                    *value = Expr::Cast {
+                        kind: CastKind::Cast,
+                        expr: Box::new(constant),
+                        data_type: data_type.clone(),
+                        array: false,
+                        format: None,
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// What the values of a column of VALUES are that are written with a type.
+#[derive(PartialEq)]
+enum Known {
+    Integer,
+    Number,
+    Type(DataType),
+}
+
+fn open_text(value: &Expr) -> Option<&str> {
+    match value {
+        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) => Some(text),
+        _ => None,
+    }
+}
+
+/// Digits with a point among them or without.
+fn is_number(text: &str) -> bool {
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
+    [whole, fraction].iter().all(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn number(text: &str) -> Expr {
+    let constant = |digits: &str| Expr::value(Value::Number(digits.to_owned(), false));
+    match text.strip_prefix('-') {
+        Some(digits) => Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(constant(digits)) },
+        None => constant(text),
+    }
+}
+
+/// The type of a column of VALUES that has both constants of an open type and others, all of one type.
+fn type_beside_constants(values: &Values, column: usize) -> Option<Known> {
+    fn known(value: &Expr) -> Option<Known> {
+        let data_type = match value {
+            Expr::Nested(inner) => return known(inner),
+            Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => {
+                return known(expr).filter(|known| matches!(known, Known::Integer | Known::Number));
+            }
+            Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => {
+                let is_whole = digits.bytes().all(|byte| byte.is_ascii_digit());
+                return Some(if is_whole { Known::Integer } else { Known::Number });
+            }
+            Expr::Value(ValueWithSpan { value: Value::Boolean(_), .. }) => DataType::Boolean,
+            Expr::Interval(_) => DataType::Interval { fields: None, precision: None },
+            Expr::TypedString(typed) => typed.data_type.clone(),
+            Expr::Cast { data_type, .. } => data_type.clone(),
+            _ => return None,
+        };
+        let is_told_apart = matches!(
+            data_type,
+            DataType::Boolean
+                | DataType::Bool
+                | DataType::Date
+                | DataType::Time(..)
+                | DataType::Timestamp(..)
+                | DataType::Interval { .. }
+        );
+        is_told_apart.then_some(Known::Type(data_type))
+    }
+    let (mut open, mut common) = (false, None);
+    for value in values.rows.iter().filter_map(|row| row.content.get(column)) {
+        if open_text(value).is_some() {
+            open = true;
+            continue;
+        }
+        if matches!(value, Expr::Value(ValueWithSpan { value: Value::Null, .. })) {
+            continue;
+        }
+        let known = known(value)?;
+        common = Some(match (common, known) {
+            (None, known) => known,
+            (Some(common), known) if common == known => common,
+            (Some(Known::Integer), Known::Number) | (Some(Known::Number), Known::Integer) => Known::Number,
+            (Some(moment @ Known::Type(DataType::Timestamp(..))), Known::Type(DataType::Date)) => moment,
+            (Some(Known::Type(DataType::Date)), moment @ Known::Type(DataType::Timestamp(..))) => moment,
+            _ => return None,
+        });
+    }
+    common.filter(|_| open)
+}
+
+/// Makes SELECTs of rows of VALUES that have subqueries in them, which DataFusion would compute while it plans, and of those
+/// with dates and timestamps in one column.
 pub(crate) fn values_as_queries(body: &mut SetExpr) -> Result<()> {
     if let SetExpr::SetOperation { left, right, .. } = body {
         values_as_queries(left)?;
@@ -107,7 +222,8 @@ pub(crate) fn values_as_queries(body: &mut SetExpr) -> Result<()> {
             ControlFlow::Break(())
         }
     }
-    if !values.rows.iter().any(|row| row.content.iter().any(|value| value.visit(&mut Finder).is_break())) {
+    let queries = || values.rows.iter().any(|row| row.content.iter().any(|value| value.visit(&mut Finder).is_break()));
+    if !mixes_times(values) && !queries() {
         return Ok(());
     }
     let mut selects = Vec::with_capacity(values.rows.len());
@@ -125,6 +241,24 @@ pub(crate) fn values_as_queries(body: &mut SetExpr) -> Result<()> {
     }
     *body = united(selects).ok_or_else(|| Error::internal("VALUES without rows"))?;
     Ok(())
+}
+
+/// Whether a column has constants of the type date and such of a timestamp.
+fn mixes_times(values: &Values) -> bool {
+    fn type_of(value: &Expr) -> Option<&DataType> {
+        match value {
+            Expr::Nested(inner) => type_of(inner),
+            Expr::TypedString(typed) => Some(&typed.data_type),
+            Expr::Cast { data_type, .. } => Some(data_type),
+            _ => None,
+        }
+    }
+    let width = values.rows.first().map_or(0, |row| row.content.len());
+    (0..width).any(|column| {
+        let types = || values.rows.iter().filter_map(move |row| type_of(row.content.get(column)?));
+        types().any(|data_type| matches!(data_type, DataType::Date))
+            && types().any(|data_type| matches!(data_type, DataType::Timestamp(..)))
+    })
 }
 
 /// `UNION ALL` of the queries, as a tree that is not deeper than it must be.

@@ -15,12 +15,13 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Select,
     SelectItem, TableAlias, TableAliasColumnDef, TableFactor, TableFunctionArgs, TableWithJoins, UnaryOperator, Value,
-    ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+    ValueWithSpan, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use super::own_expressions::for_each_own;
 use super::parse::fold;
 use crate::dml::syntax::{call_with, cast, named, number, quoted, select};
 use crate::functions::regular::ALL_MATCHES;
@@ -90,37 +91,15 @@ fn set_of(function: &Function) -> Option<Expr> {
 pub(super) fn sets_in_list(select: &mut Select) {
     for item in &mut select.projection {
         if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
-            let _ = VisitMut::visit(expr, &mut Sets { queries: 0 });
+            let _: ControlFlow<()> = for_each_own(expr, |part| {
+                if let Expr::Function(function) = part
+                    && let Some(set) = set_of(function)
+                {
+                    *part = set;
+                }
+                ControlFlow::Continue(())
+            });
         }
-    }
-}
-
-struct Sets {
-    /// How many queries deep: those inside are seen by themselves.
-    queries: usize,
-}
-
-impl VisitorMut for Sets {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.queries += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.queries -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if self.queries == 0
-            && let Expr::Function(function) = expr
-            && let Some(set) = set_of(function)
-        {
-            *expr = set;
-        }
-        ControlFlow::Continue(())
     }
 }
 

@@ -12,6 +12,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Expr, LogicalPlan, LogicalPlanBuilder, Signature, Subquery, Volatility,
@@ -41,7 +42,12 @@ impl AnalyzerRule for SingleRow {
 
     fn analyze(&self, plan: LogicalPlan, _options: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
         let rewritten = plan.transform_up_with_subqueries(|node| {
-            node.map_expressions(|expr| expr.transform_up(|expr| self.rewrite(expr)))
+            let names = NamePreserver::new(&node);
+            node.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let rewritten = expr.transform_up(|expr| self.rewrite(expr))?;
+                Ok(rewritten.update_data(|expr| name.restore(expr)))
+            })
         });
         rewritten.map(|plan| plan.data)
     }
@@ -58,7 +64,8 @@ impl SingleRow {
         let inner = unsorted(subquery);
         let (relation, field) = inner.schema().qualified_field(0);
         let column = Column::new(relation.cloned(), field.name());
-        let name = field.name().clone();
+        // Not the column's own name: what depends on the outer row is grouped by that column where it is the one compared.
+        let name = format!("single value of {}", field.name());
         let value = self.single_value.call(vec![Expr::Column(column)]).alias(name);
         let plan = LogicalPlanBuilder::from(inner).aggregate(Vec::<Expr>::new(), vec![value])?.build()?;
         Ok(Transformed::yes(Expr::ScalarSubquery(Subquery { subquery: Arc::new(plan), outer_ref_columns, spans })))

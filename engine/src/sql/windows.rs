@@ -11,9 +11,10 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, GroupByExpr, Ident, NamedWindowExpr, Query, Select, VisitMut, VisitorMut, WindowFrame, WindowSpec, WindowType,
+    Expr, Function, GroupByExpr, Ident, NamedWindowExpr, Select, WindowFrame, WindowSpec, WindowType,
 };
 
+use super::own_expressions::for_each_own;
 use super::parse::{fold, place};
 use crate::{Error, Result, error::sqlstate};
 
@@ -27,9 +28,13 @@ pub(crate) fn resolve_windows(select: &mut Select) -> Result<()> {
                 write_frame(spec);
             }
         }
-        let mut frames = Frames { depth: 0 };
         for item in &mut select.projection {
-            let _ = item.visit(&mut frames);
+            let _: ControlFlow<()> = for_each_own(item, |expr| {
+                if let Some(spec) = spec_of(expr) {
+                    write_frame(spec);
+                }
+                ControlFlow::Continue(())
+            });
         }
     }
     Ok(())
@@ -41,32 +46,11 @@ fn write_frame(spec: &mut WindowSpec) {
     }
 }
 
-struct Frames {
-    /// How many queries deep: those inside have groups of their own.
-    depth: usize,
-}
-
-impl VisitorMut for Frames {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if self.depth == 0
-            && let Expr::Function(function) = expr
-            && let Some(WindowType::WindowSpec(spec)) = &mut function.over
-        {
-            write_frame(spec);
-        }
-        ControlFlow::Continue(())
+/// The window that is written out at a function.
+fn spec_of(expr: &mut Expr) -> Option<&mut WindowSpec> {
+    match expr {
+        Expr::Function(Function { over: Some(WindowType::WindowSpec(spec)), .. }) => Some(spec),
+        _ => None,
     }
 }
 
@@ -81,44 +65,16 @@ fn inherit_windows(select: &mut Select) -> Result<()> {
     if known.is_empty() {
         return Ok(());
     }
-    let mut resolver = Resolver { known: &known, depth: 0 };
+    let resolve = |expr: &mut Expr| match spec_of(expr).map(|spec| inherit(spec, &known)) {
+        Some(Err(error)) => ControlFlow::Break(error),
+        _ => ControlFlow::Continue(()),
+    };
     for item in &mut select.projection {
-        if let ControlFlow::Break(error) = item.visit(&mut resolver) {
+        if let ControlFlow::Break(error) = for_each_own(item, resolve) {
             return Err(error);
         }
     }
     Ok(())
-}
-
-struct Resolver<'a> {
-    known: &'a [(String, WindowSpec)],
-    /// How many queries deep: those inside have windows of their own.
-    depth: usize,
-}
-
-impl VisitorMut for Resolver<'_> {
-    type Break = Error;
-
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        if self.depth == 0
-            && let Expr::Function(function) = expr
-            && let Some(WindowType::WindowSpec(spec)) = &mut function.over
-            && let Err(error) = inherit(spec, self.known)
-        {
-            return ControlFlow::Break(error);
-        }
-        ControlFlow::Continue(())
-    }
 }
 
 fn inherit(spec: &mut WindowSpec, known: &[(String, WindowSpec)]) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Settings, SHOW, and the session's own calls.
 
-use rustydb_engine::{Database, DatabaseOptions};
+use rustydb_engine::{Database, DatabaseOptions, Value};
 
 use crate::helpers::*;
 
@@ -55,6 +55,41 @@ async fn settings_that_cannot_be_are_refused() {
         ],
     )
     .await;
+}
+
+#[tokio::test]
+async fn what_is_bound_becomes_a_time_by_the_sessions_clock() {
+    let session = memory().await;
+    let text = |text: &str| Value::Utf8(Some(text.to_owned()));
+    run(&session, "CREATE TABLE t (id int PRIMARY KEY, instant timestamptz, wall timestamp, note text)").await;
+    run(&session, "SET timezone = 'Asia/Tokyo'").await;
+    let insert = "INSERT INTO t VALUES ($1, $2, $3, $4)";
+    let ten = 1_577_872_800_000_000;
+    let parameters =
+        [Value::Int32(Some(1)), text("2020-01-01 10:00"), text("2020-01-01 10:00:00+02"), Value::Float64(Some(1e20))];
+    run_with(&session, insert, &parameters).await;
+    let parameters = [
+        Value::Int32(Some(2)),
+        Value::TimestampMicrosecond(Some(ten), None),
+        Value::TimestampMicrosecond(Some(ten), Some("UTC".into())),
+        Value::TimestampMicrosecond(Some(ten), None),
+    ];
+    run_with(&session, insert, &parameters).await;
+    let shown = query(&session, "SELECT id, instant::text, wall::text, note FROM t ORDER BY id").await;
+    assert_eq!(
+        shown,
+        [
+            "1|2020-01-01 10:00:00+09|2020-01-01 10:00:00|1e+20",
+            "2|2020-01-01 10:00:00+09|2020-01-01 19:00:00|2020-01-01 10:00:00",
+        ]
+    );
+    let found =
+        query_with(&session, "SELECT id FROM t WHERE instant = $1 ORDER BY id", &[text("2020-01-01 10:00")]).await;
+    assert_eq!(found, ["1", "2"]);
+    let found = query_with(&session, "SELECT id FROM t WHERE wall = $1", &[text("2020-01-01 10:00:00+02")]).await;
+    assert_eq!(found, ["1"]);
+    let wrong = error_with(&session, "SELECT id FROM t WHERE wall = $1", &[text("no time")]).await;
+    assert!(wrong.message().starts_with("parameter $1: "), "{wrong}");
 }
 
 #[tokio::test]

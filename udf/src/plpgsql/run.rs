@@ -331,7 +331,7 @@ impl<'c> Call<'c> {
             Datum::Null => Ok(false),
             other => {
                 let boolean = SqlType::plain(DataType::Boolean);
-                Ok(boolean.assign(other, bound.compiled.data_type())? == Datum::Bool(true))
+                Ok(boolean.assign(other, bound.compiled.data_type(), execution.zone())? == Datum::Bool(true))
             }
         }
     }
@@ -339,20 +339,23 @@ impl<'c> Call<'c> {
     /// The value of an expression as text.
     async fn text(&mut self, execution: &mut Execution<'_>, number: Number) -> Result<Option<String>> {
         let (value, data_type) = self.evaluate(execution, number).await?;
-        text_of(&value, &data_type)
+        text_of(&value, &data_type, execution.zone())
     }
 
     async fn integer(&mut self, execution: &mut Execution<'_>, number: Number, what: &str) -> Result<i64> {
         let (value, data_type) = self.evaluate(execution, number).await?;
-        match SqlType::plain(DataType::Int32).assign(value, &data_type)?.as_int() {
+        match SqlType::plain(DataType::Int32).assign(value, &data_type, execution.zone())?.as_int() {
             Some(value) => Ok(value),
             None => Err(Error::raised("22004", format!("{what} of FOR loop cannot be null"))),
         }
     }
 }
 
-/// A value as text.
-fn text_of(value: &Datum, data_type: &DataType) -> Result<Option<String>> {
-    let text = SqlType::text().assign(value.clone(), data_type)?;
+/// A value as it is shown: unlike in a cast to text, a boolean is one letter.
+fn text_of(value: &Datum, data_type: &DataType, zone: &str) -> Result<Option<String>> {
+    if let Datum::Bool(truth) = value {
+        return Ok(Some(if *truth { "t" } else { "f" }.to_owned()));
+    }
+    let text = SqlType::text().assign(value.clone(), data_type, zone)?;
     Ok(text.as_text().map(str::to_owned))
 }

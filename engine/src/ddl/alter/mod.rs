@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::ast::{
     AlterColumnOperation, AlterTableOperation, DropBehavior, Expr, RenameTableNameKind, Spanned, TableConstraint,
     VisitMut, VisitorMut,
 };
-use rustydb_storage::{NewTable, TableDef, Transaction};
+use rustydb_storage::{NewTable, PRIMARY_KEY_NAME, TableDef, Transaction};
 
 use super::declaration::columns_in;
 use super::index::{create_from_text, without_hidden};
@@ -210,8 +210,15 @@ impl Alteration<'_, '_> {
     fn rename_table(&mut self, name: String) -> Result<()> {
         self.require_no_views("rename the table")?;
         self.require_free(&self.table.schema_name, &name)?;
+        // The name of a key does not follow that of its table.
+        let key = (!self.table.primary_key.is_empty()).then(|| self.table.primary_key_name());
         self.redefine(|definition| {
             definition.name = name;
+            if let Some(key) = key {
+                let mut schema = definition.schema.as_ref().clone();
+                schema.metadata.insert(PRIMARY_KEY_NAME.to_owned(), key);
+                definition.schema = Arc::new(schema);
+            }
             Ok(())
         })
     }

@@ -94,7 +94,7 @@ impl Execution<'_> {
         data_type: &DataType,
     ) -> Result<Datum> {
         let value = self.evaluate(expression, inputs).await?;
-        SqlType::plain(data_type.clone()).assign(value, &expression.data_type)
+        SqlType::plain(data_type.clone()).assign(value, &expression.data_type, self.zone())
     }
 
     /// The only column of the only row.
@@ -113,7 +113,7 @@ impl Execution<'_> {
         match (row.pop(), shape.types.last()) {
             // The ordinary path may know a decimal's scale better than the expression does.
             (Some(value), Some(own)) if own.data_type.is_decimal() && own.data_type != *data_type => {
-                SqlType::plain(data_type.clone()).assign(value, &own.data_type)
+                SqlType::plain(data_type.clone()).assign(value, &own.data_type, self.zone())
             }
             (Some(value), _) => Ok(value),
             _ => Err(Error::internal("a query without columns")),
@@ -124,7 +124,7 @@ impl Execution<'_> {
         let mut values = Vec::with_capacity(arguments.len());
         for Argument { value, wanted } in arguments {
             let given = self.evaluate(value, inputs).await?;
-            values.push(wanted.assign(given, &value.data_type)?);
+            values.push(wanted.assign(given, &value.data_type, self.zone())?);
         }
         Ok(values)
     }

@@ -28,6 +28,11 @@ impl PartialEq for Names {
 }
 
 impl Names {
+    /// The time zone of the session.
+    pub fn zone(&self) -> &str {
+        zone_in(&self.options)
+    }
+
     fn are(
         &self,
         catalog: &Arc<Catalog>,
@@ -46,7 +51,19 @@ impl Names {
     }
 }
 
+fn zone_in(options: &ConfigOptions) -> &str {
+    options.execution.time_zone.as_deref().unwrap_or("UTC")
+}
+
 impl Execution<'_> {
+    /// The time zone of the session.
+    pub fn zone(&self) -> &str {
+        match &self.access {
+            Access::Changing(changing) => zone_in(changing.options()),
+            Access::Reading(context) => context.zone(),
+        }
+    }
+
     /// What names mean now.
     pub fn names(&self) -> Names {
         match &self.access {

@@ -332,7 +332,7 @@ fn valid(value: i128, precision: u8) -> Decided {
     }
 }
 
-/// An element of a list; a place below zero counts from the end. As DataFusion's `array_element` has it.
+/// An element of a list, counted from 1, as [`crate::functions::subscripts`] has it.
 pub(super) fn element(list: &Datum, place: &Datum) -> Decided {
     let (Datum::Other(list), Datum::Int(place)) = (list, place) else {
         return if list.is_null() || place.is_null() { Ok(Datum::Null) } else { Err(Undecided) };
@@ -342,7 +342,7 @@ pub(super) fn element(list: &Datum, place: &Datum) -> Decided {
         [start, end] => (i64::from(*start), i64::from(*end)),
         _ => return Err(Undecided),
     };
-    let place = if *place < 0 { place.saturating_add(end) } else { place.saturating_sub(1).saturating_add(start) };
+    let place = place.saturating_sub(1).saturating_add(start);
     if !(start..end).contains(&place) || list.is_null(0) {
         return Ok(Datum::Null);
     }
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_of_lists_are_counted_from_either_end() {
+    fn elements_of_lists_are_counted_from_the_first() {
         let list = |values: &[Option<i32>]| {
             let values: Vec<Value> = values.iter().map(|value| Value::Int32(*value)).collect();
             Datum::of(&Value::List(Value::new_list_nullable(&values, &DataType::Int32)))
@@ -483,8 +483,7 @@ mod tests {
         let numbers = list(&[Some(7), None, Some(9)]);
         let at = |place| element(&numbers, &Datum::Int(place));
         assert_eq!([at(1), at(2), at(3)], [Ok(Datum::Int(7)), Ok(Datum::Null), Ok(Datum::Int(9))]);
-        assert_eq!([at(-1), at(-3)], [Ok(Datum::Int(9)), Ok(Datum::Int(7))]);
-        assert_eq!([at(0), at(4), at(-4), at(i64::MIN)], [const { Ok(Datum::Null) }; 4]);
+        assert_eq!([at(0), at(4), at(-1), at(i64::MIN)], [const { Ok(Datum::Null) }; 4]);
         assert_eq!(element(&Datum::Null, &Datum::Int(1)), Ok(Datum::Null));
         assert_eq!(element(&numbers, &Datum::Null), Ok(Datum::Null));
     }

@@ -14,6 +14,22 @@ use crate::plpgsql::frame::{Cell, Kind, LinkedCode, Record};
 /// Text in a variable; more is a mistake that would only fill the memory.
 const TEXT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// A value on its way into a variable.
+pub(super) struct Assigned<'v> {
+    pub(super) value: Datum,
+    /// The type that it has.
+    pub(super) data_type: &'v DataType,
+    /// The session's time zone.
+    pub(super) zone: &'v str,
+}
+
+impl Assigned<'_> {
+    /// The value as one of another type.
+    fn to(self, sql_type: &SqlType) -> Result<Datum> {
+        sql_type.assign(self.value, self.data_type, self.zone)
+    }
+}
+
 impl Call<'_> {
     pub(super) async fn assign_expression(
         &mut self,
@@ -43,7 +59,8 @@ impl Call<'_> {
 
     /// The same when it is known which element of an array is meant, if it is one.
     fn put(&mut self, place: &Place, subscript: Option<i64>, value: Datum, data_type: &DataType) -> Result<()> {
-        put(&self.linked, self.code, &mut self.frame, place, subscript, value, data_type)
+        let given = Assigned { value, data_type, zone: self.names.zone() };
+        put(&self.linked, self.code, &mut self.frame, place, subscript, given)
     }
 
     /// Puts a row into targets; without a row they become NULL.
@@ -66,11 +83,11 @@ impl Call<'_> {
     /// The same where no target is an element of an array.
     pub(super) fn put_row(&mut self, targets: &[Place], shape: &Arc<Shape>, row: Option<Vec<Datum>>) -> Result<()> {
         if let [Place { variable, field: None, subscript: None }] = targets {
-            let Call { linked, frame, .. } = &mut *self;
+            let Call { linked, frame, names, .. } = &mut *self;
             let kind = &linked.kinds[*variable];
             if matches!(kind, Kind::Row(_) | Kind::Record) {
                 let values = row.unwrap_or_else(|| shape.types.iter().map(|_| Datum::Null).collect());
-                frame[*variable] = Cell::Record(Some(fit_row(kind, Arc::clone(shape), values)?));
+                frame[*variable] = Cell::Record(Some(fit_row(kind, Arc::clone(shape), values, names.zone())?));
                 return Ok(());
             }
         }
@@ -88,11 +105,10 @@ pub(super) fn put(
     frame: &mut [Cell],
     place: &Place,
     subscript: Option<i64>,
-    value: Datum,
-    data_type: &DataType,
+    given: Assigned<'_>,
 ) -> Result<()> {
     let Place { variable, field, subscript: _ } = place;
-    if let Datum::Text(text) = &value
+    if let Datum::Text(text) = &given.value
         && text.len() > TEXT_BYTES_MAX
     {
         return Err(Error::raised("54000", format!("a text of more than {TEXT_BYTES_MAX} bytes")));
@@ -103,7 +119,7 @@ pub(super) fn put(
                 Cell::Scalar(before) => before,
                 Cell::Record(_) => return Err(Error::raised("XX000", "a variable that is something else")),
             };
-            let value = changed(sql_type, before, subscript, value, data_type)?;
+            let value = changed(sql_type, before, subscript, given)?;
             if value.is_null() && code.variables[*variable].not_null {
                 let name = &code.variables[*variable].name;
                 return Err(Error::raised(
@@ -118,8 +134,8 @@ pub(super) fn put(
             return Err(Error::raised("42601", format!("\"{name}\" is no record")));
         }
         (Kind::Dynamic, _) => {
-            let shape = Shape { names: vec![String::new()], types: vec![SqlType::plain(data_type.clone())] };
-            frame[*variable] = Cell::Record(Some(Record { shape: Arc::new(shape), values: vec![value] }));
+            let shape = Shape { names: vec![String::new()], types: vec![SqlType::plain(given.data_type.clone())] };
+            frame[*variable] = Cell::Record(Some(Record { shape: Arc::new(shape), values: vec![given.value] }));
         }
         (Kind::Row(_) | Kind::Record, Some(field)) => {
             let name = &code.variables[*variable].name;
@@ -130,19 +146,20 @@ pub(super) fn put(
                 return Err(Error::raised("42703", format!("record \"{name}\" has no field \"{field}\"")));
             };
             let sql_type = &record.shape.types[position];
-            let value = changed(sql_type, &record.values[position], subscript, value, data_type)?;
+            let value = changed(sql_type, &record.values[position], subscript, given)?;
             record.values[position] = value;
         }
         (kind @ (Kind::Row(_) | Kind::Record), None) => {
-            let Some(given) = SqlType::plain(data_type.clone()).shape() else {
+            let Assigned { value, data_type, zone } = given;
+            let Some(shape) = SqlType::plain(data_type.clone()).shape() else {
                 if value.is_null() {
                     frame[*variable] = linked.empty(*variable);
                     return Ok(());
                 }
                 return Err(Error::raised("42804", "cannot assign non-composite value to a record variable"));
             };
-            let values = given.from_row(&value)?;
-            let record = fit_row(kind, Arc::new(given), values)?;
+            let values = shape.from_row(&value)?;
+            let record = fit_row(kind, Arc::new(shape), values, zone)?;
             frame[*variable] = Cell::Record(Some(record));
         }
     }
@@ -160,15 +177,14 @@ pub(super) fn changed(
     sql_type: &SqlType,
     before: &Datum,
     subscript: Option<i64>,
-    value: Datum,
-    data_type: &DataType,
+    given: Assigned<'_>,
 ) -> Result<Datum> {
-    let Some(subscript) = subscript else { return sql_type.assign(value, data_type) };
+    let Some(subscript) = subscript else { return given.to(sql_type) };
     let Some(element) = sql_type.element() else {
         let message = format!("cannot subscript type {} because it does not support subscripting", sql_type.name());
         return Err(Error::raised("42804", message));
     };
-    let value = element.assign(value, data_type)?;
+    let value = given.to(&element)?;
     let mut elements = SqlType::elements(before)?.unwrap_or_default();
     let place = match usize::try_from(subscript) {
         Ok(place @ 1..=1_000_000) => place - 1,
@@ -182,7 +198,7 @@ pub(super) fn changed(
 }
 
 /// A row as a variable of a kind holds it.
-pub(super) fn fit_row(kind: &Kind, given: Arc<Shape>, values: Vec<Datum>) -> Result<Record> {
+pub(super) fn fit_row(kind: &Kind, given: Arc<Shape>, values: Vec<Datum>, zone: &str) -> Result<Record> {
     match kind {
         Kind::Row(shape) => {
             // As in PL/pgSQL: what is too much is ignored, what is missing is NULL.
@@ -190,7 +206,7 @@ pub(super) fn fit_row(kind: &Kind, given: Arc<Shape>, values: Vec<Datum>) -> Res
             let mut values = values.into_iter().zip(&given.types);
             for wanted in &shape.types {
                 fitted.push(match values.next() {
-                    Some((value, from)) => wanted.assign(value, &from.data_type)?,
+                    Some((value, from)) => wanted.assign(value, &from.data_type, zone)?,
                     None => Datum::Null,
                 });
             }
@@ -201,12 +217,12 @@ pub(super) fn fit_row(kind: &Kind, given: Arc<Shape>, values: Vec<Datum>) -> Res
 }
 
 /// A row of the columns that a function returns.
-pub(super) fn fit_values(wanted: &Shape, given: &Shape, values: Vec<Datum>) -> Result<Vec<Datum>> {
+pub(super) fn fit_values(wanted: &Shape, given: &Shape, values: Vec<Datum>, zone: &str) -> Result<Vec<Datum>> {
     if wanted.types.len() != values.len() {
         return Err(wrong_columns(wanted, given));
     }
     let pairs = values.into_iter().zip(&wanted.types).zip(&given.types);
-    pairs.map(|((value, wanted), given)| wanted.assign(value, &given.data_type)).collect()
+    pairs.map(|((value, wanted), given)| wanted.assign(value, &given.data_type, zone)).collect()
 }
 
 pub(super) fn wrong_columns(wanted: &Shape, given: &Shape) -> Error {

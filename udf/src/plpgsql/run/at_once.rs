@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustydb_engine::routine::{Datum, Execution, RanAtOnce, Rows};
 use rustydb_engine::{Error, Result};
 
-use super::assign::put;
+use super::assign::{Assigned, put};
 use super::{Call, Flow, LoopState, OpenBlock};
 use crate::plpgsql::code::{Instruction, Into, Number, Place, Query};
 use crate::plpgsql::frame::Cell;
@@ -208,9 +208,10 @@ impl Call<'_> {
                 _ => return None,
             },
         };
-        let Call { linked, code, frame, .. } = self;
+        let Call { linked, code, frame, names, .. } = self;
         let bound = linked.expressions[number].first(|_| true)?;
-        Some(put(linked, code, frame, target, subscript, value, bound.compiled.data_type()))
+        let given = Assigned { value, data_type: bound.compiled.data_type(), zone: names.zone() };
+        Some(put(linked, code, frame, target, subscript, given))
     }
 }
 

@@ -33,7 +33,7 @@ impl Call<'_> {
         let (value, data_type) = self.evaluate(execution, number).await?;
         let Returns::Value(sql_type) = &self.source.returns else { return self.finished() };
         match sql_type.shape() {
-            None => Ok(Outcome::Value(sql_type.assign(value, &data_type)?)),
+            None => Ok(Outcome::Value(sql_type.assign(value, &data_type, execution.zone())?)),
             Some(_) if value.is_null() => Ok(Outcome::Value(Datum::Null)),
             Some(shape) => {
                 let Some(given) = SqlType::plain(data_type).shape() else {
@@ -42,7 +42,7 @@ impl Call<'_> {
                         "cannot return non-composite value from function returning composite type",
                     ));
                 };
-                let row = fit_values(&shape, &given, given.from_row(&value)?)?;
+                let row = fit_values(&shape, &given, given.from_row(&value)?, execution.zone())?;
                 Ok(Outcome::Value(shape.to_row(&row)?))
             }
         }
@@ -98,12 +98,12 @@ impl Call<'_> {
             (None, _) => self.outputs()?,
             (Some(number), Returns::Values(sql_type)) => {
                 let (value, data_type) = self.evaluate(execution, number).await?;
-                vec![sql_type.assign(value, &data_type)?]
+                vec![sql_type.assign(value, &data_type, execution.zone())?]
             }
             (Some(number), Returns::Rows(shape)) => {
                 let (value, data_type) = self.evaluate(execution, number).await?;
                 match SqlType::plain(data_type).shape() {
-                    Some(given) => fit_values(shape, &given, given.from_row(&value)?)?,
+                    Some(given) => fit_values(shape, &given, given.from_row(&value)?, execution.zone())?,
                     None => {
                         let message = "cannot return non-composite value from function returning composite type";
                         return Err(Error::raised("42804", message));
@@ -125,7 +125,7 @@ impl Call<'_> {
         };
         let mut count = 0;
         while let Some(row) = rows.next().await? {
-            let row = fit_values(&wanted, &given, row)?;
+            let row = fit_values(&wanted, &given, row, execution.zone())?;
             self.keep_row(execution, row)?;
             count += 1;
         }

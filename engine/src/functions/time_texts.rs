@@ -1,0 +1,279 @@
+//! Texts of dates, times and timestamps as people write them, in the form that Arrow's casts read as PostgreSQL would.
+//!
+//! | text | as | Arrow's cast | here |
+//! |---|---|---|---|
+//! | `2024-01-01 10:00:00+02` | timestamp | 08:00 | 10:00, as the zone means nothing |
+//! | `2024-01-01 23:00:00-05` | date | 2024-01-02 | 2024-01-01 |
+//! | `10:00:00.1234567` | any | its first six digits | rounded |
+//! | `040506` | time | 00:00:00.040506 | 04:05:06 |
+//! | `2024-01-01 10:00`, `20240101 10:00:00`, `2024-1-5 1:02:03` | any | refused | read |
+//! | `10:00:00+02`, `2024-01-01 10:00:00` | time | refused | 10:00:00 |
+//! | `8 January 1999`, `1/8/1999` | any but time | refused | read |
+//! | what the clock of a zone shows twice or never | timestamptz | refused | [an instant](super::zones) |
+
+use std::str::FromStr;
+
+use arrow::array::timezone::Tz;
+use arrow::datatypes::{DataType, TimeUnit};
+use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, NaiveTime, SubsecRound, TimeZone};
+
+use super::zones::shift;
+use crate::sql::date_words::in_iso_order;
+use crate::sql::session_zone::is_utc;
+
+/// Digits stand for digits, and all else for itself.
+const DATE: &[u8] = b"9999-99-99";
+const TIME: &[u8] = b"99:99:99";
+
+/// The text as Arrow reads it; `None` if that is as it stands, or if nobody can read it.
+pub(crate) fn readable(text: &str, data_type: &DataType) -> Option<String> {
+    let written = match data_type {
+        DataType::Date32 => date_text(text),
+        DataType::Time64(unit) => time_text(text, *unit),
+        DataType::Timestamp(unit, zone) => timestamp_text(text, *unit, zone.as_deref()),
+        _ => return None,
+    };
+    let written = written.or_else(|| (text.trim() != text).then(|| text.trim().to_owned()));
+    written.filter(|written| written != text)
+}
+
+fn date_text(text: &str) -> Option<String> {
+    if has_form(text.as_bytes(), DATE) {
+        return None;
+    }
+    let (moment, _) = taken_apart(text)?;
+    Some(moment.date().format("%Y-%m-%d").to_string())
+}
+
+fn time_text(text: &str, unit: TimeUnit) -> Option<String> {
+    if is_plain_time(text.as_bytes(), digits_of(unit)) {
+        return None;
+    }
+    let text = text.trim();
+    let alone = time_of(text).filter(|(_, days, zone)| *days == 0 && zone_text(zone).is_some());
+    let time = match alone {
+        Some((time, ..)) => time,
+        // The time of a timestamp.
+        None if text.contains(':') => taken_apart(text)?.0.time(),
+        None => return None,
+    };
+    Some(time.round_subsecs(u16::from(digits_of(unit))).format("%H:%M:%S%.f").to_string())
+}
+
+/// `zone` is that of a timestamp with time zone: what a text is read by that names no other.
+fn timestamp_text(text: &str, unit: TimeUnit, zone: Option<&str>) -> Option<String> {
+    let clock = zone.filter(|zone| !is_utc(zone)).and_then(|zone| Tz::from_str(zone).ok());
+    let local = if zone.is_some() { without_offset(text.as_bytes()) } else { text.as_bytes() };
+    if clock.is_none() && is_plain_timestamp(local, digits_of(unit)) {
+        return None;
+    }
+    let (moment, own) = taken_apart(text)?;
+    let moment = moment.round_subsecs(u16::from(digits_of(unit)));
+    let shown = moment.format("%Y-%m-%d %H:%M:%S%.f");
+    match (zone, clock) {
+        (None, _) => Some(shown.to_string()),
+        (Some(_), Some(clock)) if own.is_empty() && clock.offset_from_local_datetime(&moment).single().is_none() => {
+            let instant = shift(clock, moment.and_utc().timestamp_micros(), false).ok()?;
+            let instant = DateTime::from_timestamp_micros(instant)?.naive_utc();
+            Some(format!("{}+00:00", instant.format("%Y-%m-%d %H:%M:%S%.f")))
+        }
+        (Some(_), _) => Some(format!("{shown}{own}")),
+    }
+}
+
+/// How many digits a time has after the point.
+fn digits_of(unit: TimeUnit) -> u8 {
+    match unit {
+        TimeUnit::Second => 0,
+        TimeUnit::Millisecond => 3,
+        TimeUnit::Microsecond => 6,
+        TimeUnit::Nanosecond => 9,
+    }
+}
+
+fn has_form(text: &[u8], form: &[u8]) -> bool {
+    let fits = |(byte, form): (&u8, &u8)| if *form == b'9' { byte.is_ascii_digit() } else { byte == form };
+    text.len() == form.len() && text.iter().zip(form).all(fits)
+}
+
+/// Whether Arrow reads the time as PostgreSQL does.
+fn is_plain_time(text: &[u8], digits: u8) -> bool {
+    let Some((time, rest)) = text.split_at_checked(TIME.len()) else { return false };
+    let plain = match rest.split_first() {
+        None => true,
+        Some((b'.', fraction)) => {
+            (1..=usize::from(digits)).contains(&fraction.len()) && fraction.iter().all(u8::is_ascii_digit)
+        }
+        Some(_) => false,
+    };
+    plain && has_form(time, TIME) && !time.starts_with(b"24")
+}
+
+fn is_plain_timestamp(text: &[u8], digits: u8) -> bool {
+    let Some((date, rest)) = text.split_at_checked(DATE.len()) else { return false };
+    let plain = match rest.split_first() {
+        None => true,
+        Some((b' ' | b'T', time)) => is_plain_time(time, digits),
+        Some(_) => false,
+    };
+    plain && has_form(date, DATE)
+}
+
+/// A timestamp without the offset of a time zone, if it is written as Arrow reads it.
+fn without_offset(text: &[u8]) -> &[u8] {
+    let sign = text.iter().rposition(|byte| matches!(byte, b'+' | b'-')).filter(|sign| *sign > DATE.len());
+    match sign.map(|sign| text.split_at(sign)) {
+        Some((local, offset)) if has_form(&offset[1..], b"99") || has_form(&offset[1..], b"99:99") => local,
+        _ => text.strip_suffix(b"Z").unwrap_or(text),
+    }
+}
+
+/// The date and the time of a text, or midnight, and the time zone behind it as Arrow reads it.
+fn taken_apart(text: &str) -> Option<(NaiveDateTime, String)> {
+    let ordered = in_iso_order(text);
+    let text = ordered.as_deref().unwrap_or(text.trim());
+    let (date, rest) = text.split_at(text.find([' ', 'T', 't']).unwrap_or(text.len()));
+    let date = date_of(date)?;
+    let rest = rest.strip_prefix(['T', 't']).unwrap_or(rest).trim_start();
+    if rest.is_empty() {
+        return Some((date.and_time(NaiveTime::MIN), String::new()));
+    }
+    let (time, days, zone) = time_of(rest)?;
+    Some((date.checked_add_days(Days::new(days))?.and_time(time), zone_text(zone)?))
+}
+
+/// A number of one or two digits.
+fn small(text: &str) -> Option<u32> {
+    let fits = (1..=2).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    if fits { text.parse().ok() } else { None }
+}
+
+/// `2024-1-5`.
+fn date_of(text: &str) -> Option<NaiveDate> {
+    let parts: Vec<&str> = text.split('-').collect();
+    let [year, month, day] = parts.as_slice() else { return None };
+    if !has_form(year.as_bytes(), b"9999") {
+        return None;
+    }
+    NaiveDate::from_ymd_opt(year.parse().ok()?, small(month)?, small(day)?)
+}
+
+/// `10:00`, `10:00:00.5`, `100000`, and what follows. `24:00:00` is the beginning of the day after.
+fn time_of(text: &str) -> Option<(NaiveTime, u64, &str)> {
+    let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != ':' && letter != '.');
+    let (time, zone) = text.split_at(end.unwrap_or(text.len()));
+    let (clock, fraction) = time.split_once('.').unwrap_or((time, ""));
+    let parts: Vec<&str> = match clock.len() {
+        6 if has_form(clock.as_bytes(), b"999999") => vec![&clock[..2], &clock[2..4], &clock[4..]],
+        4 if has_form(clock.as_bytes(), b"9999") => vec![&clock[..2], &clock[2..]],
+        _ => clock.split(':').collect(),
+    };
+    let (hour, minute, second) = match parts.as_slice() {
+        [hour, minute] if fraction.is_empty() => (small(hour)?, small(minute)?, 0),
+        [hour, minute, second] => (small(hour)?, small(minute)?, small(second)?),
+        _ => return None,
+    };
+    let nine: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
+    let nanoseconds = if nine.bytes().all(|byte| byte.is_ascii_digit()) { nine.parse().ok()? } else { return None };
+    if (hour, minute, second, nanoseconds) == (24, 0, 0, 0) {
+        return Some((NaiveTime::MIN, 1, zone.trim()));
+    }
+    Some((NaiveTime::from_hms_nano_opt(hour, minute, second, nanoseconds)?, 0, zone.trim()))
+}
+
+/// A time zone behind a time as Arrow reads it: with hours and minutes of two digits each, or by a known name.
+fn zone_text(zone: &str) -> Option<String> {
+    if zone.is_empty() {
+        return Some(String::new());
+    }
+    if zone.eq_ignore_ascii_case("z") || is_utc(zone) {
+        return Some("+00:00".to_owned());
+    }
+    let Some(digits) = zone.strip_prefix(['+', '-']) else {
+        return Tz::from_str(zone).is_ok().then(|| format!(" {zone}"));
+    };
+    let (hours, minutes) = match digits.split_once(':') {
+        Some(parts) => parts,
+        None if digits.len() > 2 => digits.split_at_checked(digits.len() - 2)?,
+        None => (digits, "0"),
+    };
+    Some(format!("{}{:02}:{:02}", &zone[..1], small(hours)?, small(minutes)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCAL: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
+
+    fn instants(zone: &str) -> DataType {
+        DataType::Timestamp(TimeUnit::Microsecond, Some(zone.into()))
+    }
+
+    #[test]
+    fn timestamps_without_zone_forget_it() {
+        for (text, expected) in [
+            ("2024-01-01 10:00:00+02", Some("2024-01-01 10:00:00")),
+            ("2024-01-01T10:00Z", Some("2024-01-01 10:00:00")),
+            ("2024-01-01 10:00:00.5 -05:30", Some("2024-01-01 10:00:00.500")),
+            ("2024-01-01 23:59:59.9999999", Some("2024-01-02 00:00:00")),
+            ("20240101 10:00:00", Some("2024-01-01 10:00:00")),
+            ("2024-1-5 1:02:03", Some("2024-01-05 01:02:03")),
+            ("2024-12-31 24:00", Some("2025-01-01 00:00:00")),
+            (" 2024-01-01 10:00:00 ", Some("2024-01-01 10:00:00")),
+            ("2024-01-01 10:00:00", None),
+            ("2024-01-01T10:00:00.123456", None),
+            ("2024-01-01", None),
+            ("nonsense", None),
+            ("2024-01-01 10:00:00 Nowhere/At all", None),
+        ] {
+            assert_eq!(readable(text, &LOCAL).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn timestamps_with_zone_keep_it() {
+        for (text, zone, expected) in [
+            ("2024-01-01T9:05+02", "UTC", Some("2024-01-01 09:05:00+02:00")),
+            ("2024-01-01 10:00:00-0530", "UTC", Some("2024-01-01 10:00:00-05:30")),
+            ("2024-01-01 10:00:00", "UTC", None),
+            ("2024-01-01 10:00:00.5+02", "UTC", None),
+            ("2024-01-01T10:00:00Z", "UTC", None),
+            ("2024-01-01", "UTC", None),
+            ("2024-01-01 10:00:00", "America/New_York", None),
+            ("2024-01-01 10:00 Asia/Tokyo", "UTC", Some("2024-01-01 10:00:00 Asia/Tokyo")),
+            // Never shown, and shown twice.
+            ("2024-03-10 02:30:00", "America/New_York", Some("2024-03-10 07:30:00+00:00")),
+            ("2024-11-03 01:30:00", "America/New_York", Some("2024-11-03 06:30:00+00:00")),
+        ] {
+            assert_eq!(readable(text, &instants(zone)).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_and_times_are_taken_out_of_timestamps() {
+        for (text, expected) in [
+            ("2024-01-01 23:00:00-05", Some("2024-01-01")),
+            ("20240101", Some("2024-01-01")),
+            ("8 January 1999", Some("1999-01-08")),
+            ("2024-01-01", None),
+            ("2024-13-01", None),
+        ] {
+            assert_eq!(readable(text, &DataType::Date32).as_deref(), expected, "{text}");
+        }
+        let time = DataType::Time64(TimeUnit::Microsecond);
+        for (text, expected) in [
+            ("040506.5", Some("04:05:06.500")),
+            ("0405", Some("04:05:00")),
+            (" 10:00:00 ", Some("10:00:00")),
+            ("10:00:00+02", Some("10:00:00")),
+            ("10:00:00.1234567", Some("10:00:00.123457")),
+            ("2024-01-01 10:00", Some("10:00:00")),
+            ("04:05:06", None),
+            ("4:05 PM", None),
+            ("24:00:00", None),
+        ] {
+            assert_eq!(readable(text, &time).as_deref(), expected, "{text}");
+        }
+    }
+}
