@@ -85,8 +85,7 @@ impl<S: Stream<Item = Result<FlightData, Status>> + Unpin> Upload<S> {
         let mut reserved = Vec::with_capacity(1);
         let mut bytes = 0;
         while let Some(batch) = self.try_next().await? {
-            // Not the buffers behind it: the columns of a message share one.
-            let more_bytes = batch.columns().iter().map(slice_bytes).sum::<usize>();
+            let more_bytes = row_bytes(&batch);
             bytes += more_bytes;
             if bytes > bytes_max {
                 return Err(refuse("54000", format!("the parameters take more than {bytes_max} bytes"))
@@ -188,8 +187,11 @@ fn contained<T>(decode: impl FnOnce() -> Result<T, Status>) -> Result<T, Status>
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_panic| Err(malformed("it contradicts itself")))
 }
 
-fn slice_bytes(column: &ArrayRef) -> usize {
-    column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
+/// The memory of rows that were sent. Not what their buffers say: those of a message share its bytes, and each would count all of them.
+pub(crate) fn row_bytes(rows: &RecordBatch) -> usize {
+    let bytes =
+        |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
+    rows.columns().iter().map(bytes).sum()
 }
 
 pub(crate) fn malformed(reason: impl std::fmt::Display) -> Status {

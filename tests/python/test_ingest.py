@@ -189,12 +189,13 @@ def test_a_column_without_a_name_is_refused(cursor, table):
         cursor.adbc_ingest(table, pyarrow.table({"": [1]}), mode="create")
 
 
-def test_a_list_is_no_text(cursor, table):
+def test_a_list_becomes_the_text_that_is_read_as_it_and_a_struct_none(cursor, table):
     cursor.execute(f"CREATE TABLE {table} (a TEXT)")
     lists = pyarrow.record_batch([pyarrow.array([[1, None]])], ["a"])
+    cursor.executemany(f"INSERT INTO {table} VALUES ($1)", lists)
+    cursor.adbc_ingest(table, pyarrow.Table.from_batches([lists]), mode="append")
+    structs = pyarrow.Table.from_arrays([pyarrow.array([{"x": 1}])], ["a"])
     with pytest.raises(adbc_driver_manager.Error, match="42804"):
-        cursor.executemany(f"INSERT INTO {table} VALUES ($1)", lists)
-    with pytest.raises(adbc_driver_manager.Error, match="42804"):
-        cursor.adbc_ingest(table, pyarrow.Table.from_batches([lists]), mode="append")
-    cursor.execute(f"SELECT count(*) FROM {table}")
-    assert cursor.fetchone() == (0,)
+        cursor.adbc_ingest(table, structs, mode="append")
+    cursor.execute(f"SELECT a, a::bigint[] FROM {table}")
+    assert cursor.fetchall() == [("{1,NULL}", [1, None])] * 2

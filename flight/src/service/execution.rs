@@ -30,6 +30,7 @@ use crate::running::{Batches, RunningGuard};
 use crate::sessions::{Home, Scope, rolled_back};
 use crate::status::{from_engine, refuse};
 use crate::stream::{Compression, FlightStream, encode, encode_nothing};
+use crate::upload::row_bytes;
 use crate::wire::{Announced, schema_message, wire_schema};
 use crate::wrapper::caller;
 
@@ -117,7 +118,7 @@ pub(super) fn reserve(budget_kib: &Arc<Semaphore>, bytes: usize) -> Result<Owned
 impl Parameters {
     /// `more_bytes`: of memory that is kept with them.
     pub(super) fn new(rows: RecordBatch, more_bytes: usize, budget_kib: &Arc<Semaphore>) -> Result<Self, Status> {
-        let memory = reserve(budget_kib, rows.get_array_memory_size().saturating_add(more_bytes))?;
+        let memory = reserve(budget_kib, row_bytes(&rows).saturating_add(more_bytes))?;
         Ok(Self { rows, _memory: memory })
     }
 
