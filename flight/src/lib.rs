@@ -44,6 +44,7 @@ mod handles;
 mod intact;
 mod linger;
 mod listen;
+mod onward;
 mod options;
 mod requests;
 mod running;

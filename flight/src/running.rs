@@ -49,19 +49,20 @@ impl RunningQueries {
         self.register_as(principal, Key::Ticket(ticket))
     }
 
-    /// The same of a statement that runs before anybody fetches its rows: until then nobody is to blame for not reading them.
-    pub(crate) fn register_ahead(&self, principal: &Principal, ticket: Handle) -> Option<RunningGuard> {
+    /// The same of a statement that nobody is to blame for not reading: one that runs ahead, until its rows are fetched, or one
+    /// endpoint among several, which stands while others are read (what they share is a statement of its own).
+    pub(crate) fn register_standing(&self, principal: &Principal, ticket: Handle) -> Option<RunningGuard> {
         let guard = self.register(principal, ticket)?;
-        guard.query.state.lock().is_ahead = true;
+        guard.query.state.lock().may_stand = true;
         Some(guard)
     }
 
-    /// The rows of such a statement are fetched from now on.
+    /// The rows of a statement that ran ahead are fetched from now on.
     pub(crate) fn fetched(&self, ticket: Handle) {
         let query = self.running.lock().get(&Key::Ticket(ticket)).cloned();
         if let Some(query) = query {
             let mut state = query.state.lock();
-            state.is_ahead = false;
+            state.may_stand = false;
             state.unread_since = state.unread_since.map(|_| Instant::now());
         }
     }
@@ -104,7 +105,7 @@ impl RunningQueries {
         let running: Vec<_> = self.running.lock().values().cloned().collect();
         for query in running {
             // One that is locked is being read.
-            let unread_since = query.state.try_lock().and_then(|state| state.unread_since.filter(|_| !state.is_ahead));
+            let unread_since = query.state.try_lock().and_then(|state| state.unread_since.filter(|_| !state.may_stand));
             if unread_since.is_some_and(|since| now.saturating_duration_since(since) > unread_max) {
                 query.stop(Stop::Unread);
             }
@@ -158,8 +159,8 @@ struct State {
     stopped: Option<Stop>,
     /// `None` before execution gave a stream, and after cancellation took it away.
     batches: Option<Batches>,
-    /// Whether it runs before anybody fetches it.
-    is_ahead: bool,
+    /// Whether it may go unread for as long as it likes.
+    may_stand: bool,
     /// Since when it has been its reader's turn to ask for more; `None`: it is the engine's.
     unread_since: Option<Instant>,
 }
@@ -381,7 +382,7 @@ mod tests {
         const LONG: Duration = Duration::from_secs(60);
         let (running, now, ticket) = (RunningQueries::default(), Instant::now(), Handle::random());
         let dropped = Arc::new(AtomicBool::new(false));
-        let guard = running.register_ahead(&Principal::Anyone, ticket).expect("new");
+        let guard = running.register_standing(&Principal::Anyone, ticket).expect("new");
         let mut batches = guard.stream(rows(&dropped));
         assert!(batches.next().await.expect("a batch").is_ok());
         running.sweep_at(now + LONG * 3, LONG);
@@ -393,7 +394,7 @@ mod tests {
 
         // Fetched before there is a row: it is the engine that takes its time.
         let ticket = Handle::random();
-        let guard = running.register_ahead(&Principal::Anyone, ticket).expect("new");
+        let guard = running.register_standing(&Principal::Anyone, ticket).expect("new");
         let gone = Arc::new(AtomicBool::new(false));
         let mut batches = guard.stream(endless(&gone));
         assert!(batches.next().now_or_never().is_none());

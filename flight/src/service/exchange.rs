@@ -15,7 +15,7 @@
 //! knows where an execution ends, is in [`crate::answers`].
 //!
 //! Invariants: executions come one after the other, in the order of their parameters, and the next one starts when the
-//! client has taken the rows of the one before. Each finds rights, session and transaction as a call of its own would: none
+//! client has taken the rows of the one before; one that has begun goes on whatever the client does. Each finds rights, session and transaction as a call of its own would: none
 //! runs for a user who has been dropped since. The first error ends the exchange.
 
 use std::sync::Arc;
@@ -35,6 +35,7 @@ use super::execution::{Begun, Parameters};
 use super::poll::decode_command;
 use crate::answers::{Piece, answers};
 use crate::auth::Caller;
+use crate::onward::onward;
 use crate::running::{Batches, shutting_down};
 use crate::status::refuse;
 use crate::stream::FlightStream;
@@ -89,7 +90,7 @@ async fn open(
     let exchange = Arc::new(Exchange { service, caller, handle: handle.to_vec(), announced: announced.clone() });
     let compression = exchange.caller.compression;
     let parameters = until_shutdown(upload, exchange.service.draining.subscribe());
-    let pieces = parameters.and_then(move |rows| Arc::clone(&exchange).execute(rows)).try_flatten();
+    let pieces = parameters.and_then(move |rows| onward(Arc::clone(&exchange).execute(rows))).try_flatten();
     answers(announced.as_deref(), compression, pieces)
 }
 

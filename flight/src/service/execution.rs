@@ -22,10 +22,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
 use super::SqlService;
-use super::parallel::SharedRows;
+use super::parallel::Part;
 use super::poll::Started;
 use crate::auth::Caller;
 use crate::handles::Handle;
+use crate::onward::onward;
 use crate::running::{Batches, RunningGuard};
 use crate::sessions::{Home, Scope, rolled_back};
 use crate::status::{from_engine, refuse};
@@ -46,8 +47,8 @@ pub(super) struct Job {
     /// another.
     pub(super) schema: Option<Arc<Announced>>,
     pub(super) started: Option<Arc<Started>>,
-    /// The result this is one endpoint of.
-    pub(super) shared: Option<Arc<SharedRows>>,
+    /// The endpoint of a shared result that it is.
+    pub(super) shared: Option<Part>,
 }
 
 impl Job {
@@ -151,8 +152,8 @@ impl SqlService {
     pub(super) async fn redeem_ticket(&self, caller: &Caller, handle: &[u8]) -> Result<FlightStream, Status> {
         let handle = self.tickets.parse(handle)?;
         let waiting = self.tickets.get(&caller.principal, handle)?;
-        if let Some(shared) = waiting.shared.clone() {
-            return self.fetch_part(caller, handle, shared).await;
+        if let Some(part) = waiting.shared.clone() {
+            return self.fetch_part(caller, handle, part).await;
         }
         if let Some(started) = waiting.started.clone() {
             let job = self.tickets.take(&caller.principal, handle)?;
@@ -265,11 +266,11 @@ async fn query(in_use: InUse, job: &Job, observe: impl FnOnce(Progress)) -> Resu
     let further = (Arc::clone(&in_use), Arc::clone(&job.plan), Arc::clone(parameters));
     let rest = stream::iter((1..row_count).map(Ok::<usize, Status>)).and_then(move |row| {
         let (in_use, plan, parameters) = further.clone();
-        async move {
+        onward(async move {
             let values = parameters.row(row)?;
             let rows = query_once(&in_use.scope, &plan.prepared, &values).await?;
             Ok(rows.map(move |batch| in_use.keeping(batch)))
-        }
+        })
     });
     Ok(first.map(move |batch| in_use.keeping(batch)).chain(rest.try_flatten()).boxed())
 }

@@ -11,16 +11,25 @@
 //! endpoints. The statement starts with the first DoGet. A client that fetches only some of the endpoints, or one after
 //! the other, gets all rows as well: those nobody else takes.
 //!
-//! Invariants: the statement runs once, and each row is sent once. A result with an order has one endpoint. When no
-//! endpoint is being fetched and no ticket is left, the work stops.
+//! An endpoint whose client does not read is not asked for its next batch, for as long as the client likes: drivers that
+//! give out one endpoint after the other (ADBC's) let the others fill their windows and stand. So an endpoint that waits
+//! owns nothing, neither a lock nor the one place where the engine says that there is a batch.
+//!
+//! Invariants: the statement runs once, and each row is sent once. Whoever is asked for a batch gets the next one, whatever
+//! the others do. A result with an order has one endpoint. When no endpoint is being fetched and no ticket is left, the
+//! work stops.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker, ready};
 
+use arrow::record_batch::RecordBatch;
 use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
-use futures::{StreamExt, stream};
+use futures::task::AtomicWaker;
+use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
 use prost::Message;
-use tokio::sync::Mutex;
 use tonic::Status;
 
 use super::SqlService;
@@ -31,10 +40,20 @@ use crate::running::Batches;
 use crate::status::{internal, refuse};
 use crate::stream::FlightStream;
 
-/// A result that several endpoints share.
-pub(super) struct SharedRows {
-    job: Job,
+/// One of the endpoints that share a result.
+#[derive(Clone)]
+pub(super) struct Part {
+    job: Arc<Job>,
+    /// Held by the endpoint that begins the statement.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    rows: Arc<SharedRows>,
+    number: usize,
+}
+
+/// What the endpoints take batches from.
+struct SharedRows {
     state: Mutex<State>,
+    waiting: Arc<Waiting>,
 }
 
 enum State {
@@ -44,6 +63,15 @@ enum State {
     Running(Batches),
     /// All rows are sent, or there will be none for this reason.
     Over(Option<Status>),
+}
+
+/// The endpoints that wait for a batch, each in its own place.
+struct Waiting(Vec<AtomicWaker>);
+
+impl Wake for Waiting {
+    fn wake(self: Arc<Self>) {
+        self.0.iter().for_each(AtomicWaker::wake);
+    }
 }
 
 impl SqlService {
@@ -59,12 +87,13 @@ impl SqlService {
             return Ok(Err(job));
         }
         let (home, plan, schema) = (job.home.clone(), Arc::clone(&job.plan), job.schema.clone());
-        let shared = Arc::new(SharedRows { job, state: Mutex::new(State::Waiting) });
+        let (job, turn, rows) = (Arc::new(job), Arc::default(), Arc::new(SharedRows::new(caller.endpoints)));
         let mut handles = Vec::with_capacity(caller.endpoints);
-        for _ in 0..caller.endpoints {
+        for number in 0..caller.endpoints {
             let mut part = Job::new(home.clone(), Arc::clone(&plan));
             part.schema.clone_from(&schema);
-            part.shared = Some(Arc::clone(&shared));
+            let (job, turn, rows) = (Arc::clone(&job), Arc::clone(&turn), Arc::clone(&rows));
+            part.shared = Some(Part { job, turn, rows, number });
             handles.push(self.tickets.insert(&caller.principal, part)?);
         }
         let first = handles.first().ok_or_else(|| internal("no endpoints"))?;
@@ -74,65 +103,192 @@ impl SqlService {
     }
 
     /// Sends what one endpoint gets of a shared result.
-    pub(super) async fn fetch_part(
-        &self,
-        caller: &Caller,
-        handle: Handle,
-        shared: Arc<SharedRows>,
-    ) -> Result<FlightStream, Status> {
-        let running = self.running.register(&caller.principal, handle).ok_or_else(|| self.tickets.unknown())?;
+    pub(super) async fn fetch_part(&self, caller: &Caller, handle: Handle, part: Part) -> Result<FlightStream, Status> {
+        let running =
+            self.running.register_standing(&caller.principal, handle).ok_or_else(|| self.tickets.unknown())?;
         let job = self.tickets.take(&caller.principal, handle)?;
-        running.unless_cancelled(self.begin_shared(caller, &shared)).await?;
-        let rows = running.stream(rows_of(shared));
+        running.unless_cancelled(self.begin_shared(caller, &part)).await?;
+        let rows = running.stream(part.into_rows().boxed());
         Ok(Begun::Rows(rows.boxed()).encode(job.schema.as_ref(), caller.compression))
     }
 
     /// Executes the statement, unless another endpoint has done so.
-    async fn begin_shared(&self, caller: &Caller, shared: &SharedRows) -> Result<(), Status> {
-        let mut state = shared.state.lock().await;
-        match &*state {
-            State::Waiting => {}
-            State::Beginning => {
-                let gone =
-                    refuse("57014", "the statement was cancelled while it began").hint("execute it again").into();
-                *state = State::Over(Some(gone));
-                return Ok(());
-            }
-            // An error is for the stream to report.
-            State::Running(_) | State::Over(_) => return Ok(()),
+    async fn begin_shared(&self, caller: &Caller, part: &Part) -> Result<(), Status> {
+        let _turn = part.turn.lock().await;
+        if !part.rows.is_to_begin() {
+            return Ok(());
         }
-        *state = State::Beginning;
         let running = self.running.register_unlisted(&caller.principal)?;
-        *state = match self.begin(caller, running, &shared.job, |_| {}).await {
+        let begun = match self.begin(caller, running, &part.job, |_| {}).await {
             Ok(Begun::Rows(batches)) => State::Running(batches),
             Ok(Begun::Done) => State::Over(None),
             Err(status) => State::Over(Some(status)),
         };
+        *part.rows.state.lock() = begun;
         Ok(())
     }
 }
 
-/// The batches that nobody else takes.
-fn rows_of(shared: Arc<SharedRows>) -> Batches {
-    let next = |shared: Arc<SharedRows>| async move {
-        let mut state = shared.state.lock().await;
-        let batch = match &mut *state {
-            State::Running(batches) => batches.next().await,
+impl Part {
+    fn into_rows(self) -> PartRows {
+        PartRows { rows: self.rows, number: self.number }
+    }
+}
+
+impl SharedRows {
+    fn new(endpoints: usize) -> Self {
+        let waiting = (0..endpoints).map(|_| AtomicWaker::new()).collect();
+        Self { state: Mutex::new(State::Waiting), waiting: Arc::new(Waiting(waiting)) }
+    }
+
+    /// Whether it is for the one who asks to begin the statement.
+    fn is_to_begin(&self) -> bool {
+        let mut state = self.state.lock();
+        match &*state {
+            State::Waiting => {
+                *state = State::Beginning;
+                true
+            }
+            State::Beginning => {
+                let gone =
+                    refuse("57014", "the statement was cancelled while it began").hint("execute it again").into();
+                *state = State::Over(Some(gone));
+                false
+            }
+            // An error is for the stream to report.
+            State::Running(_) | State::Over(_) => false,
+        }
+    }
+
+    fn poll_next(&self, number: usize, context: &mut Context<'_>) -> Poll<Option<Result<RecordBatch, Status>>> {
+        if let Some(place) = self.waiting.0.get(number) {
+            place.register(context.waker());
+        }
+        let mut state = self.state.lock();
+        let next = match &mut *state {
+            State::Running(batches) => {
+                // Whoever asked last may not ask again for long: the next batch is announced to all.
+                let all = Waker::from(Arc::clone(&self.waiting));
+                ready!(batches.poll_next_unpin(&mut Context::from_waker(&all)))
+            }
             State::Over(Some(status)) => Some(Err(status.clone())),
             State::Waiting | State::Beginning | State::Over(None) => None,
         };
-        match &batch {
+        match &next {
             Some(Ok(_)) => {}
             Some(Err(status)) => *state = State::Over(Some(status.clone())),
             None => *state = State::Over(None),
         }
-        drop(state);
-        batch.map(|batch| (batch, shared))
-    };
-    stream::unfold(shared, next).boxed()
+        Poll::Ready(next)
+    }
+}
+
+/// The batches that nobody else takes.
+struct PartRows {
+    rows: Arc<SharedRows>,
+    number: usize,
+}
+
+impl Stream for PartRows {
+    type Item = Result<RecordBatch, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.rows.poll_next(self.number, context)
+    }
 }
 
 fn endpoint(handle: Handle) -> FlightEndpoint {
     let ticket = TicketStatementQuery { statement_handle: handle.to_bytes() };
     FlightEndpoint::new().with_ticket(Ticket::new(ticket.as_any().encode_to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use arrow::datatypes::Schema;
+    use futures::channel::mpsc;
+    use futures::{FutureExt, stream};
+
+    use super::*;
+
+    type Sender = mpsc::UnboundedSender<Result<RecordBatch, Status>>;
+
+    fn shared(endpoints: usize) -> (Sender, Vec<PartRows>) {
+        let (sender, batches) = mpsc::unbounded();
+        let rows = Arc::new(SharedRows::new(endpoints));
+        assert!(rows.is_to_begin());
+        *rows.state.lock() = State::Running(batches.boxed());
+        (sender, (0..endpoints).map(|number| PartRows { rows: Arc::clone(&rows), number }).collect())
+    }
+
+    fn send(sender: &Sender, count: usize) {
+        for _ in 0..count {
+            sender.unbounded_send(Ok(RecordBatch::new_empty(Arc::new(Schema::empty())))).expect("somebody reads");
+        }
+    }
+
+    /// Counts how often somebody is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_stands_keeps_nothing_from_the_others() {
+        let (sender, mut parts) = shared(3);
+        for part in &mut parts {
+            assert!(part.next().now_or_never().is_none(), "nothing to read yet");
+        }
+        // The first and the last to ask are never asked again.
+        send(&sender, 2);
+        assert!(parts[1].next().await.expect("a batch").is_ok());
+        assert!(parts[1].next().await.expect("another").is_ok());
+        drop(sender);
+        assert!(parts[1].next().await.is_none());
+        assert!(parts[0].next().await.is_none() && parts[2].next().await.is_none());
+    }
+
+    #[test]
+    fn a_batch_is_announced_to_all_who_wait_for_one() {
+        let (sender, mut parts) = shared(2);
+        let woken = [Arc::new(Woken::default()), Arc::new(Woken::default())];
+        for (part, woken) in parts.iter_mut().zip(&woken) {
+            let waker = Waker::from(Arc::clone(woken));
+            assert!(part.poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
+        }
+        send(&sender, 1);
+        assert_eq!(woken.map(|woken| woken.0.load(Ordering::SeqCst)), [1, 1]);
+    }
+
+    #[tokio::test]
+    async fn an_error_is_told_to_each_and_a_beginning_that_was_left_is_one() {
+        let (sender, parts) = shared(2);
+        sender.unbounded_send(Err(refuse("22012", "division by zero").into())).expect("somebody reads");
+        for mut part in parts {
+            assert!(part.next().await.expect("an error").expect_err("failed").message().starts_with("[22012]"));
+        }
+        let rows = Arc::new(SharedRows::new(2));
+        assert!(rows.is_to_begin() && !rows.is_to_begin());
+        let mut part = PartRows { rows, number: 1 };
+        assert!(part.next().await.expect("an error").expect_err("left").message().starts_with("[57014]"));
+    }
+
+    #[tokio::test]
+    async fn each_batch_is_taken_once() {
+        let (sender, parts) = shared(4);
+        let counts = parts.into_iter().map(|part| tokio::spawn(part.count()));
+        let counts = stream::iter(counts.collect::<Vec<_>>()).then(|count| async { count.await.expect("counted") });
+        let all = tokio::spawn(counts.fold(0, |all, count| async move { all + count }));
+        for _ in 0..100 {
+            send(&sender, 10);
+            tokio::task::yield_now().await;
+        }
+        drop(sender);
+        assert_eq!(all.await.expect("summed"), 1_000);
+    }
 }

@@ -112,7 +112,7 @@ impl SqlService {
     /// Starts a job; its ticket keeps it alive.
     fn start(self: &Arc<Self>, caller: &Caller, job: Job) -> Result<Handle, Status> {
         let handle = Handle::random();
-        let running = self.running.register_ahead(&caller.principal, handle);
+        let running = self.running.register_standing(&caller.principal, handle);
         let running = running.ok_or_else(|| internal("a random handle was not unique"))?;
         let is_ready = watch::Sender::new(false);
         let shared = Arc::new(Shared { progress: Mutex::default(), outcome: Mutex::default(), is_ready });
