@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::{KeyEncoder, RowLayout};
@@ -391,6 +392,16 @@ impl From<&TableDef> for TableRecord {
     }
 }
 
+/// Reads what a data type prints itself as. Arrow does not read decimals with more digits behind the point than digits, of
+/// which earlier releases made columns.
+fn data_type_named(name: &str) -> std::result::Result<DataType, ArrowError> {
+    let decimal = || {
+        let (precision, scale) = name.strip_prefix("Decimal128(")?.strip_suffix(')')?.split_once(", ")?;
+        Some(DataType::Decimal128(precision.parse().ok()?, scale.parse().ok()?))
+    };
+    name.parse().or_else(|error| decimal().ok_or(error))
+}
+
 impl TableRecord {
     pub(crate) fn id(&self) -> TableId {
         self.id
@@ -401,7 +412,7 @@ impl TableRecord {
         let mut fields = Vec::with_capacity(self.columns.len());
         for column in self.columns {
             let data_type: DataType =
-                column.data_type.parse().map_err(|error| format!("column \"{}\": {error}", column.name))?;
+                data_type_named(&column.data_type).map_err(|error| format!("column \"{}\": {error}", column.name))?;
             let field = Field::new(column.name, data_type, column.nullable);
             fields.push(field.with_metadata(column.metadata.into_iter().collect()));
         }

@@ -241,13 +241,14 @@ impl RowLayout {
             DataType::UInt64 => integers::<UInt64Type>(values, |bytes| u64::from_le_bytes(array_of(bytes))),
             DataType::Float32 => integers::<Float32Type>(values, |bytes| f32::from_le_bytes(array_of(bytes))),
             DataType::Float64 => integers::<Float64Type>(values, |bytes| f64::from_le_bytes(array_of(bytes))),
-            DataType::Decimal128(precision, scale) => {
+            DataType::Decimal128(..) => {
                 let read: fn(&[u8]) -> i128 = match self.columns[column].physical {
                     Physical::Decimal64 => |bytes| i128::from(read_i64(bytes)),
                     _ => |bytes| i128::from_le_bytes(array_of(bytes)),
                 };
                 let decimals: PrimitiveArray<Decimal128Type> = values.map(|value| value.map(read)).collect();
-                Arc::new(decimals.with_precision_and_scale(*precision, *scale)?)
+                // Of tables of earlier releases not every one is what Arrow takes for a type of decimals.
+                Arc::new(decimals.with_data_type(data_type.clone()))
             }
             DataType::Interval(_) => integers::<IntervalMonthDayNanoType>(values, |bytes| {
                 IntervalMonthDayNano::new(

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
@@ -19,7 +19,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 
-use super::file_type::{file_field, file_schema, to_file};
+use super::file_type::{file_field, file_schema, is_file_type, to_file};
 use super::meta::{Base64, ChunkRef, ColumnMeta, SegmentMeta};
 use super::pages::checksums_entry;
 use crate::BLOCK_ROWS;
@@ -314,8 +314,13 @@ impl Bounds {
         for field in schema.fields() {
             let converter = StatisticsConverter::try_new(field.name(), schema, parquet.file_metadata().schema_descr())
                 .map_err(internal)?;
-            minimums.push(converter.row_group_mins(groups()).map_err(internal)?);
-            maximums.push(converter.row_group_maxes(groups()).map_err(internal)?);
+            // The bounds of what lies there as something else are not its own.
+            let (minimum, maximum) = match is_file_type(field.data_type()) {
+                true => (converter.row_group_mins(groups()), converter.row_group_maxes(groups())),
+                false => (Ok(new_null_array(field.data_type(), 1)), Ok(new_null_array(field.data_type(), 1))),
+            };
+            minimums.push(minimum.map_err(internal)?);
+            maximums.push(maximum.map_err(internal)?);
             null_counts.push(converter.row_group_null_counts(groups()).map_err(internal)?.value(0));
             let minimum_exact = converter.row_group_is_min_value_exact(groups()).map_err(internal)?;
             let maximum_exact = converter.row_group_is_max_value_exact(groups()).map_err(internal)?;

@@ -7,12 +7,18 @@
 //! Both know the store by a weak reference, so that they do not keep it alive; while there is something to do they hold it
 //! ([`Work`]). A store that is dropped without having been closed may so be held by nobody but its own threads, together with the
 //! directory's lock. Whoever drops it waits for them to let go of it: afterwards the directory can be opened again.
+//!
+//! A panic in one piece of their work is an error of that piece ([`caught`]): whoever waits for it is told, and the thread is there
+//! for the next one.
 
+use std::any::Any;
 use std::ops::Deref;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
+use futures::FutureExt;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -141,7 +147,38 @@ impl Drop for Background {
     }
 }
 
+/// What the work comes to; an error if it panics.
+pub(super) async fn caught<T>(what: &str, work: impl Future<Output = T>) -> Result<T> {
+    // What the work has left half done is not looked at again: its caller poisons the store, or what it was at was its own.
+    let result = AssertUnwindSafe(work).catch_unwind().await;
+    result.map_err(|panic| Error::Internal(format!("{what} panicked: {}", text_of(&*panic))))
+}
+
+/// The message of a panic.
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
+
 fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let thread = std::thread::Builder::new().name(name.into()).spawn(work);
     thread.map_err(|error| Error::io("starting a background thread", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_the_work() {
+        assert_eq!(caught("the work", async { 1 }).await.unwrap(), 1);
+        let number = 2;
+        let panicking = async { assert_eq!(number, 3, "it is another number") };
+        let error = caught("the work", panicking).await.unwrap_err();
+        assert!(matches!(error, Error::Internal(_)));
+        let text = error.to_string();
+        assert!(text.contains("the work panicked") && text.contains("it is another number"), "{text}");
+        let short = caught::<()>("the work", async { panic!("no") }).await.unwrap_err();
+        assert!(short.to_string().ends_with("the work panicked: no"), "{short}");
+    }
 }

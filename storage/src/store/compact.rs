@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 use rustydb_txn::Timestamp;
 use tokio::sync::{Notify, oneshot};
 
-use super::background::Employer;
+use super::background::{Employer, caught};
 use super::commit::serialize;
 use super::{Inner, Version};
 use crate::BLOCK_ROWS;
@@ -65,9 +65,9 @@ pub(super) fn run(employer: &Employer, wanted: &Notify) {
                     while inner.compact_once(thorough_rounds > 0).await? {
                         thorough_rounds = thorough_rounds.saturating_sub(1);
                     }
-                    Ok(())
+                    Ok::<_, Error>(())
                 };
-                let result = result.await;
+                let result = caught("merging segments", result).await.flatten();
                 rest_until = result.is_err().then(|| Instant::now() + REST_AFTER_FAILURE);
                 match &result {
                     Err(Error::Closed) => return,
@@ -127,7 +127,17 @@ impl Inner {
         let merged = merged.await?;
         self.log.wait_durable(task.lsn).await?;
         self.until_published(task.timestamp).await?;
-        self.swap(&task, &outputs, &merged).await?;
+        // Held until the log is poisoned, too: no flush must store a manifest of the same number.
+        let checkpoint = self.checkpoint.lock().await;
+        match caught("putting merged segments in their places", self.swap(&task, &outputs, &merged)).await {
+            Ok(swapped) => swapped?,
+            Err(error) => {
+                // There may be a manifest by now that memory does not know of.
+                self.log.poison(&error.to_string());
+                return Err(error);
+            }
+        }
+        drop(checkpoint);
         let bytes = |segments: &[Arc<Segment>]| segments.iter().map(|segment| segment.meta.file_bytes).sum::<u64>();
         self.compacted_bytes.fetch_add(bytes(&outputs), Ordering::Relaxed);
         tracing::debug!(
@@ -185,9 +195,8 @@ impl Inner {
         u64::try_from(affordable).unwrap_or(u64::MAX).clamp(MERGE_ROWS_MIN, INPUT_ROWS_MAX)
     }
 
-    /// Steps 3 and 4.
+    /// Steps 3 and 4, with the checkpoint lock held.
     async fn swap(&self, task: &Task, outputs: &[Arc<Segment>], merged: &Merged) -> Result<()> {
-        let _checkpoint = self.checkpoint.lock().await;
         let manifest = {
             let committer = self.committer.read().await;
             if self.current.load().catalog.table(task.table.id).is_none() {

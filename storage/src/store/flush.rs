@@ -25,6 +25,7 @@ use bytes::Bytes;
 use rustydb_txn::Timestamp;
 use tokio::sync::oneshot;
 
+use super::background::caught;
 use super::commit::serialize;
 use super::{Inner, Version};
 use crate::bulk::put_segment;
@@ -67,7 +68,7 @@ impl Inner {
     /// Flushes. What the disk refuses is tried again later; any other failure poisons the store.
     pub(super) async fn flush_and_report(&self, reply: Option<oneshot::Sender<Result<()>>>) {
         self.flush_requested.store(false, Ordering::Release);
-        let result = self.flush().await;
+        let result = caught("writing rows out", self.flush()).await.flatten();
         match &result {
             Ok(()) => {
                 if self.flush_failure.lock().take().is_some() {

@@ -125,8 +125,9 @@ impl std::fmt::Debug for LockSlot {
 /// A file is being written, though perhaps nobody waits for it: the directory's lock is not given up meanwhile.
 #[must_use]
 pub(crate) struct Writing {
-    _until_closed: OwnedRwLockReadGuard<()>,
+    // Given back before those who wait for the end are told: whoever has closed the store may open it.
     _lock: Arc<dyn DirectoryLock>,
+    _until_closed: OwnedRwLockReadGuard<()>,
 }
 
 /// Memory in use, by part, in bytes.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::common::*;
-use arrow::array::{Array, AsArray, Int64Array};
-use arrow::datatypes::Int64Type;
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, FixedSizeBinaryBuilder, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use rustydb_storage::{
-    CompareOp, Durability, Error, Filter, ForeignKey, NewTable, ReferenceAction, ScanRequest, Store,
+    CompareOp, Durability, Error, Filter, ForeignKey, NewTable, ReadView, ReferenceAction, ScanRequest, Store, TableId,
+    canonical_type, check,
 };
 
 #[tokio::test]
@@ -458,4 +459,66 @@ async fn a_row_inserted_and_deleted_again_does_not_excuse_a_loaded_one_with_its_
     insert(&store, table, &[(1, "theirs")]).await.unwrap();
     assert!(matches!(transaction.commit(Durability::Sync).await, Err(Error::DuplicateKey { .. })));
     assert_eq!(contents(&store.snapshot(), table).await, map(&[(1, "theirs")]));
+}
+
+/// Columns that no table is given any more: earlier releases have made such of what clients sent.
+fn strange_columns() -> Vec<ArrayRef> {
+    let decimals = |precision, scale| -> ArrayRef {
+        let values = Decimal128Array::from(vec![Some(12), None, Some(-7)]);
+        Arc::new(values.with_data_type(DataType::Decimal128(precision, scale)))
+    };
+    let mut nothing = FixedSizeBinaryBuilder::with_capacity(3, 0);
+    nothing.append_value(b"").unwrap();
+    nothing.append_null();
+    nothing.append_value(b"").unwrap();
+    vec![decimals(5, -2), decimals(38, -3), decimals(2, 5), Arc::new(nothing.finish())]
+}
+
+/// The printed values of all columns, in the order of the first one.
+async fn printed(view: &ReadView, table: TableId, columns: usize) -> Vec<Vec<String>> {
+    let mut found: Vec<Vec<String>> = Vec::new();
+    for unit in view.scan(ScanRequest::new(table, (0..columns).collect())).unwrap() {
+        let mut reader = unit.open();
+        while let Some(batch) = reader.next_batch().await.unwrap() {
+            for row in 0..batch.num_rows() {
+                let value = |column: &ArrayRef| match column.data_type() {
+                    _ if column.is_null(row) => "NULL".to_owned(),
+                    DataType::FixedSizeBinary(_) => format!("{:?}", column.as_fixed_size_binary().value(row)),
+                    DataType::Decimal128(..) => {
+                        column.as_primitive::<arrow::datatypes::Decimal128Type>().value(row).to_string()
+                    }
+                    _ => column.as_primitive::<Int64Type>().value(row).to_string(),
+                };
+                found.push(batch.columns().iter().map(value).collect());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn a_table_with_columns_that_no_file_can_have_is_written_out_and_read_again() {
+    let mut columns = strange_columns();
+    assert!(columns.iter().all(|column| canonical_type(column.data_type()).as_ref() != Some(column.data_type())));
+    columns.insert(0, Arc::new(Int64Array::from(vec![1, 2, 3])));
+    let field =
+        |(place, column): (usize, &ArrayRef)| Field::new(format!("c{place}"), column.data_type().clone(), place > 0);
+    let schema = Arc::new(Schema::new(columns.iter().enumerate().map(field).collect::<Vec<_>>()));
+    let (files, store, table) = store_with(NewTable { schema: Arc::clone(&schema), ..keyed("strange") }).await;
+    let expected: Vec<Vec<String>> =
+        [["1", "12", "12", "12", "[]"], ["2", "NULL", "NULL", "NULL", "NULL"], ["3", "-7", "-7", "-7", "[]"]]
+            .map(|row| row.map(str::to_owned).to_vec())
+            .to_vec();
+    let mut transaction = store.begin();
+    transaction.insert(table, &RecordBatch::try_new(schema, columns).unwrap()).await.unwrap();
+    transaction.commit(Durability::Sync).await.unwrap();
+    assert_eq!(printed(&store.snapshot(), table, 5).await, expected);
+    store.flush().await.unwrap();
+    assert_eq!(printed(&store.snapshot(), table, 5).await, expected);
+    store.close().await.unwrap();
+    drop(store);
+    assert_eq!(check(options(&files)).await.unwrap().findings, vec![]);
+    let store = open(&files).await;
+    assert_eq!(printed(&store.snapshot(), table, 5).await, expected);
 }
