@@ -26,6 +26,7 @@ use crate::row_path::{ProgramCache, ProgramCacheUsage};
 use crate::runtime::Runtimes;
 use crate::session::Session;
 use crate::sql::arithmetic::SqlArithmetic;
+use crate::sql::array_order::ArrayOrder;
 use crate::sql::checked_sum;
 use crate::sql::empty_groups::EmptyGroups;
 use crate::sql::grouping::GroupingExpressions;
@@ -36,6 +37,7 @@ use crate::sql::membership::Membership;
 use crate::sql::mixed_types::MixedTypes;
 use crate::sql::null_rows::NullRows;
 use crate::sql::opaque_values::OpaqueValues;
+use crate::sql::peer_frames::PeerFrames;
 use crate::sql::plan_cache::PlanCache;
 use crate::sql::relations::Relations;
 use crate::sql::session_zone::SessionZone;
@@ -259,6 +261,7 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>, query_byte
         .with_analyzer_rule(Arc::new(SessionZone))
         .with_analyzer_rule(Arc::new(SqlArithmetic))
         .with_analyzer_rule(Arc::new(IntervalOrder))
+        .with_analyzer_rule(Arc::new(ArrayOrder))
         .with_analyzer_rule(Arc::new(EmptyGroups))
         .with_analyzer_rule(Arc::new(SingleRow::default()))
         .with_analyzer_rule(Arc::new(Membership))
@@ -279,6 +282,7 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>, query_byte
             Arc::new(GroupingExpressions) as _,
             Arc::new(MixedTypes) as _,
             Arc::new(IntervalWindows) as _,
+            Arc::new(PeerFrames) as _,
             Arc::new(TimeUnits) as _,
             Arc::new(NullRows) as _,
         ],

@@ -25,6 +25,9 @@ pub(crate) mod sqlstate {
     pub(crate) const DATA_EXCEPTION: &str = "22000";
     pub(crate) const STRING_TOO_LONG: &str = "22001";
     pub(crate) const INVALID_SUBSTRING: &str = "22011";
+    pub(crate) const INVALID_CHARACTER: &str = "22021";
+    pub(crate) const UNTRANSLATABLE_CHARACTER: &str = "22P05";
+    pub(crate) const ARRAY_SUBSCRIPT: &str = "2202E";
     pub(crate) const INVALID_ESCAPE_SEQUENCE: &str = "22025";
     pub(crate) const NUMERIC_OUT_OF_RANGE: &str = "22003";
     pub(crate) const INVALID_DATETIME: &str = "22007";
@@ -32,6 +35,8 @@ pub(crate) mod sqlstate {
     pub(crate) const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
     pub(crate) const DIVISION_BY_ZERO: &str = "22012";
     pub(crate) const DATETIME_OVERFLOW: &str = "22008";
+    pub(crate) const INVALID_LIMIT: &str = "2201W";
+    pub(crate) const INVALID_OFFSET: &str = "2201X";
     pub(crate) const INVALID_LOGARITHM: &str = "2201E";
     pub(crate) const INVALID_POWER: &str = "2201F";
     pub(crate) const INVALID_WIDTH_BUCKET: &str = "2201G";
@@ -66,6 +71,7 @@ pub(crate) mod sqlstate {
     pub(crate) const AMBIGUOUS_COLUMN: &str = "42702";
     pub(crate) const UNDEFINED_COLUMN: &str = "42703";
     pub(crate) const UNDEFINED_OBJECT: &str = "42704";
+    pub(crate) const INVALID_RECURSION: &str = "42P19";
     pub(crate) const WINDOWING: &str = "42P20";
     pub(crate) const DUPLICATE_OBJECT: &str = "42710";
     pub(crate) const DUPLICATE_ALIAS: &str = "42712";

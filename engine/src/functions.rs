@@ -5,14 +5,21 @@
 
 pub(crate) mod any_element;
 pub(crate) mod array_casts;
+pub(crate) mod array_order;
 pub(crate) mod array_text;
 pub(crate) mod bins;
 mod by_rows;
+pub(crate) mod bytea;
 pub(crate) mod bytes;
+pub(crate) mod calendar_parts;
+mod characters;
 mod coalesce;
 pub(crate) mod date_parts;
 mod date_patterns;
+mod degrees;
+mod encodings;
 pub(crate) mod floats;
+pub(crate) mod floats_as_numerics;
 pub(crate) mod foreign;
 pub(crate) mod input;
 mod intervals;
@@ -26,6 +33,7 @@ pub(crate) mod rounded_times;
 pub(crate) mod series;
 pub(crate) mod session;
 pub(crate) mod several;
+pub(crate) mod shares;
 mod sleep;
 pub(crate) mod subscripts;
 pub(crate) mod text;
@@ -33,6 +41,7 @@ pub(crate) mod time_texts;
 mod to_char;
 pub(crate) mod told_apart;
 mod truncate;
+pub(crate) mod widened;
 pub(crate) mod zones;
 
 use std::sync::Arc;
@@ -40,6 +49,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, Int64Array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, FieldRef, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
+use datafusion::common::ScalarValue;
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::interval_arithmetic::Interval;
@@ -65,7 +75,10 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>, query_
     own.extend(zones::functions());
     own.extend(intervals::functions());
     own.extend(several::functions());
+    own.extend(degrees::functions());
+    own.extend(shares::functions());
     own.extend(told_apart::functions());
+    own.extend(bytea::functions());
     own.extend(sleep::functions());
     if let Some(chrono) = functions.iter().find(|function| function.name() == "to_char") {
         own.push(Arc::new(to_char::ToChar::new(Arc::clone(chrono)).into()));
@@ -79,6 +92,9 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>, query_
     if let Some(inner) = functions.iter().find(|function| function.name() == "coalesce") {
         own.push(Arc::new(coalesce::Coalesce { inner: Arc::clone(inner) }.into()));
     }
+    if let Some(inner) = functions.iter().find(|function| function.name() == "chr") {
+        own.push(Arc::new(characters::Character { inner: Arc::clone(inner) }.into()));
+    }
     if let Some(integers) = functions.iter().find(|function| function.name() == "generate_series") {
         own.push(Arc::new(series::Series::new(Arc::clone(integers)).into()));
     }
@@ -88,6 +104,7 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>, query_
         .into_iter()
         .chain(own)
         .map(also_known_as)
+        .map(widened::widened)
         .map(|function| match Growth::of(function.name()) {
             Some(growth) => Arc::new(ScalarUDF::from(Bounded { inner: function, growth, bytes_max })),
             None => function,
@@ -189,6 +206,28 @@ fn count_at(counts: &Int64Array, row: usize) -> u64 {
     if counts.is_valid(row) { u64::try_from(counts.value(row)).unwrap_or(0) } else { 0 }
 }
 
+/// Negative lengths of `lpad` and `rpad` become 0, which is what they mean: DataFusion reserves room for the sum of all.
+fn raise_lengths(length: &mut ColumnarValue) -> Result<()> {
+    match length {
+        ColumnarValue::Scalar(ScalarValue::Int64(Some(length))) => *length = (*length).max(0),
+        ColumnarValue::Scalar(_) => {}
+        ColumnarValue::Array(lengths) => {
+            let raised: Int64Array = as_counts(lengths)?.unary(|length| length.max(0));
+            *lengths = Arc::new(raised);
+        }
+    }
+    Ok(())
+}
+
+/// DataFusion's `array_resize` has no name for this error.
+fn refuse_negative(size: &ColumnarValue, rows: usize) -> Result<()> {
+    let sizes = as_counts(&size.to_array(rows)?)?;
+    match sizes.iter().flatten().any(|size| size < 0) {
+        true => Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "the size of an array must not be negative")),
+        false => Ok(()),
+    }
+}
+
 /// Elements of `range(start, stop, step)` in one row; `range(stop)` starts at 0.
 fn series_length(columns: &[Option<arrow::array::ArrayRef>; 3], row: usize) -> Result<u64> {
     let number = |array: &Option<arrow::array::ArrayRef>| -> Result<Option<i128>> {
@@ -287,7 +326,13 @@ impl ScalarUDFImpl for Bounded {
         self.inner.inner().return_field_from_args(arguments)
     }
 
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+    fn invoke_with_args(&self, mut arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let rows = arguments.number_rows;
+        match (self.growth, arguments.args.get_mut(1)) {
+            (Growth::PadText, Some(length)) => raise_lengths(length)?,
+            (Growth::Elements, Some(size)) if self.name() == "array_resize" => refuse_negative(size, rows)?,
+            _ => {}
+        }
         let bytes = self.growth.bytes(&arguments)?;
         if bytes > self.bytes_max {
             let message = format!("the result of {}() would be larger than {} bytes", self.name(), self.bytes_max);

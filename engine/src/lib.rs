@@ -57,7 +57,9 @@ pub use rustydb_storage::{
     Catalog, CheckReport, Durability, Finding, ForeignKey, MemoryUsage, ObjectDef, ObjectKind, ReferenceAction,
     TableDef, TableId,
 };
-pub use session::{BatchStream, Completion, IngestMode, IngestTarget, Session, StatementResult, TransactionStatus};
+pub use session::{
+    BatchStream, Completion, IngestMode, IngestTarget, Session, StatementResult, Surroundings, TransactionStatus,
+};
 pub use sql::split::{ScriptStatement, split_statements, statement_is_complete};
 pub use stream::{Progress, RecordStream};
 pub use users::{Identity, random_password};

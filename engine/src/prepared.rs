@@ -53,12 +53,14 @@ struct Inner {
     parsed: Parsed,
     parameter_schema: SchemaRef,
     result_schema: Option<SchemaRef>,
+    is_write: bool,
     /// What it was last run by.
     ready: Mutex<Option<Ready>>,
 }
 
 impl Prepared {
     pub(crate) fn new(sql: String, parsed: Parsed, routed: Routed, context: &StatementContext) -> Result<Self> {
+        let is_write = matches!(routed, Routed::Write(_));
         let mut types = HashMap::new();
         let (plans, answer) = match &routed {
             Routed::Call(function) => {
@@ -113,6 +115,7 @@ impl Prepared {
             parsed,
             parameter_schema,
             result_schema: result_schema.map(|schema| shown(&schema)),
+            is_write,
             ready: Mutex::default(),
         })))
     }
@@ -120,7 +123,8 @@ impl Prepared {
     /// A statement without parameters, of which is known what it returns.
     pub(crate) fn of_columns(sql: String, parsed: Parsed, result_schema: Option<SchemaRef>) -> Self {
         let parameter_schema = Arc::new(Schema::empty());
-        Prepared(Opaque::new(Inner { sql, parsed, parameter_schema, result_schema, ready: Mutex::default() }))
+        let (is_write, ready) = (false, Mutex::default());
+        Prepared(Opaque::new(Inner { sql, parsed, parameter_schema, result_schema, is_write, ready }))
     }
 
     /// The statement as it was written.
@@ -139,24 +143,36 @@ impl Prepared {
         self.0.result_schema.clone()
     }
 
-    /// The columns of the result when the parameters have these types instead.
+    /// Whether it is an INSERT, UPDATE or another statement that changes rows or tables by itself.
+    pub fn is_write(&self) -> bool {
+        self.0.is_write
+    }
+
+    /// The columns of the result as the tables are in `context`, when the parameters have these types.
     pub(crate) fn result_schema_for(
         &self,
         context: &StatementContext,
         types: &[DataType],
     ) -> Result<Option<SchemaRef>> {
         check_parameter_count(self.0.parsed.parameters, types.len())?;
-        match route(self.0.parsed.statement.clone())? {
+        let schema = match route(self.0.parsed.statement.clone())? {
             Routed::Query(query) if calls_first(context, &query) => {
-                let (_, schema) = describe_calls(context, &query, types.to_vec())?;
-                Ok(Some(shown(&schema)))
+                Some(describe_calls(context, &query, types.to_vec())?.1)
             }
-            Routed::Query(query) => {
-                let schema = schema_with(context, plan_query(context, *query)?, types)?;
-                Ok(Some(shown(&schema)))
+            Routed::Call(function) => describe_call(context, context.routines(), &function, types.len())?.1,
+            routed => {
+                let (plans, answer) = analyse(context, routed)?;
+                match answer {
+                    Answer::Nothing => None,
+                    Answer::Columns(schema) => Some(schema),
+                    Answer::OfCalls(query) => Some(describe_calls(context, &query, types.to_vec())?.1),
+                    Answer::OfPlan => {
+                        plans.into_iter().next().map(|plan| schema_with(context, plan, types)).transpose()?
+                    }
+                }
             }
-            _ => Ok(self.result_schema()),
-        }
+        };
+        Ok(schema.map(|schema| shown(&schema)))
     }
 
     /// What it was last run by, which may be out of date.
@@ -238,6 +254,13 @@ fn parameter_types(plan: &LogicalPlan) -> Result<HashMap<String, DataType>> {
     plan.apply_with_subqueries(|node| {
         let schema = Arc::clone(node.schema());
         let inputs: Vec<_> = node.inputs().into_iter().map(|input| Arc::clone(input.schema())).collect();
+        if let LogicalPlan::Limit(limit) = node {
+            for number in [limit.skip.as_deref(), limit.fetch.as_deref()].into_iter().flatten() {
+                if let Expr::Placeholder(Placeholder { id, .. }) = number {
+                    types.entry(id.clone()).or_insert(DataType::Int64);
+                }
+            }
+        }
         node.apply_expressions(|expr| {
             // Comparisons tell a parameter's type by their other side, in terms of the input's columns.
             let schema = inputs.first().unwrap_or(&schema);

@@ -32,7 +32,8 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Code, Request, Status};
 
-use crate::requests::{PREFIX_BYTES, Requests};
+use crate::intake::{Assembly, Intake, PREFIX_BYTES};
+use crate::requests::Requests;
 use crate::status::{SQLSTATE, refuse};
 use crate::stream::{FlightStream, Message};
 use crate::wrapper::{GuardedService, blame};
@@ -40,6 +41,10 @@ use crate::wrapper::{GuardedService, blame};
 const DO_GET: &str = "/arrow.flight.protocol.FlightService/DoGet";
 const DO_PUT: &str = "/arrow.flight.protocol.FlightService/DoPut";
 const DO_EXCHANGE: &str = "/arrow.flight.protocol.FlightService/DoExchange";
+const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
+
+/// The longest message of a Handshake: a name and a password.
+const HANDSHAKE_BYTES_MAX: usize = 64 << 10;
 
 /// Room for all of a short answer: its schema and a row.
 const SMALL_BYTES: usize = 1 << 10;
@@ -71,18 +76,20 @@ impl Sizes {
     }
 }
 
-/// Answers the calls that send or receive rows; everything else goes to the service inside.
+/// Answers the calls that send or receive rows; everything else goes to the service inside, a message at a time.
 #[derive(Clone)]
 pub(crate) struct FramedRows<S> {
     inner: S,
     service: Arc<GuardedService>,
-    /// The largest ticket taken.
-    message_bytes_max: usize,
+    /// For calls of which the caller is known before the message.
+    intake: Intake,
+    /// For the others, which anybody can begin.
+    strangers: Intake,
 }
 
 impl<S> FramedRows<S> {
-    pub(crate) fn new(inner: S, service: Arc<GuardedService>, message_bytes_max: usize) -> Self {
-        Self { inner, service, message_bytes_max }
+    pub(crate) fn new(inner: S, service: Arc<GuardedService>, intake: Intake, strangers: Intake) -> Self {
+        Self { inner, service, intake, strangers }
     }
 }
 
@@ -100,21 +107,19 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let (service, bytes_max) = (Arc::clone(&self.service), self.message_bytes_max);
+        let (service, intake) = (Arc::clone(&self.service), self.intake.clone());
         match request.uri().path() {
             DO_GET => Box::pin(async move {
                 let (parts, body) = request.into_parts();
                 let sizes = Sizes::of(&parts.extensions);
-                let rows = async {
-                    let ticket = read_ticket(body, bytes_max).await?;
-                    let metadata = MetadataMap::from_headers(parts.headers);
-                    service.fetch(Request::from_parts(metadata, parts.extensions, ticket)).await
-                };
+                let (metadata, ticket) = (MetadataMap::from_headers(parts.headers), read_ticket(body, intake));
+                let rows = service.fetch(Request::from_parts(metadata, parts.extensions, ticket));
                 Ok(response(rows.await, sizes))
             }),
             DO_PUT => Box::pin(async move {
                 let (parts, body) = request.into_parts();
-                let (metadata, messages) = (MetadataMap::from_headers(parts.headers), Requests::new(body, bytes_max));
+                let messages = Requests::new(body, intake).hurried();
+                let metadata = MetadataMap::from_headers(parts.headers);
                 let answer = service.put(Request::from_parts(metadata, parts.extensions, messages)).await;
                 Ok(match answer {
                     Ok(answer) => succeeded(Frames::of(&answer)),
@@ -124,13 +129,18 @@ where
             DO_EXCHANGE => Box::pin(async move {
                 let (parts, body) = request.into_parts();
                 let sizes = Sizes::of(&parts.extensions);
-                let (metadata, messages) = (MetadataMap::from_headers(parts.headers), Requests::new(body, bytes_max));
+                let (metadata, messages) = (MetadataMap::from_headers(parts.headers), Requests::new(body, intake));
                 let answers = service.exchange(Request::from_parts(metadata, parts.extensions, messages));
                 Ok(response(answers.await, sizes))
             }),
             _ => {
                 let call = request.uri().clone();
-                let response = self.inner.call(request);
+                let intake = match call.path() {
+                    HANDSHAKE => self.strangers.clone().up_to(HANDSHAKE_BYTES_MAX),
+                    _ => self.strangers.clone(),
+                };
+                // tonic would make room for whatever a prefix claims.
+                let response = self.inner.call(request.map(|body| Body::new(Assembly::new(body, intake))));
                 Box::pin(async move { response.await.map(|response| precise(response, call.path())) })
             }
         }
@@ -151,8 +161,8 @@ fn precise(response: http::Response<Body>, call: &str) -> http::Response<Body> {
 }
 
 /// The one message of the request.
-async fn read_ticket(body: Body, bytes_max: usize) -> Result<Ticket, Status> {
-    let mut messages = Requests::new(body, bytes_max);
+async fn read_ticket(body: Body, intake: Intake) -> Result<Ticket, Status> {
+    let mut messages = Requests::new(body, intake);
     let malformed = |reason: &str| Status::from(refuse("08P01", format!("malformed message: {reason}")));
     let ticket = messages.try_next().await?.ok_or_else(|| malformed("the request has no ticket"))?;
     match messages.try_next().await? {

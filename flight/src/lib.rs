@@ -42,6 +42,7 @@ mod frames;
 mod gather;
 mod handles;
 mod intact;
+mod intake;
 mod linger;
 mod listen;
 mod onward;

@@ -4,7 +4,7 @@
 //! whatever its body waits for as it stands. A statement that waits has the turn of its session, and may have locks of rows that
 //! others want. So it waits in a task of its own, which its body asks for the outcome.
 //!
-//! Invariant: work that is no longer wanted is stopped.
+//! Invariant: work that is no longer wanted is stopped where it next waits.
 
 use std::panic::resume_unwind;
 use std::pin::Pin;

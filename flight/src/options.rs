@@ -55,6 +55,9 @@ pub struct TlsFiles {
 pub struct Limits {
     /// Largest gRPC message accepted, in bytes. gRPC's own default of 4 MiB is too small for bulk ingest.
     pub message_bytes: usize,
+    /// Most memory that the messages of all clients together may take whose ends are not here yet, in bytes; there is
+    /// always enough for one.
+    pub message_bytes_total: usize,
     /// Longest SQL text accepted, in bytes.
     pub statement_bytes: usize,
     /// Most parameter data one prepared statement may hold between binding and execution, in bytes of Arrow memory.
@@ -104,6 +107,7 @@ impl Default for Limits {
         const MINUTE: Duration = Duration::from_secs(60);
         Self {
             message_bytes: 64 * MIB,
+            message_bytes_total: 512 * MIB,
             statement_bytes: 16 * MIB,
             parameter_bytes: 256 * MIB,
             parameter_bytes_total: 1024 * MIB,

@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
@@ -64,6 +64,8 @@ impl RunningQueries {
             let mut state = query.state.lock();
             state.may_stand = false;
             state.unread_since = state.unread_since.map(|_| Instant::now());
+            let mut told = query.told.since.lock();
+            *told = told.map(|_| Instant::now());
         }
     }
 
@@ -81,6 +83,7 @@ impl RunningQueries {
                     principal: principal.clone(),
                     state: Mutex::default(),
                     waiting: AtomicWaker::new(),
+                    told: Arc::default(),
                 });
                 vacant.insert(Arc::clone(&query));
                 Some(RunningGuard { query, key, running: Arc::clone(&self.running) })
@@ -105,7 +108,8 @@ impl RunningQueries {
         let running: Vec<_> = self.running.lock().values().cloned().collect();
         for query in running {
             // One that is locked is being read.
-            let unread_since = query.state.try_lock().and_then(|state| state.unread_since.filter(|_| !state.may_stand));
+            let unread_since = query.state.try_lock().filter(|state| !state.may_stand);
+            let unread_since = unread_since.and_then(|state| state.unread_since.or_else(|| *query.told.since.lock()));
             if unread_since.is_some_and(|since| now.saturating_duration_since(since) > unread_max) {
                 query.stop(Stop::Unread);
             }
@@ -152,6 +156,22 @@ struct RunningQuery {
     state: Mutex<State>,
     /// Who waits for it: for its first rows, and then for each batch.
     waiting: AtomicWaker,
+    told: Arc<Told>,
+}
+
+/// Passes on that there is a batch, and notes since when. A reader that is told need not look: the body of a response is
+/// polled when its client takes what is sent, and what it has sent while it waited may have been too much.
+#[derive(Default)]
+struct Told {
+    since: Mutex<Option<Instant>>,
+    reader: AtomicWaker,
+}
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.since.lock().get_or_insert_with(Instant::now);
+        self.reader.wake();
+    }
 }
 
 #[derive(Default)]
@@ -161,7 +181,7 @@ struct State {
     batches: Option<Batches>,
     /// Whether it may go unread for as long as it likes.
     may_stand: bool,
-    /// Since when it has been its reader's turn to ask for more; `None`: it is the engine's.
+    /// Since when it has been its reader's turn to ask for more; `None`: it is the engine's, unless the reader was told.
     unread_since: Option<Instant>,
 }
 
@@ -241,8 +261,11 @@ impl Stream for CancellableBatches {
         // Registered before looking, so that a cancellation in between wakes us.
         guard.query.waiting.register(context.waker());
         let mut state = guard.query.state.lock();
+        let told = &guard.query.told;
+        told.reader.register(context.waker());
+        *told.since.lock() = None;
         let next = match &mut state.batches {
-            Some(batches) => batches.poll_next_unpin(context),
+            Some(batches) => batches.poll_next_unpin(&mut Context::from_waker(&Waker::from(Arc::clone(told)))),
             None => Poll::Ready(Some(Err(state.stopped.unwrap_or(Stop::Cancelled).into()))),
         };
         state.unread_since = next.is_ready().then(Instant::now);
@@ -375,6 +398,25 @@ mod tests {
         let status = batches.next().await.expect("an error").expect_err("stopped");
         assert_eq!((status.code(), &status.message()[..7]), (Code::DeadlineExceeded, "[57014]"));
         assert!(!dropped.load(Ordering::SeqCst), "the other goes on");
+    }
+
+    #[tokio::test]
+    async fn who_was_told_of_a_batch_and_does_not_take_it_is_not_waiting() {
+        const LONG: Duration = Duration::from_secs(60);
+        let (running, now) = (RunningQueries::default(), Instant::now());
+        let (sender, receiver) = futures::channel::mpsc::unbounded();
+        let guard = running.register(&Principal::Anyone, Handle::random()).expect("new");
+        let mut batches = guard.stream(receiver.boxed());
+        let send = || sender.unbounded_send(Ok(RecordBatch::new_empty(Arc::new(Schema::empty()))));
+        assert!(batches.next().now_or_never().is_none());
+        running.sweep_at(now + LONG * 3, LONG);
+        send().expect("it is the statement that takes its time");
+        assert!(batches.next().await.expect("a batch").is_ok());
+        assert!(batches.next().now_or_never().is_none());
+        send().expect("still there");
+        running.sweep_at(now + LONG * 3, LONG);
+        assert!(send().is_err(), "it was stopped");
+        assert!(batches.next().await.expect("an error").is_err());
     }
 
     #[tokio::test]

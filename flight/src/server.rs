@@ -22,6 +22,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use crate::authenticator::{Authenticator, read_tokens};
 use crate::frames::FramedRows;
 use crate::intact::IntactRequests;
+use crate::intake::Intake;
 use crate::listen::{Accepting, GREETING_TIME, accept, listen};
 use crate::options::{FlightOptions, TlsFiles};
 use crate::service::SqlService;
@@ -178,7 +179,7 @@ impl FlightServer {
         let guarded = Arc::new(GuardedService::new(Arc::clone(&self.service)));
         let flight =
             FlightServiceServer::from_arc(Arc::clone(&guarded)).max_decoding_message_size(limits.message_bytes);
-        let flight = FramedRows::new(flight, guarded, limits.message_bytes);
+        let flight = FramedRows::new(flight, guarded, Intake::new(limits), Intake::of_strangers(limits));
 
         let cut = watch::Sender::new(false);
         let accepting = Accepting {

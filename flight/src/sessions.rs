@@ -11,7 +11,8 @@
 //!
 //! A transaction begins in the engine with its first statement, not with BeginTransaction: ADBC keeps one open all the
 //! time when autocommit is off, and an idle connection must neither hold a snapshot nor, when it is used at last, see a
-//! database as old as itself.
+//! database as old as itself. The settings of the token's session are taken over at that moment, too: ADBC begins a
+//! transaction when it connects, before it sets any option.
 //!
 //! One that SQL has begun in a token's session has the idle time of transactions too: it is rolled back after that, as
 //! `idle_in_transaction_session_timeout` does it, and the session stays.
@@ -55,6 +56,8 @@ pub(crate) struct OpenTransaction {
     session: Session,
     /// The connection it was begun on.
     peer: Option<SocketAddr>,
+    /// The session of the token it was begun with: a proxy has one connection for many clients.
+    token: Option<Handle>,
     /// Read by statements while they are executed, written by what begins and ends the transaction.
     phase: RwLock<Phase>,
 }
@@ -97,6 +100,25 @@ impl Deref for Turn<'_> {
     }
 }
 
+/// A session that is looked at, and in which no statement is executed.
+pub(crate) enum Looking {
+    Token(Lease<Session>),
+    Transaction(Lease<OpenTransaction>),
+    Own(Session),
+}
+
+impl Deref for Looking {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        match self {
+            Self::Token(session) => session,
+            Self::Transaction(transaction) => &transaction.session,
+            Self::Own(session) => session,
+        }
+    }
+}
+
 impl Scope {
     /// Takes the session for one call. Results may be read after the turn is over.
     pub(crate) async fn turn(&self) -> Result<Turn<'_>, Status> {
@@ -109,6 +131,11 @@ impl Scope {
 }
 
 impl OpenTransaction {
+    /// Whether a call comes from where it was begun.
+    fn is_of(&self, caller: &Caller) -> bool {
+        caller.peer.is_some() && self.peer == caller.peer && self.token == caller.session
+    }
+
     async fn turn(&self) -> Result<Turn<'_>, Status> {
         loop {
             let phase = self.phase.read().await;
@@ -122,6 +149,7 @@ impl OpenTransaction {
             }
             let mut phase = self.phase.write().await;
             if *phase == Phase::Waiting {
+                self.session.take_over_settings();
                 self.session.execute("BEGIN", &[]).await.map_err(|error| from_engine(&error))?;
                 *phase = Phase::Begun;
             }
@@ -137,9 +165,13 @@ impl OpenTransaction {
         let had_failed = self.session.transaction_status() == TransactionStatus::Failed;
         let statement = if commit && !had_failed { "COMMIT" } else { "ROLLBACK" };
         self.session.execute(statement, &[]).await.map_err(|error| from_engine(&error))?;
-        match commit && had_failed {
-            true => Err(rolled_back()),
-            false => Ok(()),
+        match (commit, had_failed) {
+            (true, true) => Err(rolled_back()),
+            (true, false) => {
+                self.session.hand_back_settings();
+                Ok(())
+            }
+            (false, _) => Ok(()),
         }
     }
 }
@@ -207,8 +239,7 @@ impl Sessions {
         if self.transactions.get(&caller.principal, *handle).is_ok() {
             return Ok(home.clone());
         }
-        let same_connection = |open: &OpenTransaction| caller.peer.is_some() && open.peer == caller.peer;
-        match self.transactions.only(&caller.principal, same_connection) {
+        match self.transactions.only(&caller.principal, |open| open.is_of(caller)) {
             Some(next) => Ok(Home::Transaction(next)),
             None => Err(refuse("25P01", "the transaction in which the statement was prepared has ended")
                 .hint("prepare it again (in Python: use a new cursor)")
@@ -220,15 +251,21 @@ impl Sessions {
     /// has either one transaction open, which is then meant, or none, in autocommit.
     pub(crate) fn enter_ingest(&self, caller: &Caller, transaction_id: Option<&[u8]>) -> Result<(Home, Scope), Status> {
         let says_none = transaction_id.is_none_or(<[u8]>::is_empty);
-        if says_none && caller.is_adbc && caller.peer.is_some() {
-            let open = self.transactions.only(&caller.principal, |open| open.peer == caller.peer);
-            if let Some(open) = open {
-                let home = Home::Transaction(open);
-                let scope = self.enter(&caller.principal, &home)?;
-                return Ok((home, scope));
-            }
+        if let Some(open) = self.unnamed_transaction(caller).filter(|_| says_none) {
+            let home = Home::Transaction(open);
+            let scope = self.enter(&caller.principal, &home)?;
+            return Ok((home, scope));
         }
         self.enter_call(caller, transaction_id)
+    }
+
+    /// The transaction that a call of ADBC's driver means although it does not say so: the only one of its login on its
+    /// connection.
+    fn unnamed_transaction(&self, caller: &Caller) -> Option<Handle> {
+        if !caller.is_adbc {
+            return None;
+        }
+        self.transactions.only(&caller.principal, |open| open.is_of(caller))
     }
 
     /// Takes the session of a home into use.
@@ -257,6 +294,9 @@ impl Sessions {
         match scope {
             Scope::Token(_) => Ok(()),
             Scope::Transaction(handle, transaction) => {
+                if completion.tag == "COMMIT" {
+                    transaction.session.hand_back_settings();
+                }
                 if !transaction.session.in_transaction() {
                     // SQL COMMIT or ROLLBACK: from here on the id would mean autocommit, which nobody asked for.
                     drop(self.transactions.take(principal, *handle));
@@ -279,13 +319,15 @@ impl Sessions {
         }
     }
 
-    /// Opens a transaction with a session of its own, beside that of the caller's token: temporary tables are the same.
+    /// Opens a transaction with a session of its own, beside that of the caller's token: temporary tables are the same, and
+    /// so are settings, which it takes over with its first statement and hands back when it is committed.
     pub(crate) fn begin(&self, caller: &Caller) -> Result<Handle, Status> {
         let session = match caller.session {
             Some(session) => self.by_token.get(&caller.principal, session)?.beside(),
             None => self.connect(&caller.principal),
         };
-        let transaction = OpenTransaction { session, peer: caller.peer, phase: RwLock::new(Phase::Waiting) };
+        let phase = RwLock::new(Phase::Waiting);
+        let transaction = OpenTransaction { session, peer: caller.peer, token: caller.session, phase };
         self.transactions.insert(&caller.principal, transaction)
     }
 
@@ -328,12 +370,29 @@ impl Sessions {
         self.database.connect()
     }
 
-    /// The tables as a call without transaction sees them.
-    pub(crate) fn catalog(&self, caller: &Caller) -> Result<Arc<Catalog>, Status> {
+    /// The session through which a call without transaction id looks at the database: it neither begins nor fails the
+    /// transaction that may be open there.
+    pub(crate) fn looking(&self, caller: &Caller) -> Result<Looking, Status> {
+        if let Some(open) = self.unnamed_transaction(caller)
+            && let Ok(open) = self.transactions.get(&caller.principal, open)
+        {
+            return Ok(Looking::Transaction(open));
+        }
         Ok(match caller.session {
-            Some(session) => self.by_token.get(&caller.principal, session)?.catalog(),
-            None => self.database.connect().catalog(),
+            Some(session) => Looking::Token(self.by_token.get(&caller.principal, session)?),
+            None => Looking::Own(self.connect(&caller.principal)),
         })
+    }
+
+    /// The tables as such a call sees them.
+    pub(crate) fn catalog(&self, caller: &Caller) -> Result<Arc<Catalog>, Status> {
+        Ok(self.looking(caller)?.catalog())
+    }
+
+    /// The transaction of a call without transaction id, if statements have been executed in it.
+    pub(crate) fn begun_without_id(&self, caller: &Caller) -> Option<Looking> {
+        let open = self.transactions.get(&caller.principal, self.unnamed_transaction(caller)?).ok()?;
+        open.session.in_transaction().then(|| Looking::Transaction(open))
     }
 
     /// Forgets what has been idle for too long; open transactions are rolled back.

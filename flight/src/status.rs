@@ -15,6 +15,7 @@
 //! | `3D000` `3F000` `42P01` `42703` `42704` `42883` | NotFound | name something that exists |
 //! | `26000` `34000` `25P01` `3B001` | NotFound | prepare, execute or begin again: the handle is unknown, ended or expired |
 //! | `42P07` `42P06` `42710` `23505` | AlreadyExists | use another name or key |
+//! | `42703` `42804` of an ingest that appends | AlreadyExists | send the columns of the table that is there |
 //! | `23…` `25…` `2B…` `55…` | FailedPrecondition | change the data or the transaction's state first |
 //! | `0A000` | Unimplemented | do without |
 //! | `40…` `55P03` | Aborted | run the transaction again |

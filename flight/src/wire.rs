@@ -12,7 +12,7 @@
 //! error, never a NULL.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef};
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
@@ -21,6 +21,7 @@ use arrow::ipc::writer::IpcWriteOptions;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow_flight::{FlightData, IpcMessage, SchemaAsIpc};
 use bytes::Bytes;
+use rustydb_engine::{Session, Surroundings};
 use tonic::Status;
 
 use crate::short::ShortRows;
@@ -38,15 +39,56 @@ pub(crate) struct Announced {
     first: Bytes,
     /// What the messages of its short answers have in common.
     pub(crate) short: Arc<ShortRows>,
+    /// Other columns that are known to be meant by it.
+    accepted: OnceLock<SchemaRef>,
+    /// What was around the statement when it was found out, if it is a statement's.
+    surroundings: Option<Surroundings>,
 }
 
 impl Announced {
     /// Announces a result whose batches have this schema in the engine.
     pub(crate) fn new(schema: &Schema) -> Result<Arc<Self>, Status> {
+        Self::found(schema, None)
+    }
+
+    /// The same for the result of a statement that has these surroundings.
+    pub(crate) fn new_in(schema: &Schema, surroundings: &Surroundings) -> Result<Arc<Self>, Status> {
+        Self::found(schema, Some(surroundings.clone()))
+    }
+
+    fn found(schema: &Schema, surroundings: Option<Surroundings>) -> Result<Arc<Self>, Status> {
         let schema = wire_schema(schema);
         let message = schema_message(&schema)?;
         let first = FlightData::from(SchemaAsIpc::new(&schema, &IpcWriteOptions::default())).data_header;
-        Ok(Arc::new(Self { schema, message, first, short: Arc::default() }))
+        Ok(Arc::new(Self { schema, message, first, short: Arc::default(), accepted: OnceLock::new(), surroundings }))
+    }
+
+    /// Whether a result of these columns in the engine is what was announced, or is known to be meant by it.
+    pub(crate) fn is_of(&self, schema: &SchemaRef) -> bool {
+        let is_column = |(announced, field): (&FieldRef, &FieldRef)| {
+            let (to, from) = (announced.data_type(), field.data_type());
+            announced.name() == field.name() && (to == from || *to == wire_type(from))
+        };
+        let is_same = self.schema.fields().len() == schema.fields().len()
+            && self.schema.fields().iter().zip(schema.fields()).all(is_column);
+        is_same || self.accepted.get().is_some_and(|accepted| accepted.fields() == schema.fields())
+    }
+
+    /// Whether the columns of a result have the names that were announced.
+    pub(crate) fn has_names_of(&self, schema: &Schema) -> bool {
+        let names = self.schema.fields().iter().map(|field| field.name());
+        names.eq(schema.fields().iter().map(|field| field.name()))
+    }
+
+    /// Whether a session's statements have around them what they had when it was found out.
+    pub(crate) fn is_as_found(&self, session: &Session) -> bool {
+        self.surroundings.as_ref().is_some_and(|surroundings| session.is_in(surroundings))
+    }
+
+    /// Notes columns that are meant, although their types are others.
+    pub(crate) fn accept(&self, schema: SchemaRef) {
+        // One kind is enough: a statement answers in the same columns each time.
+        let _ = self.accepted.set(schema);
     }
 
     pub(crate) fn message(&self) -> Bytes {
@@ -107,7 +149,7 @@ pub(crate) fn schema_message(schema: &Schema) -> Result<Bytes, Status> {
 /// The rows of `batch` in the columns of `schema`.
 pub(crate) fn convert(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Status> {
     if batch.num_columns() != schema.fields().len() {
-        return Err(internal("a result has other columns than were announced"));
+        return Err(changed());
     }
     let mut columns = Vec::with_capacity(batch.num_columns());
     for (column, field) in batch.columns().iter().zip(schema.fields()) {
@@ -119,6 +161,13 @@ pub(crate) fn convert(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordB
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
         .map_err(|error| internal(format!("a result does not fit its announced schema: {error}")))
+}
+
+/// The answer to who would have to be sent other columns than were announced.
+pub(crate) fn changed() -> Status {
+    refuse("0A000", "cached plan must not change result type")
+        .hint("prepare it again: a table it names has changed")
+        .into()
 }
 
 /// The column in the type that was announced. A value that has no place there is an error, never a NULL.

@@ -19,7 +19,7 @@ use arrow_flight::{
     PollInfo, PutResult, SchemaAsIpc, SchemaResult, Ticket,
 };
 use futures::stream::BoxStream;
-use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, future, stream};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -54,10 +54,14 @@ impl GuardedService {
         Ok(request)
     }
 
-    /// Answers DoGet.
-    pub(crate) async fn fetch(&self, request: Request<Ticket>) -> Result<FlightStream, Status> {
+    /// Answers DoGet. The ticket is read only for who may ask.
+    pub(crate) async fn fetch(
+        &self,
+        request: Request<impl Future<Output = Result<Ticket, Status>> + Send>,
+    ) -> Result<FlightStream, Status> {
         let caller = self.caller_of(request.metadata(), request.remote_addr()).await?;
-        self.guard("DoGet", self.service.fetch_ticket(&caller, request.get_ref())).await
+        let ticket = request.into_inner().await?;
+        self.guard("DoGet", self.service.fetch_ticket(&caller, &ticket)).await
     }
 
     /// Answers DoPut.
@@ -104,7 +108,12 @@ pub(crate) fn blame(status: Status) -> Status {
     }
     match status.code() {
         Code::Internal | Code::InvalidArgument => {
-            refuse("08P01", format!("malformed message: {}", status.message())).into()
+            // Of a message that is none, arrow-flight prints what a Rust program would look at.
+            let reason = match status.message() {
+                debug if debug.starts_with("DecodeError") => "it does not follow the protocol's encoding",
+                reason => reason,
+            };
+            refuse("08P01", format!("malformed message: {reason}")).into()
         }
         Code::Unimplemented => refuse("0A000", status.message()).into(),
         Code::OutOfRange => refuse("54000", status.message()).hint("send less at a time").into(),
@@ -171,7 +180,7 @@ impl FlightService for GuardedService {
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         // The way of clients is `FramedRows`, which sends the same without copying it.
-        let messages = self.fetch(request).await?;
+        let messages = self.fetch(request.map(|ticket| future::ready(Ok(ticket)))).await?;
         Ok(Response::new(messages.map(|message| message.map(FlightData::from)).boxed()))
     }
 

@@ -6,6 +6,7 @@ Of HTTP/2 there is as much as that takes. Tests decide what goes out when, and w
 
 import select
 import socket
+import ssl
 import struct
 import urllib.parse
 
@@ -64,8 +65,11 @@ class Refused(Exception):
 class Connection:
     """An HTTP/2 connection. All is done by whoever calls: nothing is sent or read behind a test's back."""
 
-    def __init__(self, server):
+    def __init__(self, server, tls=None):
+        """`tls`: the context of a connection that is encrypted."""
         self._socket = socket.create_connection((server.host, server.port), timeout=WAIT_SECONDS_MAX)
+        if tls is not None:
+            self._socket = tls.wrap_socket(self._socket, server_hostname="localhost")
         self._received = b""
         self.calls = {}
         self.window, self.call_window, self.is_greeted = _WINDOW, _WINDOW, False
@@ -104,8 +108,14 @@ class Connection:
     def send_frame(self, kind, flags, stream, payload):
         self._socket.sendall(struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload)
 
+    def set_window(self, size):
+        """How many bytes the server may send on each call from now on before they are read."""
+        self.send_frame(_SETTINGS, 0, 0, struct.pack(">HI", 4, size))
+
     def has_news(self):
-        return len(self._received) > 0 or bool(select.select([self._socket], [], [], 0)[0])
+        # What a record of TLS has left over is nothing that the system tells of.
+        is_left = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+        return len(self._received) > 0 or is_left or bool(select.select([self._socket], [], [], 0)[0])
 
     def read_frame(self):
         head = self._read(9)

@@ -51,6 +51,16 @@ def test_the_settings_page_lists_every_setting_of_a_session():
     assert names and first_column("configuration.md", "Settings of a session") == names
 
 
+def test_the_settings_without_effect_are_shown_as_the_page_has_them():
+    names = first_column("configuration.md", "Settings of PostgreSQL without effect")
+    source = (REPOSITORY / "engine" / "src" / "session" / "taken_settings.rs").read_text()
+    table = source.split("const TAKEN")[1].split("];\n")[0]
+    assert names and names == re.findall(r'\(\s*"(\w+)",', table)
+    for name in ("client_min_messages", "datestyle", "work_mem"):
+        shown = rustydb_server.run("sql", "--data", ":memory:", "--format", "csv", "-c", f"SHOW {name}")
+        assert name in shown.stdout
+
+
 def test_the_errors_page_lists_every_sqlstate_of_engine_and_server():
     source = (REPOSITORY / "engine" / "src" / "error.rs").read_text()
     states = set(re.findall(r'pub\(crate\) const \w+: &str = "([0-9A-Z]{5})";', source))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pathlib
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -16,14 +17,16 @@ import pytest
 
 import flight_sql
 import grpc_wire
+import rustydb_server
 from test_broken_off import ERRORS, PROMPTLY, add_one, begin_ingest, begin_update, is_locked, log_in, taken_by, total, until
 from test_flight import begin
 
 DEADLINE_EXCEEDED = 4
 # Found by HTTP/2's pings after a second.
 QUICK = {"keepalive_interval": "500ms", "keepalive_timeout": "500ms"}
-# Ten gigabytes.
+# Ten gigabytes, and as many rows in messages that are shorter than a frame.
 LARGE = "SELECT value, repeat('x', 1000) AS filling FROM generate_series(1, 10000000) AS s (value)"
+NARROW = "SELECT value % 7 = 0 AND sqrt(value) > 3 AS few FROM generate_series(1, 100000000) AS s (value)"
 
 # What they do; as soon as one has said "now" it is stopped.
 INGEST = """
@@ -53,8 +56,10 @@ import sys
 import pyarrow.flight
 import flight_sql
 
-ticket = pyarrow.flight.Ticket(flight_sql.packed("CommandStatementQuery", {1: sys.argv[2]}))
-with pyarrow.flight.connect(sys.argv[1]) as client:
+uri, sql, *authority = sys.argv[1:]
+ticket = pyarrow.flight.Ticket(flight_sql.packed("CommandStatementQuery", {1: sql}))
+options = {"tls_root_certs": open(authority[0], "rb").read()} if authority else {}
+with pyarrow.flight.connect(uri, **options) as client:
     for chunk in client.do_get(ticket):
         print("now", flush=True)
 """
@@ -101,15 +106,32 @@ def frozen(program, *arguments):
 
 
 @pytest.fixture
+def authority(tmp_path):
+    """Whom clients trust. What `rustydb init` makes, without the users."""
+    made = rustydb_server.run("init", "--data", tmp_path / "made", "--host", "localhost")
+    assert made.returncode == 0, made.stderr
+    return tmp_path / "made" / "tls" / "ca.pem"
+
+
+def uri(server, authority):
+    return server.uri if authority is None else f"grpc+tls://localhost:{server.port}"
+
+
+@pytest.fixture
 def serve(start, tmp_path):
-    """Starts a server with these settings of `[flight]` and a table of two rows."""
+    """Starts a server with these settings of `[flight]` and a table of two rows; over TLS, if there is an authority."""
 
     @contextlib.contextmanager
-    def serve(**settings):
+    def serve(authority=None, **settings):
+        options = {}
+        if authority is not None:
+            tls = authority.parent
+            settings.update(tls_certificate=str(tls / "server.pem"), tls_key=str(tls / "server.key"))
+            options["tls_root_certs"] = authority.read_bytes()
         lines = [f"{name} = {value!r}\n" for name, value in settings.items()]
         (tmp_path / "frozen.toml").write_text("[flight]\n" + "".join(lines))
         server = start("--config", tmp_path / "frozen.toml")
-        with pyarrow.flight.connect(server.uri) as client:
+        with pyarrow.flight.connect(uri(server, authority), **options) as client:
             flight_sql.update(client, "CREATE TABLE t (id BIGINT PRIMARY KEY, v BIGINT)")
             flight_sql.update(client, "INSERT INTO t VALUES (1, 0), (2, 0)")
             yield server, client
@@ -161,36 +183,57 @@ def test_a_client_frozen_in_mid_ingest_leaves_nothing(serve, mode, autocommit):
         assert server.stop() == 0, server.output
 
 
-def ask_and_do_not_read(server):
-    """On a bare socket, with room for all of the answer: the server has more to send than the system takes."""
-    wire = grpc_wire.Connection(server)
+def ask_and_do_not_read(server, authority=None, sql=LARGE, window=None):
+    """On a bare socket: the server has more to send than the system, or that window, takes. The answer has begun."""
+    tls = None
+    if authority is not None:
+        tls = ssl.create_default_context(cafile=authority)
+        tls.set_alpn_protocols(["h2"])
+    wire = grpc_wire.Connection(server, tls)
+    if window is not None:
+        wire.set_window(window)
     call = wire.call("DoGet")
-    call.send(flight_sql.message({1: flight_sql.packed("CommandStatementQuery", {1: LARGE})}))
+    call.send(flight_sql.message({1: flight_sql.packed("CommandStatementQuery", {1: sql})}))
     call.end()
+    assert call.next_answer() is not None
     return wire, call
 
 
 @contextlib.contextmanager
-def stops_reading(server):
-    wire, _ = ask_and_do_not_read(server)
+def stops_reading(server, authority=None):
+    wire, _ = ask_and_do_not_read(server, authority)
     with wire:
         yield
 
 
-READERS = {"pyarrow": lambda server: frozen(READ, server.uri, LARGE), "a bare socket": stops_reading}
+def freezes(server, authority=None):
+    return frozen(READ, uri(server, authority), LARGE, *([] if authority is None else [authority]))
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_a_client_frozen_in_a_large_result_leaves_nothing(serve, reader):
-    # With room for one result, the next query shows when that of the frozen client is gone.
-    with serve(result_streams=1, **QUICK) as (server, client):
+READERS = {"pyarrow": freezes, "a bare socket": stops_reading}
+
+
+def leaves_nothing(served, authority, reader):
+    """Reads a result, of which there may be one, and stops: the next query shows when that of the frozen client is gone."""
+    with served as (server, client):
         before = sockets(server)
-        with READERS[reader](server):
+        with READERS[reader](server, authority):
             until(lambda: sockets(server) > before)
             until(lambda: succeeds(total, client, "t"))
             until(lambda: sockets(server) == before)
             until(lambda: taken_by(client, "queries") == 0)
         assert server.stop() == 0, server.output
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_client_frozen_in_a_large_result_leaves_nothing(serve, reader):
+    leaves_nothing(serve(result_streams=1, **QUICK), None, reader)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_over_tls_a_client_frozen_in_a_large_result_leaves_nothing(serve, authority, reader):
+    """What encrypts is between HTTP/2 and the connection, whose writes have the limit; it has last words of its own."""
+    leaves_nothing(serve(authority, result_streams=1, **QUICK), authority, reader)
 
 
 @pytest.mark.parametrize(
@@ -244,12 +287,15 @@ def test_an_ingest_that_nothing_more_comes_of_ends(serve):
         assert "flight.transfer_idle" in refused.value.message
 
 
-def test_a_result_that_nobody_reads_ends(serve):
+@pytest.mark.parametrize("sql, window", [(LARGE, None), (NARROW, 1 << 14)], ids=["as large as it gets", "in small frames"])
+def test_a_result_that_nobody_reads_ends(serve, sql, window):
     with serve(transfer_idle="1s", result_streams=1) as (server, client):
-        wire, call = ask_and_do_not_read(server)
+        wire, call = ask_and_do_not_read(server, sql=sql, window=window)
         with wire:
-            until(lambda: not succeeds(total, client, "t"))
+            assert not succeeds(total, client, "t")
             until(lambda: succeeds(total, client, "t"))
+            # The status stands behind what is on its way.
+            wire.set_window(1 << 30)
             with pytest.raises(grpc_wire.Refused) as refused:
                 call.answers()
             assert (refused.value.code, refused.value.sqlstate) == (DEADLINE_EXCEEDED, "57014")

@@ -199,3 +199,36 @@ def test_a_list_becomes_the_text_that_is_read_as_it_and_a_struct_none(cursor, ta
         cursor.adbc_ingest(table, structs, mode="append")
     cursor.execute(f"SELECT a, a::bigint[] FROM {table}")
     assert cursor.fetchall() == [("{1,NULL}", [1, None])] * 2
+
+
+@pytest.mark.parametrize("mode", ["append", "create_append"])
+def test_columns_that_do_not_match_are_said_to_be_there_already(cursor, table, mode):
+    cursor.execute(f"CREATE TABLE {table} (id BIGINT, a TEXT)")
+    structs = pyarrow.Table.from_arrays([pyarrow.array([{"x": 1}])], ["a"])
+    for rows, sqlstate in ((pyarrow.table({"id": [1], "nmae": ["x"]}), "42703"), (structs, "42804")):
+        with pytest.raises(adbc_driver_manager.Error, match=sqlstate) as raised:
+            cursor.adbc_ingest(table, rows, mode=mode)
+        assert raised.value.status_code == adbc_driver_manager.AdbcStatusCode.ALREADY_EXISTS
+
+
+@pytest.mark.parametrize("mode", ["append", "create_append"])
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_rows_go_into_a_temporary_table_if_that_is_said_or_there_is_no_other(server, table, mode, autocommit):
+    user = {"username": "anyone", "password": "anything"}
+    numbers, ints = pyarrow.table({"numbers": [1, 2]}), pyarrow.table({"ints": [3]})
+    with adbc_driver_flightsql.dbapi.connect(server.uri, db_kwargs=user, autocommit=autocommit) as owner:
+        with owner.cursor() as own:
+            own.adbc_ingest(table, numbers, mode="create")
+            own.adbc_ingest(table, ints, mode="create", temporary=True)
+            own.adbc_ingest(table, numbers, mode=mode)
+            own.adbc_ingest(table, ints, mode=mode, temporary=True)
+            own.execute(f"SELECT * FROM {table}")
+            assert own.fetchall() == [(3,), (3,)]
+            own.execute(f"SELECT count(*) FROM public.{table}")
+            assert own.fetchone() == (4,)
+            own.execute(f"CREATE TEMPORARY TABLE {table}_own (ints BIGINT)")
+            own.adbc_ingest(f"{table}_own", ints, mode=mode)
+            own.execute(f"SELECT count(*) FROM pg_temp.{table}_own")
+            assert own.fetchone() == (1,)
+            if not autocommit:
+                owner.rollback()

@@ -1,5 +1,8 @@
 """What tools ask about a database: catalogs, schemas, tables, columns, keys, server information."""
 
+import threading
+
+import adbc_driver_flightsql.dbapi
 import adbc_driver_manager
 import pyarrow
 import pytest
@@ -55,7 +58,7 @@ def test_the_schema_of_a_table_that_is_not_there(connection):
 
 
 def test_table_types(connection):
-    assert connection.adbc_get_table_types() == ["TABLE", "VIEW"]
+    assert connection.adbc_get_table_types() == ["LOCAL TEMPORARY", "TABLE", "VIEW"]
 
 
 def test_views_are_listed_with_their_columns(connection, cursor, described):
@@ -89,3 +92,80 @@ def test_a_dropped_table_is_gone_from_the_metadata(connection, cursor, described
     cursor.execute(f"DROP TABLE {described}")
     (catalog,) = objects(connection, depth="tables", table_name_filter=described)
     assert not any(schema["db_schema_tables"] for schema in catalog["catalog_db_schemas"])
+
+
+def tables_of(connection, **filters):
+    (catalog,) = objects(connection, depth="tables", **filters)
+    return [
+        (schema["db_schema_name"], found["table_name"], found["table_type"])
+        for schema in catalog["catalog_db_schemas"]
+        for found in schema["db_schema_tables"]
+    ]
+
+
+def test_what_the_open_transaction_has_made_is_seen(server, connection, table):
+    with adbc_driver_flightsql.dbapi.connect(server.uri) as writer, writer.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE {table} (ints BIGINT)")
+        cursor.execute(f"CREATE VIEW {table}_view AS SELECT ints * 2 AS twice FROM {table}")
+        cursor.adbc_ingest(f"{table}_loaded", pyarrow.table({"x": [1.5]}), mode="create")
+        assert writer.adbc_get_table_schema(table).names == ["ints"]
+        assert writer.adbc_get_table_schema(f"{table}_view").names == ["twice"]
+        assert writer.adbc_get_table_schema(f"{table}_loaded").types == [pyarrow.float64()]
+        names = {name for _, name, _ in tables_of(writer, table_name_filter=f"{table}%")}
+        assert names == {table, f"{table}_view", f"{table}_loaded"}
+        assert tables_of(connection, table_name_filter=f"{table}%") == []
+        writer.rollback()
+        assert tables_of(writer, table_name_filter=f"{table}%") == []
+
+
+def test_looking_does_not_end_a_transaction(server, cursor, table):
+    cursor.execute(f"CREATE TABLE {table} (a INTEGER)")
+    with adbc_driver_flightsql.dbapi.connect(server.uri) as writer, writer.cursor() as own:
+        own.execute(f"INSERT INTO {table} VALUES (1)")
+        with pytest.raises(adbc_driver_manager.Error):
+            writer.adbc_get_table_schema("no_such_table")
+        writer.commit()
+    cursor.execute(f"SELECT count(*) FROM {table}")
+    assert cursor.fetchone() == (1,)
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_temporary_tables_are_listed_for_their_session(server, connection, table, autocommit):
+    user = {"username": "anyone", "password": "anything"}
+    with adbc_driver_flightsql.dbapi.connect(server.uri, db_kwargs=user, autocommit=autocommit) as owner:
+        with owner.cursor() as own:
+            own.execute(f"CREATE TEMPORARY TABLE {table} (a INTEGER)")
+            own.execute(f"CREATE TEMPORARY VIEW {table}_view AS SELECT a AS b FROM {table}")
+            assert owner.adbc_get_table_schema(table).names == ["a"]
+            assert owner.adbc_get_table_schema(f"{table}_view").names == ["b"]
+            found = sorted(tables_of(owner, table_name_filter=f"{table}%"))
+            assert [(name, kind) for _, name, kind in found] == [(table, "LOCAL TEMPORARY"), (f"{table}_view", "VIEW")]
+            assert found[0][0].startswith("pg_temp_")
+            assert tables_of(connection, table_name_filter=f"{table}%") == []
+            if not autocommit:
+                owner.rollback()
+
+
+def test_looking_does_not_wait_for_a_statement(server, table):
+    columns = pyarrow.schema([("a", pyarrow.int32())])
+    with adbc_driver_flightsql.dbapi.connect(server.uri) as writer, writer.cursor() as own:
+        own.execute(f"CREATE TABLE {table} (a INTEGER)")
+        own.execute(f"CREATE VIEW {table}_view AS SELECT a AS b FROM {table}")
+        writer.commit()
+        own.execute(f"INSERT INTO {table} VALUES (1)")
+        found = []
+
+        def rows():
+            yield pyarrow.record_batch([pyarrow.array([2], pyarrow.int32())], schema=columns)
+            # It looks while the ingest waits for its rows.
+            looking = threading.Thread(
+                target=lambda: found.append(writer.adbc_get_table_schema(f"{table}_view").names), daemon=True
+            )
+            looking.start()
+            looking.join(20)
+            found.append(looking.is_alive())
+            yield pyarrow.record_batch([pyarrow.array([3], pyarrow.int32())], schema=columns)
+
+        own.adbc_ingest(table, pyarrow.RecordBatchReader.from_batches(columns, rows()), mode="append")
+        assert found == [["b"], False]
+        writer.rollback()

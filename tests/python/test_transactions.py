@@ -2,7 +2,11 @@
 
 import adbc_driver_flightsql.dbapi
 import adbc_driver_manager
+import pyarrow
 import pytest
+
+import flight_sql
+import grpc_wire
 
 
 @pytest.fixture
@@ -136,3 +140,142 @@ def test_autocommit_can_be_switched(connect, connection, accounts):
     assert count(connection, accounts) == 3
     writer.rollback()
     assert count(connection, accounts) == 3
+
+
+USER = {"username": "anyone", "password": "anything"}
+
+
+@pytest.fixture
+def logged_in(server):
+    """A connection with a session, whose transactions the test ends itself."""
+    with adbc_driver_flightsql.dbapi.connect(server.uri, db_kwargs=USER) as connection:
+        yield connection
+
+
+def value(connection, sql):
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchone()[0]
+
+
+def set_option(connection, name, value):
+    connection.adbc_connection.set_options(**{f"adbc.flight.sql.session.option.{name}": value})
+
+
+def test_options_of_the_session_hold_in_its_transactions(logged_in, connection, table):
+    execute(connection, f"CREATE SCHEMA {table}")
+    # The driver has begun a transaction when it connected, before these.
+    logged_in.adbc_current_db_schema = table
+    set_option(logged_in, "timezone", "Asia/Tokyo")
+    assert value(logged_in, "SHOW search_path") == table
+    assert value(logged_in, "SHOW timezone") == "Asia/Tokyo"
+    # And now it has statements.
+    set_option(logged_in, "timezone", "Europe/Rome")
+    logged_in.adbc_current_db_schema = "public"
+    assert value(logged_in, "SHOW timezone") == "Europe/Rome"
+    assert value(logged_in, "SHOW search_path") == "public"
+    assert logged_in.adbc_current_db_schema == "public"
+    logged_in.rollback()
+    assert value(logged_in, "SHOW timezone") == "Europe/Rome"
+    logged_in.adbc_current_db_schema = table
+    execute(logged_in, "CREATE TABLE there (a INTEGER)")
+    logged_in.commit()
+    assert count(connection, f"{table}.there") == 0
+
+
+def test_what_a_transaction_sets_lasts_if_it_is_committed(logged_in):
+    execute(logged_in, "SET TIME ZONE 'Asia/Tokyo'")
+    assert value(logged_in, "SHOW timezone") == "Asia/Tokyo"
+    logged_in.commit()
+    execute(logged_in, "SET LOCAL lock_timeout = '3s'")
+    assert value(logged_in, "SHOW timezone") == "Asia/Tokyo"
+    logged_in.commit()
+    assert value(logged_in, "SHOW lock_timeout") == "0"
+    execute(logged_in, "SET TIME ZONE 'Europe/Rome'")
+    logged_in.rollback()
+    assert value(logged_in, "SHOW timezone") == "Asia/Tokyo"
+    logged_in.adbc_connection.set_autocommit(True)
+    assert value(logged_in, "SHOW timezone") == "Asia/Tokyo"
+
+
+def test_a_session_remembers_statements_and_sequences_over_its_transactions(logged_in, table):
+    execute(logged_in, f"PREPARE {table} AS SELECT 7")
+    execute(logged_in, f"CREATE SEQUENCE {table}_s")
+    assert value(logged_in, f"SELECT nextval('{table}_s')") == 1
+    logged_in.commit()
+    assert value(logged_in, f"EXECUTE {table}") == 7
+    assert value(logged_in, f"SELECT currval('{table}_s')") == 1
+    logged_in.rollback()
+
+
+def test_transactions_without_a_session_have_no_settings_in_common(connect):
+    connection = connect()
+    execute(connection, "SET TIME ZONE 'Asia/Tokyo'")
+    connection.commit()
+    assert value(connection, "SHOW timezone") == "UTC"
+    connection.rollback()
+
+
+def test_an_option_of_the_session_is_no_change_of_the_transaction(logged_in):
+    assert value(logged_in, "SHOW lock_timeout") == "0"
+    set_option(logged_in, "lock_timeout", "3s")
+    execute(logged_in, "RESET ALL")
+    logged_in.commit()
+    assert value(logged_in, "SHOW lock_timeout") == "0"
+    logged_in.rollback()
+
+
+def test_what_a_transaction_resets_is_reset_in_its_session(logged_in):
+    execute(logged_in, "SET app.user = 'ann'")
+    logged_in.commit()
+    assert value(logged_in, "SHOW app.user") == "ann"
+    set_option(logged_in, "application_name", "meanwhile")
+    execute(logged_in, "RESET ALL")
+    logged_in.commit()
+    with pytest.raises(adbc_driver_manager.Error, match="app.user"):
+        value(logged_in, "SHOW app.user")
+    logged_in.rollback()
+
+
+def test_two_logins_on_one_connection_have_nothing_in_common(server, client, table):
+    # As a proxy has one for many clients.
+    ann, bob = (
+        [client.authenticate_basic_token(name, "anything"), ("user-agent", "ADBC Flight SQL Driver v1")]
+        for name in ("ann", "bob")
+    )
+    with grpc_wire.Connection(server) as wire:
+
+        def act(headers, name, body):
+            call = wire.call("DoAction", headers)
+            call.send(flight_sql.message({1: name, 2: body}))
+            call.end()
+            return call.answers()
+
+        def update(sql):
+            call = wire.call("DoPut", ann)
+            asked = grpc_wire.descriptor("CommandStatementUpdate", {1: sql, 2: transaction})
+            call.send(grpc_wire.flight_data(grpc_wire.ipc(pyarrow.schema([]).serialize()), asked))
+            call.end()
+            call.answers()
+
+        def read(headers, name, fields):
+            info = wire.ask("GetFlightInfo", grpc_wire.descriptor(name, fields), headers)
+            call = wire.call("DoGet", headers)
+            call.send(flight_sql.read_fields(flight_sql.read_fields(info)[3])[1])
+            call.end()
+            return b"".join(call.answers())
+
+        begun = act(ann, "BeginTransaction", flight_sql.packed("ActionBeginTransactionRequest", {}))
+        transaction = flight_sql.read_fields(flight_sql.read_fields(flight_sql.read_fields(begun[0])[1])[2])[1]
+        update(f"CREATE TABLE {table}_made (a INTEGER)")
+        update(f"CREATE TEMPORARY TABLE {table}_own (a INTEGER)")
+        tables = [read(headers, "CommandGetTables", {3: f"{table}%", 5: True}) for headers in (ann, bob)]
+        assert [[f"{table}{name}".encode() in found for name in ("_made", "_own")] for found in tables] == [
+            [True, True],
+            [False, False],
+        ]
+        option = flight_sql.message({1: "timezone", 2: flight_sql.message({1: "Asia/Tokyo"})})
+        act(bob, "SetSessionOptions", flight_sql.message({1: option}))
+        assert b"Asia/Tokyo" not in read(ann, "CommandStatementQuery", {1: "SHOW timezone", 2: transaction})
+        ending = flight_sql.packed("ActionEndTransactionRequest", {1: transaction, 2: 2})
+        act(ann, "EndTransaction", ending)

@@ -104,6 +104,47 @@ def test_a_table_returns_what_was_ingested(cursor, table, name):
     assert received.column(0).to_pylist() == sent.to_pylist()
 
 
+def test_a_text_beside_a_uuid_is_one(cursor, table):
+    known, other = "550e8400-e29b-41d4-a716-446655440000", "550E8400E29B41D4A716446655440001"
+    sent = pa.array([uuid.UUID(known).bytes, uuid.UUID(int=2).bytes, None], pa.uuid())
+    cursor.adbc_ingest(table, pa.table({"id": [1, 2, 3], "u": sent}), mode="create")
+
+    def found(condition, *parameters):
+        cursor.execute(f"SELECT id FROM {table} WHERE {condition} ORDER BY id", list(parameters) or None)
+        return [identifier for identifier, in cursor.fetchall()]
+
+    for condition, expected in [
+        (f"u = '{known}'", [1]),
+        (f"'{known.upper()}' = u", [1]),
+        (f"u = '{{{known}}}'", [1]),
+        (f"u <> '{known}'", [2]),
+        (f"u < '{known}'", [2]),
+        (f"u >= '{known}'", [1]),
+        (f"u IN ('{other}', '{known}')", [1]),
+        (f"u NOT IN ('{other}', '{known}')", [2]),
+        (f"u BETWEEN '{known}' AND '{other}'", [1]),
+        (f"CASE u WHEN '{known}' THEN true END", [1]),
+        (f"nullif(u, '{known}') IS NULL", [1, 3]),
+        (f"u = '{other}'", []),
+    ]:
+        assert found(condition) == expected, condition
+    assert found("u = $1", known) == [1]
+    assert found("u = $1", uuid.UUID(known).bytes) == [1]
+    assert found("u IN ($1, $2)", other, known) == [1]
+    cursor.execute(f"INSERT INTO {table} VALUES (4, '{other}'), (5, NULL)")
+    cursor.execute(f"INSERT INTO {table} VALUES (6, $1)", [other])
+    assert found(f"u = '{other}'") == [4, 6]
+    cursor.execute(f"UPDATE {table} SET u = '{known}' WHERE id = 4")
+    cursor.execute(f"UPDATE {table} SET u = $1 WHERE id = 5", [known])
+    cursor.execute(f"UPDATE {table} SET u = $1 WHERE id = 6", [uuid.UUID(known).bytes])
+    assert found("u = $1", known) == [1, 4, 5, 6]
+    for wrong in ["abc", known[:-1], known + "0"]:
+        with pytest.raises(adbc_driver_manager.Error, match=r"\[22P02\].*uuid"):
+            found(f"u = '{wrong}'")
+        with pytest.raises(adbc_driver_manager.Error, match=r"\[22P02\].*uuid"):
+            found("u = $1", wrong)
+
+
 @pytest.mark.parametrize("name", DURATIONS)
 def test_durations_come_back_as_intervals(cursor, table, name):
     cursor.adbc_ingest(table, pa.table({"v": DURATIONS[name]}), mode="create")
@@ -111,6 +152,74 @@ def test_durations_come_back_as_intervals(cursor, table, name):
     one = NANOSECONDS[name]
     expected = [pa.MonthDayNano([0, 0, one]), None, pa.MonthDayNano([0, 0, -one])]
     assert cursor.fetch_arrow_table().column(0).to_pylist() == expected
+
+
+def unchecked(data_type, *numbers):
+    """An array of numbers that the type may not have: pyarrow looks at them as little as other libraries do."""
+    width = data_type.bit_width // 8
+    values = b"".join(number.to_bytes(width, "little", signed=True) for number in numbers)
+    return pa.Array.from_buffers(data_type, len(numbers), [None, pa.py_buffer(values)])
+
+
+HUNDREDS = pa.array([D("1200"), None, D("-700")], pa.decimal128(5, -2))
+
+# Types that Arrow has and files do not: what is sent, the type that it is kept in, and the values if they are others.
+CONVERTED = {
+    "hundreds": (HUNDREDS, pa.decimal128(7, 0), None),
+    "hundreds32": (pa.array([D("1200"), None], pa.decimal32(5, -2)), pa.decimal128(7, 0), None),
+    "hundreds256": (pa.array([D("1200"), None], pa.decimal256(10, -2)), pa.decimal128(12, 0), None),
+    "hundreds_twice": (HUNDREDS.dictionary_encode(), pa.decimal128(7, 0), None),
+    "hundred_thousandths": (
+        unchecked(pa.decimal128(2, 5), 12, -7),
+        pa.decimal128(5, 5),
+        [D("0.00012"), D("-0.00007")],
+    ),
+    "nothing": (pa.array([b"", None], pa.binary(0)), pa.binary(), None),
+    "hours": (
+        pa.array([25 * 60 * 60, None, -25 * 60 * 60], pa.duration("s")),
+        pa.month_day_nano_interval(),
+        [pa.MonthDayNano([0, 1, 3600 * 10**9]), None, pa.MonthDayNano([0, -1, -3600 * 10**9])],
+    ),
+}
+
+
+def test_types_that_files_do_not_have_are_converted_and_written_out(start):
+    def check(client):
+        for name, (sent, kept_as, values) in CONVERTED.items():
+            received = flight_sql.query(client, f"SELECT v FROM {name}")
+            assert received.schema.field(0).type == kept_as, name
+            assert received.column(0).to_pylist() == (values or sent.to_pylist()), name
+
+    server = start()
+    with pa.flight.connect(server.uri) as client:
+        flight_sql.update(client, "CREATE TABLE other (a INTEGER)")
+        for name, (sent, _, _) in CONVERTED.items():
+            command = flight_sql.command("CommandStatementIngest", {1: flight_sql.message({1: 1, 2: 1}), 2: name})
+            assert send(client, command, pa.table({"v": sent}), None) == {1: len(sent)}, name
+        check(client)
+        flight_sql.update(client, "CHECKPOINT")
+        check(client)
+        for name in CONVERTED:
+            assert flight_sql.update(client, f"INSERT INTO other SELECT 1 FROM {name}") == len(CONVERTED[name][0])
+        flight_sql.update(client, "CHECKPOINT")
+    assert server.stop() == 0
+    with pa.flight.connect(start().uri) as client:
+        check(client)
+
+
+def test_a_decimal_of_too_many_digits_before_the_point_is_refused_by_name(cursor, table):
+    sent = pa.array([D("1000"), None], pa.decimal128(38, -3))
+    with pytest.raises(adbc_driver_manager.NotSupportedError, match=r"numeric\(38,-3\)"):
+        cursor.adbc_ingest(table, pa.table({"v": sent}), mode="create")
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "+99:99", "'; drop"])
+def test_a_time_zone_that_there_is_not_is_refused(cursor, table, zone):
+    sent = pa.array([0, None], pa.timestamp("us", zone))
+    with pytest.raises(adbc_driver_manager.Error, match=r'\[22023\] column "v": time zone .* not recognized'):
+        cursor.adbc_ingest(table, pa.table({"v": sent}), mode="create")
+    with pytest.raises(adbc_driver_manager.Error, match="42P01"):
+        cursor.execute(f"SELECT * FROM {table}")
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -204,6 +313,8 @@ def test_a_compressed_column_that_no_table_can_hold_is_refused_by_name(client, t
         ("DECIMAL(4, 2)", pa.array([D("123.45")])),
         ("VARCHAR(3)", pa.array(["four"])),
         ("DATE", pa.array(["no date"])),
+        ("REAL", pa.array([1e300])),
+        ("REAL", pa.array([-1e300]).dictionary_encode()),
     ],
 )
 def test_a_value_that_does_not_fit_its_column_is_an_error_and_nothing_is_kept(cursor, table, column, sent):
@@ -214,13 +325,6 @@ def test_a_value_that_does_not_fit_its_column_is_an_error_and_nothing_is_kept(cu
         cursor.execute(f"INSERT INTO {table} VALUES ($1)", pa.record_batch({"p": sent}))
     cursor.execute(f"SELECT count(*) FROM {table}")
     assert cursor.fetchone() == (0,)
-
-
-def unchecked(data_type, *numbers):
-    """An array of numbers that the type may not have: pyarrow looks at them as little as other libraries do."""
-    width = data_type.bit_width // 8
-    values = b"".join(number.to_bytes(width, "little", signed=True) for number in numbers)
-    return pa.Array.from_buffers(data_type, len(numbers), [None, pa.py_buffer(values)])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ExprSchema};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{BinaryExpr, Exists, InSubquery};
+use datafusion::logical_expr::expr::{BinaryExpr, Exists, InSubquery, SetComparison};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::check_subquery_expr;
 use datafusion::logical_expr::utils::{split_binary, split_conjunction};
@@ -65,6 +65,7 @@ impl BeforeJoins {
             return Ok(plan);
         }
         let plan = plan.transform_up_with_subqueries(keep_names)?.data;
+        let plan = plan.transform_up_with_subqueries(name_compared)?.data;
         let compared = RewriteSetComparison::new().rewrite(plan, &OptimizerContext::new())?.data;
         Ok(compared.transform_up_with_subqueries(|node| apply_in(node, Moment::Before))?.data)
     }
@@ -85,6 +86,25 @@ fn keep_names(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
                 Ok(Transformed::yes(expr.alias(name)))
             }
         }
+    })
+}
+
+/// Gives the column that ANY or ALL of a subquery compares with a name of its own. It is compared inside of the subquery, in
+/// a condition that becomes one of a join: there the column of the outer row would be taken for it if both had one name, as
+/// in `x > ANY (SELECT x FROM t)` of the same table.
+fn name_compared(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    node.map_expressions(|expr| {
+        expr.transform_up(|expr| match expr {
+            Expr::SetComparison(comparison) => {
+                let compared = comparison.subquery.subquery.as_ref().clone();
+                let column = compared.schema().columns().into_iter().next();
+                let column = column.map(|column| Expr::Column(column).alias(fresh_name()));
+                let named = LogicalPlanBuilder::from(compared).project(column)?.build()?;
+                let subquery = comparison.subquery.with_plan(Arc::new(named));
+                Ok(Transformed::yes(Expr::SetComparison(SetComparison { subquery, ..comparison })))
+            }
+            expr => Ok(Transformed::no(expr)),
+        })
     })
 }
 

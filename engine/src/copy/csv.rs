@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BinaryViewBuilder, RecordBatch, StringBuilder};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::{CsvFormat, Decoded, Header, file_error, malformed};
@@ -274,6 +275,11 @@ fn decode_bytes(text: &str) -> Option<Vec<u8>> {
     pairs.collect()
 }
 
+/// Only of times there are values that have no text.
+fn not_in_the_calendar(error: ArrowError) -> Error {
+    Error::new(sqlstate::DATETIME_OVERFLOW, format!("date or time out of range: {error}"))
+}
+
 /// The printed form of a column of bytes; any other column as it is.
 pub(super) fn printable(column: &ArrayRef) -> Result<ArrayRef> {
     use std::fmt::Write;
@@ -319,7 +325,6 @@ impl<W: Write> CsvWriter<W> {
     }
 
     pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<std::io::Result<()>> {
-        use std::fmt::Write;
         let options = FormatOptions::default();
         let columns = batch.columns().iter().map(printable).collect::<Result<Vec<_>>>()?;
         let formatters =
@@ -331,8 +336,8 @@ impl<W: Write> CsvWriter<W> {
                 let value = match column.is_null(row) {
                     true => None,
                     false => {
-                        write!(text, "{}", formatter.value(row))
-                            .map_err(|_| Error::internal("a value cannot be printed"))?;
+                        // Not `Display`: that one writes the error in the value's place.
+                        formatter.value(row).write(&mut text).map_err(not_in_the_calendar)?;
                         Some(text.as_str())
                     }
                 };

@@ -138,11 +138,13 @@ fn is_missing(error: &Error) -> bool {
 impl Doomed {
     /// Adds everything that depends on what is in it, until nothing new turns up.
     fn close(&mut self, catalog: &Catalog) -> Result<()> {
+        // In a chain of views every round adds one; it need not go over those before it again.
+        let (mut known_objects, mut known_tables) = (BTreeSet::new(), BTreeSet::new());
         loop {
             let before = (self.tables.len(), self.objects.len());
-            for object in
-                catalog.objects().filter(|object| self.objects.contains(&object.id)).cloned().collect::<Vec<_>>()
-            {
+            let is_new =
+                |object: &&Arc<ObjectDef>| self.objects.contains(&object.id) && known_objects.insert(object.id);
+            for object in catalog.objects().filter(is_new).cloned().collect::<Vec<_>>() {
                 match object.kind {
                     ObjectKind::Schema => self.add_contents(catalog, &object),
                     ObjectKind::View => self.add_views(catalog, "view", &object.schema_name, &object.name)?,
@@ -150,7 +152,8 @@ impl Doomed {
                     ObjectKind::Comment | ObjectKind::Routine => {}
                 }
             }
-            for table in catalog.tables().filter(|table| self.tables.contains(&table.id)).cloned().collect::<Vec<_>>() {
+            let is_new = |table: &&Arc<TableDef>| self.tables.contains(&table.id) && known_tables.insert(table.id);
+            for table in catalog.tables().filter(is_new).cloned().collect::<Vec<_>>() {
                 self.add_views(catalog, "table", &table.schema_name, &table.name)?;
                 for object in catalog.objects().filter(|object| object.kind == ObjectKind::Sequence) {
                     let owner = SequenceDefinition::of(object)?.owner;

@@ -13,6 +13,7 @@ use super::sequence::create_column_sequence;
 use super::temporary::ON_COMMIT_KEY;
 use crate::dml::{insert::load, rows::RowCheck};
 use crate::error::sqlstate;
+use crate::functions::zones::zone_of;
 use crate::session::{Completion, Statement};
 use crate::sql::check::refuse;
 use crate::sql::context::StatementContext;
@@ -161,10 +162,14 @@ fn table_field(name: &str, data_type: &DataType) -> Result<Field> {
         DataType::Null => Some(DataType::Utf8View),
         // Digits are what counts, not the width they travel in.
         DataType::Decimal256(precision, scale) if *precision <= DECIMAL128_MAX_PRECISION => {
-            Some(DataType::Decimal128(*precision, *scale))
+            canonical_type(&DataType::Decimal128(*precision, *scale))
         }
         other => canonical_type(other),
     };
+    if let Some(DataType::Timestamp(_, Some(zone))) = &stored {
+        // Nobody could read the values: clients show them by this zone's clock.
+        zone_of(zone).map_err(|error| error.map_message(|text| format!("column \"{name}\": {text}")))?;
+    }
     match stored {
         Some(stored) => Ok(Field::new(name, stored, true)),
         None => Err(Error::unsupported(format!("a column of type {} (\"{name}\")", name_of(data_type)))

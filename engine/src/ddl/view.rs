@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::Column;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
-use datafusion::sql::sqlparser::ast::{Query, Spanned, Statement as SqlStatement, visit_relations};
+use datafusion::sql::sqlparser::ast::{ObjectName, Query, Spanned, Statement as SqlStatement, Visit, Visitor};
 use rustydb_storage::{Catalog, ObjectDef, ObjectKind, Transaction};
 use serde::{Deserialize, Serialize};
 
@@ -189,14 +189,11 @@ fn check_replacement(context: &StatementContext, old: &ViewDefinition, new: &Vie
 
 /// The relations that a query names, as they are found now.
 fn relations_of(context: &StatementContext, query: &Query) -> Result<BTreeSet<(String, String)>> {
-    let mut names = Vec::new();
-    let _ = visit_relations(query, |name| {
-        names.push(name.clone());
-        ControlFlow::<()>::Continue(())
-    });
+    let mut named = NamedRelations::default();
+    let _ = Visit::visit(query, &mut named);
     let mut relations = BTreeSet::new();
-    for name in names {
-        // A name of something else, a common table expression or a function, is found nowhere.
+    for name in named.names {
+        // A name of something else, a function, is found nowhere.
         let Ok((schema, name)) = table_name(&name) else { continue };
         if let Ok(table) = context.table(schema.as_deref(), &name) {
             relations.insert((table.schema_name.clone(), table.name.clone()));
@@ -205,6 +202,51 @@ fn relations_of(context: &StatementContext, query: &Query) -> Result<BTreeSet<(S
         }
     }
     Ok(relations)
+}
+
+/// The names of relations in a query, but for those that are meant for its common table expressions.
+#[derive(Default)]
+struct NamedRelations {
+    names: Vec<ObjectName>,
+    /// Of the queries around the current place, the outermost first: the names of their common table expressions, and how
+    /// many of them are in sight.
+    open: Vec<(Vec<String>, usize)>,
+}
+
+impl Visitor for NamedRelations {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
+        let names: Vec<String> = ctes.map(|cte| fold(&cte.alias.name)).collect();
+        let recursive = query.with.as_ref().is_some_and(|with| with.recursive);
+        let in_sight = if recursive { names.len() } else { 0 };
+        self.open.push((names, in_sight));
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+        self.open.pop();
+        // Those of common table expressions come before all other queries of a query, each before those that may name it.
+        if let Some((names, in_sight)) = self.open.last_mut() {
+            *in_sight = names.len().min(*in_sight + 1);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+        let plain = match relation.0.as_slice() {
+            [part] => part.as_ident().map(fold),
+            _ => None,
+        };
+        let is_cte = plain.is_some_and(|plain| {
+            self.open.iter().any(|(names, in_sight)| names.iter().take(*in_sight).any(|name| *name == plain))
+        });
+        if !is_cte {
+            self.names.push(relation.clone());
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// Whether a view is among `relations`, or behind one of them.

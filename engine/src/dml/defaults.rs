@@ -40,7 +40,9 @@ pub(crate) fn plan_default(context: &StatementContext, syntax: ast::Expr) -> Res
         planner(context).sql_to_expr(syntax, &DFSchema::empty(), &mut PlannerContext::new()).map_err(|error| {
             let error = Error::from(error);
             match error.sqlstate() {
-                sqlstate::UNDEFINED_COLUMN => Error::unsupported(format!("a column in a default ({shown})")),
+                sqlstate::UNDEFINED_COLUMN | sqlstate::UNDEFINED_TABLE => {
+                    Error::unsupported(format!("a column in a default ({shown})"))
+                }
                 _ => error,
             }
         })?;

@@ -30,7 +30,7 @@ use super::modify::kept_for;
 use super::returning::{self, Changed};
 use super::rows::RowCheck;
 use super::scope::RowScope;
-use super::syntax::{null, prepend, query_of, quoted};
+use super::syntax::{null, prepend, query_of, quoted, read_fixed_bytes};
 use super::{Reading, foreign_key};
 use crate::constraints::{is_generated, is_identity, shown_columns};
 use crate::error::sqlstate;
@@ -336,6 +336,7 @@ fn fill_in_defaults(
             } else if takes_no_value(table, *column, overriding) {
                 return Err(not_default(table, *column).at(place(value.span())));
             }
+            read_fixed_bytes(value, table.schema.field(*column).data_type())?;
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::Field;
+use arrow::datatypes::{DataType, Field};
 use datafusion::common::TableReference;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::logical_expr::LogicalPlan;
@@ -161,6 +161,8 @@ pub(crate) fn plan_update(context: &StatementContext, update: UpdateStatement) -
         let field = table.schema.field(index);
         let value = match value {
             None => column(&alias, field.name()),
+            // What it is converted to when it has come: no name of a type says how many bytes.
+            Some(value) if matches!(field.data_type(), DataType::FixedSizeBinary(_)) => value,
             Some(value) => cast(value, &name_of(field.data_type()))?,
         };
         projection.push(named(value, &format!("new {index}")));

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions, StringViewBuilder, new_null_array,
+    Array, ArrayRef, AsArray, Int32Array, ListArray, RecordBatch, RecordBatchOptions, StringViewBuilder, new_null_array,
 };
-use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::{CastOptions, can_cast_types, cast_with_options, take};
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -19,6 +20,8 @@ use rustydb_storage::TableDef;
 use super::defaults::compile_over;
 use crate::constraints::{checks_of, generated_of, shown_columns};
 use crate::error::sqlstate;
+use crate::functions::floats::real;
+use crate::functions::floats_as_numerics::numerics_of;
 use crate::functions::input::{read_texts, reads};
 use crate::sql::assigned::assigned;
 use crate::sql::context::StatementContext;
@@ -33,7 +36,7 @@ const SHOWN_VALUE_CHARS: usize = 64;
 /// Enforces a table's column declarations and CHECK constraints.
 pub(crate) struct RowCheck {
     table: Arc<TableDef>,
-    /// The n of `varchar(n)`, by column.
+    /// The n of `varchar(n)` and `varbinary(n)`, by column.
     lengths: Vec<Option<usize>>,
     /// Generated columns and how they are computed from the others.
     generated: Vec<(usize, Arc<dyn PhysicalExpr>)>,
@@ -192,12 +195,22 @@ pub(crate) fn convert(column: &ArrayRef, field: &Field, zone: &str) -> Result<Ar
     if let (DataType::List(_), DataType::List(element)) = (column.data_type(), field.data_type()) {
         let arrays = column.as_list::<i32>();
         let of_elements = Field::new(field.name(), element.data_type().clone(), true);
-        let values = convert(arrays.values(), &of_elements, zone)?;
-        let (offsets, nulls) = (arrays.offsets().clone(), arrays.nulls().cloned());
-        return Ok(Arc::new(ListArray::try_new(Arc::clone(element), offsets, values, nulls)?));
+        let (values, offsets) = elements_of(arrays)?;
+        let values = convert(&values, &of_elements, zone)?;
+        return Ok(Arc::new(ListArray::try_new(Arc::clone(element), offsets, values, arrays.nulls().cloned())?));
     }
     if let Some(assigned) = assigned(column, field.data_type(), zone) {
         return assigned.map_err(|error| error.map_message(|text| format!("column \"{}\": {text}", field.name())));
+    }
+    if let DataType::FixedSizeBinary(_) = field.data_type() {
+        // Arrow has casts to it neither from texts nor from views.
+        if column.data_type().is_string() {
+            return read_texts(column, field.data_type())
+                .map_err(|error| error.map_message(|text| format!("column \"{}\": {text}", field.name())));
+        }
+        if *column.data_type() == DataType::BinaryView {
+            return cast_exactly(&cast_with_options(column, &DataType::Binary, &CastOptions::default())?, field);
+        }
     }
     // Arrow would print rows as a text that nobody can read back.
     let is_printed = column.data_type().is_nested() && field.data_type().is_string();
@@ -219,12 +232,54 @@ pub(crate) fn convert(column: &ArrayRef, field: &Field, zone: &str) -> Result<Ar
     cast_exactly(column, field)
 }
 
-/// Arrow's cast, but for fractions that become whole numbers.
+/// The elements of the arrays, and where they end. A slice has the elements of the arrays around it as well, and a NULL may
+/// have some: they are no values, and none may be refused for what it is.
+fn elements_of(arrays: &ListArray) -> Result<(ArrayRef, OffsetBuffer<i32>)> {
+    let (values, offsets) = (arrays.values(), arrays.offsets());
+    let lengths = || {
+        (0..arrays.len()).map(|row| if arrays.is_null(row) { 0 } else { (offsets[row + 1] - offsets[row]) as usize })
+    };
+    let (start, end) = (offsets[0] as usize, offsets[arrays.len()] as usize);
+    if lengths().sum::<usize>() != end - start {
+        let places = (0..arrays.len()).filter(|row| arrays.is_valid(*row));
+        let places = Int32Array::from_iter_values(places.flat_map(|row| offsets[row]..offsets[row + 1]));
+        return Ok((take(values, &places, None)?, OffsetBuffer::from_lengths(lengths())));
+    }
+    match end - start == values.len() {
+        true => Ok((Arc::clone(values), offsets.clone())),
+        false => Ok((values.slice(start, end - start), OffsetBuffer::from_lengths(lengths()))),
+    }
+}
+
+/// Arrow's cast, but for fractions that become whole numbers, doubles that are too large for a real, and floats that become
+/// numerics.
 fn cast_exactly(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     let exact = CastOptions { safe: false, ..CastOptions::default() };
+    let named = |error: Error| error.map_message(|text| format!("column \"{}\": {text}", field.name()));
+    match (values_of(column.data_type()), field.data_type()) {
+        (DataType::Float64, DataType::Float32) => {
+            let doubles = cast_with_options(column, &DataType::Float64, &exact)?;
+            let reals = doubles.as_primitive::<Float64Type>().try_unary::<_, Float32Type, Error>(real);
+            return Ok(Arc::new(reals.map_err(named)?));
+        }
+        (float @ (DataType::Float32 | DataType::Float64), DataType::Decimal128(precision, scale)) => {
+            let floats = cast_with_options(column, float, &exact)?;
+            return numerics_of(&floats, *precision, *scale).map_err(named);
+        }
+        _ => {}
+    }
     rounded_for(column, field.data_type())
         .and_then(|column| cast_with_options(&column, field.data_type(), &exact))
-        .map_err(|error| Error::from(error).map_message(|text| format!("column \"{}\": {text}", field.name())))
+        .map_err(|error| named(Error::from(error)))
+}
+
+/// The type of the values, be they in a dictionary or in runs.
+fn values_of(data_type: &DataType) -> &DataType {
+    match data_type {
+        DataType::Dictionary(_, values) => values_of(values),
+        DataType::RunEndEncoded(_, values) => values_of(values.data_type()),
+        other => other,
+    }
 }
 
 /// A dictionary's values, if one of them is NULL: Arrow's cast to a view takes only the NULLs among the keys for NULL.
@@ -256,8 +311,18 @@ fn rounded_for(column: &ArrayRef, target: &DataType) -> Result<ArrayRef, ArrowEr
     }
 }
 
-/// Fails with 22001 for text longer than declared. As the standard wants it, blanks beyond the length are cut off.
+/// Fails with 22001 for text or bytes longer than declared. As the standard wants it, blanks beyond the length are cut off.
 fn limit_length(column: &ArrayRef, length: usize, field: &Field) -> Result<ArrayRef> {
+    if let Some(values) = column.as_binary_view_opt() {
+        return match values.iter().flatten().find(|bytes| bytes.len() > length) {
+            Some(bytes) => Err(Error::new(
+                sqlstate::STRING_TOO_LONG,
+                format!("value too long for column \"{}\" of {length} bytes", field.name()),
+            )
+            .with_detail(format!("The value has {} bytes.", bytes.len()))),
+            None => Ok(Arc::clone(column)),
+        };
+    }
     let Some(texts) = column.as_string_view_opt() else { return Ok(Arc::clone(column)) };
     // A text has at most as many characters as bytes, and the byte length is at hand.
     let beyond = |text: &str| text.len() > length && text.chars().nth(length).is_some();
@@ -322,5 +387,60 @@ impl Arrangement {
                 ColumnSource::Null => Ok(new_null_array(&DataType::Null, rows)),
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{BinaryViewArray, StringViewArray};
+    use arrow::buffer::NullBuffer;
+    use arrow::datatypes::Int32Type;
+
+    use super::*;
+
+    fn arrays_of_texts(texts: &[&str], lengths: &[usize], nulls: Option<NullBuffer>) -> ListArray {
+        let element = Arc::new(Field::new_list_field(DataType::Utf8View, true));
+        let texts = Arc::new(StringViewArray::from_iter_values(texts));
+        ListArray::new(element, OffsetBuffer::from_lengths(lengths.iter().copied()), texts, nulls)
+    }
+
+    fn numbers(arrays: ListArray) -> Result<Vec<Option<Vec<i32>>>> {
+        let arrays: ArrayRef = Arc::new(arrays);
+        let converted =
+            convert(&arrays, &Field::new_list("c", Field::new_list_field(DataType::Int32, true), true), "UTC")?;
+        let elements = |array: ArrayRef| array.as_primitive::<Int32Type>().values().to_vec();
+        Ok(converted.as_list::<i32>().iter().map(|array| array.map(elements)).collect())
+    }
+
+    #[test]
+    fn elements_outside_of_a_slice_are_not_converted() {
+        let arrays = arrays_of_texts(&["x", "1", "2", "3", "y"], &[1, 2, 0, 1, 1], None);
+        assert_eq!(numbers(arrays.clone()).unwrap_err().sqlstate(), "22P02");
+        assert_eq!(numbers(arrays.slice(1, 3)).unwrap(), [Some(vec![1, 2]), Some(vec![]), Some(vec![3])]);
+        assert_eq!(numbers(arrays.slice(2, 1)).unwrap(), [Some(vec![])]);
+        assert!(numbers(arrays.slice(5, 0)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn uuids_are_assigned_from_texts_and_bytes() {
+        let uuids = Field::new("u", DataType::FixedSizeBinary(16), true);
+        let texts = |text: &str| -> ArrayRef { Arc::new(StringViewArray::from(vec![Some(text), None])) };
+        let read = convert(&texts("00000000-0000-0000-0000-0000000000ff"), &uuids, "UTC").unwrap();
+        let last: Vec<u8> = std::iter::repeat_n(0, 15).chain([255]).collect();
+        let bytes: ArrayRef = Arc::new(BinaryViewArray::from(vec![Some(last.as_slice()), None]));
+        assert_eq!(&convert(&bytes, &uuids, "UTC").unwrap(), &read);
+        assert_eq!(read.as_fixed_size_binary().value(0)[15], 255);
+        assert!(read.is_null(1));
+        assert_eq!(convert(&texts("ff"), &uuids, "UTC").unwrap_err().sqlstate(), "22P02");
+        let short: ArrayRef = Arc::new(BinaryViewArray::from(vec![Some(&b"ff"[..])]));
+        assert!(convert(&short, &uuids, "UTC").is_err());
+    }
+
+    #[test]
+    fn elements_beneath_a_null_are_not_converted() {
+        let nulls = NullBuffer::from(vec![true, false, true]);
+        let arrays = arrays_of_texts(&["1", "x", "2"], &[1, 1, 1], Some(nulls));
+        assert_eq!(numbers(arrays.clone()).unwrap(), [Some(vec![1]), None, Some(vec![2])]);
+        assert_eq!(numbers(arrays.slice(1, 2)).unwrap(), [None, Some(vec![2])]);
     }
 }

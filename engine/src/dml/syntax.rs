@@ -1,5 +1,6 @@
 //! Small pieces of syntax tree, for the queries that changing statements are turned into.
 
+use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, CastKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
@@ -10,6 +11,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::Result;
+use crate::functions::input::fixed_bytes_of;
 use crate::sql::parse::RustyDialect;
 
 /// A name that means exactly itself.
@@ -96,6 +98,19 @@ pub(crate) fn cases(cases: Vec<(Expr, Expr)>, otherwise: Expr) -> Expr {
 pub(crate) fn cast(value: Expr, type_name: &str) -> Result<Expr> {
     let data_type = Parser::new(&RustyDialect).try_with_sql(type_name)?.parse_data_type()?;
     Ok(Expr::Cast { kind: CastKind::Cast, expr: Box::new(value), data_type, array: false, format: None })
+}
+
+/// A text that is assigned to a column of so many bytes, of UUIDs for example, as those bytes: no cast reads it, for there is no
+/// name for the type.
+pub(crate) fn read_fixed_bytes(value: &mut Expr, data_type: &DataType) -> Result<()> {
+    if let DataType::FixedSizeBinary(length) = data_type
+        && let Expr::Value(ValueWithSpan { value, span: _ }) = value
+        && let Value::SingleQuotedString(text) = &*value
+    {
+        let bytes = fixed_bytes_of(text, *length)?;
+        *value = Value::HexStringLiteral(bytes.iter().map(|byte| format!("{byte:02x}")).collect());
+    }
+    Ok(())
 }
 
 /// A table by its name, in a FROM list.

@@ -8,7 +8,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
-use datafusion::common::{DataFusionError, Diagnostic, SchemaError};
+use datafusion::common::{DataFusionError, Diagnostic, SchemaError, TableReference};
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Location, TokenizerError};
 
@@ -99,6 +99,9 @@ fn from_datafusion(error: &DataFusionError) -> Error {
         DataFusionError::Internal(message) if message.contains("Failed to coerce types") => {
             wording::of_planner(first_sentence(clean(message)))
         }
+        DataFusionError::Internal(message) if message.contains("Uncomparable values") => {
+            Error::unsupported("a comparison of values of this type")
+        }
         DataFusionError::Internal(message) => {
             Error::internal(format!("internal error in the query engine: {}", first_sentence(clean(message))))
         }
@@ -130,6 +133,12 @@ fn from_any(error: &(dyn StdError + Send + Sync + 'static)) -> Error {
 fn from_schema(error: &SchemaError) -> Error {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
+            let relations = || valid_fields.iter().filter_map(|valid| valid.relation.as_ref());
+            if let Some(relation) = &field.relation
+                && !relations().any(|known| known.table() == relation.table())
+            {
+                return missing_relation(relation.table(), relations().map(TableReference::table));
+            }
             let name = match &field.relation {
                 Some(relation) => format!("{relation}.{}", field.name),
                 None => field.name.clone(),
@@ -147,14 +156,24 @@ fn from_schema(error: &SchemaError) -> Error {
             Error::new(sqlstate::AMBIGUOUS_COLUMN, format!("column reference \"{}\" is ambiguous", field.name))
                 .with_hint("Write it with its table's name or alias in front.")
         }
-        SchemaError::DuplicateQualifiedField { name, .. } => {
-            Error::new(sqlstate::DUPLICATE_COLUMN, format!("column \"{name}\" appears more than once"))
+        SchemaError::DuplicateQualifiedField { qualifier, .. } => {
+            let name = qualifier.table();
+            Error::new(sqlstate::DUPLICATE_ALIAS, format!("table name \"{name}\" specified more than once"))
                 .with_hint("Give the tables different aliases.")
         }
         SchemaError::DuplicateUnqualifiedField { name } => {
             Error::new(sqlstate::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"))
                 .with_hint("Give the columns different names with AS.")
         }
+    }
+}
+
+/// A name in front of a column that is no relation's.
+fn missing_relation<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Error {
+    let error = Error::new(sqlstate::UNDEFINED_TABLE, format!("missing FROM-clause entry for table \"{name}\""));
+    match nearest(name, known) {
+        Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
+        None => error,
     }
 }
 

@@ -30,7 +30,8 @@ pub(super) fn of_planner(message: &str) -> Error {
 /// The sentences that say what is wrong precisely enough to be said in PostgreSQL's words.
 fn read_planner(message: &str) -> Option<(&'static str, String)> {
     use sqlstate::{
-        CARDINALITY_VIOLATION, GROUPING, INVALID_COLUMN_REFERENCE, INVALID_PARAMETER_VALUE, SYNTAX, TYPE_MISMATCH,
+        CARDINALITY_VIOLATION, DUPLICATE_ALIAS, GROUPING, INVALID_COLUMN_REFERENCE, INVALID_LIMIT, INVALID_OFFSET,
+        INVALID_PARAMETER_VALUE, SYNTAX, TYPE_MISMATCH, UNDEFINED_TABLE,
     };
     if let Some(call) = between(message, "No function matches the given name and argument types '", "'.") {
         let (name, types) = call.split_once('(')?;
@@ -88,8 +89,36 @@ fn read_planner(message: &str) -> Option<(&'static str, String)> {
     if let Some(number) = between(message, "Order by column out of bounds, specified: ", ",") {
         return Some((INVALID_COLUMN_REFERENCE, format!("ORDER BY position {number} is not in select list")));
     }
-    if message.starts_with("LIMIT must be >= 0") || message.starts_with("OFFSET must be >=0") {
-        return Some((INVALID_PARAMETER_VALUE, "LIMIT and OFFSET must not be negative".to_owned()));
+    if let Some(number) = between(message, "Cannot find column with position ", " in SELECT clause") {
+        return Some((INVALID_COLUMN_REFERENCE, format!("GROUP BY position {number} is not in select list")));
+    }
+    if message.starts_with("For SELECT DISTINCT, ORDER BY expressions ") {
+        let told = "for SELECT DISTINCT, ORDER BY expressions must appear in select list";
+        return Some((INVALID_COLUMN_REFERENCE, told.to_owned()));
+    }
+    if message.starts_with("SELECT DISTINCT ON expressions must match initial ORDER BY expressions") {
+        let told = "SELECT DISTINCT ON expressions must match initial ORDER BY expressions";
+        return Some((INVALID_COLUMN_REFERENCE, told.to_owned()));
+    }
+    if let Some(columns) = between(message, "Source table contains ", " columns but only ")
+        && let Some(names) = between(message, "but only ", " names given as column alias")
+        && let (Ok(available), Ok(specified)) = (columns.parse::<usize>(), names.parse::<usize>())
+        && specified > available
+    {
+        let told = format!("a table has {available} columns available but {specified} columns specified");
+        return Some((INVALID_COLUMN_REFERENCE, told));
+    }
+    if let Some(name) = between(message, "WITH query name \"", "\" specified more than once") {
+        return Some((DUPLICATE_ALIAS, format!("WITH query name \"{name}\" specified more than once")));
+    }
+    if let Some(relation) = message.strip_prefix("Invalid qualifier ") {
+        return Some((UNDEFINED_TABLE, format!("missing FROM-clause entry for table \"{relation}\"")));
+    }
+    if message.starts_with("LIMIT must be >= 0") {
+        return Some((INVALID_LIMIT, "LIMIT must not be negative".to_owned()));
+    }
+    if message.starts_with("OFFSET must be >=0") {
+        return Some((INVALID_OFFSET, "OFFSET must not be negative".to_owned()));
     }
     if let Some((clause, found)) = message.split_once(" to be an integer or null, but got ") {
         let clause = clause.strip_prefix("Expected ").unwrap_or(clause);
@@ -198,6 +227,9 @@ pub(super) fn of_missing(message: &str) -> Error {
             "a reference to the column \"{column}\" of a relation outside of the subquery here"
         ));
     }
+    if message.contains("does not support logical expression WindowFunction(") {
+        return Error::new(sqlstate::WINDOWING, "window functions are not allowed here");
+    }
     match read_value(message) {
         Some(known) => known,
         None => Error::new(sqlstate::FEATURE_NOT_SUPPORTED, super::translate::lower_first(&with_sql_types(message))),
@@ -238,6 +270,12 @@ fn read_value(message: &str) -> Option<Error> {
         }
     }
     if message.starts_with("negative count not allowed") {
+        return Some(Error::new(sqlstate::INVALID_SUBSTRING, "negative substring length not allowed"));
+    }
+    if message == "field position must not be zero" {
+        return Some(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message));
+    }
+    if message.starts_with("overlay start position must be at least 1") {
         return Some(Error::new(sqlstate::INVALID_SUBSTRING, "negative substring length not allowed"));
     }
     if (message.starts_with("Month value '") || message.starts_with("Day value '"))
@@ -472,7 +510,34 @@ mod tests {
                 "42P10",
                 "ORDER BY position 5 is not in select list",
             ),
-            ("LIMIT must be >= 0, '-1' was provided", "22023", "LIMIT and OFFSET must not be negative"),
+            ("LIMIT must be >= 0, '-1' was provided", "2201W", "LIMIT must not be negative"),
+            ("OFFSET must be >=0, '-1' was provided", "2201X", "OFFSET must not be negative"),
+            (
+                "Cannot find column with position 5 in SELECT clause. Valid columns: 1 to 3",
+                "42P10",
+                "GROUP BY position 5 is not in select list",
+            ),
+            (
+                "For SELECT DISTINCT, ORDER BY expressions t.id must appear in select list",
+                "42P10",
+                "for SELECT DISTINCT, ORDER BY expressions must appear in select list",
+            ),
+            (
+                "SELECT DISTINCT ON expressions must match initial ORDER BY expressions",
+                "42P10",
+                "SELECT DISTINCT ON expressions must match initial ORDER BY expressions",
+            ),
+            (
+                "Source table contains 2 columns but only 3 names given as column alias",
+                "42P10",
+                "a table has 2 columns available but 3 columns specified",
+            ),
+            (
+                "WITH query name \"a\" specified more than once",
+                "42712",
+                "WITH query name \"a\" specified more than once",
+            ),
+            ("Invalid qualifier nope", "42P01", "missing FROM-clause entry for table \"nope\""),
             ("Step cannot be zero", "22023", "step size cannot equal zero"),
             (
                 "Argument t.k to grouping function is not in grouping columns ",
@@ -525,6 +590,8 @@ mod tests {
         let outer = "Physical plan does not support logical expression OuterReferenceColumn(Field { name: \"x\", …";
         let told = "a reference to the column \"x\" of a relation outside of the subquery here is not supported";
         assert_eq!(of_missing(outer).message(), told);
+        let window = "Physical plan does not support logical expression WindowFunction(WindowFunction { fun: …";
+        assert_eq!(of_missing(window).sqlstate(), "42P20");
         for (sentence, code, told) in [
             (
                 "Cannot cast string 'x1' to value of Int32 type",
@@ -561,6 +628,8 @@ mod tests {
             ),
             ("Divide by zero error", "22012", "division by zero"),
             ("negative count not allowed: -1", "22011", "negative substring length not allowed"),
+            ("field position must not be zero", "22023", "field position must not be zero"),
+            ("overlay start position must be at least 1: 0", "22011", "negative substring length not allowed"),
             ("Month value '13' is out of range", "22008", "month value '13' is out of range"),
             ("Unable to parse date from 2021, 2, 29", "22008", "date field value out of range: 2021-2-29"),
             (

@@ -3,6 +3,7 @@
 //! | cast | Arrow's | here |
 //! |---|---|---|
 //! | `ARRAY[1.6, 2.5]::int[]` | `{1,2}` | `{2,3}` |
+//! | `ARRAY[0.1::real]::numeric[]` | `{0.1000000015}` | `{0.1000000000}` |
 //! | `ARRAY[1e20::float8]::text[]` | `{1e20}` | `{1e+20}` |
 //! | `ARRAY['2024-01-01 10:00']::timestamp[]` | refused | [read](super::input) |
 
@@ -18,6 +19,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
 };
 
+use super::floats_as_numerics::numerics_of;
 use super::input::{read_texts_by_clock, reads};
 use super::printed::{print, prints};
 use crate::Result;
@@ -33,6 +35,7 @@ pub(crate) fn converts_elements(from: &DataType, to: &DataType) -> bool {
             (DataType::List(_), _) | (_, DataType::List(_)) => false,
             (from, to) if from.is_string() => reads(to),
             (from, to) if to.is_string() => prints(from),
+            (DataType::Float32 | DataType::Float64, DataType::Decimal128(..)) => true,
             (DataType::Float32 | DataType::Float64 | DataType::Decimal128(_, 1..), to) => to.is_integer(),
             _ => false,
         },
@@ -61,6 +64,9 @@ pub(crate) fn cast_arrays(values: &ArrayRef, to: &DataType, zone: &str) -> Resul
         }
         (from, to) if from.is_string() && reads(to) => read_texts_by_clock(values, to, zone)?,
         (from, to) if to.is_string() && prints(from) => cast_with_options(&print(values, zone)?, to, &exact)?,
+        (DataType::Float32 | DataType::Float64, DataType::Decimal128(precision, scale)) => {
+            numerics_of(values, *precision, *scale)?
+        }
         (DataType::Float32, to) if to.is_integer() => {
             let rounded = values.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even);
             cast_with_options(&rounded, to, &exact)?

@@ -5,7 +5,8 @@
 //! | `round(double precision)` | half away from zero | half to even |
 //! | `ln`, `log`, `log2`, `log10` of 0 or less | `-inf`, NaN | 2201E |
 //! | `power` of a negative number to a fraction, of 0 to a negative one | NaN, `inf` | 2201F |
-//! | `exp`, `power` beyond the range | `inf` | 22003 |
+//! | `exp`, `power`, `degrees` beyond the range | `inf` | 22003 |
+//! | `asin(2)`, `acosh(0)`, `sin('inf')` … | NaN | 22003 |
 //! | `round(double precision, digits)` of digits beyond the range | NaN | the number, or 0 |
 //! | `to_timestamp`, `from_unixtime` of numbers beyond the range | the last moment, or one that nobody can read | 22008 |
 
@@ -98,9 +99,20 @@ impl ScalarUDFImpl for RoundHalfEven {
     }
 }
 
-/// A double precision as a real; one that is too large fails, where Arrow's cast gives an infinity.
+/// A double precision as a real; one that is too large or too small fails, where Arrow's cast gives an infinity or 0.
 pub(crate) fn as_real(double: Expr) -> Expr {
     REAL.call(vec![double])
+}
+
+/// The same of one number.
+pub(crate) fn real(double: f64) -> Result<f32> {
+    let real = double as f32;
+    match (real.is_infinite() && double.is_finite()) || (real == 0.0 && double != 0.0) {
+        true => {
+            Err(Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, format!("value {double:e} is out of range for type real")))
+        }
+        false => Ok(real),
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -126,16 +138,7 @@ impl ScalarUDFImpl for Real {
         let constant = matches!(double, ColumnarValue::Scalar(_));
         let doubles = double.to_array(if constant { 1 } else { arguments.number_rows })?;
         let doubles = doubles.as_primitive::<Float64Type>();
-        let reals = doubles.try_unary::<_, Float32Type, Error>(|double| {
-            let real = double as f32;
-            match real.is_infinite() && double.is_finite() {
-                true => Err(Error::new(
-                    sqlstate::NUMERIC_OUT_OF_RANGE,
-                    format!("value {double:e} is out of range for type real"),
-                )),
-                false => Ok(real),
-            }
-        })?;
+        let reals = doubles.try_unary::<_, Float32Type, Error>(real)?;
         Ok(match constant {
             true => ColumnarValue::Scalar(ScalarValue::try_from_array(&reals, 0)?),
             false => ColumnarValue::Array(Arc::new(reals)),
@@ -150,6 +153,8 @@ pub(super) enum Domain {
     Logarithm,
     Exponential,
     Power,
+    /// Those that are not defined everywhere.
+    Trigonometric,
     Moment(Unit),
 }
 
@@ -180,7 +185,8 @@ impl Domain {
         Some(match function {
             "round" => Domain::Round,
             "ln" | "log" | "log2" | "log10" => Domain::Logarithm,
-            "exp" => Domain::Exponential,
+            "exp" | "degrees" => Domain::Exponential,
+            "asin" | "acos" | "acosh" | "atanh" | "sin" | "cos" | "tan" | "cot" => Domain::Trigonometric,
             "power" => Domain::Power,
             "to_timestamp" => Domain::Moment(Unit::PreciseSeconds),
             "to_timestamp_seconds" | "from_unixtime" => Domain::Moment(Unit::Seconds),
@@ -206,6 +212,9 @@ impl Domain {
             )),
             (Domain::Power | Domain::Exponential, _) if result.is_infinite() && finite() => {
                 Err(Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, "value out of range: overflow"))
+            }
+            (Domain::Trigonometric, _) if result.is_nan() && !arguments.iter().any(|argument| argument.is_nan()) => {
+                Err(Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, "input is out of range"))
             }
             _ => Ok(()),
         }
@@ -312,8 +321,12 @@ impl ScalarUDFImpl for Guarded {
         let operands = arguments.args.iter().map(doubles).collect::<DataFusionResult<Vec<_>>>()?;
         let result = self.inner.inner().invoke_with_args(arguments)?;
         let results = doubles(&result)?;
+        let floats = results.as_primitive::<Float64Type>();
+        if self.domain == Domain::Trigonometric && !floats.values().iter().any(|result| result.is_nan()) {
+            return Ok(result);
+        }
         let mut values = Vec::with_capacity(operands.len());
-        for (row, result) in results.as_primitive::<Float64Type>().iter().enumerate() {
+        for (row, result) in floats.iter().enumerate() {
             let Some(result) = result else { continue };
             values.clear();
             values.extend(operands.iter().map(|operand| operand.as_primitive::<Float64Type>().value(row)));

@@ -4,17 +4,20 @@
 //! |---|---|---|
 //! | interval | words with units | also `1 day 02:03:04.5`, `1-2`, `P1Y2M`, `3 4:05`, `1 day ago` |
 //! | bytea | the text's own bytes | `\xdeadbeef`, and `\\` and `\000` of the escape format |
+//! | so many bytes | none | the same; 16 bytes are a UUID |
 //! | arrays | an array of the whole text | `{a,"b c",NULL}` |
+//! | real, double precision | `1e400` is an infinity, `1e-400` is 0 | they are out of range |
 //! | date, time, timestamp | ISO 8601, by UTC | [more forms](super::time_texts), by the clock that is meant |
 
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, IntervalMonthDayNanoArray, ListArray, StringViewArray, StringViewBuilder,
+    Array, ArrayRef, AsArray, BinaryBuilder, FixedSizeBinaryBuilder, IntervalMonthDayNanoArray, ListArray,
+    StringViewArray, StringViewBuilder,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{CastOptions, cast, cast_with_options};
-use arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNano, IntervalUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, IntervalMonthDayNano, IntervalUnit};
 use datafusion::common::{ScalarValue, exec_err, utils::take_function_args};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{
@@ -33,8 +36,10 @@ pub(crate) fn reads(data_type: &DataType) -> bool {
         DataType::Interval(IntervalUnit::MonthDayNano)
         | DataType::Binary
         | DataType::LargeBinary
-        | DataType::BinaryView => true,
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_) => true,
         data_type if is_time(data_type) => true,
+        DataType::Float32 | DataType::Float64 => true,
         DataType::List(element) => !element.data_type().is_nested(),
         _ => false,
     }
@@ -60,6 +65,7 @@ pub(crate) fn read_texts(texts: &ArrayRef, data_type: &DataType) -> Result<Array
     let views = views.as_string_view();
     Ok(match data_type {
         data_type if is_time(data_type) => read_times(views, data_type)?,
+        DataType::Float32 | DataType::Float64 => read_floats(views, data_type)?,
         DataType::Interval(_) => {
             let intervals: Vec<Option<IntervalMonthDayNano>> =
                 views.iter().map(|text| text.map(interval_of).transpose()).collect::<Result<_>>()?;
@@ -71,6 +77,16 @@ pub(crate) fn read_texts(texts: &ArrayRef, data_type: &DataType) -> Result<Array
             let values = read_texts(&values, element.data_type())?;
             let nulls = views.nulls().cloned();
             Arc::new(ListArray::try_new(Arc::clone(element), offsets, values, nulls)?)
+        }
+        DataType::FixedSizeBinary(length) => {
+            let mut bytes = FixedSizeBinaryBuilder::with_capacity(views.len(), *length);
+            for text in views.iter() {
+                match text {
+                    Some(text) => bytes.append_value(fixed_bytes_of(text, *length)?)?,
+                    None => bytes.append_null(),
+                }
+            }
+            Arc::new(bytes.finish())
         }
         _ => {
             let mut bytes = BinaryBuilder::with_capacity(views.len(), 0);
@@ -108,6 +124,49 @@ fn read_times(texts: &StringViewArray, data_type: &DataType) -> Result<ArrayRef>
         }
     }
     Ok(cast_with_options(&written.finish(), data_type, &exact)?)
+}
+
+/// Casts texts to floats.
+fn read_floats(texts: &StringViewArray, data_type: &DataType) -> Result<ArrayRef> {
+    let exact = CastOptions { safe: false, ..CastOptions::default() };
+    let floats = cast_with_options(texts, data_type, &exact)?;
+    let doubles = cast(&floats, &DataType::Float64)?;
+    for (text, double) in texts.iter().zip(doubles.as_primitive::<Float64Type>()) {
+        if let (Some(text), Some(double)) = (text, double)
+            && is_lost(text, double)
+        {
+            return Err(float_out_of_range(text, data_type));
+        }
+    }
+    Ok(floats)
+}
+
+/// Fails if a text is a number that is too large or too small for a float. What is no number at all may pass.
+pub(crate) fn check_float(text: &str, data_type: &DataType) -> Result<()> {
+    let float = match data_type {
+        DataType::Float32 => text.trim().parse::<f32>().map(f64::from),
+        _ => text.trim().parse::<f64>(),
+    };
+    match float {
+        Ok(float) if is_lost(text, float) => Err(float_out_of_range(text, data_type)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether digits became an infinity, or other digits than 0 became 0.
+fn is_lost(text: &str, float: f64) -> bool {
+    if float.is_finite() && float != 0.0 {
+        return false;
+    }
+    let mantissa = text.split(['e', 'E']).next().unwrap_or(text);
+    (float.is_infinite() && mantissa.bytes().any(|byte| byte.is_ascii_digit()))
+        || (float == 0.0 && mantissa.bytes().any(|byte| matches!(byte, b'1'..=b'9')))
+}
+
+fn float_out_of_range(text: &str, data_type: &DataType) -> Error {
+    let type_name = if *data_type == DataType::Float32 { "real" } else { "double precision" };
+    let message = format!("\"{}\" is out of range for type {type_name}", text.trim());
+    Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, message)
 }
 
 /// `read_text(text, a NULL of the type that is wanted)`
@@ -160,6 +219,40 @@ impl ScalarUDFImpl for ReadText {
 
 fn invalid(type_name: &str, text: &str) -> Error {
     Error::new(sqlstate::INVALID_TEXT, format!("invalid input syntax for type {type_name}: \"{text}\""))
+}
+
+/// The bytes of a UUID.
+const UUID_BYTES: i32 = 16;
+
+/// So many bytes: 16 are those of a UUID, in the forms that PostgreSQL reads; any may be hexadecimal digits as of `bytea`, and others
+/// than 16 have its escapes as well.
+pub(crate) fn fixed_bytes_of(text: &str, length: i32) -> Result<Vec<u8>> {
+    let (bytes, type_name) = match length {
+        UUID_BYTES if text.starts_with("\\x") => (bytes_of(text).ok(), "uuid".to_owned()),
+        UUID_BYTES => (uuid_of(text), "uuid".to_owned()),
+        _ => (bytes_of(text).ok(), format!("bytea({length})")),
+    };
+    let fits = |bytes: &Vec<u8>| i32::try_from(bytes.len()).is_ok_and(|found| found == length);
+    bytes.filter(fits).ok_or_else(|| invalid(&type_name, text))
+}
+
+/// 32 hexadecimal digits, in braces or not, with or without a dash after any four of them.
+fn uuid_of(text: &str) -> Option<Vec<u8>> {
+    let mut rest = match text.strip_prefix('{') {
+        Some(inside) => inside.strip_suffix('}')?,
+        None => text,
+    }
+    .as_bytes();
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut bytes = Vec::with_capacity(16);
+    while let [high, low, after @ ..] = rest {
+        bytes.push(digit(*high)? << 4 | digit(*low)?);
+        rest = match after {
+            [b'-', more @ ..] if bytes.len() % 2 == 0 && !more.is_empty() => more,
+            _ => after,
+        };
+    }
+    rest.is_empty().then_some(bytes)
 }
 
 /// `bytea`, in hexadecimal digits or with escapes.
@@ -425,6 +518,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn numbers_that_are_no_floats_are_out_of_range() {
+        for (text, double, real) in [
+            ("1e400", false, false),
+            ("-1e400", false, false),
+            ("1e-400", false, false),
+            ("1e40", true, false),
+            ("1e-60", true, false),
+            ("0e-400", true, true),
+            ("Infinity", true, true),
+            (" 1.5 ", true, true),
+        ] {
+            for (data_type, fits) in [(DataType::Float64, double), (DataType::Float32, real)] {
+                let texts: ArrayRef = Arc::new(StringViewArray::from(vec![Some(text), None]));
+                let read = read_texts(&texts, &data_type).map_err(|error| error.sqlstate().to_owned());
+                assert_eq!(read.as_ref().err().map(String::as_str), (!fits).then_some("22003"), "{text} {data_type}");
+                assert_eq!(check_float(text, &data_type).is_ok(), fits, "{text} {data_type}");
+            }
+        }
+    }
+
+    #[test]
     fn intervals_are_read_in_all_forms() {
         let second = 1_000_000_000;
         for (text, expected) in [
@@ -454,6 +568,36 @@ mod tests {
         for text in ["\\xf", "\\xzz", "\\9"] {
             assert!(bytes_of(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn uuids_are_read_as_in_postgresql() {
+        let uuid: Vec<u8> = (0..16).map(|byte| byte << 4 | byte).collect();
+        for text in [
+            "00112233-4455-6677-8899-aabbccddeeff",
+            "00112233445566778899AABBCCDDEEFF",
+            "{00112233-44556677-8899aabb-ccddeeff}",
+            "0011-2233-4455-6677-8899-aabb-ccdd-eeff",
+            "\\x00112233445566778899aabbccddeeff",
+        ] {
+            assert_eq!(fixed_bytes_of(text, 16).unwrap(), uuid, "{text}");
+        }
+        for text in [
+            "",
+            "abc",
+            "0123456789abcdef",
+            "00112233-4455-6677-8899-aabbccddeef",
+            "00112233-4455-6677-8899-aabbccddeeff0",
+            "00112233-4455-6677-8899-aabbccddeeff-",
+            "{00112233-4455-6677-8899-aabbccddeeff",
+            "00-112233-4455-6677-8899-aabbccddeeff",
+            "00112233-4455-6677-8899-aabbccddeegg",
+            "\\x0011",
+        ] {
+            assert_eq!(fixed_bytes_of(text, 16).unwrap_err().sqlstate(), "22P02", "{text}");
+        }
+        assert_eq!(fixed_bytes_of("abcd", 4).unwrap(), b"abcd");
+        assert_eq!(fixed_bytes_of("abc", 4).unwrap_err().sqlstate(), "22P02");
     }
 
     #[test]

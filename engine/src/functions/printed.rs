@@ -10,7 +10,8 @@
 //! | bytea | its bytes | `\xff` |
 //! | arrays | `[1, ]` | [`{1,NULL}`](super::array_text) |
 //!
-//! A timestamp with time zone is shown by the clock of a zone, which is the second argument.
+//! A timestamp with time zone is shown by the clock of a zone, which is the second argument. Years are counted here: PostgreSQL
+//! has more of them than chrono, and Arrow's casts make NULL of what they have no text for.
 
 use std::fmt::Write;
 use std::str::FromStr;
@@ -21,9 +22,10 @@ use arrow::array::{Array, ArrayRef, AsArray, StringViewBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Date32Type, Field, FieldRef, Float32Type, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
-    IntervalUnit, Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
+    IntervalUnit, Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType,
 };
-use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, Offset, TimeZone, Timelike};
+use chrono::{DateTime, Datelike, NaiveDate, Offset, TimeZone};
 use datafusion::common::{ScalarValue, exec_err};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{
@@ -33,6 +35,18 @@ use datafusion::logical_expr::{
 use super::array_text::print_arrays;
 use crate::error::sqlstate;
 use crate::{Error, Result};
+
+/// The last years that PostgreSQL has.
+const DATE_YEAR_MAX: i64 = 5_874_897;
+const TIMESTAMP_YEAR_MAX: i64 = 294_276;
+
+/// The days of 400 years.
+const CYCLE_DAYS: i64 = 146_097;
+/// From the first of March of the year 0.
+const DAYS_BEFORE_1970: i64 = 719_468;
+const DAY_SECONDS: i64 = 86_400;
+/// Those of a second.
+const NANOSECONDS: i64 = 1_000_000_000;
 
 static PRINT: LazyLock<Arc<ScalarUDF>> =
     LazyLock::new(|| Arc::new(ScalarUDF::from(Print { signature: Signature::any(2, Volatility::Immutable) })));
@@ -136,19 +150,21 @@ pub(crate) fn print(values: &ArrayRef, zone: &str) -> Result<ArrayRef> {
                 })?),
                 None => None,
             };
+            let per_second = match unit {
+                TimeUnit::Second => 1,
+                TimeUnit::Millisecond => 1_000,
+                TimeUnit::Microsecond => 1_000_000,
+                TimeUnit::Nanosecond => NANOSECONDS,
+            };
+            let write = |text: &mut String, time: i64| {
+                let nanoseconds = time.rem_euclid(per_second) * (NANOSECONDS / per_second);
+                write_timestamp(text, time.div_euclid(per_second), nanoseconds, clock)
+            };
             match unit {
-                TimeUnit::Nanosecond => {
-                    each!(values.as_primitive::<TimestampNanosecondType>(), |text: &mut String, time: i64| {
-                        write_timestamp(text, DateTime::from_timestamp_nanos(time).naive_utc(), clock)
-                    });
-                }
-                _ => {
-                    let times = cast(values, &DataType::Timestamp(TimeUnit::Microsecond, zoned.clone()))?;
-                    each!(times.as_primitive::<TimestampMicrosecondType>(), |text: &mut String, time: i64| {
-                        let time = DateTime::from_timestamp_micros(time).ok_or_else(out_of_range)?;
-                        write_timestamp(text, time.naive_utc(), clock)
-                    });
-                }
+                TimeUnit::Second => each!(values.as_primitive::<TimestampSecondType>(), write),
+                TimeUnit::Millisecond => each!(values.as_primitive::<TimestampMillisecondType>(), write),
+                TimeUnit::Microsecond => each!(values.as_primitive::<TimestampMicrosecondType>(), write),
+                TimeUnit::Nanosecond => each!(values.as_primitive::<TimestampNanosecondType>(), write),
             }
         }
         DataType::Interval(_) => {
@@ -171,8 +187,8 @@ pub(crate) fn print(values: &ArrayRef, zone: &str) -> Result<ArrayRef> {
     Ok(Arc::new(texts.finish()))
 }
 
-fn out_of_range() -> Error {
-    Error::new(sqlstate::DATETIME_OVERFLOW, "timestamp out of range")
+fn out_of_range(what: &str) -> Error {
+    Error::new(sqlstate::DATETIME_OVERFLOW, format!("{what} out of range"))
 }
 
 fn write_double(text: &mut String, value: f64) -> Result<()> {
@@ -224,18 +240,49 @@ impl std::fmt::Display for Fixed<'_> {
     }
 }
 
-fn write_year_month_day(text: &mut String, date: NaiveDate) {
-    let year = date.year();
-    let shown = if year > 0 { year } else { 1 - year };
-    _ = write!(text, "{shown:04}-{:02}-{:02}", date.month(), date.day());
+/// A day of the Gregorian calendar, also of the years before it.
+struct Day {
+    /// 0 is the year 1 BC.
+    year: i64,
+    month: i64,
+    day: i64,
+}
+
+impl Day {
+    /// From the days since the first of 1970. In years that begin in March the day that some of them have more is their last
+    /// (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+    fn new(days: i64) -> Self {
+        let days = days + DAYS_BEFORE_1970;
+        let (cycle, day) = (days.div_euclid(CYCLE_DAYS), days.rem_euclid(CYCLE_DAYS));
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153;
+        let (is_next, day) = (month >= 10, day - (153 * month + 2) / 5 + 1);
+        let month = if is_next { month - 9 } else { month + 3 };
+        Day { year: 400 * cycle + year + i64::from(is_next), month, day }
+    }
+
+    /// Writes it without its era, if its year is not beyond that one. Of years before those that chrono has PostgreSQL has none.
+    fn write(&self, text: &mut String, year_max: i64) -> Option<()> {
+        if !(i64::from(NaiveDate::MIN.year())..=year_max).contains(&self.year) {
+            return None;
+        }
+        let shown = if self.year > 0 { self.year } else { 1 - self.year };
+        _ = write!(text, "{shown:04}-{:02}-{:02}", self.month, self.day);
+        Some(())
+    }
+
+    fn write_era(&self, text: &mut String) {
+        if self.year <= 0 {
+            text.push_str(" BC");
+        }
+    }
 }
 
 fn write_date(text: &mut String, days: i32) -> Result<()> {
-    let date = Date32Type::to_naive_date_opt(days).ok_or_else(out_of_range)?;
-    write_year_month_day(text, date);
-    if date.year() <= 0 {
-        text.push_str(" BC");
-    }
+    let day = Day::new(i64::from(days));
+    day.write(text, DATE_YEAR_MAX).ok_or_else(|| out_of_range("date"))?;
+    day.write_era(text);
     Ok(())
 }
 
@@ -250,18 +297,15 @@ fn write_time(text: &mut String, nanoseconds: u64) {
     }
 }
 
-fn write_timestamp(text: &mut String, time: NaiveDateTime, clock: Option<Tz>) -> Result<()> {
-    let offset = clock.map(|clock| clock.offset_from_utc_datetime(&time).fix());
-    let local = match offset {
-        Some(offset) => time.checked_add_offset(offset).ok_or_else(out_of_range)?,
-        None => time,
-    };
-    write_year_month_day(text, local.date());
+/// `seconds`: since the beginning of 1970, by UTC.
+fn write_timestamp(text: &mut String, seconds: i64, nanoseconds: i64, clock: Option<Tz>) -> Result<()> {
+    let offset = clock.map(|clock| offset_at(clock, seconds));
+    let local = seconds.saturating_add(i64::from(offset.unwrap_or(0)));
+    let day = Day::new(local.div_euclid(DAY_SECONDS));
+    day.write(text, TIMESTAMP_YEAR_MAX).ok_or_else(|| out_of_range("timestamp"))?;
     text.push(' ');
-    let second = u64::from(local.time().num_seconds_from_midnight());
-    write_time(text, second * 1_000_000_000 + u64::from(local.nanosecond() % 1_000_000_000));
-    if let Some(offset) = offset {
-        let seconds = offset.local_minus_utc();
+    write_time(text, (local.rem_euclid(DAY_SECONDS) * NANOSECONDS + nanoseconds).unsigned_abs());
+    if let Some(seconds) = offset {
         let sign = if seconds < 0 { '-' } else { '+' };
         let minutes = seconds.abs() / 60;
         _ = write!(text, "{sign}{:02}", minutes / 60);
@@ -269,10 +313,17 @@ fn write_timestamp(text: &mut String, time: NaiveDateTime, clock: Option<Tz>) ->
             _ = write!(text, ":{:02}", minutes % 60);
         }
     }
-    if local.year() <= 0 {
-        text.push_str(" BC");
-    }
+    day.write_era(text);
     Ok(())
+}
+
+/// How many seconds a clock is ahead of UTC. In years that chrono has not it is as in one of those that it has: the calendar
+/// repeats itself.
+fn offset_at(clock: Tz, seconds: i64) -> i32 {
+    const CYCLE_SECONDS: i64 = CYCLE_DAYS * DAY_SECONDS;
+    let in_cycle = || DateTime::from_timestamp(CYCLE_SECONDS + seconds.rem_euclid(CYCLE_SECONDS), 0);
+    let moment = DateTime::from_timestamp(seconds, 0).or_else(in_cycle).unwrap_or_default();
+    clock.offset_from_utc_datetime(&moment.naive_utc()).fix().local_minus_utc()
 }
 
 /// As `intervalstyle = postgres` has it.
@@ -306,6 +357,8 @@ fn write_interval(text: &mut String, interval: IntervalMonthDayNano) {
 
 #[cfg(test)]
 mod tests {
+    use chrono::NaiveDateTime;
+
     use super::*;
 
     #[test]
@@ -350,7 +403,7 @@ mod tests {
 
     #[test]
     fn times_read_as_in_postgresql() {
-        let time = |text: &str| NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").unwrap();
+        let time = |text: &str| NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").unwrap().and_utc();
         let zone = |name| Some(Tz::from_str(name).unwrap());
         for (from, clock, expected) in [
             ("2024-01-01 00:00:00.5", None, "2024-01-01 00:00:00.5"),
@@ -359,9 +412,50 @@ mod tests {
             ("2024-07-01 00:00:00", zone("Asia/Kolkata"), "2024-07-01 05:30:00+05:30"),
             ("-0043-03-15 00:00:00", None, "0044-03-15 00:00:00 BC"),
         ] {
-            let mut text = String::new();
-            write_timestamp(&mut text, time(from), clock).unwrap();
+            let (mut text, time) = (String::new(), time(from));
+            write_timestamp(&mut text, time.timestamp(), i64::from(time.timestamp_subsec_nanos()), clock).unwrap();
             assert_eq!(text, expected);
+        }
+    }
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        // All of a cycle around 1970, and some of each century that chrono has.
+        let some = (-95_000_000..95_000_000).step_by(36_000);
+        for days in (-80_000..80_000).chain(some) {
+            let expected = Date32Type::to_naive_date_opt(days).unwrap();
+            let day = Day::new(i64::from(days));
+            let expected = (i64::from(expected.year()), i64::from(expected.month()), i64::from(expected.day()));
+            assert_eq!((day.year, day.month, day.day), expected, "{days}");
+        }
+    }
+
+    #[test]
+    fn years_that_chrono_has_not_are_shown_as_far_as_postgresql_has_them() {
+        let date = |days: i32| {
+            let mut text = String::new();
+            write_date(&mut text, days).map(|()| text)
+        };
+        assert_eq!(date(95_026_236).unwrap(), "262142-12-31");
+        assert_eq!(date(95_026_237).unwrap(), "262143-01-01");
+        assert_eq!(date(2_145_042_905).unwrap(), "5874897-12-31");
+        for days in [2_145_042_906, i32::MAX, i32::MIN] {
+            assert_eq!(date(days).unwrap_err().sqlstate(), "22008", "{days}");
+        }
+        let timestamp = |seconds: i64, zone: Option<&str>| {
+            let mut text = String::new();
+            let clock = zone.map(|zone| Tz::from_str(zone).unwrap());
+            write_timestamp(&mut text, seconds, 0, clock).map(|()| text)
+        };
+        for (zone, expected) in [
+            (None, "294247-01-10 04:00:54"),
+            (Some("UTC"), "294247-01-10 04:00:54+00"),
+            (Some("Asia/Tokyo"), "294247-01-10 13:00:54+09"),
+        ] {
+            assert_eq!(timestamp(i64::MAX / 1_000_000, zone).unwrap(), expected);
+        }
+        for seconds in [i64::MAX, i64::MIN, i64::MIN / 1_000_000] {
+            assert_eq!(timestamp(seconds, Some("Asia/Tokyo")).unwrap_err().sqlstate(), "22008", "{seconds}");
         }
     }
 }

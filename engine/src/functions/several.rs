@@ -8,6 +8,8 @@
 //! | `to_number(text, format)` | see [`super::number_format`] |
 //! | `format(template, …)` | the template with `%s`, `%I` and `%L` filled in |
 //! | `pg_typeof(x)` | the name of its type |
+//! | `array_dims(array)` | `[1:2][1:3]` |
+//! | `num_nulls(x, …)`, `num_nonnulls(x, …)` | how many of the arguments are NULL, and how many are not |
 //!
 //! Calls are rewritten to these ([`crate::sql::calls`]):
 //!
@@ -16,7 +18,6 @@
 //! | [`SPLIT_AT_MARKS`] | what lies between the marked parts of a text |
 //! | [`OR_EMPTY`] | the array, or if it is NULL one without elements |
 //! | [`MOST_FREQUENT`] | of a sorted array, the element that comes most often |
-//! | [`AT_SHARE`] | of a sorted array, the first element with so large a share of elements up to it |
 
 use std::sync::Arc;
 
@@ -37,7 +38,6 @@ use crate::{Error, Result};
 pub(crate) const SPLIT_AT_MARKS: &str = "split_at_marks";
 pub(crate) const OR_EMPTY: &str = "or_empty";
 pub(crate) const MOST_FREQUENT: &str = "most_frequent";
-pub(crate) const AT_SHARE: &str = "at_share";
 
 /// Begin and end of a marked part.
 pub(crate) const MARKS: [char; 2] = ['\u{e000}', '\u{e001}'];
@@ -66,7 +66,9 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
         strict(SPLIT_AT_MARKS, texts, |_| list_of(DataType::Utf8View), split_at_marks),
         loose(OR_EMPTY, |types| Some(types.to_vec()), |types| types[0].clone(), or_empty),
         strict(MOST_FREQUENT, |types| Some(types.to_vec()), element_of, most_frequent),
-        strict(AT_SHARE, |types| Some(vec![types.first()?.clone(), DataType::Float64]), element_of, at_share),
+        strict("array_dims", one_array, |_| DataType::Utf8View, array_dims),
+        loose("num_nulls", some_arguments, |_| DataType::Int32, num_nulls),
+        loose("num_nonnulls", some_arguments, |_| DataType::Int32, num_nonnulls),
     ]
     .into_iter()
     .map(ByRows::function)
@@ -74,15 +76,32 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     .collect()
 }
 
-fn list_of(element: DataType) -> DataType {
+pub(super) fn list_of(element: DataType) -> DataType {
     DataType::List(Arc::new(Field::new_list_field(element, true)))
 }
 
-fn element_of(types: &[DataType]) -> DataType {
+pub(super) fn element_of(types: &[DataType]) -> DataType {
     match types.first() {
         Some(DataType::List(element)) => element.data_type().clone(),
         _ => DataType::Null,
     }
+}
+
+fn some_arguments(types: &[DataType]) -> Option<Vec<DataType>> {
+    (!types.is_empty()).then(|| types.to_vec())
+}
+
+fn num_nulls(values: &[ScalarValue]) -> Result<ScalarValue> {
+    counted(values.iter().filter(|value| value.is_null()).count())
+}
+
+fn num_nonnulls(values: &[ScalarValue]) -> Result<ScalarValue> {
+    counted(values.iter().filter(|value| !value.is_null()).count())
+}
+
+fn counted(count: usize) -> Result<ScalarValue> {
+    let count = i32::try_from(count).map_err(|_| Error::internal("too many arguments"))?;
+    Ok(ScalarValue::Int32(Some(count)))
 }
 
 fn two_numbers(types: &[DataType]) -> Option<Vec<DataType>> {
@@ -299,8 +318,10 @@ fn or_empty(values: &[ScalarValue]) -> Result<ScalarValue> {
     }
 }
 
-fn elements_of(value: &ScalarValue) -> Result<ArrayRef> {
+/// The elements of an array; of NULL, none.
+pub(super) fn elements_of(value: &ScalarValue) -> Result<ArrayRef> {
     match value {
+        ScalarValue::List(list) if list.is_null(0) => Ok(new_empty_array(&list.value_type())),
         ScalarValue::List(list) => Ok(list.value(0)),
         _ => Err(Error::internal("an array was expected")),
     }
@@ -320,19 +341,26 @@ fn most_frequent(values: &[ScalarValue]) -> Result<ScalarValue> {
     Ok(best.1)
 }
 
-fn at_share(values: &[ScalarValue]) -> Result<ScalarValue> {
-    let elements = elements_of(&values[0])?;
-    let share = float_of(&values[1])?;
-    if !(0.0..=1.0).contains(&share) {
-        let message = format!("percentile value {share} is not between 0 and 1");
-        return Err(Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, message));
+fn one_array(types: &[DataType]) -> Option<Vec<DataType>> {
+    match types {
+        [array @ DataType::List(_)] => Some(vec![array.clone()]),
+        _ => None,
     }
-    let present: Vec<usize> = (0..elements.len()).filter(|index| elements.is_valid(*index)).collect();
-    let place = ((share * present.len() as f64).ceil() as usize).max(1) - 1;
-    Ok(match present.get(place) {
-        Some(index) => ScalarValue::try_from_array(&elements, *index)?,
-        None => ScalarValue::try_from(elements.data_type())?,
-    })
+}
+
+/// `[1:2][1:3]`, or NULL of an empty array.
+fn array_dims(values: &[ScalarValue]) -> Result<ScalarValue> {
+    let mut elements = elements_of(&values[0])?;
+    let mut dimensions = String::new();
+    while !elements.is_empty() {
+        dimensions.push_str(&format!("[1:{}]", elements.len()));
+        let first = match elements.as_list_opt::<i32>() {
+            Some(lists) if lists.is_valid(0) => lists.value(0),
+            _ => break,
+        };
+        elements = first;
+    }
+    Ok(ScalarValue::Utf8View((!dimensions.is_empty()).then_some(dimensions)))
 }
 
 mod type_name {

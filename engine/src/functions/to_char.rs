@@ -159,7 +159,7 @@ struct Moment {
 impl Moment {
     fn new(microseconds: i64, zone: Option<Tz>) -> Result<Self> {
         let utc = timestamp_us_to_datetime(microseconds)
-            .ok_or_else(|| Error::new(sqlstate::INVALID_DATETIME, "the timestamp is out of range"))?;
+            .ok_or_else(|| Error::new(sqlstate::DATETIME_OVERFLOW, "timestamp out of range"))?;
         Ok(match zone {
             None => Moment { local: utc, zone: None },
             Some(zone) => {

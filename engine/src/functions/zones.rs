@@ -3,6 +3,9 @@
 //! DataFusion makes a cast of it: a timestamp with time zone stays one, shown by other clocks, and the name of a zone that
 //! does not exist reaches the client. Here, as in PostgreSQL, a timestamp with time zone becomes the local time of the
 //! zone, without one; a timestamp without is taken for the zone's local time.
+//!
+//! An offset that is written as a zone counts as POSIX has it, to the west: `'+03'` is what ISO writes as `-03`. The offset
+//! of a session, `SET timezone = '+03:00'`, counts to the east; its clock is a function of its own.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -24,17 +27,22 @@ pub(crate) const TIMEZONE: &str = "timezone";
 
 /// The functions of this file.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    vec![timezone()]
+    vec![at_time_zone(false)]
 }
 
-/// `timezone(zone, timestamp)`
-pub(crate) fn timezone() -> Arc<ScalarUDF> {
-    Arc::new(AtTimeZone { signature: Signature::any(2, Volatility::Immutable) }.into())
+/// `session_clock(zone, timestamp)`: the same for the zone of a session.
+pub(crate) fn session_clock() -> Arc<ScalarUDF> {
+    at_time_zone(true)
+}
+
+fn at_time_zone(of_session: bool) -> Arc<ScalarUDF> {
+    Arc::new(AtTimeZone { signature: Signature::any(2, Volatility::Immutable), of_session }.into())
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct AtTimeZone {
     signature: Signature,
+    of_session: bool,
 }
 
 /// The type of instants.
@@ -46,7 +54,7 @@ const LOCAL: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
 impl ScalarUDFImpl for AtTimeZone {
     fn name(&self) -> &str {
-        TIMEZONE
+        if self.of_session { "session_clock" } else { TIMEZONE }
     }
 
     fn signature(&self) -> &Signature {
@@ -87,7 +95,7 @@ impl ScalarUDFImpl for AtTimeZone {
             let zone = match &known {
                 Some((last, zone)) if last == name => *zone,
                 _ => {
-                    let zone = zone_of(name)?;
+                    let zone = if self.of_session { zone_of(name)? } else { written_zone(name)? };
                     known = Some((name.to_owned(), zone));
                     zone
                 }
@@ -105,8 +113,39 @@ impl ScalarUDFImpl for AtTimeZone {
 
 /// The zone of this name.
 pub(crate) fn zone_of(name: &str) -> Result<Tz> {
-    Tz::from_str(name)
-        .map_err(|_| Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("time zone \"{name}\" not recognized")))
+    Tz::from_str(name).map_err(|_| unknown_zone(name))
+}
+
+fn unknown_zone(name: &str) -> Error {
+    Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("time zone \"{name}\" not recognized"))
+}
+
+/// The zone that AT TIME ZONE names: `+03`, `UTC+3` and `EST5` are to the west of Greenwich, `-05:30` is to the east.
+fn written_zone(name: &str) -> Result<Tz> {
+    match posix_offset(name) {
+        Some(offset) => zone_of(&offset).map_err(|_| unknown_zone(name)),
+        None if name.starts_with(['+', '-']) => Err(unknown_zone(name)),
+        None => zone_of(name),
+    }
+}
+
+/// What ISO writes for an offset in the way of POSIX; `None` if it is none, or the name of a zone that is known by it.
+fn posix_offset(name: &str) -> Option<String> {
+    let digits = name.trim_start_matches(|letter: char| letter.is_ascii_alphabetic());
+    let is_named = digits.len() < name.len();
+    if digits.is_empty() || (is_named && Tz::from_str(name).is_ok()) {
+        return None;
+    }
+    let (sign, digits) = match digits.strip_prefix('-') {
+        Some(digits) => ('+', digits),
+        None => ('-', digits.strip_prefix('+').unwrap_or(digits)),
+    };
+    let (hours, minutes) = digits.split_once(':').unwrap_or((digits, "0"));
+    let number = |part: &str| match part.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => part.parse::<u8>().ok(),
+        false => None,
+    };
+    Some(format!("{sign}{:02}:{:02}", number(hours)?, number(minutes)?))
 }
 
 /// From an instant to local time, or back. What a clock skips is as it would be without the change.
@@ -143,5 +182,27 @@ mod tests {
         assert_eq!(shift(zone, noon, true).unwrap(), noon - 4 * hour);
         assert_eq!(shift(zone, noon, false).unwrap(), noon + 4 * hour);
         assert_eq!(zone_of("Nope/Nope").unwrap_err().sqlstate(), "22023");
+    }
+
+    #[test]
+    fn written_offsets_count_to_the_west() {
+        for (name, expected) in [
+            ("+03", Some("-03:00")),
+            ("-5", Some("+05:00")),
+            ("-05:30", Some("+05:30")),
+            ("+0530", None),
+            ("UTC+3", Some("-03:00")),
+            ("UTC", None),
+            ("Etc/GMT+3", None),
+            ("America/New_York", None),
+            ("+x", None),
+            ("", None),
+        ] {
+            assert_eq!(posix_offset(name).as_deref(), expected, "{name}");
+        }
+        for unknown in ["+99:99", "+0530", "+", "Nope/Nope"] {
+            assert_eq!(written_zone(unknown).unwrap_err().sqlstate(), "22023", "{unknown}");
+        }
+        assert!(written_zone("UTC").is_ok());
     }
 }

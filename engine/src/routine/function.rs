@@ -84,7 +84,7 @@ pub(crate) fn scalar(
             false => Signature::user_defined(volatility),
         },
         candidates,
-        context: Box::new(context.clone()),
+        context: Box::new(context.for_function()),
         routines: Arc::clone(routines),
     };
     Ok(Some(Arc::new(ScalarUDF::from(function))))
@@ -251,7 +251,7 @@ pub(crate) fn table(
         routine,
         arguments,
         schema: Arc::clone(&schema),
-        context: Box::new(context.clone()),
+        context: Box::new(context.for_function()),
         routines: Arc::clone(routines),
     };
     Ok(Some(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(table)])?)))

@@ -182,6 +182,9 @@ impl SqlType {
         let converted = Datum::of(&Value::try_from_array(&array, 0)?);
         match converted {
             Datum::Text(text) => self.limit(text).map(Datum::Text),
+            Datum::Bytes(bytes) if self.length.is_some_and(|length| bytes.len() > length) => {
+                Err(Error::new(sqlstate::STRING_TOO_LONG, format!("value too long for type {}", self.name)))
+            }
             other => Ok(other),
         }
     }

@@ -6,11 +6,11 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
-use arrow::array::types::{Decimal128Type, DecimalType};
 use arrow::datatypes::DataType;
 
 use super::datum::{Datum, Type};
 use super::expression::{Class, Decided, Inputs, Node, Undecided};
+use crate::sql::numeric_division::quotient;
 
 /// An aggregate function with its argument.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ pub(crate) enum Function {
     Max(Class),
     /// Of integers, as a float.
     MeanInt,
-    /// The factor from the sum's scale to the result's, and the result's precision.
-    MeanDecimal(i128, u8),
+    /// The digits after the point that the result has more than the sum, and the result's precision.
+    MeanDecimal(u32, u8),
 }
 
 impl Aggregate {
@@ -52,8 +52,7 @@ impl Aggregate {
             ("max", from, to) if from == to => Function::Max(ordered(from)?),
             ("avg", DataType::Int64, DataType::Float64) => Function::MeanInt,
             ("avg", DataType::Decimal128(_, from), DataType::Decimal128(precision, to)) if from <= to => {
-                let factor = 10i128.checked_pow(u32::try_from(to - from).ok()?)?;
-                Function::MeanDecimal(factor, *precision)
+                Function::MeanDecimal(u32::try_from(to - from).ok()?, *precision)
             }
             _ => return None,
         };
@@ -102,10 +101,9 @@ impl Aggregate {
                 let exact = state.sum.unsigned_abs() < 1 << 53;
                 exact.then_some(Datum::Float(state.sum as f64 / state.count as f64)).ok_or(Undecided)?
             }
-            Function::MeanDecimal(factor, precision) => {
-                let mean = state.sum.checked_mul(factor).ok_or(Undecided)? / i128::from(state.count);
-                let valid = Decimal128Type::is_valid_decimal_precision(mean, precision);
-                valid.then_some(Datum::Decimal(mean)).ok_or(Undecided)?
+            Function::MeanDecimal(shift, precision) => {
+                let mean = quotient(state.sum, i128::from(state.count), shift, precision);
+                Datum::Decimal(mean.map_err(|_| Undecided)?)
             }
         })
     }

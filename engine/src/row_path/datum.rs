@@ -17,6 +17,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
 
+use crate::functions::floats::real;
 use crate::{Error, Result, Value};
 
 /// The type of a value: Arrow's.
@@ -242,7 +243,7 @@ impl Stored {
             (Stored::Signed(width) | Stored::Unsigned(width), Datum::Int(value)) => {
                 write(Some(&value.to_le_bytes()[..width]))
             }
-            (Stored::Float32, Datum::Float(value)) => write(Some(&(*value as f32).to_le_bytes())),
+            (Stored::Float32, Datum::Float(value)) => write(Some(&real(*value)?.to_le_bytes())),
             (Stored::Float64, Datum::Float(value)) => write(Some(&value.to_le_bytes())),
             (Stored::Decimal64, Datum::Decimal(value)) => {
                 let value = i64::try_from(*value).map_err(|_| mistaken())?;

@@ -19,6 +19,7 @@ use super::datum::{Datum, Stored, Type};
 use super::expression::{Decided, Node, Undecided};
 use super::pipeline::SortKey;
 use crate::Value;
+use crate::functions::input::check_float;
 use crate::sql::context::StatementContext;
 use crate::sql::lock_syntax::Busy;
 
@@ -110,6 +111,7 @@ fn is_read_alike(text: Option<&str>, wanted: &Type) -> bool {
     let plain = |byte: u8| byte.is_ascii_digit() || matches!(byte, b' ' | b'T' | b':' | b'.');
     match wanted {
         Type::Date32 => text.len() <= "2020-01-01".len(),
+        Type::Float32 | Type::Float64 => check_float(text, wanted).is_ok(),
         Type::Timestamp(_, None) => {
             text.len() <= "2020-01-01 10:00:00.123456".len() && text.bytes().skip("2020-01-01".len()).all(plain)
         }
@@ -268,7 +270,7 @@ pub(crate) struct Rules {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ColumnRule {
     pub(crate) nullable: bool,
-    /// Characters of `varchar(n)`.
+    /// Characters of `varchar(n)`, bytes of `varbinary(n)`.
     pub(crate) length_max: Option<usize>,
 }
 
@@ -277,6 +279,7 @@ impl ColumnRule {
         match (value, self.length_max) {
             (Datum::Null, _) => self.nullable,
             (Datum::Text(text), Some(length)) => text.len() <= length || text.chars().count() <= length,
+            (Datum::Bytes(bytes), Some(length)) => bytes.len() <= length,
             _ => true,
         }
     }

@@ -446,8 +446,27 @@ impl Shared {
 
     pub(super) async fn result_schema_for(&self, prepared: &Prepared, types: &[DataType]) -> Result<Option<SchemaRef>> {
         let transaction = self.lock_transaction().await;
+        transaction.require_not_failed()?;
+        if let Routed::Named(NamedStatement::Execute { name, .. }) = route(prepared.parsed().statement)? {
+            return self.named.lock().result_schema(&name);
+        }
         let statement = self.statement(&[], Instant::now());
         prepared.result_schema_for(&statement.context(self.planning_view(&transaction)), types)
+    }
+
+    /// Waits for no statement that is running: meanwhile what is committed has to do.
+    pub(super) async fn describe(&self, sql: String) -> Result<Option<SchemaRef>> {
+        let statement = self.statement(&[], Instant::now());
+        let described = async {
+            let parsed = parse_statement(&sql)?;
+            let routed = route(parsed.statement.clone())?;
+            let view = match self.transaction.try_lock() {
+                Ok(transaction) => self.planning_view(&transaction),
+                Err(_) => self.database.store().snapshot(),
+            };
+            Ok(Prepared::new(sql, parsed, routed, &statement.context(view))?.result_schema())
+        };
+        statement.deadline.limit(described).await
     }
 }
 

@@ -20,6 +20,7 @@ use crate::dml::rows::{Arrangement, ColumnSource, RowCheck};
 use crate::error::sqlstate;
 use crate::prepared::{Prepared, parameter_at, plain_parameters};
 use crate::row_path::{Call, Known, Origin, Program, Ready, compile};
+use crate::sql::context::StatementContext;
 use crate::sql::parse::table_name;
 use crate::sql::plan::check_parameter_count;
 use crate::sql::route::{InsertStatement, Routed, Write, route};
@@ -138,12 +139,12 @@ fn target_table(
     };
     // Rows are added to the table the name stands for; a table is made, or made anew, where CREATE TABLE would.
     if matches!(target.mode, IngestMode::Append | IngestMode::CreateAppend)
-        && let Ok(table) = context.table(schema.as_deref(), &target.table)
+        && let Ok(table) = table_to_append_to(&context, schema.as_deref(), &target.table)
     {
         return Ok(Arc::clone(table));
     }
     if target.mode == IngestMode::Append {
-        return context.table(schema.as_deref(), &target.table).cloned();
+        return table_to_append_to(&context, schema.as_deref(), &target.table).cloned();
     }
     let schema_name = context.schema_for_new(schema, target.temporary)?;
     let existing = context.view().catalog().find(&schema_name, &target.table).cloned();
@@ -166,6 +167,28 @@ fn target_table(
         }
         (_, None) => create(transaction, schema_name, target),
     }
+}
+
+/// The table that rows are added to. Without a schema none of the session's temporary ones is meant, unless there is no
+/// other: an ingest says of those that they are.
+fn table_to_append_to<'a>(
+    context: &'a StatementContext,
+    schema: Option<&str>,
+    name: &str,
+) -> Result<&'a Arc<TableDef>> {
+    if schema.is_none() {
+        let catalog = context.view().catalog();
+        for in_schema in context.search_path().iter() {
+            if let Some(table) = catalog.find(in_schema, name) {
+                return Ok(table);
+            }
+            let is_other = |kind| catalog.find_object(kind, in_schema, name).is_some();
+            if is_other(ObjectKind::View) || is_other(ObjectKind::Sequence) {
+                break;
+            }
+        }
+    }
+    context.table(schema, name)
 }
 
 fn create(transaction: &mut Transaction, schema_name: String, target: &IngestTarget) -> Result<Arc<TableDef>> {

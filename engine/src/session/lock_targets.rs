@@ -34,6 +34,9 @@ use crate::{DEFAULT_SCHEMA, Error, Result};
 /// Views and subqueries inside each other; parsing bounds the latter, too.
 const DEPTH_MAX: usize = 32;
 
+/// Views and subqueries in all. A view is put in wherever it is named.
+const SUBQUERIES_MAX: usize = 1_000;
+
 /// A table whose rows are locked.
 pub(super) struct Target {
     pub(super) table: Arc<TableDef>,
@@ -79,7 +82,7 @@ pub(super) fn find_targets(
     clauses: &[RowLockClause],
 ) -> Result<Vec<Target>> {
     let names = query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| fold(&cte.alias.name)).collect();
-    let mut finder = Finder { context, named: names, targets: Vec::new(), seen: Vec::new() };
+    let mut finder = Finder { context, named: names, targets: Vec::new(), seen: Vec::new(), subqueries: 0 };
     let SetExpr::Select(select) = query.body.as_mut() else {
         return Err(not_with("UNION, INTERSECT, EXCEPT or VALUES"));
     };
@@ -99,6 +102,8 @@ struct Finder<'a> {
     targets: Vec<Target>,
     /// The relations of the query itself that clauses were about.
     seen: Vec<String>,
+    /// How many views and subqueries there were.
+    subqueries: usize,
 }
 
 /// A column of a key: the target it belongs to, its place, and what it is.
@@ -242,6 +247,11 @@ impl Finder<'_> {
     fn subquery(&mut self, query: &mut Query, level: usize, clause: &RowLockClause) -> Result<Vec<(usize, usize)>> {
         if level >= DEPTH_MAX {
             let message = format!("more than {DEPTH_MAX} views or subqueries inside each other");
+            return Err(Error::new(sqlstate::STATEMENT_TOO_COMPLEX, message));
+        }
+        self.subqueries += 1;
+        if self.subqueries > SUBQUERIES_MAX {
+            let message = format!("FOR UPDATE or SHARE with more than {SUBQUERIES_MAX} views or subqueries");
             return Err(Error::new(sqlstate::STATEMENT_TOO_COMPLEX, message));
         }
         let inside = |what: &str| {

@@ -3,6 +3,7 @@
 //! Statements of a session run one after the other, on the database's own threads. A result stream holds what it needs and
 //! outlives the statement: the next one may start while it is still being read.
 
+mod beside;
 mod calls;
 mod control;
 mod describe;
@@ -18,6 +19,8 @@ mod row;
 mod settings;
 mod statement;
 mod streaming;
+mod surroundings;
+mod taken_settings;
 mod transaction;
 mod write;
 
@@ -32,6 +35,7 @@ use futures::Stream;
 use parking_lot::Mutex;
 use rustydb_storage::Catalog;
 
+use beside::Beside;
 pub(crate) use calls::{calls_first, describe_calls};
 pub(crate) use describe::{describe_schema, text_table};
 pub(crate) use execute::note_reads;
@@ -44,6 +48,7 @@ use settings::Settings;
 pub(crate) use statement::Statement;
 use statement::Text;
 use streaming::StreamFailures;
+pub use surroundings::Surroundings;
 use transaction::TransactionState;
 pub use transaction::TransactionStatus;
 pub(crate) use write::write_name;
@@ -87,7 +92,9 @@ pub(crate) struct Shared {
     /// Where its temporary tables, views and sequences are.
     temporary: Arc<TemporarySchema>,
     /// What PREPARE has made.
-    named: Mutex<NamedStatements>,
+    named: Arc<Mutex<NamedStatements>>,
+    /// The session that this one is beside.
+    beside: Option<Beside>,
     /// Transactions in which a query failed while its rows were read.
     stream_failures: StreamFailures,
 }
@@ -119,6 +126,15 @@ impl Visible {
             }
         }
     }
+}
+
+/// What a session may have in common with others of the same client.
+#[derive(Default)]
+struct Kept {
+    temporary: Arc<TemporarySchema>,
+    sequences: Arc<SessionSequences>,
+    named: Arc<Mutex<NamedStatements>>,
+    beside: Option<Beside>,
 }
 
 /// The outcome of a statement.
@@ -182,18 +198,11 @@ pub enum IngestMode {
 
 impl Session {
     pub(crate) fn new(database: Database, identity: Option<Identity>) -> Self {
-        Session::with_temporary(database, identity, Arc::default())
+        Session::with_kept(database, identity, Kept::default())
     }
 
-    /// A session of the same client, which has the same temporary tables, views and sequences. They go when the last of
-    /// such sessions ends.
-    pub fn beside(&self) -> Session {
-        let Shared { database, identity, temporary, .. } = &*self.shared;
-        temporary.enter();
-        Session::with_temporary(database.clone(), identity.clone(), Arc::clone(temporary))
-    }
-
-    fn with_temporary(database: Database, identity: Option<Identity>, temporary: Arc<TemporarySchema>) -> Self {
+    fn with_kept(database: Database, identity: Option<Identity>, kept: Kept) -> Self {
+        let Kept { temporary, sequences, named, beside } = kept;
         let defaults = Settings::new(database.default_config().clone(), database.statement_timeout());
         let defaults = Arc::new(defaults);
         let visible = Visible {
@@ -209,11 +218,12 @@ impl Session {
             transaction: Arc::default(),
             visible: Arc::new(Mutex::new(visible)),
             idle: Mutex::default(),
-            sequences: Arc::default(),
+            sequences,
             deferred: Arc::default(),
             notices: Mutex::default(),
             temporary,
-            named: Mutex::default(),
+            named,
+            beside,
             stream_failures: StreamFailures::default(),
         };
         Session { shared: Opaque::new(shared) }
@@ -244,11 +254,19 @@ impl Session {
     }
 
     /// The columns a prepared statement returns when its parameters have these types, or `None` if it returns no rows.
-    /// [`Prepared::result_schema`] answers for the types the statement asks for; a client may bind others.
+    /// [`Prepared::result_schema`] answers for the types the statement asks for, and for the tables as they were when it
+    /// was prepared; a client may bind others, and they may have changed ([`Surroundings`]).
     pub async fn result_schema_for(&self, prepared: &Prepared, types: Vec<DataType>) -> Result<Option<SchemaRef>> {
         let (shared, prepared) = (self.shared.clone(), prepared.clone());
         let work = async move { shared.result_schema_for(&prepared, &types).await };
         self.shared.database.runtimes().run(work).await
+    }
+
+    /// The columns of a query, or `None` if it returns no rows. Whatever comes of it, an open transaction stays as it is. While
+    /// a statement runs in that, the query is planned on what is committed.
+    pub async fn describe(&self, query: &str) -> Result<Option<SchemaRef>> {
+        let (shared, query) = (self.shared.clone(), query.to_owned());
+        self.shared.database.runtimes().run(async move { shared.describe(query).await }).await
     }
 
     /// Runs a prepared statement.
@@ -312,6 +330,12 @@ impl Session {
     /// Whether temporary tables, views or sequences have been made in it, which end with it.
     pub fn has_temporary_relations(&self) -> bool {
         self.shared.temporary.is_used()
+    }
+
+    /// The schema in which its temporary tables, views and sequences are, if some have been made.
+    pub fn temporary_schema(&self) -> Option<String> {
+        let own = &self.shared.temporary;
+        own.is_used().then(|| own.name().to_owned())
     }
 
     /// The state of the session's transaction.

@@ -1,6 +1,7 @@
 //! PREPARE, EXECUTE and DEALLOCATE: prepared statements by name, which a session keeps until its end.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -49,6 +50,10 @@ fn missing(name: &str) -> Error {
     Error::new(sqlstate::UNDEFINED_PREPARED_STATEMENT, format!("prepared statement \"{name}\" does not exist"))
 }
 
+fn exists(name: &str) -> Error {
+    Error::new(sqlstate::DUPLICATE_PREPARED_STATEMENT, format!("prepared statement \"{name}\" already exists"))
+}
+
 impl Shared {
     pub(super) async fn named(
         &self,
@@ -60,8 +65,7 @@ impl Shared {
         match named {
             NamedStatement::Prepare { name, types, text } => {
                 if self.named.lock().0.contains_key(&name) {
-                    let message = format!("prepared statement \"{name}\" already exists");
-                    return Err(Error::new(sqlstate::DUPLICATE_PREPARED_STATEMENT, message));
+                    return Err(exists(&name));
                 }
                 let parsed = parse_statement(&text)?;
                 let routed = route(parsed.statement.clone())?;
@@ -86,7 +90,11 @@ impl Shared {
                     let message = format!("a session can have {NAMED_MAX} prepared statements");
                     return Err(Error::new(sqlstate::LIMIT_EXCEEDED, message));
                 }
-                named.0.insert(name, Named { prepared, types: all });
+                // A transaction beside this one may have been faster.
+                match named.0.entry(name) {
+                    Entry::Occupied(other) => return Err(exists(other.key())),
+                    Entry::Vacant(place) => place.insert(Named { prepared, types: all }),
+                };
             }
             NamedStatement::Execute { name, values } => {
                 let Named { prepared, types } = self.named.lock().find(&name)?;

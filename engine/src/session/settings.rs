@@ -2,7 +2,7 @@
 //!
 //! A session's settings are its own; the defaults are the database's. Options of the query planner and of EXPLAIN can be
 //! set under DataFusion's names (`datafusion.optimizer.…`, `datafusion.explain.…`). All other names with a point are the
-//! application's own, and take any text (`app.user`).
+//! application's own, and take any text (`app.user`). [Some of PostgreSQL's](super::taken_settings) are taken and ignored.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use datafusion::config::ConfigNonZeroUsize;
 use datafusion::prelude::SessionConfig;
 use rustydb_storage::Durability;
 
+use super::taken_settings::{self, default_of};
 use crate::error::{nearest, sqlstate};
 use crate::session::transaction::Modes;
 use crate::sql::transaction_syntax::isolation_named;
@@ -33,7 +34,7 @@ pub(crate) struct Settings {
     pub(crate) application_name: String,
     /// The schemas that names without one are looked for in.
     pub(crate) search_path: Arc<[String]>,
-    /// Settings that mean something to the application only.
+    /// Settings that mean something to the application only, and those that are taken and ignored.
     own: BTreeMap<String, String>,
     /// What the planner and the operators look at; cheap to clone until it is changed.
     pub(crate) config: SessionConfig,
@@ -139,7 +140,7 @@ impl Settings {
                     .find(|entry| entry.key == name)
                     .map(|entry| entry.value.unwrap_or_default());
             }
-            _ => return self.own.get(name).cloned(),
+            _ => return self.own.get(name).cloned().or_else(|| default_of(name).map(str::to_owned)),
         })
     }
 
@@ -152,6 +153,11 @@ impl Settings {
     pub(crate) fn set(&mut self, name: &str, value: Option<&str>, defaults: &Settings) -> Result<()> {
         if is_own(name) {
             return self.set_own(name, value.unwrap_or_default());
+        }
+        if let Some(default) = default_of(name)
+            && let Some(taken) = taken_settings::taken(name, value.unwrap_or(default))
+        {
+            return self.set_own(name, &taken?);
         }
         let Some(current) = defaults.get(name) else { return Err(unknown(name)) };
         let value = value.unwrap_or(&current);
@@ -224,6 +230,46 @@ impl Settings {
         Ok(())
     }
 
+    /// Makes the changes that lead from one state of another session's settings to a later one.
+    pub(crate) fn take_changes(&mut self, before: &Settings, after: &Settings) {
+        fn take<T: PartialEq + Clone>(own: &mut T, before: &T, after: &T) {
+            if before != after {
+                own.clone_from(after);
+            }
+        }
+        take(&mut self.statement_timeout, &before.statement_timeout, &after.statement_timeout);
+        take(&mut self.lock_timeout, &before.lock_timeout, &after.lock_timeout);
+        take(
+            &mut self.idle_in_transaction_session_timeout,
+            &before.idle_in_transaction_session_timeout,
+            &after.idle_in_transaction_session_timeout,
+        );
+        take(&mut self.synchronous_commit, &before.synchronous_commit, &after.synchronous_commit);
+        take(&mut self.row_path, &before.row_path, &after.row_path);
+        take(&mut self.default_modes, &before.default_modes, &after.default_modes);
+        take(&mut self.application_name, &before.application_name, &after.application_name);
+        take(&mut self.search_path, &before.search_path, &after.search_path);
+        // Those that a RESET ALL has taken away.
+        self.own.retain(|name, _| !before.own.contains_key(name) || after.own.contains_key(name));
+        let own = after.own.iter().filter(|(name, value)| before.own.get(*name) != Some(*value));
+        let mut refused: Vec<Error> = own.filter_map(|(name, value)| self.set_own(name, value).err()).collect();
+        let (earlier, later) = (before.config.options(), after.config.options());
+        if !Arc::ptr_eq(earlier, later) {
+            for (old, new) in earlier.entries().into_iter().zip(later.entries()) {
+                if old.key == new.key
+                    && old.value != new.value
+                    && let Some(value) = &new.value
+                    && let Err(error) = self.config.options_mut().set(&new.key, value)
+                {
+                    refused.push(error.into());
+                }
+            }
+        }
+        for error in refused {
+            tracing::warn!(error = error.message(), "a setting of a transaction did not come back to its session");
+        }
+    }
+
     /// Name, value and description of every setting of ours.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, String, &'static str)> + '_ {
         DESCRIPTIONS.iter().map(|(name, description)| (*name, self.get(name).unwrap_or_default(), *description))
@@ -246,13 +292,13 @@ fn is_own(name: &str) -> bool {
 /// The error for a setting there is not.
 pub(crate) fn unknown(name: &str) -> Error {
     let error = Error::new(sqlstate::UNDEFINED_OBJECT, format!("unrecognized setting \"{name}\""));
-    match nearest(name, DESCRIPTIONS.iter().map(|(known, _)| *known)) {
+    match nearest(name, DESCRIPTIONS.iter().map(|(known, _)| *known).chain(taken_settings::names())) {
         Some(near) => error.with_hint(format!("Did you mean \"{near}\"?")),
         None => error.with_hint("SHOW ALL lists the settings."),
     }
 }
 
-fn invalid(name: &str, value: &str, hint: impl Into<String>) -> Error {
+pub(super) fn invalid(name: &str, value: &str, hint: impl Into<String>) -> Error {
     Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("invalid value for \"{name}\": \"{value}\"")).with_hint(hint)
 }
 
@@ -341,6 +387,43 @@ mod tests {
         assert_eq!(settings.get("synchronous_commit").as_deref(), Some("off"));
         settings.set("synchronous_commit", None, &defaults()).unwrap();
         assert!(settings.synchronous_commit);
+    }
+
+    #[test]
+    fn settings_without_effect_are_shown_as_they_were_set() {
+        let mut settings = defaults();
+        assert_eq!(settings.get("client_min_messages").as_deref(), Some("notice"));
+        settings.set("client_min_messages", Some("warning"), &defaults()).unwrap();
+        assert_eq!(settings.get("client_min_messages").as_deref(), Some("warning"));
+        settings.set("client_min_messages", None, &defaults()).unwrap();
+        assert_eq!(settings.get("client_min_messages").as_deref(), Some("notice"));
+        assert_eq!(settings.set("datestyle", Some("SQL"), &defaults()).unwrap_err().sqlstate(), "0A000");
+    }
+
+    #[test]
+    fn changes_are_taken_and_nothing_else() {
+        let change = |settings: &mut Settings, changes: &[(&str, &str)]| {
+            changes.iter().for_each(|(name, value)| settings.set(name, Some(value), &defaults()).unwrap());
+        };
+        let mut before = defaults();
+        change(&mut before, &[("app.user", "ann"), ("lock_timeout", "1s")]);
+        let mut own = before.clone();
+        own.take_changes(&before, &defaults());
+        assert_eq!((own.get("app.user"), own.get("lock_timeout").as_deref()), (None, Some("0")));
+        let mut after = before.clone();
+        change(&mut after, &[("timezone", "Asia/Tokyo"), ("search_path", "a, b"), ("app.user", "bob")]);
+        let mut own = before.clone();
+        change(&mut own, &[("lock_timeout", "2s"), ("batch_size", "17")]);
+        own.take_changes(&before, &after);
+        for (name, value) in [
+            ("timezone", "Asia/Tokyo"),
+            ("search_path", "a, b"),
+            ("app.user", "bob"),
+            ("lock_timeout", "2000ms"),
+            ("batch_size", "17"),
+        ] {
+            assert_eq!(own.get(name).as_deref(), Some(value), "{name}");
+        }
     }
 
     #[test]

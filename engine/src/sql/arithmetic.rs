@@ -13,10 +13,11 @@
 //! | `CAST(numeric AS int)` | `CAST(CAST(numeric AS numeric(38,0)) AS int)` |
 //! | `CAST(double precision AS real)` | `as_real(…)`, which fails instead of an infinity |
 //! | `CAST(float AS int)` | `CAST(round_half_even(float) AS int)` |
+//! | `CAST(float AS numeric)` | [`as_numeric`](crate::functions::floats_as_numerics), which takes the digits that are meant |
 //! | `a + b` … and `/` on floats | `checked_add(a, b)` …, which fails instead of an infinity |
 //! | `CAST(x AS varchar(n))` | `left(CAST(x AS varchar), n)` |
 //! | `CAST(x AS text)` of times and floats | [`text_of`](crate::functions::printed) |
-//! | `CAST(text AS interval)`, of bytea, of times, of arrays | [`read_text`](crate::functions::input) |
+//! | `CAST(text AS interval)`, of bytea, of times, of floats, of arrays | [`read_text`](crate::functions::input) |
 //! | `CAST('2024-01-01 10:00+02' AS timestamp)` | `CAST('2024-01-01 10:00:00' AS timestamp)` |
 //! | `CAST('040506' AS time)` | `CAST('04:05:06' AS time)` |
 //! | `CAST(numeric[] AS int[])` and the like | [`cast_array`](crate::functions::array_casts) |
@@ -54,7 +55,8 @@ use crate::Error;
 use crate::error::sqlstate;
 use crate::functions::array_casts::{cast_elements, converts_elements};
 use crate::functions::floats::{ROUND_HALF_EVEN, as_real, round_half_even};
-use crate::functions::input::{cast_of_text, is_time, reads};
+use crate::functions::floats_as_numerics::as_numeric;
+use crate::functions::input::{cast_of_text, check_float, is_time, reads};
 use crate::functions::printed::{prints, text_of};
 use crate::functions::rounded_times::{loses_digits, rounded};
 use crate::functions::time_texts::readable;
@@ -149,12 +151,27 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
         {
             Ok(Transformed::yes(as_real(*expr)))
         }
+        Expr::Cast(Cast { expr, field })
+            if matches!(expr.get_type(schema)?, DataType::Float32 | DataType::Float64)
+                && matches!(field.data_type(), DataType::Decimal128(..)) =>
+        {
+            match *field.data_type() {
+                DataType::Decimal128(precision, scale) => Ok(Transformed::yes(as_numeric(*expr, precision, scale))),
+                _ => Ok(Transformed::no(Expr::Cast(Cast { expr, field }))),
+            }
+        }
         Expr::Cast(Cast { expr, field }) if reads(field.data_type()) && expr.get_type(schema)?.is_string() => {
             // Constants stay casts, which the optimiser knows to compute and scans to look up.
             let constant = match expr.as_ref() {
                 Expr::Literal(value, _) if is_time(field.data_type()) => {
                     let text = value.try_as_str().flatten();
                     Some(text.and_then(|text| readable(text, field.data_type())))
+                }
+                Expr::Literal(value, _) if field.data_type().is_floating() => {
+                    if let Some(text) = value.try_as_str().flatten() {
+                        check_float(text, field.data_type())?;
+                    }
+                    Some(None)
                 }
                 _ => None,
             };

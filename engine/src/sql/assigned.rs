@@ -10,13 +10,15 @@
 //! | timestamp, date | timestamp with time zone | of UTC | of the session's clock |
 //! | timestamp with time zone | timestamp, date, time | of UTC | of the session's clock |
 //! | timestamp | one of fewer digits | cut off | rounded |
+//! | duration | interval | as many hours | days and the rest |
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, TimestampMicrosecondArray};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, IntervalUnit, TimeUnit, TimestampMicrosecondType};
 
+use super::interval::intervals_of;
 use super::session_zone::is_utc;
 use crate::Result;
 use crate::functions::input::{is_time, read_texts_by_clock};
@@ -40,6 +42,7 @@ pub(crate) fn assigned(column: &ArrayRef, target: &DataType, zone: &str) -> Opti
             Some(by_clock(column, target, zone, false))
         }
         (from, target) if loses_digits(from, target) => Some(round_times(column, target)),
+        (DataType::Duration(_), DataType::Interval(IntervalUnit::MonthDayNano)) => Some(intervals_of(column)),
         _ => None,
     }
 }
@@ -77,7 +80,7 @@ fn by_clock(column: &ArrayRef, target: &DataType, zone: &str, to_local: bool) ->
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::StringArray;
+    use arrow::array::{DurationSecondArray, StringArray};
 
     use super::*;
 
@@ -121,6 +124,18 @@ mod tests {
             let read = assigned(&texts(text), &instants(), "America/New_York").unwrap().unwrap();
             assert_eq!(shown(&read, "America/New_York"), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn durations_become_days_and_the_rest() {
+        let hours = DurationSecondArray::from(vec![Some(25 * 60 * 60), None]);
+        let hours: ArrayRef = Arc::new(hours);
+        let interval = DataType::Interval(IntervalUnit::MonthDayNano);
+        let read = assigned(&hours, &interval, "UTC").unwrap().unwrap();
+        assert_eq!(read.data_type(), &interval);
+        assert_eq!(shown(&read, "UTC"), "1 day 01:00:00");
+        let endless: ArrayRef = Arc::new(DurationSecondArray::from(vec![i64::MAX]));
+        assert_eq!(assigned(&endless, &interval, "UTC").unwrap().unwrap_err().sqlstate(), "22008");
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //! |---|---|
 //! | `date_part('second', x)`, `'milliseconds'` | `date_part('microsecond', x) / 1e6`, with the fraction |
 //! | `date_part('microsecond', interval)` | with the fraction of a second |
-//! | `encode(x, 'base64')` | `encode(x, 'base64pad')` |
+//! | `substr`, `strpos`, `btrim` and the like of bytea | [of its bytes](crate::functions::bytea) |
 //! | `to_hex(x)` of an integer of 32 bits | of its 32 bits |
 //! | `array_remove`, `array_replace` | of all elements, not the first; NULLs can be removed |
+//! | `array_sum`, `array_scale` and the like of arrays of arrays | refused, for they take arrays of numbers |
 //! | `array_length(x, …)` | an integer, NULL for an empty array |
 //! | `cardinality(x)`, `array_ndims`, `array_position`, `gcd` and `lcm` of integers of 32 bits | an integer |
 //! | `array_has(x, y)`, which `y = ANY (x)` is | [unknown](crate::functions::any_element) for a NULL in `x` |
@@ -25,10 +26,11 @@
 //! | `ceil`, `floor`, `trunc` of a numeric | with a digit more before the point, and none after it |
 //! | `ceil`, `floor`, `trunc` of a float | `+ 0.0` |
 //! | `concat(true)` | `concat('t')` |
-//! | `length` of a bytea | of its bytes |
+//! | `length`, `octet_length`, `bit_length` of a bytea | of its bytes |
 //! | `date_bin(stride, t, origin)` of timestamps | [of microseconds](crate::functions::bins) |
 //! | `date_trunc` of a date | of the timestamp, in microseconds |
 //! | `date_part('epoch', interval)` | with years of 365.25 days |
+//! | `date_part('century', t)` and the like | [our own](crate::functions::calendar_parts) |
 
 use std::sync::Arc;
 
@@ -46,10 +48,15 @@ use datafusion::logical_expr::{Expr, Operator, binary_expr, bitwise_and, cast, l
 
 use super::extract::{names_microseconds, names_milliseconds, names_seconds};
 use super::interval_math::{is_interval, microseconds_in, seconds_in};
+use super::types::name_of;
+use crate::Error;
+use crate::error::sqlstate;
 use crate::functions::any_element::any_element;
 use crate::functions::array_text::{prints_elements, texts_in};
 use crate::functions::bins::bin;
+use crate::functions::bytea::of_bytes;
 use crate::functions::bytes::{byte_length, byte_overlay};
+use crate::functions::calendar_parts::{calendar_part, is_calendar_part};
 use crate::functions::subscripts::from_the_first;
 use crate::functions::text::SIMILAR_TO_ESCAPE;
 
@@ -131,6 +138,16 @@ pub(super) fn as_in_postgres(
             func.call(args.into_iter().map(letter).collect::<DataFusionResult<_>>()?)
         }
         ("character_length", 1) if is_bytes(&type_of(&args[0])) => byte_length(args.remove(0)),
+        ("octet_length", 1) if is_bytes(&type_of(&args[0])) => byte_length(args.remove(0)),
+        ("bit_length", 1) if is_bytes(&type_of(&args[0])) => byte_length(args.remove(0)) * lit(8i32),
+        ("substr" | "strpos" | "btrim" | "ltrim" | "rtrim", 2 | 3)
+            if args.iter().take(2).any(|arg| is_bytes(&type_of(arg))) =>
+        {
+            match of_bytes(func.name()) {
+                Some(own) => own.call(args),
+                None => return Ok(Transformed::no(func.call(args))),
+            }
+        }
         ("nullif", 2) if type_of(&args[1]) == DataType::Null => args.remove(0),
         ("date_bin", 3) => {
             let types: Vec<DataType> = args.iter().map(&type_of).collect();
@@ -149,6 +166,10 @@ pub(super) fn as_in_postgres(
         {
             seconds_in(args.remove(1))
         }
+        ("date_part", 2) if is_calendar_part(&args[0]) => {
+            let part = calendar_part(&args[0], args[1].clone());
+            part.unwrap_or_else(|| func.call(args))
+        }
         ("date_part", 2) if names_microseconds(&args[0]) && is_interval(&type_of(&args[1])) => {
             microseconds_in(args.remove(1))
         }
@@ -161,13 +182,14 @@ pub(super) fn as_in_postgres(
             };
             cast(microseconds, DataType::Float64) / lit(parts)
         }
-        ("encode", 2) if literal(1).as_deref() == Some("base64") => {
-            args[1] = lit("base64pad");
-            func.call(args)
-        }
         ("to_hex", 1) if is_short_integer(&type_of(&args[0])) => {
             let number = cast(args.remove(0), DataType::Int64);
             func.call(vec![bitwise_and(number, lit(0xffff_ffff_i64))])
+        }
+        (name, 1..) if is_of_number_arrays(name) && args.iter().any(|arg| is_nested_array(&type_of(arg))) => {
+            let types: Vec<String> = args.iter().map(|arg| name_of(&type_of(arg))).collect();
+            let message = format!("function {name}({}) does not exist", types.join(", "));
+            return Err(Error::new(sqlstate::UNDEFINED_FUNCTION, message).into());
         }
         ("array_remove", 2) => match &args[1] {
             Expr::Literal(value, _) if value.is_null() => array_compact_udf().call(vec![args.remove(0)]),
@@ -257,6 +279,24 @@ fn is_of_doubles(function: &str) -> bool {
             | "tanh"
             | "trunc"
     )
+}
+
+/// Whether it is a function of DataFusion's that computes with the elements of arrays.
+fn is_of_number_arrays(function: &str) -> bool {
+    matches!(
+        function,
+        "array_add"
+            | "array_avg"
+            | "array_normalize"
+            | "array_product"
+            | "array_scale"
+            | "array_subtract"
+            | "array_sum"
+    )
+}
+
+fn is_nested_array(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::List(element) if element.data_type().is_nested())
 }
 
 /// Whether it is an integer of at most 32 bits.

@@ -7,21 +7,24 @@
 //! | `substring(s FROM 'regular expression')` | `regexp_match(s, …)[1]` |
 //! | `regexp_split_to_array(s, p)` | `s` with its matches marked, split there |
 //! | `percentile_disc(f)`, `mode()` `WITHIN GROUP (ORDER BY x)` | picked from `array_agg(x ORDER BY x)` |
+//! | `percentile_cont(f) WITHIN GROUP (ORDER BY x)` | `percentile_cont(array_agg(x), f, false)`, which sorts |
+//! | `array_agg(DISTINCT x)`, `string_agg(DISTINCT x, ',')` | with `ORDER BY x` |
 //! | `bool_and(x) OVER w`, also `bool_or`, `every` | from `count` of what is false, or true |
 //! | `string_agg(x, ',') OVER w` | `array_to_string(array_agg(x) OVER w, ',')` |
-//! | `lag(x, n, default) OVER w`, `lead`, with a column as default | `CASE`, by whether there is such a row |
+//! | `lag(x, n, default) OVER w`, `lead`, with a default that may be of another type | `CASE`, by whether there is such a row |
+//! | `lag(x, NULL) OVER w`, `lead` | NULL |
 //! | `ARRAY(SELECT x … ORDER BY y)` | `array_agg(x ORDER BY y)` of the query, or an empty array |
 //! | `ARRAY[a, b]` with columns | `make_array(a, b)`, which sees those of outer queries |
 //! | `~x`, `a && b`, `x COLLATE "C"` | `x # -1`, `array_has_any(a, b)`, `x` |
 //! | `statement_timestamp()`, `transaction_timestamp()` | `now()` |
-//! | `percentile_cont(f) WITHIN GROUP (ORDER BY x) FILTER (WHERE c)` | `ORDER BY CASE WHEN c THEN x END` |
 //! | `ntile(NULL) OVER w` | NULL |
 //! | `a[2:]`, `a[:2]` | `a[2:2147483647]`, `a[1:2]` |
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArguments, Ident, ObjectName, ObjectNamePart, OrderByExpr, OrderByKind, Query, SelectItem, SetExpr,
-    Subscript, TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan,
+    AccessExpr, BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArguments, Ident, ObjectName, ObjectNamePart, OrderByExpr, OrderByKind,
+    OrderByOptions, Query, SelectItem, SetExpr, Subscript, TableAliasColumnDef, TableFactor, UnaryOperator, Value,
+    ValueWithSpan,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -32,7 +35,8 @@ use crate::dml::syntax::{
     alone, boolean, call, call_with, cases, cast, column, derived, named, null, number, quoted, select,
 };
 use crate::error::sqlstate;
-use crate::functions::several::{AT_SHARE, MARKS, MOST_FREQUENT, OR_EMPTY, SPLIT_AT_MARKS};
+use crate::functions::several::{MARKS, MOST_FREQUENT, OR_EMPTY, SPLIT_AT_MARKS};
+use crate::functions::shares::{AT_SHARE, BETWEEN_SHARES};
 use crate::{Error, Result};
 
 /// The parameters of `make_interval`, in order.
@@ -192,7 +196,7 @@ fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
     if name == "make_interval" {
         return make_interval(function);
     }
-    const KNOWN: [&str; 15] = [
+    const KNOWN: [&str; 16] = [
         "age",
         "substring",
         "regexp_split_to_array",
@@ -203,6 +207,7 @@ fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
         "bool_and",
         "bool_or",
         "every",
+        "array_agg",
         "string_agg",
         "lag",
         "lead",
@@ -226,6 +231,14 @@ fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
             first_group(arguments.remove(0), pattern)
         }
         ("regexp_split_to_array", 2 | 3) => call_with(SPLIT_AT_MARKS, vec![marked(arguments)], span),
+        ("percentile_disc" | "percentile_cont", 1) | ("mode", 0) if windowed && !function.within_group.is_empty() => {
+            let message = format!("OVER is not supported for ordered-set aggregate {name}");
+            return Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
+        }
+        ("percentile_cont", 1) if !function.within_group.is_empty() => {
+            let (collected, descending) = collected_array(function)?;
+            call_with(BETWEEN_SHARES, vec![collected, arguments.remove(0), boolean(descending)], span)
+        }
         ("percentile_disc", 1) | ("mode", 0) if !function.within_group.is_empty() => {
             let share = arguments.pop();
             let sorted = sorted_array(function)?;
@@ -233,10 +246,6 @@ fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
                 Some(share) => call_with(AT_SHARE, vec![sorted, share], span),
                 None => call_with(MOST_FREQUENT, vec![sorted], span),
             }
-        }
-        ("percentile_cont", 1) if !windowed && function.within_group.len() == 1 => {
-            share_of_chosen(function, &arguments[0])?;
-            return Ok(None);
         }
         ("ntile", 1) if windowed && is_null(&arguments[0]) => cast(null(), "integer")?,
         ("bool_and" | "bool_or" | "every", 1) if windowed => {
@@ -258,7 +267,14 @@ fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
             let joined = call_with("array_to_string", vec![over("array_agg", vec![value], function), separator], span);
             cases(vec![(some, joined)], null())
         }
-        ("lag" | "lead", 3) if windowed && !is_constant(&arguments[2]) => {
+        ("array_agg" | "string_agg", 1 | 2) if !windowed => {
+            sort_distinct(function, &arguments[0]);
+            return Ok(None);
+        }
+        ("lag" | "lead", 2 | 3) if windowed && is_null(&arguments[1]) => {
+            cases(vec![(boolean(false), arguments.remove(0))], null())
+        }
+        ("lag" | "lead", 3) if windowed && !takes_any_type(&arguments[2]) => {
             let default = arguments.remove(2);
             let offset = arguments[1].clone();
             let there = over(&name, vec![number(1), offset], function);
@@ -269,10 +285,14 @@ fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
     }))
 }
 
-fn is_constant(expr: &Expr) -> bool {
+/// Whether it is a constant that is read as what it stands beside: a number that is not whole makes that a numeric.
+fn takes_any_type(expr: &Expr) -> bool {
     match expr {
-        Expr::Value(_) | Expr::TypedString(_) | Expr::Interval(_) => true,
-        Expr::UnaryOp { expr, .. } | Expr::Nested(expr) | Expr::Cast { expr, .. } => is_constant(expr),
+        Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => {
+            digits.bytes().all(|byte| byte.is_ascii_digit())
+        }
+        Expr::Value(_) => true,
+        Expr::UnaryOp { expr, .. } | Expr::Nested(expr) => takes_any_type(expr),
         _ => false,
     }
 }
@@ -285,39 +305,25 @@ fn is_null(expr: &Expr) -> bool {
     }
 }
 
-fn number_in(expr: &Expr) -> Option<f64> {
+fn is_number(expr: &Expr) -> bool {
     match expr {
-        Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => digits.parse().ok(),
-        Expr::Nested(inner) => number_in(inner),
-        Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } => number_in(inner).map(|number| -number),
-        _ => None,
+        Expr::Value(ValueWithSpan { value: Value::Number(..), .. }) => true,
+        Expr::Nested(inner) => is_number(inner),
+        _ => false,
     }
 }
 
-/// Puts the FILTER of `percentile_cont` into what it orders by, of which it passes over NULLs: DataFusion does not find the
-/// share beside a FILTER. A share that is NULL is that of no rows.
-fn share_of_chosen(function: &mut Function, share: &Expr) -> Result<()> {
-    if number_in(share).is_some_and(|number| !(0.0..=1.0).contains(&number)) {
-        let message = format!("percentile value {share} is not between 0 and 1");
-        return Err(Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, message));
+/// PostgreSQL sorts values to find equal ones, so that an aggregate with DISTINCT gets them in order.
+fn sort_distinct(function: &mut Function, value: &Expr) {
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    let is_distinct = matches!(list.duplicate_treatment, Some(DuplicateTreatment::Distinct));
+    let has_order = list.clauses.iter().any(|clause| matches!(clause, FunctionArgumentClause::OrderBy(_)));
+    // A number would be the place of a column.
+    if is_distinct && !has_order && !is_number(value) {
+        let options = OrderByOptions { asc: None, nulls_first: None };
+        let by = OrderByExpr { expr: value.clone(), options, with_fill: None };
+        list.clauses.push(FunctionArgumentClause::OrderBy(vec![by]));
     }
-    let filter = function.filter.take();
-    let chosen = match (is_null(share), filter) {
-        (true, _) => boolean(false),
-        (false, Some(filter)) => *filter,
-        (false, None) => return Ok(()),
-    };
-    if let Some(by) = function.within_group.first_mut() {
-        let value = taken(&mut by.expr);
-        by.expr = cases(vec![(chosen, value)], null());
-    }
-    if is_null(share)
-        && let FunctionArguments::List(list) = &mut function.args
-    {
-        let half = Expr::value(Value::Number("0.5".to_owned(), false));
-        list.args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(half))];
-    }
-    Ok(())
 }
 
 fn compared(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
@@ -335,21 +341,42 @@ fn over(name: &str, arguments: Vec<Expr>, function: &Function) -> Expr {
     expr
 }
 
-/// `array_agg(x ORDER BY x)` for what an ordered-set aggregate is over.
-fn sorted_array(function: &mut Function) -> Result<Expr> {
-    let order: Vec<OrderByExpr> = std::mem::take(&mut function.within_group);
-    let [by] = order.as_slice() else {
-        let message = "an ordered-set aggregate here takes one column to order by";
-        return Err(Error::new(sqlstate::UNDEFINED_FUNCTION, message));
-    };
-    let mut array = call_with("array_agg", vec![by.expr.clone()], Span::empty());
+/// What an ordered-set aggregate is ordered by.
+fn order_of_set(function: &mut Function) -> Result<OrderByExpr> {
+    let mut order = std::mem::take(&mut function.within_group).into_iter();
+    match (order.next(), order.next()) {
+        (Some(by), None) => Ok(by),
+        _ => {
+            let message = "an ordered-set aggregate here takes one column to order by";
+            Err(Error::new(sqlstate::UNDEFINED_FUNCTION, message))
+        }
+    }
+}
+
+/// `array_agg(x)` for what an ordered-set aggregate is over.
+fn array_of_set(function: &mut Function, value: Expr, order: Vec<OrderByExpr>) -> Expr {
+    let mut array = call_with("array_agg", vec![value], Span::empty());
     if let Expr::Function(aggregate) = &mut array {
         aggregate.filter = function.filter.take();
-        if let FunctionArguments::List(list) = &mut aggregate.args {
+        if let FunctionArguments::List(list) = &mut aggregate.args
+            && !order.is_empty()
+        {
             list.clauses.push(FunctionArgumentClause::OrderBy(order));
         }
     }
-    Ok(array)
+    array
+}
+
+/// `array_agg(x ORDER BY x)`
+fn sorted_array(function: &mut Function) -> Result<Expr> {
+    let by = order_of_set(function)?;
+    Ok(array_of_set(function, by.expr.clone(), vec![by]))
+}
+
+/// `array_agg(x)`, and whether it is to be sorted from the greatest to the least.
+fn collected_array(function: &mut Function) -> Result<(Expr, bool)> {
+    let OrderByExpr { expr, options, with_fill: _ } = order_of_set(function)?;
+    Ok((array_of_set(function, expr, Vec::new()), options.asc == Some(false)))
 }
 
 /// `regexp_replace(text, pattern, begin || match || end, 'g' || flags)`

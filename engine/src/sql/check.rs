@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Cte, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
     LimitClause, Query, Select, SelectFlavor, SetExpr, Spanned, Statement, TableAlias, TableAliasColumnDef,
-    TableFactor, TableFunctionArgs, UnaryOperator, Visit, VisitMut, Visitor, VisitorMut, With,
+    TableFactor, TableFunctionArgs, UnaryOperator, Visit, VisitMut, Visitor, VisitorMut, With, visit_expressions,
 };
 use datafusion::sql::sqlparser::ast::{LockType, ObjectNamePart, Value, ValueWithSpan};
 use datafusion::sql::sqlparser::tokenizer::Span;
@@ -18,6 +18,7 @@ use super::calls;
 use super::cast_keys::tell_casts_apart;
 use super::date_words;
 use super::exponents;
+use super::first_results::tell_types;
 use super::grouping::group_as_planned;
 use super::lateral_joins::join_before_laterals;
 use super::like_lists::like_each;
@@ -26,12 +27,15 @@ use super::literals::{at_time_zone, negate_as_a_whole, negate_before_powers, sim
 use super::merged_columns::merge_columns;
 use super::parse::{fold, place};
 use super::recursive_constants::widen_first_terms;
+use super::recursive_terms::check_recursive_terms;
 use super::row_values::{compare_conditions, compare_parts};
-use super::select_lists::{Naming, check_order, check_subquery_names, name_select_list};
+use super::select_lists::{
+    Naming, check_order, check_sort_constants, check_subquery_names, distinct_by_places, name_select_list,
+};
 use super::set_operations::{number_copies, type_constants, values_as_queries};
 use super::sets::{sets_in_from, sets_in_list};
 use super::size::check_size;
-use super::windows::resolve_windows;
+use super::windows::{resolve_ordered_windows, resolve_windows};
 use crate::dml::syntax::{call, call_with, cast};
 use crate::functions::like_escape::LIKE_ESCAPE;
 use crate::{Error, Result};
@@ -83,6 +87,7 @@ impl VisitorMut for QueryCheck {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         flow(check_subquery_names(select))?;
         flow(merge_columns(select, None))?;
+        distinct_by_places(select);
         tell_casts_apart(select, None);
         group_as_planned(select);
         name_select_list(select, self.naming);
@@ -109,6 +114,7 @@ impl VisitorMut for QueryCheck {
         escape_pattern(expr);
         date_words::rewrite(expr);
         exponents::write_out(expr);
+        tell_types(expr);
         flow(calls::rewrite(expr).and_then(|()| compare_parts(expr)))
     }
 
@@ -139,6 +145,7 @@ fn check_query(query: &mut Query) -> Result<()> {
     let Query { with, body, order_by, limit_clause, fetch, locks, for_clause, settings, format_clause, pipe_operators } =
         query;
     if let Some(with) = with.as_mut() {
+        check_recursive_terms(with)?;
         widen_first_terms(with)?;
     }
     if let Some(With { with_token: _, recursive: _, cte_tables }) = with {
@@ -161,6 +168,7 @@ fn check_query(query: &mut Query) -> Result<()> {
     refuse(!pipe_operators.is_empty(), "the pipe operator |>")?;
     if let Some(order_by) = order_by {
         refuse(order_by.interpolate.is_some(), "ORDER BY … INTERPOLATE")?;
+        check_sort_constants(order_by)?;
     }
     match limit_clause {
         Some(LimitClause::LimitOffset { limit: _, offset: _, limit_by }) => refuse(!limit_by.is_empty(), "LIMIT … BY")?,
@@ -173,6 +181,7 @@ fn check_query(query: &mut Query) -> Result<()> {
         merge_columns(select, order_by.as_mut())?;
         if let Some(order_by) = order_by {
             check_order(select, order_by)?;
+            resolve_ordered_windows(select, order_by)?;
         }
         tell_casts_apart(select, order_by.as_mut());
     }
@@ -187,8 +196,8 @@ fn check_query(query: &mut Query) -> Result<()> {
     }
 }
 
-/// `x = ANY (ARRAY[a, b])` is `x IN (a, b)`, and `x <> ALL (ARRAY[a, b])` is `x NOT IN (a, b)`. Of other arrays it is asked
-/// [whether they have `x`](crate::functions::any_element).
+/// `x = ANY (ARRAY[a, b])` is `x IN (a, b)`, and `x <> ALL (ARRAY[a, b])` is `x NOT IN (a, b)`; likewise of a query. Of
+/// other arrays it is asked [whether they have `x`](crate::functions::any_element).
 fn list_array(expr: &mut Expr) {
     let (left, right, negated) = match expr {
         Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, is_some: _ } => (left, right, false),
@@ -199,7 +208,14 @@ fn list_array(expr: &mut Expr) {
     while let Expr::Nested(inner) = array {
         array = inner.as_mut();
     }
-    if let Expr::Array(array) = array
+    if let Expr::Subquery(query) = array {
+        // IN wants nothing correlated on its left.
+        if holds_query(left) {
+            return;
+        }
+        let expr_in = Box::new(Expr::Nested(left.clone()));
+        *expr = Expr::InSubquery { expr: expr_in, subquery: query.clone(), negated };
+    } else if let Expr::Array(array) = array
         && !array.elem.is_empty()
         && !array.elem.iter().any(|element| matches!(element, Expr::Array(_)))
     {
@@ -229,6 +245,14 @@ fn any_as_not_all(expr: &mut Expr) {
     let all = Expr::AllOp { left, compare_op: opposite, right: taken(right.as_mut()) };
     let none = Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(all))) };
     *expr = Expr::Nested(Box::new(none));
+}
+
+fn holds_query(expr: &Expr) -> bool {
+    let found = visit_expressions(expr, |part| match part {
+        Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    found.is_break()
 }
 
 fn is_subquery(expr: &Expr) -> bool {

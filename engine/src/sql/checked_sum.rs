@@ -3,7 +3,8 @@
 //! Totals are kept in 128 bits, also between the stages of an aggregation, so that only the result must fit 64: no order
 //! of the rows makes a sum fail that another order would not. Unsigned integers are summed alike, and so are different
 //! values (`sum(DISTINCT …)`), which are kept until the end. Wide decimals are [`checked_decimals`](super::checked_decimals)'s
-//! business, intervals [`interval_sum`](super::interval_sum)'s, all other types DataFusion's.
+//! business, means of decimals [`numeric_means`](super::numeric_means)', intervals [`interval_sum`](super::interval_sum)'s, all
+//! other types DataFusion's.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -27,6 +28,7 @@ use datafusion::logical_expr::{
 use super::checked_decimals::{DecimalTotal, DecimalTotals, scale_of};
 use super::interval_sum::{self, IntervalTotal, IntervalTotals, is_summed};
 use super::joined_texts::JoinedTexts;
+use super::numeric_means::{Division, NumericMean, NumericMeans, type_of_mean};
 use super::sliding_floats::SlidingFloats;
 use super::sliding_statistics::sliding;
 use crate::Error;
@@ -103,6 +105,11 @@ impl CheckedSum {
         is_summed(data_type).then(|| self.name() == "avg")
     }
 
+    /// What the last step of a mean of decimals is.
+    fn division(&self, arguments: &AccumulatorArgs) -> Option<Division> {
+        Division::of(arguments).filter(|_| self.name() == "avg")
+    }
+
     /// The scale of a sum of decimals that might not fit.
     fn wide_scale(&self, arguments: &AccumulatorArgs) -> Option<i8> {
         let sums = self.name() == "sum" && !arguments.is_distinct;
@@ -127,6 +134,11 @@ impl AggregateUDFImpl for CheckedSum {
         if let [summand @ DataType::Interval(_)] = argument_types {
             return Ok(summand.clone());
         }
+        if let ("avg", [argument]) = (self.name(), argument_types)
+            && let Some(mean) = type_of_mean(argument)
+        {
+            return Ok(mean);
+        }
         self.inner.inner().return_type(argument_types)
     }
 
@@ -147,6 +159,10 @@ impl AggregateUDFImpl for CheckedSum {
         if let Some(scale) = self.wide_scale(&arguments) {
             return Ok(Box::new(DecimalTotal::new(scale)));
         }
+        if let Some(division) = self.division(&arguments) {
+            let inner = self.inner.inner().accumulator(arguments)?;
+            return Ok(Box::new(NumericMean { inner, division }));
+        }
         match (arguments.return_field.data_type(), arguments.is_distinct) {
             (DataType::Int64, false) => Ok(Box::new(Total::<Int64Type>::default())),
             (DataType::UInt64, false) => Ok(Box::new(Total::<UInt64Type>::default())),
@@ -162,6 +178,10 @@ impl AggregateUDFImpl for CheckedSum {
         }
         if let Some(scale) = self.wide_scale(&arguments) {
             return Ok(Box::new(DecimalTotal::new(scale)));
+        }
+        if let Some(division) = self.division(&arguments) {
+            let inner = self.inner.inner().create_sliding_accumulator(arguments)?;
+            return Ok(Box::new(NumericMean { inner, division }));
         }
         match (arguments.return_field.data_type(), arguments.is_distinct) {
             (DataType::Int64, false) => Ok(Box::new(Total::<Int64Type>::default())),
@@ -186,6 +206,10 @@ impl AggregateUDFImpl for CheckedSum {
         }
         if let Some(scale) = self.wide_scale(&arguments) {
             return Ok(Box::new(DecimalTotals::new(scale)));
+        }
+        if let Some(division) = self.division(&arguments) {
+            let inner = self.inner.inner().create_groups_accumulator(arguments)?;
+            return Ok(Box::new(NumericMeans { inner, division }));
         }
         match (arguments.return_field.data_type(), arguments.is_distinct) {
             (DataType::Int64, false) => Ok(Box::new(Totals::<Int64Type>::default())),

@@ -27,7 +27,8 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::PlannerContext;
-use rustydb_storage::{ObjectDef, ObjectKind, ReadView, Store, TableDef, TableId};
+use parking_lot::Mutex;
+use rustydb_storage::{ObjectDef, ObjectId, ObjectKind, ReadView, Store, TableDef, TableId};
 
 use super::plan_cache::Lease;
 use crate::catalog::information_schema::{self, INFORMATION_SCHEMA, PG_CATALOG, VirtualTable};
@@ -49,6 +50,9 @@ pub(crate) const TARGET_SCHEMA: &str = "rustydb.target";
 /// The schema under which a statement that locks rows sees them by their table's number, the hidden row id included.
 pub(crate) const ROWS_SCHEMA: &str = "rustydb.rows";
 
+/// The rows of views, or why there are none, by the view and how many views deep it is named.
+type PlannedViews = Arc<Mutex<HashMap<(ObjectId, usize), Result<Arc<dyn TableProvider>>>>>;
+
 /// Everything that is particular to planning and running one statement.
 #[derive(Clone)]
 pub(crate) struct StatementContext {
@@ -64,6 +68,13 @@ pub(crate) struct StatementContext {
     environment: Environment,
     /// How many views deep this is.
     depth: usize,
+    /// The innermost view that this is for.
+    within: Option<ObjectId>,
+    /// Where the stack ended when the outermost view was planned.
+    stack_base: Option<usize>,
+    /// A view is asked for more often than it is named. If each time it was planned, and so were those that it names, the
+    /// time would double with every view in a chain.
+    planned_views: PlannedViews,
     /// Whether the physical planner stops before the late rules.
     early_only: bool,
     /// The types of `$1 …`, where they are known before a statement is planned.
@@ -118,6 +129,17 @@ impl Environment {
 /// A view inside a view inside a view …; more than anybody means.
 const VIEW_DEPTH_MAX: usize = 32;
 
+/// How much stack views inside each other may take, of the 32 MB of a statement's thread: a view is planned upon what was
+/// planned around it, and a level of subqueries takes 150 kB.
+const VIEW_STACK_MAX: usize = 12 * 1024 * 1024;
+
+/// How far the stack of this thread reaches.
+#[inline(never)]
+fn end_of_stack() -> usize {
+    let here = 0_u8;
+    std::ptr::from_ref(&here) as usize
+}
+
 impl StatementContext {
     pub(crate) fn new(
         shared: &Arc<SessionState>,
@@ -146,6 +168,9 @@ impl StatementContext {
             shows_rows: false,
             environment,
             depth: 0,
+            within: None,
+            stack_base: None,
+            planned_views: PlannedViews::default(),
             early_only: false,
             parameters: Vec::new(),
         }
@@ -184,6 +209,7 @@ impl StatementContext {
     pub(crate) fn reading_only(mut self, tables: &[TableId]) -> Result<Self> {
         let narrow = self.execution_view()?.only(tables);
         self.view = narrow.view().clone();
+        self.planned_views = PlannedViews::default();
         self.config = self.config.with_extension(Arc::new(narrow));
         Ok(self)
     }
@@ -191,12 +217,14 @@ impl StatementContext {
     /// The same for a plan that is only described.
     pub(crate) fn only_planned(mut self) -> Self {
         self.environment.only_planned = true;
+        self.planned_views = PlannedViews::default();
         self
     }
 
     /// The same, with other options of the optimiser.
     pub(crate) fn with_options(mut self, change: impl FnOnce(&mut ConfigOptions)) -> Self {
         change(self.config.options_mut());
+        self.planned_views = PlannedViews::default();
         self
     }
 
@@ -341,14 +369,49 @@ impl StatementContext {
         &self.environment.search_path
     }
 
-    /// The rows of a view, planned with the names that were in sight when it was created.
+    /// The same for a function that a plan calls. What it reads is planned when it runs, outside of the view that the plan
+    /// may be of; and as the plans of views may have it inside, it cannot own them.
+    pub(crate) fn for_function(&self) -> Self {
+        StatementContext { within: None, stack_base: None, planned_views: PlannedViews::default(), ..self.clone() }
+    }
+
+    /// Whether a view has been asked for.
+    pub(crate) fn names_views(&self) -> bool {
+        !self.planned_views.lock().is_empty()
+    }
+
+    /// The rows of a view.
     fn view_provider(&self, view: &ObjectDef) -> Result<Arc<dyn TableProvider>> {
+        // No view names itself. But the planner asks for the table, too, where the name is that of a common table
+        // expression; that there is none it does not mind.
+        if self.within == Some(view.id) {
+            let message = format!("infinite recursion detected in view \"{}\"", view.name);
+            return Err(Error::new(sqlstate::INVALID_OBJECT_DEFINITION, message));
+        }
+        let key = (view.id, self.depth);
+        let known = self.planned_views.lock().get(&key).cloned();
+        if let Some(known) = known {
+            return known;
+        }
+        let planned = self.plan_view(view);
+        self.planned_views.lock().insert(key, planned.clone());
+        planned
+    }
+
+    /// The rows of a view, planned with the names that were in sight when it was created.
+    fn plan_view(&self, view: &ObjectDef) -> Result<Arc<dyn TableProvider>> {
         if self.depth >= VIEW_DEPTH_MAX {
             let message = format!("more than {VIEW_DEPTH_MAX} views inside each other");
             return Err(Error::new(sqlstate::STATEMENT_TOO_COMPLEX, message));
         }
+        if self.stack_base.is_some_and(|base| base.abs_diff(end_of_stack()) > VIEW_STACK_MAX) {
+            return Err(Error::new(sqlstate::STATEMENT_TOO_COMPLEX, "views and subqueries nest too deeply"));
+        }
         let definition = ViewDefinition::of(view)?;
-        let inner = self.clone().within_view(view, &definition);
+        let mut inner = self.clone().within_view(view, &definition);
+        if inner.stack_base.is_none() {
+            inner.stack_base = Some(end_of_stack());
+        }
         Ok(Arc::new(ViewTable::new(definition.plan(&inner)?, None)))
     }
 
@@ -358,6 +421,7 @@ impl StatementContext {
         self.defaults = None;
         self.named.clear();
         self.depth += 1;
+        self.within = Some(view.id);
         self.environment.search_path = definition.search_path.clone().into();
         if !temporary::is_temporary(&view.schema_name) {
             self.environment.temporary = None;

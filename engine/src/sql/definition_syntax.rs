@@ -10,12 +10,16 @@
 //! ALTER {VIEW | INDEX | SEQUENCE | SCHEMA} [IF EXISTS] name {RENAME TO name | SET SCHEMA schema}
 //! TABLE name, wherever a query may be
 //! CREATE VIEW … AS query WITH [CASCADED | LOCAL] CHECK OPTION
+//! CREATE [OR REPLACE] [TEMPORARY] RECURSIVE VIEW name (column, …) AS query
 //! COMMENT ON {TABLE | VIEW | INDEX | SEQUENCE | SCHEMA | COLUMN | CONSTRAINT … ON} name IS {'text' | NULL}
 //! ```
 
 use std::collections::BTreeSet;
 
-use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
+use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
+use datafusion::sql::sqlparser::ast::{
+    Cte, Expr, Ident, ObjectName, ObjectNamePart, SelectItem, TableAlias, TableAliasColumnDef, With,
+};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -25,9 +29,10 @@ use super::own_syntax::{next_words_are, restart_value, sequence_option, take_wor
 use super::parse::fold;
 use super::route::{
     AlterOperation, AlterTableStatement, CheckOption, CommentStatement, Commented, CreateTableStatement,
-    IdentityChange, LikeClause, LikePart, RelationKind, RelocateStatement, Relocation, Write,
+    CreateViewStatement, IdentityChange, LikeClause, LikePart, RelationKind, RelocateStatement, Relocation, Write,
 };
-use crate::Result;
+use crate::dml::syntax::{alone, select, table_factor};
+use crate::{Error, Result};
 
 /// Parses such a statement; `None` if the next words do not begin one.
 pub(crate) fn parse_definition(parser: &mut Parser<'_>) -> Result<Option<Write>> {
@@ -39,6 +44,9 @@ pub(crate) fn parse_definition(parser: &mut Parser<'_>) -> Result<Option<Write>>
     }
     if let Some(relocate) = relocate(parser)? {
         return Ok(Some(Write::Relocate(Box::new(relocate))));
+    }
+    if let Some((or_replace, temporary)) = parser.maybe_parse(recursive_view_words)? {
+        return Ok(Some(Write::CreateView(Box::new(recursive_view(parser, or_replace, temporary)?))));
     }
     if let Some(create) = parser.maybe_parse(create_table_like)? {
         return Ok(Some(Write::CreateTable(Box::new(create))));
@@ -390,6 +398,43 @@ pub(super) fn check_option(parser: &mut Parser<'_>) -> Result<CheckOption, Parse
     }
 }
 
+/// CREATE RECURSIVE VIEW as far as VIEW: whether it may replace one, and whether it is temporary.
+fn recursive_view_words(parser: &mut Parser<'_>) -> Result<(bool, bool), ParserError> {
+    parser.expect_keyword(Keyword::CREATE)?;
+    let or_replace = parser.parse_keywords(&[Keyword::OR, Keyword::REPLACE]);
+    let temporary = parser.parse_one_of_keywords(&[Keyword::TEMP, Keyword::TEMPORARY]).is_some();
+    parser.expect_keyword(Keyword::RECURSIVE)?;
+    parser.expect_keyword(Keyword::VIEW)?;
+    Ok((or_replace, temporary))
+}
+
+/// The rest of `CREATE RECURSIVE VIEW v (a) AS query`, which is
+/// `CREATE VIEW v (a) AS WITH RECURSIVE v (a) AS (query) SELECT a FROM v`.
+fn recursive_view(parser: &mut Parser<'_>, or_replace: bool, temporary: bool) -> Result<CreateViewStatement> {
+    let name = parser.parse_object_name(false)?;
+    parser.expect_token(&Token::LParen)?;
+    let columns: Vec<Ident> = parser.parse_comma_separated(|parser| parser.parse_identifier())?;
+    parser.expect_token(&Token::RParen)?;
+    parser.expect_keyword(Keyword::AS)?;
+    let mut query = parser.parse_query()?;
+    balance(&mut query);
+    if next_words_are(parser, &["with"]) {
+        check_option(parser)?;
+        return Err(Error::unsupported("WITH CHECK OPTION of a recursive view"));
+    }
+    let Some(plain) = name.0.last().and_then(ObjectNamePart::as_ident).cloned() else {
+        return Err(Error::syntax(format!("\"{name}\" is no name of a view")));
+    };
+    let column = |name: &Ident| TableAliasColumnDef { name: name.clone(), data_type: None };
+    let alias =
+        TableAlias { explicit: false, name: plain.clone(), columns: columns.iter().map(column).collect(), at: None };
+    let own = Cte { alias, query, from: None, materialized: None, closing_paren_token: AttachedToken::empty() };
+    let with = With { with_token: AttachedToken::empty(), recursive: true, cte_tables: vec![own] };
+    let list = columns.iter().map(|column| SelectItem::UnnamedExpr(Expr::Identifier(column.clone()))).collect();
+    let query = Box::new(select(Some(with), list, vec![alone(table_factor(vec![plain], None))], None));
+    Ok(CreateViewStatement { name, temporary, or_replace, if_not_exists: false, columns, query, check: None })
+}
+
 /// What is refused by name is not read.
 fn skip_to_end(parser: &mut Parser<'_>) -> Option<String> {
     while !matches!(parser.peek_token().token, Token::EOF | Token::SemiColon) {
@@ -443,6 +488,19 @@ mod tests {
         };
         let places: Vec<usize> = create.likes.iter().map(|like| like.place).collect();
         assert_eq!((places, create.columns.len(), create.constraints.len()), (vec![1, 2], 2, 1));
+    }
+
+    #[test]
+    fn recursive_views_are_recursive_queries() {
+        let Write::CreateView(create) = parse(
+            "CREATE OR REPLACE TEMP RECURSIVE VIEW s.\"V\" (n, m) AS SELECT 1, 2 UNION ALL SELECT n, m FROM \"V\"",
+        ) else {
+            panic!("a view")
+        };
+        let expected =
+            "WITH RECURSIVE \"V\" (n, m) AS (SELECT 1, 2 UNION ALL SELECT n, m FROM \"V\") SELECT n, m FROM \"V\"";
+        assert_eq!(create.query.to_string(), expected);
+        assert!(create.or_replace && create.temporary && create.columns.len() == 2);
     }
 
     #[test]

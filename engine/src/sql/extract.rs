@@ -5,9 +5,11 @@
 //! |---|---|
 //! | `second`, `epoch` | 6, none for the epoch of a date |
 //! | `milliseconds` | 3 |
+//! | `julian` of a timestamp | 20 |
 //! | all others | none |
 //!
-//! A call of `date_part` is double precision: see [`crate::functions::date_parts`].
+//! Centuries and the like are [functions of their own](crate::functions::calendar_parts). A call of `date_part` is double
+//! precision: see [`crate::functions::date_parts`].
 
 use std::sync::{Arc, LazyLock};
 
@@ -27,6 +29,7 @@ use datafusion::logical_expr::{
 use super::types::name_of;
 use crate::Error;
 use crate::error::sqlstate;
+use crate::functions::calendar_parts::calendar_part;
 
 /// Of fields that are integers of 32 bits to DataFusion.
 const WHOLE: DataType = DataType::Decimal128(10, 0);
@@ -49,6 +52,9 @@ pub(super) fn plan(arguments: Vec<Expr>) -> PlannerResult<Vec<Expr>> {
     // DataFusion's alone, and longer than 32 bits.
     if names(part, &["nanosecond", "nanoseconds"]) {
         return PlannerResult::Original(arguments);
+    }
+    if let Some(part) = calendar_part(part, time.clone()) {
+        return PlannerResult::Planned(part);
     }
     if names(part, &["epoch"]) {
         return PlannerResult::Planned(EPOCH.call(vec![time.clone()]));

@@ -9,7 +9,6 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{ArrayRef, AsArray, IntervalMonthDayNanoArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNano, IntervalUnit, TimeUnit};
-use arrow::error::ArrowError;
 use datafusion::common::{Column, exec_err, utils::take_function_args};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{
@@ -80,6 +79,18 @@ pub(crate) fn check_durations(durations: &ArrayRef) -> Result<()> {
     ticks.as_primitive::<Int64Type>().iter().flatten().try_for_each(|ticks| days_and_time(ticks, per_day).map(|_| ()))
 }
 
+/// Durations as intervals, each as days and the rest.
+pub(crate) fn intervals_of(durations: &ArrayRef) -> Result<ArrayRef> {
+    let DataType::Duration(unit) = durations.data_type() else {
+        return Err(Error::internal(format!("{} is not a duration", durations.data_type())));
+    };
+    let ticks = cast(durations, &DataType::Int64)?;
+    let per_day = SECONDS_PER_DAY * per_second(*unit);
+    let intervals: IntervalMonthDayNanoArray =
+        ticks.as_primitive::<Int64Type>().try_unary(|ticks| days_and_time(ticks, per_day))?;
+    Ok(Arc::new(intervals))
+}
+
 /// A duration as days and the rest, both with its sign.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct AsInterval {
@@ -109,19 +120,13 @@ impl ScalarUDFImpl for AsInterval {
         let rows = arguments.number_rows;
         let [duration] = take_function_args(self.name(), arguments.args)?;
         let durations = duration.to_array(rows)?;
-        let per_day = match durations.data_type() {
-            DataType::Duration(unit) => SECONDS_PER_DAY * per_second(*unit),
+        match durations.data_type() {
+            DataType::Duration(_) => Ok(ColumnarValue::Array(intervals_of(&durations)?)),
             // Of operands that are not known when the expression is planned.
             DataType::Interval(_) | DataType::Null => {
-                return Ok(ColumnarValue::Array(cast(&durations, &DataType::Interval(IntervalUnit::MonthDayNano))?));
+                Ok(ColumnarValue::Array(cast(&durations, &DataType::Interval(IntervalUnit::MonthDayNano))?))
             }
-            other => return exec_err!("{other} is not a duration"),
-        };
-        let ticks = cast(&durations, &DataType::Int64)?;
-        let intervals: IntervalMonthDayNanoArray = ticks.as_primitive::<Int64Type>().try_unary(|ticks| {
-            days_and_time(ticks, per_day).map_err(|error| ArrowError::ExternalError(Box::new(error)))
-        })?;
-        let intervals: ArrayRef = Arc::new(intervals);
-        Ok(ColumnarValue::Array(intervals))
+            other => exec_err!("{other} is not a duration"),
+        }
     }
 }

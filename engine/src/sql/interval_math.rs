@@ -12,7 +12,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int3
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
 use datafusion::common::tree_node::TreeNode;
-use datafusion::common::{DFSchema, utils::take_function_args};
+use datafusion::common::{DFSchema, ScalarValue, utils::take_function_args};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr, RawWindowExpr};
@@ -24,9 +24,11 @@ use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use super::extract;
 use super::interval::{AS_INTERVAL_NAME, difference};
+use super::numeric_products::multiply;
 use super::unknown_literals::{beside_operator, resolve};
 use crate::Error;
 use crate::error::sqlstate;
+use crate::functions::widened::{STRPOS, SUBSTR};
 
 const NANOSECONDS_PER_DAY: i128 = 86_400_000_000_000;
 const DAYS_PER_MONTH: i128 = 30;
@@ -137,7 +139,7 @@ fn as_months_days_nanoseconds(value: &ColumnarValue, rows: usize) -> DataFusionR
 }
 
 /// What an interval is compared by.
-pub(super) fn order(interval: IntervalMonthDayNano) -> i128 {
+pub(crate) fn order(interval: IntervalMonthDayNano) -> i128 {
     let days = i128::from(interval.months) * DAYS_PER_MONTH + i128::from(interval.days);
     days * NANOSECONDS_PER_DAY + i128::from(interval.nanoseconds)
 }
@@ -178,7 +180,7 @@ impl ScalarUDFImpl for Order {
 }
 
 /// Plans `interval * number`, `number * interval`, `interval / number`, and what is added to times or subtracted from them:
-/// `date ± interval`, which is a timestamp, and differences, which are intervals.
+/// `date ± interval`, which is a timestamp, and differences, which are intervals. Also `array || NULL`.
 #[derive(Debug)]
 pub(crate) struct IntervalPlanner;
 
@@ -233,6 +235,20 @@ fn interval(time: Expr) -> Expr {
     cast_expr(duration, DataType::Interval(IntervalUnit::MonthDayNano))
 }
 
+/// `array || NULL` is the array: a NULL without a type is no element, but an array, too.
+fn beside_null(expr: RawBinaryExpr, schema: &DFSchema) -> PlannerResult<RawBinaryExpr> {
+    let RawBinaryExpr { op, left, right } = expr;
+    let is_null = |side: &Expr| matches!(side, Expr::Literal(ScalarValue::Null, _));
+    let is_array = |side: &Expr| matches!(side.get_type(schema), Ok(DataType::List(_)));
+    if op == BinaryOperator::StringConcat && is_null(&right) && is_array(&left) {
+        return PlannerResult::Planned(left);
+    }
+    if op == BinaryOperator::StringConcat && is_null(&left) && is_array(&right) {
+        return PlannerResult::Planned(right);
+    }
+    PlannerResult::Original(RawBinaryExpr { op, left, right })
+}
+
 fn is_open(expr: &Expr) -> bool {
     matches!(expr, Expr::Placeholder(Placeholder { field: None, .. }))
 }
@@ -263,6 +279,16 @@ impl ExprPlanner for IntervalPlanner {
         Ok(PlannerResult::Original(expr))
     }
 
+    /// For texts and for bytes.
+    fn plan_substring(&self, arguments: Vec<Expr>) -> DataFusionResult<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(SUBSTR.call(arguments)))
+    }
+
+    /// The same of places.
+    fn plan_position(&self, arguments: Vec<Expr>) -> DataFusionResult<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(STRPOS.call(arguments)))
+    }
+
     fn plan_extract(&self, arguments: Vec<Expr>) -> DataFusionResult<PlannerResult<Vec<Expr>>> {
         Ok(extract::plan(arguments))
     }
@@ -277,7 +303,10 @@ impl ExprPlanner for IntervalPlanner {
     }
 
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> DataFusionResult<PlannerResult<RawBinaryExpr>> {
-        let expr = beside_operator(expr, schema)?;
+        let expr = match beside_null(expr, schema) {
+            PlannerResult::Original(expr) => beside_operator(expr, schema)?,
+            planned => return Ok(planned),
+        };
         let divides = match expr.op {
             BinaryOperator::Multiply => false,
             BinaryOperator::Divide => true,
@@ -287,6 +316,9 @@ impl ExprPlanner for IntervalPlanner {
         let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {
             return Ok(PlannerResult::Original(expr));
         };
+        if !divides && let Some(product) = multiply(&expr.left, &left, &expr.right, &right) {
+            return Ok(PlannerResult::Planned(product));
+        }
         let RawBinaryExpr { op, left: left_expr, right: right_expr } = expr;
         let (interval, number) = match (is_interval(&left), is_interval(&right)) {
             (true, false) if right.is_numeric() => (left_expr, right_expr),
@@ -347,7 +379,7 @@ impl ScalarUDFImpl for Scale {
 }
 
 /// As PostgreSQL scales: what is not a whole month becomes days, what is not a whole day becomes time.
-pub(super) fn scale(interval: IntervalMonthDayNano, number: f64, divides: bool) -> crate::Result<IntervalMonthDayNano> {
+pub(crate) fn scale(interval: IntervalMonthDayNano, number: f64, divides: bool) -> crate::Result<IntervalMonthDayNano> {
     if divides && number == 0.0 {
         return Err(Error::new(sqlstate::DIVISION_BY_ZERO, "division by zero"));
     }

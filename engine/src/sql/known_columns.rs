@@ -132,7 +132,8 @@ impl<'a> KnownColumns<'a> {
         Some(self.of_factor(factor)?.into_iter().map(|name| in_relation(&relation, name)).collect())
     }
 
-    fn of_factor(&mut self, factor: &TableFactor) -> Option<Vec<String>> {
+    /// The names of the columns of one relation in FROM.
+    pub(super) fn of_factor(&mut self, factor: &TableFactor) -> Option<Vec<String>> {
         match factor {
             TableFactor::Table { name, args: None, alias, .. } => renamed(self.of_table(name), alias.as_ref()),
             TableFactor::Derived { subquery, alias, .. } => renamed(self.of_query(subquery), alias.as_ref()),
@@ -146,6 +147,12 @@ impl<'a> KnownColumns<'a> {
             }
             _ => None,
         }
+    }
+
+    /// The columns of a common table expression in sight.
+    pub(super) fn of_cte(&self, name: &str) -> Option<&[String]> {
+        let (_, columns) = self.ctes.iter().rev().find(|(known, _)| known == name)?;
+        columns.as_deref()
     }
 
     fn of_table(&self, name: &ObjectName) -> Option<Vec<String>> {

@@ -11,14 +11,16 @@
 //!   FROM a FULL JOIN b ON a.id = b.id
 //! ```
 //!
-//! A single inner or left join keeps USING; only `*` is spelled out. NATURAL joins have become USING before, and joins that merge
+//! A single inner or left join keeps USING; only `*` is spelled out, and WHERE, where the planner knows of no merged columns,
+//! names the left side's. Parentheses around the first joins of a FROM are opened. NATURAL joins have become USING before, and joins that merge
 //! different columns ON ([`super::natural_joins`]), as far as the columns are known; FULL joins of others are refused.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, ExceptSelectItem, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, OrderBy,
-    OrderByKind, Select, SelectItem, SelectItemQualifiedWildcardKind, VisitMut, WildcardAdditionalOptions,
+    OrderByKind, Select, SelectItem, SelectItemQualifiedWildcardKind, TableFactor, TableWithJoins, VisitMut,
+    WildcardAdditionalOptions,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -35,6 +37,7 @@ type Merged = Vec<(String, Expr)>;
 
 /// Rewrites what a SELECT, and the ORDER BY of its query, say of merged columns.
 pub(crate) fn merge_columns(select: &mut Select, order_by: Option<&mut OrderBy>) -> Result<()> {
+    open_parentheses(&mut select.from);
     if !select.from.iter().any(|from| from.joins.iter().any(|join| constraint(join).is_some_and(merges))) {
         return Ok(());
     }
@@ -48,6 +51,9 @@ pub(crate) fn merge_columns(select: &mut Select, order_by: Option<&mut OrderBy>)
     };
     if joins.len() == 1 && !joins.iter().any(prefers_right) {
         let columns: Merged = names.iter().map(|name| (name.clone(), Expr::Identifier(quoted(name)))).collect();
+        if let (Some(condition), Some(left)) = (&mut select.selection, relations.first()) {
+            replace(condition, &names.iter().map(|name| (name.clone(), column_of(left, name))).collect());
+        }
         spell_out_stars(select, &columns, &relations);
         return Ok(());
     }
@@ -58,8 +64,21 @@ pub(crate) fn merge_columns(select: &mut Select, order_by: Option<&mut OrderBy>)
     Ok(())
 }
 
+/// `(a JOIN b …) JOIN c …` is `a JOIN b … JOIN c …`.
+pub(super) fn open_parentheses(from: &mut [TableWithJoins]) {
+    for from in from {
+        while let TableFactor::NestedJoin { table_with_joins, alias: None } = &mut from.relation {
+            let inner = table_with_joins.as_mut();
+            let joins = std::mem::take(&mut inner.joins);
+            let relation = inner.relation.clone();
+            from.joins.splice(..0, joins);
+            from.relation = relation;
+        }
+    }
+}
+
 /// Whether rows of a join may have no columns of its left side.
-pub(super) fn prefers_right(join: &Join) -> bool {
+fn prefers_right(join: &Join) -> bool {
     use JoinOperator::{FullOuter, Right, RightOuter};
     matches!(join.join_operator, FullOuter(_) | Right(_) | RightOuter(_))
 }
@@ -133,9 +152,15 @@ pub(super) fn show_joined(select: &mut Select, order_by: Option<&mut OrderBy>, j
         match &item {
             SelectItem::Wildcard(options) if is_plain(options) => {
                 let mut seen = Vec::new();
-                items.extend(
-                    shown.iter().map(|(name, value)| named(value.clone(), &unique_name(&mut seen, name.clone()))),
-                );
+                items.extend(shown.iter().map(|(name, value)| {
+                    let repeated = seen.contains(name);
+                    let alias = unique_name(&mut seen, name.clone());
+                    match value {
+                        // Still a column of its relation, as RETURNING wants it.
+                        Expr::CompoundIdentifier(_) if !repeated => SelectItem::UnnamedExpr(value.clone()),
+                        _ => named(value.clone(), &alias),
+                    }
+                }));
             }
             _ => items.push(item),
         }
@@ -191,16 +216,17 @@ fn plain_name(name: &ObjectName) -> Option<String> {
     }
 }
 
+fn column_of(relation: &Relation, name: &str) -> Expr {
+    Expr::CompoundIdentifier(relation.iter().cloned().chain([quoted(name)]).collect())
+}
+
 /// Writes the joins with ON, and gives the values of the merged columns.
 fn join_on(joins: &mut [Join], names: &[String], relations: &[Relation]) -> Option<Merged> {
-    let column = |relation: &Relation, name: &str| {
-        Expr::CompoundIdentifier(relation.iter().cloned().chain([quoted(name)]).collect())
-    };
     let (first, others) = relations.split_first()?;
-    let mut merged: Merged = names.iter().map(|name| (name.clone(), column(first, name))).collect();
+    let mut merged: Merged = names.iter().map(|name| (name.clone(), column_of(first, name))).collect();
     for (join, relation) in joins.iter_mut().zip(others) {
         let pairs: Vec<(Expr, Expr)> =
-            merged.iter().map(|(name, left)| (left.clone(), column(relation, name))).collect();
+            merged.iter().map(|(name, left)| (left.clone(), column_of(relation, name))).collect();
         for ((_, value), (left, right)) in merged.iter_mut().zip(&pairs) {
             *value = merged_value(join, left, right);
         }

@@ -5,8 +5,10 @@
 //! |---|---|---|
 //! | double precision beside numeric | numeric(30,15): 1e-20 is 0, 1e20 out of range | double precision |
 //! | real beside numeric or integer in an operator | numeric(14,7), real | double precision |
-//! | real beside numeric in COALESCE, CASE, UNION … | numeric(14,7) | real |
+//! | real beside numeric in COALESCE, CASE, UNION …, IN of several | numeric(14,7) | real |
 //! | numeric / numeric | four more digits than the dividend | at least 16 significant digits |
+//! | quotient * quotient, mean * mean | no room before the point | [rounded](super::numeric_products) |
+//! | `integer << 2`, `>>` | bigint, as the constant is | integer |
 //! | an integer `# itself` | 0 even for NULL | `n - n` |
 //! | bytes beside a text constant, in `\|\|` and LIKE | texts | the constant is read as bytes |
 //! | the pattern of `~` and the like | `.` matches no line break | it does |
@@ -36,6 +38,7 @@ use datafusion::optimizer::AnalyzerRule;
 use super::called_functions::{across_lines, as_in_postgres, is_bytes};
 use super::interval_order::compares;
 use super::numeric_division::divide;
+use super::numeric_products::multiply;
 use super::unknown_literals::{constant, open_column, resolve, resolve_case, resolve_compared, type_beside};
 use crate::functions::bytes::bytes_like;
 use crate::functions::date_parts::is_double;
@@ -211,6 +214,13 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
                 let right = Box::new(pattern);
                 return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
             }
+            // What is shifted keeps its type, beside a constant too.
+            if matches!(op, Operator::BitwiseShiftLeft | Operator::BitwiseShiftRight)
+                && types == (DataType::Int32, DataType::Int64)
+            {
+                let right = Box::new(to(*right, &DataType::Int32));
+                return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+            }
             // DataFusion makes 0 of it, whether it is NULL or not.
             if op == Operator::BitwiseXor && left == right && types.0.is_integer() {
                 return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right })));
@@ -220,6 +230,11 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
                 && let Some(quotient) = divide(&left, &types.0, &right, &types.1)
             {
                 return Ok(Transformed::yes(quotient));
+            }
+            if op == Operator::Multiply
+                && let Some(product) = multiply(&left, &types.0, &right, &types.1)
+            {
+                return Ok(Transformed::yes(product));
             }
             Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))
         }
@@ -259,7 +274,9 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
         Expr::InList(InList { mut expr, mut list, negated }) => {
             let resolved = resolve_compared(std::iter::once(&mut *expr).chain(&mut list), type_of)?;
             let types: Vec<DataType> = std::iter::once(expr.as_ref()).chain(&list).map(type_of).collect();
-            match compared(&types) {
+            // Several constants are an array in PostgreSQL, and what is looked up in it has their type.
+            let is_array = list.len() > 1 && list.iter().all(|item| item.column_refs().is_empty());
+            match if is_array { united(&types) } else { compared(&types) } {
                 Some(common) => {
                     let list = list.into_iter().map(|item| to(item, &common)).collect();
                     Transformed::yes(Expr::InList(InList { expr: Box::new(to(*expr, &common)), list, negated }))

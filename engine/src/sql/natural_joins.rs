@@ -1,27 +1,34 @@
-//! What a query says of columns that it does not name: NATURAL joins, and stars whose columns must be known.
+//! What a query says of columns that it does not name: NATURAL joins, joins that merge columns, stars whose columns must be
+//! known, and aliases that name the first columns only.
 //!
 //! | in the query | becomes |
 //! |---|---|
+//! | `(a JOIN b …) JOIN c …` | `a JOIN b … JOIN c …` |
 //! | `a NATURAL JOIN b` | `a JOIN b USING (…)`, or where they have no column in common a join of all rows |
 //! | `a JOIN b USING (x) FULL JOIN c USING (y)` | joins with ON, and `coalesce(a.y, c.y)` for `y` |
+//! | `a, b JOIN c USING (x)` or `a JOIN (b JOIN c USING (x)) …` | the same |
 //! | `*` beside another star, or of joins that merge different columns | the columns, by their names |
 //! | `SELECT * … EXCEPT ALL …` | the same |
+//! | `t AS a (x)` of columns `x` and `y` | `t AS a (x, y)`; common table expressions likewise |
+//! | in a subquery: `a.*` of an outer query | the same |
+//! | in a subquery: `b JOIN c USING (x)` | `b JOIN c ON b.x = c.x`, and `b.x` for `x`, which the planner would take for an outer one |
+//! | `LATERAL (SELECT a.x)` of an outer `a` | `LATERAL (SELECT a.x AS x)` |
 //!
 //! What [`super::merged_columns`] knows of USING holds for NATURAL joins as well. Without common columns an outer NATURAL
 //! join keeps its rows; DataFusion makes a cross join of it, which loses them. Where the columns of a relation are not
 //! known (functions), a query stays as it is.
 
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Join, JoinConstraint, JoinOperator, ObjectName, OrderBy, Query, Select, SelectItem, SetExpr, SetOperator,
-    SetQuantifier, TableWithJoins, Visit, VisitMut, Visitor, VisitorMut,
+    Cte, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, OrderBy, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, TableAlias, TableAliasColumnDef, TableFactor,
+    TableWithJoins, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use super::context::StatementContext;
-use super::known_columns::{KnownColumns, Shown, common, is_plain};
-use super::merged_columns::{Joined, join_on_known, prefers_right, show_joined};
+use super::known_columns::{KnownColumns, common, is_plain, relation_name};
+use super::merged_columns::{Joined, join_on_known, open_parentheses, show_joined};
 use super::names::unique_name;
 use super::parse::fold;
 use crate::dml::syntax::{boolean, named, quoted};
@@ -29,7 +36,8 @@ use crate::dml::syntax::{boolean, named, quoted};
 /// Gives the NATURAL joins and stars of a query their columns.
 pub(crate) fn resolve_columns(context: &StatementContext, query: &mut Query) {
     if Visit::visit(&*query, &mut Finder).is_break() {
-        let _ = VisitMut::visit(query, &mut Resolving { known: KnownColumns::new(context) });
+        let mut resolving = Resolving { known: KnownColumns::new(context), outer: Vec::new() };
+        let _ = VisitMut::visit(query, &mut resolving);
     }
 }
 
@@ -40,26 +48,102 @@ impl Visitor for Finder {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        match counts_copies(&query.body) {
+        let names_columns = |cte: &Cte| !cte.alias.columns.is_empty();
+        let named = query.with.as_ref().is_some_and(|with| with.cte_tables.iter().any(names_columns));
+        match named || counts_copies(&query.body) {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
-        let mut joins = select.from.iter().flat_map(|from| &from.joins);
-        let merges = |join: &Join| constraint(join).is_some_and(merges);
-        match joins.any(merges) || repeats_stars(select) {
+        let mut stars_of_outer = select.projection.iter().filter(|item| is_of_outer(item, &select.from));
+        let lateral = |factor: &TableFactor| matches!(factor, TableFactor::Derived { lateral: true, .. });
+        let found = merges_any(&select.from)
+            || repeats_stars(select)
+            || stars_of_outer.next().is_some()
+            || factors(&select.from).any(|factor| lateral(factor) || naming_alias(factor).is_some());
+        match found {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
     }
 }
 
-/// Whether all columns are shown beside a star of others, or the same.
+/// The relations of a FROM, but for those inside of parentheses.
+fn factors(from: &[TableWithJoins]) -> impl Iterator<Item = &TableFactor> {
+    from.iter().flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)))
+}
+
+/// The alias of a relation, if it names columns.
+fn naming_alias(factor: &TableFactor) -> Option<&TableAlias> {
+    match factor {
+        TableFactor::Table { alias, args: None, .. } | TableFactor::Derived { alias, .. } => alias.as_ref(),
+        _ => None,
+    }
+    .filter(|alias| !alias.columns.is_empty())
+}
+
+/// Gives an alias the names of the columns that it leaves as they are.
+fn name_rest(alias: &mut TableAlias, columns: &[String]) {
+    let rest = columns.iter().skip(alias.columns.len());
+    let rest: Vec<TableAliasColumnDef> =
+        rest.map(|name| TableAliasColumnDef { name: quoted(name), data_type: None }).collect();
+    alias.columns.extend(rest);
+}
+
+/// Whether an item is the star of a relation that only an outer query can have.
+fn is_of_outer(item: &SelectItem, from: &[TableWithJoins]) -> bool {
+    match item {
+        SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
+            let relation = name.0.last().and_then(|part| part.as_ident());
+            is_plain(options) && relation.is_some_and(|relation| !may_have(from, relation))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a relation of this name may be in a FROM.
+fn may_have(from: &[TableWithJoins], relation: &Ident) -> bool {
+    let wanted = fold(relation);
+    factors(from).any(|factor| match factor {
+        TableFactor::NestedJoin { table_with_joins, alias: None } => {
+            may_have(std::slice::from_ref(table_with_joins.as_ref()), relation)
+        }
+        factor => relation_name(factor).is_none_or(|parts| parts.last().is_some_and(|name| fold(name) == wanted)),
+    })
+}
+
+/// Gives outer columns in the select list of a LATERAL subquery their names: the planner calls them otherwise.
+fn name_outer_columns(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => {
+            for item in &mut select.projection {
+                let SelectItem::UnnamedExpr(expr) = &*item else { continue };
+                let column = match expr {
+                    Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+                        [.., relation, column] if !may_have(&select.from, relation) => column,
+                        _ => continue,
+                    },
+                    Expr::Identifier(column) if select.from.is_empty() => column,
+                    _ => continue,
+                };
+                let renamed = named(expr.clone(), &fold(column));
+                *item = renamed;
+            }
+        }
+        SetExpr::Query(query) => name_outer_columns(&mut query.body),
+        SetExpr::SetOperation { left, .. } => name_outer_columns(left),
+        _ => {}
+    }
+}
+
+/// Whether columns are shown by two stars.
 fn repeats_stars(select: &Select) -> bool {
     let all = |item: &SelectItem| matches!(item, SelectItem::Wildcard(options) if is_plain(options));
-    select.projection.iter().any(all) && select.projection.iter().filter(|item| is_star(item)).count() > 1
+    let stars: Vec<&SelectItem> = select.projection.iter().filter(|item| is_star(item)).collect();
+    let again = |place: usize| stars[..place].contains(&stars[place]);
+    stars.len() > 1 && (stars.iter().any(|star| all(star)) || (1..stars.len()).any(again))
 }
 
 fn is_star(item: &SelectItem) -> bool {
@@ -80,6 +164,8 @@ fn counts_copies(body: &SetExpr) -> bool {
 
 struct Resolving<'a> {
     known: KnownColumns<'a>,
+    /// What the SELECTs around this one select from, the innermost last.
+    outer: Vec<Vec<TableWithJoins>>,
 }
 
 impl VisitorMut for Resolving<'_> {
@@ -87,6 +173,13 @@ impl VisitorMut for Resolving<'_> {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         self.known.enter(query);
+        for cte in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
+            if !cte.alias.columns.is_empty()
+                && let Some(columns) = self.known.of_cte(&fold(&cte.alias.name))
+            {
+                name_rest(&mut cte.alias, columns);
+            }
+        }
         if counts_copies(&query.body) {
             self.name_columns(&mut query.body);
         }
@@ -103,6 +196,12 @@ impl VisitorMut for Resolving<'_> {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         self.resolve(select, None);
+        self.outer.push(select.from.clone());
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, _select: &mut Select) -> ControlFlow<()> {
+        self.outer.pop();
         ControlFlow::Continue(())
     }
 }
@@ -125,22 +224,54 @@ impl Resolving<'_> {
 
     fn resolve(&mut self, select: &mut Select, order_by: Option<&mut OrderBy>) {
         for from in &mut select.from {
+            self.name_rest_of_columns(from);
             self.resolve_natural(from);
         }
-        if merges_differently(&select.from) {
-            let outer = select.from.iter().flat_map(|from| &from.joins).any(prefers_right);
-            match outer || select.from.iter().any(merges_again) {
-                true => self.join_with_on(select, order_by),
-                false => self.spell_out_stars(select),
-            }
+        let differ = |from: &[TableWithJoins]| merges_differently(from) || merges_in_parentheses(from);
+        if merges_any(&select.from) && (!self.outer.is_empty() || differ(&select.from)) {
+            self.join_with_on(select, order_by);
         }
         if repeats_stars(select) {
             self.spell_out_stars(select);
+        }
+        if !self.outer.is_empty() {
+            self.spell_out_outer_stars(select);
+        }
+        for from in &mut select.from {
+            let joined = from.joins.iter_mut().map(|join| &mut join.relation);
+            for factor in std::iter::once(&mut from.relation).chain(joined) {
+                if let TableFactor::Derived { lateral: true, subquery, .. } = factor {
+                    name_outer_columns(&mut subquery.body);
+                }
+            }
+        }
+    }
+
+    /// Gives aliases the names of the columns that they leave as they are.
+    fn name_rest_of_columns(&mut self, from: &mut TableWithJoins) {
+        let joined = from.joins.iter_mut().map(|join| &mut join.relation);
+        for factor in std::iter::once(&mut from.relation).chain(joined) {
+            if let TableFactor::NestedJoin { table_with_joins, .. } = factor {
+                self.name_rest_of_columns(table_with_joins);
+                continue;
+            }
+            let Some(columns) = naming_alias(factor).and_then(|_| self.known.of_factor(factor)) else { continue };
+            if let TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } =
+                factor
+            {
+                name_rest(alias, &columns);
+            }
         }
     }
 
     /// Resolves the joins from left to right, as far as the columns are known.
     fn resolve_natural(&mut self, from: &mut TableWithJoins) -> Option<()> {
+        open_parentheses(std::slice::from_mut(from));
+        for join in &mut from.joins {
+            if let TableFactor::NestedJoin { table_with_joins, alias: None } = &mut join.relation {
+                self.resolve_natural(table_with_joins);
+            }
+        }
         if !from.joins.iter().any(|join| matches!(constraint(join), Some(JoinConstraint::Natural))) {
             return Some(());
         }
@@ -170,16 +301,10 @@ impl Resolving<'_> {
 
     /// Writes joins that merge different columns with ON, and what they merge by its value.
     fn join_with_on(&mut self, select: &mut Select, order_by: Option<&mut OrderBy>) {
-        let mut columns: Vec<Vec<Vec<Shown>>> = Vec::with_capacity(select.from.len());
-        for from in &select.from {
-            let relations = std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation));
-            let Some(known) = relations.map(|factor| self.known.of_relation(factor)).collect() else { return };
-            columns.push(known);
-        }
         let mut joined = select.from.clone();
         let mut all = Joined { shown: Vec::new(), merged: Vec::new() };
-        for (from, columns) in joined.iter_mut().zip(columns) {
-            match join_on_known(&mut from.joins, columns) {
+        for from in &mut joined {
+            match self.join_known(from) {
                 Some(Joined { shown, merged }) => {
                     all.shown.extend(shown);
                     all.merged.extend(merged);
@@ -187,8 +312,30 @@ impl Resolving<'_> {
                 None => return,
             }
         }
+        let Joined { shown, merged } = &mut all;
+        // A name that other columns have as well is ambiguous, which the planner says.
+        merged.retain(|name| shown.iter().filter(|(known, _)| known == name).count() == 1);
         select.from = joined;
         show_joined(select, order_by, all);
+    }
+
+    /// Writes joins with ON, those in parentheses first; `None` if a column is not known.
+    fn join_known(&mut self, from: &mut TableWithJoins) -> Option<Joined> {
+        let TableWithJoins { relation, joins } = from;
+        let (mut columns, mut inner) = (Vec::with_capacity(joins.len() + 1), Vec::new());
+        for factor in std::iter::once(relation).chain(joins.iter_mut().map(|join| &mut join.relation)) {
+            columns.push(match factor {
+                TableFactor::NestedJoin { table_with_joins, alias: None } => {
+                    let Joined { shown, merged } = self.join_known(table_with_joins)?;
+                    inner.extend(merged);
+                    shown
+                }
+                factor => self.known.of_relation(factor)?,
+            });
+        }
+        let Joined { shown, mut merged } = join_on_known(joins, columns)?;
+        merged.extend(inner);
+        Some(Joined { shown, merged })
     }
 
     /// Puts the columns in the places of the stars, each under a name that tells it from the others.
@@ -209,6 +356,25 @@ impl Resolving<'_> {
         }
         select.projection = spelled;
     }
+
+    /// Puts the columns in the places of stars of outer relations, of which the planner knows only single columns.
+    fn spell_out_outer_stars(&mut self, select: &mut Select) {
+        if !select.projection.iter().any(|item| is_of_outer(item, &select.from)) {
+            return;
+        }
+        let mut spelled = Vec::with_capacity(select.projection.len());
+        for item in std::mem::take(&mut select.projection) {
+            let columns = match is_of_outer(&item, &select.from) {
+                true => self.outer.iter().rev().find_map(|from| self.known.of_star(&item, from)),
+                false => None,
+            };
+            match columns {
+                Some(columns) => spelled.extend(columns.into_iter().map(|(name, value)| named(value, &name))),
+                None => spelled.push(item),
+            }
+        }
+        select.projection = spelled;
+    }
 }
 
 /// Whether there are joins that merge columns beside such as do not, or merge others.
@@ -223,12 +389,17 @@ fn merges_differently(from: &[TableWithJoins]) -> bool {
         && (from.len() > 1 || merged.len() < joins.len() || merged.iter().any(|names| *names != merged[0]))
 }
 
-/// Whether two joins merge the same column.
-fn merges_again(from: &TableWithJoins) -> bool {
-    let mut seen = HashSet::new();
-    from.joins.iter().any(|join| match constraint(join) {
-        Some(JoinConstraint::Using(names)) => {
-            names.iter().any(|name| !seen.insert(name.to_string().to_ascii_lowercase()))
+/// Whether a join merges columns.
+fn merges_any(from: &[TableWithJoins]) -> bool {
+    let mut joins = from.iter().flat_map(|from| &from.joins);
+    joins.any(|join| constraint(join).is_some_and(merges)) || merges_in_parentheses(from)
+}
+
+/// Whether a join in parentheses merges columns.
+fn merges_in_parentheses(from: &[TableWithJoins]) -> bool {
+    factors(from).any(|factor| match factor {
+        TableFactor::NestedJoin { table_with_joins, alias: None } => {
+            merges_any(std::slice::from_ref(table_with_joins.as_ref()))
         }
         _ => false,
     })

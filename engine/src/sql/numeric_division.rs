@@ -20,13 +20,13 @@ use crate::Error;
 use crate::error::sqlstate;
 
 /// The digits of any numeric.
-const DIGITS: i16 = 38;
+pub(super) const DIGITS: i16 = 38;
 
 /// Digits after the point, where there is room for them.
 const SCALE: i16 = 20;
 
 /// Digits after the point where the quotient may have more than `DIGITS - SCALE` before it.
-const SCALE_OF_LARGE: i16 = 16;
+pub(super) const SCALE_OF_LARGE: i16 = 16;
 
 static DIVIDE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::from(Divide::new())));
 
@@ -36,16 +36,22 @@ pub(super) fn divide(left: &Expr, left_type: &DataType, right: &Expr, right_type
     let (right, (_, right_scale)) = as_decimal(right, right_type)?;
     let before_point = i16::from(left_precision) - i16::from(left_scale) + i16::from(right_scale);
     let at_least = i16::from(left_scale).max(i16::from(right_scale));
-    let scale = match (constant(&left), constant(&right)) {
-        (Some(left), Some(right)) if left.0 != 0 && right.0 != 0 => scale_of_constants(left, right),
-        _ if before_point <= DIGITS - SCALE => SCALE,
-        _ => SCALE_OF_LARGE,
+    let (precision, scale) = match (constant(&left), constant(&right)) {
+        (Some(left), Some(right)) if left.0 != 0 && right.0 != 0 => {
+            fitted(before_point, scale_of_constants(left, right).max(at_least))?
+        }
+        _ if before_point <= DIGITS - SCALE => fitted(before_point, SCALE.max(at_least))?,
+        _ => fitted(before_point, SCALE_OF_LARGE.max(at_least))?,
     };
-    let scale = scale.max(at_least).min(DIGITS);
-    let precision = (before_point.max(1) + scale).min(DIGITS);
-    let (precision, scale) = (u8::try_from(precision).ok()?, i8::try_from(scale).ok()?);
     let wanted = ScalarValue::Decimal128(None, precision, scale);
     Some(DIVIDE.call(vec![left, right, lit(wanted)]))
+}
+
+/// The precision and the scale of numbers with so many digits before the point and, if there is room, so many after it.
+pub(super) fn fitted(before_point: i16, scale: i16) -> Option<(u8, i8)> {
+    let scale = scale.min(DIGITS);
+    let precision = (before_point.max(1) + scale).min(DIGITS);
+    Some((u8::try_from(precision).ok()?, i8::try_from(scale).ok()?))
 }
 
 /// A number as a numeric of scale 0 or more, with its precision and scale.
@@ -163,7 +169,7 @@ impl ScalarUDFImpl for Divide {
     }
 }
 
-fn numbers(value: &ColumnarValue, rows: usize) -> DataFusionResult<ArrayRef> {
+pub(super) fn numbers(value: &ColumnarValue, rows: usize) -> DataFusionResult<ArrayRef> {
     let array = value.to_array(rows)?;
     match array.data_type() {
         DataType::Decimal128(..) => Ok(array),
@@ -171,13 +177,13 @@ fn numbers(value: &ColumnarValue, rows: usize) -> DataFusionResult<ArrayRef> {
     }
 }
 
-fn out_of_range() -> Error {
+pub(super) fn out_of_range() -> Error {
     Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, "value out of range for type numeric")
-        .with_detail("The quotient has more than 38 digits.")
+        .with_detail("The result has more than 38 digits.")
 }
 
 /// `left * 10^shift / right`, rounded half away from zero.
-fn quotient(left: i128, right: i128, shift: u32, precision: u8) -> crate::Result<i128> {
+pub(crate) fn quotient(left: i128, right: i128, shift: u32, precision: u8) -> crate::Result<i128> {
     if right == 0 {
         return Err(Error::new(sqlstate::DIVISION_BY_ZERO, "division by zero"));
     }
@@ -188,18 +194,33 @@ fn quotient(left: i128, right: i128, shift: u32, precision: u8) -> crate::Result
             let up = rest.unsigned_abs() >= right.unsigned_abs() - rest.unsigned_abs();
             quotient + i128::from(up) * dividend.signum() * right.signum()
         }
-        None => {
-            let factor = i256::from_i128(10).checked_pow(shift).ok_or_else(out_of_range)?;
-            let dividend = i256::from_i128(left).checked_mul(factor).ok_or_else(out_of_range)?;
-            let divisor = i256::from_i128(right);
-            let (quotient, rest) = (dividend / divisor, dividend % divisor);
-            let size = |number: i256| if number < i256::ZERO { i256::ZERO - number } else { number };
-            let up = size(rest) >= size(divisor) - size(rest);
-            let sign = i256::from_i128(left.signum() * right.signum());
-            let quotient = if up { quotient + sign } else { quotient };
-            quotient.to_i128().ok_or_else(out_of_range)?
-        }
+        None => wide_quotient(i256::from_i128(left), i256::from_i128(right), shift)?,
     };
+    fitting(quotient, precision)
+}
+
+/// The same where there are more than 38 digits in between.
+pub(super) fn wide_quotient(left: i256, right: i256, shift: u32) -> crate::Result<i128> {
+    let factor = i256::from_i128(10).checked_pow(shift).ok_or_else(out_of_range)?;
+    let dividend = left.checked_mul(factor).ok_or_else(out_of_range)?;
+    let (quotient, rest) = (dividend / right, dividend % right);
+    let size = |number: i256| if number < i256::ZERO { i256::ZERO - number } else { number };
+    let up = size(rest) >= size(right) - size(rest);
+    let sign = if (left < i256::ZERO) == (right < i256::ZERO) { i256::ONE } else { i256::MINUS_ONE };
+    let quotient = if up { quotient + sign } else { quotient };
+    quotient.to_i128().ok_or_else(out_of_range)
+}
+
+/// `sum * 10^shift / count`, rounded in the same way.
+pub(super) fn mean(sum: i256, count: u64, shift: u32, precision: u8) -> crate::Result<i128> {
+    match sum.to_i128() {
+        Some(sum) => quotient(sum, count.into(), shift, precision),
+        None => fitting(wide_quotient(sum, i256::from_i128(count.into()), shift)?, precision),
+    }
+}
+
+/// The number, if it has no more digits than that.
+pub(super) fn fitting(quotient: i128, precision: u8) -> crate::Result<i128> {
     match Decimal128Type::is_valid_decimal_precision(quotient, precision) {
         true => Ok(quotient),
         false => Err(out_of_range()),
@@ -232,5 +253,16 @@ mod tests {
         assert_eq!(quotient(10i128.pow(37), 10i128.pow(37), 20, 38).unwrap(), 10i128.pow(20));
         assert_eq!(quotient(1, 0, 0, 38).unwrap_err().sqlstate(), "22012");
         assert_eq!(quotient(10i128.pow(37), 1, 5, 38).unwrap_err().sqlstate(), "22003");
+    }
+
+    #[test]
+    fn means_of_sums_with_more_digits_than_a_numeric_are_rounded_alike() {
+        let sum = |value: i128| i256::from_i128(value).wrapping_mul(i256::from_i128(100));
+        let large = 10i128.pow(37);
+        assert_eq!(mean(sum(large), 300, 0, 38).unwrap(), large / 3);
+        assert_eq!(mean(sum(2 * large), 300, 0, 38).unwrap(), 2 * large / 3 + 1);
+        assert_eq!(mean(sum(-2 * large), 300, 0, 38).unwrap(), -2 * large / 3 - 1);
+        assert_eq!(mean(i256::from_i128(5), 3, 4, 38).unwrap(), 16_667);
+        assert_eq!(mean(sum(large), 1, 0, 38).unwrap_err().sqlstate(), "22003");
     }
 }

@@ -23,6 +23,7 @@ use super::balance::balance;
 use super::copy_syntax::{CopySource, CopyStatement, parse_copy};
 use super::definition_syntax::{check_option, tables_as_queries};
 use super::depth::check_depth;
+use super::idle_words::without_idle_words;
 use super::insert_syntax::rewrite_inserts;
 use super::lock_syntax::rewrite_locks;
 use super::maintenance_syntax::{MaintenanceStatement, parse_maintenance};
@@ -31,6 +32,7 @@ use super::own_syntax::{next_words_are, ordered_identity_options, parse_own};
 use super::refused_forms::rewrite_refused;
 use super::route::{Write, route_create_view};
 use super::routine_syntax::{RoutineSyntax, parse_routine};
+use super::token_forms::{operators_apart, values_as_subqueries};
 use super::transaction_syntax::{TransactionStatement, parse_transaction};
 use super::user_syntax::{UserStatement, parse_user_statement};
 use crate::error::translate_position as position_of;
@@ -71,7 +73,9 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     check_numbers(&tokens)?;
     let mut parameters = number_parameters(&mut tokens)?;
     let tokens = tables_as_queries(rewrite_inserts(ordered_identity_options(rewrite_locks(merge_nothing(
-        doubles_from_exponents(subqueries_in_lists(rewrite_refused(joined_strings(tokens)))),
+        doubles_from_exponents(subqueries_in_lists(rewrite_refused(joined_strings(operators_apart(
+            values_as_subqueries(without_idle_words(tokens)),
+        ))))),
     )))));
     check_depth(&tokens)?;
     let first = tokens.iter().find(|token| !matches!(token.token, Token::Whitespace(_) | Token::SemiColon));
@@ -136,7 +140,7 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
 
 /// Parses a single expression, such as a stored column default.
 pub(crate) fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::ast::Expr> {
-    let tokens = tokenize(sql)?;
+    let tokens = operators_apart(tokenize(sql)?);
     check_numbers(&tokens)?;
     check_depth(&tokens)?;
     let mut parser =

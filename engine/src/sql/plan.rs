@@ -26,12 +26,15 @@ use super::assigned::assigned;
 use super::cast_keys::tell_casts_of_keys;
 use super::check::check_queries_naming;
 use super::context::StatementContext;
+use super::cte_names::rename_hiding;
 use super::interval::durations_as_intervals;
 use super::names::shown;
 use super::natural_joins::resolve_columns;
 use super::plan_cache::{PlanCache, fresh_copy};
 use super::select_lists::{Naming, names_beside_stars, ordered_by_inputs};
+use super::size::check_planned_size;
 use crate::apply::ApplyExec;
+use crate::functions::input::{check_float, fixed_bytes_of};
 use crate::functions::printed::prints;
 use crate::optimizer::{first_late_rule, with_estimates};
 use crate::scan::ColumnScanExec;
@@ -92,6 +95,7 @@ pub(crate) fn planner(context: &StatementContext) -> SqlToRel<'_, StatementConte
 
 /// Plans a query after checking it; parameters stay placeholders.
 pub(crate) fn plan_query(context: &StatementContext, mut query: Query) -> Result<LogicalPlan> {
+    rename_hiding(&mut query);
     resolve_columns(context, &mut query);
     tell_casts_of_keys(context, &mut query);
     if let Some(query) = ordered_by_inputs(&query)
@@ -102,7 +106,10 @@ pub(crate) fn plan_query(context: &StatementContext, mut query: Query) -> Result
     let again = names_beside_stars(&query).then(|| query.clone());
     match (plan_query_naming(context, query, Naming::AsWritten), again) {
         (Err(error), Some(query))
-            if matches!(error.sqlstate(), sqlstate::DUPLICATE_COLUMN | sqlstate::AMBIGUOUS_COLUMN) =>
+            if matches!(
+                error.sqlstate(),
+                sqlstate::DUPLICATE_COLUMN | sqlstate::DUPLICATE_ALIAS | sqlstate::AMBIGUOUS_COLUMN
+            ) =>
         {
             plan_query_naming(context, query, Naming::MarkedBesideStars).map_err(|_| error)
         }
@@ -114,6 +121,9 @@ fn plan_query_naming(context: &StatementContext, mut query: Query, naming: Namin
     check_queries_naming(&mut query, naming)?;
     let statement = Statement::Query(Box::new(query));
     let plan = planner(context).sql_statement_to_plan_with_context(statement, &mut context.planner_context())?;
+    if context.names_views() {
+        check_planned_size(&plan)?;
+    }
     Ok(durations_as_intervals(plan)?)
 }
 
@@ -142,6 +152,10 @@ pub(crate) fn bind(plan: LogicalPlan, values: &[ScalarValue]) -> Result<LogicalP
                     _ => time,
                 }
             }
+            Some(field) if is_text(value) && matches!(field.data_type(), DataType::FixedSizeBinary(_)) => {
+                fixed_bytes_in(value, field.data_type())
+                    .map_err(|error| error.map_message(|text| format!("parameter {name}: {text}")))?
+            }
             // As an item of VALUES for the rows of a table it is assigned to a column, which may be of another type.
             Some(field) if is_assigned_by_rules(&value.data_type(), field.data_type()) => {
                 in_values.insert(name, cast(Expr::Literal(value.clone(), None), field.data_type().clone()));
@@ -149,9 +163,8 @@ pub(crate) fn bind(plan: LogicalPlan, values: &[ScalarValue]) -> Result<LogicalP
             }
             // Text stands for a value of any type, as an untyped literal does. Numbers are left to the planner's
             // coercion, which knows how to compare an integer column with a fraction.
-            Some(field) if is_text(value) && !field.data_type().is_string() => value
-                .cast_to(field.data_type())
-                .map_err(|error| Error::from(error).map_message(|text| format!("parameter ${}: {text}", index + 1)))?,
+            Some(field) if is_text(value) && !field.data_type().is_string() => read(value, field.data_type())
+                .map_err(|error| error.map_message(|text| format!("parameter ${}: {text}", index + 1)))?,
             _ => value.clone(),
         };
         bound.push(value);
@@ -206,6 +219,26 @@ fn time_in(text: &ScalarValue, data_type: &DataType) -> Result<ScalarValue> {
     match assigned(&text.to_array()?, data_type, "UTC") {
         Some(times) => Ok(ScalarValue::try_from_array(&times?, 0)?),
         None => Ok(text.cast_to(data_type)?),
+    }
+}
+
+/// What a text says, of a type that Arrow's casts read.
+fn read(text: &ScalarValue, data_type: &DataType) -> Result<ScalarValue> {
+    if let Some(text) = text.try_as_str().flatten()
+        && data_type.is_floating()
+    {
+        check_float(text, data_type)?;
+    }
+    Ok(text.cast_to(data_type)?)
+}
+
+/// The bytes that a text says, of a UUID for example, which Arrow's casts do not read.
+fn fixed_bytes_in(text: &ScalarValue, data_type: &DataType) -> Result<ScalarValue> {
+    match (text.try_as_str().flatten(), data_type) {
+        (Some(text), DataType::FixedSizeBinary(length)) => {
+            Ok(ScalarValue::FixedSizeBinary(*length, Some(fixed_bytes_of(text, *length)?)))
+        }
+        _ => Ok(text.cast_to(data_type)?),
     }
 }
 

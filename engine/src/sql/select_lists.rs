@@ -12,7 +12,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, Visit, Visitor,
+    Distinct, Expr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, Value, ValueWithSpan,
+    Visit, Visitor,
 };
 
 use super::names::{marked, output_name, unique_name};
@@ -58,13 +59,20 @@ pub(crate) fn name_select_list(select: &mut Select, naming: Naming) {
             _ => {}
         }
     }
-    let mut columns: Vec<String> = Vec::new();
+    let mut columns: Vec<Expr> = Vec::new();
     for item in &mut select.projection {
-        let SelectItem::UnnamedExpr(expr) = item else { continue };
+        let expr = match item {
+            // The planner drops the alias.
+            SelectItem::ExprWithAlias { expr, alias } if is_column(expr) && fold(alias) == output_name(expr) => {
+                columns.push(expr.clone());
+                continue;
+            }
+            SelectItem::UnnamedExpr(expr) => expr,
+            _ => continue,
+        };
         if is_column(expr) {
-            let text = expr.to_string();
-            let repeated = columns.contains(&text);
-            columns.push(text);
+            let repeated = columns.iter().any(|known| is_same(known, expr));
+            columns.push(expr.clone());
             if !repeated && !ambiguous.contains(&output_name(expr)) {
                 continue;
             }
@@ -74,8 +82,39 @@ pub(crate) fn name_select_list(select: &mut Select, naming: Naming) {
     }
 }
 
+/// `DISTINCT ON (1)` is about the first item of the list.
+pub(crate) fn distinct_by_places(select: &mut Select) {
+    let Some(Distinct::On(keys)) = &mut select.distinct else { return };
+    for key in keys {
+        let Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) = &*key else { continue };
+        let Some(before) = digits.parse::<usize>().ok().and_then(|place| place.checked_sub(1)) else { continue };
+        let listed = select.projection.iter().map(|item| match item {
+            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr),
+            _ => None,
+        });
+        // Behind a star it is not known which item has the number.
+        if let Some(Some(expr)) = listed.take_while(Option::is_some).nth(before) {
+            *key = expr.clone();
+        }
+    }
+}
+
 fn is_column(expr: &Expr) -> bool {
     matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+}
+
+/// Whether two expressions are one column, as far as their text tells: `x` and `a.x` are, if both are known at all.
+fn is_same(one: &Expr, other: &Expr) -> bool {
+    let parts = |expr: &Expr| match expr {
+        Expr::Identifier(ident) => vec![fold(ident)],
+        Expr::CompoundIdentifier(parts) => parts.iter().map(fold).collect(),
+        _ => Vec::new(),
+    };
+    let (own, others) = (parts(one), parts(other));
+    match own.is_empty() || others.is_empty() {
+        true => one == other,
+        false => own.iter().rev().zip(others.iter().rev()).all(|(own, other)| own == other),
+    }
 }
 
 /// The names that are given with AS to one column, and with or without it to a different one: of them none is left, or a
@@ -89,14 +128,31 @@ fn ambiguous_names(select: &Select) -> Vec<String> {
             SelectItem::UnnamedExpr(expr) if is_column(expr) => (output_name(expr), expr, false),
             _ => continue,
         };
-        let differs =
-            |(other, value, with_as): &(String, &Expr, bool)| *other == name && (given || *with_as) && *value != expr;
+        let differs = |(other, value, with_as): &(String, &Expr, bool)| {
+            *other == name && (given || *with_as) && !is_same(value, expr)
+        };
         if named.iter().any(differs) {
             ambiguous.push(name.clone());
         }
         named.push((name, expr, given));
     }
     ambiguous
+}
+
+/// Refuses to order by a constant that is no place in the list.
+pub(super) fn check_sort_constants(order_by: &OrderBy) -> Result<()> {
+    let OrderByKind::Expressions(items) = &order_by.kind else { return Ok(()) };
+    for item in items {
+        let Expr::Value(ValueWithSpan { value, span }) = &item.expr else { continue };
+        let may_be = match value {
+            Value::Number(digits, _) => digits.bytes().all(|byte| byte.is_ascii_digit()),
+            other => matches!(other, Value::Placeholder(_)),
+        };
+        if !may_be {
+            return Err(Error::syntax("non-integer constant in ORDER BY").at(place(*span)));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses to order by a name that two different columns of the list have.
@@ -111,7 +167,7 @@ pub(super) fn check_order(select: &Select, order_by: &OrderBy) -> Result<()> {
             _ => None,
         });
         if let Some(first) = meant.next()
-            && meant.any(|other| other != first)
+            && meant.any(|other| !is_same(first, other))
         {
             let message = format!("ORDER BY \"{name}\" is ambiguous");
             return Err(Error::new(sqlstate::AMBIGUOUS_COLUMN, message).at(place(ident.span)));

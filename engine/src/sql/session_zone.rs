@@ -1,19 +1,19 @@
 //! `SET timezone`: whose clock is meant where a timestamp with time zone becomes something else, or is made of it.
 //!
 //! The values are instants and stored as UTC, which DataFusion goes on to take for the clock. In a session with another
-//! zone this analyser rule, which runs after type coercion, puts `timezone(zone, …)` where the clock matters:
+//! zone this analyser rule, which runs after type coercion, puts `session_clock(zone, …)` where the clock matters:
 //!
 //! | expression, `i` an instant | becomes |
 //! |---|---|
-//! | `CAST(i AS date)`, `time`, `timestamp` | of `timezone(zone, i)` |
+//! | `CAST(i AS date)`, `time`, `timestamp` | of `session_clock(zone, i)` |
 //! | `CAST(i AS text)`, also of arrays, and in `format`, `array_to_string` | with the zone's clock and offset |
-//! | `CAST(timestamp AS timestamptz)`, of a date | `timezone(zone, timestamp)` |
+//! | `CAST(timestamp AS timestamptz)`, of a date | `session_clock(zone, timestamp)` |
 //! | `CAST(text AS timestamptz)` | read by the zone's clock if the text names no other |
 //! | the same of arrays | [by elements](crate::functions::array_casts) |
 //! | `timestamptz - timestamp` | [planned](super::interval_math) as one of two timestamptz |
-//! | `date_part(field, i)` | of `timezone(zone, i)`; not `epoch` |
+//! | `date_part(field, i)` | of `session_clock(zone, i)`; not `epoch` |
 //! | `to_char(i, …)` | of `i` with the zone in its type |
-//! | `date_trunc(field, i)` | `timezone(zone, date_trunc(field, timezone(zone, i)))` |
+//! | `date_trunc(field, i)` | `session_clock(zone, date_trunc(field, session_clock(zone, i)))` |
 //! | the same for hours and less | `i` less what is cut off, with the offset that the zone has at `i` |
 //! | `i + interval '1 day'` | the same, for days and months |
 
@@ -33,10 +33,11 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::functions::array_casts::{cast_elements, converts_elements};
 use crate::functions::array_text::TEXTS_IN;
+use crate::functions::calendar_parts::CALENDAR_PART;
 use crate::functions::printed::text_of;
 use crate::functions::zones;
 
-static TIMEZONE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(zones::timezone);
+static CLOCK: LazyLock<Arc<ScalarUDF>> = LazyLock::new(zones::session_clock);
 
 const LOCAL: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
@@ -93,7 +94,7 @@ fn holds_instants(data_type: &DataType) -> bool {
 
 /// From an instant to the zone's local time, or back.
 fn by_clock(zone: &str, time: Expr) -> Expr {
-    TIMEZONE.call(vec![lit(zone), time])
+    CLOCK.call(vec![lit(zone), time])
 }
 
 fn rewrite(expr: Expr, schema: &DFSchema, zone: &str) -> DataFusionResult<Transformed<Expr>> {
@@ -126,7 +127,9 @@ fn rewrite(expr: Expr, schema: &DFSchema, zone: &str) -> DataFusionResult<Transf
         Expr::ScalarFunction(ScalarFunction { func, mut args }) => {
             let of_instant = |place: usize| args.get(place).map(|arg| arg.get_type(schema)).transpose();
             match func.name() {
-                "date_part" if of_instant(1)?.is_some_and(|kind| is_instant(&kind)) && !is_absolute(&args[0]) => {
+                "date_part" | CALENDAR_PART
+                    if of_instant(1)?.is_some_and(|kind| is_instant(&kind)) && !is_absolute(&args[0]) =>
+                {
                     args[1] = by_clock(zone, args[1].clone());
                     Transformed::yes(func.call(args))
                 }

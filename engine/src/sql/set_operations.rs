@@ -12,13 +12,13 @@
 //! That takes the number of columns. Those of `*` have been named before ([`super::natural_joins`]); where they are not
 //! known, the operation is refused. VALUES with subqueries become queries here, too, and VALUES of dates and timestamps,
 //! of which DataFusion makes timestamps of nanoseconds: these reach from 1677 to 2262. Constants of an open type in VALUES
-//! get that of the others in their column.
+//! get that of the others in their column, and so do numbers beside floats, of which DataFusion makes numerics.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, Expr, Ident, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableFactor,
-    UnaryOperator, Value, ValueWithSpan, Values, Visit, Visitor,
+    CastKind, DataType, ExactNumberInfo, Expr, Ident, Query, SelectItem, SetExpr, SetOperator, SetQuantifier,
+    Statement, TableFactor, UnaryOperator, Value, ValueWithSpan, Values, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
@@ -105,6 +105,14 @@ pub(crate) fn type_constants(body: &mut SetExpr) {
     let SetExpr::Values(values) = body else { return };
     let width = values.rows.first().map_or(0, |row| row.content.len());
     for column in 0..width {
+        if let Some(float) = float_of(values, column) {
+            for value in values.rows.iter_mut().filter_map(|row| row.content.get_mut(column)) {
+                if let Some(text) = open_text(value).map(str::to_owned).or_else(|| signed_number(value)) {
+                    *value = cast_of(Expr::value(Value::SingleQuotedString(text)), &float);
+                }
+            }
+            continue;
+        }
         let Some(known) = type_beside_constants(values, column) else { continue };
         for value in values.rows.iter_mut().filter_map(|row| row.content.get_mut(column)) {
             let Some(text) = open_text(value).map(str::to_owned) else { continue };
@@ -113,16 +121,62 @@ pub(crate) fn type_constants(body: &mut SetExpr) {
                 Known::Number | Known::Integer => {}
                 Known::Type(data_type) => {
                     let constant = std::mem::replace(value, Expr::value(Value::Null));
-                    *value = Expr::Cast {
-                        kind: CastKind::Cast,
-                        expr: Box::new(constant),
-                        data_type: data_type.clone(),
-                        array: false,
-                        format: None,
-                    };
+                    *value = cast_of(constant, data_type);
                 }
             }
         }
+    }
+}
+
+fn cast_of(expr: Expr, data_type: &DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type: data_type.clone(), array: false, format: None }
+}
+
+/// The float that a column of VALUES is because one of them is written as such: a double precision if any is.
+fn float_of(values: &Values, column: usize) -> Option<DataType> {
+    fn written(value: &Expr) -> Option<&DataType> {
+        match value {
+            Expr::Nested(inner) => written(inner),
+            Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => written(expr),
+            Expr::TypedString(typed) => Some(&typed.data_type),
+            Expr::Cast { data_type, .. } => Some(data_type),
+            _ => None,
+        }
+    }
+    let is_double = |data_type: &&DataType| {
+        matches!(
+            data_type,
+            DataType::DoublePrecision
+                | DataType::Double(ExactNumberInfo::None)
+                | DataType::Float(ExactNumberInfo::None)
+                | DataType::Float8
+                | DataType::Float64
+        )
+    };
+    let is_real = |data_type: &&DataType| matches!(data_type, DataType::Real | DataType::Float4 | DataType::Float32);
+    let types = || values.rows.iter().filter_map(move |row| written(row.content.get(column)?));
+    types().find(is_double).or_else(|| types().find(is_real)).cloned()
+}
+
+/// The text of a number with its sign.
+fn signed_number(value: &Expr) -> Option<String> {
+    match value {
+        Expr::Nested(inner) => signed_number(inner),
+        Expr::UnaryOp { op: UnaryOperator::Plus, expr } => signed_number(expr),
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => {
+            let number = signed_number(expr)?;
+            // Other than a float, a numeric has no negative zero.
+            let is_zero = number.parse::<f64>() == Ok(0.0);
+            Some(match number.strip_prefix('-') {
+                Some(positive) => positive.to_owned(),
+                None if is_zero => number,
+                None => format!("-{number}"),
+            })
+        }
+        Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => {
+            digits.parse::<f64>().is_ok().then(|| digits.clone())
+        }
+        _ => None,
     }
 }
 
@@ -182,6 +236,7 @@ fn type_beside_constants(values: &Values, column: usize) -> Option<Known> {
                 | DataType::Time(..)
                 | DataType::Timestamp(..)
                 | DataType::Interval { .. }
+                | DataType::Bytea
         );
         is_told_apart.then_some(Known::Type(data_type))
     }

@@ -12,10 +12,12 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, Expr, LogicalPlan, LogicalPlanBuilder, Signature, Subquery, Volatility,
+    Accumulator, AggregateUDF, AggregateUDFImpl, Expr, LogicalPlan, LogicalPlanBuilder, Projection, Signature,
+    Subquery, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -56,12 +58,19 @@ impl AnalyzerRule for SingleRow {
 impl SingleRow {
     fn rewrite(&self, expr: Expr) -> DataFusionResult<Transformed<Expr>> {
         let Expr::ScalarSubquery(subquery) = expr else { return Ok(Transformed::no(expr)) };
-        let single = subquery.subquery.max_rows().is_some_and(|rows| rows <= 1);
-        if subquery.outer_ref_columns.is_empty() || single || is_aggregate(&subquery.subquery) {
+        if subquery.outer_ref_columns.is_empty() {
+            return Ok(Transformed::no(Expr::ScalarSubquery(subquery)));
+        }
+        if is_aggregate(&subquery.subquery) {
+            let Subquery { subquery, outer_ref_columns, spans } = subquery;
+            let subquery = Arc::new(named_apart(Arc::unwrap_or_clone(subquery))?);
+            return Ok(Transformed::yes(Expr::ScalarSubquery(Subquery { subquery, outer_ref_columns, spans })));
+        }
+        if subquery.subquery.max_rows().is_some_and(|rows| rows <= 1) {
             return Ok(Transformed::no(Expr::ScalarSubquery(subquery)));
         }
         let Subquery { subquery, outer_ref_columns, spans } = subquery;
-        let inner = unsorted(subquery);
+        let inner = named_apart(unsorted(subquery))?;
         let (relation, field) = inner.schema().qualified_field(0);
         let column = Column::new(relation.cloned(), field.name());
         // Not the column's own name: what depends on the outer row is grouped by that column where it is the one compared.
@@ -90,6 +99,30 @@ fn unsorted(plan: Arc<LogicalPlan>) -> LogicalPlan {
         LogicalPlan::Sort(sort) if sort.fetch.is_none() => Arc::unwrap_or_clone(sort.input),
         plan => plan,
     }
+}
+
+/// Gives a value that is called as a column below it a name of its own: where that column is the one compared, it is wanted
+/// beside the value. A cast of a column has the column's name.
+fn named_apart(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
+    let LogicalPlan::Projection(projection) = &plan else { return Ok(plan) };
+    let [value] = projection.expr.as_slice() else { return Ok(plan) };
+    let mut inner = value;
+    while let Expr::Cast(Cast { expr, .. }) = inner {
+        inner = expr;
+    }
+    let taken = match inner {
+        Expr::Column(_) => matches!(value, Expr::Cast(_)),
+        Expr::Alias(alias) => projection.input.exists(|node| {
+            let mut fields = node.schema().fields().iter();
+            Ok(fields.any(|field| *field.name() == alias.name))
+        })?,
+        _ => false,
+    };
+    if !taken {
+        return Ok(plan);
+    }
+    let value = value.clone().alias(format!("value of {}", projection.schema.field(0).name()));
+    Ok(LogicalPlan::Projection(Projection::try_new(vec![value], Arc::clone(&projection.input))?))
 }
 
 /// The aggregate.

@@ -5,11 +5,14 @@
 //! a common table expression as much as its query, wherever it is named.
 //!
 //! Invariant: a query that passes has at most [`MAX_TABLES`] tables in its plan, and at most [`MAX_STACKED`] of them in a
-//! list or in common table expressions that build upon each other.
+//! list or in common table expressions that build upon each other. What views bring with them is counted when they are
+//! planned ([`check_planned_size`]).
 
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{ObjectName, Query, Select, TableFactor, Visit, Visitor};
 
 use super::parse::fold;
@@ -37,7 +40,7 @@ pub(super) fn check_size<N: Visit>(node: &N) -> Result<()> {
     }
     let Weight { tables, stacked } = scales.heaviest;
     let message = if tables > MAX_TABLES {
-        format!("the query would read tables in more than {MAX_TABLES} places")
+        too_many_tables()
     } else if stacked > MAX_STACKED {
         format!("the query joins or stacks more than {MAX_STACKED} tables")
     } else {
@@ -46,6 +49,25 @@ pub(super) fn check_size<N: Visit>(node: &N) -> Result<()> {
     Err(Error::new(sqlstate::STATEMENT_TOO_COMPLEX, message).with_hint(
         "A common table expression counts wherever it is named: put its rows into a table, or split the query.",
     ))
+}
+
+fn too_many_tables() -> String {
+    format!("the query would read tables in more than {MAX_TABLES} places")
+}
+
+/// Fails with 54001 if a query's plan has become too large by the views in it, which are planned wherever they are named.
+/// A SELECT without a table counts one, too.
+pub(super) fn check_planned_size(plan: &LogicalPlan) -> Result<()> {
+    let mut tables = 0;
+    plan.apply_with_subqueries(|node| {
+        tables += usize::from(node.inputs().is_empty());
+        Ok(if tables > MAX_TABLES { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    match tables > MAX_TABLES {
+        true => Err(Error::new(sqlstate::STATEMENT_TOO_COMPLEX, too_many_tables())
+            .with_hint("A view counts wherever it is named: put its rows into a table, or split the query.")),
+        false => Ok(()),
+    }
 }
 
 #[derive(Default)]

@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::{Error, Result, error::sqlstate};
 
-/// Field metadata: the largest number of characters of a `varchar(n)` or `char(n)` column.
+/// Field metadata: the largest number of characters of a `varchar(n)` or `char(n)` column, or of bytes of a `varbinary(n)` one.
 pub(crate) const LENGTH_KEY: &str = "rustydb.length";
 /// Field metadata: the type as declared, where the Arrow type does not tell it.
 pub(crate) const TYPE_KEY: &str = "rustydb.type";
@@ -34,7 +34,7 @@ const MAX_VARCHAR_LENGTH: u64 = 10_485_760;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ColumnType {
     pub(crate) data_type: DataType,
-    /// The n of `varchar(n)`.
+    /// The n of `varchar(n)` and `varbinary(n)`.
     pub(crate) length: Option<u64>,
     /// The declared name where it differs from [`name_of`] the Arrow type.
     pub(crate) declared: Option<String>,
@@ -88,6 +88,9 @@ pub(crate) fn column_type(sql_type: &SqlType) -> Result<ColumnType> {
         | SqlType::Blob(None)
         | SqlType::Binary(None)
         | SqlType::Varbinary(None | Some(BinaryLength::Max)) => DataType::BinaryView.into(),
+        SqlType::Varbinary(Some(BinaryLength::IntegerLength { length })) | SqlType::Blob(Some(length)) => {
+            bytes_type(*length)?
+        }
         SqlType::Date | SqlType::Date32 => DataType::Date32.into(),
         SqlType::Time(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
             // Time64 has no unit coarser than a microsecond.
@@ -103,6 +106,8 @@ pub(crate) fn column_type(sql_type: &SqlType) -> Result<ColumnType> {
         other => {
             let error = Error::unsupported(format!("the type {other}"));
             return Err(match other {
+                // What is shorter would have to be filled up with zeros.
+                SqlType::Binary(_) => error.with_hint("Use bytea, or varbinary(n) for at most n bytes."),
                 SqlType::Uuid | SqlType::JSON | SqlType::JSONB | SqlType::Enum(..) => error.with_hint("Use text."),
                 SqlType::Custom(name, _) if name.to_string().to_lowercase().contains("serial") => {
                     error.with_hint("Use integer or bigint and number the rows in the application.")
@@ -167,6 +172,14 @@ fn text_type(name: &str, length: Option<&CharacterLength>, default: Option<u64>)
             sqlstate::INVALID_PARAMETER_VALUE,
             format!("length {length} of {name} must be between 1 and {MAX_VARCHAR_LENGTH}"),
         )),
+    }
+}
+
+/// Bytes, but not more than so many.
+fn bytes_type(length: u64) -> Result<ColumnType> {
+    match length {
+        0 => Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "the length of a varbinary must be at least 1")),
+        _ => Ok(ColumnType { data_type: DataType::BinaryView, length: Some(length), declared: None }),
     }
 }
 
@@ -256,6 +269,8 @@ impl TypePlanner for CastTypes {
             return Ok(Some(Arc::new(Field::new("", DataType::Utf8View, true))));
         }
         match column_type(sql_type) {
+            // Nothing here cuts bytes off.
+            Ok(ColumnType { data_type: DataType::BinaryView, length: Some(_), .. }) => Ok(None),
             Ok(ColumnType { data_type, length, declared: _ }) => {
                 let length = length.map(|length| (LENGTH_KEY.to_owned(), length.to_string()));
                 Ok(Some(Arc::new(Field::new("", data_type, true).with_metadata(length.into_iter().collect()))))
@@ -291,6 +306,8 @@ mod tests {
             ("int", "integer"),
             ("timestamptz", "timestamp with time zone"),
             ("timestamp(3)", "timestamp(3)"),
+            ("varbinary(10)", "bytea"),
+            ("blob(65535)", "bytea"),
         ] {
             let column = parsed(written).unwrap();
             assert_eq!(declared_name(&column.field("c", true)), printed, "{written}");
@@ -304,5 +321,7 @@ mod tests {
         assert_eq!(parsed("uuid").unwrap_err().sqlstate(), "0A000");
         assert_eq!(parsed("strang").unwrap_err().sqlstate(), "42704");
         assert_eq!(parsed("varchar(0)").unwrap_err().sqlstate(), "22023");
+        assert_eq!(parsed("varbinary(0)").unwrap_err().sqlstate(), "22023");
+        assert_eq!(parsed("binary(16)").unwrap_err().sqlstate(), "0A000");
     }
 }

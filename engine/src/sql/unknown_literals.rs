@@ -11,7 +11,7 @@
 //! | `timestamp + '1 day'`, `interval + '1 day'` | interval |
 //! | `timestamp - '2020-01-01'`, also of dates and times | the other's |
 //! | `interval * '2'`, `/` | double precision |
-//! | comparisons with booleans, intervals, arrays, numerics | the other's |
+//! | comparisons with booleans, intervals, arrays, numerics, UUIDs | the other's |
 //!
 //! A numeric gets as many digits as the constant has. Comparisons with other types DataFusion knows to make.
 
@@ -23,7 +23,7 @@ use datafusion::logical_expr::planner::RawBinaryExpr;
 use datafusion::logical_expr::{Expr, ExprSchemable, cast, lit};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
-use crate::functions::input::interval_of;
+use crate::functions::input::{check_float, fixed_bytes_of, interval_of};
 
 /// The digits of any numeric.
 const DIGITS: u8 = 38;
@@ -67,7 +67,8 @@ fn takes_constants(data_type: &DataType) -> bool {
         | DataType::Timestamp(..)
         | DataType::Interval(IntervalUnit::MonthDayNano)
         | DataType::Binary
-        | DataType::BinaryView => true,
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_) => true,
         DataType::List(element) => !element.data_type().is_nested(),
         other => other.is_numeric(),
     }
@@ -99,7 +100,13 @@ pub(super) fn constant(text: &str, wanted: &DataType) -> DataFusionResult<Expr> 
             None => ScalarValue::from(text.trim()).cast_to(wanted)?,
         },
         DataType::Interval(_) => ScalarValue::IntervalMonthDayNano(Some(interval_of(text)?)),
+        DataType::FixedSizeBinary(length) => {
+            ScalarValue::FixedSizeBinary(*length, Some(fixed_bytes_of(text, *length)?))
+        }
         wanted if wanted.is_numeric() || *wanted == DataType::Boolean => {
+            if wanted.is_floating() {
+                check_float(text, wanted)?;
+            }
             ScalarValue::from(text.trim()).cast_to(wanted)?
         }
         // By the rules for casts, which know the session's time zone.
@@ -140,7 +147,14 @@ pub(super) fn resolve_compared<'a>(
 }
 
 fn needs_type(compared: &DataType) -> bool {
-    matches!(compared, DataType::Boolean | DataType::Decimal128(..) | DataType::Interval(_) | DataType::List(_))
+    matches!(
+        compared,
+        DataType::Boolean
+            | DataType::Decimal128(..)
+            | DataType::Interval(_)
+            | DataType::List(_)
+            | DataType::FixedSizeBinary(_)
+    )
 }
 
 fn resolve_if<'a>(

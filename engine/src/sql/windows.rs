@@ -2,7 +2,8 @@
 //!
 //! `WINDOW w AS (PARTITION BY g), v AS (w ORDER BY id)`: `v` has the partitions of `w`. DataFusion takes a window's own
 //! clauses and forgets those of the window it names, so they are filled in here, as PostgreSQL does: a window may add
-//! an order and a frame to one that has none.
+//! an order and a frame to one that has none. It looks for names in the select list only; those in the ORDER BY of the
+//! query are written out.
 //!
 //! Where no frame is written, the equals of a row in the order are in its frame. DataFusion's planner takes a frame of
 //! rows if the order is by a key of the table, of which there are no equals; but grouping sets make some:
@@ -11,7 +12,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, GroupByExpr, Ident, NamedWindowExpr, Select, WindowFrame, WindowSpec, WindowType,
+    Expr, Function, GroupByExpr, Ident, NamedWindowExpr, OrderBy, Select, WindowFrame, WindowSpec, WindowType,
 };
 
 use super::own_expressions::for_each_own;
@@ -38,6 +39,38 @@ pub(crate) fn resolve_windows(select: &mut Select) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes out the windows of a select that the ORDER BY of its query names.
+pub(crate) fn resolve_ordered_windows(select: &mut Select, order_by: &mut OrderBy) -> Result<()> {
+    if select.named_window.is_empty() {
+        return Ok(());
+    }
+    inherit_windows(select)?;
+    let specs = select.named_window.iter().filter_map(|definition| match &definition.1 {
+        NamedWindowExpr::WindowSpec(spec) => Some((fold(&definition.0), spec.clone())),
+        NamedWindowExpr::NamedWindow(_) => None,
+    });
+    let known: Vec<(String, WindowSpec)> = specs.collect();
+    let write_out = |over: &mut WindowType| match over {
+        WindowType::WindowSpec(spec) => inherit(spec, &known),
+        WindowType::NamedWindow(name) => {
+            let spec = window(name, &known)?.clone();
+            *over = WindowType::WindowSpec(spec);
+            Ok(())
+        }
+    };
+    let resolve = |expr: &mut Expr| match expr {
+        Expr::Function(Function { over: Some(over), .. }) => match write_out(over) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        },
+        _ => ControlFlow::Continue(()),
+    };
+    match for_each_own(order_by, resolve) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
 }
 
 fn write_frame(spec: &mut WindowSpec) {
@@ -77,13 +110,18 @@ fn inherit_windows(select: &mut Select) -> Result<()> {
     Ok(())
 }
 
+fn window<'a>(name: &Ident, known: &'a [(String, WindowSpec)]) -> Result<&'a WindowSpec> {
+    let wanted = fold(name);
+    let found = known.iter().rfind(|(known, _)| *known == wanted);
+    found.map(|(_, spec)| spec).ok_or_else(|| {
+        let message = format!("window \"{wanted}\" does not exist");
+        Error::new(sqlstate::UNDEFINED_OBJECT, message).at(place(name.span))
+    })
+}
+
 fn inherit(spec: &mut WindowSpec, known: &[(String, WindowSpec)]) -> Result<()> {
     let Some(name) = spec.window_name.take() else { return Ok(()) };
-    let found = known.iter().rfind(|(known, _)| *known == fold(&name));
-    let Some((_, base)) = found else {
-        let message = format!("window \"{}\" does not exist", fold(&name));
-        return Err(Error::new(sqlstate::UNDEFINED_OBJECT, message).at(place(name.span)));
-    };
+    let base = window(&name, known)?;
     let refused = |what: &str, name: &Ident| {
         let message = format!("cannot {what} of window \"{}\"", fold(name));
         Err(Error::new(sqlstate::WINDOWING, message).at(place(name.span)))

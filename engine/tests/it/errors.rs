@@ -193,7 +193,7 @@ async fn type_errors_speak_sql_and_have_a_place() {
         ("SELECT id FROM customer ORDER BY 5", "42P10", "ORDER BY position 5", None),
         ("SELECT 1 UNION SELECT 1, 2", "42601", "same number of columns", Some((1, 1))),
         ("SELECT (SELECT id, name FROM customer)", "42601", "only one column", None),
-        ("SELECT 1 LIMIT -1", "22023", "must not be negative", None),
+        ("SELECT 1 LIMIT -1", "2201W", "must not be negative", None),
         ("INSERT INTO customer VALUES (99999999999, 'a', 1, 1)", "22003", "99999999999", None),
         ("SELECT FROM WHERE", "42601", "syntax error at \"FROM\"", Some((1, 8))),
     ] {

@@ -45,12 +45,19 @@ async fn analyze_shows_what_each_operator_did() {
     let session = with_table().await;
     let plan = query(&session, "EXPLAIN ANALYZE SELECT * FROM t").await.join("\n");
     assert!(plan.contains("ColumnScanExec") && plan.contains("output_rows=2"), "{plan}");
-    for format in ["EXPLAIN (FORMAT tree)", "EXPLAIN (FORMAT json)", "EXPLAIN VERBOSE", "EXPLAIN (ANALYZE, VERBOSE)"] {
+    for format in [
+        "EXPLAIN (FORMAT tree)",
+        "EXPLAIN (FORMAT json)",
+        "EXPLAIN VERBOSE",
+        "EXPLAIN (ANALYZE, VERBOSE)",
+        "EXPLAIN (COSTS OFF)",
+        "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS)",
+    ] {
         assert!(!query(&session, &format!("{format} SELECT * FROM t WHERE id = 1")).await.is_empty(), "{format}");
     }
     assert_errors(
         &session,
-        &[("EXPLAIN (BUFFERS) SELECT 1", "0A000"), ("EXPLAIN SELECT nope FROM t", "42703"), ("EXPLAIN t", "42601")],
+        &[("EXPLAIN (NONSENSE) SELECT 1", "0A000"), ("EXPLAIN SELECT nope FROM t", "42703"), ("EXPLAIN t", "42601")],
     )
     .await;
 }

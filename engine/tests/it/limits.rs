@@ -78,6 +78,57 @@ async fn a_query_that_is_too_large_is_refused_before_it_is_planned() {
 }
 
 #[tokio::test]
+async fn a_view_is_planned_once_however_often_it_is_asked_for() {
+    let session = memory().await;
+    session.execute_script("CREATE VIEW v0 (a) AS SELECT 1").await.unwrap();
+    // The names of the columns are looked up, and then the view is planned: each asks for it.
+    for level in 1..=16 {
+        let sql = format!("CREATE VIEW v{level} (a) AS SELECT q.b FROM v{} AS q (b)", level - 1);
+        session.execute_script(&sql).await.unwrap();
+    }
+    assert_eq!(query(&session, "SELECT a FROM v16").await, ["1"]);
+}
+
+#[tokio::test]
+async fn views_that_are_too_deep_or_too_large_are_refused() {
+    let session = memory().await;
+    let plain: Vec<String> = (0..=100).map(|number| format!("CREATE VIEW v{number} AS SELECT 1 AS a")).collect();
+    session.execute_script(&plain.join(";")).await.unwrap();
+    // From the front, so that none is deep when it is made.
+    let chained: Vec<String> = (0..100)
+        .map(|number| format!("CREATE OR REPLACE VIEW v{number} AS SELECT x.a FROM v{0} x, v{0} y", number + 1))
+        .collect();
+    session.execute_script(&chained.join(";")).await.unwrap();
+    assert_eq!(query(&session, "SELECT a FROM v97").await, ["1"]);
+    assert_errors(
+        &session,
+        &[
+            ("SELECT a FROM v0", "54001"),
+            ("SELECT a FROM v80", "54001"),
+            ("SELECT a FROM v0 FOR UPDATE", "54001"),
+            ("SELECT a FROM v80 FOR UPDATE", "54001"),
+            ("CREATE VIEW w AS SELECT a FROM v0", "54001"),
+            ("CREATE OR REPLACE VIEW v100 AS SELECT a FROM v0", "42P17"),
+        ],
+    )
+    .await;
+    // Subqueries inside of each view: the stack is what ends first.
+    session.execute_script("CREATE VIEW s0 AS SELECT 1 AS a").await.unwrap();
+    let mut refused = None;
+    for level in 1..=30 {
+        let (open, close) = ("(SELECT a FROM ".repeat(10), ") AS q".repeat(10));
+        let sql = format!("CREATE VIEW s{level} AS SELECT a FROM {open}s{}{close}", level - 1);
+        refused = session.execute_script(&sql).await.err();
+        if refused.is_some() {
+            break;
+        }
+    }
+    assert_eq!(refused.unwrap().sqlstate(), "54001");
+    session.execute_script("DROP VIEW v100 CASCADE").await.unwrap();
+    assert_errors(&session, &[("SELECT a FROM v0", "42P01")]).await;
+}
+
+#[tokio::test]
 async fn planning_is_stopped_when_the_time_is_up() {
     let session = memory().await;
     session.set("statement_timeout", "20ms").await.unwrap();

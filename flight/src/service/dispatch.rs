@@ -27,7 +27,6 @@ use super::SqlService;
 use super::poll::decode_command;
 use super::prepared::PreparedResult;
 use crate::auth::Caller;
-use crate::requests::InTime;
 use crate::status::refuse;
 use crate::stream::FlightStream;
 use crate::wrapper::caller;
@@ -76,7 +75,7 @@ impl FlightSqlService for SqlService {
         command: CommandPreparedStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Described {
-        let job = self.prepared_job(caller(&request)?, &command.prepared_statement_handle)?;
+        let job = self.prepared_job_now(caller(&request)?, &command.prepared_statement_handle).await?;
         self.hand_out_ticket(job, &request)
     }
 
@@ -245,12 +244,11 @@ impl FlightSqlService for SqlService {
 impl SqlService {
     /// Answers DoPut: parameters for a prepared statement, an update, rows to ingest. The first message has the command, and
     /// may be data as well.
-    pub(crate) async fn put<S>(&self, caller: &Caller, messages: S) -> Result<PutResult, Status>
+    pub(crate) async fn put<S>(&self, caller: &Caller, mut messages: S) -> Result<PutResult, Status>
     where
         S: Stream<Item = Result<FlightData, Status>> + Send + Unpin + 'static,
     {
         let malformed = |what: &str| refuse("08P01", format!("malformed DoPut: {what}"));
-        let mut messages = InTime::new(messages, self.limits.transfer_idle);
         let Some(first) = messages.try_next().await? else {
             // What arrow-go, and with it ADBC, makes of data without record batches.
             let hint = "to ingest no rows, send one record batch without rows";

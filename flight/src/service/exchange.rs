@@ -15,8 +15,9 @@
 //! knows where an execution ends, is in [`crate::answers`].
 //!
 //! Invariants: executions come one after the other, in the order of their parameters, and the next one starts when the
-//! client has taken the rows of the one before; one that has begun goes on whatever the client does. Each finds rights, session and transaction as a call of its own would: none
-//! runs for a user who has been dropped since. The first error ends the exchange.
+//! client has taken the rows of the one before; one that has begun goes on whatever the client does. Each finds rights, session
+//! and transaction as a call of its own would: none runs for a user who has been dropped since. The first error ends the
+//! exchange.
 
 use std::sync::Arc;
 
@@ -59,7 +60,7 @@ impl SqlService {
         messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
     ) -> FlightStream {
         let (service, caller) = (Arc::clone(self), caller.clone());
-        stream::once(open(service, caller, messages.boxed())).try_flatten().boxed()
+        stream::once(onward(open(service, caller, messages.boxed()))).try_flatten().boxed()
     }
 }
 

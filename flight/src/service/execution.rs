@@ -10,14 +10,16 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
-use rustydb_engine::{Completion, Prepared, Progress, RecordStream, StatementResult, Value, parameter_at};
+use rustydb_engine::{
+    Completion, Prepared, Progress, RecordStream, Session, StatementResult, Surroundings, Value, parameter_at,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
@@ -32,7 +34,7 @@ use crate::sessions::{Home, Scope, rolled_back};
 use crate::status::{from_engine, refuse};
 use crate::stream::{Compression, FlightStream, encode, encode_nothing};
 use crate::upload::row_bytes;
-use crate::wire::{Announced, schema_message, wire_schema};
+use crate::wire::{Announced, changed, schema_message, wire_schema};
 use crate::wrapper::caller;
 
 /// A parsed and planned statement takes about this many times the memory of its text.
@@ -83,15 +85,22 @@ pub(super) struct Plan {
     pub(super) schema: Option<Arc<Announced>>,
     /// The parameters it takes, as clients see them.
     pub(super) parameter_schema: SchemaRef,
+    /// What its session found around it.
+    pub(super) surroundings: Surroundings,
     _memory: OwnedSemaphorePermit,
 }
 
 impl Plan {
-    pub(super) fn new(prepared: Prepared, budget_kib: &Arc<Semaphore>) -> Result<Self, Status> {
+    /// `surroundings`: as they were before it was prepared, at the latest.
+    pub(super) fn new(
+        prepared: Prepared,
+        surroundings: Surroundings,
+        budget_kib: &Arc<Semaphore>,
+    ) -> Result<Self, Status> {
         let memory = reserve(budget_kib, prepared.sql().len().saturating_mul(STATEMENT_MEMORY_FACTOR))?;
-        let schema = prepared.result_schema().map(|schema| Announced::new(&schema)).transpose()?;
+        let schema = prepared.result_schema().map(|schema| Announced::new_in(&schema, &surroundings)).transpose()?;
         let parameter_schema = wire_schema(&prepared.parameter_schema());
-        Ok(Self { prepared, schema, parameter_schema, _memory: memory })
+        Ok(Self { prepared, schema, parameter_schema, surroundings, _memory: memory })
     }
 
     /// The schema of its parameters as the answer to CreatePreparedStatement has it.
@@ -250,7 +259,7 @@ impl SqlService {
 /// are the answer to the request; each further one starts when the client has read so far.
 async fn query(in_use: InUse, job: &Job, observe: impl FnOnce(Progress)) -> Result<Batches, Status> {
     let Some(parameters) = &job.parameters else {
-        let rows = query_once(&in_use.scope, &job.plan.prepared, &[]).await?;
+        let rows = query_once(&in_use.scope, &job.plan, job.schema.as_ref(), &[]).await?;
         observe(rows.progress());
         return Ok(rows.map(move |batch| in_use.keeping(batch)).boxed());
     };
@@ -258,17 +267,17 @@ async fn query(in_use: InUse, job: &Job, observe: impl FnOnce(Progress)) -> Resu
     if row_count == 0 {
         return Ok(stream::empty().boxed());
     }
-    let first = query_once(&in_use.scope, &job.plan.prepared, &parameters.row(0)?).await?;
+    let first = query_once(&in_use.scope, &job.plan, job.schema.as_ref(), &parameters.row(0)?).await?;
     if row_count == 1 {
         return Ok(first.map(move |batch| in_use.keeping(batch)).boxed());
     }
     let in_use = Arc::new(in_use);
-    let further = (Arc::clone(&in_use), Arc::clone(&job.plan), Arc::clone(parameters));
+    let further = (Arc::clone(&in_use), Arc::clone(&job.plan), job.schema.clone(), Arc::clone(parameters));
     let rest = stream::iter((1..row_count).map(Ok::<usize, Status>)).and_then(move |row| {
-        let (in_use, plan, parameters) = further.clone();
+        let (in_use, plan, announced, parameters) = further.clone();
         onward(async move {
             let values = parameters.row(row)?;
-            let rows = query_once(&in_use.scope, &plan.prepared, &values).await?;
+            let rows = query_once(&in_use.scope, &plan, announced.as_ref(), &values).await?;
             Ok(rows.map(move |batch| in_use.keeping(batch)))
         })
     });
@@ -288,15 +297,70 @@ impl InUse {
     }
 }
 
-async fn query_once(scope: &Scope, prepared: &Prepared, values: &[Value]) -> Result<RecordStream, Status> {
+async fn query_once(
+    scope: &Scope,
+    plan: &Plan,
+    announced: Option<&Arc<Announced>>,
+    values: &[Value],
+) -> Result<RecordStream, Status> {
     let session = scope.turn().await?;
-    match session.execute_prepared(prepared, values).await.map_err(|error| from_engine(&error))? {
-        StatementResult::Rows(rows) => Ok(rows),
+    if let Some(announced) = announced.filter(|_| plan.prepared.is_write()) {
+        require_same_before(&session, plan, announced, values).await?;
+    }
+    match session.execute_prepared(&plan.prepared, values).await.map_err(|error| from_engine(&error))? {
+        StatementResult::Rows(rows) => {
+            let schema = rows.schema();
+            if let Some(announced) = announced.filter(|announced| !announced.is_of(&schema)) {
+                require_unchanged(&session, plan, announced, &schema, values).await?;
+                announced.accept(schema);
+            }
+            Ok(rows)
+        }
         StatementResult::Done(_) => {
             Err(refuse("0A000", "the statement returned no rows, although some were announced")
                 .hint("prepare it again: a table it names has changed")
                 .into())
         }
+    }
+}
+
+/// A statement that changes rows and returns them in other columns than were announced must not have been executed when its
+/// client is told so: it would execute it once more.
+async fn require_same_before(
+    session: &Session,
+    plan: &Plan,
+    announced: &Arc<Announced>,
+    values: &[Value],
+) -> Result<(), Status> {
+    if announced.is_as_found(session) {
+        return Ok(());
+    }
+    let types = values.iter().map(Value::data_type).collect();
+    match session.result_schema_for(&plan.prepared, types).await {
+        Ok(Some(schema)) if !announced.is_of(&schema) => Err(changed()),
+        // What else is wrong its execution tells.
+        _ => Ok(()),
+    }
+}
+
+/// The rows of a result that has other columns than were announced become those, which is an error if a table has changed
+/// in between: its columns are different ones then.
+async fn require_unchanged(
+    session: &Session,
+    plan: &Plan,
+    announced: &Arc<Announced>,
+    schema: &Schema,
+    values: &[Value],
+) -> Result<(), Status> {
+    let is_first = plan.schema.as_ref().is_some_and(|first| Arc::ptr_eq(first, announced));
+    // Other names: what EXECUTE names may have been prepared anew, of which the surroundings know nothing.
+    if is_first && announced.has_names_of(schema) && session.is_in(&plan.surroundings) {
+        return Ok(());
+    }
+    let types = values.iter().map(Value::data_type).collect();
+    match session.result_schema_for(&plan.prepared, types).await {
+        Ok(Some(schema)) if announced.is_of(&schema) => Ok(()),
+        _ => Err(changed()),
     }
 }
 

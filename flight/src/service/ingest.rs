@@ -20,7 +20,7 @@ use arrow_flight::sql::{CommandStatementIngest, TableDefinitionOptions, TableExi
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use rustydb_engine::{CATALOG_NAME, Error, IngestMode, IngestTarget};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::SqlService;
 use crate::auth::Caller;
@@ -65,9 +65,19 @@ impl SqlService {
         let outcome = scope.turn().await?.ingest(target, rows.boxed()).await;
         match (outcome, failure.lock().take()) {
             (Err(_), Some(status)) => Err(status),
-            (Err(error), None) => Err(from_engine(&error)),
+            (Err(error), None) => Err(not_loaded(&error, mode)),
             (Ok(rows), _) => Ok(i64::try_from(rows).unwrap_or(i64::MAX)),
         }
+    }
+}
+
+/// The status of an ingest that failed. ADBC wants it to be told apart that there is a table, but with other columns.
+fn not_loaded(error: &Error, mode: IngestMode) -> Status {
+    let status = from_engine(error);
+    let appends = matches!(mode, IngestMode::Append | IngestMode::CreateAppend);
+    match appends && matches!(error.sqlstate(), "42703" | "42804") {
+        true => Status::with_metadata(Code::AlreadyExists, status.message(), status.metadata().clone()),
+        false => status,
     }
 }
 
@@ -111,7 +121,6 @@ fn mode(options: Option<&TableDefinitionOptions>) -> Result<IngestMode, Status> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic::Code;
 
     fn options(if_not_exist: TableNotExistOption, if_exists: TableExistsOption) -> TableDefinitionOptions {
         TableDefinitionOptions { if_not_exist: if_not_exist.into(), if_exists: if_exists.into() }

@@ -2,9 +2,10 @@
 //!
 //! A metadata command is its own ticket: GetFlightInfo announces the schema, DoGet looks. Nothing is kept in between.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use arrow::array::AsArray;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use arrow_flight::error::FlightError;
@@ -13,7 +14,8 @@ use arrow_flight::sql::{
 };
 use arrow_flight::{FlightDescriptor, FlightInfo};
 use rustydb_engine::{
-    CATALOG_NAME, DEFAULT_SCHEMA, ObjectDef, ObjectKind, is_shown_schema, shown_schema, shown_tables, view_comments,
+    CATALOG_NAME, DEFAULT_SCHEMA, ObjectDef, ObjectKind, Session, is_shown_schema, shown_schema, shown_tables,
+    view_comments,
 };
 use tonic::{Request, Response, Status};
 
@@ -38,6 +40,8 @@ const COMMENT_KEY: &str = "rustydb.comment";
 
 const TABLE: &str = "TABLE";
 const VIEW: &str = "VIEW";
+/// A table of the session's own, as `information_schema` calls it, too.
+const LOCAL_TEMPORARY: &str = "LOCAL TEMPORARY";
 
 /// A command that asks about the database rather than for data in it.
 pub(super) trait MetadataCommand: ProstMessageExt {
@@ -87,7 +91,8 @@ impl MetadataCommand for CommandGetDbSchemas {
     }
 
     async fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
-        let catalog = service.sessions.catalog(caller)?;
+        let session = service.sessions.looking(caller)?;
+        let (catalog, temporary) = (session.catalog(), session.temporary_schema());
         let mut schemas: BTreeSet<&str> = shown_tables(&catalog).map(|table| table.schema_name.as_str()).collect();
         schemas.extend(catalog.objects().filter_map(|object| match object.kind {
             ObjectKind::Schema => Some(object.name.as_str()),
@@ -95,6 +100,7 @@ impl MetadataCommand for CommandGetDbSchemas {
             _ => None,
         }));
         schemas.insert(DEFAULT_SCHEMA);
+        schemas.extend(temporary.as_deref());
         let mut builder = self.into_builder();
         for schema in schemas {
             builder.append(CATALOG_NAME, schema);
@@ -109,22 +115,30 @@ impl MetadataCommand for CommandGetTables {
     }
 
     async fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
-        let catalog = service.sessions.catalog(caller)?;
+        let session = service.sessions.looking(caller)?;
+        let (catalog, temporary) = (session.catalog(), session.temporary_schema());
+        let is_own = |schema: &str| temporary.as_deref() == Some(schema);
         let include_schema = self.include_schema;
         let wants_views = self.table_types.is_empty() || self.table_types.iter().any(|kind| kind == VIEW);
+        let names_only = CommandGetTables { include_schema: false, ..self.clone() };
         let mut builder = self.into_builder();
-        for table in shown_tables(&catalog) {
+        let own = catalog.tables().filter(|table| is_own(&table.schema_name)).map(|table| (table, LOCAL_TEMPORARY));
+        for (table, table_type) in shown_tables(&catalog).map(|table| (table, TABLE)).chain(own) {
             let schema = match include_schema {
                 true => described_schema(&table.schema_name, &table.name, &shown_schema(table), false),
                 false => Schema::empty(),
             };
-            builder.append(CATALOG_NAME, &table.schema_name, &table.name, TABLE, &schema).map_err(not_a_batch)?;
+            builder.append(CATALOG_NAME, &table.schema_name, &table.name, table_type, &schema).map_err(not_a_batch)?;
         }
-        let is_view =
-            |object: &&Arc<ObjectDef>| object.kind == ObjectKind::View && is_shown_schema(&object.schema_name);
-        for view in catalog.objects().filter(is_view).filter(|_| wants_views) {
+        let is_in_sight = |schema: &str| is_shown_schema(schema) || is_own(schema);
+        let is_view = |object: &&Arc<ObjectDef>| object.kind == ObjectKind::View && is_in_sight(&object.schema_name);
+        let mut views: Vec<_> = catalog.objects().filter(is_view).filter(|_| wants_views).collect();
+        if include_schema {
+            views = asked_for(names_only, views)?;
+        }
+        for view in views {
             let schema = match include_schema {
-                true => service.view_schema(caller, view).await?,
+                true => view_schema(&session, view).await,
                 false => Schema::empty(),
             };
             builder.append(CATALOG_NAME, &view.schema_name, &view.name, VIEW, &schema).map_err(not_a_batch)?;
@@ -142,21 +156,30 @@ impl MetadataCommand for CommandGetTableTypes {
         let mut builder = self.into_builder();
         builder.append(TABLE);
         builder.append(VIEW);
+        builder.append(LOCAL_TEMPORARY);
         builder.build().map_err(not_a_batch)
     }
 }
 
-impl SqlService {
-    /// The columns of a view, which the engine knows by planning it.
-    async fn view_schema(&self, caller: &Caller, view: &ObjectDef) -> Result<Schema, Status> {
-        let ObjectDef { schema_name, name, .. } = view;
-        let (_home, scope) = self.sessions.enter_call(caller, None)?;
-        let prepared = scope.turn().await?.prepare(&select_all(schema_name, name)).await;
-        Ok(match prepared.ok().and_then(|prepared| prepared.result_schema()) {
-            Some(schema) => described_schema(schema_name, name, &with_comments(view, &schema), true),
-            // A view whose query cannot be planned (any more) must not hide the others.
-            None => Schema::empty(),
-        })
+/// Those of the views that a command's filters leave: only they have to be planned.
+fn asked_for(names_only: CommandGetTables, views: Vec<&Arc<ObjectDef>>) -> Result<Vec<&Arc<ObjectDef>>, Status> {
+    let mut builder = names_only.into_builder();
+    for view in &views {
+        builder.append(CATALOG_NAME, &view.schema_name, &view.name, VIEW, &Schema::empty()).map_err(not_a_batch)?;
+    }
+    let left = builder.build().map_err(not_a_batch)?;
+    let texts = |column: usize| left.column(column).as_string::<i32>().iter().map(Option::unwrap_or_default);
+    let names: HashSet<(&str, &str)> = texts(1).zip(texts(2)).collect();
+    Ok(views.into_iter().filter(|view| names.contains(&(view.schema_name.as_str(), view.name.as_str()))).collect())
+}
+
+/// The columns of a view, which the engine knows by planning it.
+async fn view_schema(session: &Session, view: &ObjectDef) -> Schema {
+    let ObjectDef { schema_name, name, .. } = view;
+    match session.describe(&select_all(schema_name, name)).await {
+        Ok(Some(schema)) => described_schema(schema_name, name, &with_comments(view, &schema), true),
+        // A view whose query cannot be planned (any more) must not hide the others.
+        Ok(None) | Err(_) => Schema::empty(),
     }
 }
 

@@ -141,7 +141,7 @@ impl SqlService {
                 job.schema.map_or_else(|| Arc::new(Schema::empty()), |announced| Arc::clone(&announced.schema))
             }
             Command::CommandPreparedStatementQuery(query) => {
-                self.prepared_schema(caller, &query.prepared_statement_handle)?
+                self.prepared_schema(caller, &query.prepared_statement_handle).await?
             }
             Command::CommandGetCatalogs(command) => command.schema(self),
             Command::CommandGetDbSchemas(command) => command.schema(self),

@@ -38,7 +38,7 @@ use crate::auth::Caller;
 use crate::handles::Handle;
 use crate::running::Batches;
 use crate::status::{internal, refuse};
-use crate::stream::FlightStream;
+use crate::stream::{FlightStream, contained};
 
 /// One of the endpoints that share a result.
 #[derive(Clone)]
@@ -70,6 +70,10 @@ struct Waiting(Vec<AtomicWaker>);
 
 impl Wake for Waiting {
     fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
         self.0.iter().for_each(AtomicWaker::wake);
     }
 }
@@ -115,10 +119,10 @@ impl SqlService {
     /// Executes the statement, unless another endpoint has done so.
     async fn begin_shared(&self, caller: &Caller, part: &Part) -> Result<(), Status> {
         let _turn = part.turn.lock().await;
+        let running = self.running.register_unlisted(&caller.principal)?;
         if !part.rows.is_to_begin() {
             return Ok(());
         }
-        let running = self.running.register_unlisted(&caller.principal)?;
         let begun = match self.begin(caller, running, &part.job, |_| {}).await {
             Ok(Begun::Rows(batches)) => State::Running(batches),
             Ok(Begun::Done) => State::Over(None),
@@ -165,21 +169,27 @@ impl SharedRows {
             place.register(context.waker());
         }
         let mut state = self.state.lock();
-        let next = match &mut *state {
+        let failure = match &mut *state {
             State::Running(batches) => {
                 // Whoever asked last may not ask again for long: the next batch is announced to all.
                 let all = Waker::from(Arc::clone(&self.waiting));
-                ready!(batches.poll_next_unpin(&mut Context::from_waker(&all)))
+                let poll = || batches.poll_next_unpin(&mut Context::from_waker(&all)).map(Option::transpose);
+                match ready!(contained(poll)) {
+                    Ok(Some(batch)) => return Poll::Ready(Some(Ok(batch))),
+                    Ok(None) => None,
+                    Err(failure) => Some(failure),
+                }
             }
-            State::Over(Some(status)) => Some(Err(status.clone())),
-            State::Waiting | State::Beginning | State::Over(None) => None,
+            State::Over(failure) => failure.clone(),
+            State::Waiting | State::Beginning => None,
         };
-        match &next {
-            Some(Ok(_)) => {}
-            Some(Err(status)) => *state = State::Over(Some(status.clone())),
-            None => *state = State::Over(None),
+        let ended = std::mem::replace(&mut *state, State::Over(failure.clone()));
+        drop(state);
+        if let State::Running(batches) = ended {
+            drop(batches);
+            self.waiting.wake_by_ref();
         }
-        Poll::Ready(next)
+        Poll::Ready(failure.map(Err))
     }
 }
 

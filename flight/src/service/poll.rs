@@ -96,7 +96,7 @@ impl SqlService {
                 (self.plan_statement(caller, &query.query, query.transaction_id.as_deref()).await?, FIRST_WAIT)
             }
             Command::CommandPreparedStatementQuery(query) => {
-                (self.prepared_job(caller, &query.prepared_statement_handle)?, FIRST_WAIT)
+                (self.prepared_job_now(caller, &query.prepared_statement_handle).await?, FIRST_WAIT)
             }
             Command::TicketStatementQuery(ticket) => {
                 let handle = self.tickets.parse(&ticket.statement_handle)?;

@@ -1,9 +1,11 @@
 //! Prepared statements: a handle for a planned statement and the parameters bound to it.
 //!
 //! Invariants: a ticket takes the parameters that were bound when it was handed out, so binding again or closing the
-//! handle does not change a query that is under way. A statement prepared under a session token can be executed as
-//! long as the session lasts; one prepared in a transaction as long as the transaction, and then in the one that the same
-//! connection has open in its place ([`Sessions::home_now`](crate::sessions::Sessions::home_now)).
+//! handle does not change a query that is under way. Its result is announced as the tables are at that moment: drivers
+//! (ADBC's) keep a statement prepared as long as its text is executed again, whatever becomes of the tables. A statement
+//! prepared under a session token can be executed as long as the session lasts; one prepared in a transaction as long as the
+//! transaction, and then in the one that the same connection has open in its place
+//! ([`Sessions::home_now`](crate::sessions::Sessions::home_now)).
 
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use bytes::Bytes;
 use futures::Stream;
 use parking_lot::Mutex;
 use prost::Message;
+use rustydb_engine::Surroundings;
 use tonic::Status;
 
 use super::SqlService;
@@ -33,21 +36,21 @@ pub(super) struct PreparedStatement {
     home: Home,
     plan: Arc<Plan>,
     bound: Mutex<Option<Bound>>,
-    /// The result's schema for the types that were bound last, if they are not those the statement asks for.
+    /// The result's schema as it was found out last, if not when the statement was prepared.
     described: Mutex<Option<Described>>,
 }
 
-/// Types of parameters, and the schema of the result they lead to.
+/// Types of parameters, and the schema of the result they lead to with the tables there were.
 struct Described {
     types: Vec<DataType>,
+    surroundings: Surroundings,
     schema: Option<Arc<Announced>>,
 }
 
-/// Parameters, and the schema of the result they lead to.
+/// Parameters that were sent.
 #[derive(Clone)]
 struct Bound {
     parameters: Arc<Parameters>,
-    schema: Option<Arc<Announced>>,
     /// The parameters' own schema, as the client sent it: most likely the next ones have the same.
     sent: KnownSchema,
 }
@@ -64,17 +67,6 @@ pub(super) struct PreparedResult {
     pub(super) parameter_schema: Bytes,
     #[prost(bool, optional, tag = "4")]
     pub(super) is_update: Option<bool>,
-}
-
-impl PreparedStatement {
-    fn job(&self, home: Home) -> Job {
-        let mut job = Job::new(home, Arc::clone(&self.plan));
-        if let Some(bound) = self.bound.lock().clone() {
-            job.schema = bound.schema;
-            job.parameters = Some(bound.parameters);
-        }
-        job
-    }
 }
 
 impl SqlService {
@@ -128,27 +120,45 @@ impl SqlService {
         let bound = match self.read_parameters(messages, known).await? {
             None => None,
             Some((parameters, sent)) => {
-                let schema = self.schema_for(caller, &statement, &sent.schema).await?;
-                Some(Bound { parameters, schema, sent })
+                // What these types cannot lead to is an error now, and not when the statement is executed.
+                if !types_of(&statement.plan.parameter_schema).eq(types_of(&sent.schema)) {
+                    self.schema_for(caller, &statement, &sent.schema).await?;
+                }
+                Some(Bound { parameters, sent })
             }
         };
         *statement.bound.lock() = bound;
         Ok(())
     }
 
-    /// The statement as it is bound now.
+    /// The statement as it is bound now, with what was announced when it was prepared.
     pub(super) fn prepared_job(&self, caller: &Caller, handle: &[u8]) -> Result<Job, Status> {
         let statement = self.prepared_statement(caller, handle)?;
-        Ok(statement.job(self.sessions.home_now(caller, &statement.home)?))
+        let home = self.sessions.home_now(caller, &statement.home)?;
+        let mut job = Job::new(home, Arc::clone(&statement.plan));
+        job.parameters = statement.bound.lock().as_ref().map(|bound| Arc::clone(&bound.parameters));
+        Ok(job)
+    }
+
+    /// The same, with what is to be announced now.
+    pub(super) async fn prepared_job_now(&self, caller: &Caller, handle: &[u8]) -> Result<Job, Status> {
+        let mut job = self.prepared_job(caller, handle)?;
+        let statement = self.prepared_statement(caller, handle)?;
+        let bound = statement.bound.lock().as_ref().map(|bound| (Arc::clone(&bound.parameters), bound.sent.clone()));
+        let (parameters, sent) = bound.unzip();
+        let types = sent.as_ref().map_or(&statement.plan.parameter_schema, |sent| &sent.schema);
+        job.schema = self.schema_for(caller, &statement, types).await?;
+        job.parameters = parameters;
+        Ok(job)
     }
 
     /// The schema of its result.
-    pub(super) fn prepared_schema(&self, caller: &Caller, handle: &[u8]) -> Result<SchemaRef, Status> {
-        let job = self.prepared_job(caller, handle)?;
+    pub(super) async fn prepared_schema(&self, caller: &Caller, handle: &[u8]) -> Result<SchemaRef, Status> {
+        let job = self.prepared_job_now(caller, handle).await?;
         Ok(job.schema.map_or_else(|| Arc::new(Schema::empty()), |announced| Arc::clone(&announced.schema)))
     }
 
-    /// The schema of the result for these parameters: `SELECT $1` returns what it is given.
+    /// The schema of the result for these parameters (`SELECT $1` returns what it is given), as the tables are now.
     pub(super) async fn schema_for(
         &self,
         caller: &Caller,
@@ -157,26 +167,32 @@ impl SqlService {
     ) -> Result<Option<Arc<Announced>>, Status> {
         let plan = &statement.plan;
         let wanted = &plan.parameter_schema;
-        let as_wanted = types_of(wanted).eq(types_of(parameters));
         // A wrong number of them is for the execution to complain about.
-        if plan.schema.is_none() || as_wanted || wanted.fields().len() != parameters.fields().len() {
+        if plan.schema.is_none() || wanted.fields().len() != parameters.fields().len() {
             return Ok(plan.schema.clone());
         }
-        let types: Vec<DataType> = types_of(parameters).cloned().collect();
-        if let Some(known) = statement.described.lock().as_ref().filter(|known| known.types == types) {
+        let scope = self.sessions.enter(&caller.principal, &self.sessions.home_now(caller, &statement.home)?)?;
+        let session = scope.turn().await?;
+        if types_of(wanted).eq(types_of(parameters)) && session.is_in(&plan.surroundings) {
+            return Ok(plan.schema.clone());
+        }
+        let is_known =
+            |known: &&Described| known.types.iter().eq(types_of(parameters)) && session.is_in(&known.surroundings);
+        if let Some(known) = statement.described.lock().as_ref().filter(is_known) {
             return Ok(known.schema.clone());
         }
-        let scope = self.sessions.enter(&caller.principal, &statement.home)?;
-        let schema = scope.turn().await?.result_schema_for(&plan.prepared, types.clone()).await;
+        let types: Vec<DataType> = types_of(parameters).cloned().collect();
+        let surroundings = session.surroundings();
+        let schema = session.result_schema_for(&plan.prepared, types.clone()).await;
         let schema = schema.map_err(|error| from_engine(&error))?;
-        let schema = schema.map(|schema| Announced::new(&schema)).transpose()?;
-        *statement.described.lock() = Some(Described { types, schema: schema.clone() });
+        let schema = schema.map(|schema| Announced::new_in(&schema, &surroundings)).transpose()?;
+        *statement.described.lock() = Some(Described { types, surroundings, schema: schema.clone() });
         Ok(schema)
     }
 
     /// Executes without a ticket: the protocol lets the command itself be one.
     pub(super) async fn fetch_prepared(&self, caller: &Caller, handle: &[u8]) -> Result<FlightStream, Status> {
-        let job = self.prepared_job(caller, handle)?;
+        let job = self.prepared_job_now(caller, handle).await?;
         self.fetch_now(caller, &job).await
     }
 

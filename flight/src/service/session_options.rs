@@ -5,7 +5,10 @@
 //! |---|---|
 //! | `catalog` | `rustydb`, the only one |
 //! | `schema` | the schema of names without one |
-//! | any setting that `SHOW ALL` lists | as `SET` takes it; an option without a value is `RESET` |
+//! | any setting that `SHOW ALL` lists | as `SET` takes it; an option without a value is `RESET`; `search_path` also as a list |
+//!
+//! The session's transactions by id have its settings, too: those to come take them over, and the one that ADBC's driver
+//! has open on the connection gets what is set.
 //!
 //! Invariant: an option is answered as set only if it lasts. A call without a session token has nothing an option could
 //! last in, so there only the values that hold anyway are accepted.
@@ -13,7 +16,7 @@
 use std::collections::HashMap;
 
 use prost::Message;
-use rustydb_engine::{CATALOG_NAME, DEFAULT_SCHEMA, ObjectKind};
+use rustydb_engine::{CATALOG_NAME, DEFAULT_SCHEMA, Error, ObjectKind, Session};
 use tonic::Status;
 
 use super::SqlService;
@@ -86,15 +89,25 @@ struct Texts {
 }
 
 impl Value {
-    /// As SET takes it; a list is the value of no setting.
-    fn text(&self) -> Option<String> {
+    /// As SET takes it for this setting; there is one whose value may be a list.
+    fn text(&self, name: &str) -> Option<String> {
         match self {
             Self::Text(text) => Some(text.clone()),
             Self::Flag(flag) => Some(if *flag { "on" } else { "off" }.to_owned()),
             Self::Integer(number) => Some(number.to_string()),
             Self::Double(number) => Some(number.to_string()),
+            Self::Texts(texts) if name == SEARCH_PATH => texts.as_path(),
             Self::Texts(_) => None,
         }
+    }
+}
+
+impl Texts {
+    /// Names of schemas as a search path; `None` if there is one that cannot stand in it.
+    fn as_path(&self) -> Option<String> {
+        let can_stand = |name: &String| !name.trim().is_empty() && !name.contains([',', '"']);
+        let quoted = self.values.iter().map(|name| can_stand(name).then(|| format!("\"{name}\"")));
+        Some(quoted.collect::<Option<Vec<String>>>()?.join(", "))
     }
 }
 
@@ -109,14 +122,14 @@ impl SqlService {
             return Err(refuse("54000", format!("more than {OPTIONS_MAX} session options at once")).into());
         }
         let scope = self.sessions.of_token(caller)?;
+        // What begins later takes the options over.
+        let begun = self.sessions.begun_without_id(caller).filter(|_| scope.is_some());
         let mut errors = HashMap::new();
         for (name, option) in request.session_options {
-            let outcome = match &option.value {
-                None => set(scope.as_ref(), &name, None).await,
-                Some(value) => match value.text() {
-                    Some(text) => set(scope.as_ref(), &name, Some(&text)).await,
-                    None => Err(INVALID_VALUE),
-                },
+            let outcome = match option.value.as_ref().map(|value| value.text(&name)) {
+                None => set(scope.as_ref(), begun.as_deref(), &name, None).await,
+                Some(Some(text)) => set(scope.as_ref(), begun.as_deref(), &name, Some(&text)).await,
+                Some(None) => Err(INVALID_VALUE),
             };
             if let Err(value) = outcome {
                 errors.insert(name, OptionError { value });
@@ -126,10 +139,11 @@ impl SqlService {
     }
 
     pub(super) async fn session_options(&self, caller: &Caller) -> Result<arrow_flight::Result, Status> {
-        let settings = match self.sessions.of_token(caller)? {
-            Some(scope) => scope.turn().await?.settings(),
+        let settings = match (self.sessions.of_token(caller)?, self.sessions.begun_without_id(caller)) {
+            (Some(_), Some(begun)) => begun.settings(),
+            (Some(scope), None) => scope.turn().await?.settings(),
             // What a call that stands alone starts with.
-            None => self.sessions.outside().settings(),
+            (None, _) => self.sessions.outside().settings(),
         };
         let mut options: HashMap<String, String> = settings.into_iter().collect();
         let schema = options.get(SEARCH_PATH).map_or(DEFAULT_SCHEMA, |path| first_schema(path)).to_owned();
@@ -146,8 +160,9 @@ fn first_schema(path: &str) -> &str {
     path.split(',').next().unwrap_or_default().trim().trim_matches('"')
 }
 
-/// Sets one option, or resets it; the error is one of the protocol's.
-async fn set(scope: Option<&Scope>, name: &str, value: Option<&str>) -> Result<(), i32> {
+/// Sets one option, or resets it, in the session and in the transaction that has begun beside it; the error is one of the
+/// protocol's.
+async fn set(scope: Option<&Scope>, begun: Option<&Session>, name: &str, value: Option<&str>) -> Result<(), i32> {
     let Some(scope) = scope else {
         return match (name, value) {
             (CATALOG, None | Some(CATALOG_NAME)) | (SCHEMA, None | Some(DEFAULT_SCHEMA)) => Ok(()),
@@ -164,7 +179,8 @@ async fn set(scope: Option<&Scope>, name: &str, value: Option<&str>) -> Result<(
             return if schema == DEFAULT_SCHEMA { Ok(()) } else { Err(INVALID_VALUE) };
         }
         (SCHEMA, Some(schema)) => {
-            let known = session.catalog().find_object(ObjectKind::Schema, "", schema).is_some();
+            let catalog = begun.unwrap_or(&session).catalog();
+            let known = catalog.find_object(ObjectKind::Schema, "", schema).is_some();
             if schema != DEFAULT_SCHEMA && !known {
                 return Err(INVALID_VALUE);
             }
@@ -172,15 +188,24 @@ async fn set(scope: Option<&Scope>, name: &str, value: Option<&str>) -> Result<(
         _ => {}
     }
     let name = if name == SCHEMA { SEARCH_PATH } else { name };
+    // The transaction first: what the session has lasts, and is answered as set.
+    if let Some(begun) = begun {
+        begun.set_in_common(name, value).map_err(|error| error_value(&error))?;
+    }
     let outcome = match value {
         Some(value) => session.set(name, value).await,
         None => session.reset(name).await,
     };
-    outcome.map_err(|error| match error.sqlstate() {
+    outcome.map_err(|error| error_value(&error))
+}
+
+/// The protocol's error for one of the engine.
+fn error_value(error: &Error) -> i32 {
+    match error.sqlstate() {
         "42704" => INVALID_NAME,
         "22023" | "0A000" => INVALID_VALUE,
         _ => ERROR,
-    })
+    }
 }
 
 fn malformed(action: &str, error: &prost::DecodeError) -> Status {
@@ -193,8 +218,12 @@ mod tests {
 
     #[test]
     fn values_of_every_kind_are_read_as_set_takes_them() {
-        let texts = Value::Texts(Texts { values: vec!["a".to_owned()] });
-        assert_eq!(texts.text(), None);
+        let texts =
+            |texts: &[&str]| Value::Texts(Texts { values: texts.iter().map(|&text| text.to_owned()).collect() });
+        assert_eq!(texts(&["a"]).text("timezone"), None);
+        assert_eq!(texts(&["sales", "public"]).text(SEARCH_PATH).as_deref(), Some("\"sales\", \"public\""));
+        assert_eq!(texts(&[]).text(SEARCH_PATH).as_deref(), Some(""));
+        assert_eq!(texts(&["sales, public"]).text(SEARCH_PATH), None);
         for (value, text) in [
             (Value::Text("x".to_owned()), "x"),
             (Value::Flag(true), "on"),
@@ -202,7 +231,7 @@ mod tests {
             (Value::Integer(-7), "-7"),
             (Value::Double(0.5), "0.5"),
         ] {
-            assert_eq!(value.text().as_deref(), Some(text));
+            assert_eq!(value.text("any").as_deref(), Some(text));
         }
     }
 

@@ -23,7 +23,10 @@ impl SqlService {
             return Err(refuse("54000", message).hint("send data as parameters or by bulk ingest").into());
         }
         let (home, scope) = self.sessions.enter_call(caller, transaction_id)?;
-        let prepared = scope.turn().await?.prepare(sql).await.map_err(|error| from_engine(&error))?;
-        Ok(Job::new(home, Arc::new(Plan::new(prepared, &self.waiting_kib)?)))
+        let (surroundings, prepared) = {
+            let session = scope.turn().await?;
+            (session.surroundings(), session.prepare(sql).await.map_err(|error| from_engine(&error))?)
+        };
+        Ok(Job::new(home, Arc::new(Plan::new(prepared, surroundings, &self.waiting_kib)?)))
     }
 }

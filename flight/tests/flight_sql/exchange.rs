@@ -116,6 +116,20 @@ async fn an_error_ends_one_execution_and_the_next_one_works() {
 }
 
 #[tokio::test]
+async fn a_table_that_becomes_another_ends_the_stream() {
+    let server = TestServer::start().await;
+    let client = connect(&server).await;
+    client.execute("CREATE TABLE t (id BIGINT PRIMARY KEY, v BIGINT)").await.unwrap();
+    client.execute("INSERT INTO t VALUES (1, 42)").await.unwrap();
+    let one = client.prepare("SELECT v FROM t WHERE id = $1").await.unwrap();
+    assert_eq!(numbers(&client, &one, 1).await.unwrap(), [42]);
+    client.execute("DROP TABLE t").await.unwrap();
+    client.execute("CREATE TABLE t (id BIGINT PRIMARY KEY, v DOUBLE PRECISION)").await.unwrap();
+    client.execute("INSERT INTO t VALUES (1, 3.75)").await.unwrap();
+    assert_eq!(numbers(&client, &one, 1).await.unwrap_err().sqlstate(), "0A000", "and not 3");
+}
+
+#[tokio::test]
 async fn more_statements_than_streams_of_a_connection() {
     let server = TestServer::start().await;
     let client = connect(&server).await;

@@ -121,7 +121,7 @@ async fn an_unknown_column_is_named() {
     let mut client = server.client().await;
     update(&mut client, "CREATE TABLE people (id BIGINT PRIMARY KEY)").await.unwrap();
     let outcome = ingest(&mut client, command(APPEND), vec![people(0..3)]).await;
-    let status = assert_refused(outcome, Code::NotFound, "42703");
+    let status = assert_refused(outcome, Code::AlreadyExists, "42703");
     assert!(status.message().contains("name"), "{status:?}");
 }
 

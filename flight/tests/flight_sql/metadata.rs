@@ -53,7 +53,7 @@ async fn catalogs_schemas_and_table_types_are_listed() {
     let info = client.get_db_schemas(none).await.unwrap();
     assert_eq!(row_count(&rows(&mut client, info).await), 0);
     let info = client.get_table_types().await.unwrap();
-    assert_eq!(texts(&rows(&mut client, info).await, "table_type"), ["TABLE", "VIEW"]);
+    assert_eq!(texts(&rows(&mut client, info).await, "table_type"), ["LOCAL TEMPORARY", "TABLE", "VIEW"]);
     update(&mut client, "CREATE SCHEMA empty").await.unwrap();
     let info = client.get_db_schemas(CommandGetDbSchemas::default()).await.unwrap();
     assert_eq!(texts(&rows(&mut client, info).await, "db_schema_name"), ["empty", "public"]);

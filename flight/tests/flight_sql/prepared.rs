@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int32Array, Int64Array, StringArray};
-use arrow::datatypes::DataType;
+use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, StringArray};
+use arrow::datatypes::{DataType, Int64Type};
 use arrow::record_batch::RecordBatch;
 use tonic::Code;
 
@@ -150,4 +150,35 @@ async fn parameters_of_a_related_type_are_converted() {
     select.set_parameters(narrow(vec![2])).unwrap();
     let info = select.execute().await.unwrap();
     assert_eq!(row_count(&fetch(&mut client, info).await.unwrap()), 1);
+}
+
+#[tokio::test]
+async fn a_result_is_announced_as_the_tables_are_when_the_statement_is_executed() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    update(&mut client, "CREATE TABLE t (v BOOLEAN)").await.unwrap();
+    update(&mut client, "INSERT INTO t VALUES (true)").await.unwrap();
+    let mut statement = client.prepare("SELECT * FROM t".to_owned(), None).await.unwrap();
+    let info = statement.execute().await.unwrap();
+    assert_eq!(row_count(&fetch(&mut client, info).await.unwrap()), 1);
+
+    update(&mut client, "DROP TABLE t").await.unwrap();
+    update(&mut client, "CREATE TABLE t (w BIGINT, x TEXT)").await.unwrap();
+    update(&mut client, "INSERT INTO t VALUES (42, 'a')").await.unwrap();
+    let info = statement.execute().await.unwrap();
+    let names: Vec<String> =
+        info.clone().try_decode_schema().unwrap().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names, ["w", "x"]);
+    let rows = fetch(&mut client, info).await.unwrap();
+    assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().value(0), 42);
+    assert_eq!(texts(&rows, "x"), ["a"]);
+
+    // Between the announcement and the rows.
+    let info = statement.execute().await.unwrap();
+    update(&mut client, "DROP TABLE t").await.unwrap();
+    update(&mut client, "CREATE TABLE t (w DOUBLE PRECISION, x TEXT)").await.unwrap();
+    update(&mut client, "INSERT INTO t VALUES (3.75, 'a')").await.unwrap();
+    assert_refused(fetch(&mut client, info).await, Code::Unimplemented, "0A000");
+    update(&mut client, "DROP TABLE t").await.unwrap();
+    assert_refused(statement.execute().await, Code::NotFound, "42P01");
 }

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 
 use arrow_flight::Action;
+use arrow_flight::sql::EndTransaction;
+use bytes::Bytes;
 use prost::Message;
 use tonic::Code;
 
-use crate::support::{Client, TestServer, assert_refused, query, texts, update};
+use crate::support::{Client, TestServer, assert_refused, fetch, number, query, texts, update};
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct SetRequest {
@@ -34,6 +36,14 @@ struct OptionValue {
     flag: Option<bool>,
     #[prost(sfixed64, optional, tag = "3")]
     integer: Option<i64>,
+    #[prost(message, optional, tag = "5")]
+    texts: Option<Texts>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Texts {
+    #[prost(string, repeated, tag = "1")]
+    values: Vec<String>,
 }
 
 fn text(text: &str) -> OptionValue {
@@ -114,4 +124,64 @@ async fn without_a_session_only_what_holds_anyway_is_accepted() {
     assert!(set(&mut client, &[("catalog", text("rustydb")), ("schema", text("public"))]).await.is_empty());
     let errors = set(&mut client, &[("statement_timeout", text("1s")), ("schema", text("other"))]).await;
     assert_eq!(errors, [("statement_timeout".to_owned(), 3), ("schema".to_owned(), 2)].into());
+}
+
+#[tokio::test]
+async fn a_list_is_a_search_path_and_no_other_value() {
+    let server = TestServer::start().await;
+    let mut client = server.session().await;
+    let list = |values: &[&str]| OptionValue {
+        texts: Some(Texts { values: values.iter().map(|value| (*value).to_owned()).collect() }),
+        ..Default::default()
+    };
+    assert!(set(&mut client, &[("search_path", list(&["sales", "public"]))]).await.is_empty());
+    assert_eq!(show(&mut client, "search_path").await, "sales, public");
+    let errors = set(&mut client, &[("search_path", list(&["a, b"])), ("timezone", list(&["UTC"]))]).await;
+    assert_eq!(errors, [("search_path".to_owned(), 2), ("timezone".to_owned(), 2)].into());
+}
+
+#[tokio::test]
+async fn transactions_take_settings_over_and_hand_back_what_they_commit() {
+    async fn show_in(client: &mut Client, transaction: &Bytes, setting: &str) -> String {
+        let info = client.execute(format!("SHOW {setting}"), Some(transaction.clone())).await.unwrap();
+        texts(&fetch(client, info).await.unwrap(), setting).remove(0)
+    }
+    async fn run(client: &mut Client, transaction: &Bytes, sql: &str) {
+        client.execute_update(sql.to_owned(), Some(transaction.clone())).await.unwrap();
+    }
+    let server = TestServer::start().await;
+    let mut client = server.session().await;
+    update(&mut client, "CREATE SCHEMA second").await.unwrap();
+    let transaction = client.begin_transaction().await.unwrap();
+    // Before its first statement.
+    assert!(set(&mut client, &[("schema", text("second")), ("timezone", text("Asia/Tokyo"))]).await.is_empty());
+    assert_eq!(show_in(&mut client, &transaction, "search_path").await, "second");
+    run(&mut client, &transaction, "SET lock_timeout = '3s'").await;
+    run(&mut client, &transaction, "SET LOCAL statement_timeout = '9s'").await;
+    run(&mut client, &transaction, "CREATE SEQUENCE numbers").await;
+    run(&mut client, &transaction, "PREPARE seven AS SELECT 7::bigint").await;
+    let info = client.execute("SELECT nextval('numbers')".to_owned(), Some(transaction.clone())).await.unwrap();
+    fetch(&mut client, info).await.unwrap();
+    // What is set in the session meanwhile stays.
+    assert!(set(&mut client, &[("application_name", text("meanwhile"))]).await.is_empty());
+    client.end_transaction(transaction, EndTransaction::Commit).await.unwrap();
+    for (setting, value) in [
+        ("lock_timeout", "3000ms"),
+        ("statement_timeout", "0"),
+        ("timezone", "Asia/Tokyo"),
+        ("application_name", "meanwhile"),
+    ] {
+        assert_eq!(show(&mut client, setting).await, value, "{setting}");
+    }
+    assert_eq!(number(&mut client, "EXECUTE seven").await, 7);
+    assert_eq!(number(&mut client, "SELECT currval('numbers')").await, 1);
+
+    let rolled_back = client.begin_transaction().await.unwrap();
+    run(&mut client, &rolled_back, "SET lock_timeout = '5s'").await;
+    client.end_transaction(rolled_back, EndTransaction::Rollback).await.unwrap();
+    assert_eq!(show(&mut client, "lock_timeout").await, "3000ms");
+    let by_sql = client.begin_transaction().await.unwrap();
+    run(&mut client, &by_sql, "SET lock_timeout = '7s'").await;
+    run(&mut client, &by_sql, "COMMIT").await;
+    assert_eq!(show(&mut client, "lock_timeout").await, "7000ms");
 }

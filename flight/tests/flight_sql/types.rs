@@ -342,6 +342,11 @@ fn stored_columns() -> Vec<(&'static str, ArrayRef, Option<DataType>)> {
             Arc::new(Time32MillisecondArray::from(vec![Some(1), None, Some(86_399_999)])),
             Some(DataType::Time64(TimeUnit::Microsecond)),
         ),
+        (
+            "hundreds",
+            Arc::new(Decimal128Array::from(vec![Some(12), None, Some(-7)]).with_precision_and_scale(5, -2).unwrap()),
+            Some(DataType::Decimal128(7, 0)),
+        ),
         ("time64us", Arc::new(Time64MicrosecondArray::from(vec![Some(1), None, Some(86_399_999_999)])), None),
         ("time64ns", Arc::new(Time64NanosecondArray::from(vec![Some(1), None, Some(86_399_999_999_999)])), None),
         ("seconds", Arc::new(TimestampSecondArray::from(vec![Some(1), None, Some(-1)])), None),

@@ -170,6 +170,7 @@ impl Config {
         options.shutdown_grace = self.duration("flight.shutdown_grace").unwrap_or(Duration::ZERO);
         options.limits = Limits {
             message_bytes: self.size("flight.message_size"),
+            message_bytes_total: self.size("flight.message_size_total"),
             statement_bytes: self.size("flight.statement_size"),
             parameter_bytes: self.size("flight.parameter_size"),
             parameter_bytes_total: self.size("flight.parameter_size_total"),

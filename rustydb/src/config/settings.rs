@@ -21,6 +21,7 @@
 //! | `flight.tls_client_ca` | `""` | PEM file of the authorities whose certificates clients must show (mutual TLS); empty: none asked |
 //! | `flight.shutdown_grace` | `"10s"` | how long an orderly end waits for running requests |
 //! | `flight.message_size` | `"64MiB"` | the largest gRPC message accepted |
+//! | `flight.message_size_total` | `"512MiB"` | the most memory for messages whose ends have not come, of all clients together |
 //! | `flight.statement_size` | `"16MiB"` | the longest SQL text accepted |
 //! | `flight.parameter_size` | `"256MiB"` | the most parameter data one prepared statement may hold |
 //! | `flight.parameter_size_total` | `"1GiB"` | the most parameter data of all prepared statements together, also while it comes |
@@ -129,6 +130,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     setting("flight.shutdown_grace", "10s", Kind::Duration, "how long an orderly end waits for running requests"),
     setting("flight.message_size", "64MiB", Kind::Size, "the largest gRPC message accepted"),
+    setting(
+        "flight.message_size_total",
+        "512MiB",
+        Kind::Size,
+        "the most memory for messages whose ends have not come, of all clients together",
+    ),
     setting("flight.statement_size", "16MiB", Kind::Size, "the longest SQL text accepted"),
     setting("flight.parameter_size", "256MiB", Kind::Size, "the most parameter data one prepared statement may hold"),
     setting(

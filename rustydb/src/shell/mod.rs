@@ -169,7 +169,7 @@ impl Shell {
     fn render_failed(&mut self, error: RenderError) -> Stop {
         match error {
             RenderError::Sink(error) => output_failed(error),
-            error @ RenderError::Value(_) => self.failed(&Failure::new("22000", error.to_string()), None),
+            error @ RenderError::Value(_) => self.failed(&Failure::new("22008", error.to_string()), None),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::ddl::comment;
 use crate::error::{nearest, sqlstate};
 use crate::sequences::{self, SequenceScope};
 use crate::sql::types::CastTypes;
-use crate::{Error, functions, interrupt};
+use crate::{Error, Result, functions, interrupt};
 
 use super::{StatementContext, series};
 
@@ -27,6 +27,8 @@ impl ContextProvider for StatementContext {
     }
 
     fn get_table_function_source(&self, name: &str, arguments: Vec<Expr>) -> DataFusionResult<Arc<dyn TableSource>> {
+        let folded = folded(name);
+        let name = if folded != name && self.is_table_function(&folded)? { folded.as_str() } else { name };
         let built_in = self.shared.table_functions().get(name);
         let of_users = match built_in {
             Some(_) => None,
@@ -132,5 +134,21 @@ impl ContextProvider for StatementContext {
 
     fn udwf_names(&self) -> Vec<String> {
         self.shared.window_functions().keys().cloned().collect()
+    }
+}
+
+impl StatementContext {
+    fn is_table_function(&self, name: &str) -> Result<bool> {
+        Ok(self.shared.table_functions().contains_key(name)
+            || !self.environment.routines.find(self, None, name, false)?.is_empty())
+    }
+}
+
+/// The name that is meant: DataFusion gives that of a function in FROM as it was written, be it in capitals or in quotes,
+/// but behind LATERAL as it is meant.
+fn folded(name: &str) -> String {
+    match name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(quoted) => quoted.replace("\"\"", "\""),
+        None => name.to_ascii_lowercase(),
     }
 }

@@ -227,9 +227,14 @@ fn route_explain(
             ("format", Some("json")) => options.format = ExplainFormat::PostgresJSON,
             ("format", Some("tree")) => options.format = ExplainFormat::Tree,
             ("format", Some("graphviz")) => options.format = ExplainFormat::Graphviz,
+            // Of what a plan shows here none of these is a part that could be left out.
+            (
+                "costs" | "timing" | "summary" | "buffers" | "wal" | "settings",
+                None | Some("true" | "on" | "1" | "false" | "off" | "0"),
+            ) => {}
             (other, _) => {
                 return Err(Error::unsupported(format!("EXPLAIN option {}", other.to_ascii_uppercase()))
-                    .with_hint("Options are ANALYZE, VERBOSE and FORMAT text, json, tree or graphviz.")
+                    .with_hint("Options are ANALYZE, VERBOSE and FORMAT text, json, tree or graphviz; COSTS and the like are ignored.")
                     .at(place(name.span)));
             }
         }
@@ -259,7 +264,7 @@ fn route_set(set: Set) -> Result<Routed> {
             };
             let value = match values.as_slice() {
                 [_] => setting_value(&values)?,
-                several if name == "search_path" => {
+                several if matches!(name.as_str(), "search_path" | "datestyle") => {
                     let names = several.iter().map(|value| match setting_value(std::slice::from_ref(value))? {
                         SettingValue::Text(text) => Ok(text),
                         SettingValue::Default => Ok(crate::DEFAULT_SCHEMA.to_owned()),

@@ -1,0 +1,143 @@
+//! Puts [`order_of_array`] where arrays are compared otherwise than DataFusion does it: an analyser rule that runs after type
+//! coercion.
+//!
+//! | where | becomes |
+//! |---|---|
+//! | `a < b`, `<=`, `>`, `>=`, `BETWEEN` | the same of `order(a)`, `order(b)` |
+//! | `ORDER BY a NULLS FIRST`, `a DESC NULLS LAST` | by `order(a)`: NULLs among the elements stay the greatest |
+//! | `greatest`, `least` | CASE |
+//!
+//! In the usual orders of ORDER BY, DataFusion has NULLs among the elements where PostgreSQL has them; equality is the same.
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::config::ConfigOptions;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::expr::{Between, BinaryExpr, ScalarFunction, Sort};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, lit, when};
+use datafusion::optimizer::AnalyzerRule;
+
+use crate::functions::array_order::{is_ordered_array, order_of_array};
+
+/// The arguments of `greatest` and `least` that become a CASE, which repeats them.
+const COMPARED_MAX: usize = 8;
+
+/// The rule.
+#[derive(Debug)]
+pub(crate) struct ArrayOrder;
+
+impl AnalyzerRule for ArrayOrder {
+    fn name(&self) -> &str {
+        "array_order"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _options: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
+        if !compares_arrays(&plan)? {
+            return Ok(plan);
+        }
+        // Once an expression has changed, so may have what is said of its column above.
+        let mut changed = false;
+        let rewritten = plan.transform_up_with_subqueries(|node| {
+            let schema = merge_schema(&node.inputs());
+            let names = NamePreserver::new(&node);
+            let node = match node {
+                LogicalPlan::Sort(mut sort) => {
+                    sort.expr = sort.expr.into_iter().map(|by| sorted(by, &schema)).collect();
+                    LogicalPlan::Sort(sort)
+                }
+                other => other,
+            };
+            let node = node.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let rewritten = expr.transform_up(|part| rewrite(part, &schema))?;
+                Ok(rewritten.update_data(|expr| name.restore(expr)))
+            })?;
+            changed |= node.transformed;
+            Ok(Transformed::yes(if changed { node.data.recompute_schema()? } else { node.data }))
+        });
+        rewritten.map(|plan| plan.data)
+    }
+}
+
+/// Whether there is anything to do, so that all other plans are only looked at.
+fn compares_arrays(plan: &LogicalPlan) -> DataFusionResult<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        let mut inputs: Option<DFSchema> = None;
+        if let LogicalPlan::Sort(sort) = node {
+            let schema = sort.input.schema();
+            found |= sort.expr.iter().any(|by| by.asc == by.nulls_first && is_array(&by.expr, schema));
+        }
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                let compared = match part {
+                    Expr::BinaryExpr(BinaryExpr { left, op, .. }) if orders(*op) => Some(left.as_ref()),
+                    Expr::Between(Between { expr, .. }) => Some(expr.as_ref()),
+                    Expr::ScalarFunction(ScalarFunction { func, args })
+                        if matches!(func.name(), "greatest" | "least") =>
+                    {
+                        args.first()
+                    }
+                    _ => None,
+                };
+                if let Some(compared) = compared {
+                    let schema = inputs.get_or_insert_with(|| merge_schema(&node.inputs()));
+                    found |= is_array(compared, schema);
+                }
+                Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            })
+        })?;
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+fn orders(op: Operator) -> bool {
+    matches!(op, Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq)
+}
+
+fn is_array(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.get_type(schema).is_ok_and(|data_type| is_ordered_array(&data_type))
+}
+
+fn sorted(by: Sort, schema: &DFSchema) -> Sort {
+    match by.asc == by.nulls_first && is_array(&by.expr, schema) {
+        true => Sort { expr: order_of_array(by.expr), ..by },
+        false => by,
+    }
+}
+
+fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    Ok(match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if orders(op) && is_array(&left, schema) => {
+            let (left, right) = (Box::new(order_of_array(*left)), Box::new(order_of_array(*right)));
+            Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
+        }
+        Expr::Between(Between { expr, negated, low, high }) if is_array(&expr, schema) => {
+            let [expr, low, high] = [*expr, *low, *high].map(|part| Box::new(order_of_array(part)));
+            Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
+        }
+        Expr::ScalarFunction(ScalarFunction { func, args })
+            if matches!(func.name(), "greatest" | "least")
+                && args.len() <= COMPARED_MAX
+                && args.first().is_some_and(|first| is_array(first, schema)) =>
+        {
+            Transformed::yes(as_case(func.name() == "greatest", args)?)
+        }
+        other => Transformed::no(other),
+    })
+}
+
+/// The greatest, or the least, of arrays; NULLs are passed over.
+fn as_case(is_greatest: bool, args: Vec<Expr>) -> DataFusionResult<Expr> {
+    let mut args = args.into_iter();
+    let Some(mut best) = args.next() else { return Ok(lit(ScalarValue::Null)) };
+    for other in args {
+        let (known, new) = (order_of_array(best.clone()), order_of_array(other.clone()));
+        let better = if is_greatest { known.lt(new) } else { known.gt(new) };
+        best = when(best.clone().is_null().or(better), other).otherwise(best)?;
+    }
+    Ok(best)
+}
