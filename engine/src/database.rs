@@ -42,6 +42,8 @@ use crate::sql::plan_cache::PlanCache;
 use crate::sql::relations::Relations;
 use crate::sql::session_zone::SessionZone;
 use crate::sql::single_row::SingleRow;
+use crate::sql::sorted_subqueries::SortedSubqueries;
+use crate::sql::strict_types::StrictTypes;
 use crate::sql::time_units::TimeUnits;
 use crate::users::{self, Users};
 use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Identity, Result, functions, optimizer};
@@ -278,6 +280,8 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>, query_byte
     rules.splice(
         0..0,
         [
+            Arc::new(SortedSubqueries) as _,
+            Arc::new(StrictTypes) as _,
             Arc::new(CertainDependencies) as _,
             Arc::new(GroupingExpressions) as _,
             Arc::new(MixedTypes) as _,

@@ -40,6 +40,9 @@ pub(crate) mod sqlstate {
     pub(crate) const INVALID_LOGARITHM: &str = "2201E";
     pub(crate) const INVALID_POWER: &str = "2201F";
     pub(crate) const INVALID_WIDTH_BUCKET: &str = "2201G";
+    pub(crate) const INVALID_FRAME_OFFSET: &str = "22013";
+    pub(crate) const INVALID_NTILE: &str = "22014";
+    pub(crate) const INVALID_NTH_VALUE: &str = "22016";
     pub(crate) const NULL_NOT_ALLOWED: &str = "22004";
     pub(crate) const INVALID_REGULAR_EXPRESSION: &str = "2201B";
     pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";

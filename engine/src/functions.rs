@@ -4,14 +4,17 @@
 //! survive it. A [`Bounded`] function works out the size of its result first and fails with 54000 beyond the limit.
 
 pub(crate) mod any_element;
+mod array_bounds;
 pub(crate) mod array_casts;
 pub(crate) mod array_order;
 pub(crate) mod array_text;
 pub(crate) mod bins;
+mod buckets;
 mod by_rows;
 pub(crate) mod bytea;
 pub(crate) mod bytes;
 pub(crate) mod calendar_parts;
+mod changed;
 mod characters;
 mod coalesce;
 pub(crate) mod date_parts;
@@ -22,43 +25,50 @@ pub(crate) mod floats;
 pub(crate) mod floats_as_numerics;
 pub(crate) mod foreign;
 pub(crate) mod input;
+mod interval_format;
+mod interval_truncate;
 mod intervals;
 pub(crate) mod like_escape;
+mod made_times;
 mod number_format;
+mod numeric_scales;
+pub(crate) mod overlaps;
+pub(crate) mod pattern_syntax;
 mod postgres;
 pub(crate) mod printed;
 pub(crate) mod ranks;
 pub(crate) mod regular;
+mod regular_places;
 pub(crate) mod rounded_times;
 pub(crate) mod series;
 pub(crate) mod session;
 pub(crate) mod several;
 pub(crate) mod shares;
 mod sleep;
+mod spellings;
 pub(crate) mod subscripts;
 pub(crate) mod text;
+pub(crate) mod time_digits;
+pub(crate) mod time_intervals;
 pub(crate) mod time_texts;
 mod to_char;
 pub(crate) mod told_apart;
 mod truncate;
 pub(crate) mod widened;
+mod zone_abbreviations;
+pub(crate) mod zone_parts;
 pub(crate) mod zones;
 
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, Int64Array};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, FieldRef, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
+use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
 use datafusion::common::ScalarValue;
-use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::interval_arithmetic::Interval;
-use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
-use datafusion::logical_expr::{
-    ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl};
 
+use self::changed::{Change, changed};
 use crate::{Error, Result, error::sqlstate};
 
 /// The largest result, in bytes, of one call on one batch.
@@ -78,25 +88,28 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>, query_
     own.extend(degrees::functions());
     own.extend(shares::functions());
     own.extend(told_apart::functions());
+    own.extend(time_digits::functions());
     own.extend(bytea::functions());
     own.extend(sleep::functions());
-    if let Some(chrono) = functions.iter().find(|function| function.name() == "to_char") {
-        own.push(Arc::new(to_char::ToChar::new(Arc::clone(chrono)).into()));
-    }
-    if let Some(integers) = functions.iter().find(|function| function.name() == "date_part") {
-        own.push(Arc::new(date_parts::DatePart { inner: Arc::clone(integers) }.into()));
-    }
-    for inner in functions.iter().filter(|function| matches!(function.name(), "to_date" | "to_timestamp")) {
-        own.push(Arc::new(date_patterns::ByTemplate::new(Arc::clone(inner)).into()));
-    }
-    if let Some(inner) = functions.iter().find(|function| function.name() == "coalesce") {
-        own.push(Arc::new(coalesce::Coalesce { inner: Arc::clone(inner) }.into()));
-    }
-    if let Some(inner) = functions.iter().find(|function| function.name() == "chr") {
-        own.push(Arc::new(characters::Character { inner: Arc::clone(inner) }.into()));
-    }
-    if let Some(integers) = functions.iter().find(|function| function.name() == "generate_series") {
-        own.push(Arc::new(series::Series::new(Arc::clone(integers)).into()));
+    own.extend(regular_places::functions());
+    own.extend(array_bounds::functions());
+    own.extend(buckets::functions());
+    own.extend(made_times::functions());
+    own.extend(numeric_scales::functions());
+    own.extend(overlaps::functions());
+    own.extend(spellings::functions());
+    for inner in &functions {
+        let inner = Arc::clone(inner);
+        own.push(match inner.name() {
+            "to_char" => changed(inner, to_char::ToChar::new()),
+            "date_part" => changed(inner, date_parts::DatePart),
+            "to_date" => changed(inner, date_patterns::ByTemplate::new(true)),
+            "to_timestamp" => changed(inner, date_patterns::ByTemplate::new(false)),
+            "coalesce" => changed(inner, coalesce::Coalesce),
+            "chr" => changed(inner, characters::Character),
+            "generate_series" => Arc::new(series::Series::new(inner).into()),
+            _ => continue,
+        });
     }
     let is_own = |function: &Arc<ScalarUDF>| own.iter().any(|own| own.name() == function.name());
     let others: Vec<_> = functions.into_iter().filter(|function| !is_own(function)).collect();
@@ -106,15 +119,18 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>, query_
         .map(also_known_as)
         .map(widened::widened)
         .map(|function| match Growth::of(function.name()) {
-            Some(growth) => Arc::new(ScalarUDF::from(Bounded { inner: function, growth, bytes_max })),
+            Some(growth) => changed(function, Bounded { growth, bytes_max }),
             None => function,
         })
         .map(|function| match function.name() {
-            "date_trunc" => Arc::new(ScalarUDF::from(truncate::Truncate { inner: function })),
+            "date_trunc" => {
+                let of_intervals = interval_truncate::OfIntervals::new(function.signature());
+                changed(changed(function, truncate::Truncate), of_intervals)
+            }
             _ => function,
         })
         .map(|function| match floats::Domain::of(function.name()) {
-            Some(domain) => Arc::new(ScalarUDF::from(floats::Guarded { inner: function, domain })),
+            Some(domain) => changed(function, domain),
             None => function,
         })
         .collect()
@@ -138,8 +154,10 @@ enum Growth {
     RepeatText,
     /// (text, length, …): up to 4 bytes for each of length characters.
     PadText,
-    /// (array or element, count, …): count elements.
+    /// (array, count, …): count elements.
     Elements,
+    /// (element, count): all values of the element, which may be an array, count times.
+    Copies,
     /// (\[start,\] stop \[, step\]): one element per step.
     Series,
 }
@@ -149,7 +167,8 @@ impl Growth {
         match function {
             "repeat" => Some(Growth::RepeatText),
             "lpad" | "rpad" => Some(Growth::PadText),
-            "array_repeat" | "array_resize" => Some(Growth::Elements),
+            "array_repeat" => Some(Growth::Copies),
+            "array_resize" => Some(Growth::Elements),
             "range" | "generate_series" => Some(Growth::Series),
             _ => None,
         }
@@ -183,6 +202,14 @@ impl Growth {
                     total = total.saturating_add(count_at(&count, row).saturating_mul(width));
                 }
             }
+            Growth::Copies => {
+                let (Some(element), Some(count)) = (array(0)?, array(1)?) else { return Ok(0) };
+                let count = as_counts(&count)?;
+                for row in 0..rows {
+                    let bytes = values_in(&element.slice(row, 1)).saturating_mul(8);
+                    total = total.saturating_add(count_at(&count, row).saturating_mul(bytes));
+                }
+            }
             Growth::Series => {
                 let columns = [array(0)?, array(1)?, array(2)?];
                 for row in 0..rows {
@@ -191,6 +218,14 @@ impl Growth {
             }
         }
         Ok(total)
+    }
+}
+
+/// The values of an array in all its dimensions, each array in it being one itself.
+fn values_in(array: &dyn Array) -> u64 {
+    match array.as_list_opt::<i32>() {
+        Some(arrays) => arrays.iter().map(|array| 1 + array.map_or(0, |array| values_in(&array))).sum(),
+        None => array.len() as u64,
     }
 }
 
@@ -288,80 +323,30 @@ fn position(value: &arrow::array::ArrayRef) -> Result<Option<i128>> {
     })
 }
 
-/// A function that refuses to make larger results; otherwise it is the function it wraps.
-#[derive(Debug, PartialEq, Eq, Hash)]
+/// Refuses to make larger results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Bounded {
-    inner: Arc<ScalarUDF>,
     growth: Growth,
     bytes_max: u64,
 }
 
-impl ScalarUDFImpl for Bounded {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.inner().aliases()
-    }
-
-    fn schema_name(&self, arguments: &[Expr]) -> DataFusionResult<String> {
-        self.inner.inner().schema_name(arguments)
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn with_updated_config(&self, config: &ConfigOptions) -> Option<ScalarUDF> {
-        let inner = Arc::new(self.inner.inner().with_updated_config(config)?);
-        Some(Bounded { inner, growth: self.growth, bytes_max: self.bytes_max }.into())
-    }
-
-    fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
-        self.inner.inner().return_type(argument_types)
-    }
-
-    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> DataFusionResult<FieldRef> {
-        self.inner.inner().return_field_from_args(arguments)
-    }
-
-    fn invoke_with_args(&self, mut arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+impl Change for Bounded {
+    fn invoke(&self, inner: &dyn ScalarUDFImpl, mut arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let rows = arguments.number_rows;
         match (self.growth, arguments.args.get_mut(1)) {
             (Growth::PadText, Some(length)) => raise_lengths(length)?,
-            (Growth::Elements, Some(size)) if self.name() == "array_resize" => refuse_negative(size, rows)?,
+            (Growth::Elements, Some(size)) if inner.name() == "array_resize" => refuse_negative(size, rows)?,
             _ => {}
         }
         let bytes = self.growth.bytes(&arguments)?;
         if bytes > self.bytes_max {
-            let message = format!("the result of {}() would be larger than {} bytes", self.name(), self.bytes_max);
+            let message = format!("the result of {}() would be larger than {} bytes", inner.name(), self.bytes_max);
             let error = Error::new(sqlstate::LIMIT_EXCEEDED, message);
             return Err(match self.growth {
                 Growth::Series => error.with_hint("Use it as a table: SELECT … FROM generate_series(…).").into(),
                 _ => error.into(),
             });
         }
-        self.inner.inner().invoke_with_args(arguments)
-    }
-
-    fn simplify(&self, arguments: Vec<Expr>, context: &SimplifyContext) -> DataFusionResult<ExprSimplifyResult> {
-        self.inner.inner().simplify(arguments, context)
-    }
-
-    fn evaluate_bounds(&self, inputs: &[&Interval]) -> DataFusionResult<Interval> {
-        self.inner.inner().evaluate_bounds(inputs)
-    }
-
-    fn output_ordering(&self, inputs: &[ExprProperties]) -> DataFusionResult<SortProperties> {
-        self.inner.inner().output_ordering(inputs)
-    }
-
-    fn coerce_types(&self, argument_types: &[DataType]) -> DataFusionResult<Vec<DataType>> {
-        self.inner.inner().coerce_types(argument_types)
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.inner().documentation()
+        inner.invoke_with_args(arguments)
     }
 }

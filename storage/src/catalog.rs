@@ -496,6 +496,19 @@ impl Catalog {
         })
     }
 
+    /// The foreign keys of other tables that refer to `parent`, and did not in an earlier state.
+    pub(crate) fn new_references<'a>(
+        &'a self,
+        before: &'a Catalog,
+        parent: TableId,
+    ) -> impl Iterator<Item = &'a ForeignKey> {
+        self.referring_tables(parent).flat_map(move |child| {
+            let known = before.table(child.id);
+            let is_new = move |key: &&ForeignKey| known.is_none_or(|known| !known.foreign_keys.contains(key));
+            child.foreign_keys.iter().filter(move |key| key.parent == parent).filter(is_new)
+        })
+    }
+
     pub(crate) fn require(&self, id: TableId) -> Result<&Arc<TableDef>> {
         self.table(id).ok_or_else(|| Error::NoSuchTable(format!("number {}", id.0)))
     }

@@ -171,22 +171,42 @@ pub(crate) async fn damaged_older(objects: &dyn ObjectStore, newest: u64) -> Res
 /// Writes a manifest under its number.
 ///
 /// # Errors
-/// `Poisoned` if another writer took the number, or if the manifest may be there or not. After any other error it is not.
+/// `Poisoned` if another writer took the number, or later ones, or if the manifest may be there or not. After any other error it
+/// is not.
 pub(crate) async fn store(objects: &dyn ObjectStore, manifest: &Manifest) -> Result<()> {
     let path = path_of(manifest.number);
     let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     let payload = PutPayload::from(manifest.encode()?);
     let written = objects.put_opts(&Path::from(path.as_str()), payload, options).await;
     match written {
-        Ok(_) => Ok(()),
-        Err(object_store::Error::AlreadyExists { .. }) => {
-            Err(Error::Poisoned { reason: format!("another process has opened the database since and written {path}") })
-        }
+        Ok(_) => require_newest(objects, manifest.number).await,
+        Err(object_store::Error::AlreadyExists { .. }) => Err(overtaken(&path)),
         Err(error) => match objects.head(&Path::from(path.as_str())).await {
             Err(object_store::Error::NotFound { .. }) => Err(failed(&format!("writing {path}"), error)),
             _ => Err(Error::Poisoned { reason: format!("writing {path}, which may be durable or not: {error}") }),
         },
     }
+}
+
+/// Fails if there are later manifests than the one that was just written: its number was free because another writer has come so
+/// far since that it has removed the manifest which had it.
+async fn require_newest(objects: &dyn ObjectStore, number: u64) -> Result<()> {
+    match numbers(objects).await {
+        Ok(all) => match all.last() {
+            Some(newest) if *newest > number => Err(overtaken(&path_of(*newest))),
+            _ => Ok(()),
+        },
+        Err(error) => {
+            let path = path_of(number);
+            Err(Error::Poisoned {
+                reason: format!("{path} was written, and whether it is the newest is not known: {error}"),
+            })
+        }
+    }
+}
+
+fn overtaken(path: &str) -> Error {
+    Error::Poisoned { reason: format!("another process has opened the database since and written {path}") }
 }
 
 /// Makes the caller the only writer: the same state under the next number, in a new epoch. `log_end` is the newest log file
@@ -197,6 +217,9 @@ pub(crate) async fn begin_epoch(
     log_end: Option<(u64, u64)>,
 ) -> Result<Manifest> {
     let mut manifest = Manifest { number: newest.number + 1, epoch: newest.epoch + 1, ..newest };
+    // A later file that an earlier start has seen is gone: its name was not durable. The next one to be made has its number.
+    let last = log_end.map_or(0, |(number, _)| number);
+    manifest.log_ends.retain(|number, _| *number <= last);
     manifest.log_ends.extend(log_end);
     store(objects, &manifest).await?;
     remove_old(objects).await?;
@@ -237,6 +260,28 @@ mod tests {
         let objects = FileObjects::new(Arc::new(MemoryFiles::new()));
         store(&objects, &Manifest::empty()).await.unwrap();
         assert!(matches!(store(&objects, &Manifest::empty()).await, Err(Error::Poisoned { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_number_that_is_free_again_is_refused_to_whoever_comes_too_late() {
+        let objects = FileObjects::new(Arc::new(MemoryFiles::new()));
+        for number in 1..=5 {
+            store(&objects, &Manifest { number, ..Manifest::empty() }).await.unwrap();
+        }
+        remove_old(&objects).await.unwrap();
+        let late = store(&objects, &Manifest { number: 2, ..Manifest::empty() }).await;
+        assert!(matches!(late, Err(Error::Poisoned { .. })), "{late:?}");
+        assert_eq!(load_newest(&objects).await.unwrap().unwrap().number, 5);
+    }
+
+    #[tokio::test]
+    async fn an_epoch_knows_no_end_of_a_log_file_that_is_still_to_be_made() {
+        let objects = FileObjects::new(Arc::new(MemoryFiles::new()));
+        let log_ends = BTreeMap::from([(3, 100), (4, 20)]);
+        let manifest = Manifest { log_ends, ..Manifest::empty() };
+        let next = begin_epoch(&objects, manifest, Some((3, 100))).await.unwrap();
+        assert_eq!(next.log_ends, BTreeMap::from([(3, 100)]));
+        assert_eq!(load_newest(&objects).await.unwrap().unwrap().log_ends, next.log_ends);
     }
 
     #[tokio::test]

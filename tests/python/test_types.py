@@ -138,6 +138,12 @@ def test_a_text_beside_a_uuid_is_one(cursor, table):
     cursor.execute(f"UPDATE {table} SET u = $1 WHERE id = 5", [known])
     cursor.execute(f"UPDATE {table} SET u = $1 WHERE id = 6", [uuid.UUID(known).bytes])
     assert found("u = $1", known) == [1, 4, 5, 6]
+    cursor.execute(f"UPDATE {table} SET u = u")
+    cursor.execute(f"INSERT INTO {table} SELECT 7, '{other}'")
+    assert found(f"u = '{other}'") == [7]
+    merge = f"MERGE INTO {table} USING (SELECT 7 AS n) AS s ON id = n WHEN MATCHED THEN UPDATE SET u = '{known}'"
+    cursor.execute(merge)
+    assert found(f"u::text = '{known}'") == [1, 4, 5, 6, 7]
     for wrong in ["abc", known[:-1], known + "0"]:
         with pytest.raises(adbc_driver_manager.Error, match=r"\[22P02\].*uuid"):
             found(f"u = '{wrong}'")
@@ -346,3 +352,40 @@ def test_a_number_that_its_own_type_cannot_have_is_refused(cursor, table, sent, 
         cursor.execute(f"SELECT v FROM {table}")
     with pytest.raises(adbc_driver_manager.Error, match=rf"\[{sqlstate}\]"):
         cursor.execute("SELECT $1 AS v", pa.record_batch({"v": sent}))
+
+
+@pytest.mark.parametrize("zone", [None, "UTC"])
+@pytest.mark.parametrize("digits", range(10))
+def test_timestamps_have_the_digits_of_their_column(cursor, table, digits, zone):
+    held = -(-digits // 3)
+    column = f"timestamp({digits})" + (" with time zone" if zone else "")
+    cursor.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, v {column})")
+    moment = "2000-01-01 00:00:00.623456789"
+    sent = pa.array([946_684_800_623_456_789], pa.timestamp("ns", zone))
+    cursor.adbc_ingest(table, pa.table({"id": pa.array([1], pa.int32()), "v": sent}), mode="append")
+    cursor.execute(f"INSERT INTO {table} VALUES (2, $1)", [moment])
+    cursor.execute(f"INSERT INTO {table} VALUES (3, $1)", pa.record_batch({"v": sent}))
+    cursor.execute(f"INSERT INTO {table} VALUES (4, TIMESTAMP '{moment}')")
+    cursor.execute(f"INSERT INTO {table} SELECT 5, TIMESTAMP '{moment}'")
+    cursor.execute(f"INSERT INTO {table} VALUES (6, NULL)")
+    cursor.execute(f"UPDATE {table} SET v = $1 WHERE id = 6", [moment])
+    cursor.execute(f"SELECT v FROM {table} ORDER BY id")
+    received = cursor.fetch_arrow_table()
+    assert received.schema.field(0).type == pa.timestamp(UNITS[held], zone)
+    # Digits that nanoseconds alone have are rounded away first.
+    known, number = (6, 623_457) if digits <= 6 else (9, 623_456_789)
+    step = 10 ** (known - digits)
+    fraction = (number + step // 2) // step * step * 10 ** (3 * held) // 10**known
+    expected = 946_684_800 * 10 ** (3 * held) + fraction
+    assert received.column(0).cast(pa.int64()).to_pylist() == [expected] * 6
+
+
+@pytest.mark.parametrize("digits, expected", [(0, 36_001_000_000_000), (3, 36_000_623_000_000), (8, 36_000_623_456_790)])
+def test_times_have_the_digits_of_their_column(cursor, table, digits, expected):
+    cursor.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, v time({digits}))")
+    sent = pa.array([36_000_623_456_789], pa.time64("ns"))
+    cursor.adbc_ingest(table, pa.table({"id": pa.array([1], pa.int32()), "v": sent}), mode="append")
+    cursor.execute(f"INSERT INTO {table} VALUES (2, $1)", ["10:00:00.623456789"])
+    cursor.execute(f"SELECT v FROM {table} ORDER BY id")
+    received = cursor.fetch_arrow_table().column(0)
+    assert received.cast(pa.time64("ns")).cast(pa.int64()).to_pylist() == [expected] * 2

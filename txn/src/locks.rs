@@ -4,10 +4,11 @@
 //!  resource ──▶ holders: T1 {SHARE}  T2 {SHARE}      granted together, as their modes allow it
 //!           └─▶ queue:   T3 UPDATE ─▶ T4 SHARE       first come, first served: T4 does not overtake T3
 //! ```
-//! The modes and their conflicts are PostgreSQL's. A [`LockTable`] is one shard's worth of resources and is used under
-//! the caller's mutex; [`find_cycle`] looks for deadlocks in the graph of who waits for whom, over all shards. Nothing
-//! here waits: a request that cannot be granted is queued and said to be [`Answer::Busy`], and each release returns who
-//! may go on.
+//! The modes and their conflicts are PostgreSQL's, with two more for rows, which tell those who remove one from those who have
+//! only locked it, and two more for tables, of loads and of those who look for what a load refers to. A [`LockTable`] is one
+//! shard's worth of resources and is used under the caller's mutex; [`find_cycle`] looks for deadlocks in the graph of who
+//! waits for whom, over all shards. Nothing here waits: a request that cannot be granted is queued and said to be
+//! [`Answer::Busy`], and each release returns who may go on.
 //!
 //! What holds after every call:
 //! * no two owners hold conflicting modes on one resource;
@@ -47,26 +48,35 @@ impl Resource {
     }
 }
 
-/// How strongly something is locked: the first four are for rows, the others for tables.
+/// How strongly something is locked: the first six are for rows, the others for tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum LockMode {
+    /// The row must not be on its way out or to another key. Whoever has only locked it may have it.
+    RowPresence,
     /// The row must stay and keep its key (foreign keys pointing at it).
     RowKeyShare,
     /// The row must stay as it is.
     RowShared,
     /// The row is changed, but not its key.
     RowNoKeyUpdate,
-    /// The row is deleted, or its key is changed.
+    /// The row may be deleted, or its key changed.
     RowUpdate,
+    /// The row is deleted, or its key is changed.
+    RowRemoval,
     /// Reads of the table.
     AccessShare,
     /// Locks on rows of the table.
     RowShare,
     /// Changes of rows.
     RowExclusive,
+    /// A load: rows come, and none changes or goes.
+    Load,
     /// Work that only one may do at a time, beside changes of rows.
     ShareUpdateExclusive,
+    /// No changes of rows by others, but for loads: what a load into another table refers to stays. Two that load a table and what
+    /// refers to it (itself, perhaps) would otherwise each wait for the other's end.
+    Referenced,
     /// No changes of rows by others.
     Share,
     /// No changes of rows by others, and only one may say so.
@@ -78,8 +88,8 @@ pub enum LockMode {
 }
 
 use LockMode::{
-    AccessExclusive, AccessShare, Exclusive, RowExclusive, RowKeyShare, RowNoKeyUpdate, RowShare, RowShared, RowUpdate,
-    Share, ShareRowExclusive, ShareUpdateExclusive,
+    AccessExclusive, AccessShare, Exclusive, Load, Referenced, RowExclusive, RowKeyShare, RowNoKeyUpdate, RowPresence,
+    RowRemoval, RowShare, RowShared, RowUpdate, Share, ShareRowExclusive, ShareUpdateExclusive,
 };
 
 const fn set(modes: &[LockMode]) -> u16 {
@@ -93,15 +103,19 @@ const fn set(modes: &[LockMode]) -> u16 {
 
 impl LockMode {
     /// Every mode.
-    pub const ALL: [LockMode; 12] = [
+    pub const ALL: [LockMode; 16] = [
+        RowPresence,
         RowKeyShare,
         RowShared,
         RowNoKeyUpdate,
         RowUpdate,
+        RowRemoval,
         AccessShare,
         RowShare,
         RowExclusive,
+        Load,
         ShareUpdateExclusive,
+        Referenced,
         Share,
         ShareRowExclusive,
         Exclusive,
@@ -115,22 +129,35 @@ impl LockMode {
     /// The modes that another owner cannot hold at the same time, as bits (PostgreSQL's manual, tables 13.2 and 13.3).
     const fn conflicts(self) -> u16 {
         match self {
-            RowKeyShare => set(&[RowUpdate]),
-            RowShared => set(&[RowNoKeyUpdate, RowUpdate]),
-            RowNoKeyUpdate => set(&[RowShared, RowNoKeyUpdate, RowUpdate]),
-            RowUpdate => set(&[RowKeyShare, RowShared, RowNoKeyUpdate, RowUpdate]),
+            RowPresence => set(&[RowRemoval]),
+            RowKeyShare => set(&[RowUpdate, RowRemoval]),
+            RowShared => set(&[RowNoKeyUpdate, RowUpdate, RowRemoval]),
+            RowNoKeyUpdate => set(&[RowShared, RowNoKeyUpdate, RowUpdate, RowRemoval]),
+            RowUpdate => set(&[RowKeyShare, RowShared, RowNoKeyUpdate, RowUpdate, RowRemoval]),
+            RowRemoval => set(&[RowPresence, RowKeyShare, RowShared, RowNoKeyUpdate, RowUpdate, RowRemoval]),
             AccessShare => set(&[AccessExclusive]),
             RowShare => set(&[Exclusive, AccessExclusive]),
-            RowExclusive => set(&[Share, ShareRowExclusive, Exclusive, AccessExclusive]),
+            RowExclusive => set(&[Referenced, Share, ShareRowExclusive, Exclusive, AccessExclusive]),
+            Load => set(&[Share, ShareRowExclusive, Exclusive, AccessExclusive]),
             ShareUpdateExclusive => set(&[ShareUpdateExclusive, Share, ShareRowExclusive, Exclusive, AccessExclusive]),
-            Share => set(&[RowExclusive, ShareUpdateExclusive, ShareRowExclusive, Exclusive, AccessExclusive]),
-            ShareRowExclusive => {
-                set(&[RowExclusive, ShareUpdateExclusive, Share, ShareRowExclusive, Exclusive, AccessExclusive])
-            }
+            Referenced => set(&[RowExclusive, ShareRowExclusive, Exclusive, AccessExclusive]),
+            Share => set(&[RowExclusive, Load, ShareUpdateExclusive, ShareRowExclusive, Exclusive, AccessExclusive]),
+            ShareRowExclusive => set(&[
+                RowExclusive,
+                Load,
+                ShareUpdateExclusive,
+                Referenced,
+                Share,
+                ShareRowExclusive,
+                Exclusive,
+                AccessExclusive,
+            ]),
             Exclusive => set(&[
                 RowShare,
                 RowExclusive,
+                Load,
                 ShareUpdateExclusive,
+                Referenced,
                 Share,
                 ShareRowExclusive,
                 Exclusive,
@@ -140,7 +167,9 @@ impl LockMode {
                 AccessShare,
                 RowShare,
                 RowExclusive,
+                Load,
                 ShareUpdateExclusive,
+                Referenced,
                 Share,
                 ShareRowExclusive,
                 Exclusive,
@@ -159,14 +188,14 @@ impl LockMode {
 impl fmt::Display for LockMode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            RowKeyShare => "KEY SHARE",
+            RowPresence | RowKeyShare => "KEY SHARE",
             RowNoKeyUpdate => "NO KEY UPDATE",
-            RowUpdate => "UPDATE",
+            RowUpdate | RowRemoval => "UPDATE",
             AccessShare => "ACCESS SHARE",
             RowShare => "ROW SHARE",
-            RowExclusive => "ROW EXCLUSIVE",
+            RowExclusive | Load => "ROW EXCLUSIVE",
             ShareUpdateExclusive => "SHARE UPDATE EXCLUSIVE",
-            RowShared | Share => "SHARE",
+            RowShared | Referenced | Share => "SHARE",
             ShareRowExclusive => "SHARE ROW EXCLUSIVE",
             Exclusive => "EXCLUSIVE",
             AccessExclusive => "ACCESS EXCLUSIVE",
@@ -185,9 +214,12 @@ impl Modes {
 
     /// Whether holding `mode` too would keep nobody out who is not kept out already.
     fn cover(self, mode: LockMode) -> bool {
+        if self.0 == 0 {
+            return false;
+        }
         let kept_out =
             LockMode::ALL.iter().filter(|held| self.0 & held.bit() != 0).fold(0, |all, held| all | held.conflicts());
-        self.0 != 0 && mode.conflicts() & !kept_out == 0
+        mode.conflicts() & !kept_out == 0
     }
 }
 
@@ -448,22 +480,43 @@ mod tests {
         for one in LockMode::ALL {
             for other in LockMode::ALL {
                 assert_eq!(one.conflicts_with(other), other.conflicts_with(one), "{one} and {other}");
-                if (one <= RowUpdate) != (other <= RowUpdate) {
+                if (one <= RowRemoval) != (other <= RowRemoval) {
                     assert!(!one.conflicts_with(other), "{one} and {other}");
                 }
             }
         }
-        let of_rows: Vec<Vec<bool>> = LockMode::ALL[..4]
+        let of_rows: Vec<Vec<bool>> = LockMode::ALL[..6]
             .iter()
-            .map(|one| LockMode::ALL[..4].iter().map(|other| one.conflicts_with(*other)).collect())
+            .map(|one| LockMode::ALL[..6].iter().map(|other| one.conflicts_with(*other)).collect())
             .collect();
         let expected = [
-            [false, false, false, true],
-            [false, false, true, true],
-            [false, true, true, true],
-            [true, true, true, true],
+            [false, false, false, false, false, true],
+            [false, false, false, false, true, true],
+            [false, false, false, true, true, true],
+            [false, false, true, true, true, true],
+            [false, true, true, true, true, true],
+            [true, true, true, true, true, true],
         ];
         assert_eq!(of_rows, expected);
+    }
+
+    #[test]
+    fn those_who_load_a_table_that_refers_to_itself_do_not_wait_for_each_other() {
+        let kept_out = |mode: LockMode| -> Vec<LockMode> {
+            LockMode::ALL.into_iter().filter(|other| mode.conflicts_with(*other)).collect()
+        };
+        assert_eq!(kept_out(Load), [Share, ShareRowExclusive, Exclusive, AccessExclusive]);
+        assert_eq!(kept_out(Referenced), [RowExclusive, ShareRowExclusive, Exclusive, AccessExclusive]);
+        let (table, mut locks) = (Resource::Table(1), LockTable::default());
+        for owner in [T1, T2] {
+            for mode in [Load, Referenced] {
+                assert_eq!(locks.request(owner, table, mode, Patience::Give), Answer::Granted);
+            }
+        }
+        assert_eq!(locks.request(T3, table, RowExclusive, Patience::Give), Answer::Busy, "it may remove some");
+        let mut locks = LockTable::default();
+        locks.request(T1, table, RowExclusive, Patience::Give);
+        assert_eq!(locks.request(T1, table, Load, Patience::Give), Answer::Held, "it may do more already");
     }
 
     #[test]
@@ -508,7 +561,8 @@ mod tests {
     fn what_a_stronger_mode_keeps_out_is_covered_by_it() {
         let mut locks = LockTable::default();
         locks.request(T1, ROW, RowUpdate, Patience::Wait);
-        assert!(LockMode::ALL[..4].iter().all(|mode| locks.covers(T1, ROW, *mode)));
+        assert!(LockMode::ALL[..5].iter().all(|mode| locks.covers(T1, ROW, *mode)));
+        assert!(!locks.covers(T1, ROW, RowRemoval), "who looks for the row is not kept out yet");
         assert!(!locks.covers(T2, ROW, RowKeyShare), "it is another's");
         locks.release(T1, ROW, RowUpdate);
         locks.request(T1, ROW, RowShared, Patience::Wait);
@@ -607,7 +661,7 @@ mod tests {
                     (Some(_), _) => continue,
                     (None, 0..=2) => {
                         let resource = Resource::Row { table: 1, key: random.below(3) };
-                        let mode = LockMode::ALL[random.below(4) as usize];
+                        let mode = LockMode::ALL[random.below(6) as usize];
                         if locks.request(owner, resource, mode, Patience::Wait) != Answer::Held {
                             twin.request(owner, resource, mode);
                         }

@@ -39,6 +39,7 @@ use super::mark_joins::{give_columns, mark};
 use super::node::{Apply, Gives, fresh_name};
 use super::outer_joins::apply_below;
 use super::scope::{Outside, lateral, subquery_of};
+use crate::sql::rewriting::any_part;
 
 /// The analyser rule.
 #[derive(Debug)]
@@ -150,12 +151,8 @@ fn in_values(
 
 fn has_subqueries(plan: &LogicalPlan) -> Result<bool> {
     plan.exists(|node| {
-        let mut found = matches!(node, LogicalPlan::Join(join) if lateral(&join.right).is_some());
-        node.apply_expressions(|expr| {
-            found |= expr.exists(|expr| Ok(subquery_of(expr).is_some()))?;
-            Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-        })?;
-        Ok(found)
+        let is_lateral = matches!(node, LogicalPlan::Join(join) if lateral(&join.right).is_some());
+        Ok(is_lateral || any_part(node, |part| subquery_of(part).is_some())?)
     })
 }
 

@@ -11,9 +11,10 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, LogicalPlan, Subquery};
+
+use crate::sql::rewriting::map_parts;
 
 /// What a subquery takes from outside.
 #[derive(Debug, Default)]
@@ -102,32 +103,27 @@ pub(super) fn substitute(plan: LogicalPlan, values: &HashMap<Column, ScalarValue
         return Ok(plan);
     }
     let schema = merge_schema(&plan.inputs());
-    let names = NamePreserver::new(&plan);
-    let own = plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        let replaced = expr.transform_up(|expr| match expr {
-            Expr::OuterReferenceColumn(field, column) => Ok(match values.get(&column) {
-                Some(value) => Transformed::yes(Expr::Literal(value.clone(), None)),
-                None => Transformed::no(Expr::OuterReferenceColumn(field, column)),
-            }),
-            Expr::ScalarSubquery(subquery) => {
-                Ok(Transformed::yes(Expr::ScalarSubquery(substitute_in(subquery, values, &schema)?)))
-            }
-            Expr::Exists(Exists { subquery, negated }) => {
-                let subquery = substitute_in(subquery, values, &schema)?;
-                Ok(Transformed::yes(Expr::Exists(Exists { subquery, negated })))
-            }
-            Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
-                let subquery = substitute_in(subquery, values, &schema)?;
-                Ok(Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated })))
-            }
-            Expr::SetComparison(comparison) => {
-                let subquery = substitute_in(comparison.subquery, values, &schema)?;
-                Ok(Transformed::yes(Expr::SetComparison(SetComparison { subquery, ..comparison })))
-            }
-            other => Ok(Transformed::no(other)),
-        })?;
-        Ok(replaced.update_data(|expr| name.restore(expr)))
+    let own = map_parts(plan, |part| match part {
+        Expr::OuterReferenceColumn(field, column) => Ok(match values.get(&column) {
+            Some(value) => Transformed::yes(Expr::Literal(value.clone(), None)),
+            None => Transformed::no(Expr::OuterReferenceColumn(field, column)),
+        }),
+        Expr::ScalarSubquery(subquery) => {
+            Ok(Transformed::yes(Expr::ScalarSubquery(substitute_in(subquery, values, &schema)?)))
+        }
+        Expr::Exists(Exists { subquery, negated }) => {
+            let subquery = substitute_in(subquery, values, &schema)?;
+            Ok(Transformed::yes(Expr::Exists(Exists { subquery, negated })))
+        }
+        Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+            let subquery = substitute_in(subquery, values, &schema)?;
+            Ok(Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated })))
+        }
+        Expr::SetComparison(comparison) => {
+            let subquery = substitute_in(comparison.subquery, values, &schema)?;
+            Ok(Transformed::yes(Expr::SetComparison(SetComparison { subquery, ..comparison })))
+        }
+        other => Ok(Transformed::no(other)),
     })?;
     let plan = own.data;
     let inputs = match &plan {

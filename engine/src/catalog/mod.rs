@@ -1,9 +1,10 @@
-//! Tables as DataFusion sees them: the user's ([`provider`]) and the ones that describe the database
-//! ([`information_schema`]).
+//! Tables as DataFusion sees them: the user's ([`provider`]), the ones that describe the database
+//! ([`information_schema`]), and sequences ([`sequence_table`]).
 
 mod expression_index;
 pub(crate) mod information_schema;
 pub(crate) mod provider;
+pub(crate) mod sequence_table;
 
 use std::sync::Arc;
 

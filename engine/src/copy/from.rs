@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::Field;
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::{Stream, StreamExt, stream};
 use rustydb_storage::{TableDef, Transaction};
@@ -181,8 +181,14 @@ fn table_fields(table: &TableDef, named: Vec<String>) -> Result<(Vec<String>, Ve
         false => named,
     };
     let field = |name: &String| {
-        let field = table.schema.field(column_index(table, name)?);
-        Ok(Field::new(name, field.data_type().clone(), true))
+        let data_type = match table.schema.field(column_index(table, name)?).data_type() {
+            // Arrow's cast of a text cuts off what coarser units have no place for; when it is assigned, it is rounded.
+            DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond, zone) => {
+                DataType::Timestamp(TimeUnit::Microsecond, zone.clone())
+            }
+            other => other.clone(),
+        };
+        Ok(Field::new(name, data_type, true))
     };
     let fields = names.iter().map(field).collect::<Result<Vec<_>>>()?;
     Ok((names, fields))

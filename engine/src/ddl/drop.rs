@@ -46,32 +46,8 @@ pub(crate) fn drop_relations(
     transaction: &mut Transaction,
     drop_statement: DropStatement,
 ) -> Result<Completion> {
-    let DropStatement { kind, names, if_exists, cascade } = drop_statement;
-    let context = statement.context(transaction.view());
-    let catalog = Arc::clone(context.view().catalog());
-    let mut doomed = Doomed::default();
-    for name in &names {
-        let found = match kind {
-            DropKind::Table => find_table(&context, name).map(|table| {
-                doomed.tables.insert(table.id);
-            }),
-            DropKind::View => find_object(&context, ObjectKind::View, name).map(|view| {
-                doomed.objects.insert(view.id);
-            }),
-            DropKind::Sequence => find_object(&context, ObjectKind::Sequence, name).map(|sequence| {
-                doomed.objects.insert(sequence.id);
-            }),
-            DropKind::Schema => find_schema(&catalog, name).map(|schema| {
-                doomed.objects.insert(schema.id);
-            }),
-        };
-        match found {
-            Err(error) if if_exists && is_missing(&error) => {}
-            other => other.map_err(|error| error.at(place(name.span())))?,
-        }
-    }
-    drop(context);
-    doomed.close(&catalog)?;
+    let doomed = Doomed::of(&statement.context(transaction.view()), &drop_statement)?;
+    let DropStatement { kind, names, if_exists: _, cascade } = drop_statement;
     if !cascade && !doomed.dependents.is_empty() {
         let what = names.first().map(ToString::to_string).unwrap_or_default();
         let message = match names.len() {
@@ -84,6 +60,17 @@ pub(crate) fn drop_relations(
     }
     doomed.drop_from(transaction)?;
     Ok(Completion::new(kind.tag()))
+}
+
+/// The tables that a DROP takes with it or changes. None if it is going to be refused.
+pub(super) fn changed_tables(context: &StatementContext, drop_statement: &DropStatement) -> Result<BTreeSet<TableId>> {
+    let Doomed { tables, objects: _, dependents, foreign_keys, defaults } = Doomed::of(context, drop_statement)?;
+    if !drop_statement.cascade && !dependents.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let of_keys = foreign_keys.into_iter().map(|(table, _)| table);
+    let of_defaults = defaults.into_iter().map(|(table, _)| table);
+    Ok(tables.into_iter().chain(of_keys).chain(of_defaults).collect())
 }
 
 /// Drops one table as DROP TABLE … RESTRICT does: with its own sequences, and not if anything depends on it.
@@ -136,6 +123,35 @@ fn is_missing(error: &Error) -> bool {
 }
 
 impl Doomed {
+    /// What a statement names, with everything that depends on it.
+    fn of(context: &StatementContext, drop_statement: &DropStatement) -> Result<Doomed> {
+        let DropStatement { kind, names, if_exists, cascade: _ } = drop_statement;
+        let catalog = context.view().catalog();
+        let mut doomed = Doomed::default();
+        for name in names {
+            let found = match kind {
+                DropKind::Table => find_table(context, name).map(|table| {
+                    doomed.tables.insert(table.id);
+                }),
+                DropKind::View => find_object(context, ObjectKind::View, name).map(|view| {
+                    doomed.objects.insert(view.id);
+                }),
+                DropKind::Sequence => find_object(context, ObjectKind::Sequence, name).map(|sequence| {
+                    doomed.objects.insert(sequence.id);
+                }),
+                DropKind::Schema => find_schema(catalog, name).map(|schema| {
+                    doomed.objects.insert(schema.id);
+                }),
+            };
+            match found {
+                Err(error) if *if_exists && is_missing(&error) => {}
+                other => other.map_err(|error| error.at(place(name.span())))?,
+            }
+        }
+        doomed.close(catalog)?;
+        Ok(doomed)
+    }
+
     /// Adds everything that depends on what is in it, until nothing new turns up.
     fn close(&mut self, catalog: &Catalog) -> Result<()> {
         // In a chain of views every round adds one; it need not go over those before it again.

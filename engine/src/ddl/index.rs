@@ -43,7 +43,7 @@ pub(crate) async fn create_index(
         using,
         columns,
         unique,
-        // Writers are never kept waiting, with or without it.
+        // Whether writers are waited for and kept waiting: see `ddl::locks`.
         concurrently: _,
         if_not_exists,
         include,

@@ -11,6 +11,7 @@
 //! somebody has taken a key that seemed free, the command ends with a `Conflict`, and is run again where that is allowed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
@@ -36,9 +37,10 @@ use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::context::StatementContext;
 use crate::sql::insert_syntax::{Inference, inference};
+use crate::sql::own_expressions::look_at_own;
 use crate::sql::parse::{fold, parse_expression, place, table_name};
 use crate::sql::route::{ConflictClause, ViewCheck};
-use crate::sql::types::name_of;
+use crate::sql::types::{arriving_type, name_of};
 use crate::{Error, Result};
 
 /// The relation by which DO UPDATE refers to the row that was to be inserted.
@@ -286,7 +288,8 @@ impl Arbiter {
         run(statement, context, joined.project(list)?.build()?).await
     }
 
-    /// Locks rows in the way so that they stay, and fails with `Conflict` if one is gone, or has given the value up.
+    /// Waits until nobody is removing the rows in the way or giving their values up, and fails with `Conflict` if one is gone, or
+    /// has given the value up. Who has only locked one is not waited for.
     async fn require_in_the_way(
         &self,
         transaction: &mut Transaction,
@@ -294,7 +297,7 @@ impl Arbiter {
         found: &RecordBatch,
     ) -> Result<()> {
         let keys = keys_of(table, found)?;
-        transaction.lock_rows(table.id, &keys, RowLock::Referenced, None).await?;
+        transaction.lock_rows(table.id, &keys, RowLock::Present, None).await?;
         if self.columns == table.primary_key {
             return Ok(());
         }
@@ -387,7 +390,7 @@ impl ConflictUpdate {
         for (value, field) in assigned_exprs.into_iter().zip(table.schema.fields()) {
             values.push(match value {
                 None => scope.resolve(context, column(&alias, field.name()))?,
-                Some(value) => target(cast(value, &name_of(field.data_type()))?)?,
+                Some(value) => target(cast(value, &name_of(&arriving_type(field)))?)?,
             });
         }
         let selection = selection.map(target).transpose()?;
@@ -412,34 +415,15 @@ impl ConflictUpdate {
 
 /// Refuses bare names of the target's columns, which `excluded` has too.
 fn check_qualified(expr: &ast::Expr, table: &TableDef) -> Result<()> {
-    struct Finder<'a> {
-        table: &'a TableDef,
-        depth: usize,
-    }
-    impl ast::Visitor for Finder<'_> {
-        type Break = Ident;
-        fn pre_visit_query(&mut self, _query: &ast::Query) -> std::ops::ControlFlow<Ident> {
-            self.depth += 1;
-            std::ops::ControlFlow::Continue(())
+    let found = look_at_own(expr, |part| match part {
+        ast::Expr::Identifier(ident) if table.schema.field_with_name(&fold(ident)).is_ok() => {
+            ControlFlow::Break(ident.clone())
         }
-        fn post_visit_query(&mut self, _query: &ast::Query) -> std::ops::ControlFlow<Ident> {
-            self.depth -= 1;
-            std::ops::ControlFlow::Continue(())
-        }
-        fn pre_visit_expr(&mut self, expr: &ast::Expr) -> std::ops::ControlFlow<Ident> {
-            match expr {
-                ast::Expr::Identifier(ident)
-                    if self.depth == 0 && self.table.schema.field_with_name(&fold(ident)).is_ok() =>
-                {
-                    std::ops::ControlFlow::Break(ident.clone())
-                }
-                _ => std::ops::ControlFlow::Continue(()),
-            }
-        }
-    }
-    match ast::Visit::visit(expr, &mut Finder { table, depth: 0 }) {
-        std::ops::ControlFlow::Continue(()) => Ok(()),
-        std::ops::ControlFlow::Break(ident) => {
+        _ => ControlFlow::Continue(()),
+    });
+    match found {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(ident) => {
             let message = format!("column reference \"{}\" is ambiguous", fold(&ident));
             let hint = format!("Write \"{}.{ident}\" for the row that is there, or \"excluded.{ident}\".", table.name);
             Err(Error::new(sqlstate::AMBIGUOUS_COLUMN, message).with_hint(hint).at(place(ident.span)))
@@ -541,7 +525,7 @@ fn normalized(expr: &ast::Expr) -> String {
     struct Normalize;
     impl ast::VisitorMut for Normalize {
         type Break = ();
-        fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> std::ops::ControlFlow<()> {
+        fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<()> {
             match expr {
                 ast::Expr::Nested(inner) => *expr = inner.as_ref().clone(),
                 ast::Expr::Identifier(ident) => *ident = quoted(&fold(ident)),
@@ -559,7 +543,7 @@ fn normalized(expr: &ast::Expr) -> String {
                 }
                 _ => {}
             }
-            std::ops::ControlFlow::Continue(())
+            ControlFlow::Continue(())
         }
     }
     let mut expr = expr.clone();

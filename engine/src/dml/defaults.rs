@@ -21,11 +21,13 @@ use rustydb_storage::TableDef;
 use super::rows::ColumnSource;
 use crate::constraints::{is_generated, is_identity_always};
 use crate::error::sqlstate;
+use crate::functions::time_digits::to_digits;
 use crate::sql::check::check_queries;
 use crate::sql::context::StatementContext;
 use crate::sql::parse::parse_expression;
 use crate::sql::plan::planner;
-use crate::sql::types::{DEFAULT_KEY, name_of};
+use crate::sql::time_digits::round_casts;
+use crate::sql::types::{DEFAULT_KEY, arriving_type, digits_of, name_of};
 use crate::{Error, Result};
 
 /// The default of a column as a syntax tree, if it has one.
@@ -34,8 +36,9 @@ pub(crate) fn syntax_of(table: &TableDef, column: usize) -> Result<Option<ast::E
 }
 
 /// Plans a default. It may call functions, but not look at columns, parameters or other tables.
-pub(crate) fn plan_default(context: &StatementContext, syntax: ast::Expr) -> Result<Expr> {
+pub(crate) fn plan_default(context: &StatementContext, mut syntax: ast::Expr) -> Result<Expr> {
     let shown = syntax.to_string();
+    round_casts(&mut syntax);
     let expr =
         planner(context).sql_to_expr(syntax, &DFSchema::empty(), &mut PlannerContext::new()).map_err(|error| {
             let error = Error::from(error);
@@ -57,7 +60,12 @@ pub(crate) fn plan_defaults(context: &StatementContext, table: &TableDef) -> Res
     let mut defaults = HashMap::new();
     for (index, field) in table.schema.fields().iter().enumerate() {
         if let Some(syntax) = syntax_of(table, index)? {
-            defaults.insert(field.name().clone(), plan_default(context, syntax)?);
+            let default = plan_default(context, syntax)?;
+            let default = match digits_of(field) {
+                Some(digits) => to_digits(default.cast_to(&arriving_type(field), &DFSchema::empty())?, digits),
+                None => default,
+            };
+            defaults.insert(field.name().clone(), default);
         }
     }
     Ok(defaults)
@@ -67,7 +75,9 @@ pub(crate) fn plan_defaults(context: &StatementContext, table: &TableDef) -> Res
 pub(crate) fn source_of(context: &StatementContext, table: &TableDef, column: usize) -> Result<ColumnSource> {
     match syntax_of(table, column)? {
         None => Ok(ColumnSource::Null),
-        Some(syntax) => Ok(ColumnSource::Default(compile(context, syntax, table.schema.field(column).data_type())?)),
+        Some(syntax) => {
+            Ok(ColumnSource::Default(compile(context, syntax, &arriving_type(table.schema.field(column)))?))
+        }
     }
 }
 
@@ -134,7 +144,8 @@ fn schema_over(table: &TableDef) -> Result<DFSchema> {
 }
 
 /// Whether an expression over a table's columns may give something else for the same row.
-pub(crate) fn is_volatile(context: &StatementContext, table: &TableDef, syntax: ast::Expr) -> Result<bool> {
+pub(crate) fn is_volatile(context: &StatementContext, table: &TableDef, mut syntax: ast::Expr) -> Result<bool> {
+    round_casts(&mut syntax);
     let schema = schema_over(table)?;
     let expr = planner(context).sql_to_expr(syntax, &schema, &mut PlannerContext::new())?;
     Ok(expr.exists(|part| {

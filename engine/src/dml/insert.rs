@@ -21,7 +21,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
-use rustydb_storage::{TableDef, Transaction};
+use rustydb_storage::{LockMode, TableDef, Transaction};
 
 use super::apply::insert_rows;
 use super::conflict::{self, OnConflict};
@@ -30,7 +30,7 @@ use super::modify::kept_for;
 use super::returning::{self, Changed};
 use super::rows::RowCheck;
 use super::scope::RowScope;
-use super::syntax::{null, prepend, query_of, quoted, read_fixed_bytes};
+use super::syntax::{cast, null, prepend, query_of, quoted, read_fixed_bytes};
 use super::{Reading, foreign_key};
 use crate::constraints::{is_generated, is_identity, shown_columns};
 use crate::error::sqlstate;
@@ -42,6 +42,8 @@ use crate::sql::natural_joins::resolve_columns;
 use crate::sql::parse::{fold, place, table_name};
 use crate::sql::plan::{bind, make_ready, plan_query, planner};
 use crate::sql::route::InsertStatement;
+use crate::sql::time_digits::read_nanoseconds;
+use crate::sql::types::{arriving_type, declared_name};
 use crate::{Error, Result};
 
 /// Loads beyond this many rows bypass the memtable: writing a segment costs some milliseconds whatever its size, which
@@ -185,6 +187,8 @@ async fn load_in_bulk(
         writer.write(batch?).await?;
     }
     drop(rest);
+    // Not before the rows are there: a client that stops sending them keeps nobody waiting.
+    transaction.lock_table(table.id, LockMode::Load, None).await?;
     let inserted = writer.finish(transaction).await?;
     foreign_key::check_whole_table(statement, transaction, table).await?;
     Ok(inserted)
@@ -216,6 +220,7 @@ pub(crate) fn plan(context: &StatementContext, insert: InsertStatement) -> Resul
         return Err(unequal(width > targets.len()).at(place(source.span())));
     }
     fill_in_defaults(&mut source, &table, &targets, overriding)?;
+    read_constants(&mut source, &table, &targets)?;
     let columns = match computed_targets(&source, &table, &targets, overriding)? {
         true => {
             let name = |column: &usize| ObjectName::from(vec![quoted(table.schema.field(*column).name())]);
@@ -280,10 +285,10 @@ fn fitted(
     let value = |column: usize, field: &Field| {
         let value = match targets.iter().position(|target| *target == column) {
             Some(place) => LogicalExpr::Column(Column::from(source.schema().qualified_field(place)))
-                .cast_to(field.data_type(), source.schema())?,
+                .cast_to(&arriving_type(field), source.schema())?,
             None => {
                 let default = defaults.get(field.name()).cloned();
-                default.unwrap_or(lit(ScalarValue::Null)).cast_to(field.data_type(), &DFSchema::empty())?
+                default.unwrap_or(lit(ScalarValue::Null)).cast_to(&arriving_type(field), &DFSchema::empty())?
             }
         };
         Ok(value.alias(field.name()))
@@ -336,7 +341,29 @@ fn fill_in_defaults(
             } else if takes_no_value(table, *column, overriding) {
                 return Err(not_default(table, *column).at(place(value.span())));
             }
-            read_fixed_bytes(value, table.schema.field(*column).data_type())?;
+            let field = table.schema.field(*column);
+            read_fixed_bytes(value, field.data_type())?;
+            read_nanoseconds(value, field.data_type());
+            if arriving_type(field) != *field.data_type() {
+                // The planner would cast it to the column's unit, from which it would be rounded once more.
+                *value = cast(std::mem::replace(value, null()), &declared_name(field))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The constants of a select list as what their columns make of them.
+fn read_constants(source: &mut Query, table: &TableDef, targets: &[usize]) -> Result<()> {
+    if width_of(source) != Some(targets.len()) {
+        return Ok(());
+    }
+    let SetExpr::Select(select) = source.body.as_mut() else { return Ok(()) };
+    for (item, column) in select.projection.iter_mut().zip(targets) {
+        if let SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. } = item {
+            let data_type = table.schema.field(*column).data_type();
+            read_fixed_bytes(value, data_type)?;
+            read_nanoseconds(value, data_type);
         }
     }
     Ok(())

@@ -3,8 +3,9 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Function, ObjectNamePart, Query, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Expr, Function, ObjectNamePart};
 
+use crate::sql::own_expressions::look_at_own;
 use crate::sql::parse::fold;
 
 /// Whether an expression calls, outside of subqueries, something that is not computed from one row: DataFusion's aggregates,
@@ -19,29 +20,11 @@ pub(crate) fn calls_aggregates(expr: &Expr) -> bool {
 }
 
 fn calls(expr: &Expr, wanted: fn(&Function) -> bool) -> bool {
-    struct Calls {
-        wanted: fn(&Function) -> bool,
-        /// How many queries deep.
-        depth: usize,
-    }
-    impl Visitor for Calls {
-        type Break = ();
-        fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
-            self.depth += 1;
-            ControlFlow::Continue(())
-        }
-        fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
-            self.depth -= 1;
-            ControlFlow::Continue(())
-        }
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            match expr {
-                Expr::Function(function) if self.depth == 0 && (self.wanted)(function) => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
-            }
-        }
-    }
-    Visit::visit(expr, &mut Calls { wanted, depth: 0 }).is_break()
+    let look = |part: &Expr| match part {
+        Expr::Function(function) if wanted(function) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    look_at_own(expr, look).is_break()
 }
 
 fn is_of_many_rows(function: &Function) -> bool {

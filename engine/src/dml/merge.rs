@@ -20,8 +20,8 @@ use arrow::datatypes::{DataType, Int64Type};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, Join, JoinConstraint, JoinOperator, MergeAction, MergeClause, MergeClauseKind, MergeInsertExpr,
-    MergeInsertKind, MergeUpdateExpr, Query, SelectItem, Spanned, TableAlias, TableFactor, TableWithJoins,
-    UnaryOperator, VisitMut, VisitorMut,
+    MergeInsertKind, MergeUpdateExpr, SelectItem, Spanned, TableAlias, TableFactor, TableWithJoins, UnaryOperator,
+    VisitMut, VisitorMut,
 };
 use rustydb_storage::{TableDef, Transaction};
 
@@ -42,10 +42,12 @@ use crate::session::Statement;
 use crate::sql::check::refuse;
 use crate::sql::context::StatementContext;
 use crate::sql::insert_syntax::{Overriding, overriding_in};
+use crate::sql::own_expressions::for_each_own;
 use crate::sql::parse::{MERGE_DEFAULTS, MERGE_NOTHING, fold, place};
 use crate::sql::plan::plan_query;
 use crate::sql::route::MergeStatement;
-use crate::sql::types::name_of;
+use crate::sql::time_digits::read_nanoseconds;
+use crate::sql::types::{arriving_type, name_of};
 use crate::{Error, Result};
 
 /// True in the rows of the join that have a source row.
@@ -179,8 +181,8 @@ pub(crate) fn plan(context: &StatementContext, merge: MergeStatement) -> Result<
             MergeClauseKind::NotMatchedBySource => Some((&alias, &source_alias)),
         };
         if let Some((seen, hidden)) = seen {
-            let mut names = OneSide { table: &table, seen, hidden, depth: 0 };
-            for part in [predicate.visit(&mut names), action.visit(&mut names)] {
+            let resolve = |part: &mut Expr| on_one_side(part, &table, seen, hidden);
+            for part in [for_each_own(&mut predicate, resolve), for_each_own(&mut action, resolve)] {
                 if let ControlFlow::Break(error) = part {
                     return Err(error);
                 }
@@ -216,16 +218,21 @@ pub(crate) fn plan(context: &StatementContext, merge: MergeStatement) -> Result<
     projection.extend(key_items(&table, &alias));
     let mut assigned = Vec::new();
     for (index, field) in table.schema.fields().iter().enumerate() {
-        let type_name = name_of(field.data_type());
+        let type_name = name_of(&arriving_type(field));
+        let assigned_value = |value: &Expr| match field.data_type() {
+            // What it is converted to when it has come: no name of a type says how many bytes.
+            DataType::FixedSizeBinary(_) => Ok(value.clone()),
+            _ => cast(value.clone(), &type_name),
+        };
         let old = column(&alias, field.name());
         let mut values = Vec::new();
         for (condition, action) in conditions.iter().zip(&actions) {
             let value = match action {
-                Action::Insert(values) => cast(values[index].clone(), &type_name)?,
+                Action::Insert(values) => assigned_value(&values[index])?,
                 Action::Update(values) => match &values[index] {
                     Some(value) => {
                         assigned.push(index);
-                        cast(value.clone(), &type_name)?
+                        assigned_value(value)?
                     }
                     None => old.clone(),
                 },
@@ -263,54 +270,26 @@ pub(crate) fn plan(context: &StatementContext, merge: MergeStatement) -> Result<
     Ok(MergePlan { table, plan, context, scope, kinds, assigned, others })
 }
 
-/// The names in a clause for rows that only one side of the join has.
-struct OneSide<'a> {
-    table: &'a TableDef,
-    seen: &'a Ident,
-    hidden: &'a Ident,
-    /// How many queries deep: names in them may mean something else.
-    depth: usize,
-}
-
-impl VisitorMut for OneSide<'_> {
-    type Break = Error;
-
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        match expr {
-            Expr::CompoundIdentifier(parts) if self.depth == 0 && fold(&parts[0]) == fold(self.hidden) => {
-                let name = fold(self.hidden);
-                let message = format!("invalid reference to FROM-clause entry for table \"{name}\"");
-                let hint = format!(
-                    "There is an entry for table \"{name}\", but it cannot be referenced from this part of the query."
-                );
-                let at = place(parts[0].span);
-                ControlFlow::Break(Error::new(sqlstate::UNDEFINED_TABLE, message).with_hint(hint).at(at))
-            }
-            // Both sides may have a column of that name, and only one of them is meant.
-            Expr::Identifier(name)
-                if self.depth == 0 && !is_default(&Expr::Identifier(name.clone())) && self.is_column(name) =>
-            {
-                *expr = Expr::CompoundIdentifier(vec![self.seen.clone(), name.clone()]);
-                ControlFlow::Continue(())
-            }
-            _ => ControlFlow::Continue(()),
+/// A name in a clause for rows that only one side of the join has.
+fn on_one_side(part: &mut Expr, table: &TableDef, seen: &Ident, hidden: &Ident) -> ControlFlow<Error> {
+    match part {
+        Expr::CompoundIdentifier(parts) if fold(&parts[0]) == fold(hidden) => {
+            let name = fold(hidden);
+            let message = format!("invalid reference to FROM-clause entry for table \"{name}\"");
+            let hint = format!(
+                "There is an entry for table \"{name}\", but it cannot be referenced from this part of the query."
+            );
+            let at = place(parts[0].span);
+            ControlFlow::Break(Error::new(sqlstate::UNDEFINED_TABLE, message).with_hint(hint).at(at))
         }
-    }
-}
-
-impl OneSide<'_> {
-    fn is_column(&self, name: &Ident) -> bool {
-        self.table.schema.field_with_name(&fold(name)).is_ok()
+        // Both sides may have a column of that name, and only one of them is meant.
+        Expr::Identifier(name)
+            if !is_default(&Expr::Identifier(name.clone())) && table.schema.field_with_name(&fold(name)).is_ok() =>
+        {
+            *part = Expr::CompoundIdentifier(vec![seen.clone(), name.clone()]);
+            ControlFlow::Continue(())
+        }
+        _ => ControlFlow::Continue(()),
     }
 }
 
@@ -366,7 +345,8 @@ fn read_action(table: &TableDef, action: MergeAction) -> Result<Action> {
                 return Err(Error::syntax("INSERT of MERGE has a different number of columns and values").at(at));
             }
             let mut given: Vec<Option<Expr>> = vec![None; table.schema.fields().len()];
-            for (column, value) in targets.into_iter().zip(row.content) {
+            for (column, mut value) in targets.into_iter().zip(row.content) {
+                read_nanoseconds(&mut value, table.schema.field(column).data_type());
                 let replaced = overriding == Some(Overriding::User) && is_identity(table.schema.field(column));
                 if !is_default(&value) && !replaced {
                     if takes_no_value(table, column, overriding) {

@@ -44,7 +44,8 @@ use crate::sql::context::{StatementContext, TARGET_SCHEMA};
 use crate::sql::parse::{fold, place, table_name};
 use crate::sql::plan::{bind, make_ready, plan_query};
 use crate::sql::route::{DeleteStatement, UpdateStatement};
-use crate::sql::types::name_of;
+use crate::sql::time_digits::read_nanoseconds;
+use crate::sql::types::{arriving_type, name_of};
 use crate::{Error, Result};
 
 /// The query of a statement that changes rows: the key columns first, for an UPDATE then all columns of the table, and if
@@ -163,7 +164,7 @@ pub(crate) fn plan_update(context: &StatementContext, update: UpdateStatement) -
             None => column(&alias, field.name()),
             // What it is converted to when it has come: no name of a type says how many bytes.
             Some(value) if matches!(field.data_type(), DataType::FixedSizeBinary(_)) => value,
-            Some(value) => cast(value, &name_of(field.data_type()))?,
+            Some(value) => cast(value, &name_of(&arriving_type(field)))?,
         };
         projection.push(named(value, &format!("new {index}")));
     }
@@ -193,7 +194,8 @@ pub(super) fn find_target(context: &StatementContext, name: &ObjectName) -> Resu
 pub(super) fn assigned_values(table: &TableDef, assignments: Vec<Assignment>) -> Result<Vec<Option<Expr>>> {
     let mut values: Vec<Option<Expr>> = vec![None; table.schema.fields().len()];
     for assignment in assignments {
-        for (column, value) in single_assignments(table, assignment)? {
+        for (column, mut value) in single_assignments(table, assignment)? {
+            read_nanoseconds(&mut value, table.schema.field(column).data_type());
             let value = match is_default(&value) {
                 true => syntax_of(table, column)?.unwrap_or_else(null),
                 false if takes_only_default(table, column) => {

@@ -2,7 +2,8 @@
 //! declarations enforced.
 //!
 //! Invariant: what leaves [`RowCheck::conform`] has exactly the table's columns and types, no NULL where it is forbidden,
-//! no text longer than declared, and passes every CHECK. Nothing is wrapped around or cut off silently.
+//! no text longer than declared, no time with more digits, and passes every CHECK. Nothing is wrapped around or cut off
+//! silently.
 
 use std::sync::Arc;
 
@@ -23,11 +24,12 @@ use crate::error::sqlstate;
 use crate::functions::floats::real;
 use crate::functions::floats_as_numerics::numerics_of;
 use crate::functions::input::{read_texts, reads};
+use crate::functions::time_digits::round_to_digits;
 use crate::sql::assigned::assigned;
 use crate::sql::context::StatementContext;
 use crate::sql::interval::check_durations;
 use crate::sql::route::ViewCheck;
-use crate::sql::types::{LENGTH_KEY, name_of};
+use crate::sql::types::{LENGTH_KEY, arriving_type, digits_of, name_of};
 use crate::{Error, Result};
 
 /// The longest a value is shown in an error's detail.
@@ -56,7 +58,7 @@ impl RowCheck {
         let mut generated = Vec::new();
         for (column, field) in table.schema.fields().iter().enumerate() {
             if let Some(syntax) = generated_of(field)? {
-                generated.push((column, compile_over(context, table, syntax, Some(field.data_type()))?));
+                generated.push((column, compile_over(context, table, syntax, Some(&arriving_type(field)))?));
             }
         }
         let mut checks = Vec::new();
@@ -184,6 +186,19 @@ fn failing_row(columns: &[ArrayRef], row: usize) -> Result<String> {
 /// Casts a column to its field's type, by assignment; a value that does not fit is an error that names the column. What is to be
 /// known of the clock is known from the session's time zone.
 pub(crate) fn convert(column: &ArrayRef, field: &Field, zone: &str) -> Result<ArrayRef> {
+    let Some(digits) = digits_of(field) else { return convert_to_type(column, field, zone) };
+    let times = match column.data_type() == field.data_type() {
+        true => Arc::clone(column),
+        false => convert_to_type(column, &Field::new(field.name(), arriving_type(field), true), zone)?,
+    };
+    let exact = CastOptions { safe: false, ..CastOptions::default() };
+    round_to_digits(&times, digits)
+        .and_then(|rounded| Ok(cast_with_options(&rounded, field.data_type(), &exact)?))
+        .map_err(|error| error.map_message(|text| format!("column \"{}\": {text}", field.name())))
+}
+
+/// The same but for the digits of times, which its Arrow type does not tell.
+fn convert_to_type(column: &ArrayRef, field: &Field, zone: &str) -> Result<ArrayRef> {
     if column.data_type() == field.data_type() {
         check_durations(column)?;
         return Ok(Arc::clone(column));
@@ -195,6 +210,7 @@ pub(crate) fn convert(column: &ArrayRef, field: &Field, zone: &str) -> Result<Ar
     if let (DataType::List(_), DataType::List(element)) = (column.data_type(), field.data_type()) {
         let arrays = column.as_list::<i32>();
         let of_elements = Field::new(field.name(), element.data_type().clone(), true);
+        let of_elements = of_elements.with_metadata(element.metadata().clone());
         let (values, offsets) = elements_of(arrays)?;
         let values = convert(&values, &of_elements, zone)?;
         return Ok(Arc::new(ListArray::try_new(Arc::clone(element), offsets, values, arrays.nulls().cloned())?));

@@ -26,6 +26,7 @@ use super::syntax::{both, column, named, quoted};
 use crate::ddl::view::ViewDefinition;
 use crate::error::sqlstate;
 use crate::sql::context::StatementContext;
+use crate::sql::own_expressions::for_each_own;
 use crate::sql::parse::{ParsedStatement, fold, parse_statement, place, table_name};
 use crate::sql::route::{CheckOption, ViewCheck, Write};
 use crate::{Error, Result};
@@ -326,10 +327,36 @@ impl ShownTable {
         if joined {
             return Ok(());
         }
-        let mut replace = Replace { view: self, alias, renames, depth: 0 };
-        match VisitMut::visit(expr, &mut replace) {
+        match for_each_own(expr, |part| self.replace_name(part, alias, renames)) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(error) => Err(error),
+        }
+    }
+
+    /// Replaces the name of a column, if the part is one.
+    fn replace_name(&self, part: &mut Expr, alias: &Ident, renames: bool) -> ControlFlow<Error> {
+        let name = match part {
+            Expr::Identifier(ident) if !super::insert::is_default(&Expr::Identifier(ident.clone())) => ident.clone(),
+            Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+                [table, name] if fold(table) == fold(alias) => name.clone(),
+                _ => return ControlFlow::Continue(()),
+            },
+            _ => return ControlFlow::Continue(()),
+        };
+        let wanted = fold(&name);
+        match self.columns.iter().find(|(known, _)| *known == wanted) {
+            Some((_, shown)) => {
+                if renames {
+                    *part = Expr::Nested(Box::new(self.qualified(shown, alias)));
+                }
+                ControlFlow::Continue(())
+            }
+            // Words like current_date are identifiers to the parser.
+            None if matches!(part, Expr::Identifier(_)) && is_word(&wanted) => ControlFlow::Continue(()),
+            None => {
+                let message = format!("column \"{wanted}\" does not exist");
+                ControlFlow::Break(Error::new(sqlstate::UNDEFINED_COLUMN, message).at(place(name.span)))
+            }
         }
     }
 
@@ -385,58 +412,6 @@ impl VisitorMut for Qualify<'_> {
             };
         }
         ControlFlow::Continue(())
-    }
-}
-
-/// Replaces the names of a view's columns in a statement.
-struct Replace<'a> {
-    view: &'a ShownTable,
-    alias: &'a Ident,
-    renames: bool,
-    /// How many queries deep: names in them may mean something else.
-    depth: usize,
-}
-
-impl VisitorMut for Replace<'_> {
-    type Break = Error;
-
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        if self.depth > 0 {
-            return ControlFlow::Continue(());
-        }
-        let name = match expr {
-            Expr::Identifier(ident) if !super::insert::is_default(&Expr::Identifier(ident.clone())) => ident.clone(),
-            Expr::CompoundIdentifier(parts) => match parts.as_slice() {
-                [table, name] if fold(table) == fold(self.alias) => name.clone(),
-                _ => return ControlFlow::Continue(()),
-            },
-            _ => return ControlFlow::Continue(()),
-        };
-        let wanted = fold(&name);
-        match self.view.columns.iter().find(|(known, _)| *known == wanted) {
-            Some((_, shown)) => {
-                if self.renames {
-                    *expr = Expr::Nested(Box::new(self.view.qualified(shown, self.alias)));
-                }
-                ControlFlow::Continue(())
-            }
-            // Words like current_date are identifiers to the parser.
-            None if matches!(expr, Expr::Identifier(_)) && is_word(&wanted) => ControlFlow::Continue(()),
-            None => {
-                let message = format!("column \"{wanted}\" does not exist");
-                ControlFlow::Break(Error::new(sqlstate::UNDEFINED_COLUMN, message).at(place(name.span)))
-            }
-        }
     }
 }
 

@@ -8,6 +8,10 @@
 
 use super::{Error, nearest, sqlstate};
 
+/// The functions that there are with OVER only.
+const WINDOW_FUNCTIONS: [&str; 8] =
+    ["row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead"];
+
 /// A message of the planner.
 pub(super) fn of_planner(message: &str) -> Error {
     let (code, text) = match read_planner(message) {
@@ -31,7 +35,7 @@ pub(super) fn of_planner(message: &str) -> Error {
 fn read_planner(message: &str) -> Option<(&'static str, String)> {
     use sqlstate::{
         CARDINALITY_VIOLATION, DUPLICATE_ALIAS, GROUPING, INVALID_COLUMN_REFERENCE, INVALID_LIMIT, INVALID_OFFSET,
-        INVALID_PARAMETER_VALUE, SYNTAX, TYPE_MISMATCH, UNDEFINED_TABLE,
+        INVALID_PARAMETER_VALUE, SYNTAX, TYPE_MISMATCH, UNDEFINED_FUNCTION, UNDEFINED_TABLE, WRONG_OBJECT_TYPE,
     };
     if let Some(call) = between(message, "No function matches the given name and argument types '", "'.") {
         let (name, types) = call.split_once('(')?;
@@ -39,15 +43,29 @@ fn read_planner(message: &str) -> Option<(&'static str, String)> {
         return Some((sqlstate::UNDEFINED_FUNCTION, format!("function {name}({types}) does not exist")));
     }
     if let Some(name) = between(message, "Invalid function '", "'") {
+        if WINDOW_FUNCTIONS.contains(&name) {
+            return Some((WRONG_OBJECT_TYPE, format!("window function {name} requires an OVER clause")));
+        }
         return Some((sqlstate::UNDEFINED_FUNCTION, format!("function \"{name}\" does not exist")));
     }
     if let Some(operands) = between(message, "Cannot coerce arithmetic expression ", " to valid types") {
-        return Some((TYPE_MISMATCH, format!("operator does not exist: {}", with_sql_types(operands))));
+        return Some((UNDEFINED_FUNCTION, format!("operator does not exist: {}", with_sql_types(operands))));
+    }
+    if let Some((_, operands)) = message.split_once("Cannot infer common string type for string concat operation ") {
+        return Some((UNDEFINED_FUNCTION, format!("operator does not exist: {}", with_sql_types(operands))));
     }
     if let Some((_, operands)) = message.split_once("Cannot infer common argument type for ") {
         // "comparison operation Int32 = Boolean", "logical boolean operation Utf8View AND Boolean"
-        let (_, operands) = operands.split_once("operation ")?;
-        return Some((TYPE_MISMATCH, format!("operator does not exist: {}", with_sql_types(operands))));
+        let (kind, operands) = operands.split_once("operation ")?;
+        let code = if kind.starts_with("logical") { TYPE_MISMATCH } else { UNDEFINED_FUNCTION };
+        return Some((code, format!("operator does not exist: {}", with_sql_types(operands))));
+    }
+    if let Some(types) = between(message, "There isn't a common type to coerce ", " expression")
+        && let Some((types, operator)) = types.rsplit_once(" in ")
+        && let Some((left, right)) = types.split_once(" and ")
+    {
+        let (left, right) = (with_sql_types(left), with_sql_types(right));
+        return Some((UNDEFINED_FUNCTION, format!("operator does not exist: {left} {operator} {right}")));
     }
     if let Some((_, types)) = message.split_once("Failed to coerce types ") {
         let (types, place) = types.split_once(" in ")?;
@@ -62,7 +80,7 @@ fn read_planner(message: &str) -> Option<(&'static str, String)> {
         return Some((TYPE_MISMATCH, format!("argument of NOT must be boolean, not {}", with_sql_types(found))));
     }
     if message.starts_with("Unary operator '-' only supports") {
-        return Some((TYPE_MISMATCH, "operator does not exist: - of this type".to_owned()));
+        return Some((UNDEFINED_FUNCTION, "operator does not exist: - of this type".to_owned()));
     }
     if message.contains("must appear in the GROUP BY clause") {
         let column = between(message, "column \"", "\"")?;
@@ -136,6 +154,23 @@ fn read_planner(message: &str) -> Option<(&'static str, String)> {
     if message.contains(" to grouping function is not in grouping columns") {
         let told = "arguments to GROUPING must be grouping expressions of the associated query level";
         return Some((GROUPING, told.to_owned()));
+    }
+    if let Some(rest) = message.strip_prefix("Invalid window frame: ") {
+        return Some(match rest.starts_with("frame offsets for ROWS") {
+            true => (sqlstate::INVALID_FRAME_OFFSET, "frame offset must be a number that is not negative".to_owned()),
+            false => (sqlstate::WINDOWING, format!("invalid window frame: {rest}")),
+        });
+    }
+    if message.starts_with("RANGE requires exactly one ORDER BY column") {
+        let told = "RANGE with offset PRECEDING/FOLLOWING requires exactly one ORDER BY column";
+        return Some((sqlstate::WINDOWING, told.to_owned()));
+    }
+    if let Some(name) = between(message, "The window ", " is not defined!") {
+        return Some((sqlstate::UNDEFINED_OBJECT, format!("window \"{name}\" does not exist")));
+    }
+    if let Some(found) = message.strip_prefix("Join condition must be boolean type, but got ") {
+        let found = with_sql_types(found);
+        return Some((TYPE_MISMATCH, format!("argument of JOIN/ON must be type boolean, not type {found}")));
     }
     if message.starts_with("Step cannot be zero") {
         return Some((INVALID_PARAMETER_VALUE, "step size cannot equal zero".to_owned()));
@@ -253,6 +288,14 @@ fn is_written_date(text: &str) -> bool {
         && parts.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_digit())))
 }
 
+/// The same of a time of day: `25:00` is none.
+fn is_written_time(text: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
+    let parts: Vec<&str> = whole.split(':').collect();
+    (2..=3).contains(&parts.len()) && is_number(fraction) && parts.iter().all(|part| part.len() <= 2 && is_number(part))
+}
+
 fn no_such_date(value: &str) -> Error {
     let text = format!("date/time field value out of range: \"{value}\"");
     Error::new(sqlstate::DATETIME_OVERFLOW, text).with_value(value)
@@ -271,6 +314,15 @@ fn read_value(message: &str) -> Option<Error> {
     }
     if message.starts_with("negative count not allowed") {
         return Some(Error::new(sqlstate::INVALID_SUBSTRING, "negative substring length not allowed"));
+    }
+    if message.starts_with("NTILE requires a positive integer") {
+        return Some(Error::new(sqlstate::INVALID_NTILE, "argument of ntile must be greater than zero"));
+    }
+    if let Some(part) = between(message, "Date part '", "' not supported") {
+        return Some(Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("there is no date part \"{part}\"")));
+    }
+    if message.starts_with("Unsupported date_trunc granularity: ") {
+        return Some(Error::new(sqlstate::INVALID_PARAMETER_VALUE, super::translate::lower_first(message)));
     }
     if message == "field position must not be zero" {
         return Some(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message));
@@ -299,7 +351,8 @@ fn read_value(message: &str) -> Option<Error> {
         let arrow = rest.split(" type").next().unwrap_or(rest);
         let name = plain_name(arrow);
         let is_time = arrow.starts_with("Date") || arrow.starts_with("Time");
-        if is_time && is_written_date(value) {
+        let is_hour = arrow.starts_with("Time32") || arrow.starts_with("Time64");
+        if (is_time && is_written_date(value)) || (is_hour && is_written_time(value)) {
             return Some(no_such_date(value));
         }
         let is_integer = arrow.strip_prefix('U').unwrap_or(arrow).starts_with("Int") && !arrow.starts_with("Interval");
@@ -440,23 +493,54 @@ mod tests {
             ("Invalid function 'foo'.\nDid you mean 'pow'?", "42883", "function \"foo\" does not exist"),
             (
                 "Cannot coerce arithmetic expression Utf8View + Int64 to valid types",
-                "42804",
+                "42883",
                 "operator does not exist: text + bigint",
             ),
             (
                 "Cannot coerce arithmetic expression Timestamp(ns, \"UTC\") + Int64 to valid types",
-                "42804",
+                "42883",
                 "operator does not exist: timestamp with time zone + bigint",
             ),
             (
                 "Cannot infer common argument type for comparison operation Int32 = Boolean",
-                "42804",
+                "42883",
                 "operator does not exist: integer = boolean",
             ),
             (
                 "Cannot infer common argument type for logical boolean operation Utf8View AND Boolean",
                 "42804",
                 "operator does not exist: text AND boolean",
+            ),
+            (
+                "Cannot infer common string type for string concat operation Int32 || Int64",
+                "42883",
+                "operator does not exist: integer || bigint",
+            ),
+            (
+                "There isn't a common type to coerce Int64 and Utf8 in LIKE expression",
+                "42883",
+                "operator does not exist: bigint LIKE text",
+            ),
+            ("The window w is not defined!", "42704", "window \"w\" does not exist"),
+            (
+                "Invalid window frame: start bound cannot be UNBOUNDED FOLLOWING",
+                "42P20",
+                "invalid window frame: start bound cannot be UNBOUNDED FOLLOWING",
+            ),
+            (
+                "Invalid window frame: frame offsets for ROWS / GROUPS must be non negative integers",
+                "22013",
+                "frame offset must be a number that is not negative",
+            ),
+            (
+                "RANGE requires exactly one ORDER BY column",
+                "42P20",
+                "RANGE with offset PRECEDING/FOLLOWING requires exactly one ORDER BY column",
+            ),
+            (
+                "Join condition must be boolean type, but got Int64",
+                "42804",
+                "argument of JOIN/ON must be type boolean, not type bigint",
             ),
             (
                 "Failed to coerce types Boolean and Int64 in BETWEEN expression",
@@ -475,7 +559,7 @@ mod tests {
             ),
             (
                 "Unary operator '-' only supports signed numeric, interval and timestamp types",
-                "42804",
+                "42883",
                 "operator does not exist: - of this type",
             ),
             (
@@ -599,6 +683,12 @@ mod tests {
                 "invalid input syntax for type integer: \"x1\"",
             ),
             ("Cannot cast value 'x' to value of Date32 type", "22007", "invalid input syntax for type date: \"x\""),
+            (
+                "Cannot cast string '25:00' to value of Time64(µs) type",
+                "22008",
+                "date/time field value out of range: \"25:00\"",
+            ),
+            ("NTILE requires a positive integer", "22014", "argument of ntile must be greater than zero"),
             (
                 "Cannot cast string 'it's' to value of Boolean type",
                 "22P02",

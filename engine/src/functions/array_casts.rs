@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{Array, ArrayRef, AsArray, ListArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Float32Type, Float64Type};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type};
 use datafusion::common::{ScalarValue, exec_err};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{
@@ -41,6 +41,22 @@ pub(crate) fn converts_elements(from: &DataType, to: &DataType) -> bool {
         },
         _ => false,
     }
+}
+
+/// The type that an array of arrays becomes if its elements are to be those of another array: `int[]` is the type of all
+/// dimensions in PostgreSQL. `None`: it has no more of them than that.
+pub(crate) fn as_deep(from: &DataType, to: &DataType) -> Option<DataType> {
+    let dimensions = |data_type: &DataType| {
+        let inside = |array: &DataType| match array {
+            DataType::List(element) => Some(element.data_type().clone()),
+            _ => None,
+        };
+        std::iter::successors(inside(data_type), inside).count()
+    };
+    let (more, wanted) = (dimensions(from), dimensions(to));
+    (wanted > 0 && more > wanted).then(|| {
+        (wanted..more).fold(to.clone(), |array, _| DataType::List(Arc::new(Field::new_list_field(array, true))))
+    })
 }
 
 /// The cast of an array; times with time zone by the clock of a zone.

@@ -1,47 +1,28 @@
 //! `chr` that refuses the numbers of no character, and 0, as PostgreSQL does: no text of its holds that character.
 
-use std::sync::Arc;
-
 use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::{ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl};
 
+use super::changed::Change;
 use crate::error::sqlstate;
 use crate::{Error, Result};
 
-/// DataFusion's function, for characters only.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Character {
-    pub(super) inner: Arc<ScalarUDF>,
-}
+/// For characters only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Character;
 
-impl ScalarUDFImpl for Character {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
-        self.inner.inner().return_type(argument_types)
-    }
-
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+impl Change for Character {
+    fn invoke(&self, inner: &dyn ScalarUDFImpl, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         for argument in &arguments.args {
             let constant = matches!(argument, ColumnarValue::Scalar(_));
             let numbers = argument.to_array(if constant { 1 } else { arguments.number_rows })?;
             let numbers = cast(&numbers, &DataType::Int64)?;
             numbers.as_primitive::<Int64Type>().iter().flatten().try_for_each(check)?;
         }
-        self.inner.inner().invoke_with_args(arguments)
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.inner().documentation()
+        inner.invoke_with_args(arguments)
     }
 }
 

@@ -11,27 +11,25 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
 use chrono::{Datelike, Duration, NaiveDate, NaiveDateTime, NaiveTime, Weekday};
 use datafusion::common::ScalarValue;
-use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 
+use super::changed::Change;
 use super::to_char::{Field, Piece, parse};
 use crate::{Error, Result, error::sqlstate};
 
-/// The function; `inner` is DataFusion's.
-#[derive(Debug, PartialEq, Eq, Hash)]
+/// Reads by PostgreSQL's templates.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct ByTemplate {
-    inner: Arc<ScalarUDF>,
     is_date: bool,
     signature: Signature,
 }
 
 impl ByTemplate {
-    pub(super) fn new(inner: Arc<ScalarUDF>) -> Self {
-        let is_date = inner.name() == "to_date";
-        ByTemplate { inner, is_date, signature: Signature::user_defined(Volatility::Immutable) }
+    pub(super) fn new(is_date: bool) -> Self {
+        ByTemplate { is_date, signature: Signature::user_defined(Volatility::Immutable) }
     }
 
     fn takes_template(types: &[DataType]) -> bool {
@@ -67,47 +65,31 @@ impl ByTemplate {
     }
 }
 
-impl ScalarUDFImpl for ByTemplate {
-    fn name(&self) -> &str {
-        self.inner.name()
+impl Change for ByTemplate {
+    fn signature(&self) -> Option<&Signature> {
+        Some(&self.signature)
     }
 
-    fn aliases(&self) -> &[String] {
-        self.inner.inner().aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn coerce_types(&self, argument_types: &[DataType]) -> DataFusionResult<Vec<DataType>> {
-        if Self::takes_template(argument_types) {
+    fn coerce_types(&self, inner: &dyn ScalarUDFImpl, types: &[DataType]) -> DataFusionResult<Vec<DataType>> {
+        if Self::takes_template(types) {
             return Ok(vec![DataType::Utf8; 2]);
         }
-        match self.inner.signature().type_signature {
-            TypeSignature::UserDefined => self.inner.inner().coerce_types(argument_types),
-            _ => Ok(argument_types.to_vec()),
+        match inner.signature().type_signature {
+            TypeSignature::UserDefined => inner.coerce_types(types),
+            _ => Ok(types.to_vec()),
         }
     }
 
-    fn with_updated_config(&self, config: &ConfigOptions) -> Option<ScalarUDF> {
-        let inner = self.inner.inner().with_updated_config(config)?;
-        Some(ByTemplate::new(Arc::new(inner)).into())
+    fn return_type(&self, types: &[DataType]) -> Option<DataType> {
+        Self::takes_template(types).then(|| self.result())
     }
 
-    fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
-        match Self::takes_template(argument_types) {
-            true => Ok(self.result()),
-            false => self.inner.inner().return_type(argument_types),
-        }
-    }
-
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+    fn invoke(&self, inner: &dyn ScalarUDFImpl, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let types: Vec<DataType> = arguments.args.iter().map(ColumnarValue::data_type).collect();
         if !Self::takes_template(&types) {
             // What it reads of a text does not have the zone that it promises.
             let promised = arguments.return_field.data_type().clone();
-            let times = self.inner.inner().invoke_with_args(arguments)?;
+            let times = inner.invoke_with_args(arguments)?;
             return if times.data_type() == promised { Ok(times) } else { times.cast_to(&promised, None) };
         }
         let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
@@ -115,7 +97,7 @@ impl ScalarUDFImpl for ByTemplate {
         let (texts, templates) = (arguments.args[0].to_array(rows)?, arguments.args[1].to_array(rows)?);
         let is_chrono = templates.as_string::<i32>().iter().flatten().any(|template| template.contains('%'));
         let times = match is_chrono {
-            true => cast(&self.inner.inner().invoke_with_args(arguments)?.to_array(rows)?, &self.result())?,
+            true => cast(&inner.invoke_with_args(arguments)?.to_array(rows)?, &self.result())?,
             false => self.read(&texts, &templates)?,
         };
         match constant {

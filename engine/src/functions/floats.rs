@@ -14,18 +14,14 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef, Float32Type, Float64Type};
-use datafusion::common::config::ConfigOptions;
+use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use datafusion::common::{ScalarValue, utils::take_function_args};
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::interval_arithmetic::Interval;
-use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
-    ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::changed::Change;
 use crate::error::sqlstate;
 use crate::{Error, Result};
 
@@ -235,13 +231,13 @@ fn check_moments(numbers: &ColumnarValue, rows: usize, unit: Unit) -> DataFusion
 
 /// `round(number, digits)` of a float. Where ten to the power of digits is no double, the number has no such digits, or no
 /// others.
-fn round_to_digits(round: &ScalarUDF, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+fn round_to_digits(round: &dyn ScalarUDFImpl, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
     let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
     let rows = if constant { 1 } else { arguments.number_rows };
     let doubles =
         |value: &ColumnarValue| -> DataFusionResult<ArrayRef> { Ok(cast(&value.to_array(rows)?, &DataType::Float64)?) };
     let operands = arguments.args.iter().map(doubles).collect::<DataFusionResult<Vec<_>>>()?;
-    let result = round.inner().invoke_with_args(arguments)?;
+    let result = round.invoke_with_args(arguments)?;
     let [numbers, digits] = operands.as_slice() else { return Ok(result) };
     let (numbers, digits) = (numbers.as_primitive::<Float64Type>(), digits.as_primitive::<Float64Type>());
     let results = doubles(&result)?;
@@ -265,53 +261,22 @@ fn round_to_digits(round: &ScalarUDF, arguments: ScalarFunctionArgs) -> DataFusi
     }
 }
 
-/// A function that fails outside of its domain; otherwise it is the function it wraps.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Guarded {
-    pub(super) inner: Arc<ScalarUDF>,
-    pub(super) domain: Domain,
-}
-
-impl ScalarUDFImpl for Guarded {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.inner().aliases()
-    }
-
-    fn schema_name(&self, arguments: &[Expr]) -> DataFusionResult<String> {
-        self.inner.inner().schema_name(arguments)
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
-        self.inner.inner().return_type(argument_types)
-    }
-
-    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> DataFusionResult<FieldRef> {
-        self.inner.inner().return_field_from_args(arguments)
-    }
-
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+impl Change for Domain {
+    fn invoke(&self, inner: &dyn ScalarUDFImpl, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let single = arguments.args.len() == 1;
         let float = arguments.args.first().is_some_and(|argument| argument.data_type().is_floating());
-        if self.domain == Domain::Round {
+        if *self == Domain::Round {
             return match (single && float, arguments) {
                 (true, mut arguments) if arguments.args.len() == 1 => Ok(rounded(arguments.args.remove(0))),
-                (_, arguments) if float => round_to_digits(&self.inner, arguments),
-                (_, arguments) => self.inner.inner().invoke_with_args(arguments),
+                (_, arguments) if float => round_to_digits(inner, arguments),
+                (_, arguments) => inner.invoke_with_args(arguments),
             };
         }
-        if let Domain::Moment(unit) = self.domain {
+        if let Domain::Moment(unit) = *self {
             if let Some(number) = arguments.args.first().filter(|argument| argument.data_type().is_numeric()) {
                 check_moments(number, arguments.number_rows, unit)?;
             }
-            return self.inner.inner().invoke_with_args(arguments);
+            return inner.invoke_with_args(arguments);
         }
         let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { arguments.number_rows };
@@ -319,10 +284,10 @@ impl ScalarUDFImpl for Guarded {
             Ok(cast(&value.to_array(rows)?, &DataType::Float64)?)
         };
         let operands = arguments.args.iter().map(doubles).collect::<DataFusionResult<Vec<_>>>()?;
-        let result = self.inner.inner().invoke_with_args(arguments)?;
+        let result = inner.invoke_with_args(arguments)?;
         let results = doubles(&result)?;
         let floats = results.as_primitive::<Float64Type>();
-        if self.domain == Domain::Trigonometric && !floats.values().iter().any(|result| result.is_nan()) {
+        if *self == Domain::Trigonometric && !floats.values().iter().any(|result| result.is_nan()) {
             return Ok(result);
         }
         let mut values = Vec::with_capacity(operands.len());
@@ -330,33 +295,8 @@ impl ScalarUDFImpl for Guarded {
             let Some(result) = result else { continue };
             values.clear();
             values.extend(operands.iter().map(|operand| operand.as_primitive::<Float64Type>().value(row)));
-            self.domain.check(&values, result)?;
+            self.check(&values, result)?;
         }
         Ok(result)
-    }
-
-    fn simplify(&self, arguments: Vec<Expr>, context: &SimplifyContext) -> DataFusionResult<ExprSimplifyResult> {
-        self.inner.inner().simplify(arguments, context)
-    }
-
-    fn evaluate_bounds(&self, inputs: &[&Interval]) -> DataFusionResult<Interval> {
-        self.inner.inner().evaluate_bounds(inputs)
-    }
-
-    fn output_ordering(&self, inputs: &[ExprProperties]) -> DataFusionResult<SortProperties> {
-        self.inner.inner().output_ordering(inputs)
-    }
-
-    fn coerce_types(&self, argument_types: &[DataType]) -> DataFusionResult<Vec<DataType>> {
-        self.inner.inner().coerce_types(argument_types)
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.inner().documentation()
-    }
-
-    fn with_updated_config(&self, config: &ConfigOptions) -> Option<ScalarUDF> {
-        let inner = Arc::new(self.inner.inner().with_updated_config(config)?);
-        Some(ScalarUDF::from(Guarded { inner, domain: self.domain }))
     }
 }

@@ -222,7 +222,7 @@ fn invalid(type_name: &str, text: &str) -> Error {
 }
 
 /// The bytes of a UUID.
-const UUID_BYTES: i32 = 16;
+pub(super) const UUID_BYTES: i32 = 16;
 
 /// So many bytes: 16 are those of a UUID, in the forms that PostgreSQL reads; any may be hexadecimal digits as of `bytea`, and others
 /// than 16 have its escapes as well.
@@ -304,7 +304,7 @@ fn elements_of(texts: &StringViewArray) -> Result<(StringViewArray, OffsetBuffer
 }
 
 /// The elements of one array literal of one dimension.
-fn elements(text: &str) -> Result<Vec<Option<String>>> {
+pub(crate) fn elements(text: &str) -> Result<Vec<Option<String>>> {
     let malformed = |detail: &str| {
         Error::new(sqlstate::INVALID_TEXT, format!("malformed array literal: \"{text}\"")).with_detail(detail)
     };

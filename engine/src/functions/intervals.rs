@@ -5,7 +5,6 @@
 //! | `age(a, b)` | from b to a in years, months, days and time |
 //! | `justify_hours(i)`, `justify_days(i)`, `justify_interval(i)` | 24 hours as a day, 30 days as a month, both |
 //! | `make_interval(years, months, weeks, days, hours, mins, secs)` | their sum |
-//! | `make_timestamp(year, month, day, hour, min, sec)` | |
 //! | `clock_timestamp()` | the time now, not that of the statement |
 
 use std::sync::Arc;
@@ -54,7 +53,6 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
         strict("justify_days", of_interval, interval, |values| justified(&values[0], false, true)),
         strict("justify_interval", of_interval, interval, |values| justified(&values[0], true, true)),
         strict("make_interval", interval_parts, interval, make_interval),
-        strict("make_timestamp", timestamp_parts, |_| TIMESTAMP, make_timestamp),
         clock,
     ]
     .into_iter()
@@ -75,12 +73,6 @@ fn interval_parts(types: &[DataType]) -> Option<Vec<DataType>> {
     let is_number = |data_type: &DataType| data_type.is_numeric() || data_type.is_null();
     let taken = |index| if index == 6 { DataType::Float64 } else { DataType::Int64 };
     (types.len() == 7 && types.iter().all(is_number)).then(|| (0..7).map(taken).collect())
-}
-
-fn timestamp_parts(types: &[DataType]) -> Option<Vec<DataType>> {
-    let is_number = |data_type: &DataType| data_type.is_numeric() || data_type.is_null();
-    let taken = |index| if index == 5 { DataType::Float64 } else { DataType::Int64 };
-    (types.len() == 6 && types.iter().all(is_number)).then(|| (0..6).map(taken).collect())
 }
 
 fn out_of_range(what: &str) -> Error {
@@ -181,26 +173,4 @@ fn make_interval(values: &[ScalarValue]) -> Result<ScalarValue> {
         .ok_or_else(overflow)?;
     let small = |number: i64| i32::try_from(number).map_err(|_| overflow());
     Ok(interval(small(months)?, small(days)?, nanoseconds))
-}
-
-fn make_timestamp(values: &[ScalarValue]) -> Result<ScalarValue> {
-    let number = |index: usize| integer_of(&values[index]);
-    let (year, month, day) = (number(0)?, number(1)?, number(2)?);
-    let wrong = |what: &str| {
-        Error::new(sqlstate::DATETIME_OVERFLOW, format!("{what} field value out of range: {year}-{month:02}-{day:02}"))
-    };
-    let small = |number: i64| u32::try_from(number).ok();
-    let date = (year > 0)
-        .then_some(())
-        .and_then(|()| NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, small(month)?, small(day)?));
-    let date = date.ok_or_else(|| wrong("date"))?;
-    let (hour, minute, second) = (number(3)?, number(4)?, float_of(&values[5])?);
-    let microseconds = (second * 1e6).round();
-    if !(0..=23).contains(&hour) || !(0..=59).contains(&minute) || !(0.0..=60_000_000.0).contains(&microseconds) {
-        let message = format!("time field value out of range: {hour:02}:{minute:02}:{second:02}");
-        return Err(Error::new(sqlstate::DATETIME_OVERFLOW, message));
-    }
-    let midnight = date.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros();
-    let time = (hour * 60 + minute) * 60_000_000 + microseconds as i64;
-    Ok(ScalarValue::TimestampMicrosecond(Some(midnight + time), None))
 }

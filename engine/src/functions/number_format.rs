@@ -7,8 +7,10 @@
 //! | `.` `D` | the decimal point | | `FM` | without blanks, and without zeros for 9s at the end |
 //! | `,` `G` | the separator of thousands | | `TH` `th` | `1st`, `2nd`, … |
 //! | `RN` | Roman digits | | `"text"` | itself |
+//! | `V` | a factor of ten for each digit behind it | | `EEEE` | an exponent |
+//! | `L` | a currency's symbol: a blank, as there is none | | | |
 //!
-//! `V`, `EEEE` and `L` are refused.
+//! `to_number` refuses `V`, `EEEE` and `RN`.
 
 use crate::error::sqlstate;
 use crate::{Error, Result};
@@ -28,6 +30,9 @@ struct Format {
     sign: Sign,
     ordinal: Option<bool>,
     roman: Option<bool>,
+    exponent: bool,
+    /// The digits behind a `V`, if there is one.
+    factors: Option<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +66,6 @@ enum Sign {
 fn read(text: &str) -> Result<Format> {
     let mut format = Format::default();
     let mut rest = text;
-    let refused = |what: &str| Err(Error::unsupported(format!("{what} in a format of numbers")));
     while let Some(letter) = rest.chars().next() {
         let upper: String = rest.chars().take(4).collect::<String>().to_ascii_uppercase();
         let starts = |pattern: &str| upper.starts_with(pattern);
@@ -74,7 +78,8 @@ fn read(text: &str) -> Result<Format> {
             format.fill = true;
             2
         } else if starts("EEEE") {
-            return refused("EEEE");
+            format.exponent = true;
+            4
         } else if starts("RN") {
             format.roman = Some(rest.starts_with('R'));
             2
@@ -92,8 +97,15 @@ fn read(text: &str) -> Result<Format> {
         } else if starts("PR") {
             format.sign = Sign::Brackets;
             2
-        } else if starts("V") || starts("L") {
-            return refused(&upper[..1]);
+        } else if starts("V") {
+            if format.point {
+                return Err(Error::syntax("cannot use \"V\" and decimal point together"));
+            }
+            format.factors = Some(0);
+            1
+        } else if starts("L") {
+            format.parts.push(Part::Text(" ".to_owned()));
+            1
         } else {
             match letter.to_ascii_uppercase() {
                 '9' | '0' => {
@@ -109,11 +121,17 @@ fn read(text: &str) -> Result<Format> {
                             format.first_zero = Some(format.whole);
                         }
                         format.whole += 1;
+                        if let Some(factors) = &mut format.factors {
+                            *factors += 1;
+                        }
                     }
                 }
                 '.' | 'D' => {
                     if format.point {
                         return Err(Error::syntax("multiple decimal points"));
+                    }
+                    if format.factors.is_some() {
+                        return Err(Error::syntax("cannot use \"V\" and decimal point together"));
                     }
                     format.point = true;
                     format.parts.push(Part::Point);
@@ -138,6 +156,11 @@ pub(super) fn print(number: &str, text: &str) -> Result<String> {
     if let Some(upper) = format.roman {
         return Ok(roman(number, upper, format.fill));
     }
+    if format.exponent {
+        return Ok(scientific(number, format.fraction));
+    }
+    let multiplied = format.factors.map(|factors| multiplied(number, factors));
+    let number = multiplied.as_deref().unwrap_or(number);
     let (negative, digits) = match number.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, number),
@@ -188,8 +211,12 @@ pub(super) fn print(number: &str, text: &str) -> Result<String> {
         (Sign::Plain | Sign::Brackets, false) if format.fill => "",
         (_, false) => " ",
     };
+    // Neither NaN nor Infinity has digits behind a point.
+    let is_number = whole.bytes().all(|digit| digit.is_ascii_digit());
     for part in &format.parts {
         match part {
+            Part::Point if !is_number => {}
+            Part::Digit(place) if !is_number && *place >= format.whole => {}
             Part::Digit(place) => {
                 let found = digit(*place);
                 let is_first = match first_shown {
@@ -260,6 +287,32 @@ pub(super) fn print(number: &str, text: &str) -> Result<String> {
     Ok(out)
 }
 
+/// A number times so many factors of ten.
+fn multiplied(number: &str, factors: usize) -> String {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let moved: String = fraction.chars().chain(std::iter::repeat('0')).take(factors).collect();
+    format!("{whole}{moved}.{}", fraction.get(factors..).unwrap_or(""))
+}
+
+/// A number with an exponent, and so many digits behind the point.
+fn scientific(number: &str, places: usize) -> String {
+    let (sign, digits) = number.strip_prefix('-').map_or((' ', number), |digits| ('-', digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all = format!("{whole}{fraction}");
+    let significant = all.trim_start_matches('0');
+    let Some(first) = significant.chars().next().filter(char::is_ascii_digit) else {
+        // Zero, or none at all.
+        let point = if places > 0 { "." } else { "" };
+        return if significant.is_empty() { format!(" 0{point}{}e+00", "0".repeat(places)) } else { number.to_owned() };
+    };
+    let exponent = whole.len() as i64 - 1 - (all.len() - significant.len()) as i64;
+    // 9.999 becomes 10.00, as a numeric of PostgreSQL does.
+    let (whole, fraction) = rounded(&format!("{first}.{}", &significant[1..]), places);
+    let point = if places > 0 { "." } else { "" };
+    let exponent_sign = if exponent < 0 { '-' } else { '+' };
+    format!("{sign}{whole}{point}{fraction}e{exponent_sign}{:02}", exponent.abs())
+}
+
 /// The digits before the point, and so many after it; half is rounded up.
 fn rounded(digits: &str, places: usize) -> (String, String) {
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
@@ -288,17 +341,30 @@ fn overflowing(format: &Format, negative: bool) -> String {
     match (format.sign, negative, format.fill) {
         (Sign::Plain | Sign::Before, true, _) => out.push('-'),
         (Sign::Before, false, _) => out.push('+'),
-        (Sign::Plain, false, false) => out.push(' '),
+        (Sign::Plain | Sign::Brackets, false, false) => out.push(' '),
+        (Sign::Brackets, true, _) => out.push('<'),
         _ => {}
     }
+    let sign = if negative { '-' } else { '+' };
     for part in &format.parts {
         match part {
             Part::Digit(_) => out.push('#'),
             Part::Point => out.push('.'),
             Part::Separator(_) => out.push(','),
             Part::Text(text) => out.push_str(text),
-            Part::Minus | Part::Plus | Part::Either | Part::Sign => {}
+            Part::Either => out.push(sign),
+            Part::Sign if format.sign == Sign::After => out.push(sign),
+            Part::Sign => {}
+            Part::Minus if negative => out.push('-'),
+            Part::Plus if !negative => out.push('+'),
+            Part::Minus | Part::Plus if format.fill => {}
+            Part::Minus | Part::Plus => out.push(' '),
         }
+    }
+    match (format.sign, negative, format.fill) {
+        (Sign::Brackets, true, _) => out.push('>'),
+        (Sign::Brackets, false, false) => out.push(' '),
+        _ => {}
     }
     out
 }
@@ -349,6 +415,10 @@ fn roman(number: &str, upper: bool, fill: bool) -> String {
 /// `to_number`: the decimal digits of a text that has that format.
 pub(super) fn parse(text: &str, format: &str) -> Result<String> {
     let format = read(format)?;
+    let refused = [(format.roman.is_some(), "RN"), (format.exponent, "EEEE"), (format.factors.is_some(), "V")];
+    if let Some((_, pattern)) = refused.iter().find(|(is_there, _)| *is_there) {
+        return Err(Error::unsupported(format!("{pattern} in the format of to_number")));
+    }
     let negative = text.contains(['-', '<']);
     let (mut whole, mut fraction, mut behind) = (String::new(), String::new(), false);
     for letter in text.chars() {
@@ -413,10 +483,30 @@ mod tests {
             ("0", "FM99.99", "0."),
             ("1.995", "9.99", " 2.00"),
             ("9.99", "9.9", " #.#"),
+            ("12345", "9999PR", " #### "),
+            ("-12345", "9999PR", "<####>"),
+            ("12345", "FM9999PR", "####"),
+            ("-12345", "9999S", "####-"),
+            ("12345", "9999S", "####+"),
+            ("-12345", "9999MI", "####-"),
+            ("12345", "9999MI", "#### "),
+            ("-12345", "SG9999", "-####"),
+            ("NaN", "999D9", " NaN"),
+            ("NaN", "9", " #"),
+            ("1234", "9.99EEEE", " 1.23e+03"),
+            ("-0.00123", "9.99EEEE", "-1.23e-03"),
+            ("9.999", "9.99EEEE", " 10.00e+00"),
+            ("0", "9.99EEEE", " 0.00e+00"),
+            ("1234", "9EEEE", " 1e+03"),
+            ("12.45", "99V9", " 125"),
+            ("-12.4", "99V9", "-124"),
+            ("12", "99V999", " 12000"),
+            ("-485", "L999", " -485"),
+            ("485", "FML999", " 485"),
         ] {
             assert_eq!(print(number, format).unwrap(), expected, "{number} as {format}");
         }
-        assert_eq!(print("1", "9V9").unwrap_err().sqlstate(), "0A000");
+        assert_eq!(print("1", "V9.9").unwrap_err().sqlstate(), "42601");
     }
 
     #[test]
@@ -424,6 +514,8 @@ mod tests {
         assert_eq!(parse("12,454.8-", "99G999D9S").unwrap(), "-12454.8");
         assert_eq!(parse("12345", "999").unwrap(), "123");
         assert_eq!(parse("$1,234.50", "9,999.99").unwrap(), "1234.50");
+        assert_eq!(parse("$12,454.8", "L99G999D9").unwrap(), "12454.8");
         assert_eq!(parse("x", "9").unwrap_err().sqlstate(), "22P02");
+        assert_eq!(parse("1", "9EEEE").unwrap_err().sqlstate(), "0A000");
     }
 }

@@ -8,6 +8,7 @@
 //! | interval | `12 mons 1 days 1.000000000 secs` | `1 year 1 day 00:00:01` |
 //! | double precision, real | `1.0`, `1e20` | `1`, `1e+20` |
 //! | bytea | its bytes | `\xff` |
+//! | so many bytes | none | the same; 16 bytes are a UUID |
 //! | arrays | `[1, ]` | [`{1,NULL}`](super::array_text) |
 //!
 //! A timestamp with time zone is shown by the clock of a zone, which is the second argument. Years are counted here: PostgreSQL
@@ -33,6 +34,7 @@ use datafusion::logical_expr::{
 };
 
 use super::array_text::print_arrays;
+use super::input::UUID_BYTES;
 use crate::error::sqlstate;
 use crate::{Error, Result};
 
@@ -65,6 +67,7 @@ pub(crate) fn prints(data_type: &DataType) -> bool {
             | DataType::Binary
             | DataType::LargeBinary
             | DataType::BinaryView
+            | DataType::FixedSizeBinary(_)
             | DataType::List(_)
     )
 }
@@ -175,13 +178,11 @@ pub(crate) fn print(values: &ArrayRef, zone: &str) -> Result<ArrayRef> {
                 Ok(())
             })
         }
+        DataType::FixedSizeBinary(UUID_BYTES) => each!(values.as_fixed_size_binary(), write_uuid),
+        DataType::FixedSizeBinary(_) => each!(values.as_fixed_size_binary(), write_bytes),
         _ => {
             let bytes = cast(values, &DataType::BinaryView)?;
-            each!(bytes.as_binary_view(), |text: &mut String, bytes: &[u8]| -> Result<()> {
-                text.push_str("\\x");
-                bytes.iter().for_each(|byte| _ = write!(text, "{byte:02x}"));
-                Ok(())
-            });
+            each!(bytes.as_binary_view(), write_bytes);
         }
     }
     Ok(Arc::new(texts.finish()))
@@ -189,6 +190,21 @@ pub(crate) fn print(values: &ArrayRef, zone: &str) -> Result<ArrayRef> {
 
 fn out_of_range(what: &str) -> Error {
     Error::new(sqlstate::DATETIME_OVERFLOW, format!("{what} out of range"))
+}
+
+fn write_bytes(text: &mut String, bytes: &[u8]) -> Result<()> {
+    text.push_str("\\x");
+    bytes.iter().for_each(|byte| _ = write!(text, "{byte:02x}"));
+    Ok(())
+}
+
+/// Hexadecimal digits in groups of eight, four, four, four and twelve.
+fn write_uuid(text: &mut String, bytes: &[u8]) -> Result<()> {
+    for (place, byte) in bytes.iter().enumerate() {
+        let dash = if matches!(place, 4 | 6 | 8 | 10) { "-" } else { "" };
+        _ = write!(text, "{dash}{byte:02x}");
+    }
+    Ok(())
 }
 
 fn write_double(text: &mut String, value: f64) -> Result<()> {

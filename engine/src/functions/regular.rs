@@ -9,7 +9,8 @@
 //!
 //! The flags: `i` and `c` whether case matters, `x` and `t` whether blanks do, `q` for a text that stands for itself, and
 //! what line breaks are: `s` letters as any, `n` and `m` the ends of lines, `p` no matches of `.`, `w` places for `^` and
-//! `$`.
+//! `$`. Patterns are [PostgreSQL's](super::pattern_syntax), but for what the library cannot do. Functions that begin at a
+//! place in the text, or look for the n-th match, are in [`super::regular_places`].
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -24,6 +25,8 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, Sca
 use regex::{CaptureLocations, Captures, Regex, RegexBuilder, Replacer};
 
 use super::by_rows::texts;
+use super::pattern_syntax::{ACROSS_LINES, translated};
+use super::regular_places::{replaced_from, replacement_types};
 use crate::error::sqlstate;
 use crate::sql::types::name_of;
 use crate::{Error, Result};
@@ -67,6 +70,11 @@ impl ScalarUDFImpl for OfPattern {
     }
 
     fn coerce_types(&self, argument_types: &[DataType]) -> DataFusionResult<Vec<DataType>> {
+        if self.kind == Kind::Replace
+            && let Some(types) = replacement_types(argument_types)
+        {
+            return Ok(types);
+        }
         let least = if self.kind == Kind::Replace { 3 } else { 2 };
         let fits = (least..=least + 1).contains(&argument_types.len());
         texts(argument_types).filter(|_| fits).ok_or_else(|| {
@@ -90,13 +98,18 @@ impl ScalarUDFImpl for OfPattern {
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { arguments.number_rows };
-        let values = arguments.args.iter().map(|argument| argument.cast_to(&DataType::Utf8View, None));
-        let values = values.collect::<DataFusionResult<Vec<ColumnarValue>>>()?;
-        let texts = values.iter().map(Texts::of).collect::<Result<Vec<Texts<'_>>>>()?;
-        let results = match self.kind {
-            Kind::Replace => replaced(&texts, rows)?,
-            Kind::FirstMatch => first_matches(&texts, rows)?,
-            Kind::AllMatches => all_matches(&texts, rows)?,
+        let from_place = arguments.args.get(3).is_some_and(|place| place.data_type() == DataType::Int64);
+        let results = if from_place {
+            replaced_from(&arguments.args, rows)?
+        } else {
+            let values = arguments.args.iter().map(|argument| argument.cast_to(&DataType::Utf8View, None));
+            let values = values.collect::<DataFusionResult<Vec<ColumnarValue>>>()?;
+            let texts = values.iter().map(Texts::of).collect::<Result<Vec<Texts<'_>>>>()?;
+            match self.kind {
+                Kind::Replace => replaced(&texts, rows)?,
+                Kind::FirstMatch => first_matches(&texts, rows)?,
+                Kind::AllMatches => all_matches(&texts, rows)?,
+            }
         };
         match constant {
             true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&results, 0)?)),
@@ -106,13 +119,13 @@ impl ScalarUDFImpl for OfPattern {
 }
 
 /// An argument: one text for all rows, or one for each.
-enum Texts<'a> {
+pub(super) enum Texts<'a> {
     One(Option<&'a str>),
     Each(&'a StringViewArray),
 }
 
 impl<'a> Texts<'a> {
-    fn of(argument: &'a ColumnarValue) -> Result<Self> {
+    pub(super) fn of(argument: &'a ColumnarValue) -> Result<Self> {
         let texts = match argument {
             ColumnarValue::Scalar(value) => value.try_as_str().map(Texts::One),
             ColumnarValue::Array(values) => values.as_string_view_opt().map(Texts::Each),
@@ -120,7 +133,7 @@ impl<'a> Texts<'a> {
         texts.ok_or_else(|| Error::internal("a text was expected"))
     }
 
-    fn at(&self, row: usize) -> Option<&'a str> {
+    pub(super) fn at(&self, row: usize) -> Option<&'a str> {
         match self {
             Texts::One(text) => *text,
             Texts::Each(values) => values.is_valid(row).then(|| values.value(row)),
@@ -129,10 +142,10 @@ impl<'a> Texts<'a> {
 }
 
 /// A pattern that can be looked for.
-struct Pattern {
-    regex: Regex,
+pub(super) struct Pattern {
+    pub(super) regex: Regex,
     /// Whether all matches are meant, not the first only.
-    all: bool,
+    pub(super) all: bool,
     /// The pattern without its end, where group 1 is what replacing a match by that gives.
     begin: Option<(Regex, CaptureLocations)>,
 }
@@ -169,13 +182,17 @@ impl Pattern {
                 .multi_line(by_lines)
                 .build()
         };
-        let written = if literal { Cow::Owned(regex::escape(pattern)) } else { Cow::Borrowed(pattern) };
+        let written = match literal {
+            true => Cow::Owned(regex::escape(pattern)),
+            false if pattern.starts_with(ACROSS_LINES) => Cow::Borrowed(pattern),
+            false => translated(pattern),
+        };
         let regex = compile(&written).map_err(|error| {
             Error::new(sqlstate::INVALID_REGULAR_EXPRESSION, "invalid regular expression")
                 .with_detail(error.to_string())
         })?;
         let begin = match flags {
-            "" => begin_of(pattern).and_then(|begin| compile(begin).ok()).filter(|begin| begin.captures_len() == 2),
+            "" => begin_of(&written).and_then(|begin| compile(begin).ok()).filter(|begin| begin.captures_len() == 2),
             _ => None,
         };
         let begin = begin.map(|begin| {
@@ -194,19 +211,19 @@ fn begin_of(pattern: &str) -> Option<&str> {
 }
 
 /// The patterns of a batch of rows, each compiled once: nearly always there is only one.
-struct Patterns {
+pub(super) struct Patterns {
     constant: bool,
     one: Option<Pattern>,
     several: HashMap<String, Pattern>,
 }
 
 impl Patterns {
-    fn new(patterns: &Texts<'_>, flags: Option<&Texts<'_>>) -> Self {
+    pub(super) fn new(patterns: &Texts<'_>, flags: Option<&Texts<'_>>) -> Self {
         let constant = matches!(patterns, Texts::One(_)) && matches!(flags, None | Some(Texts::One(_)));
         Patterns { constant, one: None, several: HashMap::new() }
     }
 
-    fn compiled(&mut self, pattern: &str, flags: &str) -> Result<&mut Pattern> {
+    pub(super) fn compiled(&mut self, pattern: &str, flags: &str) -> Result<&mut Pattern> {
         if self.constant {
             if self.one.is_none() {
                 self.one = Some(Pattern::new(pattern, flags)?);
@@ -223,13 +240,13 @@ impl Patterns {
 
 /// A part of what a match is replaced by.
 #[derive(Debug, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Text(String),
     /// A group of the match, 0 being the whole of it.
     Group(usize),
 }
 
-fn parts_of(replacement: &str) -> Vec<Part> {
+pub(super) fn parts_of(replacement: &str) -> Vec<Part> {
     let (mut parts, mut text) = (Vec::new(), String::new());
     let mut letters = replacement.chars().peekable();
     while let Some(letter) = letters.next() {
@@ -262,7 +279,7 @@ fn parts_of(replacement: &str) -> Vec<Part> {
 }
 
 /// Puts the parts in the place of matches.
-struct Filling<'a>(&'a [Part]);
+pub(super) struct Filling<'a>(pub(super) &'a [Part]);
 
 impl Replacer for Filling<'_> {
     fn replace_append(&mut self, captures: &Captures<'_>, out: &mut String) {

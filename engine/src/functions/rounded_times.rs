@@ -1,17 +1,18 @@
-//! Timestamps of fewer digits: `timestamp(0)` and `timestamp(3)` of a finer one, rounded half away from 1970 as
+//! Timestamps of a coarser unit: `timestamp(0)` and `timestamp(3)` of a finer one, rounded half away from 2000 as
 //! PostgreSQL does. Arrow's cast cuts the digits off.
 
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, AsArray, PrimitiveArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, TimeUnit};
+use arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::{ScalarValue, utils::take_function_args};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
 };
 
+use super::time_digits::{nearest, origin, per_second};
 use crate::Result;
 
 static ROUND: LazyLock<Arc<ScalarUDF>> =
@@ -36,23 +37,12 @@ pub(crate) fn round_times(times: &ArrayRef, wanted: &DataType) -> Result<ArrayRe
         return Ok(cast(times, wanted)?);
     };
     let scale = (per_second(*from) / per_second(*to)).max(1);
-    let round = |number: i64| {
-        let magnitude = number.unsigned_abs().saturating_add(scale.unsigned_abs() / 2) / scale.unsigned_abs();
-        i64::try_from(magnitude).unwrap_or(i64::MAX) * number.signum()
-    };
+    let origin = origin(*from);
+    let round = |number: i64| i64::try_from(nearest(number, scale, origin) / i128::from(scale)).unwrap_or(i64::MAX);
     let numbers = cast(times, &DataType::Int64)?;
     let rounded: PrimitiveArray<Int64Type> = numbers.as_primitive::<Int64Type>().unary(round);
     let rounded: ArrayRef = Arc::new(rounded);
     Ok(cast(&rounded, wanted)?)
-}
-
-fn per_second(unit: TimeUnit) -> i64 {
-    match unit {
-        TimeUnit::Second => 1,
-        TimeUnit::Millisecond => 1_000,
-        TimeUnit::Microsecond => 1_000_000,
-        TimeUnit::Nanosecond => 1_000_000_000,
-    }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

@@ -4,7 +4,6 @@
 //! |---|---|
 //! | `div(a, b)` | the whole quotient of two numbers |
 //! | `factorial(n)` | a numeric |
-//! | `width_bucket(x, low, high, count)` | the bucket of a histogram that x falls into |
 //! | `to_number(text, format)` | see [`super::number_format`] |
 //! | `format(template, …)` | the template with `%s`, `%I` and `%L` filled in |
 //! | `pg_typeof(x)` | the name of its type |
@@ -28,7 +27,7 @@ use datafusion::common::utils::SingleRowListArrayBuilder;
 use datafusion::logical_expr::{ScalarUDF, Volatility};
 
 use super::array_text::output_texts;
-use super::by_rows::{ByRows, float_of, integer_of, is_text, text, text_of, texts};
+use super::by_rows::{ByRows, integer_of, is_text, text, text_of, texts};
 use super::number_format;
 use super::text::{quoted_identifier, quoted_literal};
 use crate::error::sqlstate;
@@ -60,7 +59,6 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     [
         strict("div", two_numbers, |_| DataType::Decimal128(38, 0), div),
         strict("factorial", one_integer, |_| DataType::Decimal128(38, 0), factorial),
-        strict("width_bucket", bucket_arguments, |_| DataType::Int32, width_bucket),
         strict("to_number", |types| texts(types).filter(|types| types.len() == 2), |_| NUMERIC, to_number),
         loose("format", format_arguments, gives_text, format),
         strict(SPLIT_AT_MARKS, texts, |_| list_of(DataType::Utf8View), split_at_marks),
@@ -147,33 +145,6 @@ fn factorial(values: &[ScalarValue]) -> Result<ScalarValue> {
     Ok(ScalarValue::Decimal128(Some(product), 38, 0))
 }
 
-fn bucket_arguments(types: &[DataType]) -> Option<Vec<DataType>> {
-    let numbers = types.iter().all(|data_type| data_type.is_numeric() || data_type.is_null());
-    (types.len() == 4 && numbers)
-        .then(|| vec![DataType::Float64, DataType::Float64, DataType::Float64, DataType::Int64])
-}
-
-fn width_bucket(values: &[ScalarValue]) -> Result<ScalarValue> {
-    let (x, low, high) = (float_of(&values[0])?, float_of(&values[1])?, float_of(&values[2])?);
-    let count = integer_of(&values[3])?;
-    let wrong = |message: &str| Err(Error::new(sqlstate::INVALID_WIDTH_BUCKET, message));
-    let Some(last) = i32::try_from(count).ok().filter(|count| *count > 0 && *count < i32::MAX) else {
-        return wrong("count must be greater than zero");
-    };
-    if x.is_nan() || low.is_nan() || high.is_nan() {
-        return wrong("operand, lower bound, and upper bound cannot be NaN");
-    }
-    if low == high || low.is_infinite() || high.is_infinite() {
-        return wrong("lower bound and upper bound must be finite, and cannot equal each other");
-    }
-    let (before, after) = if low < high { (x < low, x >= high) } else { (x > low, x <= high) };
-    Ok(ScalarValue::Int32(Some(match (before, after) {
-        (true, _) => 0,
-        (_, true) => last + 1,
-        _ => (((x - low) / (high - low) * f64::from(last)).floor() as i32).min(last - 1) + 1,
-    })))
-}
-
 fn to_number(values: &[ScalarValue]) -> Result<ScalarValue> {
     let digits = number_format::parse(text_of(&values[0])?, text_of(&values[1])?)?;
     let text = ScalarValue::Utf8(Some(digits));
@@ -218,20 +189,37 @@ fn format(values: &[ScalarValue]) -> Result<ScalarValue> {
             std::iter::from_fn(|| letters.next_if(char::is_ascii_digit)).collect()
         };
         let (mut left, mut width) = (false, 0_usize);
-        let mut number = digits(&mut letters);
+        let (mut number, mut chosen) = (digits(&mut letters), None);
         if letters.next_if_eq(&'$').is_some() {
             match number.parse::<usize>() {
-                Ok(place) if place > 0 => next = place - 1,
-                _ => return wrong("format specifies argument 0, but arguments are numbered from 1".to_owned()),
+                Ok(place) if place > 0 => chosen = Some(place - 1),
+                _ => return wrong(ARGUMENT_0.to_owned()),
             }
             number.clear();
         }
         if number.is_empty() {
             left = letters.next_if_eq(&'-').is_some();
             if letters.next_if_eq(&'*').is_some() {
+                let place = digits(&mut letters);
+                if !place.is_empty() {
+                    if letters.next_if_eq(&'$').is_none() {
+                        return wrong("width argument position must be ended by \"$\"".to_owned());
+                    }
+                    match place.parse::<usize>() {
+                        Ok(place) if place > 0 => next = place - 1,
+                        _ => return wrong(ARGUMENT_0.to_owned()),
+                    }
+                }
+                // The value is the one behind the width, unless its place is given.
                 let given = argument(next)?;
                 next += 1;
-                let given = given.unwrap_or_default().parse::<i64>().unwrap_or(0);
+                let given = match given.as_deref() {
+                    None | Some("") => 0,
+                    Some(digits) => digits.trim().parse::<i64>().map_err(|_| {
+                        let message = format!("invalid input syntax for type integer: \"{digits}\"");
+                        Error::new(sqlstate::INVALID_TEXT, message)
+                    })?,
+                };
                 left |= given < 0;
                 width = usize::try_from(given.unsigned_abs()).unwrap_or(0);
             } else {
@@ -250,6 +238,7 @@ fn format(values: &[ScalarValue]) -> Result<ScalarValue> {
         if !matches!(kind, 's' | 'I' | 'L') {
             return wrong(format!("unrecognized format() type specifier \"{kind}\""));
         }
+        next = chosen.unwrap_or(next);
         let value = argument(next)?;
         next += 1;
         let filled = match (kind, value) {
@@ -270,6 +259,8 @@ fn format(values: &[ScalarValue]) -> Result<ScalarValue> {
     }
     Ok(text(out))
 }
+
+const ARGUMENT_0: &str = "format specifies argument 0, but arguments are numbered from 1";
 
 /// The largest width in a template.
 const WIDTH_MAX: usize = 1 << 20;
@@ -398,16 +389,33 @@ mod type_name {
         }
 
         fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-            let name = match arguments.args.first().map(ColumnarValue::data_type) {
-                Some(DataType::Null) | None => "unknown".to_owned(),
-                Some(data_type) => match name_of(&data_type) {
-                    name if name == "timestamp" || name == "time" => format!("{name} without time zone"),
-                    // Without the parameters of the type.
-                    name if name.ends_with(')') => name.split('(').next().unwrap_or(&name).to_owned(),
-                    name => name,
-                },
-            };
+            let name =
+                arguments.args.first().map_or_else(|| "unknown".to_owned(), |value| full_name(&value.data_type()));
             Ok(ColumnarValue::Scalar(ScalarValue::Utf8View(Some(name))))
+        }
+    }
+
+    fn full_name(data_type: &DataType) -> String {
+        match data_type {
+            // An array of arrays has the name of one of elements.
+            DataType::List(element) if matches!(element.data_type(), DataType::List(_)) => {
+                full_name(element.data_type())
+            }
+            DataType::List(element) => format!("{}[]", full_name(element.data_type())),
+            data_type => {
+                let name = name_of(data_type);
+                // Without the parameters of the type.
+                let name = match name.split_once('(') {
+                    Some((before, rest)) => {
+                        format!("{before}{}", rest.split_once(')').map_or("", |(_, behind)| behind))
+                    }
+                    None => name,
+                };
+                match name.as_str() {
+                    "timestamp" | "time" => format!("{name} without time zone"),
+                    _ => name,
+                }
+            }
         }
     }
 }
@@ -431,6 +439,10 @@ mod tests {
         let (name, number) = (text("A b"), ScalarValue::Int64(Some(7)));
         assert_eq!(shown(&[text("%I=%L %% %s"), name, text("it's"), number.clone()]), "\"A b\"='it''s' % 7");
         assert_eq!(shown(&[text("|%5s|%-5s|%2$s|"), number.clone(), number]), "|    7|7    |7|");
+        let width = ScalarValue::Int64(Some(-3));
+        assert_eq!(shown(&[text("|%2$*1$s|%*3$s|"), width, text("x"), text("5"), text("y")]), "|x  |    y|");
+        assert_eq!(shown(&[text("|%2$*s|%s|"), text("4"), text("x"), text("z")]), "|   x|z|");
+        assert_eq!(format(&[text("%*s"), text("x"), text("y")]).unwrap_err().sqlstate(), "22P02");
         assert_eq!(format(&[text("%s")]).unwrap_err().sqlstate(), "22023");
         assert_eq!(format(&[text("%I"), ScalarValue::Utf8(None)]).unwrap_err().sqlstate(), "22004");
     }

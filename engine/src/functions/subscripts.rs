@@ -10,17 +10,17 @@ use arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::functions_nested::extract::{array_element_udf, array_slice_udf};
-use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl};
 
-static ELEMENT: LazyLock<Arc<ScalarUDF>> =
-    LazyLock::new(|| Arc::new(ScalarUDF::from(FromTheFirst { inner: array_element_udf() })));
+use super::changed::{Change, changed, is_changed};
 
-static SLICE: LazyLock<Arc<ScalarUDF>> =
-    LazyLock::new(|| Arc::new(ScalarUDF::from(FromTheFirst { inner: array_slice_udf() })));
+static ELEMENT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| changed(array_element_udf(), FromTheFirst));
+
+static SLICE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| changed(array_slice_udf(), FromTheFirst));
 
 /// The function that stands for one of DataFusion's; `None`: it is none of those, or is already one of these.
 pub(crate) fn from_the_first(function: &ScalarUDF) -> Option<&'static Arc<ScalarUDF>> {
-    if function.inner().downcast_ref::<FromTheFirst>().is_some() {
+    if is_changed::<FromTheFirst>(function) {
         return None;
     }
     match function.name() {
@@ -30,44 +30,26 @@ pub(crate) fn from_the_first(function: &ScalarUDF) -> Option<&'static Arc<Scalar
     }
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct FromTheFirst {
-    inner: Arc<ScalarUDF>,
-}
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct FromTheFirst;
 
-impl ScalarUDFImpl for FromTheFirst {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn schema_name(&self, arguments: &[Expr]) -> DataFusionResult<String> {
-        self.inner.schema_name(arguments)
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
-        self.inner.return_type(argument_types)
-    }
-
-    fn invoke_with_args(&self, mut arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+impl Change for FromTheFirst {
+    fn invoke(&self, inner: &dyn ScalarUDFImpl, mut arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         match arguments.args.as_mut_slice() {
-            [_, place] => *place = changed(place, |place| (place >= 1).then_some(place))?,
+            [_, place] => *place = moved(place, |place| (place >= 1).then_some(place))?,
             [_, first, last, ..] => {
-                *first = changed(first, |first| Some(first.max(1)))?;
+                *first = moved(first, |first| Some(first.max(1)))?;
                 // No element is at 0.
-                *last = changed(last, |last| Some(last.max(0)))?;
+                *last = moved(last, |last| Some(last.max(0)))?;
             }
             _ => {}
         }
-        self.inner.invoke_with_args(arguments)
+        inner.invoke_with_args(arguments)
     }
 }
 
 /// Places that are all right for DataFusion. Most are.
-fn changed(places: &ColumnarValue, change: impl Fn(i64) -> Option<i64>) -> DataFusionResult<ColumnarValue> {
+fn moved(places: &ColumnarValue, change: impl Fn(i64) -> Option<i64>) -> DataFusionResult<ColumnarValue> {
     Ok(match places {
         ColumnarValue::Scalar(ScalarValue::Int64(place)) => {
             ColumnarValue::Scalar(ScalarValue::Int64(place.and_then(change)))
@@ -95,12 +77,12 @@ mod tests {
     fn nothing_is_before_the_first_place() {
         let places: ArrayRef = Arc::new(Int64Array::from(vec![Some(2), Some(-1), None, Some(0)]));
         let kept = |place: i64| (place >= 1).then_some(place);
-        let ColumnarValue::Array(found) = changed(&ColumnarValue::Array(places), kept).unwrap() else {
+        let ColumnarValue::Array(found) = moved(&ColumnarValue::Array(places), kept).unwrap() else {
             panic!("a column became a constant");
         };
         assert_eq!(found.as_primitive::<Int64Type>(), &Int64Array::from(vec![Some(2), None, None, None]));
         let constant = ColumnarValue::Scalar(ScalarValue::Int64(Some(-1)));
-        let found = changed(&constant, kept).unwrap();
+        let found = moved(&constant, kept).unwrap();
         assert!(matches!(found, ColumnarValue::Scalar(ScalarValue::Int64(None))));
         assert!(from_the_first(&array_element_udf()).is_some_and(|own| from_the_first(own).is_none()));
     }

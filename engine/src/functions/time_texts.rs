@@ -15,8 +15,9 @@ use std::str::FromStr;
 
 use arrow::array::timezone::Tz;
 use arrow::datatypes::{DataType, TimeUnit};
-use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, NaiveTime, SubsecRound, TimeZone};
+use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, SubsecRound, TimeZone, Timelike};
 
+use super::time_digits::digits_of_unit;
 use super::zones::shift;
 use crate::sql::date_words::in_iso_order;
 use crate::sql::session_zone::is_utc;
@@ -46,7 +47,7 @@ fn date_text(text: &str) -> Option<String> {
 }
 
 fn time_text(text: &str, unit: TimeUnit) -> Option<String> {
-    if is_plain_time(text.as_bytes(), digits_of(unit)) {
+    if is_plain_time(text.as_bytes(), digits_of_unit(unit)) {
         return None;
     }
     let text = text.trim();
@@ -57,18 +58,18 @@ fn time_text(text: &str, unit: TimeUnit) -> Option<String> {
         None if text.contains(':') => taken_apart(text)?.0.time(),
         None => return None,
     };
-    Some(time.round_subsecs(u16::from(digits_of(unit))).format("%H:%M:%S%.f").to_string())
+    Some(time.round_subsecs(u16::from(digits_of_unit(unit))).format("%H:%M:%S%.f").to_string())
 }
 
 /// `zone` is that of a timestamp with time zone: what a text is read by that names no other.
 fn timestamp_text(text: &str, unit: TimeUnit, zone: Option<&str>) -> Option<String> {
     let clock = zone.filter(|zone| !is_utc(zone)).and_then(|zone| Tz::from_str(zone).ok());
     let local = if zone.is_some() { without_offset(text.as_bytes()) } else { text.as_bytes() };
-    if clock.is_none() && is_plain_timestamp(local, digits_of(unit)) {
+    if clock.is_none() && is_plain_timestamp(local, digits_of_unit(unit)) {
         return None;
     }
     let (moment, own) = taken_apart(text)?;
-    let moment = moment.round_subsecs(u16::from(digits_of(unit)));
+    let moment = rounded(moment, digits_of_unit(unit));
     let shown = moment.format("%Y-%m-%d %H:%M:%S%.f");
     match (zone, clock) {
         (None, _) => Some(shown.to_string()),
@@ -81,13 +82,15 @@ fn timestamp_text(text: &str, unit: TimeUnit, zone: Option<&str>) -> Option<Stri
     }
 }
 
-/// How many digits a time has after the point.
-fn digits_of(unit: TimeUnit) -> u8 {
-    match unit {
-        TimeUnit::Second => 0,
-        TimeUnit::Millisecond => 3,
-        TimeUnit::Microsecond => 6,
-        TimeUnit::Nanosecond => 9,
+/// The moment with so many digits of a second, as PostgreSQL rounds it: to microseconds first, which is what it has, and
+/// then with halves going away from the first moment of 2000.
+fn rounded(moment: NaiveDateTime, digits: u8) -> NaiveDateTime {
+    let moment = moment.round_subsecs(u16::from(digits.max(6)));
+    let step = 10u32.pow(u32::from(9 - digits.min(9)));
+    let is_half = moment.nanosecond() % step * 2 == step;
+    match is_half && moment.year() < 2000 {
+        true => moment.trunc_subsecs(u16::from(digits)),
+        false => moment.round_subsecs(u16::from(digits)),
     }
 }
 
@@ -228,6 +231,21 @@ mod tests {
             ("2024-01-01 10:00:00 Nowhere/At all", None),
         ] {
             assert_eq!(readable(text, &LOCAL).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn halves_go_away_from_2000() {
+        let (seconds, milliseconds) = (TimeUnit::Second, TimeUnit::Millisecond);
+        for (text, unit, expected) in [
+            ("2024-01-01 10:00:00.5", seconds, "2024-01-01 10:00:01"),
+            ("1985-01-01 10:00:00.5", seconds, "1985-01-01 10:00:00"),
+            ("1985-01-01 10:00:00.500001", seconds, "1985-01-01 10:00:01"),
+            ("2024-01-01 10:00:00.4999996", seconds, "2024-01-01 10:00:01"),
+            ("1985-01-01 10:00:00.0015", milliseconds, "1985-01-01 10:00:00.001"),
+            ("2024-01-01 10:00:00.0015", milliseconds, "2024-01-01 10:00:00.002"),
+        ] {
+            assert_eq!(readable(text, &DataType::Timestamp(unit, None)).as_deref(), Some(expected), "{text}");
         }
     }
 

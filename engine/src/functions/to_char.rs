@@ -13,7 +13,7 @@
 //!
 //! Names come in the case of the pattern (`MONTH`, `Month`, `month`) and padded to nine letters, as in PostgreSQL; `"text"`
 //! stands for itself, and so does every other character. A template with `%` is one of chrono's, as DataFusion's own
-//! function takes them.
+//! function takes them. [Intervals and times](super::interval_format) have the patterns that mean something for them.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -22,12 +22,14 @@ use std::sync::Arc;
 use arrow::array::timezone::Tz;
 use arrow::array::{Array, ArrayRef, AsArray, StringArray, StringViewBuilder};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, IntervalUnit, TimeUnit, TimestampMicrosecondType};
 use arrow::temporal_conversions::timestamp_us_to_datetime;
 use chrono::{Datelike, NaiveDateTime, Offset, TimeZone, Timelike};
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 
+use super::changed::Change;
+use super::interval_format::print_intervals;
 use super::number_format::{self, ordinal};
 use crate::{Error, Result, error::sqlstate};
 
@@ -37,49 +39,42 @@ const NAME_WIDTH: usize = 9;
 /// The Julian day of the day before 0001-01-01, from which chrono counts.
 pub(super) const JULIAN_DAY_BEFORE_COMMON_ERA: i64 = 1_721_425;
 
-/// The function; `chrono` is DataFusion's, for templates with `%`.
-#[derive(Debug, PartialEq, Eq, Hash)]
+/// Prints by PostgreSQL's templates; those with `%` are left to the function inside.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct ToChar {
-    chrono: Arc<ScalarUDF>,
     signature: Signature,
 }
 
 impl ToChar {
-    pub(super) fn new(chrono: Arc<ScalarUDF>) -> Self {
-        ToChar { chrono, signature: Signature::user_defined(Volatility::Immutable) }
+    pub(super) fn new() -> Self {
+        ToChar { signature: Signature::user_defined(Volatility::Immutable) }
     }
 }
 
-impl ScalarUDFImpl for ToChar {
-    fn name(&self) -> &str {
-        "to_char"
+impl Change for ToChar {
+    fn signature(&self) -> Option<&Signature> {
+        Some(&self.signature)
     }
 
-    fn aliases(&self) -> &[String] {
-        self.chrono.inner().aliases()
+    fn return_type(&self, _types: &[DataType]) -> Option<DataType> {
+        Some(DataType::Utf8View)
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _argument_types: &[DataType]) -> DataFusionResult<DataType> {
-        Ok(DataType::Utf8View)
-    }
-
-    fn coerce_types(&self, argument_types: &[DataType]) -> DataFusionResult<Vec<DataType>> {
-        let [value, template] = argument_types else {
+    fn coerce_types(&self, _inner: &dyn ScalarUDFImpl, types: &[DataType]) -> DataFusionResult<Vec<DataType>> {
+        let [value, template] = types else {
             return Err(Error::new(sqlstate::UNDEFINED_FUNCTION, "to_char takes a value and a template").into());
         };
         let value = match value {
             DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
             DataType::Date32 | DataType::Date64 | DataType::Null => DataType::Timestamp(TimeUnit::Microsecond, None),
+            DataType::Interval(_) | DataType::Duration(_) => DataType::Interval(IntervalUnit::MonthDayNano),
+            DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
             // By its decimal digits, which are those of its text: one of a kind that no other text here is of.
             number if number.is_numeric() || *number == DataType::LargeUtf8 => DataType::LargeUtf8,
             other => {
                 let name = crate::sql::types::name_of(other);
                 return Err(Error::unsupported(format!("to_char of type {name}"))
-                    .with_hint("It takes dates, timestamps and numbers.")
+                    .with_hint("It takes dates, times, timestamps, intervals and numbers.")
                     .into());
             }
         };
@@ -89,7 +84,7 @@ impl ScalarUDFImpl for ToChar {
         }
     }
 
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+    fn invoke(&self, inner: &dyn ScalarUDFImpl, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let rows = arguments.number_rows;
         let [value, template] = arguments.args.as_slice() else {
             return Err(Error::internal("to_char was planned with two arguments").into());
@@ -99,8 +94,11 @@ impl ScalarUDFImpl for ToChar {
         if values.data_type() == &DataType::LargeUtf8 {
             return print_numbers(&values, templates);
         }
+        if matches!(values.data_type(), DataType::Interval(_) | DataType::Time64(_)) {
+            return Ok(ColumnarValue::Array(print_intervals(&values, templates)?));
+        }
         if templates.iter().flatten().any(|template| template.contains('%')) {
-            let text = self.chrono.inner().invoke_with_args(arguments)?;
+            let text = inner.invoke_with_args(arguments)?;
             return Ok(ColumnarValue::Array(cast(&text.to_array(rows)?, &DataType::Utf8View)?));
         }
         let zone = match values.data_type() {
@@ -165,7 +163,11 @@ impl Moment {
             Some(zone) => {
                 let local = zone.from_utc_datetime(&utc);
                 let offset = local.offset();
-                Moment { local: local.naive_local(), zone: Some((offset.to_string(), offset.fix().local_minus_utc())) }
+                let name = match offset.to_string() {
+                    offset if offset == "+00:00" => "UTC".to_owned(),
+                    name => name,
+                };
+                Moment { local: local.naive_local(), zone: Some((name, offset.fix().local_minus_utc())) }
             }
         })
     }

@@ -9,16 +9,13 @@ use std::sync::Arc;
 use arrow::array::timezone::Tz;
 use arrow::array::{ArrayRef, AsArray, TimestampMicrosecondArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
-use datafusion::logical_expr::{
-    ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl};
 
+use super::changed::Change;
 use super::zones::shift;
 use crate::error::sqlstate;
 use crate::{Error, Result};
@@ -66,58 +63,24 @@ impl Field {
     }
 }
 
-/// DataFusion's `date_trunc`, and what it cannot do.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Truncate {
-    pub(super) inner: Arc<ScalarUDF>,
-}
+/// Cuts to what DataFusion's function cannot cut to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Truncate;
 
-impl ScalarUDFImpl for Truncate {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.inner().aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
-        self.inner.inner().return_type(argument_types)
-    }
-
-    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> DataFusionResult<FieldRef> {
-        self.inner.inner().return_field_from_args(arguments)
-    }
-
-    fn simplify(&self, arguments: Vec<Expr>, context: &SimplifyContext) -> DataFusionResult<ExprSimplifyResult> {
-        self.inner.inner().simplify(arguments, context)
-    }
-
-    fn output_ordering(&self, input: &[ExprProperties]) -> DataFusionResult<SortProperties> {
-        self.inner.inner().output_ordering(input)
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.inner().documentation()
-    }
-
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+impl Change for Truncate {
+    fn invoke(&self, inner: &dyn ScalarUDFImpl, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let field = match arguments.args.first() {
             Some(ColumnarValue::Scalar(name)) => name.try_as_str().flatten().and_then(Field::named),
             _ => None,
         };
         let (Some(field), [_, time]) = (field, arguments.args.as_slice()) else {
-            return self.inner.inner().invoke_with_args(arguments);
+            return inner.invoke_with_args(arguments);
         };
         let DataType::Timestamp(unit, zone) = time.data_type() else {
-            return self.inner.inner().invoke_with_args(arguments);
+            return inner.invoke_with_args(arguments);
         };
         if unit == TimeUnit::Nanosecond {
-            return self.inner.inner().invoke_with_args(arguments);
+            return inner.invoke_with_args(arguments);
         }
         let constant = matches!(time, ColumnarValue::Scalar(_));
         let times = time.to_array(if constant { 1 } else { arguments.number_rows })?;

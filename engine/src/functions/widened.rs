@@ -5,14 +5,12 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::DataType;
 use datafusion::common::types::{logical_binary, logical_string};
-use datafusion::error::Result as DataFusionResult;
 use datafusion::functions::unicode::{strpos, substr};
-use datafusion::logical_expr::{
-    Coercion, ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, TypeSignature, TypeSignatureClass,
-};
+use datafusion::logical_expr::{Coercion, ScalarUDF, Signature, TypeSignature, TypeSignatureClass};
+
+use super::changed::{Change, changed};
 
 /// What `SUBSTRING(… FROM …)` calls.
 pub(crate) static SUBSTR: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| widened(substr()));
@@ -41,7 +39,7 @@ pub(super) fn widened(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
         TypeSignature::OneOf(known) => known.into_iter().chain(variants).collect(),
         known => std::iter::once(known).chain(variants).collect(),
     });
-    Arc::new(ScalarUDF::from(Widened { inner: function, signature, result }))
+    changed(function, Widened { signature, result })
 }
 
 /// Whether it is the type of a bytea.
@@ -49,57 +47,19 @@ pub(super) fn is_bytea(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Widened {
-    inner: Arc<ScalarUDF>,
     signature: Signature,
     /// The type of the result for bytes.
     result: DataType,
 }
 
-impl Widened {
-    /// The type of the result, if one of the arguments is bytes.
-    fn of_bytes<'a>(&self, mut types: impl Iterator<Item = &'a DataType>) -> Option<DataType> {
-        types.any(is_bytea).then(|| self.result.clone())
-    }
-}
-
-impl ScalarUDFImpl for Widened {
-    fn name(&self) -> &str {
-        self.inner.name()
+impl Change for Widened {
+    fn signature(&self) -> Option<&Signature> {
+        Some(&self.signature)
     }
 
-    fn aliases(&self) -> &[String] {
-        self.inner.inner().aliases()
-    }
-
-    fn schema_name(&self, arguments: &[Expr]) -> DataFusionResult<String> {
-        self.inner.inner().schema_name(arguments)
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
-        match self.of_bytes(argument_types.iter()) {
-            Some(result) => Ok(result),
-            None => self.inner.inner().return_type(argument_types),
-        }
-    }
-
-    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> DataFusionResult<FieldRef> {
-        match self.of_bytes(arguments.arg_fields.iter().map(|field| field.data_type())) {
-            Some(result) => Ok(Arc::new(Field::new(self.name(), result, true))),
-            None => self.inner.inner().return_field_from_args(arguments),
-        }
-    }
-
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        self.inner.inner().invoke_with_args(arguments)
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.inner().documentation()
+    fn return_type(&self, types: &[DataType]) -> Option<DataType> {
+        types.iter().any(is_bytea).then(|| self.result.clone())
     }
 }

@@ -5,20 +5,24 @@
 //! zone, without one; a timestamp without is taken for the zone's local time.
 //!
 //! An offset that is written as a zone counts as POSIX has it, to the west: `'+03'` is what ISO writes as `-03`. The offset
-//! of a session, `SET timezone = '+03:00'`, counts to the east; its clock is a function of its own.
+//! of a session, `SET timezone = '+03:00'`, counts to the east; its clock is a function of its own. A zone may also be an
+//! [abbreviation](super::zone_abbreviations), or an interval to the east of UTC.
 
 use std::str::FromStr;
 use std::sync::Arc;
 
 use arrow::array::timezone::Tz;
-use arrow::array::{Array, AsArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, TimestampMicrosecondArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit, TimestampMicrosecondType,
+};
 use chrono::{DateTime, NaiveDateTime, Offset, TimeDelta, TimeZone};
 use datafusion::common::{ScalarValue, exec_err, utils::take_function_args};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
+use super::zone_abbreviations::zone_of_abbreviation;
 use crate::error::sqlstate;
 use crate::{Error, Result};
 
@@ -82,11 +86,31 @@ impl ScalarUDFImpl for AtTimeZone {
         let of_instants = !matches!(time.data_type(), DataType::Timestamp(_, None) | DataType::Null);
         let times = cast(&time.to_array(rows)?, &if of_instants { instants() } else { LOCAL })?;
         let times = times.as_primitive::<TimestampMicrosecondType>();
-        let zones = cast(&zone.to_array(rows)?, &DataType::Utf8View)?;
+        let zones = zone.to_array(rows)?;
+        let converted = match zones.data_type() {
+            DataType::Interval(_) => by_intervals(&zones, times, of_instants)?,
+            _ => self.by_names(&zones, times, of_instants)?,
+        };
+        let converted = if of_instants { converted } else { converted.with_timezone("UTC") };
+        match constant {
+            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&converted, 0)?)),
+            false => Ok(ColumnarValue::Array(Arc::new(converted))),
+        }
+    }
+}
+
+impl AtTimeZone {
+    fn by_names(
+        &self,
+        zones: &ArrayRef,
+        times: &TimestampMicrosecondArray,
+        to_local: bool,
+    ) -> Result<TimestampMicrosecondArray> {
+        let zones = cast(zones, &DataType::Utf8View)?;
         let zones = zones.as_string_view();
         let mut known: Option<(String, Tz)> = None;
-        let mut converted = Vec::with_capacity(rows);
-        for row in 0..rows {
+        let mut converted = Vec::with_capacity(times.len());
+        for row in 0..times.len() {
             if zones.is_null(row) || times.is_null(row) {
                 converted.push(None);
                 continue;
@@ -100,13 +124,41 @@ impl ScalarUDFImpl for AtTimeZone {
                     zone
                 }
             };
-            converted.push(Some(shift(zone, times.value(row), of_instants)?));
+            converted.push(Some(shift(zone, times.value(row), to_local)?));
         }
-        let converted = TimestampMicrosecondArray::from(converted);
-        let converted = if of_instants { converted } else { converted.with_timezone("UTC") };
-        match constant {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&converted, 0)?)),
-            false => Ok(ColumnarValue::Array(Arc::new(converted))),
+        Ok(TimestampMicrosecondArray::from(converted))
+    }
+}
+
+/// The same with intervals for zones: so much is added to UTC.
+fn by_intervals(
+    zones: &ArrayRef,
+    times: &TimestampMicrosecondArray,
+    to_local: bool,
+) -> Result<TimestampMicrosecondArray> {
+    let zones = cast(zones, &DataType::Interval(IntervalUnit::MonthDayNano))?;
+    let zones = zones.as_primitive::<IntervalMonthDayNanoType>();
+    let mut converted = Vec::with_capacity(times.len());
+    for row in 0..times.len() {
+        converted.push(match zones.is_null(row) || times.is_null(row) {
+            true => None,
+            false => {
+                let offset = offset_of(zones.value(row))?;
+                let time = times.value(row).checked_add(if to_local { offset } else { -offset });
+                Some(time.ok_or_else(|| Error::new(sqlstate::DATETIME_OVERFLOW, "timestamp out of range"))?)
+            }
+        });
+    }
+    Ok(TimestampMicrosecondArray::from(converted))
+}
+
+/// The microseconds of an interval that is a zone.
+fn offset_of(interval: IntervalMonthDayNano) -> Result<i64> {
+    match (interval.months, interval.days) {
+        (0, 0) => Ok(interval.nanoseconds / 1_000),
+        _ => {
+            let message = "an interval that is a time zone must not include months or days";
+            Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message))
         }
     }
 }
@@ -125,8 +177,22 @@ fn written_zone(name: &str) -> Result<Tz> {
     match posix_offset(name) {
         Some(offset) => zone_of(&offset).map_err(|_| unknown_zone(name)),
         None if name.starts_with(['+', '-']) => Err(unknown_zone(name)),
-        None => zone_of(name),
+        None => match zone_of_abbreviation(name) {
+            Some(zone) => zone_of(&zone).map_err(|_| unknown_zone(name)),
+            None => zone_of(name).or_else(|error| zone_of(&capitalized(name)).map_err(|_| error)),
+        },
     }
+}
+
+/// The name of a zone as it is spelled, whatever its case: `America/New_York`.
+fn capitalized(name: &str) -> String {
+    let mut begins = true;
+    let spelled = name.chars().map(|letter| {
+        let letter = if begins { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() };
+        begins = !letter.is_ascii_alphabetic();
+        letter
+    });
+    spelled.collect()
 }
 
 /// What ISO writes for an offset in the way of POSIX; `None` if it is none, or the name of a zone that is known by it.
@@ -204,5 +270,18 @@ mod tests {
             assert_eq!(written_zone(unknown).unwrap_err().sqlstate(), "22023", "{unknown}");
         }
         assert!(written_zone("UTC").is_ok());
+    }
+
+    #[test]
+    fn zones_have_abbreviations_and_any_case() {
+        let noon = DateTime::parse_from_rfc3339("2024-07-01T12:00:00Z").unwrap().timestamp_micros();
+        let hours = |name: &str| (shift(written_zone(name).unwrap(), noon, true).unwrap() - noon) / 3_600_000_000;
+        for (name, expected) in [("PST", -8), ("pdt", -7), ("CET", 1), ("america/new_york", -4), ("MSK", 3), ("utc", 0)]
+        {
+            assert_eq!(hours(name), expected, "{name}");
+        }
+        let day = IntervalMonthDayNano::new(0, 1, 0);
+        assert_eq!(offset_of(day).unwrap_err().sqlstate(), "22023");
+        assert_eq!(offset_of(IntervalMonthDayNano::new(0, 0, -3_600_000_000_000)).unwrap(), -3_600_000_000);
     }
 }

@@ -20,10 +20,12 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, Dependency, FunctionalDependence, FunctionalDependencies};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan, Unnest, Window};
+
+use crate::sql::rewriting::any_node;
 
 /// The plan with the dependencies that hold.
 pub(super) fn with_certain_dependencies(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
@@ -49,18 +51,15 @@ pub(super) fn with_certain_dependencies(plan: LogicalPlan) -> Result<Transformed
 
 /// Whether the plan has an operator whose dependencies DataFusion may have got wrong.
 pub(super) fn may_be_wrong(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = false;
-    plan.apply_with_subqueries(|operator| {
+    any_node(plan, |operator| {
         let asked = match operator {
             LogicalPlan::Aggregate(aggregate) => aggregate.input.schema(),
             LogicalPlan::Unnest(unnest) => &unnest.schema,
             LogicalPlan::Union(union) => &union.schema,
-            _ => return Ok(TreeNodeRecursion::Continue),
+            _ => return Ok(false),
         };
-        found = !asked.functional_dependencies().is_empty();
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    Ok(found)
+        Ok(!asked.functional_dependencies().is_empty())
+    })
 }
 
 /// The plan, telling those above nothing of its columns.

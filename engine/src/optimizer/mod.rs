@@ -18,7 +18,8 @@
 //!
 //! Rules leave out what they know to be superfluous. Where DataFusion takes for known what is not so, it is told better:
 //! which columns decide others (dependency_rule), which of an outer join are constant (missing_rule), and which of a
-//! recursive query may be NULL (recursive_rule).
+//! recursive query may be NULL (recursive_rule). Where it leaves out a sort and counts wrong, it gets a plan in which it
+//! counts right (offset_rule).
 
 mod aggregate_rule;
 mod cooperative_rule;
@@ -36,6 +37,7 @@ mod join_order;
 mod join_rule;
 mod key_rule;
 mod missing_rule;
+mod offset_rule;
 mod once_rule;
 mod recursive_rule;
 mod rules;

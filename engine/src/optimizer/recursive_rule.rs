@@ -6,11 +6,13 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::error::Result;
 use datafusion::logical_expr::{LogicalPlan, Union};
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
+
+use crate::sql::rewriting::any_node;
 
 /// The rule.
 #[derive(Debug)]
@@ -22,12 +24,7 @@ impl OptimizerRule for RecursiveColumns {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let mut found = false;
-        plan.apply_with_subqueries(|node| {
-            found |= matches!(node, LogicalPlan::RecursiveQuery(_));
-            Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-        })?;
-        if !found {
+        if !any_node(&plan, |node| Ok(matches!(node, LogicalPlan::RecursiveQuery(_))))? {
             return Ok(Transformed::no(plan));
         }
         plan.transform_up_with_subqueries(|node| match node {

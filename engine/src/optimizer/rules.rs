@@ -18,6 +18,7 @@ use super::early_rule::EarlyAggregate;
 use super::join_rule::JoinOrder;
 use super::key_rule::ShareJoinKeys;
 use super::missing_rule::MissingRows;
+use super::offset_rule::PlainOffsets;
 use super::once_rule::GroupOnce;
 
 /// A build side becomes an array indexed by key if it fills at least this share of the range of its keys. Rows come in key
@@ -99,6 +100,7 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
                 Arc::new(EarlyAggregate) as _,
                 Arc::new(DirectAggregate) as _,
                 Arc::new(MissingRows) as _,
+                Arc::new(PlainOffsets) as _,
                 rule,
             ]),
             "FilterPushdown" => rules.push(Arc::new(Filters(rule))),
@@ -137,6 +139,7 @@ mod tests {
         assert!(place("early_aggregate") < place("direct_aggregate"));
         assert!(place("direct_aggregate") < place("missing_rows"));
         assert!(place("missing_rows") < place("EnsureRequirements"));
+        assert_eq!(place("plain_offsets") + 1, place("EnsureRequirements"));
         let late: Vec<&str> = rules[first_late_rule(&rules)..].iter().map(|rule| rule.name()).collect();
         assert_eq!(
             late,

@@ -17,7 +17,7 @@ use crate::error::sqlstate;
 use crate::row_path::{Datum, array_of};
 use crate::sql::context::StatementContext;
 use crate::sql::parse::{RustyDialect, table_name, tokenize};
-use crate::sql::types::{LENGTH_KEY, column_type, declared_name, name_of};
+use crate::sql::types::{DIGITS_KEY, LENGTH_KEY, column_type, declared_name, digits_of, name_of};
 use crate::{Error, Result, Value};
 
 /// The type of a variable or parameter.
@@ -27,6 +27,8 @@ pub struct SqlType {
     pub data_type: DataType,
     /// The n of `varchar(n)`.
     length: Option<usize>,
+    /// The p of `timestamp(p)` and `time(p)`, if its values have to be rounded to it.
+    digits: Option<u8>,
     /// Its name in SQL.
     name: String,
 }
@@ -35,7 +37,7 @@ impl SqlType {
     /// A type without a length.
     pub fn plain(data_type: DataType) -> SqlType {
         let name = type_name(&data_type);
-        SqlType { data_type, length: None, name }
+        SqlType { data_type, length: None, digits: None, name }
     }
 
     /// Text of any length.
@@ -51,7 +53,7 @@ impl SqlType {
     /// The type of a column.
     pub(crate) fn of_field(field: &Field) -> SqlType {
         let length = field.metadata().get(LENGTH_KEY).and_then(|length| length.parse().ok());
-        SqlType { data_type: field.data_type().clone(), length, name: declared_name(field) }
+        SqlType { data_type: field.data_type().clone(), length, digits: digits_of(field), name: declared_name(field) }
     }
 
     /// For a row type: its fields.
@@ -102,12 +104,14 @@ impl SqlType {
 
     fn field(&self, name: &str) -> Field {
         let length = self.length.map(|length| (LENGTH_KEY.to_owned(), length.to_string()));
-        Field::new(name, self.data_type.clone(), true).with_metadata(length.into_iter().collect())
+        let digits = self.digits.map(|digits| (DIGITS_KEY.to_owned(), digits.to_string()));
+        Field::new(name, self.data_type.clone(), true).with_metadata(length.into_iter().chain(digits).collect())
     }
 
     /// Whether every value of `from` is one of this type as it is.
     pub fn takes_as_is(&self, from: &DataType) -> bool {
-        self.length.is_none() && (self.data_type == *from || (self.data_type.is_string() && from.is_string()))
+        let is_plain = self.length.is_none() && self.digits.is_none();
+        is_plain && (self.data_type == *from || (self.data_type.is_string() && from.is_string()))
     }
 
     /// Turns a value of type `from` into one of this type, in a session of this time zone.
@@ -171,8 +175,7 @@ impl SqlType {
         let without_column = |error: Error| {
             error.map_message(|text| text.strip_prefix("column \"\": ").map(str::to_owned).unwrap_or(text))
         };
-        let field = Field::new("", self.data_type.clone(), true);
-        let array = convert(&array, &field, zone).map_err(|error| match error.sqlstate() {
+        let array = convert(&array, &self.field(""), zone).map_err(|error| match error.sqlstate() {
             sqlstate::TYPE_MISMATCH => Error::new(
                 sqlstate::TYPE_MISMATCH,
                 format!("a value of type {} cannot be assigned to type {}", type_name(from), self.name),
@@ -249,7 +252,7 @@ impl Shape {
 
     /// The type of such rows.
     pub fn row_type(&self) -> SqlType {
-        SqlType { data_type: DataType::Struct(self.fields()), length: None, name: "record".to_owned() }
+        SqlType { name: "record".to_owned(), ..SqlType::plain(DataType::Struct(self.fields())) }
     }
 
     pub(crate) fn fields(&self) -> Fields {
@@ -305,7 +308,7 @@ fn resolve_syntax(context: &StatementContext, syntax: &SqlSyntax) -> Result<SqlT
             return Err(Error::unsupported("an array of arrays"));
         }
         let name = format!("{}[]", element.name);
-        return Ok(SqlType { data_type: DataType::List(Arc::new(element.field("item"))), length: None, name });
+        return Ok(SqlType { name, ..SqlType::plain(DataType::List(Arc::new(element.field("item")))) });
     }
     if let SqlSyntax::Custom(name, arguments) = syntax
         && arguments.is_empty()
@@ -321,6 +324,8 @@ fn resolve_syntax(context: &StatementContext, syntax: &SqlSyntax) -> Result<SqlT
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::TimeUnit;
+
     use super::*;
 
     #[test]
@@ -339,6 +344,18 @@ mod tests {
         );
         let error = numeric.assign(Datum::Decimal(123), &DataType::Decimal128(9, 0), "UTC").unwrap_err();
         assert_eq!(error.sqlstate(), "22003");
+    }
+
+    #[test]
+    fn times_are_rounded_to_their_digits() {
+        let microseconds = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let tenths = DataType::Timestamp(TimeUnit::Millisecond, None);
+        let tenths = SqlType { digits: Some(1), ..SqlType::plain(tenths) };
+        assert!(!tenths.takes_as_is(&tenths.data_type));
+        let assigned = tenths.assign(Datum::Int(946_684_800_049_600), &microseconds, "UTC").unwrap();
+        assert_eq!(assigned, Datum::Int(946_684_800_000));
+        let read = tenths.assign(Datum::text("2000-01-01 00:00:00.05"), &DataType::Utf8View, "UTC").unwrap();
+        assert_eq!(read, Datum::Int(946_684_800_100));
     }
 
     #[test]

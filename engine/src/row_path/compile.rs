@@ -7,7 +7,6 @@ mod change;
 mod query;
 
 use datafusion::common::tree_node::Transformed;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, Values};
 use datafusion::optimizer::OptimizerConfig;
 
@@ -16,6 +15,7 @@ use super::expression::typed_expr;
 use super::program::{Body, Origin, Parameter, Passes, Program};
 use crate::Result;
 use crate::sql::context::StatementContext;
+use crate::sql::rewriting::map_exprs;
 use crate::sql::route::{Routed, Write};
 use crate::sql::session_zone::is_utc;
 
@@ -82,12 +82,7 @@ impl Compiler<'_> {
 /// Gives the placeholders in a plan their types, and the plan's nodes the schemas that follow.
 fn typed(plan: LogicalPlan, types: &[Type]) -> Result<LogicalPlan> {
     let typed = plan.transform_up_with_subqueries(|node| {
-        let names = NamePreserver::new(&node);
-        let node = node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let typed = typed_expr(expr, types)?;
-            Ok(typed.update_data(|expr| name.restore(expr)))
-        })?;
+        let node = map_exprs(node, |expr| typed_expr(expr, types))?;
         node.map_data(|node| match node {
             LogicalPlan::Values(Values { values, schema: _ }) => LogicalPlanBuilder::values(values)?.build(),
             other => other.recompute_schema(),

@@ -20,6 +20,7 @@ use super::expression::{Decided, Node, Undecided};
 use super::pipeline::SortKey;
 use crate::Value;
 use crate::functions::input::check_float;
+use crate::functions::time_digits::digits_of_unit;
 use crate::sql::context::StatementContext;
 use crate::sql::lock_syntax::Busy;
 
@@ -112,8 +113,11 @@ fn is_read_alike(text: Option<&str>, wanted: &Type) -> bool {
     match wanted {
         Type::Date32 => text.len() <= "2020-01-01".len(),
         Type::Float32 | Type::Float64 => check_float(text, wanted).is_ok(),
-        Type::Timestamp(_, None) => {
-            text.len() <= "2020-01-01 10:00:00.123456".len() && text.bytes().skip("2020-01-01".len()).all(plain)
+        Type::Timestamp(unit, None) => {
+            let fraction = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+            fraction <= usize::from(digits_of_unit(*unit))
+                && text.len() <= "2020-01-01 10:00:00.123456".len()
+                && text.bytes().skip("2020-01-01".len()).all(plain)
         }
         _ => true,
     }
@@ -334,4 +338,27 @@ pub(crate) struct Update {
 pub(crate) struct Delete {
     pub(crate) target: TableAccess,
     pub(crate) returning: Option<Returning>,
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::TimeUnit;
+
+    use super::*;
+
+    #[test]
+    fn texts_with_more_digits_than_a_unit_holds_are_not_read_here() {
+        let is_read = |text, unit| is_read_alike(Some(text), &Type::Timestamp(unit, None));
+        for (text, unit, expected) in [
+            ("2020-01-01 10:00:00", TimeUnit::Second, true),
+            ("2020-01-01 10:00:00.9", TimeUnit::Second, false),
+            ("2020-01-01 10:00:00.123", TimeUnit::Millisecond, true),
+            ("2020-01-01 10:00:00.1239", TimeUnit::Millisecond, false),
+            ("2020-01-01 10:00:00.123456", TimeUnit::Microsecond, true),
+            ("2020-01-01 10:00:00.1234567", TimeUnit::Microsecond, false),
+            ("2020-01-01 10:00:00+02", TimeUnit::Microsecond, false),
+        ] {
+            assert_eq!(is_read(text, unit), expected, "{text} {unit:?}");
+        }
+    }
 }

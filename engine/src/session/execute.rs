@@ -389,9 +389,11 @@ impl Shared {
             return Ok(StatementResult::Done(Completion::of_rows("COPY", rows)));
         }
         let mut attempts = 0;
+        let is_first = state.open().is_some_and(|open| !open.has_begun());
         loop {
             let mut taken = self.take(state, statement, write_name(&write)).await?;
-            let completion = statement.deadline.limit(run_write(statement, &mut taken, &write, &mut attempts)).await?;
+            let work = run_write(statement, &mut taken, &write, is_first, &mut attempts);
+            let completion = statement.deadline.limit(work).await?;
             let again = taken.commits && (can_rerun(&write) || matches!(write, Write::Truncate(_)));
             match self.give_back(state, statement, taken).await {
                 Err(error) if again && error.is_conflict() && attempts < RERUNS_MAX => attempts += 1,

@@ -76,6 +76,9 @@ impl Shared {
                         Err(error) if reruns && error.is_conflict() && attempts < RERUNS_MAX => {
                             attempts += 1;
                             transaction.undo_to(&start);
+                            if !transaction.may_refresh() {
+                                return Err(error);
+                            }
                             transaction.refresh().await?;
                         }
                         result => return result,

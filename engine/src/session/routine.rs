@@ -22,6 +22,7 @@ use super::statement::Statement;
 use super::transaction::{Frame, Modes, Taken, TransactionState, Working};
 use super::write::{RERUNS_MAX, apply};
 use super::{Completion, Shared, StatementResult};
+use crate::ddl::locks::lock_changed_tables;
 use crate::ddl::temporary::TemporarySchema;
 use crate::dml::returning::Changed;
 use crate::error::sqlstate;
@@ -166,7 +167,10 @@ impl<'a> Changing<'a> {
     /// Runs a statement that changes what there is.
     pub(crate) async fn define(&mut self, parameters: &[Value], write: Write) -> Result<StatementResult> {
         let statement = self.statement.with_typed_parameters(parameters);
-        Box::pin(apply(&statement, self.transaction_mut(), write)).await
+        let moves = self.transaction().isolation().moves_with_statements();
+        let transaction = self.transaction_mut();
+        Box::pin(lock_changed_tables(&statement, transaction, &write, moves)).await?;
+        Box::pin(apply(&statement, transaction, write)).await
     }
 
     /// Runs a query whose rows are locked.

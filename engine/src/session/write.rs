@@ -23,10 +23,12 @@ pub(super) fn can_rerun(write: &Write) -> bool {
 
 /// Runs a changing statement. Where nothing was read before it that it would contradict (at READ COMMITTED, and in a
 /// transaction of its own), a concurrent change makes it run again on a new snapshot, with the locks it has already.
+/// `is_first`: it is the first statement of its transaction.
 pub(super) async fn run_write(
     statement: &Statement<'_>,
     taken: &mut Taken,
     write: &Write,
+    is_first: bool,
     attempts: &mut usize,
 ) -> Result<StatementResult> {
     let transaction: &mut Transaction = &mut taken.transaction;
@@ -37,6 +39,8 @@ pub(super) async fn run_write(
         return Ok(StatementResult::Done(completion));
     }
     if !reruns {
+        let alone = taken.commits || is_first || transaction.isolation().moves_with_statements();
+        ddl::locks::lock_changed_tables(statement, transaction, write, alone).await?;
         return apply(statement, transaction, write.clone()).await;
     }
     let start = transaction.mark();

@@ -41,7 +41,6 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::functions::unicode::left;
 use datafusion::logical_expr::binary::BinaryTypeCoercer;
 use datafusion::logical_expr::expr::{BinaryExpr, Cast, TryCast};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
@@ -50,6 +49,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr_common::datum::apply;
 
+use super::rewriting::{any_part, map_exprs};
 use super::types::LENGTH_KEY;
 use crate::Error;
 use crate::error::sqlstate;
@@ -75,13 +75,8 @@ impl AnalyzerRule for SqlArithmetic {
         let mut noted = false;
         let rewritten = plan.transform_up_with_subqueries(|node| {
             let schema = merge_schema(&node.inputs());
-            let names = NamePreserver::new(&node);
             noted = noted || notes_length(&node)?;
-            let node = node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let rewritten = rewrite_all(expr, &schema)?;
-                Ok(rewritten.update_data(|expr| name.restore(expr)))
-            })?;
+            let node = map_exprs(node, |expr| rewrite_all(expr, &schema))?;
             match node.data {
                 LogicalPlan::Union(union) if noted => {
                     Ok(Transformed::yes(LogicalPlan::Union(Union::try_new(union.inputs)?)))
@@ -96,19 +91,12 @@ impl AnalyzerRule for SqlArithmetic {
 
 /// Whether an expression of the node is cast to a type of limited length.
 fn notes_length(node: &LogicalPlan) -> DataFusionResult<bool> {
-    let mut found = false;
-    node.apply_expressions(|expr| {
-        found |= expr.exists(|part| {
-            Ok(match part {
-                Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => {
-                    field.metadata().contains_key(LENGTH_KEY)
-                }
-                _ => false,
-            })
-        })?;
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    Ok(found)
+    any_part(node, |part| match part {
+        Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => {
+            field.metadata().contains_key(LENGTH_KEY)
+        }
+        _ => false,
+    })
 }
 
 /// Rewrites an expression and all that is in it. Types must have been coerced.

@@ -9,16 +9,16 @@
 //!
 //! In the usual orders of ORDER BY, DataFusion has NULLs among the elements where PostgreSQL has them; equality is the same.
 
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::{Between, BinaryExpr, ScalarFunction, Sort};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, lit, when};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::rewriting::{any_node, any_part, map_parts};
 use crate::functions::array_order::{is_ordered_array, order_of_array};
 
 /// The arguments of `greatest` and `least` that become a CASE, which repeats them.
@@ -41,7 +41,6 @@ impl AnalyzerRule for ArrayOrder {
         let mut changed = false;
         let rewritten = plan.transform_up_with_subqueries(|node| {
             let schema = merge_schema(&node.inputs());
-            let names = NamePreserver::new(&node);
             let node = match node {
                 LogicalPlan::Sort(mut sort) => {
                     sort.expr = sort.expr.into_iter().map(|by| sorted(by, &schema)).collect();
@@ -49,11 +48,7 @@ impl AnalyzerRule for ArrayOrder {
                 }
                 other => other,
             };
-            let node = node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let rewritten = expr.transform_up(|part| rewrite(part, &schema))?;
-                Ok(rewritten.update_data(|expr| name.restore(expr)))
-            })?;
+            let node = map_parts(node, |part| rewrite(part, &schema))?;
             changed |= node.transformed;
             Ok(Transformed::yes(if changed { node.data.recompute_schema()? } else { node.data }))
         });
@@ -63,35 +58,27 @@ impl AnalyzerRule for ArrayOrder {
 
 /// Whether there is anything to do, so that all other plans are only looked at.
 fn compares_arrays(plan: &LogicalPlan) -> DataFusionResult<bool> {
-    let mut found = false;
-    plan.apply_with_subqueries(|node| {
-        let mut inputs: Option<DFSchema> = None;
+    any_node(plan, |node| {
         if let LogicalPlan::Sort(sort) = node {
             let schema = sort.input.schema();
-            found |= sort.expr.iter().any(|by| by.asc == by.nulls_first && is_array(&by.expr, schema));
+            if sort.expr.iter().any(|by| by.asc == by.nulls_first && is_array(&by.expr, schema)) {
+                return Ok(true);
+            }
         }
-        node.apply_expressions(|expr| {
-            expr.apply(|part| {
-                let compared = match part {
-                    Expr::BinaryExpr(BinaryExpr { left, op, .. }) if orders(*op) => Some(left.as_ref()),
-                    Expr::Between(Between { expr, .. }) => Some(expr.as_ref()),
-                    Expr::ScalarFunction(ScalarFunction { func, args })
-                        if matches!(func.name(), "greatest" | "least") =>
-                    {
-                        args.first()
-                    }
-                    _ => None,
-                };
-                if let Some(compared) = compared {
-                    let schema = inputs.get_or_insert_with(|| merge_schema(&node.inputs()));
-                    found |= is_array(compared, schema);
+        let mut inputs: Option<DFSchema> = None;
+        any_part(node, |part| {
+            let compared = match part {
+                Expr::BinaryExpr(BinaryExpr { left, op, .. }) if orders(*op) => left.as_ref(),
+                Expr::Between(Between { expr, .. }) => expr.as_ref(),
+                Expr::ScalarFunction(ScalarFunction { func, args }) if matches!(func.name(), "greatest" | "least") => {
+                    let Some(first) = args.first() else { return false };
+                    first
                 }
-                Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-            })
-        })?;
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    Ok(found)
+                _ => return false,
+            };
+            is_array(compared, inputs.get_or_insert_with(|| merge_schema(&node.inputs())))
+        })
+    })
 }
 
 fn orders(op: Operator) -> bool {

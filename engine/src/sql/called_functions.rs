@@ -14,8 +14,8 @@
 //! | `array_has(x, y)`, which `y = ANY (x)` is | [unknown](crate::functions::any_element) for a NULL in `x` |
 //! | `x[-1]` | NULL |
 //! | `x[i]`, `x[i:j]` | with places that are [counted from 1](crate::functions::subscripts) and not from the end |
-//! | `a @> b`, `a && b` | of `a` without its NULLs: none is equal to another |
-//! | `x ~ 'a.b'`, `regexp_like`, `regexp_count`, `regexp_instr` | `x ~ '(?s)a.b'`, whose `.` matches a line break, too |
+//! | `a @> b`, `a && b` | of `a` without its NULLs: none is equal to another; NULL if one of them is that constant |
+//! | `x ~ 'a.b'`, `regexp_like` | `x ~ '(?s)a.b'`, whose `.` matches a line break, [rewritten](crate::functions::pattern_syntax) |
 //! | `array_to_string(a, …)` of booleans, times and floats | of [the texts](crate::functions::array_text) of the elements |
 //! | `overlay` of a bytea | of its bytes |
 //! | `round(n, 2)` of a numeric | with an integer of the type it takes: the number of digits makes the type of the result |
@@ -30,6 +30,9 @@
 //! | `date_bin(stride, t, origin)` of timestamps | [of microseconds](crate::functions::bins) |
 //! | `date_trunc` of a date | of the timestamp, in microseconds |
 //! | `date_part('epoch', interval)` | with years of 365.25 days |
+//! | `date_part('quarter', interval)` | from its months |
+//! | `log(n)` of a numeric | of a double precision |
+//! | `date_part('timezone', t)` and the like | [from the session's clock](crate::functions::zone_parts) |
 //! | `date_part('century', t)` and the like | [our own](crate::functions::calendar_parts) |
 
 use std::sync::Arc;
@@ -43,7 +46,7 @@ use datafusion::functions::datetime::date_part;
 use datafusion::functions_nested::array_compact::array_compact_udf;
 use datafusion::functions_nested::remove::array_remove_all_udf;
 use datafusion::functions_nested::replace::array_replace_all_udf;
-use datafusion::logical_expr::expr::{BinaryExpr, ScalarFunction};
+use datafusion::logical_expr::expr::{BinaryExpr, Cast, ScalarFunction};
 use datafusion::logical_expr::{Expr, Operator, binary_expr, bitwise_and, cast, lit, not, when};
 
 use super::extract::{names_microseconds, names_milliseconds, names_seconds};
@@ -57,8 +60,10 @@ use crate::functions::bins::bin;
 use crate::functions::bytea::of_bytes;
 use crate::functions::bytes::{byte_length, byte_overlay};
 use crate::functions::calendar_parts::{calendar_part, is_calendar_part};
+use crate::functions::pattern_syntax::{ACROSS_LINES, translated};
 use crate::functions::subscripts::from_the_first;
 use crate::functions::text::SIMILAR_TO_ESCAPE;
+use crate::functions::zone_parts::{is_zone_part, zone_part};
 
 /// The digits of any numeric.
 const DIGITS: u8 = 38;
@@ -166,6 +171,20 @@ pub(super) fn as_in_postgres(
         {
             seconds_in(args.remove(1))
         }
+        ("date_part", 2)
+            if literal(0).is_some_and(|part| part.eq_ignore_ascii_case("quarter"))
+                && is_interval(&type_of(&args[1])) =>
+        {
+            date_part().call(vec![lit("month"), args.remove(1)]) / lit(3i32) + lit(1i32)
+        }
+        ("log", 1 | 2) if args.iter().any(|arg| matches!(type_of(arg), DataType::Decimal128(..))) => {
+            func.call(args.into_iter().map(|arg| cast(arg, DataType::Float64)).collect())
+        }
+        ("date_part", 2) if is_zone_part(&args[0]) => {
+            let data_type = type_of(&args[1]);
+            let part = zone_part(&args[0], args[1].clone(), &data_type)?;
+            part.unwrap_or_else(|| func.call(args))
+        }
         ("date_part", 2) if is_calendar_part(&args[0]) => {
             let part = calendar_part(&args[0], args[1].clone());
             part.unwrap_or_else(|| func.call(args))
@@ -215,6 +234,7 @@ pub(super) fn as_in_postgres(
             Some(own) => own.call(args),
             None => return Ok(Transformed::no(func.call(args))),
         },
+        ("array_has_all" | "array_has_any", 2) if args.iter().any(is_null_constant) => lit(ScalarValue::Boolean(None)),
         ("array_has_all" | "array_has_any", 2)
             if matches!(type_of(&args[0]), DataType::List(_)) && !args.iter().any(has_no_null) =>
         {
@@ -222,9 +242,7 @@ pub(super) fn as_in_postgres(
             args.insert(0, elements);
             func.call(args)
         }
-        ("regexp_like" | "regexp_count" | "regexp_instr", 2..)
-            if args[2..].iter().all(|arg| !type_of(arg).is_string() || leaves_dots(arg)) =>
-        {
+        ("regexp_like", 2..) if args[2..].iter().all(|arg| !type_of(arg).is_string() || leaves_dots(arg)) => {
             match across_lines(&args[1]) {
                 Some(pattern) => {
                     args[1] = pattern;
@@ -304,18 +322,17 @@ fn is_short_integer(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Int8 | DataType::Int16 | DataType::Int32)
 }
 
-/// What makes the `.` of a pattern match line breaks, as it does in PostgreSQL.
-const ACROSS_LINES: &str = "(?s)";
-
-/// A pattern whose `.` matches line breaks; `None` if it is that, or has none.
+/// A pattern whose `.` matches line breaks, as it does in PostgreSQL, and that is [written](translated) for the library;
+/// `None` if nothing is to change.
 pub(super) fn across_lines(pattern: &Expr) -> Option<Expr> {
     let begins_so = |expr: &Expr| text_in(expr).is_some_and(|text| text.starts_with(ACROSS_LINES));
     match pattern {
         Expr::Literal(value, _) => {
-            let text = value.try_as_str().flatten()?;
+            let text = value.try_as_str().flatten().filter(|_| !begins_so(pattern))?;
+            let written = translated(text);
             // The planner knows that `.*` matches any text.
-            let changes = text.contains('.') && text != ".*" && !begins_so(pattern);
-            changes.then(|| lit(format!("{ACROSS_LINES}{text}")))
+            let has_dot = written.contains('.') && written != ".*";
+            (has_dot || written != text).then(|| lit(format!("{ACROSS_LINES}{written}")))
         }
         Expr::ScalarFunction(function) if function.func.name() == SIMILAR_TO_ESCAPE => None,
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, .. }) if begins_so(left) => None,
@@ -347,6 +364,14 @@ fn places(expr: &Expr) -> Option<i32> {
 
 pub(super) fn is_bytes(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
+}
+
+fn is_null_constant(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(value, _) => value.is_null(),
+        Expr::Cast(Cast { expr, .. }) => is_null_constant(expr),
+        _ => false,
+    }
 }
 
 /// Whether an array is known to have no NULL among its elements.

@@ -19,6 +19,9 @@
 //! | `statement_timestamp()`, `transaction_timestamp()` | `now()` |
 //! | `ntile(NULL) OVER w` | NULL |
 //! | `a[2:]`, `a[:2]` | `a[2:2147483647]`, `a[1:2]` |
+//!
+//! Array constants of several dimensions are [taken apart](array_literals). Those that only say in short what others say are
+//! in [`shorthands`].
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
@@ -28,9 +31,11 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use super::array_literals;
 use super::names::output_name;
 use super::parse::{fold, is_by_bytes};
 use super::sets::names_columns;
+use super::shorthands;
 use crate::dml::syntax::{
     alone, boolean, call, call_with, cases, cast, column, derived, named, null, number, quoted, select,
 };
@@ -57,6 +62,7 @@ pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
             *expr = array_of_query(query.as_ref().clone())?;
         }
         Expr::Function(function) => {
+            shorthands::name_arguments(function);
             if let Some(rewritten) = rewrite_call(function)? {
                 *expr = rewritten;
             }
@@ -73,6 +79,16 @@ pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
         Expr::BinaryOp { left, op: BinaryOperator::PGOverlap, right } => {
             *expr = call_with("array_has_any", vec![taken(left), taken(right)], Span::empty());
         }
+        Expr::BinaryOp { left, op, right } => {
+            if let Some(rewritten) = shorthands::of_operator(left, op, right) {
+                *expr = rewritten;
+            }
+        }
+        Expr::UnaryOp { op, expr: operand } => {
+            if let Some(rewritten) = shorthands::of_prefix(*op, operand) {
+                *expr = rewritten;
+            }
+        }
         Expr::CompoundFieldAccess { access_chain, .. } => {
             for access in access_chain {
                 if let AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, .. }) = access {
@@ -87,6 +103,11 @@ pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
         }
         Expr::Substring { expr: text, substring_from: Some(from), substring_for: None, .. } if is_text(from) => {
             *expr = first_group(taken(text), taken(from));
+        }
+        Expr::Cast { expr: value, data_type, array: false, .. } => {
+            if let Some(array) = array_literals::nested(value, data_type)? {
+                *expr = array;
+            }
         }
         _ => {}
     }
@@ -196,7 +217,14 @@ fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
     if name == "make_interval" {
         return make_interval(function);
     }
-    const KNOWN: [&str; 16] = [
+    if shorthands::knows(&name) {
+        let Some(arguments) = arguments_of(function) else { return Ok(None) };
+        return shorthands::of_call(&name, &arguments, span);
+    }
+    if name == "count" {
+        return check_count(function).map(|()| None);
+    }
+    const KNOWN: [&str; 17] = [
         "age",
         "substring",
         "regexp_split_to_array",
@@ -204,6 +232,7 @@ fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
         "percentile_cont",
         "mode",
         "ntile",
+        "nth_value",
         "bool_and",
         "bool_or",
         "every",
@@ -248,6 +277,10 @@ fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
             }
         }
         ("ntile", 1) if windowed && is_null(&arguments[0]) => cast(null(), "integer")?,
+        ("nth_value", 2) if windowed && is_not_positive(&arguments[1]) => {
+            let message = "argument of nth_value must be greater than zero";
+            return Err(Error::new(sqlstate::INVALID_NTH_VALUE, message));
+        }
         ("bool_and" | "bool_or" | "every", 1) if windowed => {
             let argument = arguments.remove(0);
             let decisive = match name.as_str() {
@@ -293,6 +326,32 @@ fn takes_any_type(expr: &Expr) -> bool {
         }
         Expr::Value(_) => true,
         Expr::UnaryOp { expr, .. } | Expr::Nested(expr) => takes_any_type(expr),
+        _ => false,
+    }
+}
+
+/// `count` counts rows, or the values of one argument; DataFusion's takes any number.
+fn check_count(function: &Function) -> Result<()> {
+    let FunctionArguments::List(list) = &function.args else { return Ok(()) };
+    match list.args.len() {
+        1 => Ok(()),
+        0 => {
+            let message = "count(*) must be used to call a parameterless aggregate function";
+            Err(Error::new(sqlstate::WRONG_OBJECT_TYPE, message))
+        }
+        several => {
+            let message = format!("function count with {several} arguments does not exist");
+            Err(Error::new(sqlstate::UNDEFINED_FUNCTION, message))
+        }
+    }
+}
+
+/// Whether it is a constant number below 1.
+fn is_not_positive(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => digits.bytes().all(|digit| digit == b'0'),
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => is_number(expr),
+        Expr::Nested(inner) => is_not_positive(inner),
         _ => false,
     }
 }

@@ -35,6 +35,7 @@ use super::select_lists::{
 use super::set_operations::{number_copies, type_constants, values_as_queries};
 use super::sets::{sets_in_from, sets_in_list};
 use super::size::check_size;
+use super::time_digits::round_cast;
 use super::windows::{resolve_ordered_windows, resolve_windows};
 use crate::dml::syntax::{call, call_with, cast};
 use crate::functions::like_escape::LIKE_ESCAPE;
@@ -113,6 +114,7 @@ impl VisitorMut for QueryCheck {
         flow(like_each(expr))?;
         escape_pattern(expr);
         date_words::rewrite(expr);
+        round_cast(expr);
         exponents::write_out(expr);
         tell_types(expr);
         flow(calls::rewrite(expr).and_then(|()| compare_parts(expr)))
@@ -342,8 +344,15 @@ fn as_modulo(function: &Function) -> Option<Expr> {
 }
 
 /// Words that are functions without parentheses.
-const SESSION_WORDS: [&str; 6] =
-    ["current_user", "session_user", "current_role", "current_catalog", "localtimestamp", "localtime"];
+const SESSION_WORDS: [&str; 7] = [
+    "current_user",
+    "session_user",
+    "current_role",
+    "current_catalog",
+    "current_schema",
+    "localtimestamp",
+    "localtime",
+];
 
 fn call_session_words(expr: &mut Expr) {
     let word = match expr {

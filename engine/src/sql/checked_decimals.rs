@@ -12,7 +12,7 @@ use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
 
-use super::checked_sum::wanted_states;
+use super::wanted_rows::{each_wanted, wanted_states};
 use crate::Error;
 use crate::error::sqlstate;
 
@@ -144,17 +144,7 @@ impl GroupsAccumulator for DecimalTotals {
     ) -> Result<()> {
         self.sums.resize(total_groups, 0);
         self.seen.resize(total_groups, false);
-        let values = values[0].as_primitive::<Decimal128Type>();
-        if filter.is_none() && values.null_count() == 0 {
-            groups.iter().zip(values.values()).for_each(|(group, value)| self.add(*group, *value));
-            return Ok(());
-        }
-        for (row, group) in groups.iter().enumerate() {
-            let wanted = filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
-            if wanted && values.is_valid(row) {
-                self.add(*group, values.value(row));
-            }
-        }
+        each_wanted::<Decimal128Type>(&values[0], groups, filter, |group, value| self.add(group, value));
         Ok(())
     }
 

@@ -14,23 +14,25 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, PrimitiveArray, PrimitiveBuilder,
 };
-use arrow::compute::{cast, nullif};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Int64Type, UInt64Type};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, Coercion, Documentation, EmitTo, GroupsAccumulator, ReversedUDAF,
-    SetMonotonicity, Signature, TypeSignature, TypeSignatureClass,
+    Accumulator, AggregateUDF, Coercion, EmitTo, GroupsAccumulator, ReversedUDAF, Signature, TypeSignature,
+    TypeSignatureClass,
 };
 
+use super::changed_aggregates::{Change, changed};
 use super::checked_decimals::{DecimalTotal, DecimalTotals, scale_of};
 use super::interval_sum::{self, IntervalTotal, IntervalTotals, is_summed};
 use super::joined_texts::JoinedTexts;
 use super::numeric_means::{Division, NumericMean, NumericMeans, type_of_mean};
 use super::sliding_floats::SlidingFloats;
 use super::sliding_statistics::sliding;
+use super::wanted_rows::{each_wanted, wanted_states};
 use crate::Error;
 use crate::error::sqlstate;
 
@@ -43,8 +45,11 @@ pub(crate) fn checked(functions: impl IntoIterator<Item = Arc<AggregateUDF>>) ->
         .into_iter()
         .map(|function| match function.name() {
             // Averages for what sums of floats are over frames that slide.
-            "sum" | "avg" => Arc::new(AggregateUDF::from(CheckedSum::new(function))),
-            "string_agg" => Arc::new(AggregateUDF::from(JoinedTexts { inner: function })),
+            "sum" | "avg" => {
+                let change = CheckedSum::of(&function);
+                changed(function, change)
+            }
+            "string_agg" => changed(function, JoinedTexts),
             // PostgreSQL's other names of them.
             "bool_and" => Arc::new(function.as_ref().clone().with_aliases(["every"])),
             // Inside: what gives DataFusion's function another name passes frames that slide by.
@@ -56,7 +61,7 @@ pub(crate) fn checked(functions: impl IntoIterator<Item = Arc<AggregateUDF>>) ->
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct CheckedSum {
-    inner: Arc<AggregateUDF>,
+    is_mean: bool,
     signature: Signature,
 }
 
@@ -89,118 +94,109 @@ fn is_ours(data_type: &DataType) -> bool {
 }
 
 impl CheckedSum {
-    fn new(inner: Arc<AggregateUDF>) -> CheckedSum {
-        let mut signature = inner.signature().clone();
+    fn of(inner: &AggregateUDF) -> CheckedSum {
+        let (is_mean, mut signature) = (inner.name() == "avg", inner.signature().clone());
         // DataFusion has no average of intervals.
         if let TypeSignature::OneOf(variants) = &mut signature.type_signature
-            && inner.name() == "avg"
+            && is_mean
         {
             variants.push(TypeSignature::Coercible(vec![Coercion::new_exact(TypeSignatureClass::Interval)]));
         }
-        CheckedSum { inner, signature }
+        CheckedSum { is_mean, signature }
     }
 
     /// Whether it is a sum or mean of intervals, and which.
     fn of_intervals(&self, data_type: &DataType) -> Option<bool> {
-        is_summed(data_type).then(|| self.name() == "avg")
+        is_summed(data_type).then_some(self.is_mean)
     }
 
     /// What the last step of a mean of decimals is.
     fn division(&self, arguments: &AccumulatorArgs) -> Option<Division> {
-        Division::of(arguments).filter(|_| self.name() == "avg")
+        Division::of(arguments).filter(|_| self.is_mean)
     }
 
     /// The scale of a sum of decimals that might not fit.
     fn wide_scale(&self, arguments: &AccumulatorArgs) -> Option<i8> {
-        let sums = self.name() == "sum" && !arguments.is_distinct;
+        let sums = !self.is_mean && !arguments.is_distinct;
         scale_of(arguments.return_field.data_type()).filter(|_| sums)
+    }
+
+    /// The total of one group, if it is one of those of which values can be taken out again.
+    fn total(&self, arguments: &AccumulatorArgs) -> Option<Box<dyn Accumulator>> {
+        if let Some(is_mean) = self.of_intervals(arguments.return_field.data_type()) {
+            return Some(Box::new(IntervalTotal::new(is_mean)));
+        }
+        if let Some(scale) = self.wide_scale(arguments) {
+            return Some(Box::new(DecimalTotal::new(scale)));
+        }
+        match (arguments.return_field.data_type(), arguments.is_distinct) {
+            (DataType::Int64, false) => Some(Box::new(Total::<Int64Type>::default())),
+            (DataType::UInt64, false) => Some(Box::new(Total::<UInt64Type>::default())),
+            _ => None,
+        }
     }
 }
 
-impl AggregateUDFImpl for CheckedSum {
-    fn name(&self) -> &str {
-        self.inner.name()
+impl Change for CheckedSum {
+    fn signature(&self) -> Option<&Signature> {
+        Some(&self.signature)
     }
 
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
-        if let [summand @ DataType::Interval(_)] = argument_types {
-            return Ok(summand.clone());
+    fn return_type(&self, types: &[DataType]) -> Option<DataType> {
+        match types {
+            [summand @ DataType::Interval(_)] => Some(summand.clone()),
+            [argument] if self.is_mean => type_of_mean(argument),
+            _ => None,
         }
-        if let ("avg", [argument]) = (self.name(), argument_types)
-            && let Some(mean) = type_of_mean(argument)
-        {
-            return Ok(mean);
-        }
-        self.inner.inner().return_type(argument_types)
     }
 
-    fn state_fields(&self, arguments: StateFieldsArgs) -> DataFusionResult<Vec<FieldRef>> {
+    fn state_fields(&self, inner: &AggregateUDF, arguments: StateFieldsArgs) -> DataFusionResult<Vec<FieldRef>> {
         if is_summed(arguments.return_field.data_type()) {
             return Ok(interval_sum::state_fields(arguments.name));
         }
         match is_ours(arguments.return_field.data_type()) && !arguments.is_distinct {
             true => Ok(vec![Arc::new(Field::new(format!("{}[sum]", arguments.name), STATE_TYPE, true))]),
-            false => self.inner.inner().state_fields(arguments),
+            false => inner.state_fields(arguments),
         }
     }
 
-    fn accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
-        if let Some(is_mean) = self.of_intervals(arguments.return_field.data_type()) {
-            return Ok(Box::new(IntervalTotal::new(is_mean)));
-        }
-        if let Some(scale) = self.wide_scale(&arguments) {
-            return Ok(Box::new(DecimalTotal::new(scale)));
+    fn accumulator(&self, inner: &AggregateUDF, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
+        if let Some(total) = self.total(&arguments) {
+            return Ok(total);
         }
         if let Some(division) = self.division(&arguments) {
-            let inner = self.inner.inner().accumulator(arguments)?;
-            return Ok(Box::new(NumericMean { inner, division }));
+            return Ok(Box::new(NumericMean { inner: inner.accumulator(arguments)?, division }));
         }
         match (arguments.return_field.data_type(), arguments.is_distinct) {
-            (DataType::Int64, false) => Ok(Box::new(Total::<Int64Type>::default())),
-            (DataType::UInt64, false) => Ok(Box::new(Total::<UInt64Type>::default())),
             (DataType::Int64, true) => Ok(Box::new(DistinctTotal::<Int64Type>::default())),
             (DataType::UInt64, true) => Ok(Box::new(DistinctTotal::<UInt64Type>::default())),
-            _ => self.inner.inner().accumulator(arguments),
+            _ => inner.accumulator(arguments),
         }
     }
 
-    fn create_sliding_accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
-        if let Some(is_mean) = self.of_intervals(arguments.return_field.data_type()) {
-            return Ok(Box::new(IntervalTotal::new(is_mean)));
-        }
-        if let Some(scale) = self.wide_scale(&arguments) {
-            return Ok(Box::new(DecimalTotal::new(scale)));
+    fn sliding(&self, inner: &AggregateUDF, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
+        if let Some(total) = self.total(&arguments) {
+            return Ok(total);
         }
         if let Some(division) = self.division(&arguments) {
-            let inner = self.inner.inner().create_sliding_accumulator(arguments)?;
-            return Ok(Box::new(NumericMean { inner, division }));
+            return Ok(Box::new(NumericMean { inner: inner.create_sliding_accumulator(arguments)?, division }));
         }
         match (arguments.return_field.data_type(), arguments.is_distinct) {
-            (DataType::Int64, false) => Ok(Box::new(Total::<Int64Type>::default())),
-            (DataType::UInt64, false) => Ok(Box::new(Total::<UInt64Type>::default())),
-            (DataType::Float64, false) => Ok(Box::new(SlidingFloats::new(self.name() == "avg"))),
+            (DataType::Float64, false) => Ok(Box::new(SlidingFloats::new(self.is_mean))),
             (DataType::Int64 | DataType::UInt64, true) => {
                 Err(Error::unsupported("sum(DISTINCT …) over a window that slides").into())
             }
-            _ => self.inner.inner().create_sliding_accumulator(arguments),
+            _ => inner.create_sliding_accumulator(arguments),
         }
     }
 
-    fn groups_accumulator_supported(&self, arguments: AccumulatorArgs) -> bool {
+    fn has_groups(&self, inner: &AggregateUDF, arguments: AccumulatorArgs) -> bool {
         let data_type = arguments.return_field.data_type();
         let ours = is_ours(data_type) || is_summed(data_type);
-        if ours { !arguments.is_distinct } else { self.inner.inner().groups_accumulator_supported(arguments) }
+        if ours { !arguments.is_distinct } else { inner.groups_accumulator_supported(arguments) }
     }
 
-    fn create_groups_accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn GroupsAccumulator>> {
+    fn groups(&self, inner: &AggregateUDF, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn GroupsAccumulator>> {
         if let Some(is_mean) = self.of_intervals(arguments.return_field.data_type()) {
             return Ok(Box::new(IntervalTotals::new(is_mean)));
         }
@@ -208,30 +204,21 @@ impl AggregateUDFImpl for CheckedSum {
             return Ok(Box::new(DecimalTotals::new(scale)));
         }
         if let Some(division) = self.division(&arguments) {
-            let inner = self.inner.inner().create_groups_accumulator(arguments)?;
-            return Ok(Box::new(NumericMeans { inner, division }));
+            return Ok(Box::new(NumericMeans { inner: inner.create_groups_accumulator(arguments)?, division }));
         }
         match (arguments.return_field.data_type(), arguments.is_distinct) {
             (DataType::Int64, false) => Ok(Box::new(Totals::<Int64Type>::default())),
             (DataType::UInt64, false) => Ok(Box::new(Totals::<UInt64Type>::default())),
-            _ => self.inner.inner().create_groups_accumulator(arguments),
+            _ => inner.create_groups_accumulator(arguments),
         }
     }
 
-    fn reverse_expr(&self) -> ReversedUDAF {
+    fn reversed(&self, _inner: &AggregateUDF) -> ReversedUDAF {
         ReversedUDAF::Identical
     }
 
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+    fn order_sensitivity(&self, _inner: &AggregateUDF) -> AggregateOrderSensitivity {
         AggregateOrderSensitivity::Insensitive
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.inner().documentation()
-    }
-
-    fn set_monotonicity(&self, data_type: &DataType) -> SetMonotonicity {
-        self.inner.inner().set_monotonicity(data_type)
     }
 }
 
@@ -353,14 +340,6 @@ impl<T: Summand> Accumulator for DistinctTotal<T> {
     }
 }
 
-/// Values as states of groups of one row each, NULL where a filter leaves the row out.
-pub(super) fn wanted_states(states: ArrayRef, filter: Option<&BooleanArray>) -> DataFusionResult<ArrayRef> {
-    let Some(filter) = filter else { return Ok(states) };
-    // A filter that is NULL lets nothing through.
-    let unwanted: BooleanArray = filter.iter().map(|wanted| Some(wanted != Some(true))).collect();
-    Ok(nullif(&states, &unwanted)?)
-}
-
 /// The sums of many groups.
 #[derive(Debug)]
 struct Totals<T> {
@@ -401,30 +380,13 @@ impl<T: Summand> GroupsAccumulator for Totals<T> {
         total_groups: usize,
     ) -> DataFusionResult<()> {
         self.grow(total_groups);
-        let values = values[0].as_primitive::<T>();
-        if filter.is_none() && values.null_count() == 0 {
-            for (group, value) in groups.iter().zip(values.values()) {
-                self.add(*group, (*value).into());
-            }
-            return Ok(());
-        }
-        for (row, group) in groups.iter().enumerate() {
-            let wanted = filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
-            if wanted && values.is_valid(row) {
-                self.add(*group, values.value(row).into());
-            }
-        }
+        each_wanted::<T>(&values[0], groups, filter, |group, value| self.add(group, value.into()));
         Ok(())
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef], groups: &[usize], total_groups: usize) -> DataFusionResult<()> {
         self.grow(total_groups);
-        let sums = states[0].as_primitive::<Decimal128Type>();
-        for (row, group) in groups.iter().enumerate() {
-            if sums.is_valid(row) {
-                self.add(*group, sums.value(row));
-            }
-        }
+        each_wanted::<Decimal128Type>(&states[0], groups, None, |group, sum| self.add(group, sum));
         Ok(())
     }
 

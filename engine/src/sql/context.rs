@@ -33,6 +33,7 @@ use rustydb_storage::{ObjectDef, ObjectId, ObjectKind, ReadView, Store, TableDef
 use super::plan_cache::Lease;
 use crate::catalog::information_schema::{self, INFORMATION_SCHEMA, PG_CATALOG, VirtualTable};
 use crate::catalog::provider::ColumnTable;
+use crate::catalog::sequence_table;
 use crate::ddl::temporary::{self, TemporarySchema};
 use crate::ddl::view::ViewDefinition;
 use crate::error::{nearest, sqlstate};
@@ -519,6 +520,9 @@ impl StatementContext {
             }
             if let Some(view) = catalog.find_object(ObjectKind::View, schema, name) {
                 return self.view_provider(view);
+            }
+            if let Some(sequence) = catalog.find_object(ObjectKind::Sequence, schema, name) {
+                return sequence_table::provider(sequence);
             }
         }
         match table {

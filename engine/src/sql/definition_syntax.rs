@@ -362,7 +362,7 @@ pub(super) fn tables_as_queries(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan
     rewritten
 }
 
-/// `DROP INDEX CONCURRENTLY` as `DROP INDEX`, which keeps nobody waiting either.
+/// `DROP INDEX CONCURRENTLY` as `DROP INDEX`, which keeps nobody waiting either, unless the table is written anew for it.
 fn drop_concurrently(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut visible = (0..tokens.len()).filter(|place| !matches!(tokens[*place].token, Token::Whitespace(_)));
     let first: Vec<usize> = visible.by_ref().take(3).collect();

@@ -16,11 +16,12 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, internal_err};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, expr::BinaryExpr, when,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use super::rewriting::{map_parts, recomputed};
 
 /// The rule.
 #[derive(Debug)]
@@ -35,20 +36,11 @@ impl AnalyzerRule for EmptyGroups {
         // Once a column may be NULL, all that is above must know.
         let mut changed = false;
         let rewritten = plan.transform_up_with_subqueries(|node| {
-            let names = NamePreserver::new(&node);
-            let node = node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let rewritten = expr.transform_up(|expr| match expr {
-                    Expr::ScalarSubquery(subquery) => take_apart(subquery),
-                    expr => Ok(Transformed::no(expr)),
-                })?;
-                Ok(rewritten.update_data(|expr| name.restore(expr)))
+            let node = map_parts(node, |part| match part {
+                Expr::ScalarSubquery(subquery) => take_apart(subquery),
+                part => Ok(Transformed::no(part)),
             })?;
-            changed |= node.transformed;
-            match changed {
-                true => Ok(Transformed::yes(node.data.recompute_schema()?)),
-                false => Ok(node),
-            }
+            recomputed(node, &mut changed)
         });
         rewritten.map(|plan| plan.data)
     }

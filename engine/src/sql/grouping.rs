@@ -6,7 +6,7 @@
 //! | `ROLLUP ((x, y), z)`, `CUBE` of lists | `GROUPING SETS ((x, y, z), (x, y), ())` |
 //! | `GROUP BY ()` | `GROUP BY GROUPING SETS (())` |
 //! | `ROLLUP (1)` | `ROLLUP` of the first item of the select list |
-//! | `HAVING true` without GROUP BY and aggregates | `HAVING true AND count() >= 0` |
+//! | `HAVING true` without GROUP BY and aggregates | `HAVING true AND count(1) >= 0` |
 //! | grouping sets of expressions | of columns of a projection below, by [`GroupingExpressions`] |
 //!
 //! The last is an analyser rule, the first of all: those after it give other names to parts of an expression, and only keep
@@ -28,7 +28,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::Error;
-use crate::dml::syntax::{both, call, number};
+use crate::dml::syntax::{both, call_with, number};
 
 /// A CUBE of more elements has too many sets to be spelled out.
 const CUBE_MAX: usize = 10;
@@ -49,7 +49,7 @@ pub(crate) fn group_as_planned(select: &mut Select) {
     {
         let condition = std::mem::replace(having, ast::Expr::value(Value::Null));
         let counted = ast::Expr::BinaryOp {
-            left: Box::new(call("count", Span::empty())),
+            left: Box::new(call_with("count", vec![number(1)], Span::empty())),
             op: BinaryOperator::GtEq,
             right: Box::new(number(0)),
         };

@@ -184,20 +184,33 @@ impl ScalarUDFImpl for Order {
 #[derive(Debug)]
 pub(crate) struct IntervalPlanner;
 
-/// Plans `+` and `-` beside dates, times and timestamps. DataFusion's `date ± interval` stays a date and loses the time; a
-/// date beside a time or a timestamp it counts in nanoseconds, which reach from 1677 to 2262.
+/// Plans `+` and `-` beside dates, times and timestamps. DataFusion's `date ± interval` stays a date and loses the time, and a
+/// timestamp of seconds or milliseconds what the interval has of smaller parts; a date beside a time or a timestamp it counts
+/// in nanoseconds, which reach from 1677 to 2262.
 fn moved(expr: RawBinaryExpr, schema: &DFSchema) -> PlannerResult<RawBinaryExpr> {
     use DataType::{Date32, Interval, Time64, Timestamp};
+    use TimeUnit::{Microsecond, Millisecond, Second};
     let RawBinaryExpr { op, mut left, mut right } = expr;
     let (left_type, right_type) = (left.get_type(schema).ok(), right.get_type(schema).ok());
-    let timestamp = |date: Expr| cast_expr(date, Timestamp(TimeUnit::Microsecond, None));
+    let timestamp = |date: Expr| cast_expr(date, Timestamp(Microsecond, None));
+    let in_microseconds = |time: Expr, zone: &Option<Arc<str>>| cast_expr(time, Timestamp(Microsecond, zone.clone()));
     match (&left_type, &right_type) {
         (Some(Date32), Some(Interval(_))) => left = timestamp(left),
         (Some(Date32), Some(Time64(_))) => (left, right) = (timestamp(left), interval(right)),
+        (Some(Timestamp(Second | Millisecond, zone)), Some(Interval(_))) => left = in_microseconds(left, zone),
+        (Some(Interval(_)), Some(Timestamp(Second | Millisecond, zone))) if op == BinaryOperator::Plus => {
+            right = in_microseconds(right, zone);
+        }
+        (Some(Timestamp(Second | Millisecond, zone)), Some(Time64(_))) => {
+            (left, right) = (in_microseconds(left, zone), interval(right));
+        }
         (Some(Timestamp(..)), Some(Time64(_))) => right = interval(right),
         (Some(Interval(_)), Some(Date32)) if op == BinaryOperator::Plus => right = timestamp(right),
         (Some(Time64(_)), Some(Date32)) if op == BinaryOperator::Plus => {
             (left, right) = (interval(left), timestamp(right));
+        }
+        (Some(Time64(_)), Some(Timestamp(Second | Millisecond, zone))) if op == BinaryOperator::Plus => {
+            (left, right) = (interval(left), in_microseconds(right, zone));
         }
         (Some(Time64(_)), Some(Timestamp(..))) if op == BinaryOperator::Plus => left = interval(left),
         // One without time zone is the session's local time.

@@ -25,7 +25,6 @@ use datafusion::logical_expr::expr::{
     AggregateFunction, Between, BinaryExpr, Case, InList, InSubquery, NullTreatment, ScalarFunction, Sort,
     WindowFunction,
 };
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, ExprSchemable, GroupingSet, LogicalPlan, LogicalPlanBuilder, Operator, Subquery,
@@ -36,6 +35,7 @@ use datafusion::optimizer::AnalyzerRule;
 use super::interval_distinct::distinct_total;
 use super::interval_extremes::extreme;
 use super::interval_math::{is_interval, makes_interval, order_of};
+use super::rewriting::{any_node, any_part, map_parts, map_windows};
 use crate::Error;
 
 /// The rule.
@@ -68,56 +68,26 @@ impl AnalyzerRule for IntervalWindows {
         if !mentions_intervals(&plan)? {
             return Ok(plan);
         }
-        let rewritten = plan.transform_up_with_subqueries(|node| {
-            if !matches!(node, LogicalPlan::Window(_)) {
-                return Ok(Transformed::no(node));
-            }
-            let schema = merge_schema(&node.inputs());
-            let names = NamePreserver::new(&node);
-            let node = node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let ordered = expr.transform_up(|expr| match expr {
-                    Expr::WindowFunction(mut function) => {
-                        let params = &mut function.params;
-                        params.order_by = sort_all(std::mem::take(&mut params.order_by), &schema)?;
-                        Ok(Transformed::yes(Expr::WindowFunction(function)))
-                    }
-                    other => Ok(Transformed::no(other)),
-                })?;
-                Ok(ordered.update_data(|expr| name.restore(expr)))
-            })?;
-            node.map_data(LogicalPlan::recompute_schema)
-        });
-        rewritten.map(|plan| plan.data)
+        map_windows(plan, |params, schema| {
+            params.order_by = sort_all(std::mem::take(&mut params.order_by), schema)?;
+            Ok(())
+        })
     }
 }
 
 /// Whether there is an interval anywhere, so that all other plans are only looked at.
 fn mentions_intervals(plan: &LogicalPlan) -> DataFusionResult<bool> {
-    let mut found = false;
-    plan.apply_with_subqueries(|node| {
-        found |= node.schema().fields().iter().any(|field| is_interval(field.data_type()));
-        if !found {
-            node.apply_expressions(|expr| {
-                expr.apply(|part| {
-                    found |= match part {
-                        Expr::Literal(value, _) => is_interval(&value.data_type()),
-                        Expr::Cast(cast) => is_interval(cast.field.data_type()),
-                        Expr::ScalarFunction(function) => makes_interval(&function.func),
-                        _ => false,
-                    };
-                    Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-                })
-            })?;
-        }
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    Ok(found)
+    let is_mention = |part: &Expr| match part {
+        Expr::Literal(value, _) => is_interval(&value.data_type()),
+        Expr::Cast(cast) => is_interval(cast.field.data_type()),
+        Expr::ScalarFunction(function) => makes_interval(&function.func),
+        _ => false,
+    };
+    any_node(plan, |node| Ok(has_interval(node.schema()) || any_part(node, is_mention)?))
 }
 
 fn rewrite_node(node: LogicalPlan) -> DataFusionResult<Transformed<LogicalPlan>> {
     let schema = merge_schema(&node.inputs());
-    let names = NamePreserver::new(&node);
     let node = match node {
         LogicalPlan::Distinct(Distinct::All(input)) if has_interval(input.schema()) => {
             let all: Vec<Expr> = input.schema().iter().map(|column| Expr::Column(Column::from(column))).collect();
@@ -146,11 +116,7 @@ fn rewrite_node(node: LogicalPlan) -> DataFusionResult<Transformed<LogicalPlan>>
         }
         other => other,
     };
-    let rewritten = node.map_expressions(|expr| {
-        let name = names.save(&expr);
-        let rewritten = expr.transform_up(|expr| rewrite(expr, &schema))?;
-        Ok(rewritten.update_data(|expr| name.restore(expr)))
-    })?;
+    let rewritten = map_parts(node, |part| rewrite(part, &schema))?;
     let mut node = match rewritten.transformed {
         true => rewritten.data.recompute_schema()?,
         false => rewritten.data,

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array, IntervalMonthDayNanoArray};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array, IntervalMonthDayNanoArray};
 use arrow::datatypes::{
     DataType, Decimal128Type, Field, FieldRef, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit,
 };
@@ -14,6 +14,7 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
 
 use super::interval_math::scale;
+use super::wanted_rows::{each_wanted, wanted_states};
 use crate::error::sqlstate;
 use crate::{Error, Result};
 
@@ -175,16 +176,6 @@ impl IntervalTotals {
     }
 }
 
-/// Each row's value; `None` for NULL, and for what a filter leaves out.
-fn wanted<'a>(
-    values: &'a ArrayRef,
-    filter: Option<&'a BooleanArray>,
-) -> impl Iterator<Item = Option<IntervalMonthDayNano>> + 'a {
-    let values = values.as_primitive::<IntervalMonthDayNanoType>();
-    let passes = move |row: usize| filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
-    values.iter().enumerate().map(move |(row, value)| value.filter(|_| passes(row)))
-}
-
 impl GroupsAccumulator for IntervalTotals {
     fn update_batch(
         &mut self,
@@ -194,11 +185,8 @@ impl GroupsAccumulator for IntervalTotals {
         total_groups: usize,
     ) -> DataFusionResult<()> {
         self.sums.resize(total_groups, Sum::default());
-        for (group, value) in groups.iter().zip(wanted(&values[0], filter)) {
-            if let Some(interval) = value {
-                self.sums[*group].add(Sum::of(interval));
-            }
-        }
+        let add = |group: usize, interval| self.sums[group].add(Sum::of(interval));
+        each_wanted::<IntervalMonthDayNanoType>(&values[0], groups, filter, add);
         Ok(())
     }
 
@@ -222,7 +210,9 @@ impl GroupsAccumulator for IntervalTotals {
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> DataFusionResult<Vec<ArrayRef>> {
-        let sums: Vec<Sum> = wanted(&values[0], filter).map(|value| value.map(Sum::of).unwrap_or_default()).collect();
+        let values = wanted_states(Arc::clone(&values[0]), filter)?;
+        let values = values.as_primitive::<IntervalMonthDayNanoType>().iter();
+        let sums: Vec<Sum> = values.map(|value| value.map(Sum::of).unwrap_or_default()).collect();
         states_of(&sums)
     }
 

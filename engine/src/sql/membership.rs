@@ -14,17 +14,18 @@
 //!
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ExprSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::{BinaryExpr, Exists, InSubquery};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Case, Expr, ExprSchemable, Filter, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use super::rewriting::{any_part, map_exprs};
 
 /// The subquery's column, while it is compared.
 const MEMBER: &str = "__rustydb_member";
@@ -40,12 +41,7 @@ impl AnalyzerRule for Membership {
 
     fn analyze(&self, plan: LogicalPlan, _options: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
         let rewritten = plan.transform_up_with_subqueries(|node| {
-            let mut found = false;
-            node.apply_expressions(|expr| {
-                found |= has_membership(expr)?;
-                Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-            })?;
-            if !found {
+            if !any_part(&node, is_membership)? {
                 return Ok(Transformed::no(node));
             }
             match node {
@@ -57,13 +53,9 @@ impl AnalyzerRule for Membership {
                     let schema = merge_schema(&node.inputs());
                     let is_condition = matches!(&node, LogicalPlan::Join(join) if join.join_type == JoinType::Inner);
                     let place = if is_condition { Place::Conjunct } else { Place::Value };
-                    let names = NamePreserver::new(&node);
-                    let node = node.map_expressions(|expr| {
-                        if !has_membership(&expr)? {
-                            return Ok(Transformed::no(expr));
-                        }
-                        let name = names.save(&expr);
-                        Ok(Transformed::yes(name.restore(rewrite(expr, place, &schema)?)))
+                    let node = map_exprs(node, |expr| match has_membership(&expr)? {
+                        true => Ok(Transformed::yes(rewrite(expr, place, &schema)?)),
+                        false => Ok(Transformed::no(expr)),
                     })?;
                     node.map_data(LogicalPlan::recompute_schema)
                 }
@@ -74,7 +66,11 @@ impl AnalyzerRule for Membership {
 }
 
 fn has_membership(expr: &Expr) -> DataFusionResult<bool> {
-    expr.exists(|expr| Ok(matches!(expr, Expr::InSubquery(_))))
+    expr.exists(|part| Ok(is_membership(part)))
+}
+
+fn is_membership(part: &Expr) -> bool {
+    matches!(part, Expr::InSubquery(_))
 }
 
 /// What becomes of a predicate that is unknown.

@@ -8,7 +8,9 @@
 //! | real beside numeric in COALESCE, CASE, UNION …, IN of several | numeric(14,7) | real |
 //! | numeric / numeric | four more digits than the dividend | at least 16 significant digits |
 //! | quotient * quotient, mean * mean | no room before the point | [rounded](super::numeric_products) |
-//! | `integer << 2`, `>>` | bigint, as the constant is | integer |
+//! | `integer << 2`, `>>`, also of smallint | bigint, as the constant is | integer |
+//! | `ARRAY[ARRAY[1]]::text[]` | – | an array of arrays |
+//! | `CAST(time AS interval)` and back | – | [a function](crate::functions::time_intervals) |
 //! | an integer `# itself` | 0 even for NULL | `n - n` |
 //! | bytes beside a text constant, in `\|\|` and LIKE | texts | the constant is read as bytes |
 //! | the pattern of `~` and the like | `.` matches no line break | it does |
@@ -21,13 +23,12 @@ use std::sync::Arc;
 
 use arrow::array::types::{Decimal128Type, DecimalType};
 use arrow::datatypes::{DataType, TimeUnit};
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::functions::datetime::date_part;
 use datafusion::logical_expr::expr::{Between, BinaryExpr, Case, Cast, InList, InSubquery, ScalarFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Subquery, Union, cast, lit,
@@ -39,10 +40,13 @@ use super::called_functions::{across_lines, as_in_postgres, is_bytes};
 use super::interval_order::compares;
 use super::numeric_division::divide;
 use super::numeric_products::multiply;
+use super::rewriting::{map_parts, recomputed};
 use super::unknown_literals::{constant, open_column, resolve, resolve_case, resolve_compared, type_beside};
+use crate::functions::array_casts::as_deep;
 use crate::functions::bytes::bytes_like;
 use crate::functions::date_parts::is_double;
 use crate::functions::input::bytes_of;
+use crate::functions::time_intervals::{converted, converts};
 
 /// The rule.
 #[derive(Debug)]
@@ -74,17 +78,8 @@ impl AnalyzerRule for MixedTypes {
             };
             changed |= node.transformed;
             let schema = merge_schema(&node.data.inputs());
-            let names = NamePreserver::new(&node.data);
-            let node = node.data.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let rewritten = expr.transform_up(|part| rewrite(part, &schema))?;
-                Ok(rewritten.update_data(|expr| name.restore(expr)))
-            })?;
-            changed |= node.transformed;
-            match changed {
-                true => Ok(Transformed::yes(node.data.recompute_schema()?)),
-                false => Ok(node),
-            }
+            let node = map_parts(node.data, |part| rewrite(part, &schema))?;
+            recomputed(node, &mut changed)
         });
         rewritten.map(|plan| plan.data)
     }
@@ -216,9 +211,9 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
             }
             // What is shifted keeps its type, beside a constant too.
             if matches!(op, Operator::BitwiseShiftLeft | Operator::BitwiseShiftRight)
-                && types == (DataType::Int32, DataType::Int64)
+                && matches!(types, (DataType::Int16 | DataType::Int32, DataType::Int64))
             {
-                let right = Box::new(to(*right, &DataType::Int32));
+                let right = Box::new(to(*right, &types.0));
                 return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
             }
             // DataFusion makes 0 of it, whether it is NULL or not.
@@ -350,6 +345,14 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
             })
         }
         Expr::ScalarFunction(function) => as_in_postgres(function, type_of)?,
+        Expr::Cast(Cast { expr, field }) => {
+            let from = type_of(&expr);
+            match (converts(&from, field.data_type()), as_deep(&from, field.data_type())) {
+                (true, _) => Transformed::yes(converted(*expr, field.data_type())),
+                (false, Some(deeper)) => Transformed::yes(cast(*expr, deeper)),
+                (false, None) => Transformed::no(Expr::Cast(Cast { expr, field })),
+            }
+        }
         other => Transformed::no(other),
     })
 }

@@ -5,15 +5,17 @@
 //! ([`single_row`]), rows that are compared ([`row_values`]) or NULL ([`null_rows`]), where in a text the thing is that an
 //! error is about ([`places`]), arithmetic as SQL has it ([`arithmetic`]), operands of different types ([`mixed_types`]),
 //! constants of an open type ([`unknown_literals`]), the order of intervals ([`interval_order`]), and times of different
-//! units ([`time_units`]).
+//! units ([`time_units`]). What the rules among them share is in [`rewriting`].
 
 pub(crate) mod arithmetic;
+mod array_literals;
 pub(crate) mod array_order;
 pub(crate) mod assigned;
 mod balance;
 mod called_functions;
 mod calls;
 mod cast_keys;
+mod changed_aggregates;
 pub(crate) mod check;
 mod checked_decimals;
 pub(crate) mod checked_sum;
@@ -36,6 +38,7 @@ mod interval_extremes;
 pub(crate) mod interval_math;
 pub(crate) mod interval_order;
 mod interval_sum;
+mod join_aliases;
 mod joined_texts;
 mod known_columns;
 mod lateral_joins;
@@ -46,6 +49,7 @@ pub(crate) mod lock_syntax;
 pub(crate) mod maintenance_syntax;
 pub(crate) mod membership;
 mod merged_columns;
+mod merged_in_subqueries;
 pub(crate) mod mixed_types;
 pub(crate) mod named_syntax;
 pub(crate) mod names;
@@ -53,9 +57,10 @@ pub(crate) mod natural_joins;
 pub(crate) mod null_rows;
 pub(crate) mod numeric_division;
 mod numeric_means;
+mod numeric_pairs;
 mod numeric_products;
 pub(crate) mod opaque_values;
-mod own_expressions;
+pub(crate) mod own_expressions;
 pub(crate) mod own_syntax;
 pub(crate) mod parse;
 pub(crate) mod peer_frames;
@@ -67,6 +72,7 @@ mod recursive_constants;
 mod recursive_terms;
 mod refused_forms;
 pub(crate) mod relations;
+pub(crate) mod rewriting;
 pub(crate) mod route;
 pub(crate) mod routine_syntax;
 mod row_values;
@@ -74,15 +80,21 @@ mod select_lists;
 pub(crate) mod session_zone;
 mod set_operations;
 mod sets;
+mod shorthands;
 pub(crate) mod single_row;
 mod size;
 mod sliding_floats;
 mod sliding_statistics;
+pub(crate) mod sorted_subqueries;
 pub(crate) mod split;
+pub(crate) mod strict_types;
+mod tail_forms;
+pub(crate) mod time_digits;
 pub(crate) mod time_units;
 mod token_forms;
 pub(crate) mod transaction_syntax;
 pub(crate) mod types;
 pub(crate) mod unknown_literals;
 pub(crate) mod user_syntax;
+mod wanted_rows;
 mod windows;

@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, Functi
 
 use super::parse::fold;
 use super::types::{column_type, name_of};
+use crate::functions::time_digits::ROUND_TO_DIGITS;
 use crate::functions::told_apart::TOLD_APART;
 
 /// Stands between a name and the number that makes it unique; no name typed by anybody has it.
@@ -30,10 +31,12 @@ fn name_in(expr: &Expr) -> Option<String> {
         Expr::Function(function) => {
             let name = function.name.0.last().and_then(|part| part.as_ident()).map(fold)?;
             match &function.args {
-                FunctionArguments::List(list) if name == TOLD_APART => match list.args.first()? {
-                    FunctionArg::Unnamed(FunctionArgExpr::Expr(told)) => name_in(told),
-                    _ => None,
-                },
+                FunctionArguments::List(list) if [TOLD_APART, ROUND_TO_DIGITS].contains(&name.as_str()) => {
+                    match list.args.first()? {
+                        FunctionArg::Unnamed(FunctionArgExpr::Expr(told)) => name_in(told),
+                        _ => None,
+                    }
+                }
                 _ => Some(name),
             }
         }

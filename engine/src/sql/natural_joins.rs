@@ -4,6 +4,7 @@
 //! | in the query | becomes |
 //! |---|---|
 //! | `(a JOIN b …) JOIN c …` | `a JOIN b … JOIN c …` |
+//! | `(a JOIN b USING (x)) AS j` | `(SELECT * FROM a JOIN b USING (x)) AS j` |
 //! | `a NATURAL JOIN b` | `a JOIN b USING (…)`, or where they have no column in common a join of all rows |
 //! | `a JOIN b USING (x) FULL JOIN c USING (y)` | joins with ON, and `coalesce(a.y, c.y)` for `y` |
 //! | `a, b JOIN c USING (x)` or `a JOIN (b JOIN c USING (x)) …` | the same |
@@ -12,6 +13,7 @@
 //! | `t AS a (x)` of columns `x` and `y` | `t AS a (x, y)`; common table expressions likewise |
 //! | in a subquery: `a.*` of an outer query | the same |
 //! | in a subquery: `b JOIN c USING (x)` | `b JOIN c ON b.x = c.x`, and `b.x` for `x`, which the planner would take for an outer one |
+//! | `b JOIN c USING (x) WHERE EXISTS (SELECT … = x)` | the same, [inside of the subquery](super::merged_in_subqueries) too |
 //! | `LATERAL (SELECT a.x)` of an outer `a` | `LATERAL (SELECT a.x AS x)` |
 //!
 //! What [`super::merged_columns`] knows of USING holds for NATURAL joins as well. Without common columns an outer NATURAL
@@ -27,11 +29,12 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::context::StatementContext;
-use super::known_columns::{KnownColumns, common, is_plain, relation_name};
+use super::known_columns::{KnownColumns, Shown, common, is_plain, relation_name};
 use super::merged_columns::{Joined, join_on_known, open_parentheses, show_joined};
+use super::merged_in_subqueries::{names_in_subqueries, replace_in_subqueries};
 use super::names::unique_name;
 use super::parse::fold;
-use crate::dml::syntax::{boolean, named, quoted};
+use crate::dml::syntax::{boolean, everything, named, quoted, select as select_from};
 
 /// Gives the NATURAL joins and stars of a query their columns.
 pub(crate) fn resolve_columns(context: &StatementContext, query: &mut Query) {
@@ -62,7 +65,8 @@ impl Visitor for Finder {
         let found = merges_any(&select.from)
             || repeats_stars(select)
             || stars_of_outer.next().is_some()
-            || factors(&select.from).any(|factor| lateral(factor) || naming_alias(factor).is_some());
+            || factors(&select.from)
+                .any(|factor| lateral(factor) || naming_alias(factor).is_some() || is_named_join(factor));
         match found {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
@@ -82,6 +86,32 @@ fn naming_alias(factor: &TableFactor) -> Option<&TableAlias> {
         _ => None,
     }
     .filter(|alias| !alias.columns.is_empty())
+}
+
+/// Whether it is a join in parentheses with an alias, of whose columns something must be known.
+fn is_named_join(factor: &TableFactor) -> bool {
+    match factor {
+        TableFactor::NestedJoin { table_with_joins, alias: Some(alias) } => {
+            !alias.columns.is_empty() || merges_any(std::slice::from_ref(table_with_joins.as_ref()))
+        }
+        _ => false,
+    }
+}
+
+/// Makes subqueries of such joins, which show what they merge once.
+fn joins_as_queries(from: &mut TableWithJoins) {
+    for factor in std::iter::once(&mut from.relation).chain(from.joins.iter_mut().map(|join| &mut join.relation)) {
+        let named = is_named_join(factor);
+        match factor {
+            TableFactor::NestedJoin { table_with_joins, alias } if named => {
+                let joined = vec![table_with_joins.as_ref().clone()];
+                let subquery = Box::new(select_from(None, vec![everything()], joined, None));
+                *factor = TableFactor::Derived { lateral: false, subquery, alias: alias.take(), sample: None };
+            }
+            TableFactor::NestedJoin { table_with_joins, alias: None } => joins_as_queries(table_with_joins),
+            _ => {}
+        }
+    }
 }
 
 /// Gives an alias the names of the columns that it leaves as they are.
@@ -224,11 +254,13 @@ impl Resolving<'_> {
 
     fn resolve(&mut self, select: &mut Select, order_by: Option<&mut OrderBy>) {
         for from in &mut select.from {
+            joins_as_queries(from);
             self.name_rest_of_columns(from);
             self.resolve_natural(from);
         }
         let differ = |from: &[TableWithJoins]| merges_differently(from) || merges_in_parentheses(from);
-        if merges_any(&select.from) && (!self.outer.is_empty() || differ(&select.from)) {
+        let asked_inside = || names_in_subqueries(select, order_by.as_deref(), &merged_names(&select.from));
+        if merges_any(&select.from) && (!self.outer.is_empty() || differ(&select.from) || asked_inside()) {
             self.join_with_on(select, order_by);
         }
         if repeats_stars(select) {
@@ -300,7 +332,7 @@ impl Resolving<'_> {
     }
 
     /// Writes joins that merge different columns with ON, and what they merge by its value.
-    fn join_with_on(&mut self, select: &mut Select, order_by: Option<&mut OrderBy>) {
+    fn join_with_on(&mut self, select: &mut Select, mut order_by: Option<&mut OrderBy>) {
         let mut joined = select.from.clone();
         let mut all = Joined { shown: Vec::new(), merged: Vec::new() };
         for from in &mut joined {
@@ -316,6 +348,9 @@ impl Resolving<'_> {
         // A name that other columns have as well is ambiguous, which the planner says.
         merged.retain(|name| shown.iter().filter(|(known, _)| known == name).count() == 1);
         select.from = joined;
+        let Joined { shown, merged } = &all;
+        let values: Vec<Shown> = shown.iter().filter(|(name, _)| merged.contains(name)).cloned().collect();
+        replace_in_subqueries(&mut self.known, select, order_by.as_deref_mut(), &values);
         show_joined(select, order_by, all);
     }
 
@@ -387,6 +422,16 @@ fn merges_differently(from: &[TableWithJoins]) -> bool {
     let merged: Vec<_> = joins.iter().filter_map(using).collect();
     !merged.is_empty()
         && (from.len() > 1 || merged.len() < joins.len() || merged.iter().any(|names| *names != merged[0]))
+}
+
+/// The columns that joins merge, but for those in parentheses.
+fn merged_names(from: &[TableWithJoins]) -> Vec<String> {
+    let joins = from.iter().flat_map(|from| &from.joins);
+    let names = joins.filter_map(|join| match constraint(join) {
+        Some(JoinConstraint::Using(names)) => Some(names),
+        _ => None,
+    });
+    names.flatten().filter_map(|name| name.0.last()?.as_ident().map(fold)).collect()
 }
 
 /// Whether a join merges columns.

@@ -10,11 +10,10 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StructArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::utils::take_function_args;
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -22,6 +21,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use super::rewriting::{any_node, any_part, map_parts};
 use crate::Error;
 
 static IS_NULL: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::from(RowTest::new(true))));
@@ -37,12 +37,7 @@ impl AnalyzerRule for NullRows {
     }
 
     fn analyze(&self, plan: LogicalPlan, _options: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
-        let mut found = false;
-        plan.apply_with_subqueries(|node| {
-            found |= asks_for_null(node)?;
-            Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-        })?;
-        if !found {
+        if !any_node(&plan, asks_for_null)? {
             return Ok(plan);
         }
         let rewritten = plan.transform_up_with_subqueries(|node| {
@@ -50,18 +45,13 @@ impl AnalyzerRule for NullRows {
                 return Ok(Transformed::no(node));
             }
             let schema = merge_schema(&node.inputs());
-            let names = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let rewritten = expr.transform_up(|expr| {
-                    let is_row = |expr: &Expr| matches!(expr.get_type(&schema), Ok(DataType::Struct(_)));
-                    Ok(match expr {
-                        Expr::IsNull(row) if is_row(&row) => Transformed::yes(IS_NULL.call(vec![*row])),
-                        Expr::IsNotNull(row) if is_row(&row) => Transformed::yes(IS_NOT_NULL.call(vec![*row])),
-                        other => Transformed::no(other),
-                    })
-                })?;
-                Ok(rewritten.update_data(|expr| name.restore(expr)))
+            let is_row = |expr: &Expr| matches!(expr.get_type(&schema), Ok(DataType::Struct(_)));
+            map_parts(node, |part| {
+                Ok(match part {
+                    Expr::IsNull(row) if is_row(&row) => Transformed::yes(IS_NULL.call(vec![*row])),
+                    Expr::IsNotNull(row) if is_row(&row) => Transformed::yes(IS_NOT_NULL.call(vec![*row])),
+                    other => Transformed::no(other),
+                })
             })
         });
         rewritten.map(|plan| plan.data)
@@ -70,14 +60,7 @@ impl AnalyzerRule for NullRows {
 
 /// Most nodes do not.
 fn asks_for_null(node: &LogicalPlan) -> DataFusionResult<bool> {
-    let mut found = false;
-    node.apply_expressions(|expr| {
-        expr.apply(|part| {
-            found |= matches!(part, Expr::IsNull(_) | Expr::IsNotNull(_));
-            Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-        })
-    })?;
-    Ok(found)
+    any_part(node, |part| matches!(part, Expr::IsNull(_) | Expr::IsNotNull(_)))
 }
 
 /// `row_is_null(row)`, `row_is_not_null(row)`

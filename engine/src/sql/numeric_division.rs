@@ -7,15 +7,11 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::types::{Decimal128Type, DecimalType};
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, i256};
-use datafusion::common::{ScalarValue, exec_err, utils::take_function_args};
-use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::{
-    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
-};
+use arrow::datatypes::{DataType, i256};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Expr, ScalarUDF, lit};
 
+use super::numeric_pairs::{Operation, function};
 use crate::Error;
 use crate::error::sqlstate;
 
@@ -28,7 +24,7 @@ const SCALE: i16 = 20;
 /// Digits after the point where the quotient may have more than `DIGITS - SCALE` before it.
 pub(super) const SCALE_OF_LARGE: i16 = 16;
 
-static DIVIDE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::from(Divide::new())));
+static DIVIDE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function(Divide));
 
 /// `left / right`; `None` if they are not numerics or integers.
 pub(super) fn divide(left: &Expr, left_type: &DataType, right: &Expr, right_type: &DataType) -> Option<Expr> {
@@ -108,72 +104,20 @@ fn leading((value, scale): (i128, i16)) -> (i16, i128) {
     (weight, rest)
 }
 
-/// `numeric_divide(left, right, a NULL of the type that is wanted)`
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Divide {
-    signature: Signature,
-}
+struct Divide;
 
-impl Divide {
-    fn new() -> Self {
-        Divide { signature: Signature::any(3, Volatility::Immutable) }
-    }
-}
+impl Operation for Divide {
+    const NAME: &'static str = "numeric_divide";
 
-impl ScalarUDFImpl for Divide {
-    fn name(&self) -> &str {
-        "numeric_divide"
+    /// The quotient of the numbers without their points has the scale left - right.
+    fn shift(left: i16, right: i16, wanted: i16) -> crate::Result<i16> {
+        let shift = wanted - left + right;
+        if shift >= 0 { Ok(shift) } else { Err(out_of_range()) }
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
-        match argument_types {
-            [_, _, wanted] => Ok(wanted.clone()),
-            _ => exec_err!("numeric_divide takes 3 arguments"),
-        }
-    }
-
-    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> DataFusionResult<FieldRef> {
-        let types: Vec<DataType> = arguments.arg_fields.iter().map(|field| field.data_type().clone()).collect();
-        Ok(Arc::new(Field::new(self.name(), self.return_type(&types)?, true)))
-    }
-
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
-        let rows = if constant { 1 } else { arguments.number_rows };
-        let [left, right, wanted] = take_function_args(self.name(), arguments.args)?;
-        let DataType::Decimal128(precision, scale) = wanted.data_type() else {
-            return exec_err!("numeric_divide makes numerics");
-        };
-        let (left, right) = (numbers(&left, rows)?, numbers(&right, rows)?);
-        let (left_values, right_values) =
-            (left.as_primitive::<Decimal128Type>(), right.as_primitive::<Decimal128Type>());
-        // The quotient of the unscaled numbers has the scale left - right.
-        let shift = u32::try_from(i16::from(scale) - i16::from(left_values.scale()) + i16::from(right_values.scale()));
-        let shift = shift.map_err(|_| out_of_range())?;
-        let mut quotients = Vec::with_capacity(rows);
-        for row in 0..rows {
-            quotients.push(match left.is_valid(row) && right.is_valid(row) {
-                true => Some(quotient(left_values.value(row), right_values.value(row), shift, precision)?),
-                false => None,
-            });
-        }
-        let quotients = Decimal128Array::from(quotients).with_precision_and_scale(precision, scale)?;
-        match constant {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&quotients, 0)?)),
-            false => Ok(ColumnarValue::Array(Arc::new(quotients))),
-        }
-    }
-}
-
-pub(super) fn numbers(value: &ColumnarValue, rows: usize) -> DataFusionResult<ArrayRef> {
-    let array = value.to_array(rows)?;
-    match array.data_type() {
-        DataType::Decimal128(..) => Ok(array),
-        _ => Ok(cast(&array, &DataType::Decimal128(38, 0))?),
+    fn compute(left: i128, right: i128, shift: i16, precision: u8) -> crate::Result<i128> {
+        quotient(left, right, shift.unsigned_abs().into(), precision)
     }
 }
 

@@ -6,19 +6,14 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::types::Decimal128Type;
-use arrow::array::{Array, AsArray, Decimal128Array};
-use arrow::datatypes::{DataType, Field, FieldRef, i256};
-use datafusion::common::{ScalarValue, exec_err, utils::take_function_args};
-use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::{
-    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
-};
+use arrow::datatypes::{DataType, i256};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Expr, ScalarUDF, lit};
 
-use super::numeric_division::{DIGITS, SCALE_OF_LARGE, fitting, numbers, out_of_range, wide_quotient};
+use super::numeric_division::{DIGITS, SCALE_OF_LARGE, fitting, out_of_range, wide_quotient};
+use super::numeric_pairs::{Operation, function};
 
-static MULTIPLY: LazyLock<Arc<ScalarUDF>> =
-    LazyLock::new(|| Arc::new(ScalarUDF::from(Multiply { signature: Signature::any(3, Volatility::Immutable) })));
+static MULTIPLY: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function(Multiply));
 
 /// `left * right`; `None` if DataFusion's product has room.
 pub(super) fn multiply(left: &Expr, left_type: &DataType, right: &Expr, right_type: &DataType) -> Option<Expr> {
@@ -42,56 +37,19 @@ fn scale_of_product(left: &DataType, right: &DataType) -> Option<i8> {
     (scale < left_scale + right_scale).then(|| i8::try_from(scale).ok())?
 }
 
-/// `numeric_multiply(left, right, a NULL of the type that is wanted)`
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Multiply {
-    signature: Signature,
-}
+struct Multiply;
 
-impl ScalarUDFImpl for Multiply {
-    fn name(&self) -> &str {
-        "numeric_multiply"
+impl Operation for Multiply {
+    const NAME: &'static str = "numeric_multiply";
+
+    /// Factors may turn out to have fewer digits than they were planned with.
+    fn shift(left: i16, right: i16, wanted: i16) -> crate::Result<i16> {
+        Ok(left + right - wanted)
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
-        match argument_types {
-            [_, _, wanted] => Ok(wanted.clone()),
-            _ => exec_err!("numeric_multiply takes 3 arguments"),
-        }
-    }
-
-    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> DataFusionResult<FieldRef> {
-        let types: Vec<DataType> = arguments.arg_fields.iter().map(|field| field.data_type().clone()).collect();
-        Ok(Arc::new(Field::new(self.name(), self.return_type(&types)?, true)))
-    }
-
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
-        let rows = if constant { 1 } else { arguments.number_rows };
-        let [left, right, wanted] = take_function_args(self.name(), arguments.args)?;
-        let DataType::Decimal128(precision, scale) = wanted.data_type() else {
-            return exec_err!("numeric_multiply makes numerics");
-        };
-        let (left, right) = (numbers(&left, rows)?, numbers(&right, rows)?);
-        let (left, right) = (left.as_primitive::<Decimal128Type>(), right.as_primitive::<Decimal128Type>());
-        // Factors may turn out to have fewer digits than they were planned with.
-        let dropped = i16::from(left.scale()) + i16::from(right.scale()) - i16::from(scale);
-        let mut products = Vec::with_capacity(rows);
-        for row in 0..rows {
-            products.push(match left.is_valid(row) && right.is_valid(row) {
-                true => Some(product(left.value(row), right.value(row), dropped, precision)?),
-                false => None,
-            });
-        }
-        let products = Decimal128Array::from(products).with_precision_and_scale(precision, scale)?;
-        match constant {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&products, 0)?)),
-            false => Ok(ColumnarValue::Array(Arc::new(products))),
-        }
+    fn compute(left: i128, right: i128, shift: i16, precision: u8) -> crate::Result<i128> {
+        product(left, right, shift, precision)
     }
 }
 

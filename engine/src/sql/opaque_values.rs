@@ -19,13 +19,14 @@ use datafusion::common::{Column, DFSchema, internal_err};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::{AggregateFunction, BinaryExpr, Cast, ScalarFunction, TryCast};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Case, ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ReturnFieldArgs,
     ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Subquery, Volatility, lit, when,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use super::rewriting::map_parts;
 
 /// The rule.
 #[derive(Debug)]
@@ -83,17 +84,12 @@ impl AnalyzerRule for OpaqueValues {
     fn analyze(&self, plan: LogicalPlan, _options: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
         let rewritten = plan.transform_up_with_subqueries(|node| {
             let schema = merge_schema(&node.inputs());
-            let names = NamePreserver::new(&node);
             let kind = match node {
                 LogicalPlan::Filter(_) | LogicalPlan::Join(_) => Kind::Condition,
                 LogicalPlan::Limit(_) => Kind::Limit,
                 _ => Kind::Other,
             };
-            let node = node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let rewritten = expr.transform_up(|expr| self.rewrite(expr, &schema, kind))?;
-                Ok(rewritten.update_data(|expr| name.restore(expr)))
-            })?;
+            let node = map_parts(node, |part| self.rewrite(part, &schema, kind))?;
             match node.transformed {
                 true => node.map_data(LogicalPlan::recompute_schema),
                 false => Ok(node),

@@ -25,6 +25,7 @@ use super::definition_syntax::{check_option, tables_as_queries};
 use super::depth::check_depth;
 use super::idle_words::without_idle_words;
 use super::insert_syntax::rewrite_inserts;
+use super::join_aliases::without_join_aliases;
 use super::lock_syntax::rewrite_locks;
 use super::maintenance_syntax::{MaintenanceStatement, parse_maintenance};
 use super::named_syntax::{NamedStatement, parse_named};
@@ -32,6 +33,7 @@ use super::own_syntax::{next_words_are, ordered_identity_options, parse_own};
 use super::refused_forms::rewrite_refused;
 use super::route::{Write, route_create_view};
 use super::routine_syntax::{RoutineSyntax, parse_routine};
+use super::tail_forms::rewrite_tails;
 use super::token_forms::{operators_apart, values_as_subqueries};
 use super::transaction_syntax::{TransactionStatement, parse_transaction};
 use super::user_syntax::{UserStatement, parse_user_statement};
@@ -74,7 +76,7 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     let mut parameters = number_parameters(&mut tokens)?;
     let tokens = tables_as_queries(rewrite_inserts(ordered_identity_options(rewrite_locks(merge_nothing(
         doubles_from_exponents(subqueries_in_lists(rewrite_refused(joined_strings(operators_apart(
-            values_as_subqueries(without_idle_words(tokens)),
+            values_as_subqueries(rewrite_tails(without_join_aliases(without_idle_words(tokens)))),
         ))))),
     )))));
     check_depth(&tokens)?;
@@ -161,7 +163,15 @@ pub(crate) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
     if sql.contains('\0') {
         return Err(Error::syntax("a statement cannot contain the character NUL"));
     }
-    Ok(Tokenizer::new(&RustyDialect, sql).tokenize_with_location()?)
+    let mut tokens = Tokenizer::new(&RustyDialect, sql).tokenize_with_location()?;
+    for token in &mut tokens {
+        // `U&'…'`, whose escapes the tokenizer has read.
+        if let Token::UnicodeStringLiteral(text) = &mut token.token {
+            let text = std::mem::take(text);
+            token.token = Token::SingleQuotedString(text);
+        }
+    }
+    Ok(tokens)
 }
 
 /// Refuses letters directly after the digits of a number, as in `0b11`: the tokenizer takes them for the next word,

@@ -7,15 +7,13 @@
 
 use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::WindowFunctionParams;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, WindowFrame, WindowFrameBound, WindowFrameUnits};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::rewriting::{any_node, any_part, map_windows};
 use super::types::name_of;
 use crate::Error;
 
@@ -32,51 +30,24 @@ impl AnalyzerRule for PeerFrames {
         if !has_such_window(&plan)? {
             return Ok(plan);
         }
-        let rewritten = plan.transform_up_with_subqueries(|node| {
-            if !matches!(node, LogicalPlan::Window(_)) {
-                return Ok(Transformed::no(node));
+        map_windows(plan, |params, schema| {
+            if let Some(key) = key_without_range(params, schema) {
+                params.window_frame = by_groups(&params.window_frame, &key)?;
             }
-            let schema = merge_schema(&node.inputs());
-            let names = NamePreserver::new(&node);
-            let node = node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let framed = expr.transform_up(|expr| match expr {
-                    Expr::WindowFunction(mut function) => {
-                        let Some(key) = key_without_range(&function.params, &schema) else {
-                            return Ok(Transformed::no(Expr::WindowFunction(function)));
-                        };
-                        let frame = &function.params.window_frame;
-                        function.params.window_frame = by_groups(frame, &key)?;
-                        Ok(Transformed::yes(Expr::WindowFunction(function)))
-                    }
-                    other => Ok(Transformed::no(other)),
-                })?;
-                Ok(framed.update_data(|expr| name.restore(expr)))
-            })?;
-            node.map_data(LogicalPlan::recompute_schema)
-        });
-        rewritten.map(|plan| plan.data)
+            Ok(())
+        })
     }
 }
 
 /// Whether there is anything to do, so that all other plans are only looked at.
 fn has_such_window(plan: &LogicalPlan) -> DataFusionResult<bool> {
-    let mut found = false;
-    plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::Window(window) = node {
-            let schema = window.input.schema();
-            for expr in &window.window_expr {
-                expr.apply(|part| {
-                    if let Expr::WindowFunction(function) = part {
-                        found |= key_without_range(&function.params, schema).is_some();
-                    }
-                    Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-                })?;
-            }
-        }
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    Ok(found)
+    any_node(plan, |node| match node {
+        LogicalPlan::Window(window) => any_part(node, |part| match part {
+            Expr::WindowFunction(function) => key_without_range(&function.params, window.input.schema()).is_some(),
+            _ => false,
+        }),
+        _ => Ok(false),
+    })
 }
 
 /// The type of the first key of a window whose frame is one by RANGE, if DataFusion has no such frames for it.

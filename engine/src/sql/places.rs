@@ -45,6 +45,9 @@ fn subject(error: &Error) -> Option<Subject<'_>> {
     let message = error.message();
     match error.sqlstate() {
         sqlstate::UNDEFINED_FUNCTION => {
+            if let Some(operands) = message.strip_prefix("operator does not exist: ") {
+                return operator_in(operands);
+            }
             let name = message.strip_prefix("function ")?.strip_suffix(" does not exist")?;
             match name.strip_prefix('"') {
                 Some(name) => Some(Subject::UnknownFunction(name.strip_suffix('"')?)),
@@ -53,7 +56,7 @@ fn subject(error: &Error) -> Option<Subject<'_>> {
         }
         sqlstate::TYPE_MISMATCH => {
             if let Some(operands) = message.strip_prefix("operator does not exist: ") {
-                operands.split(' ').find(|word| is_operator(word)).map(Subject::Operator)
+                operator_in(operands)
             } else if message.starts_with("a condition must be boolean") {
                 Some(Subject::Condition)
             } else if message.starts_with("cannot cast type ") {
@@ -64,6 +67,11 @@ fn subject(error: &Error) -> Option<Subject<'_>> {
         }
         _ => None,
     }
+}
+
+/// The operator of `integer + boolean`.
+fn operator_in(operands: &str) -> Option<Subject<'_>> {
+    operands.split(' ').find(|word| is_operator(word)).map(Subject::Operator)
 }
 
 fn is_operator(word: &str) -> bool {
@@ -154,10 +162,10 @@ mod tests {
             ("42883", "function \"foo\" does not exist", "select foo(1) + foo(2)", Some(8)),
             ("42883", "function sum(text) does not exist", "select sum, SUM('a')", Some(13)),
             ("42883", "function sum(text) does not exist", "select sum(1), sum('a')", None),
-            ("42804", "operator does not exist: integer + boolean", "select id + true from t", Some(11)),
-            ("42804", "operator does not exist: integer != date", "select id <> d from t", Some(11)),
+            ("42883", "operator does not exist: integer + boolean", "select id + true from t", Some(11)),
+            ("42883", "operator does not exist: integer != date", "select id <> d from t", Some(11)),
             ("42804", "operator does not exist: text AND boolean", "select 'and' and true", Some(14)),
-            ("42804", "operator does not exist: text + bigint", "select 1 + 2, 'a' + 3", None),
+            ("42883", "operator does not exist: text + bigint", "select 1 + 2, 'a' + 3", None),
             ("42804", "a condition must be boolean, not integer", "select 1 from t where id", Some(23)),
             ("42804", "a condition must be boolean, not integer", "select 1 from t join u on x where id", None),
             ("42804", "cannot cast type boolean to date", "select true::date", Some(12)),

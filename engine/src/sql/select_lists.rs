@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::names::{marked, output_name, unique_name};
+use super::own_expressions::look_at_own;
 use super::parse::{fold, place};
 use crate::error::sqlstate;
 use crate::{Error, Result};
@@ -202,47 +203,31 @@ pub(super) fn check_subquery_names(select: &Select) -> Result<()> {
     if ambiguous.is_empty() {
         return Ok(());
     }
-    match select.visit(&mut Ambiguous { columns: ambiguous, depth: 0 }) {
+    match look_at_own(select, |part| refuse_ambiguous(part, &ambiguous)) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
 }
 
-/// Looks for columns, by relation and name, that there are two of.
-struct Ambiguous {
-    columns: Vec<(String, String)>,
-    depth: usize,
-}
-
-impl Visitor for Ambiguous {
-    type Break = Error;
-    fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<Error> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-    fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<Error> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
-        let (relation, ident) = match expr {
-            Expr::Identifier(ident) => (None, ident),
-            Expr::CompoundIdentifier(parts) => match parts.as_slice() {
-                [relation, ident] => (Some(fold(relation)), ident),
-                _ => return ControlFlow::Continue(()),
-            },
+/// Fails for a column that there are two of; these are given by relation and name.
+fn refuse_ambiguous(part: &Expr, columns: &[(String, String)]) -> ControlFlow<Error> {
+    let (relation, ident) = match part {
+        Expr::Identifier(ident) => (None, ident),
+        Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+            [relation, ident] => (Some(fold(relation)), ident),
             _ => return ControlFlow::Continue(()),
-        };
-        let name = fold(ident);
-        let is_meant = |(known, column): &(String, String)| {
-            *column == name && relation.as_ref().is_none_or(|relation| relation == known)
-        };
-        match self.depth == 0 && self.columns.iter().any(is_meant) {
-            false => ControlFlow::Continue(()),
-            true => {
-                let message = format!("column reference \"{name}\" is ambiguous");
-                ControlFlow::Break(Error::new(sqlstate::AMBIGUOUS_COLUMN, message).at(place(ident.span)))
-            }
+        },
+        _ => return ControlFlow::Continue(()),
+    };
+    let name = fold(ident);
+    let is_meant = |(known, column): &(String, String)| {
+        *column == name && relation.as_ref().is_none_or(|relation| relation == known)
+    };
+    match columns.iter().any(is_meant) {
+        false => ControlFlow::Continue(()),
+        true => {
+            let message = format!("column reference \"{name}\" is ambiguous");
+            ControlFlow::Break(Error::new(sqlstate::AMBIGUOUS_COLUMN, message).at(place(ident.span)))
         }
     }
 }
@@ -271,11 +256,16 @@ pub(super) fn names_beside_stars(query: &Query) -> bool {
 pub(super) fn ordered_by_inputs(query: &Query) -> Option<Query> {
     let OrderByKind::Expressions(items) = &query.order_by.as_ref()?.kind else { return None };
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
-    let mut finder = Identifiers::default();
+    let mut names = Vec::new();
     for item in items.iter().filter(|item| !matches!(item.expr, Expr::Identifier(_) | Expr::Value(_))) {
-        let _ = item.expr.visit(&mut finder);
+        let _: ControlFlow<()> = look_at_own(&item.expr, |part| {
+            if let Expr::Identifier(ident) = part {
+                names.push(fold(ident));
+            }
+            ControlFlow::Continue(())
+        });
     }
-    let is_used = |alias: &Ident| finder.names.contains(&fold(alias));
+    let is_used = |alias: &Ident| names.contains(&fold(alias));
     let aliases = select.projection.iter().filter_map(|item| match item {
         SelectItem::ExprWithAlias { alias, .. } if is_used(alias) => Some(fold(alias)),
         _ => None,
@@ -305,31 +295,4 @@ pub(super) fn ordered_by_inputs(query: &Query) -> Option<Query> {
         }
     }
     Some(query)
-}
-
-/// The bare names in an expression, without those in subqueries.
-#[derive(Default)]
-struct Identifiers {
-    names: Vec<String>,
-    depth: usize,
-}
-
-impl Visitor for Identifiers {
-    type Break = ();
-    fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-    fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        if self.depth == 0
-            && let Expr::Identifier(ident) = expr
-        {
-            self.names.push(fold(ident));
-        }
-        ControlFlow::Continue(())
-    }
 }

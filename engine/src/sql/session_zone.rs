@@ -22,15 +22,15 @@ use std::sync::{Arc, LazyLock};
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::DFSchema;
 use datafusion::common::ScalarValue;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::{BinaryExpr, Cast, ScalarFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::rewriting::{map_parts, recomputed};
 use crate::functions::array_casts::{cast_elements, converts_elements};
 use crate::functions::array_text::TEXTS_IN;
 use crate::functions::calendar_parts::CALENDAR_PART;
@@ -59,17 +59,8 @@ impl AnalyzerRule for SessionZone {
         let mut changed = false;
         let rewritten = plan.transform_up_with_subqueries(|node| {
             let schema = merge_schema(&node.inputs());
-            let names = NamePreserver::new(&node);
-            let node = node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let rewritten = expr.transform_up(|expr| rewrite(expr, &schema, zone))?;
-                Ok(rewritten.update_data(|expr| name.restore(expr)))
-            })?;
-            changed |= node.transformed;
-            match changed {
-                true => Ok(Transformed::yes(node.data.recompute_schema()?)),
-                false => Ok(node),
-            }
+            let node = map_parts(node, |part| rewrite(part, &schema, zone))?;
+            recomputed(node, &mut changed)
         });
         rewritten.map(|plan| plan.data)
     }

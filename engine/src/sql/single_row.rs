@@ -13,7 +13,6 @@ use datafusion::common::{Column, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::Cast;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Expr, LogicalPlan, LogicalPlanBuilder, Projection, Signature,
@@ -21,6 +20,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use super::rewriting::map_parts;
 use crate::Error;
 use crate::error::sqlstate;
 
@@ -43,14 +43,7 @@ impl AnalyzerRule for SingleRow {
     }
 
     fn analyze(&self, plan: LogicalPlan, _options: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
-        let rewritten = plan.transform_up_with_subqueries(|node| {
-            let names = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let rewritten = expr.transform_up(|expr| self.rewrite(expr))?;
-                Ok(rewritten.update_data(|expr| name.restore(expr)))
-            })
-        });
+        let rewritten = plan.transform_up_with_subqueries(|node| map_parts(node, |part| self.rewrite(part)));
         rewritten.map(|plan| plan.data)
     }
 }

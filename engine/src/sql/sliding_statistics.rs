@@ -14,22 +14,19 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float64Array};
-use arrow::datatypes::{DataType, FieldRef, Float64Type};
+use arrow::datatypes::Float64Type;
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::utils::AggregateOrderSensitivity;
-use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, GroupsAccumulator, ReversedUDAF, SetMonotonicity,
-    Signature,
-};
+use datafusion::logical_expr::function::AccumulatorArgs;
+use datafusion::logical_expr::{Accumulator, AggregateUDF};
 
+use super::changed_aggregates::{Change, changed};
 use crate::Error;
 
 /// The function with frames of ours, if it is one of these.
 pub(super) fn sliding(function: Arc<AggregateUDF>) -> Arc<AggregateUDF> {
     match Statistic::of(function.name()) {
-        Some(statistic) => Arc::new(AggregateUDF::from(SlidingStatistic { inner: function, statistic })),
+        Some(statistic) => changed(function, statistic),
         None => function,
     }
 }
@@ -241,67 +238,12 @@ impl Accumulator for Frame {
     }
 }
 
-/// A function of DataFusion's whose frames that slide are ours.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct SlidingStatistic {
-    inner: Arc<AggregateUDF>,
-    statistic: Statistic,
-}
-
-impl AggregateUDFImpl for SlidingStatistic {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, argument_types: &[DataType]) -> DataFusionResult<DataType> {
-        self.inner.inner().return_type(argument_types)
-    }
-
-    fn state_fields(&self, arguments: StateFieldsArgs) -> DataFusionResult<Vec<FieldRef>> {
-        self.inner.inner().state_fields(arguments)
-    }
-
-    fn accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
-        self.inner.inner().accumulator(arguments)
-    }
-
-    fn create_sliding_accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
+impl Change for Statistic {
+    fn sliding(&self, inner: &AggregateUDF, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
         match arguments.is_distinct {
-            true => self.inner.inner().create_sliding_accumulator(arguments),
-            false => Ok(Box::new(Frame::new(self.statistic))),
+            true => inner.create_sliding_accumulator(arguments),
+            false => Ok(Box::new(Frame::new(*self))),
         }
-    }
-
-    fn groups_accumulator_supported(&self, arguments: AccumulatorArgs) -> bool {
-        self.inner.inner().groups_accumulator_supported(arguments)
-    }
-
-    fn create_groups_accumulator(&self, arguments: AccumulatorArgs) -> DataFusionResult<Box<dyn GroupsAccumulator>> {
-        self.inner.inner().create_groups_accumulator(arguments)
-    }
-
-    fn reverse_expr(&self) -> ReversedUDAF {
-        self.inner.inner().reverse_expr()
-    }
-
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        self.inner.inner().order_sensitivity()
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.inner().documentation()
-    }
-
-    fn set_monotonicity(&self, data_type: &DataType) -> SetMonotonicity {
-        self.inner.inner().set_monotonicity(data_type)
     }
 }
 

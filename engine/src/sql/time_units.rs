@@ -3,14 +3,15 @@
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::DFSchema;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::Transformed;
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::{Between, BinaryExpr, Cast, InList};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
+
+use super::rewriting::{any_node, any_part, map_parts};
 
 const FINE: DataType = DataType::Time64(TimeUnit::Nanosecond);
 
@@ -29,12 +30,7 @@ impl AnalyzerRule for TimeUnits {
         }
         let rewritten = plan.transform_up_with_subqueries(|node| {
             let schema = merge_schema(&node.inputs());
-            let names = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let unified = expr.transform_up(|expr| unify(expr, &schema))?;
-                Ok(unified.update_data(|expr| name.restore(expr)))
-            })
+            map_parts(node, |part| unify(part, &schema))
         });
         rewritten.map(|plan| plan.data)
     }
@@ -42,20 +38,11 @@ impl AnalyzerRule for TimeUnits {
 
 /// Most plans have none.
 fn mentions_fine_times(plan: &LogicalPlan) -> DataFusionResult<bool> {
-    let mut found = false;
-    plan.apply_with_subqueries(|node| {
-        found |= node.schema().fields().iter().any(|field| *field.data_type() == FINE);
-        if !found {
-            node.apply_expressions(|expr| {
-                expr.apply(|part| {
-                    found |= matches!(part, Expr::Cast(cast) if *cast.field.data_type() == FINE);
-                    Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-                })
-            })?;
-        }
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    Ok(found)
+    any_node(plan, |node| {
+        let shows_some = node.schema().fields().iter().any(|field| *field.data_type() == FINE);
+        let makes_some = |part: &Expr| matches!(part, Expr::Cast(cast) if *cast.field.data_type() == FINE);
+        Ok(shows_some || any_part(node, makes_some)?)
+    })
 }
 
 fn unify(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {

@@ -12,10 +12,13 @@ use datafusion::sql::sqlparser::ast::{
     BinaryLength, CharLengthUnits, CharacterLength, DataType as SqlType, ExactNumberInfo, TimezoneInfo,
 };
 
+use crate::functions::time_digits::digits_of_unit;
 use crate::{Error, Result, error::sqlstate};
 
 /// Field metadata: the largest number of characters of a `varchar(n)` or `char(n)` column, or of bytes of a `varbinary(n)` one.
 pub(crate) const LENGTH_KEY: &str = "rustydb.length";
+/// Field metadata: how many digits of a second a time has, if its Arrow type holds more.
+pub(crate) const DIGITS_KEY: &str = "rustydb.digits";
 /// Field metadata: the type as declared, where the Arrow type does not tell it.
 pub(crate) const TYPE_KEY: &str = "rustydb.type";
 /// Field metadata: the SQL text of the column's default.
@@ -27,6 +30,8 @@ const MAX_NUMERIC_PRECISION: u64 = 38;
 const DEFAULT_NUMERIC: DataType = DataType::Decimal128(38, 10);
 /// The time zone under which `timestamp with time zone` is stored and printed.
 const STORED_TIME_ZONE: &str = "UTC";
+/// How many digits of a second a time has of which nothing else is said.
+const DEFAULT_DIGITS: u8 = 6;
 /// As PostgreSQL: varchar(n) beyond this is surely a mistake.
 const MAX_VARCHAR_LENGTH: u64 = 10_485_760;
 
@@ -36,13 +41,15 @@ pub(crate) struct ColumnType {
     pub(crate) data_type: DataType,
     /// The n of `varchar(n)` and `varbinary(n)`.
     pub(crate) length: Option<u64>,
+    /// The p of `timestamp(p)` and `time(p)`, if the Arrow type holds more digits of a second.
+    pub(crate) digits: Option<u8>,
     /// The declared name where it differs from [`name_of`] the Arrow type.
     pub(crate) declared: Option<String>,
 }
 
 impl From<DataType> for ColumnType {
     fn from(data_type: DataType) -> Self {
-        ColumnType { data_type, length: None, declared: None }
+        ColumnType { data_type, length: None, digits: None, declared: None }
     }
 }
 
@@ -52,6 +59,9 @@ impl ColumnType {
         let mut metadata = HashMap::new();
         if let Some(length) = self.length {
             metadata.insert(LENGTH_KEY.to_owned(), length.to_string());
+        }
+        if let Some(digits) = self.digits {
+            metadata.insert(DIGITS_KEY.to_owned(), digits.to_string());
         }
         if let Some(declared) = &self.declared {
             metadata.insert(TYPE_KEY.to_owned(), declared.clone());
@@ -92,15 +102,11 @@ pub(crate) fn column_type(sql_type: &SqlType) -> Result<ColumnType> {
             bytes_type(*length)?
         }
         SqlType::Date | SqlType::Date32 => DataType::Date32.into(),
-        SqlType::Time(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
-            // Time64 has no unit coarser than a microsecond.
-            let is_fine = time_unit("time", *precision)? == TimeUnit::Nanosecond;
-            DataType::Time64(if is_fine { TimeUnit::Nanosecond } else { TimeUnit::Microsecond }).into()
-        }
+        SqlType::Time(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => time_type(*precision)?,
         SqlType::Timestamp(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone)
-        | SqlType::Datetime(precision) => DataType::Timestamp(time_unit("timestamp", *precision)?, None).into(),
+        | SqlType::Datetime(precision) => timestamp_type(*precision, None)?,
         SqlType::Timestamp(precision, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => {
-            DataType::Timestamp(time_unit("timestamp", *precision)?, Some(STORED_TIME_ZONE.into())).into()
+            timestamp_type(*precision, Some(STORED_TIME_ZONE))?
         }
         SqlType::Interval { fields: None, precision: None } => DataType::Interval(IntervalUnit::MonthDayNano).into(),
         other => {
@@ -162,11 +168,11 @@ fn text_type(name: &str, length: Option<&CharacterLength>, default: Option<u64>)
         }
     };
     match length {
-        None => Ok(ColumnType { data_type: DataType::Utf8View, length: None, declared: Some(name.to_owned()) }),
+        None => Ok(ColumnType { declared: Some(name.to_owned()), ..DataType::Utf8View.into() }),
         Some(length @ 1..=MAX_VARCHAR_LENGTH) => Ok(ColumnType {
-            data_type: DataType::Utf8View,
             length: Some(length),
             declared: Some(format!("{name}({length})")),
+            ..DataType::Utf8View.into()
         }),
         Some(length) => Err(Error::new(
             sqlstate::INVALID_PARAMETER_VALUE,
@@ -179,20 +185,59 @@ fn text_type(name: &str, length: Option<&CharacterLength>, default: Option<u64>)
 fn bytes_type(length: u64) -> Result<ColumnType> {
     match length {
         0 => Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "the length of a varbinary must be at least 1")),
-        _ => Ok(ColumnType { data_type: DataType::BinaryView, length: Some(length), declared: None }),
+        _ => Ok(ColumnType { length: Some(length), ..DataType::BinaryView.into() }),
     }
 }
 
-/// Any precision up to microseconds is kept in microseconds, PostgreSQL's resolution; 9 asks for nanoseconds.
-fn time_unit(type_name: &str, precision: Option<u64>) -> Result<TimeUnit> {
-    match precision {
-        None | Some(6) => Ok(TimeUnit::Microsecond),
-        Some(0) => Ok(TimeUnit::Second),
-        Some(3) => Ok(TimeUnit::Millisecond),
-        Some(9) => Ok(TimeUnit::Nanosecond),
-        Some(other) => Err(Error::unsupported(format!("{type_name}({other})")).with_hint(format!(
-            "Write {type_name}, {type_name}(0), {type_name}(3), {type_name}(6) or {type_name}(9)."
-        ))),
+/// A timestamp of so many digits of a second is one of the unit that holds them.
+fn timestamp_type(precision: Option<u64>, zone: Option<&str>) -> Result<ColumnType> {
+    let digits = digits_of_second("timestamp", precision)?;
+    let unit = match digits {
+        0 => TimeUnit::Second,
+        1..=3 => TimeUnit::Millisecond,
+        4..=6 => TimeUnit::Microsecond,
+        _ => TimeUnit::Nanosecond,
+    };
+    let plain = ColumnType::from(DataType::Timestamp(unit, zone.map(Arc::from)));
+    if digits == digits_of_unit(unit) {
+        return Ok(plain);
+    }
+    let with_zone = if zone.is_some() { " with time zone" } else { "" };
+    Ok(ColumnType { digits: Some(digits), declared: Some(format!("timestamp({digits}){with_zone}")), ..plain })
+}
+
+/// The same of a time of day, which has no unit coarser than a microsecond.
+fn time_type(precision: Option<u64>) -> Result<ColumnType> {
+    let digits = digits_of_second("time", precision)?;
+    let unit = if digits > DEFAULT_DIGITS { TimeUnit::Nanosecond } else { TimeUnit::Microsecond };
+    let plain = ColumnType::from(DataType::Time64(unit));
+    if digits == digits_of_unit(unit) {
+        return Ok(plain);
+    }
+    Ok(ColumnType { digits: Some(digits), declared: Some(format!("time({digits})")), ..plain })
+}
+
+/// How many digits of a second are asked for: PostgreSQL has six at most, nanoseconds have nine.
+fn digits_of_second(type_name: &str, precision: Option<u64>) -> Result<u8> {
+    let Some(precision) = precision else { return Ok(DEFAULT_DIGITS) };
+    let digits = u8::try_from(precision).ok().filter(|digits| *digits <= digits_of_unit(TimeUnit::Nanosecond));
+    digits.ok_or_else(|| {
+        Error::unsupported(format!("{type_name}({precision})")).with_hint("A second has nine digits at most.")
+    })
+}
+
+/// The p of a `timestamp(p)` or `time(p)`, if values have to be rounded to it.
+pub(crate) fn digits_of(field: &Field) -> Option<u8> {
+    field.metadata().get(DIGITS_KEY).and_then(|digits| digits.parse().ok())
+}
+
+/// The type in which values come to a column, before they are rounded to its digits: with all digits that decide about others.
+pub(crate) fn arriving_type(field: &Field) -> DataType {
+    match field.data_type() {
+        DataType::Timestamp(TimeUnit::Millisecond, zone) if digits_of(field).is_some() => {
+            DataType::Timestamp(TimeUnit::Microsecond, zone.clone())
+        }
+        other => other.clone(),
     }
 }
 
@@ -271,7 +316,11 @@ impl TypePlanner for CastTypes {
         match column_type(sql_type) {
             // Nothing here cuts bytes off.
             Ok(ColumnType { data_type: DataType::BinaryView, length: Some(_), .. }) => Ok(None),
-            Ok(ColumnType { data_type, length, declared: _ }) => {
+            // Nor is there anything that rounds times: such casts have been rewritten ([`super::time_digits`]).
+            Ok(ColumnType { digits: Some(_), .. }) => {
+                Err(Error::unsupported(format!("the type {} here", sql_type.to_string().to_lowercase())).into())
+            }
+            Ok(ColumnType { data_type, length, digits: _, declared: _ }) => {
                 let length = length.map(|length| (LENGTH_KEY.to_owned(), length.to_string()));
                 Ok(Some(Arc::new(Field::new("", data_type, true).with_metadata(length.into_iter().collect()))))
             }
@@ -306,6 +355,14 @@ mod tests {
             ("int", "integer"),
             ("timestamptz", "timestamp with time zone"),
             ("timestamp(3)", "timestamp(3)"),
+            ("timestamptz(0)", "timestamp(0) with time zone"),
+            ("timestamp(2)", "timestamp(2)"),
+            ("timestamptz(4)", "timestamp(4) with time zone"),
+            ("timestamp(6)", "timestamp"),
+            ("timestamp(9)", "timestamp(9)"),
+            ("time(0)", "time(0)"),
+            ("time(6)", "time"),
+            ("time(8)", "time(8)"),
             ("varbinary(10)", "bytea"),
             ("blob(65535)", "bytea"),
         ] {
@@ -323,5 +380,39 @@ mod tests {
         assert_eq!(parsed("varchar(0)").unwrap_err().sqlstate(), "22023");
         assert_eq!(parsed("varbinary(0)").unwrap_err().sqlstate(), "22023");
         assert_eq!(parsed("binary(16)").unwrap_err().sqlstate(), "0A000");
+        assert_eq!(parsed("timestamp(10)").unwrap_err().sqlstate(), "0A000");
+        assert_eq!(parsed("time(300)").unwrap_err().sqlstate(), "0A000");
+    }
+
+    #[test]
+    fn times_are_held_in_the_unit_that_has_their_digits() {
+        use TimeUnit::{Microsecond, Millisecond, Nanosecond, Second};
+        let held = |text: &str| parsed(text).map(|column| (column.data_type, column.digits)).unwrap();
+        for (precision, unit, digits) in [
+            (0, Second, None),
+            (1, Millisecond, Some(1)),
+            (2, Millisecond, Some(2)),
+            (3, Millisecond, None),
+            (4, Microsecond, Some(4)),
+            (5, Microsecond, Some(5)),
+            (6, Microsecond, None),
+            (7, Nanosecond, Some(7)),
+            (9, Nanosecond, None),
+        ] {
+            assert_eq!(held(&format!("timestamp({precision})")), (DataType::Timestamp(unit, None), digits));
+        }
+        assert_eq!(held("time(3)"), (DataType::Time64(Microsecond), Some(3)));
+        assert_eq!(held("time(7)"), (DataType::Time64(Nanosecond), Some(7)));
+        assert_eq!(held("time(9)"), (DataType::Time64(Nanosecond), None));
+    }
+
+    #[test]
+    fn values_arrive_with_the_digits_that_are_rounded_away() {
+        let arriving = |text: &str| arriving_type(&parsed(text).unwrap().field("c", true));
+        assert_eq!(arriving("timestamp(1)"), DataType::Timestamp(TimeUnit::Microsecond, None));
+        assert_eq!(arriving("timestamp(3)"), DataType::Timestamp(TimeUnit::Millisecond, None));
+        assert_eq!(arriving("timestamp(5)"), DataType::Timestamp(TimeUnit::Microsecond, None));
+        assert_eq!(arriving("timestamp(8)"), DataType::Timestamp(TimeUnit::Nanosecond, None));
+        assert_eq!(arriving("time(1)"), DataType::Time64(TimeUnit::Microsecond));
     }
 }

@@ -95,9 +95,6 @@ fn inherit_windows(select: &mut Select) -> Result<()> {
             known.push((fold(&definition.0), spec.clone()));
         }
     }
-    if known.is_empty() {
-        return Ok(());
-    }
     let resolve = |expr: &mut Expr| match spec_of(expr).map(|spec| inherit(spec, &known)) {
         Some(Err(error)) => ControlFlow::Break(error),
         _ => ControlFlow::Continue(()),

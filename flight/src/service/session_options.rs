@@ -166,7 +166,8 @@ async fn set(scope: Option<&Scope>, begun: Option<&Session>, name: &str, value: 
     let Some(scope) = scope else {
         return match (name, value) {
             (CATALOG, None | Some(CATALOG_NAME)) | (SCHEMA, None | Some(DEFAULT_SCHEMA)) => Ok(()),
-            (CATALOG | SCHEMA, Some(_)) => Err(INVALID_VALUE),
+            (CATALOG, Some(_)) => Err(INVALID_VALUE),
+            // The value may be a good one: what is missing is a session.
             _ => Err(ERROR),
         };
     };

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use arrow_flight::sql::SqlSupportsConvert;
 
@@ -161,7 +160,7 @@ const CONVERTIBLE: &[(SqlSupportsConvert, DataType)] = &[
 /// Which types CAST converts into which.
 pub(super) fn conversions() -> BTreeMap<i32, Vec<i32>> {
     let into = |from: &DataType| {
-        CONVERTIBLE.iter().filter(|(_, to)| can_cast_types(from, to)).map(|(kind, _)| *kind as i32).collect()
+        CONVERTIBLE.iter().filter(|(_, to)| rustydb_engine::can_cast(from, to)).map(|(kind, _)| *kind as i32).collect()
     };
     CONVERTIBLE.iter().map(|(kind, from)| (*kind as i32, into(from))).collect()
 }

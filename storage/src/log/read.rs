@@ -108,11 +108,12 @@ pub(crate) fn read_log(
     Ok(ReadLog { valid_bytes: at, synced_bytes, torn })
 }
 
-/// Whether a mark in the `rest` of a file, which begins at byte `at`, says that the bytes there were durable.
+/// Whether a mark in the `rest` of a file, which begins at byte `at`, says that the bytes there were durable. What a mark says is
+/// where it stands itself: bytes of a row that look like one say something else.
 fn was_synced(rest: &[u8], at: u64) -> bool {
     (1..rest.len()).any(|later| match next_frame(rest, later) {
         Next::Frame { payload, is_mark: true } => {
-            payload.try_into().is_ok_and(|synced| u64::from_le_bytes(synced) > at)
+            payload.try_into().is_ok_and(|synced| u64::from_le_bytes(synced) == at + later as u64)
         }
         _ => false,
     })
@@ -229,6 +230,21 @@ mod tests {
         write_mark(&mut data, synced);
         let start = data.len();
         [b"one", b"two"].iter().for_each(|record| write_record(&mut data, *record));
+        data[start] = 0;
+        let (records, log) = read_back(&file_of(&data), true).unwrap();
+        assert_eq!((records.len(), log.valid_bytes, log.torn), (0, start as u64, true));
+    }
+
+    #[test]
+    fn a_row_that_looks_like_a_mark_is_none() {
+        let mut data = header(1);
+        let synced = data.len() as u64;
+        write_mark(&mut data, synced);
+        let start = data.len();
+        let mut row = Vec::new();
+        write_mark(&mut row, u64::MAX);
+        write_record(&mut data, b"torn");
+        write_record(&mut data, &row);
         data[start] = 0;
         let (records, log) = read_back(&file_of(&data), true).unwrap();
         assert_eq!((records.len(), log.valid_bytes, log.torn), (0, start as u64, true));

@@ -130,6 +130,12 @@ impl Inner {
         // Held until the log is poisoned, too: no flush must store a manifest of the same number.
         let checkpoint = self.checkpoint.lock().await;
         match caught("putting merged segments in their places", self.swap(&task, &outputs, &merged)).await {
+            // Another process has the database, and what would be committed from now on would be lost; or there may be a manifest
+            // that memory does not know of.
+            Ok(Err(Error::Poisoned { reason })) => {
+                self.log.poison(&reason);
+                return Err(Error::Poisoned { reason });
+            }
             Ok(swapped) => swapped?,
             Err(error) => {
                 // There may be a manifest by now that memory does not know of.

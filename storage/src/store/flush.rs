@@ -85,6 +85,10 @@ impl Inner {
             Err(Error::Poisoned { reason }) => self.log.poison(reason),
             Err(error) => self.log.poison(&format!("writing the memtable out: {error}")),
         }
+        if self.log.check().is_err() {
+            // There will be no other attempt, and so nothing to wait for.
+            self.flush_failure.lock().take();
+        }
         self.flushed.notify_waiters();
         self.compaction_wanted.notify_one();
         if let Some(reply) = reply {
@@ -102,6 +106,9 @@ impl Inner {
     async fn flush(&self) -> Result<()> {
         // A compaction must not change the segments between the choice of what a manifest lists and that manifest.
         let _checkpoint = self.checkpoint.lock().await;
+        // The log may be poisoned because another process was let in. What this one has frozen is in the log, and the files are no
+        // longer its own.
+        self.log.check()?;
         let unfinished = self.unfinished_flush.lock().take();
         if let Some(frozen) = unfinished {
             self.write_out(frozen).await?;

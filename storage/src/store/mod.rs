@@ -406,6 +406,11 @@ impl Inner {
         self.publication.allocated()
     }
 
+    /// Whether the store still has the shape that it has in a version.
+    pub(crate) fn has_shape_of(&self, version: &Arc<Version>) -> bool {
+        Arc::ptr_eq(&self.current.load(), version)
+    }
+
     pub(crate) fn locks(&self) -> &Arc<Locks> {
         &self.locks
     }
@@ -479,6 +484,11 @@ impl Inner {
 
     async fn remove_file(&self, path: &str) {
         use object_store::ObjectStoreExt;
+        let lock = self.lock.0.lock().clone();
+        if !lock.is_some_and(|lock| lock.is_held().unwrap_or(false)) {
+            // By now the file may be that of another process that was let in. It has removed those that nobody needs.
+            return;
+        }
         if let Err(error) = self.columns.objects.delete(&object_store::path::Path::from(path)).await {
             tracing::warn!(path, %error, "a file that is not needed any more could not be removed; the next start will");
         }

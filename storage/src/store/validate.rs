@@ -34,6 +34,13 @@ impl Inner {
             if checked.is_none_or(|checked| !checked.accepts_the_same_rows(definition)) {
                 return Err(Error::Conflict { table: definition.name.clone() });
             }
+            // Its statements have looked for no rows that refer to theirs in tables that they did not know.
+            let before = &commit.snapshot.version.catalog;
+            if !Arc::ptr_eq(before, &version.catalog)
+                && version.catalog.new_references(before, table).any(|reference| writes.may_end(definition, reference))
+            {
+                return Err(Error::Conflict { table: definition.name.clone() });
+            }
             for (key, pending) in &writes.rows {
                 // If nothing has happened since, a row that the snapshot did not show is not there now either.
                 if pending.replaced.is_none() && (pending.row.is_none() || !changed) {

@@ -88,7 +88,7 @@ impl Transaction {
             if settled.contains(&holder) {
                 return Err(duplicate);
             }
-            let wanted = self.row_locks(table, std::iter::once((&*holder, LockMode::RowKeyShare)));
+            let wanted = self.row_locks(table, std::iter::once((&*holder, LockMode::RowPresence)));
             self.acquire_waiting(&definition, LockMode::RowShare, wanted, None).await?;
             settled.insert(holder);
         }

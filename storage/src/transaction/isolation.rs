@@ -106,6 +106,8 @@ pub enum RowLock {
     KeyShare,
     /// The same lock for foreign keys and others that do not read the row: it only has to be there.
     Referenced,
+    /// Less than that: the row is there and nobody is removing it or changing its key, whoever may have locked it.
+    Present,
     /// FOR SHARE
     Share,
     /// FOR NO KEY UPDATE
@@ -117,6 +119,7 @@ pub enum RowLock {
 impl RowLock {
     pub(super) fn mode(self) -> LockMode {
         match self {
+            RowLock::Present => LockMode::RowPresence,
             RowLock::KeyShare | RowLock::Referenced => LockMode::RowKeyShare,
             RowLock::Share => LockMode::RowShared,
             RowLock::NoKeyUpdate => LockMode::RowNoKeyUpdate,
@@ -158,8 +161,8 @@ impl Transaction {
     /// Locks the visible rows with these keys (the key columns, in key order), waiting for those who have them.
     ///
     /// # Errors
-    /// `Conflict` if a row was changed since the snapshot; for `Referenced`, and for `KeyShare` where the statement is not run
-    /// again, only if it was removed. The locks stay.
+    /// `Conflict` if a row was changed since the snapshot; for `Referenced` and `Present`, and for `KeyShare` where the statement
+    /// is not run again, only if it was removed. The locks stay.
     pub async fn lock_rows(
         &mut self,
         table: TableId,
@@ -273,9 +276,29 @@ impl Transaction {
             rows.insert(0, (table_lock, table_mode));
             return Err(blocked(usual, rows));
         }
-        match rows.iter().position(|(resource, mode)| !locks.try_acquire(*resource, *mode)) {
-            Some(first) => Err(blocked(wait.unwrap_or(usual), rows.split_off(first))),
-            None => Ok(()),
+        if let Some(first) = rows.iter().position(|(resource, mode)| !locks.try_acquire(*resource, *mode)) {
+            return Err(blocked(wait.unwrap_or(usual), rows.split_off(first)));
+        }
+        Ok(self.require_same_table(table, table_mode)?)
+    }
+
+    /// Fails with `Conflict` if others have changed the table that was locked to be written to since the snapshot: they may have
+    /// had the lock before. Where the statement is not run again, the commit sees the difference if that makes one.
+    pub(super) fn require_same_table(&self, table: &TableDef, mode: LockMode) -> Result<()> {
+        let Snapshot { store, version, .. } = &*self.view.snapshot;
+        if mode != LockMode::RowExclusive || !self.control.reruns || store.has_shape_of(version) {
+            return Ok(());
+        }
+        let current = store.current();
+        let same = match (version.catalog.table(table.id), current.catalog.table(table.id)) {
+            // It is its own.
+            (None, _) => true,
+            (Some(then), Some(now)) => Arc::ptr_eq(then, now) || then.accepts_the_same_rows(now),
+            (Some(_), None) => false,
+        };
+        match same {
+            true => Ok(()),
+            false => Err(Error::Conflict { table: table.name.clone() }),
         }
     }
 
@@ -293,7 +316,10 @@ impl Transaction {
         match self.acquire(table, table_mode, rows, wait) {
             Ok(()) => Ok(()),
             Err(Blocked::Failed(error)) => Err(error),
-            Err(Blocked::Waits(obstacle)) => obstacle.overcome().await.map(drop),
+            Err(Blocked::Waits(obstacle)) => {
+                obstacle.overcome().await.map(drop)?;
+                self.require_same_table(table, table_mode)
+            }
         }
     }
 
@@ -346,7 +372,7 @@ impl Transaction {
         };
         for (row, state) in self.newest_states(table, keys, rows)? {
             let same = match lock {
-                RowLock::Referenced => state != VersionState::Absent,
+                RowLock::Referenced | RowLock::Present => state != VersionState::Absent,
                 RowLock::KeyShare if !self.control.reruns => state != VersionState::Absent,
                 _ => judge_write(Expectation::Present, state, self.view.snapshot.timestamp) == Verdict::Proceed,
             };
@@ -452,7 +478,7 @@ impl Transaction {
     ) -> Result<()> {
         // Nothing is changed under the locks of this change, whatever comes of it; and who is waited for may want the value.
         self.control.release_to(before);
-        let wanted = self.row_locks(table.id, std::iter::once((holder, LockMode::RowKeyShare)));
+        let wanted = self.row_locks(table.id, std::iter::once((holder, LockMode::RowPresence)));
         self.acquire_waiting(table, LockMode::RowShare, wanted, None).await?;
         let settled = insist(|| self.require_value_still_taken(table, position, value, holder, replaced)).await;
         self.control.release_to(before);
@@ -495,7 +521,7 @@ impl Transaction {
                 continue;
             }
             let held = self.control.lock_count();
-            let locked = self.lock_stored(table, &[key], RowLock::Referenced, Some(LockWait::NoWait));
+            let locked = self.lock_stored(table, &[key], RowLock::Present, Some(LockWait::NoWait));
             self.control.release_to(held);
             match locked {
                 Ok(()) => return Ok(true),

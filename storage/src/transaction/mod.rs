@@ -211,6 +211,7 @@ impl Transaction {
             Err(Blocked::Failed(error)) => return Err(error),
             Err(Blocked::Waits(obstacle)) => {
                 self.lock_table(table, LockMode::RowExclusive, None).await?;
+                self.require_same_table(&definition, LockMode::RowExclusive)?;
                 // Rows that are refused whoever has the locks need none.
                 if !insist(|| self.is_surely_taken(&definition, &keys)).await? {
                     obstacle.overcome().await.map(drop)?;
@@ -231,7 +232,7 @@ impl Transaction {
         let visible = self.visible_rows(&view, table, &keys).await?;
         drop(view);
         let definition = Arc::clone(self.view.catalog.require(table)?);
-        let wanted = self.row_locks(table, visible.iter().map(|(row, _)| (keys.get(*row), LockMode::RowUpdate)));
+        let wanted = self.row_locks(table, visible.iter().map(|(row, _)| (keys.get(*row), LockMode::RowRemoval)));
         self.acquire_waiting(&definition, LockMode::RowExclusive, wanted, None).await?;
         let committed = committed(&visible);
         insist(|| self.require_same(&definition, &keys, &committed, RowLock::Update)).await?;
@@ -273,8 +274,8 @@ impl Transaction {
         let moved = UInt32Array::from_iter_values(moved);
         let wanted = visible.iter().zip(same_values).enumerate().flat_map(|(new, ((old, _), same_values))| {
             let (old, new) = (old_keys.get(*old), new_keys.get(new));
-            let mode = if old == new && same_values { LockMode::RowNoKeyUpdate } else { LockMode::RowUpdate };
-            [(old, mode)].into_iter().chain((old != new).then_some((new, mode)))
+            let mode = if old == new && same_values { LockMode::RowNoKeyUpdate } else { LockMode::RowRemoval };
+            [(old, mode)].into_iter().chain((old != new).then_some((new, LockMode::RowUpdate)))
         });
         let before = self.control.lock_count();
         let mut wanted = self.row_locks(table, wanted);

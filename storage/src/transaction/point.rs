@@ -126,10 +126,10 @@ impl Transaction {
             let same_values = have_one_value(table, &unique, &old.bytes, &new.bytes);
             let (old_key, new_key) = (old.key(), &*new.key);
             let same_key = old_key == new_key;
-            let mode = if same_key && same_values { LockMode::RowNoKeyUpdate } else { LockMode::RowUpdate };
+            let mode = if same_key && same_values { LockMode::RowNoKeyUpdate } else { LockMode::RowRemoval };
             rows.push((old_key, mode));
             if !same_key {
-                rows.push((new_key, mode));
+                rows.push((new_key, LockMode::RowUpdate));
             }
             if !same_values {
                 // Else, who wants the value of this row finds it, and it is locked.
@@ -171,7 +171,7 @@ impl Transaction {
 
     /// Deletes rows, which were found in this transaction's present view, each once.
     pub fn delete_stored(&mut self, table: &TableDef, rows: &[FoundRow]) -> Attempt<()> {
-        let wanted = self.row_locks(table.id, rows.iter().map(|row| (row.key(), LockMode::RowUpdate)));
+        let wanted = self.row_locks(table.id, rows.iter().map(|row| (row.key(), LockMode::RowRemoval)));
         self.acquire(table, LockMode::RowExclusive, wanted, None)?;
         self.require_same_rows(table, rows.iter(), RowLock::Update)?;
         let committed = rows.iter().filter(|row| matches!(row.origin, Origin::Committed(_)));

@@ -100,12 +100,14 @@ impl Transaction {
     /// Whether the tables with pending rows are in another snapshot what they were when the rows were compared with them. If they
     /// are not, the commit has to see the difference, and does so as long as the snapshot is the one before it.
     fn has_rows_for(&self, newest: &Snapshot) -> bool {
-        let (then, now) = (&self.view.snapshot.version.catalog, &newest.version.catalog);
+        let (before, after) = (&self.view.snapshot.version.catalog, &newest.version.catalog);
+        let indexes = |table: &TableDef| table.indexes.iter().map(|index| (index.id, index.unique)).collect::<Vec<_>>();
         self.view.writes.changed_tables().all(|table| {
-            then.table(table).zip(now.table(table)).is_some_and(|(then, now)| {
-                let indexes =
-                    |table: &TableDef| table.indexes.iter().map(|index| (index.id, index.unique)).collect::<Vec<_>>();
-                Arc::ptr_eq(then, now) || (then.accepts_the_same_rows(now) && indexes(then) == indexes(now))
+            before.table(table).zip(after.table(table)).is_some_and(|(then, now)| {
+                let own = self.view.writes.table(table);
+                let may_end = |reference| own.is_some_and(|own| own.may_end(now, reference));
+                (Arc::ptr_eq(then, now) || (then.accepts_the_same_rows(now) && indexes(then) == indexes(now)))
+                    && !after.new_references(before, table).any(may_end)
             })
         })
     }

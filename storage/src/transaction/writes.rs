@@ -13,7 +13,7 @@ use roaring::RoaringBitmap;
 use rustydb_txn::Expectation;
 
 use super::mark::UndoLog;
-use crate::catalog::{IndexId, TableDef, TableId};
+use crate::catalog::{ForeignKey, IndexId, TableDef, TableId};
 use crate::encoding::Key;
 use crate::error::Result;
 use crate::id_map::IdMap;
@@ -80,6 +80,12 @@ impl TableWrites {
     /// has deleted again, beside which others may have inserted theirs.
     pub(crate) fn replaces(&self, key: &[u8]) -> bool {
         self.rows.get(key).is_some_and(PendingRow::changes_anything)
+    }
+
+    /// Whether it may take away what a foreign key refers to: rows, or other values than those of the primary key.
+    pub(crate) fn may_end(&self, table: &TableDef, reference: &ForeignKey) -> bool {
+        let by_key = reference.parent_columns.iter().all(|column| table.primary_key.contains(column));
+        self.rows.values().any(|pending| pending.replaced.is_some() && (pending.row.is_none() || !by_key))
     }
 
     /// The keys whose rows of the snapshot it replaces or removes, in order.

@@ -195,6 +195,34 @@ async fn a_start_may_crash_anywhere_and_the_next_one_finds_the_same() {
     assert!(walked > 300, "only {walked} crashes");
 }
 
+/// A start makes a log file and is killed before its name is durable, the next one sees the file, and then the power goes.
+#[tokio::test]
+async fn what_starts_that_crash_leave_does_not_hide_what_is_written_after_them() {
+    let (files, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "a")]).await.unwrap();
+    let calls = {
+        let files = files.after_kill();
+        drop(open(&files).await);
+        files.changes()
+    };
+    assert!((8..40).contains(&calls), "{calls} changes");
+    for first in 0..calls {
+        let killed = files.after_kill();
+        killed.fail_after(Some(first));
+        drop(Store::open(options(&killed)).await);
+        for second in 0..=calls {
+            let started = killed.after_kill();
+            started.fail_after(Some(second));
+            drop(Store::open(options(&started)).await);
+            let left = started.after_power_cut();
+            let store = open(&left).await;
+            insert(&store, table, &[(2, "b")]).await.unwrap();
+            let found = table_t(&open(&left.after_power_cut()).await).await;
+            assert_eq!(found, Some(map(&[(1, "a"), (2, "b")])), "failures at call {first}, then at call {second}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_a_killed_process_left_unsynced_is_durable_before_anything_is_built_on_it() {
     let total = {
@@ -598,6 +626,50 @@ async fn a_writer_that_lost_its_lock_is_fenced_off() {
     assert_eq!(check(options(&files)).await.unwrap().findings, []);
 }
 
+/// By then the number that its next manifest would have is free again.
+#[tokio::test]
+async fn a_writer_that_lost_its_lock_long_ago_is_fenced_off_too() {
+    let (files, stale, table) = store_with(keyed("t")).await;
+    for round in 0..3 {
+        let rows: Vec<(i64, &str)> = (0..40).map(|row| (row * 4 + round, "flushed")).collect();
+        insert(&stale, table, &rows).await.unwrap();
+        stale.flush().await.unwrap();
+    }
+    // Worth a merge, and nothing that the other one has to write out.
+    delete(&stale, table, &[16, 17, 18]).await.unwrap();
+    let state = contents(&stale.snapshot(), table).await;
+    files.break_lock();
+    let store = open(&files).await;
+    let mut transaction = store.begin();
+    let other = transaction.create_table(keyed("u")).unwrap().id;
+    transaction.commit(Durability::Sync).await.unwrap();
+    for id in 0..3 {
+        insert(&store, other, &[(id, "later")]).await.unwrap();
+        store.flush().await.unwrap();
+    }
+    let merged = stale.compact().await;
+    assert!(matches!(merged, Err(Error::Poisoned { .. })), "{merged:?}");
+    assert!(stale.check_writable().is_err(), "it acknowledges nothing more");
+    drop(stale);
+    assert_eq!(contents(&store.snapshot(), table).await, state);
+    assert_eq!(recovered(&files.after_kill()).await.as_ref(), Some(&state), "no file was taken away");
+}
+
+#[tokio::test]
+async fn a_flush_that_failed_is_not_tried_again_once_the_log_is_poisoned() {
+    let (files, stale, table) = store_with(keyed("t")).await;
+    insert(&stale, table, &[(1, "a")]).await.unwrap();
+    files.fill(Some("segments"));
+    assert!(matches!(stale.flush().await, Err(Error::Io { .. })));
+    files.fill(None);
+    files.break_lock();
+    assert!(matches!(insert(&stale, table, &[(2, "not")]).await, Err(Error::Poisoned { .. })));
+    let before = files.paths();
+    assert!(matches!(stale.flush().await, Err(Error::Poisoned { .. })));
+    assert_eq!(files.paths(), before, "they belong to whoever was let in");
+    assert_eq!(contents(&stale.snapshot(), table).await, map(&[(1, "a")]), "reads go on");
+}
+
 #[tokio::test]
 async fn a_writer_whose_lock_is_gone_acknowledges_nothing_more() {
     let (files, stale, table) = store_with(keyed("t")).await;
@@ -606,6 +678,25 @@ async fn a_writer_whose_lock_is_gone_acknowledges_nothing_more() {
     let refused = insert(&stale, table, &[(2, "not")]).await;
     assert!(matches!(&refused, Err(Error::Poisoned { reason }) if reason.contains("LOCK")), "{refused:?}");
     assert_eq!(contents(&stale.snapshot(), table).await, map(&[(1, "a")]), "reads go on");
+}
+
+#[tokio::test]
+async fn a_writer_whose_lock_is_gone_removes_no_file_of_those_who_came_after_it() {
+    let (files, stale, table) = store_with(keyed("t")).await;
+    let mut never_committed = stale.begin();
+    load(&mut never_committed, table, &[(1, "not")]).await.unwrap();
+    files.break_lock();
+    let store = open(&files).await;
+    // Under the name that the other load's file had.
+    let mut transaction = store.begin();
+    load(&mut transaction, table, &[(2, "b")]).await.unwrap();
+    transaction.commit(Durability::Sync).await.unwrap();
+    drop(never_committed);
+    for _ in 0..50 {
+        // Its background takes what is to be removed and other jobs in any order.
+        assert!(matches!(stale.flush().await, Err(Error::Poisoned { .. })));
+    }
+    assert_eq!(recovered(&files.after_kill()).await, Some(map(&[(2, "b")])));
 }
 
 #[tokio::test]

@@ -391,6 +391,30 @@ async fn a_deferred_value_that_somebody_is_giving_up_is_waited_for_at_the_commit
     }
 }
 
+/// Whoever has a row `FOR UPDATE` may be about to remove it; until that is done, its key and its values are taken.
+#[tokio::test]
+async fn a_key_or_a_value_of_a_row_that_is_only_locked_is_taken_at_once() {
+    for isolation in [Isolation::ReadCommitted, Isolation::Snapshot] {
+        let (_, store, table) = store_with_names(Deferral::Never).await;
+        insert(&store, table, &[(1, "a"), (2, "b")]).await.unwrap();
+        let mut locker = begin(&store, isolation).await;
+        locker.lock_rows(table, &keys(&[1]), RowLock::Update, None).await.unwrap();
+        for is_removed in [false, true] {
+            if is_removed {
+                locker.delete(table, &keys(&[1])).await.unwrap();
+            }
+            for row in [(1, "new"), (3, "a")] {
+                let mut other = begin(&store, isolation).await;
+                other.set_lock_wait(LockWait::Wait(Some(Duration::from_millis(5))));
+                match (other.insert(table, &rows(&[row])).await, is_removed) {
+                    (Err(Error::DuplicateKey { .. }), false) | (Err(Error::LockTimeout { .. }), true) => {}
+                    (result, _) => panic!("{row:?}, removed: {is_removed}: {result:?}"),
+                }
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_change_of_a_unique_value_is_a_change_of_a_key() {
     for flushed in [false, true] {
@@ -446,6 +470,29 @@ async fn key_share_shows_a_row_as_it_is_and_a_reference_only_wants_it_to_be_ther
         let result = transaction.lock_rows(table, &keys(&[2]), RowLock::Referenced, None).await;
         assert!(matches!(result, Err(Error::Conflict { .. })), "it is gone: {result:?}");
     }
+}
+
+#[tokio::test]
+async fn a_table_that_others_have_changed_is_written_to_again_or_not_committed() {
+    let (_, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "a")]).await.unwrap();
+    let mut moving = begin(&store, Isolation::ReadCommitted).await;
+    let mut snapshot = begin(&store, Isolation::Snapshot).await;
+    let mut other = store.begin();
+    other.drop_table(table).unwrap();
+    let successor = other.create_table(keyed("t")).unwrap().id;
+    other.commit(Durability::Sync).await.unwrap();
+    let result = moving.insert(table, &rows(&[(2, "b")])).await;
+    assert!(matches!(result, Err(Error::Conflict { .. })), "to be run again: {result:?}");
+    let result = moving.update(table, &keys(&[1]), &rows(&[(1, "b")])).await;
+    assert!(matches!(result, Err(Error::Conflict { .. })), "to be run again: {result:?}");
+    moving.refresh().await.unwrap();
+    moving.insert(successor, &rows(&[(2, "b")])).await.unwrap();
+    moving.commit(Durability::Sync).await.unwrap();
+    snapshot.insert(table, &rows(&[(3, "c")])).await.unwrap();
+    let result = snapshot.commit(Durability::Sync).await;
+    assert!(matches!(result, Err(Error::Conflict { .. })), "{result:?}");
+    assert_eq!(contents(&store.snapshot(), successor).await, map(&[(2, "b")]));
 }
 
 /// A transaction that has put a row into a table goes on with another statement after somebody has changed the table.

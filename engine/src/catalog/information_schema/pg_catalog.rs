@@ -1,7 +1,7 @@
 //! `pg_catalog`: the part of PostgreSQL's own catalog that tools and people ask for, with the columns that mean something
 //! here. Object identifiers are made from the store's numbers and stay with their objects.
 
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use rustydb_storage::{IndexDef, ObjectKind, ReferenceAction, TableDef};
 
 use super::constraints::{Constraint, Kind, constraints};
@@ -10,7 +10,8 @@ use super::{Cell, INFORMATION_SCHEMA, PG_CATALOG, Rows, Source};
 use crate::constraints::{GENERATED_KEY, IDENTITY_KEY, is_hidden, shown_columns};
 use crate::ddl::temporary::is_temporary;
 use crate::ddl::view::ViewDefinition;
-use crate::sql::types::{DEFAULT_KEY, LENGTH_KEY, declared_name};
+use crate::functions::time_digits::digits_of_unit;
+use crate::sql::types::{DEFAULT_KEY, LENGTH_KEY, declared_name, digits_of};
 use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Result};
 
 /// The names of these tables.
@@ -257,14 +258,19 @@ fn type_of(field: &Field) -> (i32, i32, i32) {
         "character varying" | "varchar" => "varchar",
         "character" | "char" => "bpchar",
         "timestamp with time zone" => "timestamptz",
+        "timestamp" if declared.ends_with("with time zone") => "timestamptz",
         "timestamp without time zone" => "timestamp",
         other => other,
     };
     let (oid, _, length, _) = TYPES.iter().find(|(_, known, ..)| *known == name).copied().unwrap_or((0, "", -1, "U"));
     let characters = field.metadata().get(LENGTH_KEY).and_then(|length| length.parse::<i32>().ok());
-    let modifier = match (characters, field.data_type()) {
-        (Some(characters), _) => characters.saturating_add(4),
-        (None, DataType::Decimal128(precision, scale)) => (i32::from(*precision) << 16 | i32::from(*scale)) + 4,
+    let modifier = match (characters, digits_of(field), field.data_type()) {
+        (Some(characters), ..) => characters.saturating_add(4),
+        (None, Some(digits), _) => i32::from(digits),
+        (None, None, DataType::Decimal128(precision, scale)) => (i32::from(*precision) << 16 | i32::from(*scale)) + 4,
+        (None, None, DataType::Timestamp(unit, _)) if *unit != TimeUnit::Microsecond => {
+            i32::from(digits_of_unit(*unit))
+        }
         _ => -1,
     };
     (oid, length, modifier)

@@ -15,7 +15,7 @@ use crate::ddl::view::ViewDefinition;
 use crate::dml::through_view::require_updatable;
 use crate::sequences::SequenceDefinition;
 use crate::sql::route::CheckOption;
-use crate::sql::types::{DEFAULT_KEY, LENGTH_KEY, declared_name};
+use crate::sql::types::{DEFAULT_KEY, LENGTH_KEY, declared_name, digits_of};
 use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Result};
 
 pub(super) fn tables(source: &Source<'_>, rows: &mut Rows) -> Result<()> {
@@ -162,13 +162,14 @@ fn push_column(
         DataType::Float64 => (Number(53), Number(2), Null),
         _ => (Null, Null, Null),
     };
-    let digits = match field.data_type() {
+    let held = match field.data_type() {
         DataType::Date32 | DataType::Timestamp(TimeUnit::Second, _) => Number(0),
         DataType::Timestamp(TimeUnit::Millisecond, _) => Number(3),
         DataType::Timestamp(TimeUnit::Nanosecond, _) | DataType::Time64(TimeUnit::Nanosecond) => Number(9),
         DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Time64(_) | DataType::Interval(_) => Number(6),
         _ => Null,
     };
+    let digits = digits_of(field).map_or(held, |digits| Number(i32::from(digits)));
     let identity = field.metadata().get(IDENTITY_KEY).map(|kind| match kind.as_str() {
         "always" => "ALWAYS",
         _ => "BY DEFAULT",
@@ -176,6 +177,7 @@ fn push_column(
     let bare = declared.split('(').next().unwrap_or(&declared);
     // As PostgreSQL says it in full.
     let bare = match bare {
+        "timestamp" if declared.ends_with("with time zone") => "timestamp with time zone",
         "timestamp" => "timestamp without time zone",
         "timestamptz" => "timestamp with time zone",
         "time" => "time without time zone",

@@ -16,7 +16,7 @@ use crate::dml::syntax::{cast, column, null, quoted};
 use crate::error::sqlstate;
 use crate::sql::check::refuse;
 use crate::sql::parse::{fold, parse_expression, place};
-use crate::sql::types::{DEFAULT_KEY, column_type, name_of};
+use crate::sql::types::{DEFAULT_KEY, arriving_type, column_type, name_of};
 use crate::{Error, Result};
 
 impl Alteration<'_, '_> {
@@ -133,7 +133,7 @@ impl Alteration<'_, '_> {
         let alias = quoted(&self.table.name);
         let mut change = Rewrite::of(&self.table);
         let old = column(&alias, field.name());
-        change.values[index] = cast(using.unwrap_or(old), &name_of(new_field.data_type()))?;
+        change.values[index] = cast(using.unwrap_or(old), &name_of(&arriving_type(&new_field)))?;
         change.fields[index] = new_field;
         change.keeps_types = false;
         self.rewrite(change).await?;
@@ -161,7 +161,7 @@ impl Alteration<'_, '_> {
         let field = new_table.schema.field(new_table.schema.fields().len() - 1).clone();
         let default = field.metadata().get(DEFAULT_KEY).map(|text| parse_expression(text)).transpose()?;
         let mut change = Rewrite::of(&self.table);
-        change.values.push(cast(default.unwrap_or_else(null), &name_of(field.data_type()))?);
+        change.values.push(cast(default.unwrap_or_else(null), &name_of(&arriving_type(&field)))?);
         change.become_table(new_table);
         self.rewrite(change).await?;
         Declaration::check_expressions(&self.statement.context(self.transaction.view()), &self.table)

@@ -79,7 +79,7 @@ pub(crate) async fn alter_table(
 }
 
 /// Whether an operation changes which columns there are, or their types.
-fn reshapes(operation: &AlterOperation) -> bool {
+pub(super) fn reshapes(operation: &AlterOperation) -> bool {
     let AlterOperation::Sql(operation) = operation else { return false };
     match operation.as_ref() {
         AlterTableOperation::AddColumn { .. }

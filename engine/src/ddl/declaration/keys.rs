@@ -213,16 +213,14 @@ impl Declaration {
         }
         let unique = parent.unique.iter().any(|(columns, _)| sorted(columns) == given);
         if given.is_empty() || (given != key && !unique) {
-            let message = match referred.is_empty() {
-                true => format!("there is no primary key for referenced table \"{}\"", parent.name),
-                false => {
-                    format!(
-                        "there is no unique constraint matching given keys for referenced table \"{}\"",
-                        parent.name
-                    )
-                }
-            };
-            return Err(invalid(message));
+            if referred.is_empty() {
+                let message = format!("there is no primary key for referenced table \"{}\"", parent.name);
+                return Err(Error::new(sqlstate::UNDEFINED_OBJECT, message));
+            }
+            return Err(invalid(format!(
+                "there is no unique constraint matching given keys for referenced table \"{}\"",
+                parent.name
+            )));
         }
         if columns.len() != parent_columns.len() {
             return Err(invalid("the numbers of referring and referred columns differ".to_owned()));

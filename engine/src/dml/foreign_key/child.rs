@@ -207,7 +207,7 @@ pub(crate) async fn check_rows_of(
     table: &Arc<TableDef>,
     foreign_key: &ForeignKey,
 ) -> Result<()> {
-    transaction.lock_table(foreign_key.parent, LockMode::Share, None).await?;
+    transaction.lock_table(foreign_key.parent, LockMode::Referenced, None).await?;
     let view = transaction.newest_view().await?;
     let parent = parent_of(&view, foreign_key)?;
     let context = statement.context(view);

@@ -23,6 +23,7 @@ use crate::dml::rows::{Arrangement, ColumnSource, RowCheck};
 use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::context::StatementContext;
+use crate::sql::types::arriving_type;
 use crate::{Error, Result};
 
 /// What others refer to in rows that are about to change or go.
@@ -236,7 +237,7 @@ async fn act(
     let mut columns = found.columns()[..child.schema.fields().len()].to_vec();
     let context = statement.context(transaction.view());
     for (place, column) in foreign_key.columns.iter().enumerate() {
-        let data_type = child.schema.field(*column).data_type();
+        let data_type = &arriving_type(child.schema.field(*column));
         columns[*column] = match action {
             ReferenceAction::SetNull => new_null_array(data_type, rows),
             ReferenceAction::SetDefault => {

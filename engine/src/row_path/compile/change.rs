@@ -31,7 +31,7 @@ use crate::sql::check::check_queries;
 use crate::sql::parse::fold;
 use crate::sql::plan::planner;
 use crate::sql::route::{ConflictClause, DeleteStatement, InsertStatement, UpdateStatement};
-use crate::sql::types::LENGTH_KEY;
+use crate::sql::types::{LENGTH_KEY, digits_of};
 
 /// Rows of an INSERT that are worth compiling; longer lists come once.
 const ROWS_MAX: usize = 128;
@@ -49,7 +49,7 @@ impl Compiler<'_> {
         let clause = statement.on_conflict.take();
         let InsertPlan { table, plan, context: _ } = insert::plan(self.context, statement).ok()?;
         let stored = stored_types(&table)?;
-        if table.schema.fields().iter().any(|field| is_generated(field)) {
+        if table.schema.fields().iter().any(|field| is_generated(field) || digits_of(field).is_some()) {
             return None;
         }
         let plan = self.analyzed(plan)?;
@@ -261,6 +261,10 @@ fn new_values(table: &TableDef, plan: &LogicalPlan, pipeline: &Pipeline, assigne
         let node = pipeline.output.get(keys + column)?;
         if !assigned.contains(&column) && matches!(node, Node::Stored(0, own) if *own == column) {
             return Some(NewValue::Kept);
+        }
+        // Its values would have to be rounded.
+        if digits_of(field).is_some() {
+            return None;
         }
         let from = plan.schema().field(keys + column).data_type();
         converted(node.clone(), from, field.data_type()).map(NewValue::Computed)

@@ -138,7 +138,7 @@ impl Insert {
             // path, which gives the lock back afterwards.
             let held = transaction.lock_count();
             let keys = std::iter::once(found.key());
-            let locked = transaction.lock_free_stored(&self.table, keys, 1, RowLock::Referenced)?;
+            let locked = transaction.lock_free_stored(&self.table, keys, 1, RowLock::Present)?;
             transaction.release_locks_to(held);
             return if locked.is_empty() { Err(Stop::Undecided) } else { nothing() };
         };

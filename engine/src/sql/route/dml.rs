@@ -4,13 +4,17 @@
 //! apart again: common table expressions that only read go with the statement they precede ([`InsertStatement::with`]
 //! and its like), those that change rows become steps of a [`WithStatement`].
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::ast::{
     Assignment, ConflictTarget, Cte, Delete, DoUpdate, Expr, FromTable, Ident, Insert, Merge, MergeClause, ObjectName,
     OnConflict, OnConflictAction, OnInsert, OutputClause, Query, SelectItem, SetExpr, Statement, TableAlias,
-    TableAliasWithoutColumns, TableFactor, TableObject, TableWithJoins, Update, UpdateTableFromKind, With,
+    TableAliasWithoutColumns, TableFactor, TableObject, TableWithJoins, Update, UpdateTableFromKind, VisitMut,
+    VisitorMut, With, visit_relations,
 };
 
 use super::Write;
+use crate::dml::syntax::prepend;
 use crate::sql::check::refuse;
 use crate::sql::insert_syntax::{Overriding, take_overriding};
 use crate::sql::parse::fold;
@@ -205,13 +209,67 @@ fn body_as_write(query: Query, with: Option<With>) -> Result<Write> {
         _ => return Err(Error::unsupported("this statement inside a query")),
     };
     match &mut write {
-        Write::Insert(insert) => insert.with = with,
-        Write::Update(update) => update.with = with,
-        Write::Delete(delete) => delete.with = with,
+        Write::Insert(insert) => {
+            let update = insert.on_conflict.as_mut().and_then(|clause| clause.update.as_mut());
+            if let Some(DoUpdate { assignments, selection }) = update {
+                share(with.as_ref(), assignments);
+                share(with.as_ref(), selection);
+            }
+            share(with.as_ref(), &mut insert.returning);
+            insert.with = with;
+        }
+        Write::Update(update) => {
+            share(with.as_ref(), &mut update.returning);
+            update.with = with;
+        }
+        Write::Delete(delete) => {
+            share(with.as_ref(), &mut delete.returning);
+            delete.with = with;
+        }
         Write::Merge(merge) => merge.with = with,
         _ => {}
     }
     Ok(write)
+}
+
+/// Gives a WITH to the subqueries of a clause that is planned by itself.
+fn share<N: VisitMut>(with: Option<&With>, clause: &mut N) {
+    if let Some(with) = with {
+        let _ = VisitMut::visit(clause, &mut Sharing { with, depth: 0 });
+    }
+}
+
+struct Sharing<'a> {
+    with: &'a With,
+    /// How many queries deep.
+    depth: usize,
+}
+
+impl VisitorMut for Sharing<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        if self.depth == 0 && names_any(query, self.with) {
+            prepend(Some(self.with.clone()), query);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Whether a query has the name of one of these expressions, anywhere.
+fn names_any(query: &Query, with: &With) -> bool {
+    let is_known = |ident: &Ident| with.cte_tables.iter().any(|cte| fold(&cte.alias.name) == fold(ident));
+    let found = visit_relations(query, |name| match name.0.as_slice() {
+        [part] if part.as_ident().is_some_and(is_known) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    found.is_break()
 }
 
 pub(super) fn route_insert(insert: Insert) -> Result<InsertStatement> {

@@ -10,7 +10,7 @@ mod write;
 use datafusion::logical_expr::ExplainFormat;
 use datafusion::sql::sqlparser::ast::{
     AnalyzeFormat, AnalyzeFormatKind, ContextModifier, DescribeAlias, Expr, Function, Ident, Lock, LockTableTarget,
-    ObjectName, Query, Reset, Set, Spanned, Statement, UtilityOption, Value, ValueWithSpan,
+    ObjectName, Query, Reset, SelectInto, Set, SetExpr, Spanned, Statement, UtilityOption, Value, ValueWithSpan,
 };
 
 pub(crate) use ddl::{
@@ -116,13 +116,26 @@ fn write(statement: Write) -> Result<Routed> {
     Ok(Routed::Write(Box::new(statement)))
 }
 
+/// The table that `SELECT … INTO` makes of its rows.
+fn take_into(query: &mut Query) -> Option<SelectInto> {
+    match query.body.as_mut() {
+        SetExpr::Select(select) => select.into.take(),
+        _ => None,
+    }
+}
+
 fn route_sql(statement: Statement) -> Result<Routed> {
     match statement {
-        Statement::Query(query) => match route_query(query)? {
-            RoutedQuery::Query(query) if locks_rows(&query) => Ok(Routed::SelectAndLock(take_locks(query)?)),
-            RoutedQuery::Query(query) => Ok(Routed::Query(query)),
-            RoutedQuery::Write(statement) => Ok(Routed::Write(statement)),
-        },
+        Statement::Query(mut query) => {
+            if let Some(SelectInto { temporary, unlogged: _, table: _, name }) = take_into(&mut query) {
+                return write(Write::CreateTable(Box::new(CreateTableStatement::of_query(name, temporary, query))));
+            }
+            match route_query(query)? {
+                RoutedQuery::Query(query) if locks_rows(&query) => Ok(Routed::SelectAndLock(take_locks(query)?)),
+                RoutedQuery::Query(query) => Ok(Routed::Query(query)),
+                RoutedQuery::Write(statement) => Ok(Routed::Write(statement)),
+            }
+        }
         Statement::Lock(Lock { tables, lock_mode, nowait }) => {
             let names = tables.into_iter().map(|LockTableTarget { name, only: _, has_asterisk: _ }| name).collect();
             Ok(Routed::LockTables { names, mode: table_mode(lock_mode), nowait })

@@ -115,6 +115,24 @@ impl LikePart {
     ];
 }
 
+impl CreateTableStatement {
+    /// A table of the rows of a query.
+    pub(super) fn of_query(name: ObjectName, temporary: bool, query: Box<Query>) -> Self {
+        CreateTableStatement {
+            name,
+            if_not_exists: false,
+            temporary,
+            on_commit: None,
+            columns: Vec::new(),
+            constraints: Vec::new(),
+            query: Some(query),
+            names: Vec::new(),
+            without_rows: false,
+            likes: Vec::new(),
+        }
+    }
+}
+
 pub(super) fn route_create_table(create: CreateTable) -> Result<CreateTableStatement> {
     let CreateTable {
         or_replace,
