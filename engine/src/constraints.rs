@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast;
 use rustydb_storage::TableDef;
 use serde::{Deserialize, Serialize};
 
-use crate::sql::parse::parse_expression;
+use crate::sql::text::parse::parse_expression;
 use crate::{Error, Result};
 
 /// Schema metadata: the CHECK constraints, as JSON.

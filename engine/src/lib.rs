@@ -60,8 +60,8 @@ pub use rustydb_storage::{
 pub use session::{
     BatchStream, Completion, IngestMode, IngestTarget, Session, StatementResult, Surroundings, TransactionStatus,
 };
-pub use sql::split::{ScriptStatement, split_statements, statement_is_complete};
-pub use sql::strict_types::can_cast;
+pub use sql::rules::strict_types::can_cast;
+pub use sql::text::split::{ScriptStatement, split_statements, statement_is_complete};
 pub use stream::{Progress, RecordStream};
 pub use users::{Identity, random_password};
 

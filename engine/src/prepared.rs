@@ -21,12 +21,12 @@ use crate::opaque::Opaque;
 use crate::row_path::Ready;
 use crate::session::{calls_first, describe_call, describe_calls, describe_schema, text_table};
 use crate::sql::context::StatementContext;
-use crate::sql::lock_syntax::LockingQuery;
+use crate::sql::grammar::lock::LockingQuery;
+use crate::sql::grammar::user::UserStatement;
 use crate::sql::names::shown;
-use crate::sql::parse::Parsed;
 use crate::sql::plan::{bind, check_parameter_count, plan_query, result_schema};
 use crate::sql::route::{InsertStatement, Routed, route};
-use crate::sql::user_syntax::UserStatement;
+use crate::sql::text::parse::Parsed;
 use crate::users::SHOW_USERS_COLUMNS;
 use crate::{Error, Result, Value};
 

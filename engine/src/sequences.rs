@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::sqlstate;
 use crate::sql::context::Environment;
-use crate::sql::parse::relation_name;
+use crate::sql::text::parse::relation_name;
 use crate::{Error, Result};
 
 /// What the catalog keeps of a sequence.

@@ -39,7 +39,7 @@ use super::mark_joins::{give_columns, mark};
 use super::node::{Apply, Gives, fresh_name};
 use super::outer_joins::apply_below;
 use super::scope::{Outside, lateral, subquery_of};
-use crate::sql::rewriting::any_part;
+use crate::sql::rules::rewriting::any_part;
 
 /// The analyser rule.
 #[derive(Debug)]

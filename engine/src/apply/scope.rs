@@ -14,7 +14,7 @@ use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, LogicalPlan, Subquery};
 
-use crate::sql::rewriting::map_parts;
+use crate::sql::rules::rewriting::map_parts;
 
 /// What a subquery takes from outside.
 #[derive(Debug, Default)]

@@ -27,7 +27,7 @@ use crate::Result;
 use crate::constraints::{HIDDEN_PREFIX, index_texts, is_hidden};
 use crate::dml::defaults::planned_over;
 use crate::sql::context::StatementContext;
-use crate::sql::parse::parse_expression;
+use crate::sql::text::parse::parse_expression;
 
 /// A hidden column, and what it holds of the rows that are in its index.
 struct Hidden<'a> {

@@ -22,8 +22,8 @@ use crate::dml::insert::load;
 use crate::dml::rows::{Arrangement, RowCheck};
 use crate::error::{FaultyKey, sqlstate};
 use crate::session::Statement;
-use crate::sql::copy_syntax::{CopySource, CopyStatement};
-use crate::sql::parse::{fold, place, table_name};
+use crate::sql::grammar::copy::{CopySource, CopyStatement};
+use crate::sql::text::parse::{fold, place, table_name};
 use crate::{Error, Result};
 
 /// Batches decoded ahead of the store.

@@ -22,7 +22,7 @@ use ::arrow::array::RecordBatch;
 use ::datafusion::parquet::basic::{Compression, ZstdLevel};
 
 use crate::error::sqlstate;
-use crate::sql::copy_syntax::{CopyOption, CopyTarget};
+use crate::sql::grammar::copy::{CopyOption, CopyTarget};
 use crate::{Database, Error, Position, Result};
 
 /// What a file holds and how it is written.

@@ -19,9 +19,9 @@ use crate::constraints::shown_columns;
 use crate::dml::defaults::column_index;
 use crate::session::Statement;
 use crate::sql::context::StatementContext;
-use crate::sql::copy_syntax::{CopySource, CopyStatement};
-use crate::sql::parse::{ParsedStatement, fold, parse_statement, place, table_name};
+use crate::sql::grammar::copy::{CopySource, CopyStatement};
 use crate::sql::plan::{bind, make_ready, plan_query};
+use crate::sql::text::parse::{ParsedStatement, fold, parse_statement, place, table_name};
 use crate::{Error, Result};
 
 /// Bytes gathered before they are written.

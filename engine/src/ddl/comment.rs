@@ -27,8 +27,8 @@ use crate::error::sqlstate;
 use crate::sequences::SequenceDefinition;
 use crate::session::{Completion, Statement};
 use crate::sql::context::{Environment, StatementContext};
-use crate::sql::parse::{fold, place, relation_name, table_name};
 use crate::sql::route::{CommentStatement, Commented};
+use crate::sql::text::parse::{fold, place, relation_name, table_name};
 use crate::{Error, Result};
 
 /// Metadata: the comment on a table or column.

@@ -23,8 +23,8 @@ use crate::error::sqlstate;
 use crate::sequences::SequenceDefinition;
 use crate::session::{Completion, Statement};
 use crate::sql::context::StatementContext;
-use crate::sql::parse::{place, table_name};
 use crate::sql::route::{DropKind, DropStatement};
+use crate::sql::text::parse::{place, table_name};
 use crate::sql::types::DEFAULT_KEY;
 use crate::{DEFAULT_SCHEMA, Error, Result};
 

@@ -28,7 +28,7 @@ use crate::dml::syntax::{cast, null};
 use crate::error::sqlstate;
 use crate::session::{Completion, Statement};
 use crate::sql::check::refuse;
-use crate::sql::parse::{fold, parse_expression, place, table_name};
+use crate::sql::text::parse::{fold, parse_expression, place, table_name};
 use crate::sql::types::name_of;
 use crate::{Error, Result};
 

@@ -16,8 +16,8 @@ use crate::constraints::{GENERATED_KEY, IDENTITY_KEY, IndexText, checks_of, inde
 use crate::sequences::{Owner, SequenceDefinition};
 use crate::session::Statement;
 use crate::sql::context::StatementContext;
-use crate::sql::parse::{parse_expression, place, table_name};
 use crate::sql::route::{LikeClause, LikePart};
+use crate::sql::text::parse::{parse_expression, place, table_name};
 use crate::sql::types::DEFAULT_KEY;
 use crate::{Error, Result};
 

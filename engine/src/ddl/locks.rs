@@ -25,8 +25,8 @@ use crate::Result;
 use crate::constraints::is_hidden;
 use crate::session::Statement;
 use crate::sql::context::StatementContext;
-use crate::sql::parse::table_name;
 use crate::sql::route::Write;
+use crate::sql::text::parse::table_name;
 
 /// Locks the tables that a statement is going to change. `alone`: nothing was read before it that could contradict it, so it
 /// sees what others have committed until it had the locks.

@@ -15,8 +15,8 @@ use crate::catalog::information_schema::INFORMATION_SCHEMA;
 use crate::error::sqlstate;
 use crate::sequences::SequenceDefinition;
 use crate::session::{Completion, Statement};
-use crate::sql::parse::{place, table_name};
 use crate::sql::route::{RelationKind, RelocateStatement, Relocation};
+use crate::sql::text::parse::{place, table_name};
 use crate::sql::types::DEFAULT_KEY;
 use crate::{DEFAULT_SCHEMA, Error, Result};
 

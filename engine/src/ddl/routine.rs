@@ -7,10 +7,10 @@ use crate::routine::definition::{Routine, RoutineDefinition, StoredParameter, St
 use crate::routine::types::resolve_type;
 use crate::session::{Completion, Statement};
 use crate::sql::context::StatementContext;
-use crate::sql::parse::{place, table_name};
-use crate::sql::routine_syntax::{
+use crate::sql::grammar::routine::{
     CreateRoutineStatement, DropRoutineStatement, ParameterSyntax, ReturnsSyntax, RoutineKind, TypeSyntax,
 };
+use crate::sql::text::parse::{place, table_name};
 use crate::{Error, Position, Result};
 use datafusion::sql::sqlparser::ast::Spanned;
 use std::sync::Arc;
@@ -182,7 +182,7 @@ fn type_text(context: &StatementContext, syntax: &TypeSyntax) -> Result<String> 
         }
         TypeSyntax::OfColumn(name) => {
             let parts: Vec<String> =
-                name.0.iter().filter_map(|part| part.as_ident()).map(crate::sql::parse::fold).collect();
+                name.0.iter().filter_map(|part| part.as_ident()).map(crate::sql::text::parse::fold).collect();
             let (schema, table, column) = match parts.as_slice() {
                 [table, column] => (None, table, column),
                 [schema, table, column] => (Some(schema.as_str()), table, column),

@@ -9,8 +9,8 @@ use rustydb_storage::{ObjectKind, Transaction};
 use crate::catalog::information_schema::INFORMATION_SCHEMA;
 use crate::error::sqlstate;
 use crate::session::{Completion, Statement};
-use crate::sql::parse::{fold, place};
 use crate::sql::route::CreateSchemaStatement;
+use crate::sql::text::parse::{fold, place};
 use crate::{DEFAULT_SCHEMA, Error, Result};
 
 /// Names that start like this are the system's.

@@ -11,8 +11,8 @@ use crate::error::sqlstate;
 use crate::sequences::{Owner, SequenceDefinition};
 use crate::session::{Completion, Statement};
 use crate::sql::context::StatementContext;
-use crate::sql::parse::{fold, table_name};
 use crate::sql::route::{AlterSequenceStatement, CreateSequenceStatement};
+use crate::sql::text::parse::{fold, table_name};
 use crate::sql::types::column_type;
 use crate::{DEFAULT_SCHEMA, Error, Result};
 

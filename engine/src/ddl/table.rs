@@ -18,9 +18,9 @@ use crate::session::{Completion, Statement};
 use crate::sql::check::refuse;
 use crate::sql::context::StatementContext;
 use crate::sql::names::shown;
-use crate::sql::parse::{fold, place, table_name};
 use crate::sql::plan::{bind, make_ready, plan_query};
 use crate::sql::route::CreateTableStatement;
+use crate::sql::text::parse::{fold, place, table_name};
 use crate::sql::types::{extension_type, name_of};
 use crate::{Error, Result};
 

@@ -9,8 +9,8 @@ use rustydb_storage::{LockMode, ObjectKind, SequenceState, TableId, Transaction}
 use crate::error::sqlstate;
 use crate::sequences::{Owner, SequenceDefinition};
 use crate::session::{Completion, Statement};
-use crate::sql::parse::{place, table_name};
 use crate::sql::route::TruncateStatement;
+use crate::sql::text::parse::{place, table_name};
 use crate::{Error, Result};
 
 /// `alone`: nothing was read before it that could contradict it.

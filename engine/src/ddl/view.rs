@@ -17,9 +17,9 @@ use crate::error::sqlstate;
 use crate::session::{Completion, Statement};
 use crate::sql::context::StatementContext;
 use crate::sql::names::shown_name;
-use crate::sql::parse::{ParsedStatement, fold, parse_statement, place, table_name};
 use crate::sql::plan::{plan_query, result_schema};
 use crate::sql::route::{CheckOption, CreateViewStatement};
+use crate::sql::text::parse::{ParsedStatement, fold, parse_statement, place, table_name};
 use crate::{Error, Result};
 
 /// What the catalog keeps of a view.

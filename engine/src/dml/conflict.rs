@@ -36,10 +36,10 @@ use crate::constraints::index_texts;
 use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::context::StatementContext;
-use crate::sql::insert_syntax::{Inference, inference};
-use crate::sql::own_expressions::look_at_own;
-use crate::sql::parse::{fold, parse_expression, place, table_name};
+use crate::sql::grammar::insert::{Inference, inference};
 use crate::sql::route::{ConflictClause, ViewCheck};
+use crate::sql::text::parse::{fold, parse_expression, place, table_name};
+use crate::sql::tree::own_expressions::look_at_own;
 use crate::sql::types::{arriving_type, name_of};
 use crate::{Error, Result};
 

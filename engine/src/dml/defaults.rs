@@ -24,9 +24,9 @@ use crate::error::sqlstate;
 use crate::functions::time_digits::to_digits;
 use crate::sql::check::check_queries;
 use crate::sql::context::StatementContext;
-use crate::sql::parse::parse_expression;
 use crate::sql::plan::planner;
-use crate::sql::time_digits::round_casts;
+use crate::sql::text::parse::parse_expression;
+use crate::sql::tree::time_digits::round_casts;
 use crate::sql::types::{DEFAULT_KEY, arriving_type, digits_of, name_of};
 use crate::{Error, Result};
 

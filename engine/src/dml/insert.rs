@@ -37,12 +37,12 @@ use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::check::{check_inserted, refuse};
 use crate::sql::context::StatementContext;
-use crate::sql::insert_syntax::Overriding;
-use crate::sql::natural_joins::resolve_columns;
-use crate::sql::parse::{fold, place, table_name};
+use crate::sql::grammar::insert::Overriding;
 use crate::sql::plan::{bind, make_ready, plan_query, planner};
 use crate::sql::route::InsertStatement;
-use crate::sql::time_digits::read_nanoseconds;
+use crate::sql::text::parse::{fold, place, table_name};
+use crate::sql::tree::natural_joins::resolve_columns;
+use crate::sql::tree::time_digits::read_nanoseconds;
 use crate::sql::types::{arriving_type, declared_name};
 use crate::{Error, Result};
 

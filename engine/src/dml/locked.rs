@@ -16,7 +16,7 @@ use super::syntax::{alone, everything, quoted, select, table_factor};
 use super::with::result_table;
 use crate::error::sqlstate;
 use crate::session::{Statement, lock_and_read};
-use crate::sql::lock_syntax::{LockingQuery, take_locks};
+use crate::sql::grammar::lock::{LockingQuery, take_locks};
 use crate::sql::route::{InsertStatement, Write};
 use crate::{Error, Result};
 

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{Expr, Function, ObjectNamePart};
 
-use crate::sql::own_expressions::look_at_own;
-use crate::sql::parse::fold;
+use crate::sql::text::parse::fold;
+use crate::sql::tree::own_expressions::look_at_own;
 
 /// Whether an expression calls, outside of subqueries, something that is not computed from one row: DataFusion's aggregates,
 /// any window, a set.

@@ -41,12 +41,12 @@ use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::check::refuse;
 use crate::sql::context::StatementContext;
-use crate::sql::insert_syntax::{Overriding, overriding_in};
-use crate::sql::own_expressions::for_each_own;
-use crate::sql::parse::{MERGE_DEFAULTS, MERGE_NOTHING, fold, place};
+use crate::sql::grammar::insert::{Overriding, overriding_in};
 use crate::sql::plan::plan_query;
 use crate::sql::route::MergeStatement;
-use crate::sql::time_digits::read_nanoseconds;
+use crate::sql::text::parse::{MERGE_DEFAULTS, MERGE_NOTHING, fold, place};
+use crate::sql::tree::own_expressions::for_each_own;
+use crate::sql::tree::time_digits::read_nanoseconds;
 use crate::sql::types::{arriving_type, name_of};
 use crate::{Error, Result};
 

@@ -41,9 +41,9 @@ use scope::RowScope;
 
 use crate::session::Statement;
 use crate::sql::context::StatementContext;
-use crate::sql::parse::fold;
 use crate::sql::plan::plan_query;
 use crate::sql::route::Write;
+use crate::sql::text::parse::fold;
 use crate::{Error, Result};
 
 /// What a changing statement reads: the transaction's state, or inside a WITH the state before the whole statement and

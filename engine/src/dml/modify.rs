@@ -41,10 +41,10 @@ use super::syntax::{
 use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::context::{StatementContext, TARGET_SCHEMA};
-use crate::sql::parse::{fold, place, table_name};
 use crate::sql::plan::{bind, make_ready, plan_query};
 use crate::sql::route::{DeleteStatement, UpdateStatement};
-use crate::sql::time_digits::read_nanoseconds;
+use crate::sql::text::parse::{fold, place, table_name};
+use crate::sql::tree::time_digits::read_nanoseconds;
 use crate::sql::types::{arriving_type, name_of};
 use crate::{Error, Result};
 

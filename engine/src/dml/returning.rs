@@ -18,8 +18,8 @@ use crate::session::Statement;
 use crate::sql::check::refuse;
 use crate::sql::context::StatementContext;
 use crate::sql::names::{output_name, unique_name};
-use crate::sql::parse::{fold, place, table_name};
 use crate::sql::plan::{bind, make_ready, result_schema};
+use crate::sql::text::parse::{fold, place, table_name};
 use crate::{Error, Result};
 
 /// Rows that a statement returns.

@@ -27,8 +27,8 @@ use crate::functions::input::{read_texts, reads};
 use crate::functions::time_digits::round_to_digits;
 use crate::sql::assigned::assigned;
 use crate::sql::context::StatementContext;
-use crate::sql::interval::check_durations;
 use crate::sql::route::ViewCheck;
+use crate::sql::rules::interval::check_durations;
 use crate::sql::types::{LENGTH_KEY, arriving_type, digits_of, name_of};
 use crate::{Error, Result};
 

@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::Result;
 use crate::functions::input::fixed_bytes_of;
-use crate::sql::parse::RustyDialect;
+use crate::sql::text::parse::RustyDialect;
 
 /// A name that means exactly itself.
 pub(crate) fn quoted(name: &str) -> Ident {

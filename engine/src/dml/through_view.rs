@@ -26,9 +26,9 @@ use super::syntax::{both, column, named, quoted};
 use crate::ddl::view::ViewDefinition;
 use crate::error::sqlstate;
 use crate::sql::context::StatementContext;
-use crate::sql::own_expressions::for_each_own;
-use crate::sql::parse::{ParsedStatement, fold, parse_statement, place, table_name};
 use crate::sql::route::{CheckOption, ViewCheck, Write};
+use crate::sql::text::parse::{ParsedStatement, fold, parse_statement, place, table_name};
+use crate::sql::tree::own_expressions::for_each_own;
 use crate::{Error, Result};
 
 /// Views inside each other; planning one bounds it, too.

@@ -1,6 +1,6 @@
 //! `date_bin(stride, time, origin)` over all years. DataFusion's counts in nanoseconds, which reach from 1677 to 2262.
 //!
-//! Calls with timestamps of microseconds or less become calls of this function ([`crate::sql::mixed_types`]). DataFusion's own
+//! Calls with timestamps of microseconds or less become calls of this function ([`crate::sql::rules::mixed_types`]). DataFusion's own
 //! is left for what PostgreSQL has not: times of day, no origin, and strides of months.
 
 use std::sync::{Arc, LazyLock};

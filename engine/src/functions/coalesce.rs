@@ -1,14 +1,14 @@
 //! `coalesce` of values and of constants whose type is open: `coalesce(day, '2020-01-01')`.
 //!
 //! DataFusion knows no common type of a date and a text. The constants are given the type of the other arguments by
-//! [`crate::sql::unknown_literals`], but while a query is planned their types are asked for already.
+//! [`crate::sql::tree::unknown_literals`], but while a query is planned their types are asked for already.
 
 use arrow::datatypes::DataType;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::ScalarUDFImpl;
 
 use super::changed::Change;
-use crate::sql::unknown_literals::type_beside;
+use crate::sql::tree::unknown_literals::type_beside;
 
 /// For more types of arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

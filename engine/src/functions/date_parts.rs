@@ -1,8 +1,8 @@
 //! `date_part(field, x)`: double precision, as in PostgreSQL. DataFusion's is an integer for most fields, so that
 //! `date_part('month', d) / 2` would divide integers.
 //!
-//! In a plan, a call of it becomes a cast of DataFusion's own ([`crate::sql::mixed_types`]), whose years the optimiser knows
-//! to look for. `extract` is made of that as well ([`crate::sql::extract`]), and is a numeric.
+//! In a plan, a call of it becomes a cast of DataFusion's own ([`crate::sql::rules::mixed_types`]), whose years the optimiser knows
+//! to look for. `extract` is made of that as well ([`crate::sql::tree::extract`]), and is a numeric.
 
 use arrow::datatypes::DataType;
 use datafusion::error::Result as DataFusionResult;

@@ -25,7 +25,7 @@ use datafusion::logical_expr::{
 
 use super::changed::Change;
 use crate::error::sqlstate;
-use crate::sql::session_zone::is_utc;
+use crate::sql::rules::session_zone::is_utc;
 use crate::sql::types::name_of;
 use crate::{Error, Result};
 

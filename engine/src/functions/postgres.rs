@@ -19,7 +19,7 @@ use datafusion::logical_expr::{
 };
 
 use super::like_escape::LikeEscape;
-use crate::sql::limits;
+use crate::sql::rules::limits;
 
 /// The functions that PostgreSQL has and DataFusion has not, or has otherwise.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {

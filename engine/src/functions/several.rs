@@ -10,7 +10,7 @@
 //! | `array_dims(array)` | `[1:2][1:3]` |
 //! | `num_nulls(x, …)`, `num_nonnulls(x, …)` | how many of the arguments are NULL, and how many are not |
 //!
-//! Calls are rewritten to these ([`crate::sql::calls`]):
+//! Calls are rewritten to these ([`crate::sql::tree::calls`]):
 //!
 //! | function | what it gives |
 //! |---|---|

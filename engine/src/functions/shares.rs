@@ -1,5 +1,5 @@
 //! What ordered-set aggregates pick from the array of their values. Their calls are rewritten to these
-//! ([`crate::sql::calls`]):
+//! ([`crate::sql::tree::calls`]):
 //!
 //! | function | what it gives |
 //! |---|---|
@@ -20,7 +20,7 @@ use datafusion::logical_expr::{ScalarUDF, Volatility};
 use super::by_rows::ByRows;
 use super::several::{element_of, elements_of, list_of};
 use crate::error::sqlstate;
-use crate::sql::interval_math::{order, scale};
+use crate::sql::rules::interval_math::{order, scale};
 use crate::{Error, Result};
 
 pub(crate) const AT_SHARE: &str = "at_share";

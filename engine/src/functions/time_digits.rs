@@ -16,7 +16,7 @@ use datafusion::logical_expr::{
 use crate::error::sqlstate;
 use crate::{Error, Result};
 
-/// The name of the function that casts call ([`crate::sql::time_digits`]): `round_to_digits(time, digits)`.
+/// The name of the function that casts call ([`crate::sql::tree::time_digits`]): `round_to_digits(time, digits)`.
 pub(crate) const ROUND_TO_DIGITS: &str = "round_to_digits";
 
 /// From the first moment of 1970 to that of 2000.

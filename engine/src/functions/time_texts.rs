@@ -19,8 +19,8 @@ use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, Subs
 
 use super::time_digits::digits_of_unit;
 use super::zones::shift;
-use crate::sql::date_words::in_iso_order;
-use crate::sql::session_zone::is_utc;
+use crate::sql::rules::session_zone::is_utc;
+use crate::sql::tree::date_words::in_iso_order;
 
 /// Digits stand for digits, and all else for itself.
 const DATE: &[u8] = b"9999-99-99";

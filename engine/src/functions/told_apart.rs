@@ -1,4 +1,4 @@
-//! `told_apart(value, name)`: the value, under a name that tells it from others (see `sql/cast_keys.rs`).
+//! `told_apart(value, name)`: the value, under a name that tells it from others (see `sql/tree/cast_keys.rs`).
 
 use std::sync::Arc;
 

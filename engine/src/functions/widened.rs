@@ -1,7 +1,7 @@
 //! Functions of texts that PostgreSQL has of bytes as well: `substr`, `strpos`, those that trim, and lengths.
 //!
 //! The functions here are found for bytes, too, and say what type their result has. Before types are coerced their calls
-//! become [functions of bytes](super::bytea) ([`crate::sql::called_functions`]); for texts they are DataFusion's.
+//! become [functions of bytes](super::bytea) ([`crate::sql::tree::called_functions`]); for texts they are DataFusion's.
 
 use std::sync::{Arc, LazyLock};
 

@@ -1,7 +1,7 @@
 //! `date_part('timezone', t)`, `'timezone_hour'` and `'timezone_minute'` of a timestamp with time zone: how far the session's
 //! clock is ahead of UTC then.
 //!
-//! It is the difference between the clock's time and the instant. The first is a cast, which [`crate::sql::session_zone`]
+//! It is the difference between the clock's time and the instant. The first is a cast, which [`crate::sql::rules::session_zone`]
 //! makes by the session's zone.
 
 use std::sync::{Arc, LazyLock};

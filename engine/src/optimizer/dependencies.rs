@@ -25,7 +25,7 @@ use datafusion::common::{Column, DFSchema, DFSchemaRef, Dependency, FunctionalDe
 use datafusion::error::Result;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan, Unnest, Window};
 
-use crate::sql::rewriting::any_node;
+use crate::sql::rules::rewriting::any_node;
 
 /// The plan with the dependencies that hold.
 pub(super) fn with_certain_dependencies(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {

@@ -34,7 +34,7 @@ use datafusion::physical_plan::joins::{HashJoinExec, HashJoinExecBuilder};
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 
 use super::estimate::Estimator;
-use crate::sql::opaque_values::known;
+use crate::sql::rules::opaque_values::known;
 
 /// Fewer rows are joined faster than anything can be gained.
 const ROWS_MIN: f64 = 50_000.0;

@@ -12,7 +12,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{LogicalPlan, Union};
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
-use crate::sql::rewriting::any_node;
+use crate::sql::rules::rewriting::any_node;
 
 /// The rule.
 #[derive(Debug)]

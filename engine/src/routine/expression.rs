@@ -31,7 +31,7 @@ use super::types::SqlType;
 use crate::error::sqlstate;
 use crate::row_path::{Datum, Expression};
 use crate::sql::context::StatementContext;
-use crate::sql::parse::{fold, table_name};
+use crate::sql::text::parse::{fold, table_name};
 use crate::{Error, Result, sequences};
 
 /// An expression whose names have been looked up.
@@ -325,7 +325,7 @@ impl Compiler<'_> {
             let value = match (value, default) {
                 (Some(value), _) => value,
                 (None, Some(text)) => {
-                    let syntax = crate::sql::parse::parse_expression(text)?;
+                    let syntax = crate::sql::text::parse::parse_expression(text)?;
                     self.expression(syntax, &InputTypes::new())?
                 }
                 (None, None) => return Err(Error::internal("an argument is missing")),
@@ -449,7 +449,7 @@ fn without_exists(mut query: Query) -> Query {
             let comparison = if *negated { "=" } else { ">" };
             let text = format!("((SELECT count(*) FROM ({inner}) AS \"exists\") {comparison} 0)");
             // What was parsed can be printed and parsed again; if not, the planner refuses EXISTS by its name.
-            if let Ok(counted) = crate::sql::parse::parse_expression(&text) {
+            if let Ok(counted) = crate::sql::text::parse::parse_expression(&text) {
                 *expr = counted;
             }
         }

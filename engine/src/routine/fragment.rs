@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
 use std::ops::ControlFlow;
 
 use crate::error::sqlstate;
-use crate::sql::parse::{ParsedStatement, parse_statement};
+use crate::sql::text::parse::{ParsedStatement, parse_statement};
 use crate::{Error, Position, Result};
 
 /// An expression, as PL/pgSQL has them: whatever can stand behind SELECT.

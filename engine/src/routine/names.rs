@@ -23,7 +23,7 @@ use crate::ddl::view::ViewDefinition;
 use crate::error::sqlstate;
 use crate::sql::context::StatementContext;
 use crate::sql::names::output_name;
-use crate::sql::parse::{fold, table_name};
+use crate::sql::text::parse::{fold, table_name};
 use crate::{Error, Result};
 
 /// The variables in sight of a statement.

@@ -23,11 +23,11 @@ use super::types::{Shape, SqlType};
 use crate::error::sqlstate;
 use crate::row_path::{self, Datum, Program};
 use crate::sql::context::StatementContext;
-use crate::sql::lock_syntax::LockingQuery;
+use crate::sql::grammar::lock::LockingQuery;
 use crate::sql::names::{output_name, shown};
-use crate::sql::parse::{ParsedStatement, fold, table_name};
 use crate::sql::plan::{bind, plan_query, result_schema};
 use crate::sql::route::{Routed, Write, route};
+use crate::sql::text::parse::{ParsedStatement, fold, table_name};
 use crate::{Error, Result, Value, dml};
 
 /// A statement whose names have been looked up.
@@ -306,7 +306,7 @@ fn shape_of(schema: &SchemaRef) -> Shape {
 /// `SELECT * FROM relation`
 fn query_over(relation: &Relation) -> Query {
     let text = format!("SELECT * FROM \"{}\"", relation.name.replace('"', "\"\""));
-    match crate::sql::parse::parse_statement(&text).map(|parsed| parsed.statement) {
+    match crate::sql::text::parse::parse_statement(&text).map(|parsed| parsed.statement) {
         Ok(ParsedStatement::Sql(statement)) => match *statement {
             Statement::Query(query) => *query,
             _ => super::expression::query_of(Vec::new()),
@@ -403,7 +403,7 @@ impl Compiler<'_> {
                 }
                 let Some(TableFunctionArgs { args: list, settings: _ }) = args.take() else { return Ok(()) };
                 let text = format!("SELECT {name}()");
-                let mut function = match crate::sql::parse::parse_expression(&text["SELECT ".len()..])? {
+                let mut function = match crate::sql::text::parse::parse_expression(&text["SELECT ".len()..])? {
                     Expr::Function(function) => function,
                     _ => return Err(Error::internal("a call that is none")),
                 };

@@ -16,7 +16,7 @@ use crate::dml::rows::convert;
 use crate::error::sqlstate;
 use crate::row_path::{Datum, array_of};
 use crate::sql::context::StatementContext;
-use crate::sql::parse::{RustyDialect, table_name, tokenize};
+use crate::sql::text::parse::{RustyDialect, table_name, tokenize};
 use crate::sql::types::{DIGITS_KEY, LENGTH_KEY, column_type, declared_name, digits_of, name_of};
 use crate::{Error, Result, Value};
 

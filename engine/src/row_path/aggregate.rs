@@ -10,7 +10,7 @@ use arrow::datatypes::DataType;
 
 use super::datum::{Datum, Type};
 use super::expression::{Class, Decided, Inputs, Node, Undecided};
-use crate::sql::numeric_division::quotient;
+use crate::sql::rules::numeric_division::quotient;
 
 /// An aggregate function with its argument.
 #[derive(Debug)]

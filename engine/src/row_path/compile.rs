@@ -15,9 +15,9 @@ use super::expression::typed_expr;
 use super::program::{Body, Origin, Parameter, Passes, Program};
 use crate::Result;
 use crate::sql::context::StatementContext;
-use crate::sql::rewriting::map_exprs;
 use crate::sql::route::{Routed, Write};
-use crate::sql::session_zone::is_utc;
+use crate::sql::rules::rewriting::map_exprs;
+use crate::sql::rules::session_zone::is_utc;
 
 /// Compiles a statement for parameters of these types.
 pub(crate) fn compile(context: &StatementContext, routed: Routed, types: &[Type]) -> Option<Program> {

@@ -20,9 +20,9 @@ use super::expression::{Decided, Node, Undecided};
 use super::pipeline::SortKey;
 use crate::Value;
 use crate::functions::input::check_float;
-use crate::functions::time_digits::digits_of_unit;
+use crate::functions::time_texts::readable;
 use crate::sql::context::StatementContext;
-use crate::sql::lock_syntax::Busy;
+use crate::sql::grammar::lock::Busy;
 
 /// How often what was of no use is passed over before it is tried again.
 const PASSES: u32 = 200;
@@ -109,16 +109,9 @@ pub(crate) enum Body {
 /// Whether Arrow reads a text as a cast of SQL does. It would go by a time zone where the type has none, and cut digits off.
 fn is_read_alike(text: Option<&str>, wanted: &Type) -> bool {
     let Some(text) = text else { return true };
-    let plain = |byte: u8| byte.is_ascii_digit() || matches!(byte, b' ' | b'T' | b':' | b'.');
     match wanted {
-        Type::Date32 => text.len() <= "2020-01-01".len(),
         Type::Float32 | Type::Float64 => check_float(text, wanted).is_ok(),
-        Type::Timestamp(unit, None) => {
-            let fraction = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
-            fraction <= usize::from(digits_of_unit(*unit))
-                && text.len() <= "2020-01-01 10:00:00.123456".len()
-                && text.bytes().skip("2020-01-01".len()).all(plain)
-        }
+        Type::Date32 | Type::Time64(_) | Type::Timestamp(..) => readable(text, wanted).is_none(),
         _ => true,
     }
 }
@@ -348,7 +341,6 @@ mod tests {
 
     #[test]
     fn texts_with_more_digits_than_a_unit_holds_are_not_read_here() {
-        let is_read = |text, unit| is_read_alike(Some(text), &Type::Timestamp(unit, None));
         for (text, unit, expected) in [
             ("2020-01-01 10:00:00", TimeUnit::Second, true),
             ("2020-01-01 10:00:00.9", TimeUnit::Second, false),
@@ -358,7 +350,9 @@ mod tests {
             ("2020-01-01 10:00:00.1234567", TimeUnit::Microsecond, false),
             ("2020-01-01 10:00:00+02", TimeUnit::Microsecond, false),
         ] {
-            assert_eq!(is_read(text, unit), expected, "{text} {unit:?}");
+            assert_eq!(is_read_alike(Some(text), &Type::Timestamp(unit, None)), expected, "{text} {unit:?}");
+            let (zoned, utc) = (format!("{text}+00"), Type::Timestamp(unit, Some("UTC".into())));
+            assert!(text.contains('+') || is_read_alike(Some(&zoned), &utc) == expected, "{zoned} {unit:?}");
         }
     }
 }

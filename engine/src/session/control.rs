@@ -6,7 +6,7 @@ use super::statement::Statement;
 use super::transaction::{OpenTransaction, TransactionState, no_transaction};
 use super::{Completion, Shared};
 use crate::error::sqlstate;
-use crate::sql::transaction_syntax::TransactionStatement;
+use crate::sql::grammar::transaction::TransactionStatement;
 use crate::{Error, Result};
 
 impl Shared {

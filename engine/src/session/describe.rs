@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::ObjectName;
 use crate::Result;
 use crate::constraints::shown_columns;
 use crate::sql::context::StatementContext;
-use crate::sql::parse::table_name;
+use crate::sql::text::parse::table_name;
 use crate::sql::types::{DEFAULT_KEY, declared_name};
 
 pub(super) fn describe_table(context: &StatementContext, name: &ObjectName) -> Result<RecordBatch> {

@@ -24,17 +24,17 @@ use crate::interrupt;
 use crate::prepared::Prepared;
 use crate::scan::{ColumnScanExec, ExecutionView};
 use crate::sql::context::StatementContext;
-use crate::sql::maintenance_syntax::MaintenanceStatement;
-use crate::sql::named_syntax::NamedStatement;
+use crate::sql::grammar::maintenance::MaintenanceStatement;
+use crate::sql::grammar::named::NamedStatement;
+use crate::sql::grammar::user::UserStatement;
 use crate::sql::names::shown;
-use crate::sql::parse::{ParsedStatement, parse_expression, parse_statement};
 use crate::sql::plan::{
     ReadyPlan, bind, check_parameter_count, explain, find_ready, make_ready, make_ready_and_keep, plan_query,
     result_schema,
 };
 use crate::sql::plan_key::plan_key;
 use crate::sql::route::{Routed, SettingValue, Write, route};
-use crate::sql::user_syntax::UserStatement;
+use crate::sql::text::parse::{ParsedStatement, parse_expression, parse_statement};
 use crate::stream::RecordStream;
 use crate::users::{self, SHOW_USERS_COLUMNS, UserOutcome};
 use crate::{Error, Expression, Result, Value, copy, ddl, dml};

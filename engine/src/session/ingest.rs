@@ -21,9 +21,9 @@ use crate::error::sqlstate;
 use crate::prepared::{Prepared, parameter_at, plain_parameters};
 use crate::row_path::{Call, Known, Origin, Program, Ready, compile};
 use crate::sql::context::StatementContext;
-use crate::sql::parse::table_name;
 use crate::sql::plan::check_parameter_count;
 use crate::sql::route::{InsertStatement, Routed, Write, route};
+use crate::sql::text::parse::table_name;
 use crate::{Error, Result, Value, dml};
 
 /// So many rows of a batch are converted at once.

@@ -26,9 +26,9 @@ use crate::dml::many_rows::calls_of_many_rows;
 use crate::dml::syntax::{alone, column, derived, named, quoted, select};
 use crate::error::sqlstate;
 use crate::sql::context::{ROWS_SCHEMA, StatementContext};
-use crate::sql::lock_syntax::{Busy, RowLockClause};
-use crate::sql::natural_joins::resolve_columns;
-use crate::sql::parse::{ParsedStatement, fold, parse_statement, table_name};
+use crate::sql::grammar::lock::{Busy, RowLockClause};
+use crate::sql::text::parse::{ParsedStatement, fold, parse_statement, table_name};
+use crate::sql::tree::natural_joins::resolve_columns;
 use crate::{DEFAULT_SCHEMA, Error, Result};
 
 /// Views and subqueries inside each other; parsing bounds the latter, too.

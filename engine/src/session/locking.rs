@@ -29,10 +29,10 @@ use crate::dml::locked::read_first_of_query;
 use crate::error::sqlstate;
 use crate::sql::check::check_queries;
 use crate::sql::context::StatementContext;
-use crate::sql::lock_syntax::{Busy, LockingQuery};
-use crate::sql::natural_joins::resolve_columns;
-use crate::sql::parse::table_name;
+use crate::sql::grammar::lock::{Busy, LockingQuery};
 use crate::sql::plan::{bind, make_ready, plan_query};
+use crate::sql::text::parse::table_name;
+use crate::sql::tree::natural_joins::resolve_columns;
 use crate::stream::RecordStream;
 use crate::{Error, Result, Value};
 

@@ -60,8 +60,8 @@ use crate::prepared::Prepared;
 use crate::routine::Notice;
 use crate::runtime::Task;
 use crate::sequences::SessionSequences;
-use crate::sql::places::place_subject;
-use crate::sql::split::split_statements;
+use crate::sql::text::places::place_subject;
+use crate::sql::text::split::split_statements;
 use crate::stream::RecordStream;
 use crate::{Database, Expression, Identity, Result, Value};
 

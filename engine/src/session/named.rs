@@ -15,9 +15,9 @@ use super::{Completion, Shared, StatementResult};
 use crate::dml::defaults::compile;
 use crate::error::sqlstate;
 use crate::prepared::Prepared;
-use crate::sql::named_syntax::NamedStatement;
-use crate::sql::parse::parse_statement;
+use crate::sql::grammar::named::NamedStatement;
 use crate::sql::route::{Routed, route};
+use crate::sql::text::parse::parse_statement;
 use crate::sql::types::column_type;
 use crate::{Error, Result, Value};
 

@@ -34,7 +34,7 @@ use crate::routine::{
 };
 use crate::row_path::{DataRows, Known, Ready};
 use crate::sql::context::StatementContext;
-use crate::sql::lock_syntax::LockingQuery;
+use crate::sql::grammar::lock::LockingQuery;
 use crate::sql::route::Write;
 use crate::stream::RecordStream;
 use crate::{Error, Result, Value, dml};

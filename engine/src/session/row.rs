@@ -28,9 +28,9 @@ use super::write::RERUNS_MAX;
 use super::{Completion, Shared, StatementResult};
 use crate::row_path::{Call, DataRows, Datum, Known, Origin, Outcome, Program, Ready, Stop, compile};
 use crate::runtime::{Runtimes, panic_message};
-use crate::sql::parse::ParsedStatement;
+use crate::sql::grammar::transaction::{ModeList, TransactionStatement};
 use crate::sql::route::{Routed, route};
-use crate::sql::transaction_syntax::{ModeList, TransactionStatement};
+use crate::sql::text::parse::ParsedStatement;
 use crate::stream::RecordStream;
 use crate::{Error, Result, Value};
 

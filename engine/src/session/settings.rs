@@ -15,7 +15,7 @@ use rustydb_storage::Durability;
 use super::taken_settings::{self, default_of};
 use crate::error::{nearest, sqlstate};
 use crate::session::transaction::Modes;
-use crate::sql::transaction_syntax::isolation_named;
+use crate::sql::grammar::transaction::isolation_named;
 use crate::{DEFAULT_SCHEMA, Error, Result};
 
 /// The settings of one session.

@@ -13,8 +13,8 @@ use crate::ddl::temporary::TemporarySchema;
 use crate::dml::foreign_key::DeferredChecks;
 use crate::prepared::Prepared;
 use crate::sql::context::{Environment, StatementContext};
-use crate::sql::parse::{Parsed, parse_statement};
 use crate::sql::plan::ReadyPlan;
+use crate::sql::text::parse::{Parsed, parse_statement};
 use crate::stream::{Deadline, RecordStream};
 use crate::{Database, Result, Value};
 

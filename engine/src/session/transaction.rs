@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use rustydb_storage::{Isolation, LockWait, Mark, Store, Transaction, TransactionOptions};
 
 use crate::error::sqlstate;
-use crate::sql::transaction_syntax::ModeList;
+use crate::sql::grammar::transaction::ModeList;
 use crate::{Error, Result};
 
 /// Savepoints of one transaction: each costs memory, and nobody needs many.

@@ -1,5 +1,5 @@
 //! Conversions by assignment: what a value becomes that a variable of a routine, or a column without a cast in the plan, gets
-//! from another type. The casts of SQL are rewritten in plans ([`super::arithmetic`], [`super::session_zone`]); where there is
+//! from another type. The casts of SQL are rewritten in plans ([`crate::sql::rules::arithmetic`], [`crate::sql::rules::session_zone`]); where there is
 //! no plan, the same is done here to arrays.
 //!
 //! | from | to | Arrow's cast | here |
@@ -18,13 +18,13 @@ use arrow::array::{Array, ArrayRef, AsArray, TimestampMicrosecondArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit, TimestampMicrosecondType};
 
-use super::interval::intervals_of;
-use super::session_zone::is_utc;
 use crate::Result;
 use crate::functions::input::{is_time, read_texts_by_clock};
 use crate::functions::printed::{print, prints};
 use crate::functions::rounded_times::{loses_digits, round_times};
 use crate::functions::zones::{shift, zone_of};
+use crate::sql::rules::interval::intervals_of;
+use crate::sql::rules::session_zone::is_utc;
 
 /// A column as values of another type, where Arrow's cast would give something else; `None`: it would not.
 pub(crate) fn assigned(column: &ArrayRef, target: &DataType, zone: &str) -> Option<Result<ArrayRef>> {

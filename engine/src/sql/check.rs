@@ -14,31 +14,31 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::ast::{LockType, ObjectNamePart, Value, ValueWithSpan};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use super::calls;
-use super::cast_keys::tell_casts_apart;
-use super::date_words;
-use super::exponents;
-use super::first_results::tell_types;
-use super::grouping::group_as_planned;
-use super::lateral_joins::join_before_laterals;
-use super::like_lists::like_each;
-use super::limits::WITH_TIES;
-use super::literals::{at_time_zone, negate_as_a_whole, negate_before_powers, similar_to, spell_out};
-use super::merged_columns::merge_columns;
-use super::parse::{fold, place};
-use super::recursive_constants::widen_first_terms;
-use super::recursive_terms::check_recursive_terms;
-use super::row_values::{compare_conditions, compare_parts};
-use super::select_lists::{
-    Naming, check_order, check_sort_constants, check_subquery_names, distinct_by_places, name_select_list,
-};
-use super::set_operations::{number_copies, type_constants, values_as_queries};
-use super::sets::{sets_in_from, sets_in_list};
 use super::size::check_size;
-use super::time_digits::round_cast;
-use super::windows::{resolve_ordered_windows, resolve_windows};
 use crate::dml::syntax::{call, call_with, cast};
 use crate::functions::like_escape::LIKE_ESCAPE;
+use crate::sql::rules::limits::WITH_TIES;
+use crate::sql::text::parse::{fold, place};
+use crate::sql::tree::calls;
+use crate::sql::tree::cast_keys::tell_casts_apart;
+use crate::sql::tree::date_words;
+use crate::sql::tree::exponents;
+use crate::sql::tree::first_results::tell_types;
+use crate::sql::tree::grouping::group_as_planned;
+use crate::sql::tree::lateral_joins::join_before_laterals;
+use crate::sql::tree::like_lists::like_each;
+use crate::sql::tree::literals::{at_time_zone, negate_as_a_whole, negate_before_powers, similar_to, spell_out};
+use crate::sql::tree::merged_columns::merge_columns;
+use crate::sql::tree::recursive_constants::widen_first_terms;
+use crate::sql::tree::recursive_terms::check_recursive_terms;
+use crate::sql::tree::row_values::{compare_conditions, compare_parts};
+use crate::sql::tree::select_lists::{
+    Naming, check_order, check_sort_constants, check_subquery_names, distinct_by_places, name_select_list,
+};
+use crate::sql::tree::set_operations::{number_copies, type_constants, values_as_queries};
+use crate::sql::tree::sets::{sets_in_from, sets_in_list};
+use crate::sql::tree::time_digits::round_cast;
+use crate::sql::tree::windows::{resolve_ordered_windows, resolve_windows};
 use crate::{Error, Result};
 
 /// Checks every query inside `node` and rewrites what has an equal form that DataFusion knows.
@@ -543,7 +543,7 @@ fn check_alias(alias: Option<&TableAlias>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::parse::{ParsedStatement, parse_statement};
+    use crate::sql::text::parse::{ParsedStatement, parse_statement};
 
     fn check(sql: &str) -> Result<String> {
         let ParsedStatement::Sql(mut statement) = parse_statement(sql)?.statement else { panic!("not a COPY") };

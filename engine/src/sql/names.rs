@@ -9,10 +9,10 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, FunctionArguments, SelectItem, SetExpr};
 
-use super::parse::fold;
 use super::types::{column_type, name_of};
 use crate::functions::time_digits::ROUND_TO_DIGITS;
 use crate::functions::told_apart::TOLD_APART;
+use crate::sql::text::parse::fold;
 
 /// Stands between a name and the number that makes it unique; no name typed by anybody has it.
 const MARK: char = '\u{1}';

@@ -23,21 +23,21 @@ use datafusion::sql::sqlparser::ast::{Query, Statement};
 use rustydb_storage::TableId;
 
 use super::assigned::assigned;
-use super::cast_keys::tell_casts_of_keys;
 use super::check::check_queries_naming;
 use super::context::StatementContext;
-use super::cte_names::rename_hiding;
-use super::interval::durations_as_intervals;
 use super::names::shown;
-use super::natural_joins::resolve_columns;
 use super::plan_cache::{PlanCache, fresh_copy};
-use super::select_lists::{Naming, names_beside_stars, ordered_by_inputs};
 use super::size::check_planned_size;
 use crate::apply::ApplyExec;
 use crate::functions::input::{check_float, fixed_bytes_of};
 use crate::functions::printed::prints;
 use crate::optimizer::{first_late_rule, with_estimates};
 use crate::scan::ColumnScanExec;
+use crate::sql::rules::interval::durations_as_intervals;
+use crate::sql::tree::cast_keys::tell_casts_of_keys;
+use crate::sql::tree::cte_names::rename_hiding;
+use crate::sql::tree::natural_joins::resolve_columns;
+use crate::sql::tree::select_lists::{Naming, names_beside_stars, ordered_by_inputs};
 use crate::{Error, Result, error::sqlstate};
 
 /// A query ready to run: what `RecordStream` and the writers take.

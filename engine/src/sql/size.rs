@@ -15,7 +15,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{ObjectName, Query, Select, TableFactor, Visit, Visitor};
 
-use super::parse::fold;
+use crate::sql::text::parse::fold;
 use crate::{Error, Result, error::sqlstate};
 
 /// Tables in one plan. The planner's time grows with their number times that of their columns.
@@ -147,7 +147,7 @@ impl Visitor for Scales {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::parse::{ParsedStatement, parse_statement};
+    use crate::sql::text::parse::{ParsedStatement, parse_statement};
 
     fn passes(sql: &str) -> bool {
         let ParsedStatement::Sql(statement) = parse_statement(sql).unwrap().statement else { panic!("not a COPY") };

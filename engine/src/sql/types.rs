@@ -307,7 +307,7 @@ pub(crate) fn extension_type(field: &Field) -> HashMap<String, String> {
 pub(crate) struct CastTypes;
 
 impl TypePlanner for CastTypes {
-    /// The length of a text type travels in the field's metadata to [`super::arithmetic`], which cuts the text off.
+    /// The length of a text type travels in the field's metadata to [`crate::sql::rules::arithmetic`], which cuts the text off.
     fn plan_type_field(&self, sql_type: &SqlType) -> DataFusionResult<Option<FieldRef>> {
         if matches!(sql_type, SqlType::Regclass) {
             // Relations go by their names here.
@@ -316,7 +316,7 @@ impl TypePlanner for CastTypes {
         match column_type(sql_type) {
             // Nothing here cuts bytes off.
             Ok(ColumnType { data_type: DataType::BinaryView, length: Some(_), .. }) => Ok(None),
-            // Nor is there anything that rounds times: such casts have been rewritten ([`super::time_digits`]).
+            // Nor is there anything that rounds times: such casts have been rewritten ([`crate::sql::tree::time_digits`]).
             Ok(ColumnType { digits: Some(_), .. }) => {
                 Err(Error::unsupported(format!("the type {} here", sql_type.to_string().to_lowercase())).into())
             }
@@ -336,7 +336,7 @@ mod tests {
     use datafusion::sql::sqlparser::parser::Parser;
 
     use super::*;
-    use crate::sql::parse::RustyDialect;
+    use crate::sql::text::parse::RustyDialect;
 
     fn parsed(text: &str) -> Result<ColumnType> {
         let mut parser = Parser::new(&RustyDialect).try_with_sql(text).unwrap();

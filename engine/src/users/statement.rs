@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Identity, User, check_name, password};
 use crate::error::{nearest, sqlstate};
-use crate::sql::user_syntax::{NewPassword, UserName, UserOptions, UserStatement};
+use crate::sql::grammar::user::{NewPassword, UserName, UserOptions, UserStatement};
 use crate::{Database, Error, Result};
 
 /// The columns of SHOW USERS.

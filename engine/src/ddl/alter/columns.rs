@@ -15,7 +15,7 @@ use crate::dml::defaults::column_index;
 use crate::dml::syntax::{cast, column, null, quoted};
 use crate::error::sqlstate;
 use crate::sql::check::refuse;
-use crate::sql::parse::{fold, parse_expression, place};
+use crate::sql::text::parse::{fold, parse_expression, place};
 use crate::sql::types::{DEFAULT_KEY, arriving_type, column_type, name_of};
 use crate::{Error, Result};
 

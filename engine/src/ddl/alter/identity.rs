@@ -12,8 +12,8 @@ use crate::constraints::{GENERATED_KEY, IDENTITY_KEY};
 use crate::dml::defaults::column_index;
 use crate::error::sqlstate;
 use crate::sequences::SequenceDefinition;
-use crate::sql::parse::{fold, place};
 use crate::sql::route::IdentityChange;
+use crate::sql::text::parse::{fold, place};
 use crate::sql::types::DEFAULT_KEY;
 use crate::{Error, Result};
 

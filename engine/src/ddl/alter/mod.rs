@@ -30,9 +30,9 @@ use crate::dml::syntax::quoted;
 use crate::error::sqlstate;
 use crate::session::{Completion, Statement};
 use crate::sql::check::refuse;
-use crate::sql::parse::{fold, parse_expression, place, table_name};
 use crate::sql::plan::{make_ready, plan_query};
 use crate::sql::route::{AlterOperation, AlterTableStatement};
+use crate::sql::text::parse::{fold, parse_expression, place, table_name};
 use crate::{Error, Result};
 
 pub(crate) async fn alter_table(

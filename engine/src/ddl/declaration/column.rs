@@ -12,7 +12,7 @@ use crate::constraints::{GENERATED_KEY, IDENTITY_KEY};
 use crate::error::sqlstate;
 use crate::sql::check::refuse;
 use crate::sql::context::StatementContext;
-use crate::sql::parse::{fold, place};
+use crate::sql::text::parse::{fold, place};
 use crate::sql::types::{DEFAULT_KEY, column_type};
 use crate::{Error, Result};
 

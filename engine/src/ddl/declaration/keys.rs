@@ -15,7 +15,7 @@ use crate::constraints::is_hidden;
 use crate::error::{nearest, sqlstate};
 use crate::sql::check::refuse;
 use crate::sql::context::StatementContext;
-use crate::sql::parse::{fold, place, table_name};
+use crate::sql::text::parse::{fold, place, table_name};
 use crate::sql::types::name_of;
 use crate::{Error, Result};
 

@@ -23,7 +23,7 @@ use crate::dml::defaults::{self, compile_over};
 use crate::error::sqlstate;
 use crate::sql::check::refuse;
 use crate::sql::context::StatementContext;
-use crate::sql::parse::fold;
+use crate::sql::text::parse::fold;
 use crate::{Error, Result};
 
 pub(crate) fn duplicate_column(name: &str) -> Error {

@@ -20,7 +20,7 @@ use crate::routine::names::InputTypes;
 use crate::routine::statement::{CompiledStatement, Relation};
 use crate::routine::types::SqlType;
 use crate::row_path::Datum;
-use crate::sql::parse::parse_expression;
+use crate::sql::text::parse::parse_expression;
 use crate::{Error, Result};
 
 type Boxed<'b, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'b>>;

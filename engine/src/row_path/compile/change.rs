@@ -28,9 +28,9 @@ use crate::row_path::program::{
     ColumnRule, Conflict, ConflictUpdate, Delete, Insert, NewValue, Parent, Returning, Rules, Update,
 };
 use crate::sql::check::check_queries;
-use crate::sql::parse::fold;
 use crate::sql::plan::planner;
 use crate::sql::route::{ConflictClause, DeleteStatement, InsertStatement, UpdateStatement};
+use crate::sql::text::parse::fold;
 use crate::sql::types::{LENGTH_KEY, digits_of};
 
 /// Rows of an INSERT that are worth compiling; longer lists come once.

@@ -13,10 +13,10 @@ use crate::row_path::aggregate::{Aggregate, Function};
 use crate::row_path::expression::Node;
 use crate::row_path::pipeline::{Pipeline, Reader, SortKey, Source};
 use crate::row_path::program::{Lock, Select};
-use crate::sql::lock_syntax::{Busy, LockingQuery};
+use crate::sql::grammar::lock::{Busy, LockingQuery};
 use crate::sql::names::shown;
-use crate::sql::parse::fold;
 use crate::sql::plan::plan_query;
+use crate::sql::text::parse::fold;
 
 impl Compiler<'_> {
     pub(super) fn query(&mut self, query: Query) -> Option<Select> {

@@ -9,7 +9,7 @@ use crate::row_path::datum::Datum;
 use crate::row_path::expression::{Decided, Inputs, Node, StoredRow, Undecided};
 use crate::row_path::pipeline::TABLES_MAX;
 use crate::row_path::program::{Lock, Select};
-use crate::sql::lock_syntax::Busy;
+use crate::sql::grammar::lock::Busy;
 
 /// For each table of a query, in the order in which they are read, which of its rows.
 type Combination = [u32; TABLES_MAX];

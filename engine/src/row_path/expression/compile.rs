@@ -18,11 +18,11 @@ use super::native::{Arithmetic, Class, Comparison, Conversion, Operation, TextFu
 use super::{Inputs, Node};
 use crate::Result;
 use crate::row_path::datum::{Datum, Type};
-use crate::sql::arithmetic::checked_operators;
 use crate::sql::check::check_queries;
 use crate::sql::context::StatementContext;
-use crate::sql::opaque_values::rounded_cast;
 use crate::sql::plan::planner;
+use crate::sql::rules::arithmetic::checked_operators;
+use crate::sql::rules::opaque_values::rounded_cast;
 use crate::sql::types::LENGTH_KEY;
 
 /// The columns an expression may use.

@@ -1,6 +1,6 @@
 //! Expressions over single rows, without Arrow.
 //!
-//! DataFusion plans an expression, coerces its types and rewrites its arithmetic ([`crate::sql::arithmetic`]); only then
+//! DataFusion plans an expression, coerces its types and rewrites its arithmetic ([`crate::sql::rules::arithmetic`]); only then
 //! it is translated into a tree of [`Node`]s. So what an expression means, and the type of every part of it, was decided
 //! by the same code that plans queries. Three kinds of parts:
 //!

@@ -1,5 +1,5 @@
 //! `range()` over points in time, in the place of a table: DataFusion's function knows nanoseconds only, and
-//! RustyDB's timestamps have microseconds. (`generate_series()` over points in time is an array: see `sql/sets.rs`.)
+//! RustyDB's timestamps have microseconds. (`generate_series()` over points in time is an array: see `sql/tree/sets.rs`.)
 
 use std::sync::Arc;
 

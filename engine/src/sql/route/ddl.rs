@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CreateSchemaStatement, Write};
 use crate::sql::check::refuse;
-use crate::sql::parse::table_name;
+use crate::sql::text::parse::table_name;
 use crate::{Error, Result};
 
 #[derive(Debug, Clone)]

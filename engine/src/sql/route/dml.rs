@@ -16,8 +16,8 @@ use datafusion::sql::sqlparser::ast::{
 use super::Write;
 use crate::dml::syntax::prepend;
 use crate::sql::check::refuse;
-use crate::sql::insert_syntax::{Overriding, take_overriding};
-use crate::sql::parse::fold;
+use crate::sql::grammar::insert::{Overriding, take_overriding};
+use crate::sql::text::parse::fold;
 use crate::{Error, Result, error::sqlstate};
 
 #[derive(Debug, Clone)]

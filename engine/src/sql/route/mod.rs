@@ -30,14 +30,14 @@ pub(crate) use write::{CreateSchemaStatement, CreateTableStatement, LikeClause, 
 use rustydb_storage::LockMode;
 
 use super::check::refuse;
-use super::lock_syntax::{LockingQuery, locks_rows, table_mode, take_locks};
-use super::maintenance_syntax::MaintenanceStatement;
-use super::named_syntax::NamedStatement;
-use super::parse::{ParsedStatement, fold, place};
 use super::plan::ExplainOptions;
-use super::routine_syntax::RoutineSyntax;
-use super::transaction_syntax::TransactionStatement;
-use super::user_syntax::UserStatement;
+use crate::sql::grammar::lock::{LockingQuery, locks_rows, table_mode, take_locks};
+use crate::sql::grammar::maintenance::MaintenanceStatement;
+use crate::sql::grammar::named::NamedStatement;
+use crate::sql::grammar::routine::RoutineSyntax;
+use crate::sql::grammar::transaction::TransactionStatement;
+use crate::sql::grammar::user::UserStatement;
+use crate::sql::text::parse::{ParsedStatement, fold, place};
 use crate::{Error, Result};
 
 /// A statement of ours, with only the clauses we have.

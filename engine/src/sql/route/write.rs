@@ -15,8 +15,8 @@ use super::dml::{DeleteStatement, InsertStatement, MergeStatement, UpdateStateme
 
 use crate::error::sqlstate;
 use crate::sql::check::refuse;
-use crate::sql::copy_syntax::CopyStatement;
-use crate::sql::routine_syntax::{CreateRoutineStatement, DropRoutineStatement};
+use crate::sql::grammar::copy::CopyStatement;
+use crate::sql::grammar::routine::{CreateRoutineStatement, DropRoutineStatement};
 use crate::{Error, Result};
 
 /// `CREATE SCHEMA [IF NOT EXISTS] [name] [AUTHORIZATION owner]`
