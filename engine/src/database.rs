@@ -30,13 +30,16 @@ use crate::sql::plan_cache::PlanCache;
 use crate::sql::relations::Relations;
 use crate::sql::rules::arithmetic::SqlArithmetic;
 use crate::sql::rules::array_order::ArrayOrder;
+use crate::sql::rules::coarse_times::CoarseTimes;
 use crate::sql::rules::empty_groups::EmptyGroups;
 use crate::sql::rules::interval_math::IntervalPlanner;
 use crate::sql::rules::interval_order::{IntervalOrder, IntervalWindows};
 use crate::sql::rules::limits::ComputedLimits;
+use crate::sql::rules::listed_values::ListedValues;
 use crate::sql::rules::membership::Membership;
 use crate::sql::rules::mixed_types::MixedTypes;
 use crate::sql::rules::null_rows::NullRows;
+use crate::sql::rules::nullable_subqueries::NullableSubqueries;
 use crate::sql::rules::opaque_values::OpaqueValues;
 use crate::sql::rules::peer_frames::PeerFrames;
 use crate::sql::rules::session_zone::SessionZone;
@@ -44,6 +47,8 @@ use crate::sql::rules::single_row::SingleRow;
 use crate::sql::rules::sorted_subqueries::SortedSubqueries;
 use crate::sql::rules::strict_types::StrictTypes;
 use crate::sql::rules::time_units::TimeUnits;
+use crate::sql::rules::unknowns::Unknowns;
+use crate::sql::rules::values_types::ValuesTypes;
 use crate::sql::tree::grouping::GroupingExpressions;
 use crate::users::{self, Users};
 use crate::{CATALOG_NAME, DEFAULT_SCHEMA, Error, Identity, Result, functions, optimizer};
@@ -266,8 +271,12 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>, query_byte
         .with_analyzer_rule(Arc::new(ArrayOrder))
         .with_analyzer_rule(Arc::new(EmptyGroups))
         .with_analyzer_rule(Arc::new(SingleRow::default()))
+        .with_analyzer_rule(Arc::new(NullableSubqueries::default()))
         .with_analyzer_rule(Arc::new(Membership))
         .with_analyzer_rule(Arc::new(OpaqueValues::default()))
+        .with_analyzer_rule(Arc::new(ListedValues::default()))
+        .with_analyzer_rule(Arc::new(Unknowns::default()))
+        .with_analyzer_rule(Arc::new(CoarseTimes))
         .with_analyzer_rule(Arc::new(ComputedLimits))
         .with_analyzer_rule(Arc::new(BeforeJoins))
         .with_analyzer_rule(Arc::new(CertainDependencies))
@@ -289,6 +298,7 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>, query_byte
             Arc::new(PeerFrames) as _,
             Arc::new(TimeUnits) as _,
             Arc::new(NullRows) as _,
+            Arc::new(ValuesTypes) as _,
         ],
     );
     optimizer::logical_rules(builder.optimizer().get_or_insert_with(Optimizer::new));

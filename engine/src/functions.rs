@@ -6,10 +6,14 @@
 pub(crate) mod any_element;
 mod array_bounds;
 pub(crate) mod array_casts;
+pub(crate) mod array_fill;
 pub(crate) mod array_order;
+pub(crate) mod array_remove;
 pub(crate) mod array_text;
+pub(crate) mod between;
 pub(crate) mod bins;
 mod buckets;
+pub(crate) mod by_columns;
 mod by_rows;
 pub(crate) mod bytea;
 pub(crate) mod bytes;
@@ -21,6 +25,7 @@ pub(crate) mod date_parts;
 mod date_patterns;
 mod degrees;
 mod encodings;
+pub(crate) mod extremes;
 pub(crate) mod floats;
 pub(crate) mod floats_as_numerics;
 pub(crate) mod foreign;
@@ -28,8 +33,12 @@ pub(crate) mod input;
 mod interval_format;
 mod interval_truncate;
 mod intervals;
+pub(crate) mod joined_texts;
+pub(crate) mod letters;
+pub(crate) mod like_each;
 pub(crate) mod like_escape;
 mod made_times;
+pub(crate) mod normal_forms;
 mod number_format;
 mod numeric_scales;
 pub(crate) mod overlaps;
@@ -40,6 +49,7 @@ pub(crate) mod ranks;
 pub(crate) mod regular;
 mod regular_places;
 pub(crate) mod rounded_times;
+pub(crate) mod second_names;
 pub(crate) mod series;
 pub(crate) mod session;
 pub(crate) mod several;
@@ -57,6 +67,7 @@ mod truncate;
 pub(crate) mod widened;
 mod zone_abbreviations;
 pub(crate) mod zone_parts;
+pub(crate) mod zone_truncate;
 pub(crate) mod zones;
 
 use std::sync::Arc;
@@ -83,6 +94,7 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>, query_
     own.extend(text::functions());
     own.extend(regular::functions());
     own.extend(zones::functions());
+    own.extend(zone_truncate::functions());
     own.extend(intervals::functions());
     own.extend(several::functions());
     own.extend(degrees::functions());
@@ -93,11 +105,16 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>, query_
     own.extend(sleep::functions());
     own.extend(regular_places::functions());
     own.extend(array_bounds::functions());
+    own.extend(array_fill::functions());
     own.extend(buckets::functions());
     own.extend(made_times::functions());
     own.extend(numeric_scales::functions());
     own.extend(overlaps::functions());
+    own.extend(joined_texts::functions());
+    own.extend(like_each::functions());
     own.extend(spellings::functions());
+    own.extend(pattern_syntax::functions());
+    own.extend(normal_forms::functions());
     for inner in &functions {
         let inner = Arc::clone(inner);
         own.push(match inner.name() {
@@ -105,7 +122,7 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>, query_
             "date_part" => changed(inner, date_parts::DatePart),
             "to_date" => changed(inner, date_patterns::ByTemplate::new(true)),
             "to_timestamp" => changed(inner, date_patterns::ByTemplate::new(false)),
-            "coalesce" => changed(inner, coalesce::Coalesce),
+            "coalesce" | "nvl" => changed(inner, coalesce::Coalesce),
             "chr" => changed(inner, characters::Character),
             "generate_series" => Arc::new(series::Series::new(inner).into()),
             _ => continue,
@@ -158,6 +175,8 @@ enum Growth {
     Elements,
     /// (element, count): all values of the element, which may be an array, count times.
     Copies,
+    /// (element, count, …): as many copies as the product of the counts, in an array for each but the last.
+    Filled,
     /// (\[start,\] stop \[, step\]): one element per step.
     Series,
 }
@@ -168,6 +187,7 @@ impl Growth {
             "repeat" => Some(Growth::RepeatText),
             "lpad" | "rpad" => Some(Growth::PadText),
             "array_repeat" => Some(Growth::Copies),
+            array_fill::ARRAY_FILLED => Some(Growth::Filled),
             "array_resize" => Some(Growth::Elements),
             "range" | "generate_series" => Some(Growth::Series),
             _ => None,
@@ -208,6 +228,20 @@ impl Growth {
                 for row in 0..rows {
                     let bytes = values_in(&element.slice(row, 1)).saturating_mul(8);
                     total = total.saturating_add(count_at(&count, row).saturating_mul(bytes));
+                }
+            }
+            Growth::Filled => {
+                let Some(element) = array(0)? else { return Ok(0) };
+                let counts = (1..values.len()).filter_map(|index| array(index).transpose());
+                let counts = counts.map(|count| as_counts(&count?)).collect::<Result<Vec<Int64Array>>>()?;
+                for row in 0..rows {
+                    let bytes = element.slice(row, 1).to_data().get_slice_memory_size()?.max(8);
+                    let mut copies = 1u64;
+                    for count in &counts {
+                        copies = copies.saturating_mul(count_at(count, row));
+                        total = total.saturating_add(copies.saturating_mul(8));
+                    }
+                    total = total.saturating_add(copies.saturating_mul(bytes as u64));
                 }
             }
             Growth::Series => {

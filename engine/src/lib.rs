@@ -20,6 +20,7 @@
 
 mod apply;
 mod catalog;
+mod common_rows;
 mod constraints;
 mod copy;
 mod database;

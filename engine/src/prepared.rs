@@ -239,6 +239,7 @@ fn analyse(context: &StatementContext, routed: Routed) -> Result<(Vec<LogicalPla
         Routed::Set { .. }
         | Routed::Reset(_)
         | Routed::Transaction(_)
+        | Routed::Discard(_)
         | Routed::Named(_)
         | Routed::LockTables { .. }
         | Routed::User(_)

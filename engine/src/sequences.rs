@@ -68,6 +68,13 @@ struct Used {
     last: Option<ObjectId>,
 }
 
+impl SessionSequences {
+    /// Nothing is remembered any more.
+    pub(crate) fn forget(&self) {
+        *self.values.lock() = Used::default();
+    }
+}
+
 /// The sequences as one statement of one session sees them.
 #[derive(Clone)]
 pub(crate) struct SequenceScope {

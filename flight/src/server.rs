@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::authenticator::{Authenticator, read_tokens};
+use crate::deadline::Deadlines;
 use crate::frames::FramedRows;
 use crate::intact::IntactRequests;
 use crate::intake::Intake;
@@ -194,7 +195,8 @@ impl FlightServer {
         let (draining, drained) = oneshot::channel();
         let service = Arc::clone(&self.service);
         // Without tonic's router: there is one service, which refuses other paths itself.
-        let serving = builder.serve_with_incoming_shutdown(IntactRequests(flight), incoming, async move {
+        let flight = Deadlines(IntactRequests(flight));
+        let serving = builder.serve_with_incoming_shutdown(flight, incoming, async move {
             shutdown.await;
             service.drain();
             // Nobody listens any more only if serving has ended already.

@@ -4,9 +4,10 @@
 //! longer than decoding a row, so who has seen one says so ([`KnownSchema`]), and the same bytes are not decoded again.
 //!
 //! Invariant: nothing a client can put into these bytes makes the server panic, take memory that was not sent, or answer
-//! anything but InvalidArgument and ResourceExhausted. What a message claims is looked at first ([`claims`]). The IPC
-//! decoder checks most of its input, but asserts on some (a buffer that reaches beyond its message, for instance), so it
-//! runs where a panic is caught. It checks no numbers: those that their types cannot have are refused here ([`values`]).
+//! anything but InvalidArgument and ResourceExhausted, and Unimplemented for numbers in another byte order. What a message
+//! claims is looked at first ([`claims`]). The IPC decoder checks most of its input, but asserts on some (a buffer that
+//! reaches beyond its message, for instance), so it runs where a panic is caught. It checks no numbers: those that their
+//! types cannot have are refused here ([`values`]).
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -132,6 +133,12 @@ fn decode_schema(message: Bytes) -> Result<KnownSchema, Status> {
     contained(|| {
         let root = root_as_message(&message).map_err(malformed)?;
         let schema = root.header_as_schema().ok_or_else(|| malformed("the schema must come first"))?;
+        // The decoder reads numbers as this machine writes them, whatever the schema says: all would be others.
+        if !schema.endianness().equals_to_target_endianness() {
+            return Err(refuse("0A000", "Arrow data in another byte order than the server's is not supported")
+                .hint("send it in little-endian byte order")
+                .into());
+        }
         let schema = Arc::new(fb_to_schema(schema));
         // A copy, since the original is a part of all that was read with it.
         Ok(KnownSchema { message: Bytes::copy_from_slice(&message), schema })
@@ -204,7 +211,9 @@ mod tests {
 
     use arrow::array::Int64Array;
     use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::ipc::convert::IpcSchemaEncoder;
     use arrow::ipc::writer::IpcWriteOptions;
+    use arrow::ipc::{Endianness, MessageBuilder, MetadataVersion, SchemaBuilder};
     use arrow_flight::SchemaAsIpc;
     use arrow_flight::utils::batches_to_flight_data;
     use futures::stream;
@@ -267,5 +276,27 @@ mod tests {
         let refused = upload.into_one_batch(48, take).await.expect_err("6 numbers");
         assert!(refused.message().starts_with("[53200]"), "{refused:?}");
         assert_eq!(left.get(), 16);
+    }
+
+    /// The message of a schema as a machine writes it whose numbers begin with their highest byte.
+    fn big_endian_schema() -> FlightData {
+        let mut builder = IpcSchemaEncoder::new().schema_to_fb(&Schema::empty());
+        builder.reset();
+        let mut schema = SchemaBuilder::new(&mut builder);
+        schema.add_endianness(Endianness::Big);
+        let schema = schema.finish();
+        let mut message = MessageBuilder::new(&mut builder);
+        message.add_version(MetadataVersion::V5);
+        message.add_header_type(MessageHeader::Schema);
+        message.add_header(schema.as_union_value());
+        let message = message.finish();
+        builder.finish(message, None);
+        FlightData::new().with_data_header(Bytes::copy_from_slice(builder.finished_data()))
+    }
+
+    #[tokio::test]
+    async fn numbers_in_another_byte_order_are_refused_and_not_read_as_others() {
+        let refused = open(vec![big_endian_schema()], None).await.err().expect("refused");
+        assert!(refused.message().starts_with("[0A000]"), "{refused:?}");
     }
 }

@@ -39,6 +39,8 @@ pub(crate) enum Part {
     Column(usize),
     /// A page of a column, encoded: the column, and which of its pages.
     Page(u32, u32),
+    /// Where the pages of all columns are.
+    PageTable,
     /// The keys of all rows, in order.
     Keys,
     /// From key to row.
@@ -50,7 +52,7 @@ pub(crate) enum Part {
 impl Part {
     fn kind(self) -> usize {
         match self {
-            Part::Column(_) | Part::Page(..) => 0,
+            Part::Column(_) | Part::Page(..) | Part::PageTable => 0,
             Part::Keys | Part::KeyIndex => 1,
             Part::Postings(_) => 2,
         }

@@ -135,10 +135,11 @@ pub enum Error {
         /// The first failure.
         reason: String,
     },
-    /// Rows in memory cannot be written out for lack of room, and there are too many to take more.
-    #[error("rows in memory cannot be written out ({reason}), so no more are accepted")]
+    /// There is no room on the disk for the change, or for rows that are in memory and as many as may be there. Nothing has
+    /// happened; when there is room again, changes are accepted again.
+    #[error("no more changes are accepted for lack of room: {reason}")]
     NoRoom {
-        /// What writing them out has met.
+        /// What has been met.
         reason: String,
     },
     /// The store was closed.
@@ -177,13 +178,24 @@ impl Error {
         Error::Corruption { file: file.into(), detail: detail.into() }
     }
 
+    /// Whether there is not enough room on the disk for what was to be done.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Error::NoRoom { .. } => true,
+            Error::Io { source, .. } => is_full(source),
+            _ => false,
+        }
+    }
+
     /// The same for another who has waited for the same.
     pub(crate) fn for_another(&self) -> Self {
         match self {
             Error::Closed => Error::Closed,
             Error::Poisoned { reason } => Error::Poisoned { reason: reason.clone() },
+            Error::NoRoom { reason } => Error::NoRoom { reason: reason.clone() },
             Error::Io { context, source } => {
-                Error::io(context.clone(), std::io::Error::new(source.kind(), source.to_string()))
+                let kind = if is_full(source) { std::io::ErrorKind::StorageFull } else { source.kind() };
+                Error::io(context.clone(), std::io::Error::new(kind, source.to_string()))
             }
             Error::Internal(detail) => Error::Internal(detail.clone()),
             other => Error::Internal(other.to_string()),
@@ -193,5 +205,42 @@ impl Error {
     /// Whether the same transaction may succeed when it is simply run again.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Error::Conflict { .. } | Error::Unserializable | Error::Deadlock { .. })
+    }
+}
+
+/// Whether the system has said so, however often that was wrapped on the way.
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    let says_so = |error: &std::io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    if says_so(error) {
+        return true;
+    }
+    let wrapped = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
+    std::iter::successors(wrapped, |error| error.source())
+        .any(|error| error.downcast_ref::<std::io::Error>().is_some_and(says_so))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_known_however_its_error_is_wrapped() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let object = object_store::Error::Generic { store: "a store", source: Box::new(full()) };
+        let other = object_store::Error::Generic { store: "a store", source: "a lease has run out".into() };
+        for (error, expected) in [
+            (Error::io("writing", full()), true),
+            (Error::io("writing", io::Error::other(object)), true),
+            (Error::io("writing", io::Error::other(other)), false),
+            (Error::io("writing", io::ErrorKind::NotFound.into()), false),
+            (Error::NoRoom { reason: "the log cannot grow".into() }, true),
+            (Error::Closed, false),
+        ] {
+            assert_eq!(error.is_disk_full(), expected, "{error}");
+            assert_eq!(error.for_another().is_disk_full(), expected, "{error}");
+        }
     }
 }

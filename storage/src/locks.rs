@@ -27,7 +27,11 @@ use crate::segment::KeyHash;
 const SHARDS: usize = 64;
 
 /// Memory of one held lock: its entry in the lock table and in its transaction's list.
-pub(crate) const LOCK_BYTES: usize = 160;
+const LOCK_BYTES: usize = 160;
+
+/// Memory of another mode of what is held already (a row that was locked before it is deleted): an entry in the list. The weaker
+/// mode is not forgotten, for it is what is left when the transaction goes back to a mark between the two.
+const MODE_BYTES: usize = size_of::<Taken>();
 
 /// What to do when somebody else has the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,11 +119,28 @@ impl Locks {
     }
 }
 
+/// A mode of something that a transaction has locked.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    resource: Resource,
+    mode: LockMode,
+    /// Whether the transaction had it already, in another mode.
+    is_more: bool,
+}
+
+impl Taken {
+    fn bytes(self) -> usize {
+        if self.is_more { MODE_BYTES } else { LOCK_BYTES }
+    }
+}
+
 /// The locks that a transaction has.
 #[derive(Debug, Default)]
 struct Held {
     /// In the order in which they were taken.
-    taken: Vec<(Resource, LockMode)>,
+    taken: Vec<Taken>,
+    /// The memory of all of them.
+    bytes: usize,
     /// The modes of tables among them, as bits.
     tables: IdMap<u64, u16>,
 }
@@ -130,21 +151,23 @@ impl Held {
         self.tables.get(&table).is_some_and(|modes| modes & bit(mode) != 0)
     }
 
-    fn push(&mut self, resource: Resource, mode: LockMode) {
-        self.taken.push((resource, mode));
-        if let Resource::Table(table) = resource {
-            *self.tables.entry(table).or_default() |= bit(mode);
+    fn push(&mut self, taken: Taken) {
+        self.taken.push(taken);
+        self.bytes += taken.bytes();
+        if let Resource::Table(table) = taken.resource {
+            *self.tables.entry(table).or_default() |= bit(taken.mode);
         }
     }
 
-    fn pop(&mut self) -> Option<(Resource, LockMode)> {
-        let (resource, mode) = self.taken.pop()?;
-        if let Resource::Table(table) = resource
+    fn pop(&mut self) -> Option<Taken> {
+        let taken = self.taken.pop()?;
+        self.bytes -= taken.bytes();
+        if let Resource::Table(table) = taken.resource
             && let Some(modes) = self.tables.get_mut(&table)
         {
-            *modes &= !bit(mode);
+            *modes &= !bit(taken.mode);
         }
-        Some((resource, mode))
+        Some(taken)
     }
 }
 
@@ -187,10 +210,13 @@ impl TransactionLocks {
             return true;
         }
         let answer = self.locks.shard(resource).request(self.owner, resource, mode, Patience::Give);
-        if answer == Answer::Granted {
-            self.held.lock().push(resource, mode);
+        match answer {
+            Answer::Busy => return false,
+            Answer::Held => {}
+            Answer::Granted => self.held.lock().push(Taken { resource, mode, is_more: false }),
+            Answer::Raised => self.held.lock().push(Taken { resource, mode, is_more: true }),
         }
-        answer != Answer::Busy
+        true
     }
 
     /// Takes a lock, waiting for it if need be. If the future is dropped, the place in the queue is given up.
@@ -206,6 +232,7 @@ impl TransactionLocks {
         // A limit too long for the clock is none.
         let until = limit.and_then(|limit| tokio::time::Instant::now().checked_add(limit));
         let asleep = Asleep { locks: self, resource, mode };
+        let is_more = self.locks.shard(resource).is_held_by(self.owner, resource);
         let mut queued = false;
         loop {
             let (wake, woken) = oneshot::channel();
@@ -223,7 +250,7 @@ impl TransactionLocks {
                     waits.remove(&self.owner);
                     drop(waits);
                     std::mem::forget(asleep);
-                    self.held.lock().push(resource, mode);
+                    self.held.lock().push(Taken { resource, mode, is_more });
                     return Ok(());
                 }
                 waits.insert(self.owner, Wait { resource, mode, table: Arc::clone(&table), wake });
@@ -249,19 +276,29 @@ impl TransactionLocks {
         self.held.lock().taken.len()
     }
 
-    /// How many would be held with these, too: those that a stronger one covers are not taken.
-    pub(crate) fn count_with(&self, wanted: &[(Resource, LockMode)]) -> usize {
-        let is_new = |(resource, mode): &&(Resource, LockMode)| {
-            !self.locks.shard(*resource).covers(self.owner, *resource, *mode)
+    /// Whether there is so much memory that these can be held, too: those that a stronger one covers are not taken.
+    pub(crate) fn have_room_for(&self, wanted: &[(Resource, LockMode)], limit_bytes: usize) -> bool {
+        let held = self.held.lock().bytes;
+        let at_most = wanted.len().saturating_mul(LOCK_BYTES);
+        if held.saturating_add(at_most) <= limit_bytes {
+            return true;
+        }
+        let added = |(resource, mode): &(Resource, LockMode)| {
+            let shard = self.locks.shard(*resource);
+            match shard.covers(self.owner, *resource, *mode) {
+                true => 0,
+                false if shard.is_held_by(self.owner, *resource) => MODE_BYTES,
+                false => LOCK_BYTES,
+            }
         };
-        self.count() + wanted.iter().filter(is_new).count()
+        held + wanted.iter().map(added).sum::<usize>() <= limit_bytes
     }
 
     /// Gives back what was taken after there were `count`.
     pub(crate) fn release_to(&self, count: usize) {
         let mut held = self.held.lock();
         while held.taken.len() > count
-            && let Some((resource, mode)) = held.pop()
+            && let Some(Taken { resource, mode, is_more: _ }) = held.pop()
         {
             self.locks.release(self.owner, resource, mode);
         }
@@ -404,6 +441,32 @@ mod tests {
         assert!(second.try_acquire(ROW, LockMode::RowNoKeyUpdate), "only KEY SHARE is left");
         assert!(!second.try_acquire(ROW, LockMode::RowUpdate));
         drop((first, second));
+        assert!(is_free(&locks));
+    }
+
+    #[tokio::test]
+    async fn another_mode_of_a_row_takes_little_more_memory_and_gives_it_back() {
+        let (locks, first, second) = two();
+        assert!(first.try_acquire(ROW, LockMode::RowUpdate));
+        let mark = first.count();
+        let removal = [(ROW, LockMode::RowRemoval)];
+        assert!(first.have_room_for(&removal, LOCK_BYTES + MODE_BYTES));
+        assert!(!first.have_room_for(&removal, LOCK_BYTES + MODE_BYTES - 1));
+        assert!(first.have_room_for(&[(ROW, LockMode::RowShared)], LOCK_BYTES), "it is covered");
+        assert!(!first.have_room_for(&[(OTHER, LockMode::RowShared)], 2 * LOCK_BYTES - 1));
+        assert!(first.try_acquire(ROW, LockMode::RowRemoval));
+        assert_eq!(first.held.lock().bytes, LOCK_BYTES + MODE_BYTES);
+        assert!(!second.try_acquire(ROW, LockMode::RowPresence));
+        first.release_to(mark);
+        assert_eq!(first.held.lock().bytes, LOCK_BYTES);
+        assert!(second.try_acquire(ROW, LockMode::RowPresence), "the weaker one is left");
+        let waiter = Arc::clone(&first);
+        let waiting = tokio::spawn(async move { waiter.acquire(ROW, LockMode::RowRemoval, FOREVER, "t").await });
+        until_waiting(&locks, 1).await;
+        drop(second);
+        waiting.await.unwrap().unwrap();
+        assert_eq!(first.held.lock().bytes, LOCK_BYTES + MODE_BYTES);
+        drop(first);
         assert!(is_free(&locks));
     }
 

@@ -7,8 +7,13 @@
 //! file system whose lease ran out, a machine that slept) finds its next number taken: it is fenced off and stops. What it
 //! has written to its log file behind what the opening has read does not count: the epoch's manifest says where that
 //! file ends.
+//!
+//! A place that does not answer for a moment, as an object store may, fences nobody off: it is asked again, and if it goes on
+//! so, the manifest that was just written is taken back. Nobody has built on it, so the store is as it was before, and the one
+//! operation fails that wanted it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -31,6 +36,10 @@ const FORMAT_VERSION: u32 = 1;
 
 /// How many old manifests are kept; history (time travel, backups) will want more.
 const MANIFESTS_KEPT: usize = 2;
+
+/// How long the place is left alone before it is asked again, what it could not answer the times before. Clients of object
+/// stores try again by themselves, and for longer.
+const RETRIES: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(160)];
 
 /// One table and where its rows are.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -181,28 +190,69 @@ pub(crate) async fn store(objects: &dyn ObjectStore, manifest: &Manifest) -> Res
     match written {
         Ok(_) => require_newest(objects, manifest.number).await,
         Err(object_store::Error::AlreadyExists { .. }) => Err(overtaken(&path)),
-        Err(error) => match objects.head(&Path::from(path.as_str())).await {
-            Err(object_store::Error::NotFound { .. }) => Err(failed(&format!("writing {path}"), error)),
+        Err(error) => match is_there(objects, &path).await {
+            Ok(false) => Err(failed(&format!("writing {path}"), error)),
             _ => Err(Error::Poisoned { reason: format!("writing {path}, which may be durable or not: {error}") }),
         },
     }
 }
 
+async fn is_there(objects: &dyn ObjectStore, path: &str) -> Result<bool> {
+    let location = &Path::from(path);
+    let found = patiently(|| async move {
+        match objects.head(location).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(failed(&format!("looking for {location}"), error)),
+        }
+    });
+    found.await
+}
+
 /// Fails if there are later manifests than the one that was just written: its number was free because another writer has come so
 /// far since that it has removed the manifest which had it.
 async fn require_newest(objects: &dyn ObjectStore, number: u64) -> Result<()> {
-    match numbers(objects).await {
+    match patiently(|| numbers(objects)).await {
         Ok(all) => match all.last() {
             Some(newest) if *newest > number => Err(overtaken(&path_of(*newest))),
             _ => Ok(()),
         },
         Err(error) => {
             let path = path_of(number);
-            Err(Error::Poisoned {
-                reason: format!("{path} was written, and whether it is the newest is not known: {error}"),
-            })
+            match take_back(objects, &path).await {
+                Ok(()) => Err(error),
+                Err(other) => Err(Error::Poisoned {
+                    reason: format!("{path} was written, and whether it is the newest is not known: {error}; {other}"),
+                }),
+            }
         }
     }
+}
+
+/// Removes a manifest that nobody has built on. The one before it is the newest again, or another writer's.
+async fn take_back(objects: &dyn ObjectStore, path: &str) -> Result<()> {
+    let location = &Path::from(path);
+    let removed = patiently(|| async move {
+        match objects.delete(location).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed(&format!("removing {location}"), error)),
+        }
+    });
+    removed.await
+}
+
+/// Tries something again that fails, a few times.
+async fn patiently<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -> F) -> Result<T> {
+    for pause in RETRIES {
+        match attempt().await {
+            Err(error) => tracing::debug!(%error, "it is tried again"),
+            done => return done,
+        }
+        // Whoever opens a store may do so on a runtime without a clock.
+        let paused = tokio::task::spawn_blocking(move || std::thread::sleep(pause)).await;
+        paused.map_err(|error| Error::Internal(error.to_string()))?;
+    }
+    attempt().await
 }
 
 fn overtaken(path: &str) -> Error {
@@ -243,6 +293,10 @@ mod tests {
     use super::*;
     use crate::files::{FileObjects, MemoryFiles};
 
+    /// Changes of the disk that make a file of one piece: the removal of what may have its first name, its creation, an append, a
+    /// sync, its name, and the sync of its folder.
+    const PUT_CALLS: u64 = 6;
+
     #[tokio::test]
     async fn the_newest_manifest_is_found_and_old_ones_go() {
         let objects = FileObjects::new(Arc::new(MemoryFiles::new()));
@@ -272,6 +326,39 @@ mod tests {
         let late = store(&objects, &Manifest { number: 2, ..Manifest::empty() }).await;
         assert!(matches!(late, Err(Error::Poisoned { .. })), "{late:?}");
         assert_eq!(load_newest(&objects).await.unwrap().unwrap().number, 5);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_listed_for_a_moment_is_listed_again() {
+        let files = MemoryFiles::new();
+        let objects = FileObjects::new(Arc::new(files.clone()));
+        files.fail_lists(RETRIES.len() as u64);
+        store(&objects, &Manifest::empty()).await.unwrap();
+        assert_eq!(load_newest(&objects).await.unwrap().unwrap().number, 1);
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_may_not_be_the_newest_is_taken_back() {
+        let files = MemoryFiles::new();
+        let objects = FileObjects::new(Arc::new(files.clone()));
+        store(&objects, &Manifest::empty()).await.unwrap();
+        let next = Manifest { number: 2, ..Manifest::empty() };
+        files.fail_lists(u64::MAX);
+        assert!(matches!(store(&objects, &next).await, Err(Error::Io { .. })));
+        files.fail_lists(0);
+        for left in [&files, &files.after_power_cut()] {
+            assert_eq!(left.paths().len(), 1, "{:?}", left.paths());
+        }
+        store(&objects, &next).await.unwrap();
+
+        // If that fails, too, nobody knows what the next start will find.
+        files.fail_lists(u64::MAX);
+        files.fail_once_after(PUT_CALLS);
+        let uncertain = store(&objects, &Manifest { number: 3, ..Manifest::empty() }).await;
+        assert!(matches!(uncertain, Err(Error::Io { .. })), "one that fails once is tried again: {uncertain:?}");
+        files.fail_after(Some(PUT_CALLS));
+        let uncertain = store(&objects, &Manifest { number: 3, ..Manifest::empty() }).await;
+        assert!(matches!(uncertain, Err(Error::Poisoned { .. })), "{uncertain:?}");
     }
 
     #[tokio::test]

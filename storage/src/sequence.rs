@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::log::{Log, Lsn, Operation, Record};
+use crate::log::{Claim, Log, Lsn, Operation, Record};
 use crate::objects::ObjectId;
 
 /// Numbers reserved with one record of the log, at least.
@@ -144,7 +144,7 @@ impl Sequences {
             entry.left = left;
             entry.lsn
         };
-        futures::executor::block_on(log.wait_durable(lsn))?;
+        wait(log.wait_durable(lsn))?;
         Ok(values)
     }
 
@@ -156,14 +156,21 @@ impl Sequences {
             entries.insert(id, Entry { now: state, reserved: state, left: 0, lsn });
             lsn
         };
-        futures::executor::block_on(log.wait_durable(lsn))
+        wait(log.wait_durable(lsn))
     }
 }
 
 /// Logs a state. Called with the entries locked, so that the log has the states in their order. The record is no commit
 /// and carries no timestamp.
 fn append(log: &Log, record: SequenceRecord) -> Result<Lsn> {
-    log.append(&Record { timestamp: 0, operations: vec![Operation::Sequence(record)] })
+    let record = Record { timestamp: 0, operations: vec![Operation::Sequence(record)] };
+    wait(log.append(&record, Claim::Ordinary))
+}
+
+/// Waits on this thread for what the log's does. The caller may be in the middle of a task that has had its turn: the runtime
+/// would put that off until the task lets others have theirs, which it does not before this is there.
+fn wait<T>(work: impl Future<Output = T>) -> T {
+    futures::executor::block_on(tokio::task::coop::unconstrained(work))
 }
 
 #[cfg(test)]

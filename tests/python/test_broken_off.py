@@ -133,8 +133,8 @@ def half_of(message):
     return whole[: len(whole) // 2], whole[len(whole) // 2 :]
 
 
-def begin_update(wire, sql, transaction=None):
-    call = wire.call("DoPut")
+def begin_update(wire, sql, transaction=None, headers=()):
+    call = wire.call("DoPut", headers)
     fields = {1: sql, **({2: transaction} if transaction else {})}
     call.send(grpc_wire.flight_data(descriptor=grpc_wire.descriptor("CommandStatementUpdate", fields)))
     call.end()
@@ -340,6 +340,16 @@ def test_an_update_that_adbc_cancels_is_rolled_back(low_level, client, others, a
         outcome = outcome_when_cancelled(statement.execute_update, cancel)
         assert isinstance(outcome, adbc_driver_manager.Error), outcome
         assert outcome.status_code == adbc_driver_manager.AdbcStatusCode.CANCELLED
+    add_one(client, others, accounts)
+    assert total(client, accounts) == (10, 1)
+
+
+def test_an_update_whose_client_waits_no_longer_ends_as_a_timeout(client, wire, others, accounts):
+    # A client of gRPC gives up by itself, too: here it is seen what the server says.
+    call = begin_update(wire, f"CALL {accounts}_stall(100)", headers=[("grpc-timeout", "300m")])
+    with pytest.raises(grpc_wire.Refused) as refused:
+        call.answers()
+    assert (refused.value.code, refused.value.sqlstate) == (grpc_wire.DEADLINE_EXCEEDED, "57014")
     add_one(client, others, accounts)
     assert total(client, accounts) == (10, 1)
 

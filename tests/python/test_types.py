@@ -342,6 +342,9 @@ def test_a_value_that_does_not_fit_its_column_is_an_error_and_nothing_is_kept(cu
         (unchecked(pa.time32("s"), 25 * 60 * 60), "22008"),
         (unchecked(pa.time64("us"), -1), "22008"),
         (unchecked(pa.time64("ns"), 24 * 60 * 60 * 10**9), "22008"),
+        (unchecked(pa.date32(), 2**31 - 1), "22008"),
+        (unchecked(pa.timestamp("s"), -(2**62)), "22008"),
+        (unchecked(pa.timestamp("us", "UTC"), 2**63 - 1), "22008"),
     ],
     ids=lambda value: str(value.type) if isinstance(value, pa.Array) else value,
 )

@@ -295,8 +295,10 @@ impl Lock {
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// The owner holds a mode now that it did not hold before; it must be released.
+    /// The owner holds a mode now, and nothing of the resource before; it must be released.
     Granted,
+    /// The same of a resource that it holds already in another mode: it takes next to nothing.
+    Raised,
     /// The owner holds as much already. There is nothing to release.
     Held,
     /// Somebody is in the way.
@@ -337,7 +339,7 @@ impl LockTable {
         let overtakes = !wants_more && lock.queue.iter().any(|waiter| waiter.mode.conflicts_with(mode));
         if !overtakes && !lock.blocked_by_holders(owner, mode) {
             lock.grant(owner, mode);
-            return Answer::Granted;
+            return if wants_more { Answer::Raised } else { Answer::Granted };
         }
         if patience == Patience::Wait {
             let place = match wants_more {
@@ -400,6 +402,11 @@ impl LockTable {
     /// Whether an owner holds so much of a resource that asking for this mode, too, would give it nothing new.
     pub fn covers(&self, owner: Owner, resource: Resource, mode: LockMode) -> bool {
         self.locks.get(&resource).is_some_and(|lock| lock.held_by(owner).cover(mode))
+    }
+
+    /// Whether an owner holds a resource, in whatever mode.
+    pub fn is_held_by(&self, owner: Owner, resource: Resource) -> bool {
+        self.locks.get(&resource).is_some_and(|lock| lock.held_by(owner).0 != 0)
     }
 
     /// Whether an owner is still in the queue.
@@ -509,8 +516,8 @@ mod tests {
         assert_eq!(kept_out(Referenced), [RowExclusive, ShareRowExclusive, Exclusive, AccessExclusive]);
         let (table, mut locks) = (Resource::Table(1), LockTable::default());
         for owner in [T1, T2] {
-            for mode in [Load, Referenced] {
-                assert_eq!(locks.request(owner, table, mode, Patience::Give), Answer::Granted);
+            for (mode, answer) in [(Load, Answer::Granted), (Referenced, Answer::Raised)] {
+                assert_eq!(locks.request(owner, table, mode, Patience::Give), answer);
             }
         }
         assert_eq!(locks.request(T3, table, RowExclusive, Patience::Give), Answer::Busy, "it may remove some");
@@ -564,6 +571,9 @@ mod tests {
         assert!(LockMode::ALL[..5].iter().all(|mode| locks.covers(T1, ROW, *mode)));
         assert!(!locks.covers(T1, ROW, RowRemoval), "who looks for the row is not kept out yet");
         assert!(!locks.covers(T2, ROW, RowKeyShare), "it is another's");
+        assert!(locks.is_held_by(T1, ROW) && !locks.is_held_by(T2, ROW));
+        assert_eq!(locks.request(T1, ROW, RowRemoval, Patience::Give), Answer::Raised);
+        locks.release(T1, ROW, RowRemoval);
         locks.release(T1, ROW, RowUpdate);
         locks.request(T1, ROW, RowShared, Patience::Wait);
         assert!(locks.covers(T1, ROW, RowKeyShare) && !locks.covers(T1, ROW, RowNoKeyUpdate));

@@ -37,6 +37,7 @@ use super::node::{Apply, Gives};
 use super::rule::BeforeJoins;
 use super::scope::substitute;
 use crate::Error;
+use crate::common_rows::CommonRowsPlanner;
 use crate::error::sqlstate;
 use crate::scan::ExecutionView;
 use crate::sql::context::StatementContext;
@@ -46,14 +47,15 @@ const KEPT_MAX: usize = 16 * 1024;
 /// A result of more rows is not kept.
 const KEPT_ROWS_MAX: usize = 64;
 
-/// DataFusion's planner, which also knows [`Apply`].
+/// DataFusion's planner, which also knows our own nodes.
 #[derive(Debug)]
 pub(crate) struct ApplyPlanner;
 
 #[async_trait]
 impl QueryPlanner for ApplyPlanner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
-        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(ApplyPlanner)]);
+        let planner =
+            DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(ApplyPlanner), Arc::new(CommonRowsPlanner)]);
         planner.create_physical_plan(plan, session).await
     }
 }

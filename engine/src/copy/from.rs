@@ -17,6 +17,7 @@ use super::json::JsonReader;
 use super::parquet::{ParquetFile, ParquetReader};
 use super::{Decoded, Format, allowed_file, file_error};
 use crate::constraints::is_generated;
+use crate::ddl::locks::require_loaded_table;
 use crate::dml::defaults::{column_index, sources_by_name};
 use crate::dml::insert::load;
 use crate::dml::rows::{Arrangement, RowCheck};
@@ -70,7 +71,10 @@ pub(crate) async fn copy_from(
     });
     let error = match load(statement, transaction, &table, Box::pin(loaded)).await {
         Err(error) => error,
-        loaded => return loaded,
+        Ok(rows) => {
+            require_loaded_table(transaction, &table)?;
+            return Ok(rows);
+        }
     };
     // Of a duplicate key or a missing parent the store does not know the origin.
     let says_where = error.message().starts_with(&path.display().to_string());

@@ -250,15 +250,16 @@ impl Doomed {
         for object in self.objects {
             transaction.drop_object(object)?;
         }
-        // A table is created after those it refers to: the newest first.
-        for table in self.tables.into_iter().rev() {
-            transaction.drop_table(table)?;
-        }
+        transaction.drop_tables(self.tables)?;
         Ok(())
     }
 }
 
-fn change_definition(transaction: &mut Transaction, table: TableId, change: impl FnOnce(&mut NewTable)) -> Result<()> {
+pub(super) fn change_definition(
+    transaction: &mut Transaction,
+    table: TableId,
+    change: impl FnOnce(&mut NewTable),
+) -> Result<()> {
     let definition = transaction.view().catalog().table(table).map(|table| table.to_new());
     let mut definition = definition.ok_or_else(|| Error::internal("a table to change is gone"))?;
     change(&mut definition);

@@ -17,6 +17,7 @@ use crate::functions::zones::zone_of;
 use crate::session::{Completion, Statement};
 use crate::sql::check::refuse;
 use crate::sql::context::StatementContext;
+use crate::sql::declared::{declared_columns, stored_columns};
 use crate::sql::names::shown;
 use crate::sql::plan::{bind, make_ready, plan_query};
 use crate::sql::route::CreateTableStatement;
@@ -93,9 +94,12 @@ pub(crate) async fn create_table(
         Some(query) => {
             refuse(!constraints.is_empty() || !columns.is_empty(), "a column or constraint in CREATE TABLE … AS")
                 .map_err(|error| error.with_hint("Name the columns in the query, with AS."))?;
-            let ready = make_ready(&context, bind(plan_query(&context, *query)?, statement.parameters)?).await?;
+            let plan = plan_query(&context, *query)?;
+            let declarations = declared_columns(&plan);
+            let ready = make_ready(&context, bind(plan, statement.parameters)?).await?;
             drop(context);
             let schema = schema_of_rows(&renamed(&shown(&ready.schema()), &names)?)?;
+            let schema = stored_columns(&schema, &declarations);
             let mut new_table = plain_table(schema_name, table_name, Arc::new(schema));
             set_on_commit(&mut new_table, on_commit);
             let table = transaction.create_table(new_table)?;

@@ -102,6 +102,12 @@ pub(crate) fn before_commit(statement: &Statement<'_>, transaction: &mut Transac
     to_drop.into_iter().try_for_each(|table| drop_with_views(transaction, table))
 }
 
+/// Drops all that is in the session's schema.
+pub(crate) fn discard(statement: &Statement<'_>, transaction: &mut Transaction) -> Result<()> {
+    let own = statement.temporary();
+    drop_contents(transaction, |schema| schema == own.name())
+}
+
 /// Drops a table and what depends on it, all of it the same session's.
 fn drop_with_views(transaction: &mut Transaction, table: TableId) -> Result<()> {
     let catalog = Arc::clone(transaction.view().catalog());

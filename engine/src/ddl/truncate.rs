@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use datafusion::sql::sqlparser::ast::Spanned;
 use rustydb_storage::{LockMode, ObjectKind, SequenceState, TableId, Transaction};
 
+use super::drop::change_definition;
 use crate::error::sqlstate;
 use crate::sequences::{Owner, SequenceDefinition};
 use crate::session::{Completion, Statement};
@@ -64,19 +65,30 @@ pub(super) fn empty_tables(
     let catalog = std::sync::Arc::clone(transaction.view().catalog());
     let definitions: Vec<_> =
         tables.iter().filter_map(|id| catalog.table(*id)).map(|table| (table.id, table.to_new())).collect();
-    for (id, _) in definitions.iter().rev() {
-        transaction.drop_table(*id)?;
-    }
+    transaction.drop_tables(definitions.iter().map(|(id, _)| *id))?;
     let mut successors: BTreeMap<TableId, TableId> = BTreeMap::new();
+    let mut referring = Vec::new();
     for (id, mut definition) in definitions {
-        for foreign_key in &mut definition.foreign_keys {
-            if foreign_key.parent == id {
-                foreign_key.parent = TableId::SELF;
-            } else if let Some(parent) = successors.get(&foreign_key.parent) {
+        let all = definition.foreign_keys.clone();
+        definition.foreign_keys.retain(|key| key.parent == id || !tables.contains(&key.parent));
+        let is_referring = definition.foreign_keys.len() < all.len();
+        for foreign_key in definition.foreign_keys.iter_mut().filter(|key| key.parent == id) {
+            foreign_key.parent = TableId::SELF;
+        }
+        let successor = transaction.create_table(definition)?.id;
+        successors.insert(id, successor);
+        if is_referring {
+            referring.push((successor, all));
+        }
+    }
+    // They may refer to each other in circles: the keys between them come when all of them are there.
+    for (successor, mut foreign_keys) in referring {
+        for foreign_key in &mut foreign_keys {
+            if let Some(parent) = successors.get(&foreign_key.parent) {
                 foreign_key.parent = *parent;
             }
         }
-        successors.insert(id, transaction.create_table(definition)?.id);
+        change_definition(transaction, successor, |definition| definition.foreign_keys = foreign_keys)?;
     }
     for object in catalog.objects().filter(|object| object.kind == ObjectKind::Sequence) {
         let definition = SequenceDefinition::of(object)?;

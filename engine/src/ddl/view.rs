@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::Column;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{ObjectName, Query, Spanned, Statement as SqlStatement, Visit, Visitor};
@@ -16,6 +16,7 @@ use crate::dml::through_view::require_updatable;
 use crate::error::sqlstate;
 use crate::session::{Completion, Statement};
 use crate::sql::context::StatementContext;
+use crate::sql::declared::{Declaration, declared_columns, with_declarations};
 use crate::sql::names::shown_name;
 use crate::sql::plan::{plan_query, result_schema};
 use crate::sql::route::{CheckOption, CreateViewStatement};
@@ -32,6 +33,9 @@ pub(crate) struct ViewDefinition {
     outputs: Vec<String>,
     /// The columns' types, for those who ask the catalog.
     types: Vec<String>,
+    /// How the columns are declared, if any of them is anyhow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    declared: Vec<BTreeMap<String, String>>,
     pub(crate) search_path: Vec<String>,
     /// The tables, views and sequences in it, by schema and name.
     pub(crate) relations: BTreeSet<(String, String)>,
@@ -61,7 +65,10 @@ impl ViewDefinition {
         let field = |(name, data_type): (&String, &String)| {
             Field::new(name, data_type.parse().unwrap_or(DataType::Utf8View), true)
         };
-        self.columns.iter().zip(&self.types).map(field).collect()
+        let fields: Vec<Field> = self.columns.iter().zip(&self.types).map(field).collect();
+        let declared = |declared: &BTreeMap<String, String>| declared.clone().into_iter().collect();
+        let declared: Vec<Declaration> = self.declared.iter().map(declared).collect();
+        with_declarations(&Schema::new(fields), &declared).fields().iter().map(|field| Field::clone(field)).collect()
     }
 
     /// What the columns were called in the query itself.
@@ -138,11 +145,14 @@ pub(crate) fn create_view(
     }
     let search_path = context.search_path().to_vec();
     let types = result_schema(&context, &plan).fields().iter().map(|field| field.data_type().to_string()).collect();
+    let declared: Vec<BTreeMap<String, String>> =
+        declared_columns(&plan).into_iter().map(|declared| declared.into_iter().collect()).collect();
     let definition = ViewDefinition {
         query: text,
         columns: names,
         outputs,
         types,
+        declared: if declared.iter().all(BTreeMap::is_empty) { Vec::new() } else { declared },
         search_path,
         relations,
         check,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, filter, filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, UInt32Type};
-use arrow::row::{OwnedRow, RowConverter, SortField};
+use arrow::row::{OwnedRow, Row, RowConverter, SortField};
 use datafusion::catalog::MemTable;
 use datafusion::common::{Column, NullEquality};
 use datafusion::datasource::provider_as_source;
@@ -25,7 +25,7 @@ use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{self, ConflictTarget, DoUpdate, Ident, Spanned};
 use rustydb_storage::{Error as StorageError, LockMode, RowLock, TableDef, Transaction};
 
-use super::apply::{first_of_each, insert_free_rows, insert_rows, key_batch, update_rows};
+use super::apply::{Effects, first_of_each, insert_free_rows, insert_rows, key_batch, put_changed, put_new};
 use super::defaults::column_index;
 use super::modify::{assigned_values, run};
 use super::rows::RowCheck;
@@ -147,6 +147,7 @@ impl OnConflict {
             return Err(second_time());
         }
         let found = holders.swap_remove(0);
+        let mut effects = Effects::default();
         let (changed, changed_origins, mut touched) = if found.num_rows() == 0 {
             drop(context);
             (RecordBatch::new_empty(Arc::clone(&table.schema)), UInt32Array::from(Vec::<u32>::new()), 0)
@@ -171,10 +172,18 @@ impl OnConflict {
             let end = width + table.schema.fields().len();
             let changed = check.conform(&found.columns()[width..end], found.num_rows())?;
             let origins = found.column(end).as_primitive::<UInt32Type>().clone();
-            let touched = update_rows(statement, transaction, table, &keys, &changed, &update.assigned).await?;
+            let touched = put_changed(transaction, table, &keys, &changed, &update.assigned, &mut effects).await?;
             (changed, origins, touched)
         };
-        touched += insert_free_rows(statement, transaction, table, &new_rows, &free_in).await?;
+        let free_in = match self.arbiters[0].first_shared(&changed, &new_rows)? {
+            None => free_in,
+            // In the order of the proposed rows: the row in the way is one that this command has changed, ...
+            Some((changed, new)) if changed_origins.value(changed) < free.value(new) => return Err(second_time()),
+            // ... or the changed row takes what a new one has, which no clause is about.
+            Some(_) => Vec::new(),
+        };
+        touched += put_new(transaction, table, &new_rows, &free_in, &mut effects).await?;
+        effects.settle(statement, transaction, table).await?;
         // In the order of the rows that came.
         let origins = free.values().iter().chain(changed_origins.values()).copied();
         let mut order: Vec<(u32, u32)> = origins.zip(0u32..).collect();
@@ -239,6 +248,24 @@ impl Arbiter {
     /// The name of the constraint or index.
     fn constraint(&self, table: &TableDef) -> String {
         self.index.clone().unwrap_or_else(|| table.primary_key_name())
+    }
+
+    /// A value that both a changed row and a new one have: their places.
+    fn first_shared(&self, changed: &RecordBatch, new: &RecordBatch) -> Result<Option<(usize, usize)>> {
+        if changed.num_rows() == 0 || new.num_rows() == 0 {
+            return Ok(None);
+        }
+        let columns = |rows: &RecordBatch| -> Vec<ArrayRef> {
+            self.columns.iter().map(|column| Arc::clone(rows.column(*column))).collect()
+        };
+        let (changed, new) = (columns(changed), columns(new));
+        let converter =
+            RowConverter::new(changed.iter().map(|column| SortField::new(column.data_type().clone())).collect())?;
+        let (changed_values, new_values) = (converter.convert_columns(&changed)?, converter.convert_columns(&new)?);
+        let unlike_all = |row: usize| self.nulls_distinct && changed.iter().any(|column| column.is_null(row));
+        let known: HashMap<Row<'_>, usize> =
+            changed_values.iter().zip(0..).filter(|(_, row)| !unlike_all(*row)).collect();
+        Ok(new_values.iter().zip(0..).find_map(|(value, row)| Some((*known.get(&value)?, row))))
     }
 
     /// Which proposed rows have their value taken, and by what: the row's number, then the stored row's columns.

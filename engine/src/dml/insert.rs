@@ -32,6 +32,7 @@ use super::rows::RowCheck;
 use super::scope::RowScope;
 use super::syntax::{cast, null, prepend, query_of, quoted, read_fixed_bytes};
 use super::{Reading, foreign_key};
+use crate::common_rows::{names_of_ctes, share_rows};
 use crate::constraints::{is_generated, is_identity, shown_columns};
 use crate::error::sqlstate;
 use crate::session::Statement;
@@ -189,6 +190,7 @@ async fn load_in_bulk(
     drop(rest);
     // Not before the rows are there: a client that stops sending them keeps nobody waiting.
     transaction.lock_table(table.id, LockMode::Load, None).await?;
+    transaction.require_same_table(table, LockMode::Load)?;
     let inserted = writer.finish(transaction).await?;
     foreign_key::check_whole_table(statement, transaction, table).await?;
     Ok(inserted)
@@ -239,10 +241,12 @@ pub(crate) fn plan(context: &StatementContext, insert: InsertStatement) -> Resul
     }
     resolve_columns(&context, &mut source);
     check_inserted(&mut source)?;
+    let ctes = names_of_ctes(&source);
     let insert = SqlStatement::Insert(plain_insert(name, columns, source));
     match planner(&context).sql_statement_to_plan(insert)? {
         LogicalPlan::Dml(DmlStatement { input, .. }) => {
-            Ok(InsertPlan { table, plan: Arc::unwrap_or_clone(input), context })
+            let plan = share_rows(Arc::unwrap_or_clone(input), &ctes)?;
+            Ok(InsertPlan { table, plan, context })
         }
         _ => Err(Error::internal("an INSERT was planned as something else")),
     }

@@ -10,6 +10,7 @@
 //! ```
 //!
 //! A side of the join that no clause asks for is left out. The rows to update and delete must be different ones (21000).
+//! Rows go, change and come first, and foreign keys are looked at when all of them have.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use datafusion::sql::sqlparser::ast::{
 use rustydb_storage::{TableDef, Transaction};
 
 use super::Reading;
-use super::apply::{delete_rows, first_of_each, insert_rows, key_batch, update_rows};
+use super::apply::{Effects, first_of_each, key_batch, put_changed, put_new, take_away};
 use super::defaults::{not_default, syntax_of};
 use super::insert::{is_default, takes_no_value, target_columns};
 use super::modify::{add_others, assigned_values, find_target, kept_for, key_items, own_terms, run, target_factor};
@@ -118,10 +119,13 @@ pub(crate) async fn merge(
     let first_old = first_new + table.schema.fields().len();
     let new_rows = |batch: &RecordBatch| check.conform(&batch.columns()[first_new..first_old], batch.num_rows());
     let (new_updated, new_inserted) = (new_rows(&updated)?, new_rows(&inserted)?);
-    let mut changed = delete_rows(statement, transaction, &table, &key_batch(&table, &key_columns(&deleted))?).await?;
+    let mut effects = Effects::default();
+    let keys = key_batch(&table, &key_columns(&deleted))?;
+    let mut changed = take_away(transaction, &table, &keys, &mut effects).await?;
     let keys = key_batch(&table, &key_columns(&updated))?;
-    changed += update_rows(statement, transaction, &table, &keys, &new_updated, &assigned).await?;
-    changed += insert_rows(statement, transaction, &table, &new_inserted).await?;
+    changed += put_changed(transaction, &table, &keys, &new_updated, &assigned, &mut effects).await?;
+    changed += put_new(transaction, &table, &new_inserted, &[], &mut effects).await?;
+    effects.settle(statement, transaction, &table).await?;
 
     let Some(items) = returning else { return Ok(Changed::rows(changed)) };
     let mut batches = Vec::new();

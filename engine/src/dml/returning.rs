@@ -4,7 +4,8 @@
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::common::utils::memory::RecordBatchMemoryCounter;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::sqlparser::ast::{
     SelectItem, SelectItemQualifiedWildcardKind, Spanned, Visit, Visitor, WildcardAdditionalOptions,
@@ -13,12 +14,13 @@ use futures::StreamExt;
 use std::ops::ControlFlow;
 
 use super::scope::RowScope;
+use crate::common_rows::{names_of_ctes, share_rows};
 use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::check::refuse;
 use crate::sql::context::StatementContext;
 use crate::sql::names::{output_name, unique_name};
-use crate::sql::plan::{bind, make_ready, result_schema};
+use crate::sql::plan::{ReadyPlan, bind, make_ready, result_schema};
 use crate::sql::text::parse::{fold, place, table_name};
 use crate::{Error, Result};
 
@@ -78,7 +80,9 @@ pub(crate) fn plan(
     }
     let mut seen = Vec::with_capacity(list.len());
     let list = list.into_iter().map(|(expr, name)| expr.alias(unique_name(&mut seen, name)));
-    Ok(scope.rows(rows)?.project(list.collect::<Vec<_>>())?.build()?)
+    let plan = scope.rows(rows)?.project(list.collect::<Vec<_>>())?.build()?;
+    let ctes: Vec<String> = items.iter().flat_map(names_of_ctes).collect();
+    Ok(share_rows(plan, &ctes)?)
 }
 
 fn with_own_name(column: Expr) -> (Expr, String) {
@@ -157,14 +161,25 @@ pub(crate) async fn run(
     rows: Vec<Vec<ArrayRef>>,
 ) -> Result<Returned> {
     let ready = make_ready(context, bind(plan(context, scope, items, rows)?, statement.parameters)?).await?;
-    let reservation = MemoryConsumer::new("rows to return").register(ready.context.memory_pool());
+    Ok(collected(statement, ready, "rows to return").await?.0)
+}
+
+/// Runs a plan to its end. Its rows are accounted in the memory pool, as `what`, as long as the reservation is there.
+pub(super) async fn collected(
+    statement: &Statement<'_>,
+    ready: ReadyPlan,
+    what: &'static str,
+) -> Result<(Returned, MemoryReservation)> {
+    let reservation = MemoryConsumer::new(what).register(ready.context.memory_pool());
     let mut stream = statement.start(ready);
     let schema = stream.schema();
+    // Batches may be parts of a large one, which counts once.
+    let mut memory = RecordBatchMemoryCounter::new();
     let mut batches = Vec::new();
     while let Some(batch) = stream.next().await {
         let batch = batch?;
-        reservation.try_grow(batch.get_array_memory_size())?;
+        reservation.try_grow(memory.count_batch(&batch))?;
         batches.push(batch);
     }
-    Ok(Returned { schema, batches })
+    Ok((Returned { schema, batches }, reservation))
 }

@@ -19,6 +19,7 @@ use crate::constraints::is_hidden;
 use crate::sql::check::check_queries;
 use crate::sql::context::StatementContext;
 use crate::sql::plan::planner;
+use crate::sql::tree::natural_joins::resolve_columns_of_subqueries;
 use crate::{Error, Result};
 
 /// The name by which plans know rows at hand.
@@ -95,6 +96,7 @@ impl RowScope {
 
     /// Resolves an expression over these columns.
     pub(crate) fn resolve(&self, context: &StatementContext, mut expr: ast::Expr) -> Result<Expr> {
+        resolve_columns_of_subqueries(context, &mut expr);
         check_queries(&mut expr)?;
         Ok(planner(context).sql_to_expr(expr, &self.schema()?, &mut context.planner_context())?)
     }

@@ -1,4 +1,5 @@
-//! Data-modifying common table expressions: `WITH moved AS (DELETE … RETURNING *) INSERT INTO … SELECT * FROM moved`.
+//! Common table expressions that run by themselves: `WITH moved AS (DELETE … RETURNING *) INSERT INTO … SELECT * FROM moved`,
+//! and queries that [several parts](crate::sql::route::WithStatement) of a changing statement read.
 //!
 //! All parts read the state before the statement and none sees what another changes, except through RETURNING. Each
 //! changing part runs once and to its end, in the order written, whether anything reads its rows or not.
@@ -6,20 +7,23 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::MemTable;
 use datafusion::datasource::TableProvider;
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::sql::sqlparser::ast::Query;
 use rustydb_storage::Transaction;
 
-use super::returning::{Changed, Returned};
+use super::locked::{forget_locks, read_first_of_query};
+use super::returning::{Changed, Returned, collected};
 use super::{Reading, change, describe};
 use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::context::StatementContext;
-use crate::sql::names::shown;
+use crate::sql::names::{marked, shown};
 use crate::sql::plan::{bind, make_ready, plan_query, result_schema};
-use crate::sql::route::{ChangeStep, MainStatement, WithStatement};
+use crate::sql::route::{WithPart, WithStatement, WithStep};
 use crate::{Error, Result};
 
 /// Runs all steps and the statement itself.
@@ -30,50 +34,69 @@ pub(crate) async fn run(
 ) -> Result<Changed> {
     let WithStatement { steps, main } = with;
     let mut reading = Reading { view: Some(transaction.view()), named: HashMap::new() };
-    for ChangeStep { name, columns, write } in steps {
-        let changed = Box::pin(change(statement, transaction, &reading, write)).await?;
-        if let Some(Returned { schema, batches }) = changed.returned {
+    // The rows of steps are there until the statement ends.
+    let mut reserved: Vec<MemoryReservation> = Vec::new();
+    for WithStep { name, columns, part } in steps {
+        let returned = match part {
+            WithPart::Write(write) => Box::pin(change(statement, transaction, &reading, *write)).await?.returned,
+            WithPart::Query(mut query) => {
+                let locked = read_first_of_query(statement, transaction, &mut query).await?;
+                let context = reading.context(statement, transaction).with_named(locked);
+                let (returned, memory) = read(statement, &context, *query).await?;
+                reserved.push(memory);
+                Some(returned)
+            }
+        };
+        if let Some(Returned { schema, batches }) = returned {
             let table = result_table(&name, &columns, &schema, batches)?;
             reading.named.insert(name, table);
         }
     }
     match main {
-        MainStatement::Write(write) => Box::pin(change(statement, transaction, &reading, *write)).await,
-        MainStatement::Query(query) => {
-            let context = reading.context(statement, transaction);
-            let ready = make_ready(&context, bind(plan_query(&context, *query)?, statement.parameters)?).await?;
-            let rows = statement.start(ready);
-            let schema = rows.schema();
-            let batches = rows.collect().await?;
-            let count = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-            Ok(Changed { rows: count, returned: Some(Returned { schema, batches }) })
+        WithPart::Write(write) => Box::pin(change(statement, transaction, &reading, *write)).await,
+        WithPart::Query(query) => {
+            let (returned, _) = read(statement, &reading.context(statement, transaction), *query).await?;
+            let count = returned.batches.iter().map(|batch| batch.num_rows() as u64).sum();
+            Ok(Changed { rows: count, returned: Some(returned) })
         }
     }
+}
+
+/// Runs a query to its end.
+async fn read(
+    statement: &Statement<'_>,
+    context: &StatementContext,
+    query: Query,
+) -> Result<(Returned, MemoryReservation)> {
+    let ready = make_ready(context, bind(plan_query(context, query)?, statement.parameters)?).await?;
+    collected(statement, ready, "rows of a common table expression").await
 }
 
 /// Plans all parts as far as that goes without running them. Returns their plans and the columns of the result.
 pub(crate) fn describe_with(context: &StatementContext, with: WithStatement) -> Result<super::Description> {
     let WithStatement { steps, main } = with;
     let (mut context, mut plans) = (context.clone(), Vec::new());
-    for ChangeStep { name, columns, write } in steps {
-        let described = describe(&context, write)?;
+    for WithStep { name, columns, part } in steps {
+        let described = describe_part(&context, part)?;
         plans.extend(described.plans);
         if let Some(schema) = described.result {
             let table = result_table(&name, &columns, &schema, Vec::new())?;
             context = context.with_named(HashMap::from([(name, table)]));
         }
     }
-    match main {
-        MainStatement::Write(write) => {
-            let mut described = describe(&context, *write)?;
-            plans.append(&mut described.plans);
-            Ok(super::Description { plans, ..described })
-        }
-        MainStatement::Query(query) => {
-            let plan = plan_query(&context, *query)?;
-            let result = Some(result_schema(&context, &plan));
-            plans.push(plan);
-            Ok(super::Description { plans, result })
+    let mut described = describe_part(&context, main)?;
+    plans.append(&mut described.plans);
+    Ok(super::Description { plans, ..described })
+}
+
+fn describe_part(context: &StatementContext, part: WithPart) -> Result<super::Description> {
+    match part {
+        WithPart::Write(write) => describe(context, *write),
+        WithPart::Query(mut query) => {
+            forget_locks(&mut query);
+            let plan = plan_query(context, *query)?;
+            let result = Some(result_schema(context, &plan));
+            Ok(super::Description { plans: vec![plan], result })
         }
     }
 }
@@ -96,19 +119,23 @@ pub(super) fn result_table(
             ),
         ));
     }
-    let mut fields: Vec<Field> = Vec::with_capacity(schema.fields().len());
-    for (index, field) in schema.fields().iter().enumerate() {
-        let name = columns.get(index).unwrap_or(field.name());
-        if fields.iter().any(|known| known.name() == name) {
-            return Err(Error::new(sqlstate::AMBIGUOUS_COLUMN, format!("column \"{name}\" is returned twice"))
-                .with_hint("Give the columns different names with AS."));
-        }
-        fields.push(field.as_ref().clone().with_name(name).with_nullable(true));
-    }
-    let schema = Arc::new(Schema::new(fields));
+    let names: Vec<&String> =
+        schema.fields().iter().enumerate().map(|(index, field)| columns.get(index).unwrap_or(field.name())).collect();
+    let fields = schema.fields().iter().enumerate().map(|(index, field)| {
+        // Of columns with the same name none goes by it.
+        let name = match names.iter().filter(|name| *name == &names[index]).count() {
+            1 => names[index].clone(),
+            _ => marked(names[index], index),
+        };
+        field.as_ref().clone().with_name(name).with_nullable(true)
+    });
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
     let batches = batches
         .into_iter()
-        .map(|batch| RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec()))
+        .map(|batch| {
+            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            RecordBatch::try_new_with_options(Arc::clone(&schema), batch.columns().to_vec(), &options)
+        })
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Arc::new(MemTable::try_new(schema, vec![batches])?))
 }

@@ -268,9 +268,10 @@ fn from_storage(error: &rustydb_storage::Error) -> Error {
         Storage::Corruption { .. } => Error::new(sqlstate::DATA_CORRUPTED, message)
             .with_hint("Run rustydb check on the closed database to see the extent of the damage."),
         Storage::Poisoned { .. } => Error::new(sqlstate::CANNOT_CHANGE_NOW, message),
-        Storage::NoRoom { .. } => Error::new(sqlstate::DISK_FULL, message).with_hint(
+        full if full.is_disk_full() => Error::new(sqlstate::DISK_FULL, message).with_hint(
             "Make room on the disk, or delete rows, or drop or truncate tables; then writes are accepted again.",
         ),
+        Storage::NoRoom { .. } => Error::new(sqlstate::DISK_FULL, message),
         Storage::Closed => Error::new(sqlstate::SHUTDOWN, message),
         Storage::Io { .. } => Error::new(sqlstate::IO, message),
         Storage::TransactionTooLarge { .. } => Error::new(sqlstate::LIMIT_EXCEEDED, message),

@@ -66,7 +66,7 @@ impl ScalarUDFImpl for ArrayOrder {
     }
 }
 
-fn keys_of(arrays: &ArrayRef) -> DataFusionResult<BinaryArray> {
+pub(super) fn keys_of(arrays: &ArrayRef) -> DataFusionResult<BinaryArray> {
     // A NULL that has no type is no array.
     if *arrays.data_type() == DataType::Null {
         return Ok(BinaryArray::new_null(arrays.len()));

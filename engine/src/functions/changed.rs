@@ -9,6 +9,7 @@
 //! |---|---|
 //! | what is computed, or refused | [`floats`](super::floats), [`truncate`](super::truncate), [`subscripts`](super::subscripts) |
 //! | the types that it takes | [`coalesce`](super::coalesce), [`widened`](super::widened) |
+//! | what the optimiser makes of it | [`coalesce`](super::coalesce) |
 //! | the type that it gives | [`date_parts`](super::date_parts), [`widened`](super::widened) |
 //! | all of it, of some arguments | [`date_patterns`](super::date_patterns), [`to_char`](super::to_char) |
 //!
@@ -50,6 +51,16 @@ pub(super) trait Change: Debug + Clone + Eq + Hash + Send + Sync + 'static {
     /// Another type of the result, for arguments of these types.
     fn return_type(&self, _types: &[DataType]) -> Option<DataType> {
         None
+    }
+
+    /// What the optimiser writes for a call.
+    fn simplify(
+        &self,
+        inner: &dyn ScalarUDFImpl,
+        arguments: Vec<Expr>,
+        context: &SimplifyContext,
+    ) -> DataFusionResult<ExprSimplifyResult> {
+        inner.simplify(arguments, context)
     }
 
     fn invoke(&self, inner: &dyn ScalarUDFImpl, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
@@ -115,7 +126,7 @@ impl<C: Change> ScalarUDFImpl for Changed<C> {
     }
 
     fn simplify(&self, arguments: Vec<Expr>, context: &SimplifyContext) -> DataFusionResult<ExprSimplifyResult> {
-        self.inner.simplify(arguments, context)
+        self.change.simplify(self.inner.inner().as_ref(), arguments, context)
     }
 
     fn short_circuits(&self) -> bool {

@@ -96,7 +96,7 @@ impl Change for OfIntervals {
 }
 
 /// The name that DataFusion has for a unit.
-fn unit_named(written: &str) -> Option<&'static str> {
+pub(super) fn unit_named(written: &str) -> Option<&'static str> {
     Some(match written.trim().to_ascii_lowercase().as_str() {
         "microsecond" | "microseconds" | "us" | "usec" | "usecond" | "usecs" => "microsecond",
         "millisecond" | "milliseconds" | "ms" | "msec" | "msecond" | "msecs" => "millisecond",
@@ -116,7 +116,7 @@ fn unit_named(written: &str) -> Option<&'static str> {
 }
 
 /// The microseconds of a unit of a day, or of less.
-fn microseconds_in(unit: &str) -> Option<i64> {
+pub(super) fn microseconds_in(unit: &str) -> Option<i64> {
     Some(match unit {
         "microsecond" => 1,
         "millisecond" => 1_000,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `scale(n)` | how many there are, which the type says |
 //! | `min_scale(n)` | how many are needed: zeros at the end are not |
+//! | `trim_scale(n)` | the number itself, as its type says how many there are; of a constant [without zeros at the end](crate::sql::tree::literal_scales) |
 
 use std::sync::Arc;
 
@@ -16,15 +17,18 @@ use crate::{Error, Result};
 
 /// The functions of this file.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    let strict = |name, compute| ByRows {
-        name,
-        volatility: Volatility::Immutable,
-        strict: true,
-        takes: one_numeric,
-        gives: |_| DataType::Int32,
-        compute,
-    };
-    [strict("scale", scale), strict("min_scale", min_scale)].into_iter().map(ByRows::function).collect()
+    fn strict(name: &'static str, compute: fn(&[ScalarValue]) -> Result<ScalarValue>) -> ByRows {
+        ByRows {
+            name,
+            volatility: Volatility::Immutable,
+            strict: true,
+            takes: one_numeric,
+            gives: |_| DataType::Int32,
+            compute,
+        }
+    }
+    let trimmed = ByRows { gives: |types| types[0].clone(), ..strict("trim_scale", trim_scale) };
+    [strict("scale", scale), strict("min_scale", min_scale), trimmed].into_iter().map(ByRows::function).collect()
 }
 
 fn one_numeric(types: &[DataType]) -> Option<Vec<DataType>> {
@@ -55,6 +59,10 @@ fn min_scale(values: &[ScalarValue]) -> Result<ScalarValue> {
         scale -= 1;
     }
     Ok(ScalarValue::Int32(Some(scale.into())))
+}
+
+fn trim_scale(values: &[ScalarValue]) -> Result<ScalarValue> {
+    Ok(values[0].clone())
 }
 
 #[cfg(test)]

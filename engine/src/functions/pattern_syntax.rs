@@ -8,16 +8,91 @@
 //! | `\b`, `\B` | `\x08`, `\\` | the characters backspace and backslash |
 //! | `\<`, `\>` | `<`, `>` | themselves |
 //! | `{` before anything but a digit | `\{` | itself |
-//! | `[[a]`, `[a&&b]`, `[a~~b]` | `[\[a]`, `[a\&&b]`, `[a\~~b]` | characters of a set |
+//! | `[[a]`, `[a&&b]`, `[a~~b]`, `[+--]` | `[\[a]`, `[a\&&b]`, `[a\~~b]`, `[+-\-]` | characters of a set |
 //! | `(?n)…`, `(?p)…`, `(?w)…`, `(?c)…` | `(?m-s)…`, `(?-s)…`, `(?m)…`, `(?-i)…` | what flags say |
 //! | `***=a.b`, `***:a.b` | `a\.b`, `a.b` | a text that stands for itself, an expression |
 //!
 //! What the library does not know, it refuses: references to groups, and what must come before or after a match.
+//!
+//! Patterns of `~` that are constants are written anew before a query is optimised, all others by the function
+//! [`WRITTEN_PATTERN`], row by row; functions of patterns write them themselves.
 
 use std::borrow::Cow;
+use std::sync::{Arc, LazyLock};
 
-/// What a pattern begins with that has been written so; it makes `.` match line breaks.
-pub(crate) const ACROSS_LINES: &str = "(?s)";
+use arrow::array::{ArrayRef, AsArray, StringViewBuilder};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
+use datafusion::common::utils::take_function_args;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+/// What a pattern begins with that has been written so; it makes `.` match line breaks. PostgreSQL's have no such options:
+/// who writes `(?s)a` means a pattern that is still to be written.
+pub(crate) const ACROSS_LINES: &str = "(?s-m)";
+
+/// The name of the function that writes a pattern in the library's syntax.
+pub(crate) const WRITTEN_PATTERN: &str = "written_pattern";
+
+static WRITTEN: LazyLock<Arc<ScalarUDF>> =
+    LazyLock::new(|| Arc::new(ScalarUDF::from(Written { signature: Signature::any(1, Volatility::Immutable) })));
+
+/// The function of this file.
+pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
+    vec![Arc::clone(&WRITTEN)]
+}
+
+/// What a pattern is in the library's syntax that may be another one for each row.
+pub(crate) fn written_pattern(pattern: Expr) -> Expr {
+    WRITTEN.call(vec![pattern])
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Written {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Written {
+    fn name(&self) -> &str {
+        WRITTEN_PATTERN
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _argument_types: &[DataType]) -> DataFusionResult<DataType> {
+        Ok(DataType::Utf8View)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let [patterns] = take_function_args(self.name(), arguments.args)?;
+        let is_constant = matches!(patterns, ColumnarValue::Scalar(_));
+        let rows = if is_constant { 1 } else { arguments.number_rows };
+        let patterns = cast(&patterns.to_array(rows)?, &DataType::Utf8View)?;
+        let mut results = StringViewBuilder::with_capacity(rows);
+        // Most follow others that are the same.
+        let mut last: Option<(&str, String)> = None;
+        for pattern in patterns.as_string_view() {
+            let Some(pattern) = pattern else {
+                results.append_null();
+                continue;
+            };
+            let known = last.take().filter(|(text, _)| *text == pattern);
+            let (_, written) =
+                last.insert(known.unwrap_or_else(|| (pattern, format!("{ACROSS_LINES}{}", translated(pattern)))));
+            results.append_value(written.as_str());
+        }
+        let results: ArrayRef = Arc::new(results.finish());
+        Ok(match is_constant {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&results, 0)?),
+            false => ColumnarValue::Array(results),
+        })
+    }
+}
 
 /// The pattern in the library's syntax.
 pub(crate) fn translated(pattern: &str) -> Cow<'_, str> {
@@ -120,9 +195,20 @@ fn after_set<'a>(text: &'a str, out: &mut String) -> &'a str {
         out.push_str("\\]");
         rest = behind;
     }
+    let begin = rest.len();
     while let Some(letter) = rest.chars().next() {
         let next = rest[letter.len_utf8()..].chars().next();
         let taken = match (letter, next) {
+            // The first of a set, which is no range to another one.
+            ('-', Some('-')) if rest.len() == begin => {
+                out.push_str("\\-");
+                1
+            }
+            // A range up to it.
+            ('-', Some('-')) => {
+                out.push_str("-\\-");
+                2
+            }
             (']', _) => {
                 out.push(']');
                 return &rest[1..];
@@ -181,8 +267,17 @@ mod tests {
             ("***:a.b", "a.b"),
             ("a\\", "a\\"),
             ("[é", "[é"),
+            ("[+--][--/]", "[+-\\-][\\--/]"),
         ] {
             assert_eq!(translated(pattern), expected, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn users_write_no_pattern_that_is_taken_for_one_written_before() {
+        for pattern in ["(?s)a", "(?p)a", "(?n)a", "(?w)a", "(?is)a"] {
+            assert!(!pattern.starts_with(ACROSS_LINES), "{pattern}");
+            assert_ne!(translated(pattern), pattern);
         }
     }
 

@@ -15,13 +15,16 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, ListBuilder, StringViewArray, StringViewBuilder};
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::functions_nested::extract::array_element_udf;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
+};
 use regex::{CaptureLocations, Captures, Regex, RegexBuilder, Replacer};
 
 use super::by_rows::texts;
@@ -33,6 +36,16 @@ use crate::{Error, Result};
 
 /// The array of what `regexp_matches` returns as a set (see [`crate::sql`]).
 pub(crate) const ALL_MATCHES: &str = "all_regexp_matches";
+
+static FIRST_MATCH: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
+    let (kind, signature) = (Kind::FirstMatch, Signature::user_defined(Volatility::Immutable));
+    Arc::new(ScalarUDF::from(OfPattern { kind, signature }))
+});
+
+/// The first group of the first match, or without groups the match.
+pub(crate) fn first_group(text: Expr, pattern: Expr) -> Expr {
+    array_element_udf().call(vec![FIRST_MATCH.call(vec![text, pattern]), lit(1_i64)])
+}
 
 /// The functions of this file.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {

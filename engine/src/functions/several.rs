@@ -16,7 +16,6 @@
 //! |---|---|
 //! | [`SPLIT_AT_MARKS`] | what lies between the marked parts of a text |
 //! | [`OR_EMPTY`] | the array, or if it is NULL one without elements |
-//! | [`MOST_FREQUENT`] | of a sorted array, the element that comes most often |
 
 use std::sync::Arc;
 
@@ -36,7 +35,6 @@ use crate::{Error, Result};
 
 pub(crate) const SPLIT_AT_MARKS: &str = "split_at_marks";
 pub(crate) const OR_EMPTY: &str = "or_empty";
-pub(crate) const MOST_FREQUENT: &str = "most_frequent";
 
 /// Begin and end of a marked part.
 pub(crate) const MARKS: [char; 2] = ['\u{e000}', '\u{e001}'];
@@ -63,7 +61,6 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
         loose("format", format_arguments, gives_text, format),
         strict(SPLIT_AT_MARKS, texts, |_| list_of(DataType::Utf8View), split_at_marks),
         loose(OR_EMPTY, |types| Some(types.to_vec()), |types| types[0].clone(), or_empty),
-        strict(MOST_FREQUENT, |types| Some(types.to_vec()), element_of, most_frequent),
         strict("array_dims", one_array, |_| DataType::Utf8View, array_dims),
         loose("num_nulls", some_arguments, |_| DataType::Int32, num_nulls),
         loose("num_nonnulls", some_arguments, |_| DataType::Int32, num_nonnulls),
@@ -316,20 +313,6 @@ pub(super) fn elements_of(value: &ScalarValue) -> Result<ArrayRef> {
         ScalarValue::List(list) => Ok(list.value(0)),
         _ => Err(Error::internal("an array was expected")),
     }
-}
-
-fn most_frequent(values: &[ScalarValue]) -> Result<ScalarValue> {
-    let elements = elements_of(&values[0])?;
-    let mut best = (0, ScalarValue::try_from(elements.data_type())?);
-    let mut run = best.clone();
-    for index in (0..elements.len()).filter(|index| elements.is_valid(*index)) {
-        let element = ScalarValue::try_from_array(&elements, index)?;
-        run = if element == run.1 { (run.0 + 1, element) } else { (1, element) };
-        if run.0 > best.0 {
-            best = run.clone();
-        }
-    }
-    Ok(best.1)
 }
 
 fn one_array(types: &[DataType]) -> Option<Vec<DataType>> {

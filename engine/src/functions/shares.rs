@@ -3,17 +3,21 @@
 //!
 //! | function | what it gives |
 //! |---|---|
-//! | [`AT_SHARE`] | of a sorted array, the first element with so large a share of elements up to it |
+//! | [`AT_SHARE`] | of an array, the first of its sorted elements with so large a share of elements up to it |
 //! | [`BETWEEN_SHARES`] | of an array, what lies at a share of its sorted elements, also between two of them |
+//! | [`MOST_FREQUENT`] | of an array, the element that comes most often, the first of these in order |
 //!
-//! The share may be an array of shares; then so is the result. DataFusion's `percentile_cont` cuts the place between two
+//! The share may be an array of shares; then so is the result. The last argument tells whether the order is from the greatest
+//! to the least. `array_agg(x ORDER BY x)` would compute `x` twice, and so sort `random()` by others. DataFusion's `percentile_cont` cuts the place between two
 //! elements off to six digits.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array};
+use arrow::compute::{SortOptions, cast};
 use arrow::datatypes::{DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit};
+use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{ScalarUDF, Volatility};
 
@@ -24,6 +28,7 @@ use crate::sql::rules::interval_math::{order, scale};
 use crate::{Error, Result};
 
 pub(crate) const AT_SHARE: &str = "at_share";
+pub(crate) const MOST_FREQUENT: &str = "most_frequent";
 
 /// It has the name of the aggregate that is rewritten to it, for errors that tell it.
 pub(crate) const BETWEEN_SHARES: &str = "percentile_cont";
@@ -39,12 +44,23 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
         compute: at_share,
     };
     let between = ByRows { name: BETWEEN_SHARES, takes: between_arguments, compute: percentile_cont, ..first };
-    vec![first.function(), between.function()]
+    let most =
+        ByRows { name: MOST_FREQUENT, takes: array_and_order, gives: element_of, compute: most_frequent, ..first };
+    vec![first.function(), between.function(), most.function()]
 }
 
 fn share_arguments(types: &[DataType]) -> Option<Vec<DataType>> {
     match types {
-        [array @ DataType::List(_), share] => Some(vec![array.clone(), share_type(share)]),
+        [array @ DataType::List(_), share, DataType::Boolean] => {
+            Some(vec![array.clone(), share_type(share), DataType::Boolean])
+        }
+        _ => None,
+    }
+}
+
+fn array_and_order(types: &[DataType]) -> Option<Vec<DataType>> {
+    match types {
+        [array @ DataType::List(_), DataType::Boolean] => Some(vec![array.clone(), DataType::Boolean]),
         _ => None,
     }
 }
@@ -97,10 +113,50 @@ fn at_shares(
     }
 }
 
+/// The elements that are not NULL in order, by their places, and what compares them.
+fn sorted(elements: &ArrayRef, descending: bool) -> Result<(Vec<usize>, Rows)> {
+    let compared: ArrayRef = match elements.data_type() {
+        DataType::Interval(_) => {
+            let intervals = cast(elements, &DataType::Interval(IntervalUnit::MonthDayNano))?;
+            let intervals = intervals.as_primitive::<IntervalMonthDayNanoType>();
+            let numbers: Decimal128Array = intervals.iter().map(|interval| interval.map(order)).collect();
+            Arc::new(numbers.with_precision_and_scale(38, 0)?)
+        }
+        _ => Arc::clone(elements),
+    };
+    let options = SortOptions { descending, nulls_first: false };
+    let converter = RowConverter::new(vec![SortField::new_with_options(compared.data_type().clone(), options)])?;
+    let rows = converter.convert_columns(&[compared])?;
+    let nulls = elements.logical_nulls();
+    let is_valid = |place: &usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(*place));
+    let mut places: Vec<usize> = (0..elements.len()).filter(is_valid).collect();
+    places.sort_by(|left, right| rows.row(*left).cmp(&rows.row(*right)));
+    Ok((places, rows))
+}
+
+fn is_true(value: Option<&ScalarValue>) -> bool {
+    value == Some(&ScalarValue::Boolean(Some(true)))
+}
+
+fn most_frequent(values: &[ScalarValue]) -> Result<ScalarValue> {
+    let elements = elements_of(&values[0])?;
+    let (places, rows) = sorted(&elements, is_true(values.get(1)))?;
+    let mut best: &[usize] = &[];
+    for equal in places.chunk_by(|left, right| rows.row(*left) == rows.row(*right)) {
+        if equal.len() > best.len() {
+            best = equal;
+        }
+    }
+    match best.first() {
+        Some(place) => Ok(ScalarValue::try_from_array(&elements, *place)?),
+        None => Ok(ScalarValue::try_from(elements.data_type())?),
+    }
+}
+
 fn at_share(values: &[ScalarValue]) -> Result<ScalarValue> {
     let elements = elements_of(&values[0])?;
     let null = ScalarValue::try_from(elements.data_type())?;
-    let present: Vec<usize> = (0..elements.len()).filter(|index| elements.is_valid(*index)).collect();
+    let (present, _) = sorted(&elements, is_true(values.get(2)))?;
     at_shares(&values[1], present.len(), &null, |share| {
         let place = ((share * present.len() as f64).ceil() as usize).max(1) - 1;
         Ok(match present.get(place) {
@@ -129,7 +185,7 @@ fn around<T: Copy>(sorted: &[T], share: f64) -> Option<(T, T, f64)> {
 
 fn percentile_cont(values: &[ScalarValue]) -> Result<ScalarValue> {
     let elements = elements_of(&values[0])?;
-    let descending = values[2] == ScalarValue::Boolean(Some(true));
+    let descending = is_true(values.get(2));
     if let Some(intervals) = elements.as_primitive_opt::<IntervalMonthDayNanoType>() {
         let mut intervals: Vec<IntervalMonthDayNano> = intervals.iter().flatten().collect();
         intervals.sort_by_key(|interval| order(*interval));
@@ -177,6 +233,29 @@ fn interval_between(low: IntervalMonthDayNano, high: IntervalMonthDayNano, part:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn elements_are_sorted_here() {
+        let list = |values: &[Option<i32>]| {
+            let values: Vec<_> = values.iter().map(|value| ScalarValue::Int32(*value)).collect();
+            ScalarValue::List(ScalarValue::new_list_nullable(&values, &DataType::Int32))
+        };
+        let order = |descending| ScalarValue::Boolean(Some(descending));
+        let values = list(&[Some(3), None, Some(1), Some(2), Some(1), Some(3)]);
+        let at = |share, descending| {
+            at_share(&[values.clone(), ScalarValue::Float64(Some(share)), order(descending)]).unwrap()
+        };
+        assert_eq!(at(0.5, false), ScalarValue::Int32(Some(2)));
+        assert_eq!(at(0.4, true), ScalarValue::Int32(Some(3)));
+        let most = |descending| most_frequent(&[values.clone(), order(descending)]).unwrap();
+        assert_eq!((most(false), most(true)), (ScalarValue::Int32(Some(1)), ScalarValue::Int32(Some(3))));
+        assert!(most_frequent(&[list(&[None]), order(false)]).unwrap().is_null());
+        let days = |days, hours| ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, days, hours)));
+        let values = [days(2, 0), days(0, 86_400_000_000_000), days(1, 0)];
+        let kind = DataType::Interval(IntervalUnit::MonthDayNano);
+        let values = ScalarValue::List(ScalarValue::new_list_nullable(&values, &kind));
+        assert_eq!(most_frequent(&[values, order(false)]).unwrap(), days(0, 86_400_000_000_000));
+    }
 
     #[test]
     fn shares_lie_between_values() {

@@ -17,6 +17,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 
+use super::pattern_syntax::{ACROSS_LINES, translated};
 use crate::error::sqlstate;
 use crate::{Error, Result};
 
@@ -124,27 +125,28 @@ impl ScalarUDFImpl for OfText {
     }
 }
 
-/// A pattern of SIMILAR TO as a regular expression for the whole text.
+/// A pattern of SIMILAR TO as a regular expression for the whole text, [written](super::pattern_syntax) for the library.
 fn posix_of(pattern: &str, escape: Option<char>) -> Result<String> {
-    let mut posix = String::from("^(?s:");
+    let mut posix = String::from("^(?:");
     let mut letters = pattern.chars();
     let mut in_class = false;
     while let Some(letter) = letters.next() {
         if Some(letter) == escape {
             let Some(next) = letters.next() else { break };
-            if !next.is_alphanumeric() {
-                posix.push('\\');
+            // Elsewhere two of them are around what `substring` takes out.
+            if next == '"' && !in_class {
+                continue;
             }
+            posix.push('\\');
             posix.push(next);
             continue;
         }
         match letter {
-            ']' if in_class => {
-                in_class = false;
-                posix.push(']');
-            }
             '\\' => posix.push_str("\\\\"),
-            _ if in_class => posix.push(letter),
+            _ if in_class => {
+                in_class = letter != ']';
+                posix.push(letter);
+            }
             '[' => {
                 in_class = true;
                 posix.push('[');
@@ -160,7 +162,7 @@ fn posix_of(pattern: &str, escape: Option<char>) -> Result<String> {
         }
     }
     posix.push_str(")$");
-    Ok(posix)
+    Ok(format!("{ACROSS_LINES}{}", translated(&posix)))
 }
 
 pub(super) fn quoted_identifier(name: &str) -> String {
@@ -297,13 +299,15 @@ mod tests {
     #[test]
     fn patterns_of_similar_to_match_whole_texts() {
         for (pattern, expected) in [
-            ("a", "^(?s:a)$"),
-            ("%(b|d)%", "^(?s:.*(?:b|d).*)$"),
-            ("a_c", "^(?s:a.c)$"),
-            ("a.c", "^(?s:a\\.c)$"),
-            ("a\\%", "^(?s:a\\%)$"),
-            ("[%_.]", "^(?s:[%_.])$"),
+            ("a", "^(?:a)$"),
+            ("%(b|d)%", "^(?:.*(?:b|d).*)$"),
+            ("a_c", "^(?:a.c)$"),
+            ("a.c", "^(?:a\\.c)$"),
+            ("a\\%", "^(?:a\\%)$"),
+            ("[%_.]", "^(?:[%_.])$"),
+            ("\\d\\\"[[:alpha:]&&]", "^(?:\\d[[:alpha:]\\&&])$"),
         ] {
+            let expected = format!("{ACROSS_LINES}{expected}");
             assert_eq!(posix_of(pattern, Some('\\')).unwrap(), expected, "{pattern}");
         }
     }

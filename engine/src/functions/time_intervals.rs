@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `CAST(interval AS time)` | its hours, minutes and seconds, whole days being left out: `23:00` of minus one hour |
 //! | `CAST(time AS interval)` | the time since midnight |
+//!
+//! What is summed, or has a mean, are intervals; times become such for it.
 
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalUnit, TimeUnit};
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{Expr, ScalarUDF, Volatility, cast};
+use datafusion::logical_expr::{Expr, ScalarUDF, Volatility, cast, lit};
 
 use super::by_rows::ByRows;
 use crate::{Error, Result};
@@ -48,6 +50,17 @@ pub(crate) fn converted(value: Expr, to: &DataType) -> Expr {
     };
     let found = function.call(vec![value]);
     if *to == gives { found } else { cast(found, to.clone()) }
+}
+
+/// Makes an interval of the time that `sum` or `avg` has as its argument. Whether it is that.
+pub(crate) fn sum_as_interval(aggregate: &str, arguments: &mut [Expr], type_of: impl Fn(&Expr) -> DataType) -> bool {
+    let [value] = arguments else { return false };
+    if !matches!(aggregate, "sum" | "avg") || !matches!(type_of(value), DataType::Time32(_) | DataType::Time64(_)) {
+        return false;
+    }
+    let time = std::mem::replace(value, lit(ScalarValue::Null));
+    *value = converted(time, &INTERVAL);
+    true
 }
 
 fn of_interval(types: &[DataType]) -> Option<Vec<DataType>> {

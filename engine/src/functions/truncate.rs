@@ -22,7 +22,7 @@ use crate::{Error, Result};
 
 /// What a time is cut to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
+pub(super) enum Field {
     Week,
     Month,
     Quarter,
@@ -33,7 +33,7 @@ enum Field {
 }
 
 impl Field {
-    fn named(name: &str) -> Option<Field> {
+    pub(super) fn named(name: &str) -> Option<Field> {
         Some(match name.to_ascii_lowercase().as_str() {
             "week" | "weeks" => Field::Week,
             "month" | "months" | "mon" | "mons" => Field::Month,
@@ -47,7 +47,7 @@ impl Field {
     }
 
     /// The first day of the field that `date` is in.
-    fn first_day(self, date: NaiveDate) -> Option<NaiveDate> {
+    pub(super) fn first_day(self, date: NaiveDate) -> Option<NaiveDate> {
         let year = |year| NaiveDate::from_ymd_opt(year, 1, 1);
         // Centuries end with the year 100, and there is no year 0: 1 BC comes before 1.
         let span = |years: i32| (date.year() - 1).div_euclid(years) * years + 1;

@@ -1,12 +1,13 @@
 //! Functions of texts that PostgreSQL has of bytes as well: `substr`, `strpos`, those that trim, and lengths.
 //!
 //! The functions here are found for bytes, too, and say what type their result has. Before types are coerced their calls
-//! become [functions of bytes](super::bytea) ([`crate::sql::tree::called_functions`]); for texts they are DataFusion's.
+//! become [functions of bytes](super::bytea) ([`crate::sql::tree::called_functions`]); for texts they are DataFusion's. A
+//! `substr` of a text from a text is what `substring(a FROM b)` calls, and becomes [that of a pattern](super::regular).
 
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::DataType;
-use datafusion::common::types::{logical_binary, logical_string};
+use datafusion::common::types::{NativeType, logical_binary, logical_int64, logical_string};
 use datafusion::functions::unicode::{strpos, substr};
 use datafusion::logical_expr::{Coercion, ScalarUDF, Signature, TypeSignature, TypeSignatureClass};
 
@@ -24,8 +25,17 @@ pub(super) fn widened(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     let bytes = || Coercion::new_exact(TypeSignatureClass::Native(logical_binary()));
     let text = || Coercion::new_exact(TypeSignatureClass::Native(logical_string()));
     let number = || Coercion::new_exact(TypeSignatureClass::Integer);
+    let wide = || {
+        let long = TypeSignatureClass::Native(logical_int64());
+        Coercion::new_implicit(long, vec![TypeSignatureClass::Integer], NativeType::Int64)
+    };
     let (variants, result) = match function.name() {
-        "substr" => (vec![vec![bytes(), number()], vec![bytes(), number(), number()]], DataType::BinaryView),
+        "substr" => {
+            let of_bytes = [vec![bytes(), number()], vec![bytes(), number(), number()]];
+            // With a pattern, it becomes another function.
+            let of_texts = [vec![text(), wide()], vec![text(), wide(), wide()], vec![text(), text()]];
+            (of_bytes.into_iter().chain(of_texts).collect(), DataType::BinaryView)
+        }
         "strpos" => (vec![vec![bytes(), bytes()], vec![bytes(), text()], vec![text(), bytes()]], DataType::Int32),
         "btrim" | "ltrim" | "rtrim" => {
             (vec![vec![bytes(), bytes()], vec![bytes(), text()], vec![text(), bytes()]], DataType::BinaryView)

@@ -1,51 +1,29 @@
 //! `date_part('timezone', t)`, `'timezone_hour'` and `'timezone_minute'` of a timestamp with time zone: how far the session's
 //! clock is ahead of UTC then.
 //!
-//! It is the difference between the clock's time and the instant. The first is a cast, which [`crate::sql::rules::session_zone`]
-//! makes by the session's zone.
+//! Planned as `zone_part('timezone', t, 'UTC')`, in which [`crate::sql::rules::session_zone`] writes the session's zone.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use arrow::datatypes::{DataType, TimeUnit};
-use datafusion::common::ScalarValue;
+use arrow::array::timezone::Tz;
+use arrow::array::{ArrayRef, AsArray, Int32Array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use datafusion::common::{ScalarValue, utils::take_function_args};
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::{Expr, Operator, ScalarUDF, Volatility, binary_expr, cast, lit};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
+};
 
-use super::by_rows::ByRows;
+use super::zones::{instants, shift, zone_of};
 use crate::error::sqlstate;
 use crate::sql::types::name_of;
 use crate::{Error, Result};
 
-const LOCAL: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
+/// The name of the functions. Their arguments are the field, the time and the zone.
+pub(crate) const ZONE_PART: &str = "zone_part";
 
-/// `seconds_ahead(local time, instant)`
-static SECONDS_AHEAD: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
-    let seconds_ahead = ByRows {
-        name: "seconds_ahead",
-        volatility: Volatility::Immutable,
-        strict: true,
-        takes: |types| (types.len() == 2).then(|| vec![LOCAL, instants()]),
-        gives: |_| DataType::Int32,
-        compute: seconds_between,
-    };
-    seconds_ahead.function()
-});
-
-fn instants() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
-}
-
-fn seconds_between(values: &[ScalarValue]) -> Result<ScalarValue> {
-    match values {
-        [ScalarValue::TimestampMicrosecond(Some(local), _), ScalarValue::TimestampMicrosecond(Some(instant), _)] => {
-            let seconds = local.saturating_sub(*instant) / 1_000_000;
-            Ok(ScalarValue::Int32(i32::try_from(seconds).ok()))
-        }
-        _ => Err(Error::internal("two timestamps were expected")),
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Field {
     Seconds,
     Hours,
@@ -70,6 +48,15 @@ impl Field {
             Field::Minutes => "timezone_minute",
         }
     }
+
+    /// That of a clock which is so many seconds ahead.
+    fn of(self, seconds: i32) -> i32 {
+        match self {
+            Field::Seconds => seconds,
+            Field::Hours => seconds / 3_600,
+            Field::Minutes => seconds / 60 % 60,
+        }
+    }
 }
 
 /// Whether the first argument of `date_part` names such a field.
@@ -77,39 +64,90 @@ pub(crate) fn is_zone_part(part: &Expr) -> bool {
     Field::named(part).is_some()
 }
 
-/// That field of a time, an integer; `None` if it is another one.
-pub(crate) fn zone_part(part: &Expr, time: Expr, data_type: &DataType) -> DataFusionResult<Option<Expr>> {
-    let Some(field) = Field::named(part) else { return Ok(None) };
+/// [Such a field](is_zone_part) of a time, an integer.
+pub(crate) fn zone_part(part: &Expr, time: Expr, data_type: &DataType) -> DataFusionResult<Expr> {
+    let Some(field) = Field::named(part) else {
+        return Err(Error::internal("a field of time zones was expected").into());
+    };
     if !matches!(data_type, DataType::Timestamp(_, Some(_)) | DataType::Null) {
         let message = format!("unit \"{}\" not supported for type {}", field.name(), name_of(data_type));
         return Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, message).into());
     }
-    let seconds = SECONDS_AHEAD.call(vec![cast(time.clone(), LOCAL), cast(time, instants())]);
-    let divided = |by: i32| binary_expr(seconds.clone(), Operator::Divide, lit(by));
-    Ok(Some(match field {
-        Field::Seconds => seconds,
-        Field::Hours => divided(3_600),
-        Field::Minutes => binary_expr(divided(60), Operator::Modulo, lit(60_i32)),
-    }))
+    let function = ScalarUDF::from(ZonePart { field, signature: Signature::any(3, Volatility::Immutable) });
+    Ok(function.call(vec![lit(field.name()), time, lit("UTC")]))
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ZonePart {
+    field: Field,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for ZonePart {
+    fn name(&self) -> &str {
+        ZONE_PART
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _argument_types: &[DataType]) -> DataFusionResult<DataType> {
+        Ok(DataType::Int32)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let rows = arguments.number_rows;
+        let [_, time, zone] = take_function_args(self.name(), arguments.args)?;
+        let zone = match &zone {
+            ColumnarValue::Scalar(name) => name.try_as_str().flatten(),
+            ColumnarValue::Array(_) => None,
+        };
+        let zone = zone_of(zone.ok_or_else(|| Error::internal("the zone of a session was expected"))?)?;
+        let constant = matches!(time, ColumnarValue::Scalar(_));
+        let parts: ArrayRef = Arc::new(parts_of(self.field, &time.to_array(if constant { 1 } else { rows })?, zone)?);
+        Ok(match constant {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&parts, 0)?),
+            false => ColumnarValue::Array(parts),
+        })
+    }
+}
+
+fn parts_of(field: Field, times: &ArrayRef, zone: Tz) -> Result<Int32Array> {
+    let times = cast(times, &instants())?;
+    times.as_primitive::<TimestampMicrosecondType>().try_unary(|instant| -> Result<i32> {
+        let seconds = shift(zone, instant, true)?.saturating_sub(instant) / 1_000_000;
+        let seconds = i32::try_from(seconds).map_err(|_| Error::internal("a clock is years ahead"))?;
+        Ok(field.of(seconds))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::TimestampMicrosecondArray;
+    use arrow::datatypes::TimeUnit;
+
     use super::*;
 
     #[test]
     fn a_clock_is_ahead_or_behind() {
-        let time = |microseconds| ScalarValue::TimestampMicrosecond(Some(microseconds), None);
-        let ahead = |local, instant| seconds_between(&[time(local), time(instant)]).unwrap();
-        assert_eq!(ahead(19_800_000_000, 0), ScalarValue::Int32(Some(19_800)));
-        assert_eq!(ahead(0, 14_400_000_000), ScalarValue::Int32(Some(-14_400)));
+        let of = |field, zone| {
+            let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![Some(0), None]));
+            parts_of(field, &times, zone_of(zone).unwrap()).unwrap()
+        };
+        assert_eq!(of(Field::Seconds, "Asia/Kolkata"), Int32Array::from(vec![Some(19_800), None]));
+        assert_eq!(of(Field::Minutes, "Asia/Kolkata").value(0), 30);
+        assert_eq!(of(Field::Hours, "America/New_York").value(0), -5);
+        assert_eq!(of(Field::Minutes, "-03:30").value(0), -30);
+        assert_eq!(of(Field::Seconds, "UTC").value(0), 0);
     }
 
     #[test]
     fn fields_are_of_instants() {
         assert!(is_zone_part(&lit("TIMEZONE_HOUR")) && !is_zone_part(&lit("hour")));
-        assert!(zone_part(&lit("timezone"), lit(1), &LOCAL).is_err());
-        assert!(zone_part(&lit("timezone"), lit(1), &instants()).unwrap().is_some());
-        assert!(zone_part(&lit("hour"), lit(1), &instants()).unwrap().is_none());
+        let local = DataType::Timestamp(TimeUnit::Microsecond, None);
+        assert!(zone_part(&lit("timezone"), lit(1), &local).is_err());
+        assert!(zone_part(&lit("timezone"), lit(1), &instants()).is_ok());
+        assert!(zone_part(&lit("hour"), lit(1), &instants()).is_err());
     }
 }

@@ -50,7 +50,7 @@ struct AtTimeZone {
 }
 
 /// The type of instants.
-fn instants() -> DataType {
+pub(super) fn instants() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
@@ -173,7 +173,7 @@ fn unknown_zone(name: &str) -> Error {
 }
 
 /// The zone that AT TIME ZONE names: `+03`, `UTC+3` and `EST5` are to the west of Greenwich, `-05:30` is to the east.
-fn written_zone(name: &str) -> Result<Tz> {
+pub(super) fn written_zone(name: &str) -> Result<Tz> {
     match posix_offset(name) {
         Some(offset) => zone_of(&offset).map_err(|_| unknown_zone(name)),
         None if name.starts_with(['+', '-']) => Err(unknown_zone(name)),

@@ -4,5 +4,5 @@
 pub(crate) mod decimal;
 pub(crate) mod direct_aggregate;
 pub(crate) mod join_keys;
-pub(crate) mod maybe_missing;
 pub(crate) mod paced;
+pub(crate) mod plain_rows;

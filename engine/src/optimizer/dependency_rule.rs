@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Sort, SortExpr};
 use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::{AnalyzerRule, OptimizerConfig, OptimizerRule};
@@ -42,8 +43,9 @@ impl OptimizerRule for CertainDependencies {
     }
 }
 
-/// Leaves out keys of ORDER BY and GROUP BY that say nothing new, in the place of DataFusion's rule of this name. That
-/// one goes by names, in which casts are not seen: of `ORDER BY t::int, v` with the key `t`, `v` was left out.
+/// Leaves out keys of ORDER BY and GROUP BY that say nothing new, also of the ORDER BY in aggregates, in the place of
+/// DataFusion's rule of this name. That one goes by names, in which casts are not seen: of `ORDER BY t::int, v` with the key
+/// `t`, `v` was left out.
 #[derive(Debug)]
 struct DuplicatedKeys;
 
@@ -100,11 +102,52 @@ fn without_repeated_keys(aggregate: Aggregate) -> Result<Transformed<LogicalPlan
             kept.push(key.clone());
         }
     }
-    if kept.len() == aggregate.group_expr.len() {
+    let repeats = kept.len() < aggregate.group_expr.len();
+    let mut aggregates = Vec::with_capacity(aggregate.aggr_expr.len());
+    let mut repeats_order = false;
+    for expr in &aggregate.aggr_expr {
+        let is_ordered = expr.exists(|part| {
+            Ok(matches!(part, Expr::AggregateFunction(function) if function.params.order_by.len() > 1))
+        })?;
+        if is_ordered {
+            let ordered = without_repeated_order(expr.clone())?;
+            repeats_order |= ordered.transformed;
+            aggregates.push(ordered.data);
+        } else {
+            aggregates.push(expr.clone());
+        }
+    }
+    if !repeats && !repeats_order {
         return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
     }
-    let aggregate = Aggregate::try_new(aggregate.input, kept, aggregate.aggr_expr)?;
+    let aggregate = Aggregate::try_new(aggregate.input, kept, aggregates)?;
     Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
+}
+
+/// Leaves out keys of the order that an aggregate takes its rows in, called as before. DataFusion does so when it makes the
+/// aggregate's state of them, and not when it counts them: that of `array_agg(x ORDER BY y, y DESC)` is not what is announced.
+fn without_repeated_order(expr: Expr) -> Result<Transformed<Expr>> {
+    let name = NamePreserver::new_for_projection().save(&expr);
+    let ordered = expr.transform_up(|part| match part {
+        Expr::AggregateFunction(mut function) => {
+            let order = &mut function.params.order_by;
+            let before = order.len();
+            let mut kept: Vec<SortExpr> = Vec::with_capacity(before);
+            for key in order.drain(..) {
+                if !kept.iter().any(|earlier| earlier.expr == key.expr) {
+                    kept.push(key);
+                }
+            }
+            let changed = kept.len() < before;
+            *order = kept;
+            Ok(Transformed::new_transformed(Expr::AggregateFunction(function), changed))
+        }
+        part => Ok(Transformed::no(part)),
+    })?;
+    Ok(match ordered.transformed {
+        true => ordered.update_data(|expr| name.restore(expr)),
+        false => ordered,
+    })
 }
 
 /// Puts these rules among DataFusion's.

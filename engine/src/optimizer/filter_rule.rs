@@ -6,12 +6,13 @@
 use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, Expr, Filter, LogicalPlan};
 use datafusion::optimizer::optimizer::{ApplyOrder, Optimizer};
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
 use super::dependency_rule::ask_for_what_holds;
+use super::equal_nulls_rule::keep_nulls_apart;
 use super::recursive_rule::RecursiveColumns;
 
 /// DataFusion's rule, with an exception.
@@ -29,13 +30,22 @@ impl OptimizerRule for FiltersAboveTotals {
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         match &plan {
-            LogicalPlan::Filter(filter)
-                if matches!(filter.input.as_ref(), LogicalPlan::Aggregate(aggregate) if has_total(aggregate))
-                    && split_conjunction(&filter.predicate).iter().any(|part| part.column_refs().is_empty()) =>
-            {
-                Ok(Transformed::no(plan))
-            }
+            LogicalPlan::Filter(filter) if decides_a_total(filter) => Ok(Transformed::no(plan)),
             _ => self.0.rewrite(plan, config),
+        }
+    }
+}
+
+/// Whether a condition without columns stands above a total. Conditions in between, as of HAVING, it would join on its way.
+fn decides_a_total(filter: &Filter) -> bool {
+    let mut has_no_columns = false;
+    let mut filter = filter;
+    loop {
+        has_no_columns |= split_conjunction(&filter.predicate).iter().any(|part| part.column_refs().is_empty());
+        match filter.input.as_ref() {
+            LogicalPlan::Filter(below) => filter = below,
+            LogicalPlan::Aggregate(aggregate) => return has_no_columns && has_total(aggregate),
+            _ => return false,
         }
     }
 }
@@ -52,6 +62,7 @@ pub(crate) fn logical_rules(optimizer: &mut Optimizer) {
             *rule = std::sync::Arc::new(FiltersAboveTotals::default());
         }
     }
+    keep_nulls_apart(&mut optimizer.rules);
     ask_for_what_holds(&mut optimizer.rules);
     optimizer.rules.push(std::sync::Arc::new(RecursiveColumns));
 }

@@ -17,9 +17,10 @@
 //! scans are told the keys of the joins above them (key_rule).
 //!
 //! Rules leave out what they know to be superfluous. Where DataFusion takes for known what is not so, it is told better:
-//! which columns decide others (dependency_rule), which of an outer join are constant (missing_rule), and which of a
-//! recursive query may be NULL (recursive_rule). Where it leaves out a sort and counts wrong, it gets a plan in which it
-//! counts right (offset_rule).
+//! which columns decide others (dependency_rule), which are constant or equal only below a join or a union (plain_rows_rule),
+//! and which of a recursive query may be NULL (recursive_rule). Where it takes NULLs for equal that are not, conditions stay
+//! what they are (equal_nulls_rule); where it leaves out a sort and counts wrong, it gets a plan in which it counts right
+//! (offset_rule).
 
 mod aggregate_rule;
 mod cooperative_rule;
@@ -27,6 +28,7 @@ mod decimal_rule;
 mod dependencies;
 mod dependency_rule;
 mod early_rule;
+mod equal_nulls_rule;
 mod estimate;
 mod explain;
 mod filter_rule;
@@ -36,9 +38,9 @@ mod join_graph;
 mod join_order;
 mod join_rule;
 mod key_rule;
-mod missing_rule;
 mod offset_rule;
 mod once_rule;
+mod plain_rows_rule;
 mod recursive_rule;
 mod rules;
 

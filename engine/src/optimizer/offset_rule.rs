@@ -66,7 +66,7 @@ fn offset(operator: &Arc<dyn ExecutionPlan>) -> Option<&GlobalLimitExec> {
 }
 
 /// Whether an operator sorts its rows, or wants them sorted.
-fn asks_for_order(operator: &Arc<dyn ExecutionPlan>) -> bool {
+pub(super) fn asks_for_order(operator: &Arc<dyn ExecutionPlan>) -> bool {
     operator.downcast_ref::<SortExec>().is_some() || operator.required_input_ordering().iter().any(Option::is_some)
 }
 

@@ -17,9 +17,9 @@ use super::decimal_rule::NarrowDecimals;
 use super::early_rule::EarlyAggregate;
 use super::join_rule::JoinOrder;
 use super::key_rule::ShareJoinKeys;
-use super::missing_rule::MissingRows;
 use super::offset_rule::PlainOffsets;
 use super::once_rule::GroupOnce;
+use super::plain_rows_rule::PlainRows;
 
 /// A build side becomes an array indexed by key if it fills at least this share of the range of its keys. Rows come in key
 /// order from most tables, so that even a thinly filled array is walked, not jumped around in; but it has to be cleared
@@ -99,7 +99,7 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
             "EnsureRequirements" => rules.extend([
                 Arc::new(EarlyAggregate) as _,
                 Arc::new(DirectAggregate) as _,
-                Arc::new(MissingRows) as _,
+                Arc::new(PlainRows) as _,
                 Arc::new(PlainOffsets) as _,
                 rule,
             ]),
@@ -137,8 +137,8 @@ mod tests {
         let place = |name: &str| rules.iter().position(|rule| rule.name() == name).expect(name);
         assert!(place("join_order") < place("early_aggregate"));
         assert!(place("early_aggregate") < place("direct_aggregate"));
-        assert!(place("direct_aggregate") < place("missing_rows"));
-        assert!(place("missing_rows") < place("EnsureRequirements"));
+        assert!(place("direct_aggregate") < place("plain_rows"));
+        assert!(place("plain_rows") < place("EnsureRequirements"));
         assert_eq!(place("plain_offsets") + 1, place("EnsureRequirements"));
         let late: Vec<&str> = rules[first_late_rule(&rules)..].iter().map(|rule| rule.name()).collect();
         assert_eq!(

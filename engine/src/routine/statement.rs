@@ -26,7 +26,7 @@ use crate::sql::context::StatementContext;
 use crate::sql::grammar::lock::LockingQuery;
 use crate::sql::names::{output_name, shown};
 use crate::sql::plan::{bind, plan_query, result_schema};
-use crate::sql::route::{Routed, Write, route};
+use crate::sql::route::{Routed, WithPart, Write, route};
 use crate::sql::text::parse::{ParsedStatement, fold, table_name};
 use crate::{Error, Result, Value, dml};
 
@@ -99,16 +99,20 @@ impl CompiledStatement {
 
     /// Whether it changes rows and returns some.
     pub fn returns_rows(&self) -> bool {
-        match &self.kind {
-            Kind::Write(write) => match write.as_ref() {
+        fn returns(write: &Write) -> bool {
+            match write {
                 Write::Insert(insert) => insert.returning.is_some(),
                 Write::Update(update) => update.returning.is_some(),
                 Write::Delete(delete) => delete.returning.is_some(),
                 Write::Merge(merge) => merge.returning.is_some(),
+                Write::With(with) => match &with.main {
+                    WithPart::Query(_) => true,
+                    WithPart::Write(write) => returns(write),
+                },
                 _ => false,
-            },
-            _ => false,
+            }
         }
+        matches!(&self.kind, Kind::Write(write) if returns(write))
     }
 
     /// For a CALL: the inputs that stand for the OUT and INOUT parameters, in order; `None` where something else does.

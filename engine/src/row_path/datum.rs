@@ -240,7 +240,10 @@ impl Stored {
         Ok(match (self, datum) {
             (_, Datum::Null) => write(None),
             (Stored::Bool, Datum::Bool(value)) => write(Some(&[u8::from(*value)])),
-            (Stored::Signed(width) | Stored::Unsigned(width), Datum::Int(value)) => {
+            (Stored::Signed(width), Datum::Int(value)) if is_signed_in(*value, width) => {
+                write(Some(&value.to_le_bytes()[..width]))
+            }
+            (Stored::Unsigned(width), Datum::Int(value)) if (*value as u64) >> (8 * width) == 0 => {
                 write(Some(&value.to_le_bytes()[..width]))
             }
             (Stored::Float32, Datum::Float(value)) => write(Some(&real(*value)?.to_le_bytes())),
@@ -269,6 +272,12 @@ impl Stored {
             _ => return Err(mistaken()),
         })
     }
+}
+
+/// Whether a number of so many bytes has the value.
+fn is_signed_in(value: i64, bytes: usize) -> bool {
+    let beyond = 64 - 8 * bytes.min(8);
+    (value << beyond) >> beyond == value
 }
 
 fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
@@ -390,6 +399,18 @@ mod tests {
             Value::FixedSizeBinary(3, Some(vec![1, 2, 3])),
             Value::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(1, -2, 3))),
         ]
+    }
+
+    #[test]
+    fn numbers_that_a_column_has_no_room_for_are_not_written() {
+        let is_written = |stored: Stored, value| stored.write(&Datum::Int(value), |_| ()).is_ok();
+        assert!(is_written(Stored::Signed(8), i64::MIN));
+        assert!(is_written(Stored::Signed(4), i64::from(i32::MIN)));
+        assert!(!is_written(Stored::Signed(4), 3_000_000_000));
+        assert!(!is_written(Stored::Signed(1), 128));
+        assert!(is_written(Stored::Unsigned(2), 65_535));
+        assert!(!is_written(Stored::Unsigned(2), 65_536));
+        assert!(!is_written(Stored::Unsigned(2), -1));
     }
 
     #[test]

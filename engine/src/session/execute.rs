@@ -212,6 +212,7 @@ impl Shared {
             Routed::Transaction(control) => {
                 self.control(transaction, statement, control).await.map(StatementResult::Done)
             }
+            Routed::Discard(what) => self.discard(transaction, statement, what).await,
             Routed::User(user) => self.change_user(transaction, statement, user).await,
             Routed::Maintenance(maintenance) => {
                 if !matches!(transaction, TransactionState::Idle) {
@@ -376,7 +377,7 @@ impl Shared {
         Ok(())
     }
 
-    async fn write(
+    pub(super) async fn write(
         &self,
         state: &mut TransactionState,
         statement: &Statement<'_>,

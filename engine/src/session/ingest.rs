@@ -12,6 +12,7 @@ use super::statement::Statement;
 use super::write::RERUNS_MAX;
 use super::{BatchStream, IngestMode, IngestTarget, Shared};
 use crate::ddl::drop::drop_table;
+use crate::ddl::locks::{require_loaded_table, see_table};
 use crate::ddl::table::{plain_table, schema_of_rows};
 use crate::ddl::temporary;
 use crate::dml::defaults::{not_default, source_of, sources_by_name, takes_only_default};
@@ -34,11 +35,13 @@ impl Shared {
         self.wake();
         let mut state = self.lock_transaction().await;
         let statement = self.statement(&[], Instant::now());
+        let is_first = state.open().is_some_and(|open| !open.has_begun());
         let result = async {
             let mut taken = self.take(&mut state, &statement, "ingest").await?;
+            let alone = taken.commits || is_first || taken.transaction.isolation().moves_with_statements();
             // The rows come from a stream, once.
             taken.transaction.expect_reruns(false);
-            let load = ingest(&statement, &mut taken.transaction, target, rows);
+            let load = ingest(&statement, &mut taken.transaction, alone, target, rows);
             let loaded = statement.deadline.limit(load).await?;
             self.give_back(&mut state, &statement, taken).await?;
             Ok(loaded)
@@ -103,9 +106,17 @@ impl Shared {
 async fn ingest(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
+    alone: bool,
     target: IngestTarget,
     rows: BatchStream,
 ) -> Result<u64> {
+    if matches!(target.mode, IngestMode::Append | IngestMode::CreateAppend) {
+        let schema = schema_of(&target);
+        let find = |context: &StatementContext| {
+            table_to_append_to(context, schema.as_deref(), &target.table).map(|table| table.id)
+        };
+        see_table(statement, transaction, alone, find).await?;
+    }
     let table = target_table(statement, transaction, &target)?;
     let (arrangement, check) = {
         let context = statement.context(transaction.view());
@@ -120,7 +131,17 @@ async fn ingest(
         }
         check.conform(&arrangement.arrange(&batch)?, batch.num_rows())
     });
-    load(statement, transaction, &table, rows).await
+    let loaded = load(statement, transaction, &table, rows).await?;
+    require_loaded_table(transaction, &table)?;
+    Ok(loaded)
+}
+
+/// The schema that the target is looked for in, if it names one.
+fn schema_of(target: &IngestTarget) -> Option<String> {
+    match (&target.schema, target.temporary) {
+        (None, true) => Some(temporary::ALIAS.to_owned()),
+        (schema, _) => schema.clone(),
+    }
 }
 
 /// A batch in pieces that take little memory as rows of a table: a bit of theirs may be sixteen bytes there.
@@ -136,10 +157,7 @@ fn target_table(
     target: &IngestTarget,
 ) -> Result<Arc<TableDef>> {
     let context = statement.context(transaction.view());
-    let schema = match (&target.schema, target.temporary) {
-        (None, true) => Some(temporary::ALIAS.to_owned()),
-        (schema, _) => schema.clone(),
-    };
+    let schema = schema_of(target);
     // Rows are added to the table the name stands for; a table is made, or made anew, where CREATE TABLE would.
     if matches!(target.mode, IngestMode::Append | IngestMode::CreateAppend)
         && let Ok(table) = table_to_append_to(&context, schema.as_deref(), &target.table)

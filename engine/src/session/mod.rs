@@ -7,6 +7,7 @@ mod beside;
 mod calls;
 mod control;
 mod describe;
+mod discard;
 mod execute;
 mod idle;
 mod ingest;

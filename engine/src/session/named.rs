@@ -40,6 +40,10 @@ impl NamedStatements {
         self.0.get(name).cloned().ok_or_else(|| missing(name))
     }
 
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// What EXECUTE of a name returns.
     pub(super) fn result_schema(&self, name: &str) -> Result<Option<SchemaRef>> {
         Ok(self.find(name)?.prepared.result_schema())
@@ -111,7 +115,7 @@ impl Shared {
                 let statement = statement.with_parameters(&values);
                 return Box::pin(self.dispatch(transaction, &statement, routed)).await;
             }
-            NamedStatement::Deallocate(None) => self.named.lock().0.clear(),
+            NamedStatement::Deallocate(None) => self.named.lock().clear(),
             NamedStatement::Deallocate(Some(name)) => {
                 self.named.lock().0.remove(&name).ok_or_else(|| missing(&name))?;
             }

@@ -7,7 +7,7 @@ use super::transaction::Taken;
 use super::{Completion, StatementResult};
 use crate::dml::foreign_key;
 use crate::dml::returning::{Changed, Returned};
-use crate::sql::route::{MainStatement, Write};
+use crate::sql::route::{WithPart, Write};
 use crate::stream::RecordStream;
 use crate::{Error, Result, copy, ddl, dml};
 
@@ -85,6 +85,10 @@ pub(super) async fn apply(
         Write::Comment(comment) => ddl::comment::comment(statement, transaction, *comment)?,
         Write::Drop(drop) => ddl::drop::drop_relations(statement, transaction, drop)?,
         Write::Truncate(truncate) => ddl::truncate::truncate(statement, transaction, truncate, false).await?,
+        Write::DiscardTemporary => {
+            ddl::temporary::discard(statement, transaction)?;
+            Completion::new("DISCARD TEMP")
+        }
         Write::SetConstraints { names, deferred } => {
             foreign_key::set_constraints(statement, transaction, &names, deferred).await?;
             Completion::new("SET CONSTRAINTS")
@@ -122,14 +126,15 @@ pub(crate) fn write_name(write: &Write) -> &'static str {
         Write::DropIndex { .. } => "DROP INDEX",
         Write::Drop(drop) => drop.kind.tag(),
         Write::Truncate(_) => "TRUNCATE TABLE",
+        Write::DiscardTemporary => "DISCARD TEMP",
         Write::SetConstraints { .. } => "SET CONSTRAINTS",
         Write::Insert(_) => "INSERT",
         Write::Update(_) => "UPDATE",
         Write::Delete(_) => "DELETE",
         Write::Merge(_) => "MERGE",
         Write::With(with) => match &with.main {
-            MainStatement::Query(_) => "SELECT",
-            MainStatement::Write(write) => write_name(write),
+            WithPart::Query(_) => "SELECT",
+            WithPart::Write(write) => write_name(write),
         },
         Write::CopyFrom(_) => "COPY FROM",
         Write::CopyTo(_) => "COPY TO",

@@ -17,20 +17,26 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 use super::size::check_size;
 use crate::dml::syntax::{call, call_with, cast};
 use crate::functions::like_escape::LIKE_ESCAPE;
+use crate::functions::second_names::first_name;
 use crate::sql::rules::limits::WITH_TIES;
+use crate::sql::text::no_columns::{check_no_columns, check_subquery_columns};
 use crate::sql::text::parse::{fold, place};
 use crate::sql::tree::calls;
 use crate::sql::tree::cast_keys::tell_casts_apart;
+use crate::sql::tree::copies::Copies;
 use crate::sql::tree::date_words;
 use crate::sql::tree::exponents;
 use crate::sql::tree::first_results::tell_types;
 use crate::sql::tree::grouping::group_as_planned;
 use crate::sql::tree::lateral_joins::join_before_laterals;
 use crate::sql::tree::like_lists::like_each;
+use crate::sql::tree::literal_scales;
 use crate::sql::tree::literals::{at_time_zone, negate_as_a_whole, negate_before_powers, similar_to, spell_out};
 use crate::sql::tree::merged_columns::merge_columns;
+use crate::sql::tree::normal_forms;
 use crate::sql::tree::recursive_constants::widen_first_terms;
 use crate::sql::tree::recursive_terms::check_recursive_terms;
+use crate::sql::tree::row_fields;
 use crate::sql::tree::row_values::{compare_conditions, compare_parts};
 use crate::sql::tree::select_lists::{
     Naming, check_order, check_sort_constants, check_subquery_names, distinct_by_places, name_select_list,
@@ -48,12 +54,12 @@ pub(crate) fn check_queries<N: Visit + VisitMut>(node: &mut N) -> Result<()> {
 
 /// The same, with names for the columns of select lists as `naming` has them.
 pub(crate) fn check_queries_naming<N: Visit + VisitMut>(node: &mut N, naming: Naming) -> Result<()> {
-    check(node, QueryCheck { naming, is_inserted: false })
+    check(node, QueryCheck { naming, is_inserted: false, copies: Copies::default() })
 }
 
 /// The same for the VALUES that an INSERT has: its rows take the types of the table's columns, each for itself.
 pub(crate) fn check_inserted<N: Visit + VisitMut>(source: &mut N) -> Result<()> {
-    check(source, QueryCheck { naming: Naming::AsWritten, is_inserted: true })
+    check(source, QueryCheck { naming: Naming::AsWritten, is_inserted: true, copies: Copies::default() })
 }
 
 fn check<N: Visit + VisitMut>(node: &mut N, mut by: QueryCheck) -> Result<()> {
@@ -73,6 +79,8 @@ struct QueryCheck {
     naming: Naming,
     /// Whether the next query is what an INSERT inserts.
     is_inserted: bool,
+    /// What rewrites may still write more than once.
+    copies: Copies,
 }
 
 impl VisitorMut for QueryCheck {
@@ -82,27 +90,28 @@ impl VisitorMut for QueryCheck {
         if !std::mem::take(&mut self.is_inserted) {
             type_constants(&mut query.body);
         }
-        flow(check_query(query))
+        flow(check_query(query, &mut self.copies))
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         flow(check_subquery_names(select))?;
         flow(merge_columns(select, None))?;
-        distinct_by_places(select);
+        flow(distinct_by_places(select, &mut self.copies))?;
         tell_casts_apart(select, None);
-        group_as_planned(select);
+        flow(group_as_planned(select, &mut self.copies))?;
         name_select_list(select, self.naming);
         sets_in_list(select);
-        sets_in_from(select);
+        flow(sets_in_from(select, &mut self.copies))?;
         join_before_laterals(select);
         name_function_columns(select);
         for condition in select.selection.iter_mut().chain(&mut select.having) {
-            flow(compare_conditions(condition))?;
+            flow(compare_conditions(condition, &mut self.copies))?;
         }
-        flow(resolve_windows(select).and_then(|()| check_select(select)))
+        flow(resolve_windows(select, &mut self.copies).and_then(|()| check_select(select)))
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        flow(check_subquery_columns(expr))?;
         call_session_words(expr);
         list_array(expr);
         any_as_not_all(expr);
@@ -117,7 +126,18 @@ impl VisitorMut for QueryCheck {
         round_cast(expr);
         exponents::write_out(expr);
         tell_types(expr);
-        flow(calls::rewrite(expr).and_then(|()| compare_parts(expr)))
+        normal_forms::rewrite(expr);
+        row_fields::rewrite(expr);
+        flow(literal_scales::rewrite(expr))?;
+        flow(calls::rewrite(expr, &mut self.copies))?;
+        flow(compare_parts(expr, &mut self.copies))?;
+        flow(self.copies.enter(expr))
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        self.copies.leave(expr);
+        call_by_first_name(expr);
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
@@ -143,7 +163,7 @@ fn flow(result: Result<()>) -> ControlFlow<Error> {
     }
 }
 
-fn check_query(query: &mut Query) -> Result<()> {
+fn check_query(query: &mut Query, copies: &mut Copies) -> Result<()> {
     let Query { with, body, order_by, limit_clause, fetch, locks, for_clause, settings, format_clause, pipe_operators } =
         query;
     if let Some(with) = with.as_mut() {
@@ -183,7 +203,7 @@ fn check_query(query: &mut Query) -> Result<()> {
         merge_columns(select, order_by.as_mut())?;
         if let Some(order_by) = order_by {
             check_order(select, order_by)?;
-            resolve_ordered_windows(select, order_by)?;
+            resolve_ordered_windows(select, order_by, copies)?;
         }
         tell_casts_apart(select, order_by.as_mut());
     }
@@ -343,6 +363,16 @@ fn as_modulo(function: &Function) -> Option<Expr> {
     })
 }
 
+/// `length(x)` is `character_length(x)`: see [`crate::functions::second_names`]. No other rewrite looks at the name after this.
+fn call_by_first_name(expr: &mut Expr) {
+    if let Expr::Function(function) = expr
+        && let [ObjectNamePart::Identifier(ident)] = function.name.0.as_mut_slice()
+        && let Some(first) = first_name(&fold(ident))
+    {
+        ident.value = first.to_owned();
+    }
+}
+
 /// Words that are functions without parentheses.
 const SESSION_WORDS: [&str; 7] = [
     "current_user",
@@ -399,7 +429,7 @@ fn escape_pattern(expr: &mut Expr) {
     **pattern = call_with(LIKE_ESCAPE, arguments, Span::empty());
 }
 
-fn ends_with_escape(pattern: &Expr) -> bool {
+pub(in crate::sql) fn ends_with_escape(pattern: &Expr) -> bool {
     match pattern {
         Expr::Value(ValueWithSpan {
             value: Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text),
@@ -454,6 +484,7 @@ fn check_select(select: &Select) -> Result<()> {
         flavor,
     } = select;
     let at = |result: Result<()>| result.map_err(|error| error.at(place(select.select_token.0.span)));
+    at(check_no_columns(select))?;
     at(refuse(select_modifiers.is_some(), "a modifier after SELECT"))?;
     at(refuse(top.is_some(), "SELECT TOP"))?;
     at(refuse(exclude.is_some(), "EXCLUDE after the select list"))?;

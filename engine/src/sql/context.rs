@@ -16,7 +16,7 @@ use arrow::datatypes::{DataType, Field, FieldRef};
 use chrono::{DateTime, Utc};
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::config::ConfigOptions;
-use datafusion::datasource::{TableProvider, ViewTable};
+use datafusion::datasource::TableProvider;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::session_state::SessionState;
@@ -34,6 +34,7 @@ use super::plan_cache::Lease;
 use crate::catalog::information_schema::{self, INFORMATION_SCHEMA, PG_CATALOG, VirtualTable};
 use crate::catalog::provider::ColumnTable;
 use crate::catalog::sequence_table;
+use crate::common_rows::{ComputedRows, ViewRows};
 use crate::ddl::temporary::{self, TemporarySchema};
 use crate::ddl::view::ViewDefinition;
 use crate::error::{nearest, sqlstate};
@@ -215,6 +216,12 @@ impl StatementContext {
         Ok(self)
     }
 
+    /// The same for one run of a plan, which keeps what several of its parts read.
+    pub(crate) fn with_common_rows(mut self) -> Self {
+        self.config = self.config.with_extension(Arc::<ComputedRows>::default());
+        self
+    }
+
     /// The same for a plan that is only described.
     pub(crate) fn only_planned(mut self) -> Self {
         self.environment.only_planned = true;
@@ -371,9 +378,13 @@ impl StatementContext {
     }
 
     /// The same for a function that a plan calls. What it reads is planned when it runs, outside of the view that the plan
-    /// may be of; and as the plans of views may have it inside, it cannot own them.
+    /// may be of; and as the plans of views may have it inside, it cannot own them. It sees tables, and not the common table
+    /// expressions of who calls it.
     pub(crate) fn for_function(&self) -> Self {
-        StatementContext { within: None, stack_base: None, planned_views: PlannedViews::default(), ..self.clone() }
+        let mut own = self.clone();
+        (own.target, own.defaults) = (None, None);
+        own.named.clear();
+        StatementContext { within: None, stack_base: None, planned_views: PlannedViews::default(), ..own }
     }
 
     /// Whether a view has been asked for.
@@ -413,7 +424,7 @@ impl StatementContext {
         if inner.stack_base.is_none() {
             inner.stack_base = Some(end_of_stack());
         }
-        Ok(Arc::new(ViewTable::new(definition.plan(&inner)?, None)))
+        Ok(ViewRows::provider(definition.plan(&inner)?)?)
     }
 
     /// The same for the query of a view: it sees what was in sight when it was created, and nothing of the statement.
@@ -431,7 +442,7 @@ impl StatementContext {
     }
 
     /// Arguments of a table function, computed as far as they can be.
-    fn simplified(&self, arguments: Vec<Expr>) -> DataFusionResult<Vec<Expr>> {
+    pub(in crate::sql) fn simplified(&self, arguments: Vec<Expr>) -> DataFusionResult<Vec<Expr>> {
         let simplify = SimplifyContext::builder()
             .with_config_options(Arc::clone(self.config.options()))
             .with_query_execution_start_time(self.properties.query_execution_start_time)

@@ -13,6 +13,7 @@ pub(crate) mod aggregates;
 pub(crate) mod assigned;
 pub(crate) mod check;
 pub(crate) mod context;
+pub(crate) mod declared;
 pub(crate) mod grammar;
 pub(crate) mod names;
 pub(crate) mod plan;

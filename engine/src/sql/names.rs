@@ -7,9 +7,11 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::sql::sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, FunctionArguments, SelectItem, SetExpr};
+use datafusion::sql::sqlparser::ast::{
+    AccessExpr, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, SelectItem, SetExpr,
+};
 
-use super::types::{column_type, name_of};
+use super::types::{ColumnType, column_type, name_of};
 use crate::functions::time_digits::ROUND_TO_DIGITS;
 use crate::functions::told_apart::TOLD_APART;
 use crate::sql::text::parse::fold;
@@ -41,12 +43,12 @@ fn name_in(expr: &Expr) -> Option<String> {
             }
         }
         Expr::Cast { expr: inner, data_type, .. } => name_in(inner).or_else(|| {
-            let named = column_type(data_type).map(|known| name_of(&known.data_type));
+            let named = column_type(data_type).map(full_name);
             let full = named.unwrap_or_else(|_| data_type.to_string().to_lowercase());
             Some(short_type_name(&full).to_owned())
         }),
         Expr::TypedString(typed) => {
-            let full = column_type(&typed.data_type).map(|known| name_of(&known.data_type)).ok()?;
+            let full = column_type(&typed.data_type).map(full_name).ok()?;
             Some(short_type_name(&full).to_owned())
         }
         Expr::Case { else_result, .. } => {
@@ -62,16 +64,32 @@ fn name_in(expr: &Expr) -> Option<String> {
         Expr::Floor { .. } => fixed("floor"),
         Expr::Interval(_) => fixed("interval"),
         Expr::AtTimeZone { .. } => fixed("timezone"),
-        Expr::Array(_) => fixed("array"),
-        Expr::Tuple(_) => fixed("row"),
-        Expr::Subquery(query) => match query.body.as_ref() {
-            SetExpr::Select(select) => match select.projection.as_slice() {
-                [SelectItem::UnnamedExpr(inner)] => name_in(inner),
-                [SelectItem::ExprWithAlias { alias, .. }] => Some(fold(alias)),
-                _ => None,
-            },
+        Expr::CompoundFieldAccess { access_chain, .. } => match access_chain.last()? {
+            AccessExpr::Dot(Expr::Identifier(field)) => Some(fold(field)),
             _ => None,
         },
+        Expr::IsNormalized { negated: false, .. } => fixed("is_normalized"),
+        Expr::Array(_) => fixed("array"),
+        Expr::Tuple(_) => fixed("row"),
+        Expr::Subquery(query) => name_of_first(&query.body),
+        _ => None,
+    }
+}
+
+fn full_name(known: ColumnType) -> String {
+    known.declared.unwrap_or_else(|| name_of(&known.data_type))
+}
+
+/// The name of the only column of a query, which is that of the first of several.
+fn name_of_first(body: &SetExpr) -> Option<String> {
+    match body {
+        SetExpr::Select(select) => match select.projection.as_slice() {
+            [SelectItem::UnnamedExpr(inner)] => name_in(inner),
+            [SelectItem::ExprWithAlias { alias, .. }] => Some(fold(alias)),
+            _ => None,
+        },
+        SetExpr::Query(query) => name_of_first(&query.body),
+        SetExpr::SetOperation { left, .. } => name_of_first(left),
         _ => None,
     }
 }

@@ -29,6 +29,7 @@ use super::names::shown;
 use super::plan_cache::{PlanCache, fresh_copy};
 use super::size::check_planned_size;
 use crate::apply::ApplyExec;
+use crate::common_rows::{names_of_ctes, share_rows};
 use crate::functions::input::{check_float, fixed_bytes_of};
 use crate::functions::printed::prints;
 use crate::optimizer::{first_late_rule, with_estimates};
@@ -36,6 +37,7 @@ use crate::scan::ColumnScanExec;
 use crate::sql::rules::interval::durations_as_intervals;
 use crate::sql::tree::cast_keys::tell_casts_of_keys;
 use crate::sql::tree::cte_names::rename_hiding;
+use crate::sql::tree::frame_bounds::compute_frame_bounds;
 use crate::sql::tree::natural_joins::resolve_columns;
 use crate::sql::tree::select_lists::{Naming, names_beside_stars, ordered_by_inputs};
 use crate::{Error, Result, error::sqlstate};
@@ -50,7 +52,7 @@ pub(crate) struct ReadyPlan {
 impl ReadyPlan {
     /// A plan that was made in `context` and keeps of its tables those it reads ([`crate::scan::ExecutionView`]).
     fn new(plan: Arc<dyn ExecutionPlan>, context: &StatementContext) -> Result<Self> {
-        let context = context.clone().reading_only(&tables_of(&plan)?)?.task_ctx();
+        let context = context.clone().reading_only(&tables_of(&plan)?)?.with_common_rows().task_ctx();
         Ok(ReadyPlan { plan, context })
     }
 
@@ -98,6 +100,7 @@ pub(crate) fn plan_query(context: &StatementContext, mut query: Query) -> Result
     rename_hiding(&mut query);
     resolve_columns(context, &mut query);
     tell_casts_of_keys(context, &mut query);
+    compute_frame_bounds(context, &mut query)?;
     if let Some(query) = ordered_by_inputs(&query)
         && let Ok(plan) = plan_query_naming(context, query, Naming::AsWritten)
     {
@@ -119,8 +122,10 @@ pub(crate) fn plan_query(context: &StatementContext, mut query: Query) -> Result
 
 fn plan_query_naming(context: &StatementContext, mut query: Query, naming: Naming) -> Result<LogicalPlan> {
     check_queries_naming(&mut query, naming)?;
+    let ctes = names_of_ctes(&query);
     let statement = Statement::Query(Box::new(query));
     let plan = planner(context).sql_statement_to_plan_with_context(statement, &mut context.planner_context())?;
+    let plan = share_rows(plan, &ctes)?;
     if context.names_views() {
         check_planned_size(&plan)?;
     }

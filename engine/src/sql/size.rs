@@ -7,13 +7,19 @@
 //! Invariant: a query that passes has at most [`MAX_TABLES`] tables in its plan, and at most [`MAX_STACKED`] of them in a
 //! list or in common table expressions that build upon each other. What views bring with them is counted when they are
 //! planned ([`check_planned_size`]).
+//!
+//! Subqueries in expressions are counted, too, as far as they are in each other: DataFusion looks at all that is in a subquery
+//! for each one around it, so that its time doubles with every level. At most [`MAX_NESTED`] are in each other, those of views
+//! among them.
 
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::logical_expr::LogicalPlan;
-use datafusion::sql::sqlparser::ast::{ObjectName, Query, Select, TableFactor, Visit, Visitor};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{LogicalPlan, Subquery};
+use datafusion::sql::sqlparser::ast::{
+    Expr, FunctionArguments, ObjectName, Query, Select, TableFactor, Visit, Visitor,
+};
 
 use crate::sql::text::parse::fold;
 use crate::{Error, Result, error::sqlstate};
@@ -23,6 +29,10 @@ const MAX_TABLES: usize = 4_096;
 
 /// Tables above each other in one plan: those of a FROM list are joined one after the other.
 const MAX_STACKED: usize = 1_000;
+
+/// Subqueries in expressions within each other, as in `(SELECT (SELECT …))`. So many are planned in 0.2 s, and each one more
+/// takes twice as long.
+const MAX_NESTED: usize = 12;
 
 /// The size of a query's plan.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,6 +49,9 @@ pub(super) fn check_size<N: Visit>(node: &N) -> Result<()> {
         ControlFlow::Break(never) => match never {},
     }
     let Weight { tables, stacked } = scales.heaviest;
+    if scales.deepest > MAX_NESTED {
+        return Err(too_nested());
+    }
     let message = if tables > MAX_TABLES {
         too_many_tables()
     } else if stacked > MAX_STACKED {
@@ -49,6 +62,12 @@ pub(super) fn check_size<N: Visit>(node: &N) -> Result<()> {
     Err(Error::new(sqlstate::STATEMENT_TOO_COMPLEX, message).with_hint(
         "A common table expression counts wherever it is named: put its rows into a table, or split the query.",
     ))
+}
+
+fn too_nested() -> Error {
+    let message = format!("more than {MAX_NESTED} subqueries in expressions are in each other");
+    Error::new(sqlstate::STATEMENT_TOO_COMPLEX, message)
+        .with_hint("Join their tables, or put the rows of the inner ones into a table.")
 }
 
 fn too_many_tables() -> String {
@@ -63,6 +82,9 @@ pub(super) fn check_planned_size(plan: &LogicalPlan) -> Result<()> {
         tables += usize::from(node.inputs().is_empty());
         Ok(if tables > MAX_TABLES { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
+    if nested_in(plan)? > MAX_NESTED {
+        return Err(too_nested());
+    }
     match tables > MAX_TABLES {
         true => Err(Error::new(sqlstate::STATEMENT_TOO_COMPLEX, too_many_tables())
             .with_hint("A view counts wherever it is named: put its rows into a table, or split the query.")),
@@ -70,8 +92,33 @@ pub(super) fn check_planned_size(plan: &LogicalPlan) -> Result<()> {
     }
 }
 
+/// How many subqueries in expressions are in each other.
+fn nested_in(plan: &LogicalPlan) -> Result<usize> {
+    let mut deepest = 0;
+    plan.apply(|node| {
+        node.apply_subqueries(|subquery| {
+            if let LogicalPlan::Subquery(Subquery { subquery, .. }) = subquery {
+                deepest = deepest.max(1 + nested_in(subquery)?);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(deepest)
+}
+
+fn is_subquery(expr: &Expr) -> bool {
+    match expr {
+        Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => true,
+        Expr::Function(function) => matches!(function.args, FunctionArguments::Subquery(_)),
+        _ => false,
+    }
+}
+
 #[derive(Default)]
 struct Scales {
+    /// The subqueries in expressions around the current place, and the most there have been.
+    nested: usize,
+    deepest: usize,
     /// The queries around the current place, outermost first.
     open: Vec<OpenQuery>,
     heaviest: Weight,
@@ -136,6 +183,17 @@ impl Visitor for Scales {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Infallible> {
+        self.nested += usize::from(is_subquery(expr));
+        self.deepest = self.deepest.max(self.nested);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Infallible> {
+        self.nested -= usize::from(is_subquery(expr));
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Infallible> {
         if let TableFactor::Table { name, .. } = factor {
             self.add(self.weight_of(name));
@@ -175,6 +233,28 @@ mod tests {
         let hidden = |level: usize| format!("SELECT (SELECT max(a) FROM c{level}) a FROM (SELECT * FROM c{level}) s");
         assert!(!passes(&tower(25, hidden)));
         assert!(!passes(&format!("SELECT * FROM t WHERE EXISTS ({})", tower(25, doubling))));
+    }
+
+    #[test]
+    fn subqueries_in_each_other_are_bounded_and_those_in_from_are_not() {
+        let nested = |levels: usize, open: &str, close: &str| {
+            passes(&format!("SELECT {}1{}", open.repeat(levels), close.repeat(levels)))
+        };
+        for (open, close) in [
+            ("(SELECT ", ")"),
+            ("EXISTS (SELECT 1 FROM t WHERE a = ", ")"),
+            ("1 IN (SELECT 1 FROM t WHERE a = ", ")"),
+            ("1 > ALL (SELECT ", ")"),
+            ("ARRAY(SELECT ", ")"),
+        ] {
+            assert!(nested(MAX_NESTED, open, close), "{open}");
+            assert!(!nested(MAX_NESTED + 1, open, close), "{open}");
+        }
+        let list = vec!["(SELECT 1)"; 50].join(", ");
+        assert!(passes(&format!("SELECT {list}")));
+        let (open, close) = ("(SELECT a FROM ".repeat(30), ") AS q".repeat(30));
+        assert!(passes(&format!("SELECT a FROM {open}t{close}")));
+        assert!(!passes(&format!("SELECT * FROM (SELECT {}1{}) AS q", "(SELECT ".repeat(13), ")".repeat(13))));
     }
 
     #[test]

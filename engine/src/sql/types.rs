@@ -202,8 +202,7 @@ fn timestamp_type(precision: Option<u64>, zone: Option<&str>) -> Result<ColumnTy
     if digits == digits_of_unit(unit) {
         return Ok(plain);
     }
-    let with_zone = if zone.is_some() { " with time zone" } else { "" };
-    Ok(ColumnType { digits: Some(digits), declared: Some(format!("timestamp({digits}){with_zone}")), ..plain })
+    Ok(ColumnType { digits: Some(digits), declared: digits_name(&plain.data_type, digits), ..plain })
 }
 
 /// The same of a time of day, which has no unit coarser than a microsecond.
@@ -214,7 +213,17 @@ fn time_type(precision: Option<u64>) -> Result<ColumnType> {
     if digits == digits_of_unit(unit) {
         return Ok(plain);
     }
-    Ok(ColumnType { digits: Some(digits), declared: Some(format!("time({digits})")), ..plain })
+    Ok(ColumnType { digits: Some(digits), declared: digits_name(&plain.data_type, digits), ..plain })
+}
+
+/// SQL's name for a time of so many digits of a second, which are fewer than its Arrow type holds.
+pub(crate) fn digits_name(data_type: &DataType, digits: u8) -> Option<String> {
+    match data_type {
+        DataType::Timestamp(_, None) => Some(format!("timestamp({digits})")),
+        DataType::Timestamp(_, Some(_)) => Some(format!("timestamp({digits}) with time zone")),
+        DataType::Time64(_) => Some(format!("time({digits})")),
+        _ => None,
+    }
 }
 
 /// How many digits of a second are asked for: PostgreSQL has six at most, nanoseconds have nine.
@@ -291,15 +300,19 @@ pub(crate) fn name_of(data_type: &DataType) -> String {
 }
 
 /// The extension type of a column, as Arrow notes it, if it is one that any storage type of its family can carry: a
-/// UUID stays a UUID, and JSON stays JSON.
+/// UUID stays a UUID, and JSON stays JSON. What is noted of values that cannot be that is dropped: clients refuse to read it.
 pub(crate) fn extension_type(field: &Field) -> HashMap<String, String> {
-    match field.extension_type_name() {
-        Some("arrow.uuid" | "arrow.json") => {
-            let notes = field.metadata().iter().filter(|(key, _)| key.starts_with("ARROW:extension:"));
-            notes.map(|(key, value)| (key.clone(), value.clone())).collect()
+    let parameters = field.extension_type_metadata().unwrap_or_default();
+    let is_one = match field.extension_type_name() {
+        Some("arrow.uuid") => *field.data_type() == DataType::FixedSizeBinary(16) && parameters.is_empty(),
+        Some("arrow.json") => {
+            let is_text = matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+            is_text && matches!(parameters, "" | "{}")
         }
-        _ => HashMap::new(),
-    }
+        _ => false,
+    };
+    let notes = field.metadata().iter().filter(|(key, _)| is_one && key.starts_with("ARROW:extension:"));
+    notes.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// Lets casts use the same type names as columns.
@@ -307,7 +320,8 @@ pub(crate) fn extension_type(field: &Field) -> HashMap<String, String> {
 pub(crate) struct CastTypes;
 
 impl TypePlanner for CastTypes {
-    /// The length of a text type travels in the field's metadata to [`crate::sql::rules::arithmetic`], which cuts the text off.
+    /// The length of a text type travels in the field's metadata to [`crate::sql::rules::arithmetic`], which cuts the text off,
+    /// and its name to [`crate::sql::declared`].
     fn plan_type_field(&self, sql_type: &SqlType) -> DataFusionResult<Option<FieldRef>> {
         if matches!(sql_type, SqlType::Regclass) {
             // Relations go by their names here.
@@ -320,10 +334,8 @@ impl TypePlanner for CastTypes {
             Ok(ColumnType { digits: Some(_), .. }) => {
                 Err(Error::unsupported(format!("the type {} here", sql_type.to_string().to_lowercase())).into())
             }
-            Ok(ColumnType { data_type, length, digits: _, declared: _ }) => {
-                let length = length.map(|length| (LENGTH_KEY.to_owned(), length.to_string()));
-                Ok(Some(Arc::new(Field::new("", data_type, true).with_metadata(length.into_iter().collect()))))
-            }
+            Ok(ColumnType { data_type, length: None, .. }) => Ok(Some(Arc::new(Field::new("", data_type, true)))),
+            Ok(limited) => Ok(Some(Arc::new(limited.field("", true)))),
             // Nested types and the like: DataFusion knows some that columns cannot have.
             Err(error) if error.sqlstate() == sqlstate::FEATURE_NOT_SUPPORTED => Ok(None),
             Err(error) => Err(error.into()),
@@ -341,6 +353,28 @@ mod tests {
     fn parsed(text: &str) -> Result<ColumnType> {
         let mut parser = Parser::new(&RustyDialect).try_with_sql(text).unwrap();
         column_type(&parser.parse_data_type().unwrap())
+    }
+
+    #[test]
+    fn an_extension_type_stays_with_values_that_can_be_of_it() {
+        let kept = |data_type, name: &str, parameters: &str| {
+            let notes = [("ARROW:extension:name", name), ("ARROW:extension:metadata", parameters), ("other", "x")];
+            let notes = notes.map(|(key, value)| (key.to_owned(), value.to_owned()));
+            extension_type(&Field::new("a", data_type, true).with_metadata(notes.into())).len()
+        };
+        for (data_type, name, parameters, notes) in [
+            (DataType::FixedSizeBinary(16), "arrow.uuid", "", 2),
+            (DataType::FixedSizeBinary(16), "arrow.uuid", "x", 0),
+            (DataType::FixedSizeBinary(8), "arrow.uuid", "", 0),
+            (DataType::Utf8, "arrow.uuid", "", 0),
+            (DataType::Utf8View, "arrow.json", "", 2),
+            (DataType::LargeUtf8, "arrow.json", "{}", 2),
+            (DataType::Utf8, "arrow.json", "x", 0),
+            (DataType::Int64, "arrow.json", "", 0),
+            (DataType::Int8, "arrow.bool8", "", 0),
+        ] {
+            assert_eq!(kept(data_type.clone(), name, parameters), notes, "{data_type} {name} {parameters:?}");
+        }
     }
 
     #[test]

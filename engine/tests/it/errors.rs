@@ -194,7 +194,7 @@ async fn type_errors_speak_sql_and_have_a_place() {
         ("SELECT (SELECT id, name FROM customer)", "42601", "only one column", None),
         ("SELECT 1 LIMIT -1", "2201W", "must not be negative", None),
         ("INSERT INTO customer VALUES (99999999999, 'a', 1, 1)", "22003", "99999999999", None),
-        ("SELECT FROM WHERE", "42601", "syntax error at \"FROM\"", Some((1, 8))),
+        ("SELECT FROM WHERE", "42601", "syntax error at \"WHERE\"", Some((1, 13))),
     ] {
         let error = error(&session, sql).await;
         assert_eq!(error.sqlstate(), sqlstate, "{sql}: {error:?}");

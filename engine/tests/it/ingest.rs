@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, DictionaryArray, DurationSecondArray, Int32Array, Int64Array, LargeStringArray, RecordBatch, StringArray,
 };
-use futures::stream;
+use futures::{SinkExt, StreamExt, stream};
 use rustydb_engine::{IngestMode, IngestTarget, Session, parameter_at};
 
 use crate::helpers::*;
@@ -89,6 +89,86 @@ async fn ingest_takes_part_in_the_transaction() {
     assert_eq!(query(&session, "SELECT count(*) FROM t").await, ["5"]);
     run(&session, "ROLLBACK").await;
     assert_eq!(query(&session, "SELECT count(*) FROM t").await, ["0"]);
+}
+
+/// Rows that are read once cannot be read again for a table that has changed: what has become of it is seen before.
+#[tokio::test(flavor = "multi_thread")]
+async fn loads_that_have_waited_for_a_change_of_their_table_are_made_for_what_has_become_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("rows.csv");
+    for rows in [3, 70_000] {
+        std::fs::write(&file, (rows..2 * rows).map(|id| format!("c{id},{id}\n")).collect::<String>()).unwrap();
+        for begin in [Some("BEGIN ISOLATION LEVEL READ COMMITTED"), Some("BEGIN"), None] {
+            let session = memory().await;
+            run(&session, "CREATE TABLE t (id bigint PRIMARY KEY, s text)").await;
+            run(&session, "INSERT INTO t VALUES (-1, 'old')").await;
+            let database = session.database().clone();
+            let (copying, ingesting) = (database.connect(), database.connect());
+            run(&session, "BEGIN").await;
+            run(&session, "ALTER TABLE t ADD COLUMN more int DEFAULT 7").await;
+            run(&session, "ALTER TABLE t ALTER COLUMN s TYPE varchar(10)").await;
+            for own in [&copying, &ingesting] {
+                if let Some(begin) = begin {
+                    run(own, begin).await;
+                }
+            }
+            let end = begin.map(|_| "COMMIT");
+            let copy = format!("COPY t (s, id) FROM '{}'", file.display());
+            let copying = tokio::spawn(async move {
+                let copied = affected(&copying, &copy).await;
+                if let Some(end) = end {
+                    run(&copying, end).await;
+                }
+                copied
+            });
+            let ingesting = tokio::spawn(async move {
+                let ingested = ingest(&ingesting, "t", IngestMode::Append, vec![batch(0..rows)]).await.unwrap();
+                if let Some(end) = end {
+                    run(&ingesting, end).await;
+                }
+                ingested
+            });
+            while database.lock_waits() != 2 {
+                tokio::task::yield_now().await;
+            }
+            run(&session, "COMMIT").await;
+            assert_eq!((copying.await.unwrap(), ingesting.await.unwrap()), (rows as u64, rows as u64), "{begin:?}");
+            let found = query(&session, "SELECT count(*), sum(more), count(DISTINCT id), min(s) FROM t").await;
+            let count = 2 * rows + 1;
+            let least = if rows == 3 { "c3" } else { "c100000" };
+            assert_eq!(found, [format!("{count}|{}|{count}|{least}", 7 * count)], "{begin:?}");
+        }
+    }
+}
+
+/// No lock is held while a client is to send rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_changed_while_its_rows_arrive_is_named() {
+    for rows in [3, 70_000] {
+        for change in ["ALTER TABLE t ADD COLUMN more int", "TRUNCATE t", "DROP TABLE t"] {
+            let session = memory().await;
+            run(&session, "CREATE TABLE t (id bigint PRIMARY KEY, s text)").await;
+            let ingesting = session.database().connect();
+            run(&ingesting, "BEGIN ISOLATION LEVEL READ COMMITTED").await;
+            let (mut sender, receiver) = futures::channel::mpsc::channel(0);
+            let columns = batch(0..1).schema();
+            let (schema, table, temporary, mode) = (None, "t".to_owned(), false, IngestMode::Append);
+            let target = IngestTarget { schema, table, temporary, mode, columns };
+            let task = tokio::spawn(async move {
+                let loaded = ingesting.ingest(target, Box::pin(receiver.map(Ok))).await;
+                (ingesting, loaded)
+            });
+            // It is taken, so the table is known.
+            sender.send(batch(0..rows)).await.unwrap();
+            run(&session, change).await;
+            drop(sender);
+            let (ingesting, loaded) = task.await.unwrap();
+            let error = loaded.unwrap_err();
+            assert_eq!(error.sqlstate(), "40001", "{change}: {error:?}");
+            assert!(error.message().contains("\"t\" was changed by others"), "{change}: {error:?}");
+            assert_errors(&ingesting, &[("SELECT 1", "25P02")]).await;
+        }
+    }
 }
 
 /// Arrow's cast of a dictionary to a view takes a NULL among the dictionary's values for an empty text.

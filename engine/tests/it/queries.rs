@@ -219,6 +219,10 @@ async fn queries_too_large_for_memory_fail_and_leave_the_rest_alone() {
     // A function makes no result that the limit has no room for.
     let strings = "SELECT sum(length(repeat('x', 20000000 + n::INTEGER))) FROM generate_series(1, 3) s(n)";
     assert_eq!(self::error(&session, strings).await.sqlstate(), "54000");
+    // The rows of a common table expression are kept for all who read them.
+    let common = "WITH x AS (SELECT n, random() AS r FROM generate_series(1, 10000000) s(n)) \
+                  SELECT (SELECT max(r) FROM x) - (SELECT min(r) FROM x)";
+    assert_eq!(self::error(&session, common).await.sqlstate(), "53200");
     // A sort spills instead.
     let sort = "SELECT n, repeat('x', 20) FROM generate_series(1, 2000000) s(n) ORDER BY n DESC";
     let StatementResult::Rows(mut rows) = session.execute(sort, &[]).await.unwrap() else { panic!("rows") };

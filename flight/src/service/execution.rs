@@ -27,6 +27,7 @@ use super::SqlService;
 use super::parallel::Part;
 use super::poll::Started;
 use crate::auth::Caller;
+use crate::first_word::first_word;
 use crate::handles::Handle;
 use crate::onward::onward;
 use crate::running::{Batches, RunningGuard};
@@ -367,7 +368,7 @@ async fn require_unchanged(
 /// The engine answers COMMIT of a failed transaction as PostgreSQL does, with success and the tag ROLLBACK. Flight SQL
 /// has no tags, so the client would take it for committed.
 fn asks_to_commit(sql: &str) -> bool {
-    let first = sql.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty()).unwrap_or_default();
+    let first = first_word(sql);
     first.eq_ignore_ascii_case("COMMIT") || first.eq_ignore_ascii_case("END")
 }
 

@@ -43,6 +43,7 @@ impl SqlService {
         let Some(upload) = Upload::open(messages, None, self.limits.message_bytes).await? else {
             return Err(refuse("08P01", "the ingest stream has no schema").into());
         };
+        upload.sent.schema.fields().iter().try_for_each(|field| check_name(field.name()))?;
 
         // The engine knows errors of its own kind only; the status behind one waits here until it comes back.
         let failure: Arc<Mutex<Option<Status>>> = Arc::default();
@@ -96,7 +97,17 @@ fn check(command: &CommandStatementIngest) -> Result<IngestMode, Status> {
     if command.table.is_empty() {
         return Err(refuse("08P01", "the ingest command names no table").into());
     }
+    check_name(&command.table)?;
+    check_name(command.schema.as_deref().unwrap_or_default())?;
     mode(command.table_definition_options.as_ref())
+}
+
+/// Refuses a name that no statement could say: nobody could read or drop what has it.
+fn check_name(name: &str) -> Result<(), Status> {
+    match name.contains('\0') {
+        true => Err(refuse("42602", "a name cannot contain the character NUL").into()),
+        false => Ok(()),
+    }
 }
 
 fn mode(options: Option<&TableDefinitionOptions>) -> Result<IngestMode, Status> {
@@ -148,6 +159,12 @@ mod tests {
             ..Default::default()
         };
         assert!(check(&command).is_ok());
+        for nameless in [
+            CommandStatementIngest { table: "a\0b".to_owned(), ..command.clone() },
+            CommandStatementIngest { schema: Some("\0".to_owned()), ..command.clone() },
+        ] {
+            assert!(check(&nameless).expect_err("refused").message().starts_with("[42602]"));
+        }
         let catalog = CommandStatementIngest { catalog: Some("elsewhere".to_owned()), ..command.clone() };
         assert_eq!(check(&catalog).expect_err("refused").code(), Code::NotFound);
         let option = [("sharding".to_owned(), "on".to_owned())].into();

@@ -35,6 +35,7 @@ use tonic::Status;
 use super::SqlService;
 use super::execution::{Begun, Job, ticket_info};
 use crate::auth::Caller;
+use crate::first_word::first_word;
 use crate::handles::Handle;
 use crate::running::Batches;
 use crate::status::{internal, refuse};
@@ -86,8 +87,7 @@ impl SqlService {
         descriptor: &FlightDescriptor,
         job: Job,
     ) -> Result<Result<FlightInfo, Job>, Status> {
-        let has_order = || job.plan.prepared.sql().to_ascii_lowercase().contains("order");
-        if caller.endpoints <= 1 || job.schema.is_none() || has_order() {
+        if caller.endpoints <= 1 || job.schema.is_none() || may_have_order(job.plan.prepared.sql()) {
             return Ok(Err(job));
         }
         let (home, plan, schema) = (job.home.clone(), Arc::clone(&job.plan), job.schema.clone());
@@ -131,6 +131,14 @@ impl SqlService {
         *part.rows.state.lock() = begun;
         Ok(())
     }
+}
+
+/// Whether a result may have an order. A query says so; of what EXECUTE stands for the text is elsewhere, and what EXPLAIN,
+/// SHOW and the like answer is to be read from the first row to the last.
+fn may_have_order(sql: &str) -> bool {
+    let first = first_word(sql);
+    let is_query = ["SELECT", "WITH", "TABLE", "VALUES"].iter().any(|word| first.eq_ignore_ascii_case(word));
+    !is_query || sql.to_ascii_lowercase().contains("order")
 }
 
 impl Part {
@@ -245,6 +253,18 @@ mod tests {
     impl Wake for Woken {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn only_what_surely_has_no_order_is_shared() {
+        for sql in ["SELECT * FROM t", "-- x\n(select 1)", "WITH a AS (SELECT 1) TABLE a", "VALUES (1), (2)"] {
+            assert!(!may_have_order(sql), "{sql}");
+        }
+        for sql in
+            ["SELECT * FROM t Order By 1", "EXECUTE p", "EXPLAIN SELECT 1", "SHOW ALL", "DELETE FROM t RETURNING a"]
+        {
+            assert!(may_have_order(sql), "{sql}");
         }
     }
 

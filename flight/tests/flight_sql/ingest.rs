@@ -126,6 +126,17 @@ async fn an_unknown_column_is_named() {
 }
 
 #[tokio::test]
+async fn a_name_that_no_statement_can_say_is_refused() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let table = CommandStatementIngest { table: "peo\0ple".to_owned(), ..command(CREATE) };
+    assert_refused(ingest(&mut client, table, vec![people(0..3)]).await, Code::InvalidArgument, "42602");
+    let columns = RecordBatch::try_from_iter([("i\0d", people(0..3).column(0).clone())]).unwrap();
+    assert_refused(ingest(&mut client, command(CREATE), vec![columns]).await, Code::InvalidArgument, "42602");
+    assert_eq!(ingest(&mut client, command(CREATE), vec![people(0..3)]).await.unwrap(), 3);
+}
+
+#[tokio::test]
 async fn a_schema_is_that_of_the_command_or_of_the_session() {
     let server = TestServer::start().await;
     let mut client = server.session().await;

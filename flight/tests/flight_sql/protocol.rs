@@ -261,8 +261,12 @@ async fn several_endpoints_share_one_result() {
     }
     assert_eq!(one_after_the_other.iter().sum::<usize>(), 500_000);
 
-    let ordered = client.execute(format!("{sql} ORDER BY value"), None).await.unwrap();
-    assert_eq!(ordered.endpoint.len(), 1, "an order would be lost");
+    client.handshake("anyone", "anything").await.unwrap();
+    update(&mut client, &format!("PREPARE ordered AS {sql} ORDER BY value")).await.unwrap();
+    for ordered in [format!("{sql} ORDER BY value"), "EXECUTE ordered".to_owned()] {
+        let info = client.execute(ordered, None).await.unwrap();
+        assert_eq!(info.endpoint.len(), 1, "an order would be lost");
+    }
     for nonsense in ["0", "17", "many"] {
         let refused = with_endpoints(&server, nonsense).await.execute(sql.to_owned(), None).await;
         assert_refused(refused, Code::InvalidArgument, "22023");

@@ -239,16 +239,18 @@ async fn a_failed_sql_transaction_can_be_ended() {
     let server = TestServer::start().await;
     let mut client = server.session().await;
     update(&mut client, "CREATE TABLE t (id BIGINT PRIMARY KEY)").await.unwrap();
-    for end in ["ROLLBACK", "COMMIT"] {
+    for (end, commits) in
+        [("ROLLBACK", false), ("COMMIT", true), ("-- a tool's note\nCOMMIT", true), ("/* another's */ END", true)]
+    {
         update(&mut client, "BEGIN").await.unwrap();
         update(&mut client, "INSERT INTO t VALUES (1)").await.unwrap();
         assert_refused(update(&mut client, "INSERT INTO t VALUES (1)").await, Code::AlreadyExists, "23505");
         assert_refused(query(&mut client, "SELECT 1").await, Code::FailedPrecondition, "25P02");
         let ended = update(&mut client, end).await;
-        match end {
-            "ROLLBACK" => assert_eq!(ended.unwrap(), 0),
+        match commits {
+            false => assert_eq!(ended.unwrap(), 0),
             // It ends the transaction, but must not look as if it had committed.
-            _ => drop(assert_refused(ended, Code::FailedPrecondition, "25P02")),
+            true => drop(assert_refused(ended, Code::FailedPrecondition, "25P02")),
         }
         assert_eq!(number(&mut client, "SELECT count(*) FROM t").await, 0);
     }

@@ -98,11 +98,17 @@ impl AppendFile for LocalAppend {
 
     fn reserve(&mut self, bytes: u64) -> io::Result<()> {
         // Zeros and not `fallocate`: turning allocated blocks into written ones is metadata again.
-        while self.reserved < bytes {
-            let count = (bytes - self.reserved).min(ZEROS.len() as u64);
-            self.file.write_all_at(&ZEROS[..count as usize], self.reserved)?;
-            self.reserved += count;
+        let mut end = self.reserved;
+        while end < bytes {
+            let count = (bytes - end).min(ZEROS.len() as u64);
+            if let Err(error) = self.file.write_all_at(&ZEROS[..count as usize], end) {
+                // Best effort: what is left of it is zeros all the same, of which nobody counts on any.
+                let _ = self.file.set_len(self.reserved);
+                return Err(error);
+            }
+            end += count;
         }
+        self.reserved = self.reserved.max(bytes);
         Ok(())
     }
 

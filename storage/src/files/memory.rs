@@ -11,6 +11,8 @@
 //!
 //! [`MemoryFiles::fail_after`] makes the n-th mutating call and all later ones fail, as a full or dying disk does;
 //! [`MemoryFiles::fill`] leaves room in the files there are and in no new ones of a folder;
+//! [`MemoryFiles::leave_room`] is a disk with so many bytes left, on which what a file has is written over as before;
+//! [`MemoryFiles::fail_lists`] makes listings fail for a moment, as those of an object store may;
 //! [`MemoryFiles::hold_syncs`] makes the disk so slow that nothing becomes durable before the test wants it.
 
 use std::collections::BTreeMap;
@@ -112,6 +114,11 @@ struct State {
     fail_from_call: Option<u64>,
     fail_call: Option<u64>,
     full_folder: Option<String>,
+    /// How many bytes files may still grow by, all together.
+    room: Option<u64>,
+    /// How many they have grown by.
+    grown: u64,
+    failing_lists: u64,
     syncs_held: bool,
 }
 
@@ -208,6 +215,22 @@ impl MemoryFiles {
         self.state.lock().full_folder = folder.map(str::to_owned);
     }
 
+    /// Lets files grow by so many bytes, all together, and fails what would make one longer than that; `None` makes room.
+    /// What is removed gives nothing back.
+    pub fn leave_room(&self, bytes: Option<u64>) {
+        self.state.lock().room = bytes;
+    }
+
+    /// How many bytes files have grown by so far, all together.
+    pub fn grown_bytes(&self) -> u64 {
+        self.state.lock().grown
+    }
+
+    /// Fails the next `count` listings of a folder, and none after them.
+    pub fn fail_lists(&self, count: u64) {
+        self.state.lock().failing_lists = count;
+    }
+
     /// Makes syncs of files wait, their threads with them, until the guard is dropped.
     pub fn hold_syncs(&self) -> HeldSyncs {
         self.state.lock().syncs_held = true;
@@ -255,7 +278,7 @@ impl MemoryFiles {
     fn change(&self) -> io::Result<parking_lot::MutexGuard<'_, State>> {
         let mut state = self.state.lock();
         if state.fail_from_call.is_some_and(|from| state.calls >= from) {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "injected failure"));
+            return Err(no_room());
         }
         state.calls += 1;
         if state.fail_call.is_some_and(|call| call + 1 == state.calls) {
@@ -266,6 +289,21 @@ impl MemoryFiles {
 
     fn content(&self, path: &str) -> io::Result<Arc<Mutex<Content>>> {
         self.state.lock().names.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+fn no_room() -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, "injected failure")
+}
+
+impl State {
+    /// Takes room for a file that grows.
+    fn grow(&mut self, bytes: usize) -> io::Result<()> {
+        if let Some(room) = &mut self.room {
+            *room = room.checked_sub(bytes as u64).ok_or_else(no_room)?;
+        }
+        self.grown += bytes as u64;
+        Ok(())
     }
 }
 
@@ -290,19 +328,21 @@ struct MemoryAppend {
 
 impl AppendFile for MemoryAppend {
     fn append(&mut self, data: &[u8]) -> io::Result<()> {
-        let _state = self.files.change()?;
+        let mut state = self.files.change()?;
         let mut content = self.content.lock();
         let at = content.length;
+        state.grow((at + data.len()).saturating_sub(content.data.len()))?;
         content.write(at, data);
         content.length += data.len();
         Ok(())
     }
 
     fn reserve(&mut self, bytes: u64) -> io::Result<()> {
-        let _state = self.files.change()?;
+        let mut state = self.files.change()?;
         let mut content = self.content.lock();
         let (at, end) = (content.data.len(), usize::try_from(bytes).map_err(io::Error::other)?);
         if at < end {
+            state.grow(end - at)?;
             content.write(at, &vec![0; end - at]);
         }
         Ok(())
@@ -348,7 +388,7 @@ impl Files for MemoryFiles {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         if state.full_folder.as_deref().is_some_and(|folder| path.starts_with(folder)) {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "injected failure"));
+            return Err(no_room());
         }
         let content = Arc::new(Mutex::new(Content::default()));
         state.names.insert(path.to_string(), Arc::clone(&content));
@@ -397,7 +437,11 @@ impl Files for MemoryFiles {
     fn list(&self, directory: &str) -> io::Result<Vec<FileInfo>> {
         let inside =
             |path: &str| directory.is_empty() || path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        if state.failing_lists > 0 {
+            state.failing_lists -= 1;
+            return Err(io::Error::other("injected failure"));
+        }
         let files = state.names.iter().filter(|(path, _)| inside(path));
         Ok(files
             .map(|(path, content)| FileInfo { path: path.clone(), bytes: content.lock().data.len() as u64 })
@@ -496,5 +540,22 @@ mod tests {
         assert!(files.remove("a").is_err());
         files.fail_after(None);
         file.sync().unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_takes_what_a_file_has_room_for_and_nothing_that_makes_one_longer() {
+        let files = MemoryFiles::new();
+        let mut log = files.create("log").unwrap();
+        log.reserve(10).unwrap();
+        files.leave_room(Some(2));
+        log.append(&[1; 9]).unwrap();
+        log.append(&[1; 3]).unwrap();
+        assert_eq!(log.append(b"x").unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(log.reserve(13).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        log.sync().unwrap();
+        assert_eq!((files.size("log").unwrap(), files.grown_bytes()), (12, 12));
+        files.leave_room(None);
+        log.append(b"x").unwrap();
+        assert_eq!(files.size("log").unwrap(), 13);
     }
 }

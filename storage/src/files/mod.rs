@@ -36,7 +36,8 @@ pub(crate) trait AppendFile: Send + Sync {
     /// Writes all of `data` at the end; nothing is durable yet.
     fn append(&mut self, data: &[u8]) -> io::Result<()>;
     /// Puts zeros behind the end until the file has `bytes`. Appends write over them, and a sync of such appends has no
-    /// new size to record, which on most file systems halves what it waits for.
+    /// new size to record, which on most file systems halves what it waits for; nor do they need room on the disk, where
+    /// files are written in place. If there is too little for all of them, none are put there.
     fn reserve(&mut self, bytes: u64) -> io::Result<()>;
     /// Gives back, durably, what was reserved and not written over.
     fn trim(&mut self) -> io::Result<()>;

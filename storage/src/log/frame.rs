@@ -23,6 +23,9 @@ const FRAME_MAGIC: u32 = 0x5244_4246;
 const MARK_MAGIC: u32 = 0x5244_424D;
 pub(super) const FRAME_HEAD_BYTES: usize = 12;
 
+/// What the mark takes that begins a batch.
+pub(super) const MARK_BYTES: u64 = (FRAME_HEAD_BYTES + size_of::<u64>()) as u64;
+
 /// Longest payload: a transaction's changes are bounded well below this.
 const PAYLOAD_BYTES_MAX: usize = u32::MAX as usize;
 

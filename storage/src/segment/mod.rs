@@ -125,7 +125,7 @@ impl Segment {
         Segment {
             row_columns: RowColumns::of(&columns),
             columns,
-            pages: Pages::default(),
+            pages: Pages::new(meta.id),
             keys: Slot::new(slot(Part::Keys)),
             key_index: Slot::new(slot(Part::KeyIndex)),
             bounds: OnceLock::new(),

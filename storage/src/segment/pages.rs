@@ -9,6 +9,9 @@
 //!   footer ─┬─ offset index: where each page lies, and its first row
 //!           └─ "rustydb.page_crc32c": a checksum for each dictionary and page; that of the whole column says nothing of one
 //! ```
+//! Where the pages are is in memory as long as the cache keeps it, like they themselves, which nobody finds without it: who needs
+//! them for a while holds both.
+//!
 //! Segments of older releases have no checksums of pages: their columns are loaded whole.
 
 use std::collections::{BTreeSet, HashMap};
@@ -23,7 +26,6 @@ use parking_lot::RwLock;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::page_index::offset_index::PageLocation;
-use tokio::sync::OnceCell;
 
 use super::meta::{ChunkRef, SegmentMeta};
 use super::reader::{FetchedParts, decode_column, fetch, read_footer_with_pages};
@@ -55,6 +57,7 @@ pub(super) fn checksums_entry<'a>(parts: impl Iterator<Item = &'a [u8]>) -> KeyV
 #[derive(Debug)]
 pub(super) struct PageTable {
     footer: ArrowReaderMetadata,
+    /// None in a file without checksums of pages: they cannot be read one by one.
     columns: Box<[ColumnPages]>,
     rows: usize,
 }
@@ -68,20 +71,32 @@ struct ColumnPages {
 }
 
 impl PageTable {
-    /// Reads it out of the file's footer; `None`: the file has no checksums of pages.
-    pub(super) async fn read(objects: &dyn ObjectStore, meta: &SegmentMeta) -> Result<Option<PageTable>> {
-        let footer = read_footer_with_pages(objects, meta).await?;
+    /// Reads it out of the file's footer.
+    pub(super) async fn read(objects: &dyn ObjectStore, meta: &SegmentMeta) -> Result<PageTable> {
+        let (footer, rows) = (read_footer_with_pages(objects, meta).await?, meta.rows as usize);
         let parquet = Arc::clone(footer.metadata());
         let entries = parquet.file_metadata().key_value_metadata();
         let entry = entries.into_iter().flatten().find(|entry| entry.key == CHECKSUMS);
-        let Some(text) = entry.and_then(|entry| entry.value.as_deref()) else { return Ok(None) };
+        let Some(text) = entry.and_then(|entry| entry.value.as_deref()) else {
+            return Ok(PageTable { footer, columns: Box::default(), rows });
+        };
         // The footer's checksum was right, so only a faulty writer can have made it so.
         let columns = STANDARD.decode(text).ok().and_then(|bytes| columns_of(&parquet, &bytes));
         let columns = columns.filter(|columns| {
             columns.len() == meta.columns.len() && columns.iter().all(|column| have_all_rows(&column.pages, meta.rows))
         });
         let columns = columns.ok_or_else(|| Error::corruption(meta.path(), "its pages and their checksums differ"))?;
-        Ok(Some(PageTable { footer, columns, rows: meta.rows as usize }))
+        Ok(PageTable { footer, columns, rows })
+    }
+
+    /// Whether the pages can be read one by one.
+    pub(super) fn has_pages(&self) -> bool {
+        !self.columns.is_empty()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let pages: usize = self.columns.iter().map(|column| size_of_val(&*column.pages)).sum();
+        size_of::<Self>() + size_of_val(&*self.columns) + pages + self.footer.metadata().memory_size()
     }
 
     /// The page of a column that has a row.
@@ -174,10 +189,9 @@ impl WantedPage {
 }
 
 /// The pages of a segment that are in memory, or were.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pages {
-    /// Known once the first page was wanted.
-    table: OnceCell<Option<PageTable>>,
+    table: Slot<PageTable>,
     slots: RwLock<Slots>,
 }
 
@@ -189,9 +203,8 @@ struct Slots {
 }
 
 impl Pages {
-    /// Where the pages are; `None`: they cannot be read one by one.
-    pub(super) async fn table(&self, objects: &dyn ObjectStore, meta: &SegmentMeta) -> Result<Option<&PageTable>> {
-        Ok(self.table.get_or_try_init(|| PageTable::read(objects, meta)).await?.as_ref())
+    pub(super) fn new(segment: u64) -> Self {
+        Pages { table: Slot::new((segment, Part::PageTable)), slots: RwLock::default() }
     }
 
     /// The page with a column's value in a row, if it is in memory.
@@ -201,10 +214,15 @@ impl Pages {
     }
 
     fn find(&self, column: usize, row: u32) -> Option<(PageSlot, usize)> {
-        let table = self.table.get()?.as_ref()?;
-        let page = table.page_of(column, row);
+        let place_in = |table: &PageTable| {
+            let page = table.has_pages().then(|| table.page_of(column, row))?;
+            Some((page, row as usize - table.rows_of(column, page).start))
+        };
+        // Somebody may hold it, though the cache has let it go.
+        let place = self.table.with(place_in).or_else(|| self.table.get().map(|table| place_in(&table)));
+        let (page, row) = place.flatten()?;
         let slot = self.slots.read().by_place.get(&(column as u32, page as u32)).cloned()?;
-        Some((slot, row as usize - table.rows_of(column, page).start))
+        Some((slot, row))
     }
 
     fn slot(&self, segment: u64, column: usize, page: usize) -> PageSlot {
@@ -235,8 +253,8 @@ impl super::Segment {
     pub(crate) async fn load_rows(&self, rows: &[u32], columns: &[usize]) -> Result<Vec<Held>> {
         let is_missing = |column: &usize| rows.iter().any(|row| self.row_column(*column, *row).is_none());
         let missing: Vec<usize> = columns.iter().copied().filter(is_missing).collect();
-        if self.must_read_pages(&missing).await? {
-            return self.load_pages(rows, &missing).await;
+        if let Some(table) = self.must_read_pages(&missing).await? {
+            return self.load_pages(&table, rows, &missing).await;
         }
         let mut held = Vec::with_capacity(missing.len());
         for column in missing {
@@ -245,10 +263,10 @@ impl super::Segment {
         Ok(held)
     }
 
-    /// Whether these columns would drive others out, and can be read page by page.
-    async fn must_read_pages(&self, columns: &[usize]) -> Result<bool> {
+    /// Where the pages are, if these columns would drive others out and can be read page by page.
+    async fn must_read_pages(&self, columns: &[usize]) -> Result<Option<Arc<PageTable>>> {
         if columns.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         let (rows, parquet) = (self.meta.rows as usize, self.footer().await?.metadata());
         let chunks = parquet.row_groups().first().map_or(&[][..], |group| group.columns());
@@ -260,18 +278,21 @@ impl super::Segment {
         let bytes = columns.iter().map(bytes_of).fold(0, usize::saturating_add);
         let is_small = rows <= BLOCK_ROWS && bytes <= SMALL_BYTES * columns.len();
         if is_small || self.source.cache.has_room(bytes) {
-            return Ok(false);
+            return Ok(None);
         }
-        Ok(self.pages.table(self.source.objects.as_ref(), &self.meta).await?.is_some())
+        Ok(Some(self.page_table().await?).filter(|table| table.has_pages()))
     }
 
-    /// Loads the pages that are missing of these columns for some rows. Some are fetched together, since each trip to the
-    /// disk may take long; those that somebody else is just loading are waited for.
-    async fn load_pages(&self, rows: &[u32], columns: &[usize]) -> Result<Vec<Held>> {
+    async fn page_table(&self) -> Result<Arc<PageTable>> {
+        let read = PageTable::read(self.source.objects.as_ref(), &self.meta);
+        self.source.cache.get_or_load(&self.pages.table, PageTable::memory_bytes, read).await
+    }
+
+    /// Loads the pages that are missing of these columns for some rows, and holds them with their table. Some are fetched together,
+    /// since each trip to the disk may take long; those that somebody else is just loading are waited for.
+    async fn load_pages(&self, table: &Arc<PageTable>, rows: &[u32], columns: &[usize]) -> Result<Vec<Held>> {
         let (objects, cache) = (self.source.objects.as_ref(), &self.source.cache);
-        let Some(table) = self.pages.table(objects, &self.meta).await? else {
-            return Err(Error::Internal("a segment without checksums of pages is read by page".into()));
-        };
+        let held_table = self.pages.table.hold(Arc::clone(table), table.memory_bytes());
         let missing = |column: usize| {
             let rows = rows.iter().filter(move |row| self.row_column(column, **row).is_none());
             rows.map(move |row| (column, table.page_of(column, *row)))
@@ -281,7 +302,8 @@ impl super::Segment {
         for (column, page) in pages {
             pages_wanted.push(WantedPage { column, page, slot: self.pages.slot(self.meta.id, column, page) });
         }
-        let (mut held, mut awaited) = (Vec::with_capacity(pages_wanted.len()), Vec::new());
+        let (mut held, mut awaited) = (Vec::with_capacity(1 + pages_wanted.len()), Vec::new());
+        held.push(held_table);
         for pages in pages_wanted.chunks(FETCHED_TOGETHER) {
             let mut own = Vec::with_capacity(pages.len());
             for wanted in pages {
@@ -381,6 +403,10 @@ mod tests {
     }
 
     async fn segment_in(files: &MemoryFiles, change: impl FnOnce(&mut [u8])) -> Segment {
+        segment_cached(files, 1, change).await
+    }
+
+    async fn segment_cached(files: &MemoryFiles, cache_bytes: usize, change: impl FnOnce(&mut [u8])) -> Segment {
         let schema = Arc::new(Schema::new(vec![
             Field::new("id", DataType::Int64, false),
             Field::new("name", DataType::Utf8View, false),
@@ -406,7 +432,7 @@ mod tests {
         let objects = Arc::new(FileObjects::new(Arc::new(files.clone())));
         let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         objects.put_opts(&Path::from(meta.path()), file.into(), create).await.unwrap();
-        let source = Arc::new(ColumnSource::new(objects, ColumnCache::new(1), unbounded_channel().0));
+        let source = Arc::new(ColumnSource::new(objects, ColumnCache::new(cache_bytes), unbounded_channel().0));
         Segment::new(source, table, meta, DeleteSet::default(), 0)
     }
 
@@ -464,7 +490,7 @@ mod tests {
         let nulls: Vec<usize> =
             segment.verify_columns().await.unwrap().into_iter().map(|column| column.unwrap()).collect();
         assert_eq!(nulls, [0, 0, 0, (0..ROWS).filter(|row| number(*row).is_none()).count()]);
-        let table = PageTable::read(segment.source.objects.as_ref(), &segment.meta).await.unwrap().unwrap();
+        let table = PageTable::read(segment.source.objects.as_ref(), &segment.meta).await.unwrap();
         let (names, colours) = (&table.columns[1].pages, table.columns[2].dictionary.as_ref().unwrap());
         let damaged = [&names[3].1, &names[5].1, colours];
         files.damage(&path, |data| {
@@ -488,8 +514,9 @@ mod tests {
         const THREADS: usize = 4;
         let files = MemoryFiles::new();
         let segment = segment_in(&files, |_| {}).await;
-        // From here on it is known where the pages are.
-        assert_eq!(segment.load_rows(&[0], &[1]).await.unwrap().len(), 1);
+        // As long as this is held it is known where the pages are.
+        let known = segment.load_rows(&[0], &[1]).await.unwrap();
+        assert_eq!(known.len(), 2, "their table and a page");
         for page in 1..5 {
             let (start, runtime, reads) = (Barrier::new(THREADS), Handle::current(), files.reads());
             std::thread::scope(|scope| {
@@ -508,11 +535,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn where_the_pages_are_is_counted_and_goes_with_what_the_cache_lets_go() {
+        let files = MemoryFiles::new();
+        let segment = segment_cached(&files, 256 << 10, |_| {}).await;
+        let cache = &segment.source.cache;
+        let held = segment.load_rows(&[5], &[1]).await.unwrap();
+        let bytes = segment.page_table().await.unwrap().memory_bytes();
+        // Each page has its place and its checksum, and the footer has its place once more.
+        assert!(bytes > 4 * 6 * 2 * size_of::<ChunkRef>(), "{bytes}");
+        assert_eq!(cache.memory_bytes()[0], held.iter().map(Held::bytes).sum::<usize>());
+        assert!(held.iter().any(|held| held.bytes() == bytes));
+        assert_eq!(held.iter().map(Held::uncounted_bytes).sum::<usize>(), 0);
+        drop(held);
+        let reads = files.reads();
+        segment.row(5, &[1]).await.unwrap();
+        assert_eq!(files.reads(), reads, "both were kept");
+        cache.remove_segment(segment.meta.id);
+        assert_eq!(cache.memory_bytes(), [0; 3]);
+        assert!(!segment.pages.table.is_present());
+        let bytes = segment.row(5, &[1]).await.unwrap();
+        assert_eq!(segment.table.stored_value(&bytes, 1), value(1, 5).as_deref());
+        assert_eq!(files.reads(), reads + 2, "the footer and the page");
+    }
+
+    #[tokio::test]
     async fn a_flipped_byte_of_a_dictionary_or_a_page_is_damage_to_the_rows_that_need_it() {
         let files = MemoryFiles::new();
         let segment = segment_in(&files, |_| {}).await;
         let path = segment.meta.path();
-        let table = segment.pages.table(segment.source.objects.as_ref(), &segment.meta).await.unwrap().unwrap();
+        let table = segment.page_table().await.unwrap();
         let mut dictionaries = Vec::new();
         for column in COLUMNS {
             let ColumnPages { dictionary, pages } = &table.columns[column];

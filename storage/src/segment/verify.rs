@@ -20,10 +20,11 @@ impl super::Segment {
     /// If nothing can be told of any column.
     pub(crate) async fn verify_columns(&self) -> Result<Vec<Result<usize>>> {
         // Not kept with the segment: it is large, and nobody will need it again.
-        let pages = PageTable::read(self.source.objects.as_ref(), &self.meta).await?;
+        let table = PageTable::read(self.source.objects.as_ref(), &self.meta).await?;
+        let pages = table.has_pages().then_some(&table);
         let mut verified = Vec::with_capacity(self.columns.len());
         for column in 0..self.columns.len() {
-            let values = self.verify_column(pages.as_ref(), column).await;
+            let values = self.verify_column(pages, column).await;
             verified.push(values.map(|values| {
                 let nulls = values.null_count();
                 self.warm_column(column, values);

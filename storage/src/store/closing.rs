@@ -13,7 +13,7 @@ use futures::future::{BoxFuture, Shared};
 
 use super::{Inner, Job, Store};
 use crate::error::{Error, Result};
-use crate::log::{Operation, Record};
+use crate::log::{Claim, Operation, Record};
 
 /// At closing, this much in the memtable is worth a segment; less is replayed faster than it is written.
 const CLOSE_FLUSH_BYTES: usize = 16 * 1024 * 1024;
@@ -64,7 +64,7 @@ impl Inner {
             let timestamp = self.publication.allocated();
             let mut operations: Vec<_> = self.sequences.unused().into_iter().map(Operation::Sequence).collect();
             operations.push(Operation::Seal);
-            let lsn = self.log.append(&Record { timestamp, operations });
+            let lsn = self.log.append(&Record { timestamp, operations }, Claim::Last).await;
             match lsn {
                 Ok(lsn) => self.log.wait_durable(lsn).await,
                 Err(error) => Err(error),

@@ -22,6 +22,9 @@
 //!   take it alone and so find nobody half-way.
 //! * *A caller may go away at any time.* Between entering the box and having applied there is no await, and then the
 //!   commit needs nobody any more. Before, nothing has happened.
+//! * *A full disk undoes nothing.* Whoever is in the box has room in the log for its record, or leaves without a place in the
+//!   order. It then waits outside for the room and is validated anew; if there will be none, it fails, and nothing has happened.
+//!   Nothing of the store is locked meanwhile, unless others took the room each time: then it keeps the store for itself.
 //!
 //! Commits that change the structure cannot be hidden by timestamps alone; they have the store to themselves until they
 //! are durable, in a task of their own.
@@ -42,7 +45,7 @@ use crate::encoding::Key;
 use crate::error::{Error, Result};
 use crate::index::unique_value;
 use crate::locks::{ReleasedLocks, TransactionLocks};
-use crate::log::{AddedSegment, Frame, Lsn, Operation, RecordWriter};
+use crate::log::{AddedSegment, Claim, Frame, Lsn, Operation, RecordWriter};
 use crate::manifest::Manifest;
 use crate::memtable::{Horizon, TableMemtable};
 use crate::objects::ObjectChanges;
@@ -60,8 +63,8 @@ const FULLNESS_MAX: f64 = 2.0;
 /// The same for commits that only remove rows, while the disk is full.
 const FULLNESS_MAX_REMOVING: f64 = 4.0;
 
-/// After so many validations that did not hold, a commit takes the store for itself: it may be so large that others
-/// would always come first.
+/// After so many validations that did not hold, or so much room that others have taken, a commit takes the store for itself: it
+/// may be so large that others would always come first.
 const VALIDATIONS_MAX: usize = 3;
 
 /// Tables created, dropped and altered by a transaction.
@@ -157,6 +160,15 @@ struct Ordered {
     lsn: Lsn,
 }
 
+/// What becomes of a commit that wants its place in the order.
+enum Turn {
+    Come(Ordered),
+    /// Another commit must be in place first.
+    After(Timestamp, Frame),
+    /// The log has no room for its record yet.
+    NoRoom(Frame),
+}
+
 impl Commit {
     fn is_structural(&self) -> bool {
         !self.structure.is_empty() || self.writes.has_staged()
@@ -170,6 +182,16 @@ impl Commit {
     fn only_removes(&self) -> bool {
         !self.writes.has_staged()
             && self.writes.tables().all(|(_, writes)| writes.rows.values().all(|pending| pending.row.is_none()))
+    }
+
+    /// How much of the room in the log it may have.
+    fn claim(&self) -> Claim {
+        let Structure { created: _, dropped, objects, altered: _ } = &self.structure;
+        let takes_away = !dropped.is_empty() || objects.values().any(Option::is_none);
+        match self.only_removes() && (self.structure.is_empty() || takes_away) {
+            true => Claim::Last,
+            false => Claim::Ordinary,
+        }
     }
 
     /// Pins everything that deciding and applying the commit will look at, if it is in memory.
@@ -336,15 +358,16 @@ impl Inner {
 
     /// Logs row changes and puts them in place. Returns their timestamp, which is not published yet.
     async fn commit_rows(&self, commit: Commit, durability: Durability) -> Result<Timestamp> {
-        let frame = commit.encode()?;
-        let (mut alone, mut _loaded) = (false, Pins::default());
+        let mut frame = commit.encode()?;
+        let claim = commit.claim();
+        let (mut alone, mut times_without_room, mut _loaded) = (false, 0, Pins::default());
         'shape: loop {
             let (shared, only) = match alone {
                 false => (Some(self.committer.read().await), None),
                 true => (None, Some(self.committer.write().await)),
             };
             let version = self.current.load_full();
-            let footprint = commit.footprint(&version)?;
+            let mut footprint = commit.footprint(&version)?;
             // If the store still has the shape that the statements saw, they have validated everything.
             let mut judged = Arc::ptr_eq(&version, &commit.snapshot.version).then_some(commit.judged);
             for _ in 0..=VALIDATIONS_MAX {
@@ -359,20 +382,32 @@ impl Inner {
                         (self.publication.applied(), Some(self.validate(&commit, &version)?))
                     }
                 };
-                let mut sequencer = self.sequencer.lock();
-                if let Admission::After(other) = sequencer.window.admit(seen, &footprint) {
-                    drop(sequencer);
-                    self.until_applied(other)?;
-                    continue;
+                match self.admit(&commit, seen, &mut footprint, frame, claim, durability)? {
+                    Turn::Come(ordered) => {
+                        let applying = Applying { store: self, timestamp: ordered.timestamp, done: false };
+                        let locks = commit.locks.clone();
+                        self.apply_rows(commit, &version, &version.catalog, &ordered, places)?;
+                        applying.finish(locks);
+                        return Ok(ordered.timestamp);
+                    }
+                    Turn::After(other, refused) => {
+                        frame = refused;
+                        self.until_applied(other)?;
+                    }
+                    Turn::NoRoom(refused) if alone => {
+                        frame = refused;
+                        // Nobody else takes it meanwhile.
+                        Box::pin(self.log.make_room(frame.len(), claim)).await?;
+                    }
+                    Turn::NoRoom(refused) => {
+                        frame = refused;
+                        drop((shared, only));
+                        Box::pin(self.log.make_room(frame.len(), claim)).await?;
+                        times_without_room += 1;
+                        alone = times_without_room > VALIDATIONS_MAX;
+                        continue 'shape;
+                    }
                 }
-                let ordered = self.order(&mut sequencer, &commit, frame, durability)?;
-                sequencer.window.add(ordered.timestamp, footprint);
-                drop(sequencer);
-                let applying = Applying { store: self, timestamp: ordered.timestamp, done: false };
-                let locks = commit.locks.clone();
-                self.apply_rows(commit, &version, &version.catalog, &ordered, places)?;
-                applying.finish(locks);
-                return Ok(ordered.timestamp);
             }
             alone = true;
         }
@@ -387,23 +422,49 @@ impl Inner {
         self.sequencer.lock().window.written_since(snapshot.timestamp, footprint)
     }
 
+    /// Gives a commit of rows its place in the order, if what it writes was validated against all commits up to `seen` and
+    /// that holds.
+    fn admit(
+        &self,
+        commit: &Commit,
+        seen: Timestamp,
+        footprint: &mut Footprint,
+        frame: Frame,
+        claim: Claim,
+        durability: Durability,
+    ) -> Result<Turn> {
+        let mut sequencer = self.sequencer.lock();
+        if let Admission::After(other) = sequencer.window.admit(seen, footprint) {
+            return Ok(Turn::After(other, frame));
+        }
+        let turn = self.order(&mut sequencer, commit, frame, claim, durability)?;
+        if let Turn::Come(ordered) = &turn {
+            sequencer.window.add(ordered.timestamp, std::mem::take(footprint));
+        }
+        Ok(turn)
+    }
+
     /// Decides what is left to decide, gives the commit its timestamp, and hands its record to the log.
     fn order(
         &self,
         sequencer: &mut Sequencer,
         commit: &Commit,
         frame: Frame,
+        claim: Claim,
         durability: Durability,
-    ) -> Result<Ordered> {
+    ) -> Result<Turn> {
         sequencer.require_unchanged(commit)?;
-        self.log.check_room()?;
+        // What follows cannot be taken back. From here on nothing can refuse the record.
+        let place = match self.log.place(frame, claim)? {
+            Ok(place) => place,
+            Err(frame) => return Ok(Turn::NoRoom(frame)),
+        };
         self.judge_writer(commit)?;
         let (timestamp, watermark) = self.publication.allocate(durability == Durability::Sync);
-        self.current.load().active.note_logged(frame.len());
-        // From here on, only a log that has failed can refuse the record, and then nothing is published any more.
-        let lsn = self.log.append_frame(frame, timestamp)?;
+        self.current.load().active.note_logged(place.len());
+        let lsn = place.append(timestamp);
         commit.writes.tables().for_each(|(table, _)| sequencer.note_change(table, timestamp));
-        Ok(Ordered { timestamp, watermark, lsn })
+        Ok(Turn::Come(Ordered { timestamp, watermark, lsn }))
     }
 
     /// Waits until a commit that was given its timestamp is in place. Its thread is at it and waits for nobody.
@@ -421,6 +482,9 @@ impl Inner {
         // While others commit, the most of a new index is made; what they bring meanwhile comes to it below.
         let indexed = self.publication.applied();
         self.add_entries(&commit, &self.current.load_full(), 0)?;
+        let (frame, claim) = (commit.encode()?, commit.claim());
+        // While nobody has to wait for it.
+        self.log.make_room(frame.len(), claim).await?;
         let mut committer = self.committer.write().await;
         let version = self.current.load_full();
         let _pins = commit.load_keys(&version).await?;
@@ -429,8 +493,7 @@ impl Inner {
         self.validate_objects(&commit, &version)?;
         self.validate_staged(&commit, &version).await?;
         self.add_entries(&commit, &version, indexed)?;
-        let frame = commit.encode()?;
-        let ordered = self.order(&mut self.sequencer.lock(), &commit, frame, Durability::Sync)?;
+        let ordered = self.order_structure(&commit, frame, claim).await?;
         // The log may name them from now on, and until now did not: a commit that was refused leaves no files behind.
         commit.writes.tables().flat_map(|(_, writes)| &writes.staged).for_each(|segment| segment.keep());
         let applying = Applying { store: self, timestamp: ordered.timestamp, done: false };
@@ -467,6 +530,19 @@ impl Inner {
         self.request_flush_if_full();
         self.until_published(ordered.timestamp).await?;
         Ok(ordered.timestamp)
+    }
+
+    /// The place in the order of a commit that has the store to itself. Others may have taken the room that was made for it
+    /// before it had; now there are none.
+    async fn order_structure(&self, commit: &Commit, mut frame: Frame, claim: Claim) -> Result<Ordered> {
+        loop {
+            let turn = self.order(&mut self.sequencer.lock(), commit, frame, claim, Durability::Sync)?;
+            match turn {
+                Turn::Come(ordered) => return Ok(ordered),
+                Turn::After(_, refused) | Turn::NoRoom(refused) => frame = refused,
+            }
+            self.log.make_room(frame.len(), claim).await?;
+        }
     }
 
     /// Adds the entries of new indexes for rows in memory that were changed after `since`. Those of an index that does not come
@@ -519,7 +595,8 @@ impl Inner {
             self.log.check()?;
             if let Some(reason) = self.failed_lately() {
                 let may_go_on = fullness < FULLNESS_MAX_REMOVING && commit.only_removes();
-                return if may_go_on { Ok(()) } else { Err(Error::NoRoom { reason: reason.to_string() }) };
+                let reason = format!("rows in memory cannot be written out: {reason}");
+                return if may_go_on { Ok(()) } else { Err(Error::NoRoom { reason }) };
             }
             self.request_flush();
             flushed.await;

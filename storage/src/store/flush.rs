@@ -165,15 +165,19 @@ impl Inner {
         if !is_needed(&self.current.load(), structure_changed) {
             return Ok(None);
         }
-        let prepared = self.log.prepare_file()?;
-        let mut committer = self.committer.write().await;
-        let version = self.current.load_full();
-        assert!(version.frozen.is_none() || self.log.check().is_err(), "one flush at a time");
-        self.log.check()?;
-        if !is_needed(&version, committer.structure_changed) {
-            return Ok(None);
-        }
-        let (log_start, lsn) = self.log.rotate(prepared)?;
+        let (mut committer, version, log_start, lsn) = loop {
+            let prepared = self.log.prepare_file()?;
+            let committer = self.committer.write().await;
+            let version = self.current.load_full();
+            assert!(version.frozen.is_none() || self.log.check().is_err(), "one flush at a time");
+            self.log.check()?;
+            if !is_needed(&version, committer.structure_changed) {
+                return Ok(None);
+            }
+            if let Some((log_start, lsn)) = self.log.rotate(prepared)? {
+                break (committer, version, log_start, lsn);
+            }
+        };
         committer.structure_changed = false;
         let mut next = version.successor();
         let successor = Arc::new(next.active.successor());

@@ -27,7 +27,7 @@ use super::{Transaction, unique_values};
 use crate::catalog::{TableDef, TableId};
 use crate::encoding::Keys;
 use crate::error::{Error, Result};
-use crate::locks::{LOCK_BYTES, LockWait, TransactionLocks};
+use crate::locks::{LockWait, TransactionLocks};
 use crate::obstacle::{Attempt, Blocked, Obstacle, insist};
 use crate::segment::Pins;
 use crate::serial::SerialTransaction;
@@ -258,9 +258,8 @@ impl Transaction {
         }
         let limit_bytes = self.view.snapshot.store.transaction_bytes();
         let locks = self.locks();
-        let has_room = |count: usize| count.saturating_mul(LOCK_BYTES) <= limit_bytes;
         // Some may be held already: by an attempt before this one, for example.
-        if !has_room(locks.count() + rows.len()) && !has_room(locks.count_with(&rows)) {
+        if !locks.have_room_for(&rows, limit_bytes) {
             return Err(Error::TransactionTooLarge { limit_bytes }.into());
         }
         rows.sort_unstable();
@@ -283,10 +282,33 @@ impl Transaction {
     }
 
     /// Fails with `Conflict` if others have changed the table that was locked to be written to since the snapshot: they may have
-    /// had the lock before. Where the statement is not run again, the commit sees the difference if that makes one.
-    pub(super) fn require_same_table(&self, table: &TableDef, mode: LockMode) -> Result<()> {
+    /// had the lock before. So it does if there is a new foreign key that refers to the table, by which nobody has looked for rows
+    /// yet. Where the statement is not run again, the commit sees the difference if that makes one.
+    pub fn require_same_table(&self, table: &TableDef, mode: LockMode) -> Result<()> {
+        let is_written = matches!(mode, LockMode::RowExclusive | LockMode::Load);
         let Snapshot { store, version, .. } = &*self.view.snapshot;
-        if mode != LockMode::RowExclusive || !self.control.reruns || store.has_shape_of(version) {
+        if !is_written || !self.control.reruns || store.has_shape_of(version) {
+            return Ok(());
+        }
+        self.require_same_definition(table)?;
+        if mode == LockMode::Load {
+            return Ok(());
+        }
+        let (before, current) = (&version.catalog, store.current());
+        let after = &current.catalog;
+        let is_referred_to = !Arc::ptr_eq(before, after) && after.new_references(before, table.id).next().is_some();
+        // If nothing newer can be shown to the statement, running it again is of no use, and it may not take any rows away.
+        match is_referred_to && self.may_refresh() {
+            false => Ok(()),
+            true => Err(Error::Conflict { table: table.name.clone() }),
+        }
+    }
+
+    /// Fails with `Conflict` if others have changed a table since the snapshot so that rows that were made for it do not fit. Who has
+    /// it locked to load rows into it is sure that it stays as it is.
+    pub fn require_same_definition(&self, table: &TableDef) -> Result<()> {
+        let Snapshot { store, version, .. } = &*self.view.snapshot;
+        if store.has_shape_of(version) {
             return Ok(());
         }
         let current = store.current();

@@ -119,12 +119,25 @@ impl Transaction {
 
     /// Drops a table with its rows.
     pub fn drop_table(&mut self, table: TableId) -> Result<()> {
-        let definition = Arc::clone(self.view.catalog.require(table)?);
-        let dependents: Vec<String> =
-            self.view.catalog.referring_tables(table).map(|table| format!("table \"{}\"", table.name)).collect();
-        if !dependents.is_empty() {
-            return Err(Error::DependentObjects { table: definition.name.clone(), dependents });
+        self.drop_tables([table])
+    }
+
+    /// Drops tables with their rows. Foreign keys may be between them, in circles too.
+    pub fn drop_tables(&mut self, tables: impl IntoIterator<Item = TableId>) -> Result<()> {
+        let tables: BTreeSet<TableId> = tables.into_iter().collect();
+        for table in &tables {
+            let definition = self.view.catalog.require(*table)?;
+            let referring = self.view.catalog.referring_tables(*table).filter(|other| !tables.contains(&other.id));
+            let dependents: Vec<String> = referring.map(|other| format!("table \"{}\"", other.name)).collect();
+            if !dependents.is_empty() {
+                return Err(Error::DependentObjects { table: definition.name.clone(), dependents });
+            }
         }
+        tables.into_iter().try_for_each(|table| self.forget_table(table))
+    }
+
+    fn forget_table(&mut self, table: TableId) -> Result<()> {
+        let definition = Arc::clone(self.view.catalog.require(table)?);
         Arc::make_mut(&mut self.view.catalog).remove(table);
         self.undo.note_all(&self.view.writes);
         Arc::make_mut(&mut self.view.writes).forget_table(table);
@@ -318,8 +331,8 @@ impl Transaction {
     /// Makes the changes visible and durable, all or none. Returns the commit timestamp.
     ///
     /// # Errors
-    /// `Conflict`, `Unserializable` and `DuplicateKey` leave nothing behind. `Poisoned` and `Io` mean the outcome is not
-    /// known: the changes are not visible, but may be found when the store is opened again.
+    /// `Conflict`, `Unserializable`, `DuplicateKey` and `NoRoom` leave nothing behind. `Poisoned` and `Io` mean the outcome is
+    /// not known: the changes are not visible, but may be found when the store is opened again.
     pub async fn commit(mut self, durability: Durability) -> Result<u64> {
         if let Err(error) = self.check_deferred(None).await {
             self.control.release_to(0);

@@ -11,7 +11,10 @@ use rustydb_storage::{
 /// A history that goes through every kind of write: rows, a bulk load, flushes, compactions, deletes and DDL. One table is
 /// rewritten under its name, and others come and go. Calls `acknowledged`
 /// with the state after each commit that was reported as durable, and stops at the first error.
-async fn run_history(store: &Store, mut acknowledged: impl FnMut(TableId, BTreeMap<i64, String>)) -> Result<(), Error> {
+pub(crate) async fn run_history(
+    store: &Store,
+    mut acknowledged: impl FnMut(TableId, BTreeMap<i64, String>),
+) -> Result<(), Error> {
     let mut state = BTreeMap::new();
     let mut transaction = store.begin();
     let mut table = transaction.create_table(keyed("t"))?.id;
@@ -74,14 +77,14 @@ async fn run_history(store: &Store, mut acknowledged: impl FnMut(TableId, BTreeM
     Ok(())
 }
 
-async fn table_t(store: &Store) -> Option<BTreeMap<i64, String>> {
+pub(crate) async fn table_t(store: &Store) -> Option<BTreeMap<i64, String>> {
     let view = store.snapshot();
     let table = view.catalog().find("public", "t").map(|table| table.id)?;
     Some(contents(&view, table).await)
 }
 
 /// Opens what a crash left and returns what is in table `t`, if there is one.
-async fn recovered(files: &MemoryFiles) -> Option<BTreeMap<i64, String>> {
+pub(crate) async fn recovered(files: &MemoryFiles) -> Option<BTreeMap<i64, String>> {
     let report = check(options(files)).await;
     if let Ok(report) = report {
         assert_eq!(report.findings, [], "a crash is not damage");
@@ -721,6 +724,34 @@ async fn what_a_stale_writer_still_logs_is_nothing_to_those_who_came_after_it() 
 }
 
 #[tokio::test]
+async fn a_folder_that_cannot_be_listed_fails_a_flush_and_nothing_else() {
+    let (files, store, table) = store_with(keyed("t")).await;
+    insert(&store, table, &[(1, "a"), (2, "b")]).await.unwrap();
+    for round in 0..3 {
+        let (frozen, newer) = (format!("frozen {round}"), format!("newer {round}"));
+        // Otherwise there is nothing to write out.
+        update(&store, table, &[2], &[(2, &frozen)]).await.unwrap();
+        files.fail_lists(u64::MAX);
+        let failed = store.flush().await;
+        assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
+        update(&store, table, &[1], &[(1, &newer)]).await.unwrap();
+        let state = map(&[(1, &newer), (2, &frozen)]);
+        assert_eq!(contents(&store.snapshot(), table).await, state);
+        files.fail_lists(0);
+        assert_eq!(recovered(&files.after_power_cut()).await.as_ref(), Some(&state), "without a flush");
+        // For a moment only: nobody learns of it.
+        files.fail_lists(2);
+        store.flush().await.unwrap();
+        files.fail_lists(0);
+        assert_eq!(contents(&store.snapshot(), table).await, state);
+        assert_eq!(recovered(&files.after_power_cut()).await.as_ref(), Some(&state), "flushed");
+    }
+    assert_eq!(left_over(&files, &store).await, Vec::<String>::new());
+    store.close().await.unwrap();
+    assert_eq!(check(options(&files)).await.unwrap().findings, []);
+}
+
+#[tokio::test]
 async fn one_failed_call_after_which_the_disk_is_well_again_loses_nothing() {
     let total = {
         let files = MemoryFiles::new();
@@ -745,7 +776,7 @@ async fn one_failed_call_after_which_the_disk_is_well_again_loses_nothing() {
 }
 
 /// Files of segments that nobody needs once the background has removed what it was told to.
-async fn left_over(files: &MemoryFiles, store: &Store) -> Vec<String> {
+pub(crate) async fn left_over(files: &MemoryFiles, store: &Store) -> Vec<String> {
     let mut left = Vec::new();
     for _ in 0..200 {
         // What the background is told to remove, it removes before it takes a job sent later.

@@ -7,6 +7,7 @@ mod basics;
 mod common;
 mod faults;
 mod filters;
+mod full_disk;
 mod index_model;
 mod locking;
 mod marks;

@@ -143,3 +143,19 @@ async fn a_sequence_used_before_its_creation_commits_keeps_its_place() {
     let store = open(&files.after_power_cut()).await;
     assert!(store.sequence_next(id, &SPEC, 1).unwrap()[0] > 2);
 }
+
+/// The runtime would have it wait until it has let others have their turn, which it cannot.
+#[test]
+fn numbers_come_to_a_task_that_has_had_its_turn() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = open(&MemoryFiles::new()).await;
+            while futures::poll!(std::pin::pin!(tokio::task::coop::consume_budget())).is_ready() {}
+            sender.send(store.sequence_next(ObjectId(1), &SPEC, 2)).unwrap();
+        });
+    });
+    let numbers = receiver.recv_timeout(std::time::Duration::from_secs(60)).expect("it does not wait for ever");
+    assert_eq!(numbers.unwrap(), [1, 2]);
+}

@@ -492,6 +492,28 @@ async fn a_row_that_is_locked_for_update_needs_no_other_lock_to_be_changed() {
     assert_eq!(transaction.update_stored(&table, changes).unwrap(), Change::Made);
 }
 
+/// What a row is locked for first stays beside what it is locked for then, which takes a list's entry and not another lock.
+#[tokio::test]
+async fn a_row_that_is_locked_for_update_needs_little_more_to_be_removed() {
+    let rows: Vec<(i64, &str)> = (0..100).map(|id| (id, "a")).collect();
+    for by_rows in [false, true] {
+        let (store, table) = with_little_room(keyed("t"), &rows, 130 * 160).await;
+        let mut transaction = begin(&store).await;
+        let ids: Vec<i64> = (0..100).collect();
+        transaction.lock_rows(table.id, &keys(&ids), RowLock::Update, None).await.unwrap();
+        match by_rows {
+            true => {
+                let found: Vec<FoundRow> =
+                    ids.iter().map(|id| find(transaction.as_view(), &table, *id).unwrap()).collect();
+                transaction.delete_stored(&table, &found).unwrap();
+            }
+            false => assert_eq!(transaction.delete(table.id, &keys(&ids)).await.unwrap(), 100),
+        }
+        transaction.commit(Durability::Sync).await.unwrap();
+        assert_eq!(contents(&store.snapshot(), table.id).await.len(), 0);
+    }
+}
+
 #[tokio::test]
 async fn deletes_that_need_too_much_room_delete_nothing() {
     let by_name = NewTable { indexes: vec![NewIndex::new("by_name", vec![1], false)], ..keyed("t") };

@@ -152,6 +152,18 @@ impl Compiler<'_> {
         Ok(self.code.expressions.len() - 1)
     }
 
+    /// The default of a variable. It sees what its block has declared before it, and none of what comes after: a name that comes
+    /// again there means what blocks around have.
+    fn default(&mut self, fragment: &Fragment) -> Result<Number> {
+        let block = &self.code.scopes[self.scope];
+        let so_far = Scope { parent: block.parent, label: block.label.clone(), names: block.names.clone() };
+        self.code.scopes.push(so_far);
+        let scope = std::mem::replace(&mut self.scope, self.code.scopes.len() - 1);
+        let number = self.expression(fragment);
+        self.scope = scope;
+        number
+    }
+
     fn expressions(&mut self, fragments: &[Fragment]) -> Result<Vec<Number>> {
         fragments.iter().map(|fragment| self.expression(fragment)).collect()
     }
@@ -203,7 +215,7 @@ impl Compiler<'_> {
                 }
                 DeclarationKind::Variable { constant, type_name, not_null, default } => {
                     let declared = self.declared(type_name);
-                    let default = default.as_ref().map(|default| self.expression(default)).transpose()?;
+                    let default = default.as_ref().map(|default| self.default(default)).transpose()?;
                     let number = self.add_variable(&declaration.name, declared);
                     self.code.variables[number].constant = *constant;
                     self.code.variables[number].not_null = *not_null;

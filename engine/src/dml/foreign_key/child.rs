@@ -1,20 +1,74 @@
 //! New rows of a table that refers to another: is what they refer to there, and does it stay?
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
-use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, take_record_batch};
+use arrow::compute::{CastOptions, cast_with_options, filter_record_batch, not, take_record_batch};
 use arrow::datatypes::{Field, Schema};
+use arrow::row::{RowConverter, SortField};
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, col};
 use rustydb_storage::{ForeignKey, LockMode, ReadView, RowLock, TableDef, Transaction};
 
 use super::lookup::{Holders, find_holders};
+use super::parent::old_values;
 use super::{column_names, first_row, key_text, parent_of, qualified, referred_columns, scan};
 use crate::dml::apply::first_of_each;
 use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::context::StatementContext;
 use crate::{Error, Result};
+
+/// Which rows of an UPDATE refer to what they referred to before, by the name of the foreign key.
+///
+/// Nothing is checked of those, as in PostgreSQL. That is looked at where it decides: if a table refers to itself, the same
+/// UPDATE may take away what a row refers to, and it is the action of the foreign key that the row follows then; and rows that a
+/// `NOT VALID` foreign key has never looked at may refer to nothing that is there.
+#[derive(Debug, Default)]
+pub(crate) struct Unchanged(HashMap<String, BooleanArray>);
+
+impl Unchanged {
+    /// Compares the rows with these keys with those that shall be in their places. `assigns` tells which columns may differ.
+    pub(crate) async fn look(
+        transaction: &Transaction,
+        table: &TableDef,
+        keys: &RecordBatch,
+        rows: &RecordBatch,
+        assigns: impl Fn(usize) -> bool,
+    ) -> Result<Self> {
+        let mut by_name = HashMap::new();
+        for foreign_key in &table.foreign_keys {
+            let assigned = |columns: &[usize]| columns.iter().any(|column| assigns(*column));
+            let takes_away = foreign_key.parent == table.id && assigned(&foreign_key.parent_columns);
+            if !assigned(&foreign_key.columns) || !(takes_away || foreign_key.not_validated) {
+                continue;
+            }
+            let view = transaction.view();
+            let before = old_values(&view, table, keys, foreign_key.columns.clone()).await?;
+            drop(view);
+            let now = rows.project(&foreign_key.columns)?;
+            let sort_fields = now.columns().iter().map(|column| SortField::new(column.data_type().clone())).collect();
+            let converter = RowConverter::new(sort_fields)?;
+            let (old, new) =
+                (converter.convert_columns(before.old.columns())?, converter.convert_columns(now.columns())?);
+            let mut unchanged = vec![false; rows.num_rows()];
+            for (old, place) in old.iter().zip(before.rows.iter().flat_map(|places| places.values())) {
+                let place = *place as usize;
+                unchanged[place] = old == new.row(place);
+            }
+            by_name.insert(foreign_key.name.clone(), BooleanArray::from(unchanged));
+        }
+        Ok(Unchanged(by_name))
+    }
+
+    /// The rows' referring columns without those that are as they were.
+    fn without(&self, foreign_key: &ForeignKey, own: RecordBatch) -> Result<RecordBatch> {
+        match self.0.get(&foreign_key.name) {
+            None => Ok(own),
+            Some(unchanged) => Ok(filter_record_batch(&own, &not(unchanged)?)?),
+        }
+    }
+}
 
 /// Checks the foreign keys of rows just put into `table`: those that `concerned` picks.
 pub(crate) async fn check_new_rows(
@@ -23,13 +77,14 @@ pub(crate) async fn check_new_rows(
     table: &TableDef,
     rows: &RecordBatch,
     concerned: impl Fn(&ForeignKey) -> bool,
+    unchanged: &Unchanged,
 ) -> Result<()> {
     for foreign_key in table.foreign_keys.iter().filter(|foreign_key| concerned(foreign_key)) {
         if statement.deferred.lock().put_off(table, foreign_key) {
             continue;
         }
         let view = transaction.view();
-        let own = rows.project(&foreign_key.columns)?;
+        let own = unchanged.without(foreign_key, rows.project(&foreign_key.columns)?)?;
         let Some(references) = References::of(&view, table, foreign_key, &own)? else { continue };
         let timestamp = view.timestamp();
         let holders = references.holders(statement, view).await?;

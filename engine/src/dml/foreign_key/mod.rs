@@ -30,9 +30,9 @@ use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use rustydb_storage::{ForeignKey, ReadView, TableDef, TableId, Transaction};
 
-pub(crate) use child::{check_new_rows, check_rows_of, check_whole_table};
+pub(crate) use child::{Unchanged, check_new_rows, check_rows_of, check_whole_table};
 pub(crate) use deferred::{DeferredChecks, check_deferred, set_constraints};
-pub(crate) use parent::{Before, follow};
+pub(crate) use parent::{Before, Removal, follow};
 
 use crate::catalog::provider::ColumnTable;
 use crate::session::Statement;

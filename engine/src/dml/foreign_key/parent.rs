@@ -13,10 +13,11 @@ use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder};
 use rustydb_storage::{ForeignKey, ReadView, ReferenceAction, RowLock, TableDef, Transaction};
 
-use super::child::{check_new_rows, child_column};
+use super::child::{Unchanged, check_new_rows, child_column};
 use super::lookup::find_holders;
 use super::{column_names, first_row, key_text, referred_columns, referring};
 use crate::catalog::provider::ColumnTable;
+use crate::constraints::is_generated;
 use crate::dml::apply::key_batch;
 use crate::dml::defaults::source_of;
 use crate::dml::rows::{Arrangement, ColumnSource, RowCheck};
@@ -32,12 +33,12 @@ pub(crate) struct Before {
     referred: Vec<Referred>,
 }
 
-/// The values of columns that some foreign key refers to.
-struct Referred {
+/// The values that rows had in some columns.
+pub(super) struct Referred {
     columns: Vec<usize>,
-    old: RecordBatch,
+    pub(super) old: RecordBatch,
     /// Which of the rows they are of; `None` for all of them, in order.
-    rows: Option<UInt32Array>,
+    pub(super) rows: Option<UInt32Array>,
 }
 
 impl Before {
@@ -114,7 +115,12 @@ fn same_columns(left: &[usize], right: &[usize]) -> bool {
 }
 
 /// Reads the values that the rows with these keys have in some columns.
-async fn old_values(view: &ReadView, table: &TableDef, keys: &RecordBatch, columns: Vec<usize>) -> Result<Referred> {
+pub(super) async fn old_values(
+    view: &ReadView,
+    table: &TableDef,
+    keys: &RecordBatch,
+    columns: Vec<usize>,
+) -> Result<Referred> {
     let wanted: Vec<usize> = table.key_columns().iter().chain(&columns).copied().collect();
     let found = view.get(table.id, keys, &wanted).await?;
     let width = table.key_columns().len();
@@ -227,7 +233,9 @@ async fn act(
         child.key_columns().iter().map(|column| Arc::clone(found.column(*column))).collect();
     let keys = key_batch(child, &key_columns)?;
     let deletes = action == ReferenceAction::Cascade && removal.new.is_none();
-    let changes = |column: usize| deletes || foreign_key.columns.contains(&column);
+    // Others may refer to what is computed from the referring columns, and so may those themselves to something.
+    let is_new = |column: usize| foreign_key.columns.contains(&column) || is_generated(child.schema.field(column));
+    let changes = |column: usize| deletes || is_new(column);
     let before = Before::look(transaction, child, &keys, changes).await?;
     if deletes {
         transaction.delete(child.id, &keys).await?;
@@ -257,10 +265,10 @@ async fn act(
     drop(context);
     transaction.update(child.id, &keys, &new_rows).await?;
     let touches = |other: &ForeignKey| {
-        let shares = other.columns.iter().any(|column| foreign_key.columns.contains(column));
+        let shares = other.columns.iter().any(|column| is_new(*column));
         shares && (action == ReferenceAction::SetDefault || other.name != foreign_key.name)
     };
-    check_new_rows(statement, transaction, child, &new_rows, touches).await?;
+    check_new_rows(statement, transaction, child, &new_rows, touches, &Unchanged::default()).await?;
     before.updated(&new_rows)
 }
 

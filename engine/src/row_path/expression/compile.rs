@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::{Between, BinaryExpr, Case, Cast, InList, Placeholder, ScalarFunction};
@@ -22,6 +22,7 @@ use crate::sql::check::check_queries;
 use crate::sql::context::StatementContext;
 use crate::sql::plan::planner;
 use crate::sql::rules::arithmetic::checked_operators;
+use crate::sql::rules::listed_values::in_each_row;
 use crate::sql::rules::opaque_values::rounded_cast;
 use crate::sql::types::LENGTH_KEY;
 
@@ -149,6 +150,19 @@ pub(crate) fn comparison_class(left: &Expr, right: &Expr, schema: &DFSchema) -> 
     Class::of(&left.get_type(schema).ok()?, &right.get_type(schema).ok()?)
 }
 
+/// The parts of an operand that is compiled anew for each comparison with it.
+const SMALL: usize = 8;
+
+/// Whether an operand may be. One with another in it that is, and so on, would take twice as long for each of them.
+fn is_small(expr: &Expr) -> bool {
+    let mut parts = 0;
+    let counted = expr.apply(|_| {
+        parts += 1;
+        Ok(if parts > SMALL { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    counted.is_ok() && parts <= SMALL
+}
+
 struct Compiler<'a> {
     context: &'a StatementContext,
     scope: Scope<'a>,
@@ -203,7 +217,7 @@ impl Compiler<'_> {
             Expr::IsNotFalse(inner) => truth(inner, Some(false), false),
             Expr::IsUnknown(inner) => truth(inner, None, true),
             Expr::IsNotUnknown(inner) => truth(inner, None, false),
-            Expr::Between(Between { expr, negated, low, high }) => {
+            Expr::Between(Between { expr, negated, low, high }) if is_small(expr) => {
                 let (low_class, high_class) = (self.class(expr, low)?, self.class(expr, high)?);
                 let above = Node::Compare(Comparison::GreaterOrEqual, low_class, self.sides(expr, low)?);
                 let below = Node::Compare(Comparison::LessOrEqual, high_class, self.sides(expr, high)?);
@@ -256,6 +270,7 @@ impl Compiler<'_> {
     }
 
     fn case(&self, Case { expr, when_then_expr, else_expr }: &Case) -> Option<Node> {
+        expr.as_deref().is_none_or(is_small).then_some(())?;
         let mut cases = Vec::with_capacity(when_then_expr.len());
         for (when, then) in when_then_expr {
             let condition = match expr {
@@ -286,8 +301,8 @@ impl Compiler<'_> {
             return Some(done);
         }
         // There is no optimiser here that it would have to be kept from.
-        if let Some(cast) = rounded_cast(call) {
-            return self.node(cast);
+        if let Some(written) = rounded_cast(call).or_else(|| in_each_row(call)) {
+            return self.node(written);
         }
         let types = args.iter().map(|argument| self.type_of(argument)).collect::<Option<Vec<_>>>()?;
         let text = types.iter().all(|data_type| data_type.is_string());

@@ -15,7 +15,7 @@ use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, PrimitiveArray, PrimitiveBuilder,
 };
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Int64Type, UInt64Type};
+use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Int64Type, IntervalUnit, UInt64Type};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
@@ -96,11 +96,14 @@ fn is_ours(data_type: &DataType) -> bool {
 impl CheckedSum {
     fn of(inner: &AggregateUDF) -> CheckedSum {
         let (is_mean, mut signature) = (inner.name() == "avg", inner.signature().clone());
-        // DataFusion has no average of intervals.
-        if let TypeSignature::OneOf(variants) = &mut signature.type_signature
-            && is_mean
-        {
-            variants.push(TypeSignature::Coercible(vec![Coercion::new_exact(TypeSignatureClass::Interval)]));
+        if let TypeSignature::OneOf(variants) = &mut signature.type_signature {
+            let mut takes = |class| variants.push(TypeSignature::Coercible(vec![Coercion::new_exact(class)]));
+            // DataFusion has no average of intervals.
+            if is_mean {
+                takes(TypeSignatureClass::Interval);
+            }
+            // They become intervals ([`crate::functions::time_intervals`]).
+            takes(TypeSignatureClass::Time);
         }
         CheckedSum { is_mean, signature }
     }
@@ -145,6 +148,7 @@ impl Change for CheckedSum {
     fn return_type(&self, types: &[DataType]) -> Option<DataType> {
         match types {
             [summand @ DataType::Interval(_)] => Some(summand.clone()),
+            [DataType::Time32(_) | DataType::Time64(_)] => Some(DataType::Interval(IntervalUnit::MonthDayNano)),
             [argument] if self.is_mean => type_of_mean(argument),
             _ => None,
         }

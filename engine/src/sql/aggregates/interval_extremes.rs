@@ -1,6 +1,7 @@
 //! `min` and `max` of intervals over window frames, in PostgreSQL's order of intervals. DataFusion's go field by field.
 //!
-//! Where no window is, [`IntervalOrder`](crate::sql::rules::interval_order::IntervalOrder) takes the first value of that order.
+//! Where no window is, [`IntervalOrder`](crate::sql::rules::interval_order::IntervalOrder) takes the first value of that order,
+//! but for what must not be computed twice.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
@@ -19,7 +20,7 @@ const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 static SHORTEST: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| Arc::new(AggregateUDF::from(Extreme::new(false))));
 static LONGEST: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| Arc::new(AggregateUDF::from(Extreme::new(true))));
 
-/// What stands for `min` or `max` over a window; `None` for other aggregates.
+/// What stands for `min` or `max`; `None` for other aggregates.
 pub(in crate::sql) fn extreme(name: &str) -> Option<Arc<AggregateUDF>> {
     match name {
         "min" => Some(Arc::clone(&SHORTEST)),

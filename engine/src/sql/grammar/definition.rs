@@ -73,12 +73,19 @@ pub(crate) fn parse_definition(parser: &mut Parser<'_>) -> Result<Option<Write>>
 /// The beginning of CREATE TABLE … AS.
 fn create_table_header(parser: &mut Parser<'_>) -> Result<CreateTableStatement, ParserError> {
     let mut create = create_table_name(parser)?;
-    if parser.consume_token(&Token::LParen) {
-        create.names = parser.parse_comma_separated(|parser| parser.parse_identifier())?;
-        parser.expect_token(&Token::RParen)?;
+    if parser.peek_token().token == Token::LParen {
+        create.names = column_names(parser)?;
     }
     create.on_commit = on_commit(parser, create.temporary)?;
     Ok(create)
+}
+
+/// Names in parentheses.
+fn column_names(parser: &mut Parser<'_>) -> Result<Vec<Ident>, ParserError> {
+    parser.expect_token(&Token::LParen)?;
+    let names = parser.parse_comma_separated(|parser| parser.parse_identifier())?;
+    parser.expect_token(&Token::RParen)?;
+    Ok(names)
 }
 
 /// CREATE TABLE with a LIKE among its columns and constraints.
@@ -412,9 +419,7 @@ fn recursive_view_words(parser: &mut Parser<'_>) -> Result<(bool, bool), ParserE
 /// `CREATE VIEW v (a) AS WITH RECURSIVE v (a) AS (query) SELECT a FROM v`.
 fn recursive_view(parser: &mut Parser<'_>, or_replace: bool, temporary: bool) -> Result<CreateViewStatement> {
     let name = parser.parse_object_name(false)?;
-    parser.expect_token(&Token::LParen)?;
-    let columns: Vec<Ident> = parser.parse_comma_separated(|parser| parser.parse_identifier())?;
-    parser.expect_token(&Token::RParen)?;
+    let columns = column_names(parser)?;
     parser.expect_keyword(Keyword::AS)?;
     let mut query = parser.parse_query()?;
     balance(&mut query);

@@ -190,12 +190,7 @@ fn clause_end(tokens: &[TokenWithSpan], at: usize) -> Option<usize> {
         return None;
     }
     if words.word("OF") {
-        loop {
-            words.take(|token| matches!(token, Token::Word(_)))?;
-            if words.take(|token| matches!(token, Token::Comma | Token::Period)).is_none() {
-                break;
-            }
-        }
+        words.names()?;
     }
     let _ = words.word("NOWAIT") || words.words(&["SKIP", "LOCKED"]);
     Some(words.at)
@@ -233,6 +228,23 @@ impl<'a> Words<'a> {
         }
         all
     }
+
+    /// A list of names, each perhaps with its schema before it.
+    fn names(&mut self) -> Option<Vec<Vec<TokenWithSpan>>> {
+        let is_word = |token: &Token| matches!(token, Token::Word(_));
+        let mut names = Vec::new();
+        loop {
+            let mut name = vec![self.take(is_word)?.clone()];
+            while let Some(period) = self.take(|token| *token == Token::Period) {
+                name.push(period.clone());
+                name.push(self.take(is_word)?.clone());
+            }
+            names.push(name);
+            if self.take(|token| *token == Token::Comma).is_none() {
+                return Some(names);
+            }
+        }
+    }
 }
 
 /// The clause that begins at a token, in words sqlparser knows, and where it ends. `None` if there is none, or nothing to
@@ -253,20 +265,7 @@ fn unknown_clause(tokens: &[TokenWithSpan], at: usize) -> Option<(Vec<TokenWithS
     } else {
         return None;
     };
-    let mut names: Vec<Vec<TokenWithSpan>> = Vec::new();
-    if words.word("OF") {
-        loop {
-            let mut name = vec![words.take(|token| matches!(token, Token::Word(_)))?.clone()];
-            while let Some(period) = words.take(|token| *token == Token::Period) {
-                name.push(period.clone());
-                name.push(words.take(|token| matches!(token, Token::Word(_)))?.clone());
-            }
-            names.push(name);
-            if words.take(|token| *token == Token::Comma).is_none() {
-                break;
-            }
-        }
-    }
+    let names = if words.word("OF") { words.names()? } else { Vec::new() };
     if names.len() < 2 && matches!(mark, UPDATE | SHARE) {
         return None;
     }

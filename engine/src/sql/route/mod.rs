@@ -5,12 +5,14 @@
 
 mod ddl;
 mod dml;
+mod with;
 mod write;
 
 use datafusion::logical_expr::ExplainFormat;
 use datafusion::sql::sqlparser::ast::{
-    AnalyzeFormat, AnalyzeFormatKind, ContextModifier, DescribeAlias, Expr, Function, Ident, Lock, LockTableTarget,
-    ObjectName, Query, Reset, SelectInto, Set, SetExpr, Spanned, Statement, UtilityOption, Value, ValueWithSpan,
+    AnalyzeFormat, AnalyzeFormatKind, ContextModifier, DescribeAlias, DiscardObject, Expr, Function, Ident, Lock,
+    LockTableTarget, ObjectName, Query, Reset, SelectInto, Set, SetExpr, Spanned, Statement, UtilityOption, Value,
+    ValueWithSpan,
 };
 
 pub(crate) use ddl::{
@@ -19,11 +21,10 @@ pub(crate) use ddl::{
     RelocateStatement, Relocation, TruncateStatement, route_create_view,
 };
 use ddl::{route_alter_table, route_create_schema, route_drop, route_truncate};
-pub(crate) use dml::{
-    ChangeStep, ConflictClause, DeleteStatement, InsertStatement, MainStatement, MergeStatement, UpdateStatement,
-    ViewCheck, WithStatement,
-};
-use dml::{RoutedQuery, route_delete, route_insert, route_merge, route_query, route_update};
+pub(crate) use dml::{ConflictClause, DeleteStatement, InsertStatement, MergeStatement, UpdateStatement, ViewCheck};
+use dml::{route_delete, route_insert, route_merge, route_update};
+pub(crate) use with::{WithPart, WithStatement, WithStep};
+use with::{forget_clauses_apart, route_query};
 use write::route_create_table;
 pub(crate) use write::{CreateSchemaStatement, CreateTableStatement, LikeClause, LikePart, Write};
 
@@ -67,6 +68,7 @@ pub(crate) enum Routed {
     },
     Reset(Option<String>),
     Transaction(TransactionStatement),
+    Discard(DiscardObject),
     /// PREPARE, EXECUTE, DEALLOCATE
     Named(NamedStatement),
     User(UserStatement),
@@ -131,9 +133,9 @@ fn route_sql(statement: Statement) -> Result<Routed> {
                 return write(Write::CreateTable(Box::new(CreateTableStatement::of_query(name, temporary, query))));
             }
             match route_query(query)? {
-                RoutedQuery::Query(query) if locks_rows(&query) => Ok(Routed::SelectAndLock(take_locks(query)?)),
-                RoutedQuery::Query(query) => Ok(Routed::Query(query)),
-                RoutedQuery::Write(statement) => Ok(Routed::Write(statement)),
+                WithPart::Query(query) if locks_rows(&query) => Ok(Routed::SelectAndLock(take_locks(query)?)),
+                WithPart::Query(query) => Ok(Routed::Query(query)),
+                WithPart::Write(statement) => Ok(Routed::Write(statement)),
             }
         }
         Statement::Lock(Lock { tables, lock_mode, nowait }) => {
@@ -189,6 +191,7 @@ fn route_sql(statement: Statement) -> Result<Routed> {
             let name = setting_name(&variable);
             Ok(if name == "all" { Routed::ShowAll } else { Routed::Show(name) })
         }
+        Statement::Discard { object_type } => Ok(Routed::Discard(object_type)),
         Statement::Call(function) => Ok(Routed::Call(function)),
         Statement::Set(set) => route_set(set),
         Statement::Reset(reset) => Ok(Routed::Reset(match reset.reset {
@@ -212,7 +215,7 @@ fn route_explain(
     verbose: bool,
     format: Option<AnalyzeFormatKind>,
     utility_options: Option<Vec<UtilityOption>>,
-    statement: Statement,
+    mut statement: Statement,
 ) -> Result<Routed> {
     let mut options = ExplainOptions { analyze, verbose, format: ExplainFormat::Indent };
     match format {
@@ -251,6 +254,9 @@ fn route_explain(
                     .at(place(name.span)));
             }
         }
+    }
+    if let Statement::Query(query) = &mut statement {
+        forget_clauses_apart(query);
     }
     let statement = route_sql(statement)?;
     let changes_rows = match &statement {

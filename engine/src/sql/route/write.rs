@@ -11,7 +11,8 @@ use super::ddl::{
     AlterSequenceStatement, AlterTableStatement, CommentStatement, CreateSequenceStatement, CreateViewStatement,
     DropStatement, RelocateStatement, TruncateStatement,
 };
-use super::dml::{DeleteStatement, InsertStatement, MergeStatement, UpdateStatement, WithStatement};
+use super::dml::{DeleteStatement, InsertStatement, MergeStatement, UpdateStatement};
+use super::with::WithStatement;
 
 use crate::error::sqlstate;
 use crate::sql::check::refuse;
@@ -50,6 +51,8 @@ pub(crate) enum Write {
     },
     Drop(DropStatement),
     Truncate(TruncateStatement),
+    /// All that is temporary in the session.
+    DiscardTemporary,
     /// Changes when rows are checked; routed here because the checks look at the transaction's changes.
     SetConstraints {
         names: Vec<String>,

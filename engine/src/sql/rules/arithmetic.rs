@@ -418,10 +418,18 @@ fn check_floats(
         Ok(match value {
             ColumnarValue::Scalar(ScalarValue::Float64(value)) => value.is_none_or(f64::is_finite),
             ColumnarValue::Scalar(ScalarValue::Float32(value)) => value.is_none_or(f32::is_finite),
-            ColumnarValue::Scalar(_) => true,
+            ColumnarValue::Scalar(value) => match value.cast_to(&DataType::Float64)? {
+                ScalarValue::Float64(value) => value.is_none_or(f64::is_finite),
+                _ => true,
+            },
             ColumnarValue::Array(array) => match array.data_type() {
                 DataType::Float64 => array.as_primitive::<Float64Type>().values().iter().all(|value| value.is_finite()),
-                _ => array.as_primitive::<Float32Type>().values().iter().all(|value| value.is_finite()),
+                DataType::Float32 => array.as_primitive::<Float32Type>().values().iter().all(|value| value.is_finite()),
+                // Halves come as parameters.
+                _ => {
+                    let doubles = cast(array, &DataType::Float64)?;
+                    doubles.as_primitive::<Float64Type>().values().iter().all(|value| value.is_finite())
+                }
             },
         })
     };

@@ -5,24 +5,22 @@
 //! |---|---|
 //! | `a < b`, `<=`, `>`, `>=`, `BETWEEN` | the same of `order(a)`, `order(b)` |
 //! | `ORDER BY a NULLS FIRST`, `a DESC NULLS LAST` | by `order(a)`: NULLs among the elements stay the greatest |
-//! | `greatest`, `least` | CASE |
+//! | `greatest`, `least` | [functions of arrays](crate::functions::extremes) |
 //!
 //! In the usual orders of ORDER BY, DataFusion has NULLs among the elements where PostgreSQL has them; equality is the same.
 
+use datafusion::common::DFSchema;
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::{Between, BinaryExpr, ScalarFunction, Sort};
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, lit, when};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
 
 use super::rewriting::{any_node, any_part, map_parts};
 use crate::functions::array_order::{is_ordered_array, order_of_array};
-
-/// The arguments of `greatest` and `least` that become a CASE, which repeats them.
-const COMPARED_MAX: usize = 8;
+use crate::functions::extremes::of_arrays;
 
 /// The rule.
 #[derive(Debug)]
@@ -108,23 +106,10 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
         }
         Expr::ScalarFunction(ScalarFunction { func, args })
             if matches!(func.name(), "greatest" | "least")
-                && args.len() <= COMPARED_MAX
                 && args.first().is_some_and(|first| is_array(first, schema)) =>
         {
-            Transformed::yes(as_case(func.name() == "greatest", args)?)
+            Transformed::yes(of_arrays(func.name() == "greatest", args))
         }
         other => Transformed::no(other),
     })
-}
-
-/// The greatest, or the least, of arrays; NULLs are passed over.
-fn as_case(is_greatest: bool, args: Vec<Expr>) -> DataFusionResult<Expr> {
-    let mut args = args.into_iter();
-    let Some(mut best) = args.next() else { return Ok(lit(ScalarValue::Null)) };
-    for other in args {
-        let (known, new) = (order_of_array(best.clone()), order_of_array(other.clone()));
-        let better = if is_greatest { known.lt(new) } else { known.gt(new) };
-        best = when(best.clone().is_null().or(better), other).otherwise(best)?;
-    }
-    Ok(best)
 }

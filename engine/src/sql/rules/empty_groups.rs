@@ -21,6 +21,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use super::copies::check_copied_plan;
 use super::rewriting::{map_parts, recomputed};
 
 /// The rule.
@@ -64,7 +65,11 @@ fn take_apart(subquery: Subquery) -> DataFusionResult<Transformed<Expr>> {
     if !aggregate.group_expr.is_empty() || (condition.is_none() && !asks_for_null(value)?) {
         return kept(subquery);
     }
-    let value = outside(value.clone().unalias(), aggregate, &subquery)?;
+    let value = value.clone().unalias();
+    if columns_in(&value)? + condition.as_ref().map_or(Ok(0), columns_in)? > 1 {
+        check_copied_plan(&aggregate.input, true)?;
+    }
+    let value = outside(value, aggregate, &subquery)?;
     let whole = match condition {
         None => value,
         Some(condition) => when(outside(condition, aggregate, &subquery)?, value).end()?,
@@ -82,6 +87,16 @@ fn asks_for_null(value: &Expr) -> DataFusionResult<bool> {
                 | Expr::BinaryExpr(BinaryExpr { op: Operator::IsDistinctFrom | Operator::IsNotDistinctFrom, .. })
         ))
     })
+}
+
+/// In how many places an expression over aggregates names one.
+fn columns_in(expr: &Expr) -> DataFusionResult<usize> {
+    let mut columns = 0;
+    expr.apply(|part| {
+        columns += usize::from(matches!(part, Expr::Column(_)));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(columns)
 }
 
 /// An expression over aggregates as the outer query says it: each of them is a subquery of its own.

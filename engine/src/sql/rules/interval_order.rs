@@ -4,13 +4,13 @@
 //! |---|---|
 //! | `a < b`, `=`, `IS DISTINCT FROM`, `BETWEEN`, `IN`, `CASE a WHEN` | the same of `order(a)`, `order(b)` |
 //! | `ORDER BY a`, `PARTITION BY a`, keys of joins | by `order(a)` |
-//! | `GROUP BY a`, `DISTINCT` | by `order(a)`, with `first_value(a)` for the value that is shown |
+//! | `GROUP BY a`, `DISTINCT` | by `order(a)`, with `first_value(a)` for the value that is shown; what is no column gets one below |
 //! | `min(a)`, `max(a)` | `first_value(a ORDER BY order(a))` |
-//! | the same over a window | [functions of their own](crate::sql::aggregates::interval_extremes) |
+//! | the same over a window, or of what must be computed once | [functions of their own](crate::sql::aggregates::interval_extremes) |
 //! | `GROUP BY ROLLUP (a)` and the like | the same, with `order(a)` from a projection below |
 //! | `count(DISTINCT a)` | `count(DISTINCT order(a))` |
 //! | `sum(DISTINCT a)`, `avg(DISTINCT a)` | [functions of their own](crate::sql::aggregates::interval_distinct) |
-//! | `greatest`, `least`, `nullif` | CASE |
+//! | `greatest`, `least`, `nullif` | [functions of intervals](crate::functions::extremes) |
 //!
 //! What is left (other DISTINCT aggregates) is refused by name.
 
@@ -32,9 +32,11 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use super::copies::may_copy;
 use super::interval_math::{is_interval, makes_interval, order_of};
 use super::rewriting::{any_node, any_part, map_parts, map_windows};
 use crate::Error;
+use crate::functions::extremes::of_intervals;
 use crate::sql::aggregates::interval_distinct::distinct_total;
 use crate::sql::aggregates::interval_extremes::extreme;
 
@@ -170,19 +172,32 @@ fn group(aggregate: Aggregate) -> DataFusionResult<LogicalPlan> {
     let shown: Vec<Column> = schema.iter().map(Column::from).collect();
     let groups = group_expr.len();
     let (mut keys, mut list) = (Vec::with_capacity(groups), Vec::with_capacity(shown.len()));
-    for (place, (expr, column)) in group_expr.into_iter().zip(&shown).enumerate() {
+    let mut computed = Vec::new();
+    for (place, (mut expr, column)) in group_expr.into_iter().zip(&shown).enumerate() {
         if !is_interval(&expr.get_type(&input_schema)?) {
             keys.push(expr);
             list.push(Expr::Column(column.clone()));
             continue;
         }
         let (key, value) = (format!("interval key {place}"), format!("interval {place}"));
+        if !matches!(expr, Expr::Column(_)) {
+            let below = Column::new_unqualified(format!("interval below {place}"));
+            computed.push(expr.alias(&below.name));
+            expr = Expr::Column(below);
+        }
         keys.push(order_of(expr.clone()).alias(key));
         let first = AggregateFunction::new_udf(first_value_udaf(), vec![expr], false, None, Vec::new(), None);
         aggr_expr.push(Expr::AggregateFunction(first).alias(&value));
         list.push(Expr::Column(Column::new_unqualified(value)).alias_qualified(column.relation.clone(), &column.name));
     }
     list.extend(shown.into_iter().skip(groups).map(Expr::Column));
+    let input = match computed.is_empty() {
+        true => input,
+        false => {
+            let columns = input_schema.iter().map(|column| Expr::Column(Column::from(column)));
+            Arc::new(LogicalPlanBuilder::from(input).project(columns.chain(computed))?.build()?)
+        }
+    };
     let aggregate = LogicalPlan::Aggregate(Aggregate::try_new(input, keys, aggr_expr)?);
     LogicalPlanBuilder::from(aggregate).project(list)?.build()
 }
@@ -261,7 +276,7 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
             if matches!(func.name(), "greatest" | "least" | "nullif")
                 && args.iter().any(|arg| of_interval(arg).unwrap_or(false)) =>
         {
-            Transformed::yes(as_case(func.name(), args)?)
+            Transformed::yes(of_intervals(func.name(), args))
         }
         Expr::AggregateFunction(function) => rewrite_aggregate(function, schema)?,
         Expr::WindowFunction(mut function) => {
@@ -324,23 +339,14 @@ fn rewrite_aggregate(mut function: AggregateFunction, schema: &DFSchema) -> Data
         }
         _ => return Ok(Transformed::yes(Expr::AggregateFunction(function))),
     };
+    if !may_copy(&first)? {
+        if let Some(extreme) = extreme(function.func.name()) {
+            function.func = extreme;
+        }
+        return Ok(Transformed::yes(Expr::AggregateFunction(function)));
+    }
     let order = vec![Sort { expr: order_of(first.clone()), asc: ascending, nulls_first: false }];
     let nulls = Some(NullTreatment::IgnoreNulls);
     let best = AggregateFunction::new_udf(first_value_udaf(), vec![first], false, function.params.filter, order, nulls);
     Ok(Transformed::yes(Expr::AggregateFunction(best)))
-}
-
-/// `greatest(a, b, …)`, `least(a, b, …)` and `nullif(a, b)`. NULLs are passed over, but for nullif.
-fn as_case(name: &str, args: Vec<Expr>) -> DataFusionResult<Expr> {
-    let mut args = args.into_iter();
-    let Some(mut best) = args.next() else { return Ok(lit(ScalarValue::Null)) };
-    for other in args {
-        let (left, right) = (order_of(best.clone()), order_of(other.clone()));
-        best = match name {
-            "nullif" => when(left.eq(right), lit(ScalarValue::IntervalMonthDayNano(None))).otherwise(best)?,
-            "greatest" => when(best.clone().is_null().or(left.lt(right)), other).otherwise(best)?,
-            _ => when(best.clone().is_null().or(left.gt(right)), other).otherwise(best)?,
-        };
-    }
-    Ok(best)
 }

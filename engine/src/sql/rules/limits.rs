@@ -4,18 +4,21 @@
 //!
 //! ```text
 //! Limit: with_ties(3)                 Sort: a
-//!   Sort: a                   ──►       Filter: rank <= 3
+//!   Sort: a                   ──►       Filter: picked(…, rank, …, 3)
 //!     TableScan: t                        Window: rank() OVER (ORDER BY a)
 //!                                           TableScan: t
 //! ```
 //!
+//! The condition is a function, for it is about subqueries: `picked(number, rank, OFFSET, LIMIT)`.
+//!
 //! The syntax check writes `FETCH … WITH TIES` as a LIMIT of [`with_ties`](WITH_TIES).
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes::DataType;
-use datafusion::common::internal_err;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array};
+use arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{ScalarValue, internal_err};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::functions_window::expr_fn::{rank, row_number};
@@ -27,6 +30,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::Error;
+use crate::functions::by_columns::{ByColumns, Nulls};
 
 /// What marks the LIMIT of a FETCH FIRST … WITH TIES.
 pub(crate) const WITH_TIES: &str = "with_ties";
@@ -122,21 +126,39 @@ fn numbered(plan: LogicalPlan, order: Vec<SortExpr>, wanted: &Pick) -> Result<Lo
     };
     let windows = vec![over(row_number(), NUMBER)?, over(rank(), RANK)?];
     let (number, rank) = (cast(col(NUMBER), DataType::Int64), cast(col(RANK), DataType::Int64));
-    let mut condition = lit(true);
-    if let Some(skip) = &wanted.skip {
-        condition = condition.and(skip.clone().is_null().or(number.clone().gt(skip.clone())));
-    }
-    if let Some(fetch) = &wanted.fetch {
-        let place = if wanted.has_ties { rank } else { number };
-        let last = match &wanted.skip {
-            Some(skip) => {
-                fetch.clone() + datafusion::functions::core::expr_fn::coalesce(vec![skip.clone(), lit(0_i64)])
-            }
-            None => fetch.clone(),
-        };
-        condition = condition.and(fetch.clone().is_null().or(place.lt_eq(last)));
-    }
-    LogicalPlanBuilder::from(plan).window(windows)?.filter(condition)?.project(columns)?.build()
+    let place = if wanted.has_ties { rank } else { number.clone() };
+    let all = || lit(ScalarValue::Int64(None));
+    let (skip, fetch) = (wanted.skip.clone().unwrap_or_else(all), wanted.fetch.clone().unwrap_or_else(all));
+    let picked = PICKED.call(vec![number, place, skip, fetch]);
+    LogicalPlanBuilder::from(plan).window(windows)?.filter(picked)?.project(columns)?.build()
+}
+
+/// Whether a row is picked: by its number, its place among those that are picked, and by OFFSET and LIMIT, which are NULL
+/// where there is none. They may be subqueries, and so are taken once.
+static PICKED: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
+    let picked = ByColumns {
+        name: "picked",
+        takes: |types| (types.len() == 4).then(|| vec![DataType::Int64; 4]),
+        gives: |_| DataType::Boolean,
+        nulls: Nulls::Anywhere,
+        compute: are_picked,
+    };
+    picked.function()
+});
+
+fn are_picked(columns: &[ArrayRef]) -> crate::Result<ArrayRef> {
+    let [number, place, skip, fetch] = columns else { return Err(Error::internal("four arguments were expected")) };
+    let numbers = |column: &ArrayRef| column.as_primitive::<Int64Type>().clone();
+    let (number, place, skip, fetch) = (numbers(number), numbers(place), numbers(skip), numbers(fetch));
+    let picked: BooleanArray = (0..number.len())
+        .map(|row| {
+            let at = |numbers: &Int64Array| numbers.is_valid(row).then(|| numbers.value(row));
+            let (skip, fetch) = (at(&skip), at(&fetch));
+            let last = fetch.map(|fetch| fetch.saturating_add(skip.unwrap_or(0)));
+            Some(number.value(row) > skip.unwrap_or(0) && last.is_none_or(|last| place.value(row) <= last))
+        })
+        .collect();
+    Ok(Arc::new(picked))
 }
 
 /// `with_ties(number)`; no plan that runs has it.

@@ -7,24 +7,29 @@
 //! | `x NOT IN (S)` … | becomes |
 //! |---|---|
 //! | as a condition, `x` a constant or `S` correlated | `NOT EXISTS (S WHERE s = x OR s IS NULL OR x IS NULL)` |
+//! | as a condition, `x` computed | `NOT EXISTS (S WHERE s = x) AND NOT EXISTS (S WHERE s IS NULL) AND (x IS NOT NULL OR NOT EXISTS (S))` |
 //! | as a value: in a select list, under IS NULL, NOT, COALESCE, = … | `CASE WHEN EXISTS (S WHERE s = x) THEN false WHEN EXISTS (S WHERE s IS NULL) OR x IS NULL AND EXISTS (S) THEN NULL ELSE true END` |
 //!
 //! Without NULLs on either side, and for `IN` as a condition, where unknown is as good as false, DataFusion's own joins
-//! are right and stay.
+//! are right and stay. What only asks for NULLs of a side that has none is left out.
 //!
+//! Each EXISTS is a copy of the subquery, and in a subquery within another of its copies. So the size of what is copied is
+//! [bounded](super::copies).
+
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ExprSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::expr::{BinaryExpr, Exists, InSubquery};
+use datafusion::logical_expr::expr::{BinaryExpr, Cast, Exists, InSubquery};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Case, Expr, ExprSchemable, Filter, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use super::copies::{check_copied_plan, check_copy};
 use super::rewriting::{any_part, map_exprs};
 
 /// The subquery's column, while it is compared.
@@ -108,13 +113,14 @@ fn rewrite(expr: Expr, place: Place, schema: &DFSchema) -> DataFusionResult<Expr
 
 fn rewrite_membership(membership: InSubquery, place: Place, schema: &DFSchema) -> DataFusionResult<Expr> {
     let InSubquery { expr, subquery, negated } = &membership;
-    let field = subquery.subquery.schema().field(0);
-    let nullable = field.is_nullable() || expr.nullable(schema).unwrap_or(true);
+    let member_nullable = subquery.subquery.schema().field(0).is_nullable();
+    let left_nullable = expr.nullable(schema).unwrap_or(true);
+    let nullable = member_nullable || left_nullable;
     let correlated = !subquery.outer_ref_columns.is_empty();
     let is_constant = expr.column_refs().is_empty();
     let stays = !nullable
         || match place {
-            Place::Conjunct => !negated || !(correlated || is_constant),
+            Place::Conjunct => !negated || !(correlated || is_computed(expr)),
             Place::Condition => !negated,
             Place::Value => false,
         };
@@ -122,21 +128,55 @@ fn rewrite_membership(membership: InSubquery, place: Place, schema: &DFSchema) -
         return Ok(Expr::InSubquery(membership));
     }
     let member = || Expr::Column(Column::new_unqualified(MEMBER));
+    if left_nullable {
+        check_copy(expr, true)?;
+    }
     let left = outer(expr.as_ref().clone(), schema)?;
     let equal = member().eq(left.clone());
-    if place != Place::Value {
-        let unknown = member().is_null().or(left.is_null());
-        return exists(subquery, expr, Some(equal.or(unknown)), schema, true);
-    }
-    // Each of these depends on the outer row by equality at most, so that its join can hash.
     let nothing = lit(true);
-    let some_null = exists(subquery, &nothing, Some(member().is_null()), schema, false)?;
-    let compared_null = expr.as_ref().clone().is_null().and(exists(subquery, &nothing, None, schema, false)?);
-    let when_then = vec![
-        (Box::new(exists(subquery, expr, Some(equal), schema, false)?), Box::new(lit(!negated))),
-        (Box::new(some_null.or(compared_null)), Box::new(Expr::Literal(ScalarValue::Boolean(None), None))),
-    ];
+    if place == Place::Conjunct && !correlated && !is_constant {
+        check_copied_plan(&subquery.subquery, member_nullable)?;
+        let mut whole = exists(subquery, expr, Some(equal), schema, true)?;
+        if member_nullable {
+            whole = whole.and(exists(subquery, &nothing, Some(member().is_null()), schema, true)?);
+        }
+        if left_nullable {
+            let none = exists(subquery, &nothing, None, schema, true)?;
+            whole = whole.and(expr.as_ref().clone().is_not_null().or(none));
+        }
+        return Ok(whole);
+    }
+    if place != Place::Value {
+        let matches = if member_nullable { equal.or(member().is_null()) } else { equal };
+        let matches = if left_nullable { matches.or(left.is_null()) } else { matches };
+        return exists(subquery, expr, Some(matches), schema, true);
+    }
+    // Where the left side is NULL no row is equal, so that it matters only there whether there is a row at all.
+    check_copied_plan(&subquery.subquery, member_nullable)?;
+    // Each of these depends on the outer row by equality at most, so that its join can hash.
+    let some_null = match member_nullable {
+        true => Some(exists(subquery, &nothing, Some(member().is_null()), schema, false)?),
+        false => None,
+    };
+    let compared_null = match left_nullable {
+        true => Some(expr.as_ref().clone().is_null().and(exists(subquery, &nothing, None, schema, false)?)),
+        false => None,
+    };
+    let mut when_then = vec![(Box::new(exists(subquery, expr, Some(equal), schema, false)?), Box::new(lit(!negated)))];
+    if let Some(unknown) = some_null.into_iter().chain(compared_null).reduce(Expr::or) {
+        when_then.push((Box::new(unknown), Box::new(Expr::Literal(ScalarValue::Boolean(None), None))));
+    }
     Ok(Expr::Case(Case { expr: None, when_then_expr: when_then, else_expr: Some(Box::new(lit(*negated))) }))
+}
+
+/// Whether it is more than a column. Of that DataFusion asks whether the columns in it may be NULL, not whether it may be so
+/// itself, as `nullif(id, 1)`; and it may turn out to be a constant.
+fn is_computed(expr: &Expr) -> bool {
+    match expr {
+        Expr::Column(_) => false,
+        Expr::Cast(Cast { expr, .. }) => is_computed(expr),
+        _ => true,
+    }
 }
 
 /// `[NOT] EXISTS (subquery WHERE condition)`; the condition calls the subquery's column [`MEMBER`].

@@ -8,9 +8,10 @@
 //! | real beside numeric in COALESCE, CASE, UNION …, IN of several | numeric(14,7) | real |
 //! | numeric / numeric | four more digits than the dividend | at least 16 significant digits |
 //! | quotient * quotient, mean * mean | no room before the point | [rounded](super::numeric_products) |
-//! | `integer << 2`, `>>`, also of smallint | bigint, as the constant is | integer |
+//! | `integer << 2`, `>>` | bigint, as the constant is | integer |
+//! | `smallint << 20`, `>>` | by 4 bits, the lowest of 20 | shifted as an integer, of which the low bits are left |
 //! | `ARRAY[ARRAY[1]]::text[]` | – | an array of arrays |
-//! | `CAST(time AS interval)` and back | – | [a function](crate::functions::time_intervals) |
+//! | `CAST(time AS interval)` and back, `sum(time)` | – | [a function](crate::functions::time_intervals) |
 //! | an integer `# itself` | 0 even for NULL | `n - n` |
 //! | bytes beside a text constant, in `\|\|` and LIKE | texts | the constant is read as bytes |
 //! | the pattern of `~` and the like | `.` matches no line break | it does |
@@ -28,7 +29,9 @@ use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::functions::datetime::date_part;
-use datafusion::logical_expr::expr::{Between, BinaryExpr, Case, Cast, InList, InSubquery, ScalarFunction};
+use datafusion::logical_expr::expr::{
+    Between, BinaryExpr, Case, Cast, InList, InSubquery, ScalarFunction, WindowFunction,
+};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Subquery, Union, cast, lit,
@@ -44,7 +47,7 @@ use crate::functions::array_casts::as_deep;
 use crate::functions::bytes::bytes_like;
 use crate::functions::date_parts::is_double;
 use crate::functions::input::bytes_of;
-use crate::functions::time_intervals::{converted, converts};
+use crate::functions::time_intervals::{converted, converts, sum_as_interval};
 use crate::sql::tree::called_functions::{across_lines, as_in_postgres, is_bytes};
 use crate::sql::tree::unknown_literals::{constant, open_column, resolve, resolve_case, resolve_compared, type_beside};
 
@@ -209,12 +212,18 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
                 let right = Box::new(pattern);
                 return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
             }
-            // What is shifted keeps its type, beside a constant too.
-            if matches!(op, Operator::BitwiseShiftLeft | Operator::BitwiseShiftRight)
-                && matches!(types, (DataType::Int16 | DataType::Int32, DataType::Int64))
-            {
-                let right = Box::new(to(*right, &types.0));
-                return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+            if matches!(op, Operator::BitwiseShiftLeft | Operator::BitwiseShiftRight) {
+                match &types {
+                    (DataType::Int16, width) if width.is_integer() => {
+                        return Ok(Transformed::yes(shifted_smallint(*left, op, to(*right, &DataType::Int32))));
+                    }
+                    // What is shifted keeps its type, beside a constant too.
+                    (DataType::Int32, DataType::Int64) => {
+                        let right = Box::new(to(*right, &DataType::Int32));
+                        return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+                    }
+                    _ => {}
+                }
             }
             // DataFusion makes 0 of it, whether it is NULL or not.
             if op == Operator::BitwiseXor && left == right && types.0.is_integer() {
@@ -345,6 +354,15 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
             })
         }
         Expr::ScalarFunction(function) => as_in_postgres(function, type_of)?,
+        Expr::AggregateFunction(mut function) => {
+            let summed = sum_as_interval(function.func.name(), &mut function.params.args, type_of);
+            Transformed::new_transformed(Expr::AggregateFunction(function), summed)
+        }
+        Expr::WindowFunction(mut function) => {
+            let WindowFunction { fun, params } = function.as_mut();
+            let summed = sum_as_interval(fun.name(), &mut params.args, type_of);
+            Transformed::new_transformed(Expr::WindowFunction(function), summed)
+        }
         Expr::Cast(Cast { expr, field }) => {
             let from = type_of(&expr);
             match (converts(&from, field.data_type()), as_deep(&from, field.data_type())) {
@@ -355,6 +373,20 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
         }
         other => Transformed::no(other),
     })
+}
+
+/// A smallint is shifted as an integer, by up to 31 bits, and stays one: of what it has no room for, the low bits are left.
+fn shifted_smallint(number: Expr, op: Operator, width: Expr) -> Expr {
+    let shift = |number, op, width| Expr::BinaryExpr(BinaryExpr { left: Box::new(number), op, right: Box::new(width) });
+    let shifted = shift(cast(number, DataType::Int32), op, width);
+    let fitting = match op {
+        Operator::BitwiseShiftLeft => {
+            let high = shift(shifted, Operator::BitwiseShiftLeft, lit(16_i32));
+            shift(high, Operator::BitwiseShiftRight, lit(16_i32))
+        }
+        _ => shifted,
+    };
+    cast(fitting, DataType::Int16)
 }
 
 /// Both sides as bytes, where one is that and the other a text constant.

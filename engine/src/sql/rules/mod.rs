@@ -3,14 +3,18 @@
 
 pub(crate) mod arithmetic;
 pub(crate) mod array_order;
+pub(crate) mod coarse_times;
+pub(crate) mod copies;
 pub(crate) mod empty_groups;
 pub(crate) mod interval;
 pub(crate) mod interval_math;
 pub(crate) mod interval_order;
 pub(crate) mod limits;
+pub(crate) mod listed_values;
 pub(crate) mod membership;
 pub(crate) mod mixed_types;
 pub(crate) mod null_rows;
+pub(crate) mod nullable_subqueries;
 pub(crate) mod numeric_division;
 pub(in crate::sql) mod numeric_pairs;
 pub(in crate::sql) mod numeric_products;
@@ -22,3 +26,5 @@ pub(crate) mod single_row;
 pub(crate) mod sorted_subqueries;
 pub(crate) mod strict_types;
 pub(crate) mod time_units;
+pub(crate) mod unknowns;
+pub(crate) mod values_types;

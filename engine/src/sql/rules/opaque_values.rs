@@ -3,9 +3,13 @@
 //! | expression | its optimiser would | becomes |
 //! |---|---|---|
 //! | `CAST(numeric AS int)`, also `numeric(n, fewer digits)` | compare with 3, there or in a query around it, by `numeric = 3.00`; but the cast rounds | `rounded(CAST(numeric AS int))` |
-//! | `(SELECT 1 WHERE false) IS NULL` | take it for false, the column having no NULLs; but there may be no row | the subquery's column is `maybe_none(1)` |
 //! | `b IS TRUE` in a select list or GROUP BY | give the column two nullabilities, and fail | `b IS NOT DISTINCT FROM true` |
 //! | `sum(1 / x) FILTER (WHERE x <> 0)` | compute `1 / x` of all rows | `sum(CASE WHEN x <> 0 THEN 1 / x END) FILTER (…)` |
+//! | `random() BETWEEN 0.2 AND 0.4` | compute it twice, as `>=` and `<=` | `is_between(random(), 0.2, 0.4)` |
+//! | `CASE WHEN random() < 0.5 THEN a > 1 ELSE b > 1 END` | compute the condition twice, with AND and OR | `CASE random() < 0.5 WHEN true THEN …` |
+//! | `random()::text ~ '1\|2'` | compute it twice, as LIKE OR LIKE | with the constant in a function |
+//!
+//! The last three are so of large operands, too, which would double with each that is in another one ([`may_copy`]).
 //!
 //! The functions give back what they are given. The analyser rule runs after those that write casts. A cast that rounds is
 //! wrapped wherever it stands: a view, a subquery or a grouping may be where it is written, and a condition on its column
@@ -15,24 +19,26 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, DFSchema, internal_err};
+use datafusion::common::{DFSchema, ScalarValue, internal_err};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::expr::{AggregateFunction, BinaryExpr, Cast, ScalarFunction, TryCast};
+use datafusion::logical_expr::expr::{AggregateFunction, Between, BinaryExpr, Cast, ScalarFunction, TryCast};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Case, ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, ReturnFieldArgs,
-    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Subquery, Volatility, lit, when,
+    Case, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility, lit, not, when,
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use super::copies::{check_copied_plan, check_copy, is_alternation, may_copy};
 use super::rewriting::map_parts;
+use crate::functions::between::is_between;
 
 /// The rule.
 #[derive(Debug)]
 pub(crate) struct OpaqueValues {
     rounded: Arc<ScalarUDF>,
-    maybe_none: Arc<ScalarUDF>,
+    pattern: Arc<ScalarUDF>,
 }
 
 /// What a node has expressions for, as far as it matters here.
@@ -62,6 +68,11 @@ pub(crate) fn rounded_cast(call: &ScalarFunction) -> Option<&Expr> {
     }
 }
 
+/// A function that gives back what it is given, for values that are NULL where there is no row.
+pub(super) fn maybe_none(volatility: Volatility) -> ScalarUDF {
+    Same::new("maybe_none", volatility).into()
+}
+
 fn is_rounded(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarFunction(call) if rounded_cast(call).is_some())
 }
@@ -71,7 +82,7 @@ impl Default for OpaqueValues {
         OpaqueValues {
             rounded: Arc::new(Same::new(ROUNDED, Volatility::Immutable).into()),
             // A constant in it must not be found out to be one.
-            maybe_none: Arc::new(Same::new("maybe_none", Volatility::Volatile).into()),
+            pattern: Arc::new(Same::new("pattern", Volatility::Volatile).into()),
         }
     }
 }
@@ -127,7 +138,20 @@ impl OpaqueValues {
             Expr::IsNotFalse(inner) if is_column => Ok(Transformed::yes(compared(different, *inner, false))),
             Expr::IsUnknown(inner) => Ok(Transformed::yes(Expr::IsNull(inner))),
             Expr::IsNotUnknown(inner) => Ok(Transformed::yes(Expr::IsNotNull(inner))),
-            Expr::ScalarSubquery(subquery) => self.maybe_none(subquery),
+            // Two or three copies, each for one of its values: unknown is one where there are NULLs.
+            Expr::SetComparison(comparison) => {
+                let plan = &comparison.subquery.subquery;
+                let by_values = plan.schema().field(0).is_nullable();
+                check_copied_plan(plan, by_values)?;
+                check_copy(&comparison.expr, by_values)?;
+                Ok(Transformed::no(Expr::SetComparison(comparison)))
+            }
+            Expr::Between(between) => once_between(between, schema),
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_alternation(op, &right) && !may_copy(&left)? => {
+                let right = Box::new(self.pattern.call(vec![*right]));
+                Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })))
+            }
+            Expr::Case(case) => once_decided(case, schema),
             Expr::AggregateFunction(mut function) => {
                 bare_casts(&mut function.params.args);
                 keep_excluded_out(function, schema)
@@ -171,19 +195,38 @@ impl OpaqueValues {
             false => Transformed::no(whole),
         })
     }
+}
 
-    /// A subquery that may give no row. Of those that depend on the outer row DataFusion makes outer joins, which know.
-    fn maybe_none(&self, subquery: Subquery) -> DataFusionResult<Transformed<Expr>> {
-        let plan = &subquery.subquery;
-        let (relation, field) = plan.schema().qualified_field(0);
-        if !subquery.outer_ref_columns.is_empty() || field.is_nullable() || gives_one_row(plan) {
-            return Ok(Transformed::no(Expr::ScalarSubquery(subquery)));
-        }
-        let column = Expr::Column(Column::new(relation.cloned(), field.name()));
-        let value = self.maybe_none.call(vec![column]).alias_qualified(relation.cloned(), field.name());
-        let plan = LogicalPlanBuilder::from(plan.as_ref().clone()).project([value])?.build()?;
-        Ok(Transformed::yes(Expr::ScalarSubquery(Subquery { subquery: Arc::new(plan), ..subquery })))
+/// BETWEEN whose operand is computed once.
+fn once_between(between: Between, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    if may_copy(&between.expr)? || between.expr.get_type(schema)?.is_nested() {
+        return Ok(Transformed::no(Expr::Between(between)));
     }
+    let Between { expr, negated, low, high } = between;
+    let found = is_between(*expr, *low, *high);
+    Ok(Transformed::yes(if negated { not(found) } else { found }))
+}
+
+/// CASE of booleans whose conditions are computed once: each is compared with true, and stands in the ELSE of the one before.
+fn once_decided(case: Case, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    let kept = |case| Ok(Transformed::no(Expr::Case(case)));
+    if case.expr.is_some() {
+        return kept(case);
+    }
+    let mut may_copy_all = true;
+    for (when, _) in &case.when_then_expr {
+        may_copy_all &= may_copy(when)?;
+    }
+    let then = case.when_then_expr.first().map(|(_, then)| then.get_type(schema)).transpose()?;
+    if may_copy_all || then != Some(DataType::Boolean) {
+        return kept(case);
+    }
+    let Case { expr: _, when_then_expr, else_expr } = case;
+    let decided = when_then_expr.into_iter().rev().fold(else_expr, |otherwise, (when, then)| {
+        let when_then_expr = vec![(Box::new(lit(true)), then)];
+        Some(Box::new(Expr::Case(Case { expr: Some(when), when_then_expr, else_expr: otherwise })))
+    });
+    Ok(Transformed::yes(*decided.unwrap_or_else(|| Box::new(lit(ScalarValue::Boolean(None))))))
 }
 
 /// Lets arguments that may fail be computed for those rows only that FILTER lets through.
@@ -191,6 +234,9 @@ fn keep_excluded_out(mut function: AggregateFunction, schema: &DFSchema) -> Data
     let Some(filter) = function.params.filter.clone() else {
         return Ok(Transformed::no(Expr::AggregateFunction(function)));
     };
+    if !may_copy(&filter)? {
+        return keep_excluded_null(function, schema);
+    }
     let mut changed = false;
     for argument in &mut function.params.args {
         let done = matches!(argument, Expr::Case(Case { expr: None, when_then_expr, .. })
@@ -203,6 +249,49 @@ fn keep_excluded_out(mut function: AggregateFunction, schema: &DFSchema) -> Data
         changed = true;
     }
     Ok(Transformed::new_transformed(Expr::AggregateFunction(function), changed))
+}
+
+/// The same where FILTER must be computed once: an aggregate that passes over NULLs needs none if its argument is NULL.
+fn keep_excluded_null(mut function: AggregateFunction, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    const PASSING_OVER: &[&str] = &[
+        "avg",
+        "bit_and",
+        "bit_or",
+        "bit_xor",
+        "bool_and",
+        "bool_or",
+        "count",
+        "max",
+        "min",
+        "stddev",
+        "stddev_pop",
+        "string_agg",
+        "sum",
+        "var",
+        "var_pop",
+    ];
+    let passes_over = PASSING_OVER.contains(&function.func.name());
+    let params = &mut function.params;
+    let mut fails = false;
+    for argument in &params.args {
+        fails |= may_fail(argument, schema)?;
+    }
+    if !fails {
+        return Ok(Transformed::no(Expr::AggregateFunction(function)));
+    }
+    match (params.args.first_mut(), params.filter.take()) {
+        (Some(argument), Some(filter)) if passes_over => {
+            let computed = std::mem::replace(argument, lit(false));
+            *argument = when(*filter, computed).end()?;
+        }
+        (_, filter) => {
+            if let Some(filter) = &filter {
+                check_copy(filter, true)?;
+            }
+            params.filter = filter;
+        }
+    }
+    Ok(Transformed::yes(Expr::AggregateFunction(function)))
 }
 
 /// Whether computing it may be an error for some values. Numerics that overflow when they are added or multiplied are not
@@ -255,17 +344,6 @@ fn loses_digits(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
         (DataType::Decimal128(_, scale), to) if to.is_integer() => *scale > 0,
         (DataType::Decimal128(_, from), DataType::Decimal128(_, to)) => to < from,
-        _ => false,
-    }
-}
-
-/// Whether it is an aggregate of all rows, and nothing that drops its row.
-fn gives_one_row(plan: &LogicalPlan) -> bool {
-    match plan {
-        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
-        LogicalPlan::Projection(node) => gives_one_row(&node.input),
-        LogicalPlan::SubqueryAlias(node) => gives_one_row(&node.input),
-        LogicalPlan::EmptyRelation(empty) => empty.produce_one_row,
         _ => false,
     }
 }

@@ -14,13 +14,15 @@
 //! What has names of its own (VALUES, whose expressions have none) or changes what kind of node it is, is written out where it
 //! is done.
 
-use datafusion::common::DFSchema;
+use std::sync::Arc;
+
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::WindowFunctionParams;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, Union};
 
 /// The node with its expressions changed, each called as before.
 pub(crate) fn map_exprs(
@@ -49,9 +51,35 @@ pub(in crate::sql) fn recomputed(
 ) -> Result<Transformed<LogicalPlan>> {
     *changed |= node.transformed;
     match *changed {
-        true => Ok(Transformed::yes(node.data.recompute_schema()?)),
+        true => Ok(Transformed::yes(from_inputs(node.data)?)),
         false => Ok(node),
     }
+}
+
+/// The node with the schema that follows from its inputs and expressions. Of a union DataFusion keeps what it knew when it
+/// planned it.
+pub(crate) fn from_inputs(node: LogicalPlan) -> Result<LogicalPlan> {
+    match node {
+        LogicalPlan::Union(Union { inputs, schema }) => {
+            let schema = loosened(&schema, &inputs)?;
+            Ok(LogicalPlan::Union(Union { inputs, schema }))
+        }
+        node => node.recompute_schema(),
+    }
+}
+
+/// The columns of a union, which may be NULL where one of its inputs' may.
+fn loosened(schema: &DFSchemaRef, inputs: &[Arc<LogicalPlan>]) -> Result<DFSchemaRef> {
+    let fields = schema.iter().enumerate().map(|(place, (relation, field))| {
+        let is_nullable = |input: &Arc<LogicalPlan>| {
+            let fields = input.schema().fields();
+            fields.get(place).is_some_and(|field| field.is_nullable())
+        };
+        let nullable = field.is_nullable() || inputs.iter().any(is_nullable);
+        (relation.cloned(), Arc::new(field.as_ref().clone().with_nullable(nullable)))
+    });
+    let metadata = schema.metadata().clone();
+    Ok(Arc::new(DFSchema::new_with_metadata(fields.collect(), metadata)?))
 }
 
 /// The plan with its window functions changed, which is told the schema of their arguments.

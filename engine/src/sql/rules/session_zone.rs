@@ -13,8 +13,8 @@
 //! | `timestamptz - timestamp` | [planned](super::interval_math) as one of two timestamptz |
 //! | `date_part(field, i)` | of `session_clock(zone, i)`; not `epoch` |
 //! | `to_char(i, …)` | of `i` with the zone in its type |
-//! | `date_trunc(field, i)` | `session_clock(zone, date_trunc(field, session_clock(zone, i)))` |
-//! | the same for hours and less | `i` less what is cut off, with the offset that the zone has at `i` |
+//! | `date_part('timezone', i)` and the like | [of the zone](crate::functions::zone_parts) |
+//! | `date_trunc(field, i)` | `session_date_trunc(field, i, zone)`, [which takes `i` once](crate::functions::zone_truncate) |
 //! | `i + interval '1 day'` | the same, for days and months |
 
 use std::sync::{Arc, LazyLock};
@@ -35,6 +35,8 @@ use crate::functions::array_casts::{cast_elements, converts_elements};
 use crate::functions::array_text::TEXTS_IN;
 use crate::functions::calendar_parts::CALENDAR_PART;
 use crate::functions::printed::text_of;
+use crate::functions::zone_parts::ZONE_PART;
+use crate::functions::zone_truncate::truncated_by_session;
 use crate::functions::zones;
 
 static CLOCK: LazyLock<Arc<ScalarUDF>> = LazyLock::new(zones::session_clock);
@@ -143,16 +145,13 @@ fn rewrite(expr: Expr, schema: &DFSchema, zone: &str) -> DataFusionResult<Transf
                     }
                     Transformed::new_transformed(func.call(args), changed)
                 }
-                // The hour that a clock shows twice begins twice.
-                "date_trunc" if of_instant(1)?.is_some_and(|kind| is_instant(&kind)) && is_within_hours(&args[0]) => {
-                    let instant = cast(args[1].clone(), DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())));
-                    let local = by_clock(zone, args[1].clone());
-                    args[1] = local.clone();
-                    Transformed::yes(instant - (local - func.call(args)))
+                ZONE_PART if args.len() == 3 => {
+                    args[2] = lit(zone);
+                    Transformed::yes(func.call(args))
                 }
-                "date_trunc" if of_instant(1)?.is_some_and(|kind| is_instant(&kind)) => {
-                    args[1] = by_clock(zone, args[1].clone());
-                    Transformed::yes(by_clock(zone, func.call(args)))
+                "date_trunc" if args.len() == 2 && of_instant(1)?.is_some_and(|kind| is_instant(&kind)) => {
+                    let time = args.remove(1);
+                    Transformed::yes(truncated_by_session(zone, args.remove(0), time))
                 }
                 _ => Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args })),
             }
@@ -174,14 +173,6 @@ fn kept(expr: Box<Expr>, field: arrow::datatypes::FieldRef) -> Transformed<Expr>
 /// Whether a part of a time is the same by every clock.
 fn is_absolute(part: &Expr) -> bool {
     matches!(part, Expr::Literal(part, _) if part.try_as_str().flatten().is_some_and(|part| part.eq_ignore_ascii_case("epoch")))
-}
-
-/// Whether a field of `date_trunc` is no longer than an hour.
-fn is_within_hours(field: &Expr) -> bool {
-    let Expr::Literal(field, _) = field else { return false };
-    let field = field.try_as_str().flatten().unwrap_or_default().to_ascii_lowercase();
-    let field = field.strip_suffix('s').unwrap_or(&field);
-    matches!(field, "hour" | "minute" | "second" | "millisecond" | "microsecond")
 }
 
 /// Whether it is an interval of days or months, whose length in hours the clock decides, and of nothing else.

@@ -11,8 +11,7 @@
 use std::any::TypeId;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, ColumnOption, Expr, KeyOrIndexDisplay, NullsDistinctOption, ObjectName, ObjectNamePart, Statement,
-    UniqueConstraint,
+    ColumnOption, Expr, KeyOrIndexDisplay, NullsDistinctOption, ObjectName, ObjectNamePart, Statement, UniqueConstraint,
 };
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -21,9 +20,11 @@ use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenize
 
 use super::depth::check_depth;
 use super::idle_words::without_idle_words;
+use super::no_columns::from_one_row;
 use super::refused_forms::rewrite_refused;
 use super::tail_forms::rewrite_tails;
-use super::token_forms::{operators_apart, values_as_subqueries};
+use super::token_forms::{fields_by_name, operators_apart, values_as_subqueries};
+use crate::dml::syntax::call_with;
 use crate::error::translate_position as position_of;
 use crate::sql::grammar::copy::{CopySource, CopyStatement, parse_copy};
 use crate::sql::grammar::definition::{check_option, tables_as_queries};
@@ -37,7 +38,8 @@ use crate::sql::grammar::transaction::{TransactionStatement, parse_transaction};
 use crate::sql::grammar::user::{UserStatement, parse_user_statement};
 use crate::sql::route::{Write, route_create_view};
 use crate::sql::tree::balance::balance;
-use crate::sql::tree::join_aliases::without_join_aliases;
+use crate::sql::tree::calls::SYMMETRIC;
+use crate::sql::tree::join_aliases::{qualify_merged, resolve_join_aliases};
 use crate::{Error, Position, Result, error::sqlstate};
 
 /// How deep expressions and subqueries may nest. The parser grows its stack as needed, so that this bounds memory.
@@ -74,9 +76,10 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     let mut tokens = tokenize(sql)?;
     check_numbers(&tokens)?;
     let mut parameters = number_parameters(&mut tokens)?;
+    let (tokens, has_join_aliases) = qualify_merged(from_one_row(without_idle_words(tokens)));
     let tokens = tables_as_queries(rewrite_inserts(ordered_identity_options(rewrite_locks(merge_nothing(
         doubles_from_exponents(subqueries_in_lists(rewrite_refused(joined_strings(operators_apart(
-            values_as_subqueries(rewrite_tails(without_join_aliases(without_idle_words(tokens)))),
+            values_as_subqueries(fields_by_name(rewrite_tails(tokens))),
         ))))),
     )))));
     check_depth(&tokens)?;
@@ -91,7 +94,7 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     let is_copy = first_keyword == Some(Keyword::COPY);
     let mut parser = Parser::new(&dialect).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
     while parser.consume_token(&Token::SemiColon) {}
-    let statement = if is_copy {
+    let mut statement = if is_copy {
         let mut copy = parse_copy(&mut parser)?;
         if let CopySource::Query(query) = &mut copy.source {
             balance(query);
@@ -125,6 +128,9 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
             statement => ParsedStatement::Sql(Box::new(statement)),
         }
     };
+    if has_join_aliases {
+        resolve_join_aliases(&mut statement);
+    }
     let mut ended = false;
     while parser.consume_token(&Token::SemiColon) {
         ended = true;
@@ -460,15 +466,6 @@ pub(crate) fn is_by_bytes(collation: &ObjectName) -> bool {
     matches!(name.as_deref(), Some("c" | "posix" | "default" | "ucs_basic"))
 }
 
-fn between_symmetric(expr: &Expr, negated: bool, low: &Expr, high: &Expr) -> Expr {
-    let nested = |expr: &Expr| Box::new(Expr::Nested(Box::new(expr.clone())));
-    let between =
-        |low: &Expr, high: &Expr| Expr::Between { expr: nested(expr), negated, low: nested(low), high: nested(high) };
-    let op = if negated { BinaryOperator::And } else { BinaryOperator::Or };
-    let (left, right) = (Box::new(between(low, high)), Box::new(between(high, low)));
-    Expr::Nested(Box::new(Expr::BinaryOp { left, op, right }))
-}
-
 /// sqlparser's PostgreSQL, plus wildcard modifiers, minus geometric operators (whose `?` would hide parameters).
 #[derive(Debug)]
 pub(crate) struct RustyDialect;
@@ -524,7 +521,11 @@ impl Dialect for RustyDialect {
             parser.expect_keyword_is(Keyword::AND)?;
             Ok((low, parser.parse_subexpr(precedence)?))
         };
-        Some(bounds().map(|(low, high)| between_symmetric(expr, negated, &low, &high)))
+        // What it is planned as names all three twice: it is written when copies are counted.
+        Some(bounds().map(|(low, high)| {
+            let low = call_with(SYMMETRIC, vec![low], Span::empty());
+            Expr::Between { expr: Box::new(expr.clone()), negated, low: Box::new(low), high: Box::new(high) }
+        }))
     }
     /// `UNIQUE NULLS [NOT] DISTINCT`, and the collations that are the only one there is.
     fn parse_column_option(
@@ -649,6 +650,9 @@ impl Dialect for RustyDialect {
     fn supports_alter_column_type_using(&self) -> bool {
         true
     }
+    fn supports_empty_projections(&self) -> bool {
+        true
+    }
     fn supports_parens_around_table_factor(&self) -> bool {
         true
     }
@@ -681,7 +685,7 @@ mod tests {
     #[test]
     fn a_syntax_error_is_where_the_word_is_that_it_names() {
         for (sql, word, column) in
-            [("SELECT FROM WHERE", "FROM", 8), ("SELECT FROM t", "FROM", 8), ("SELECT a FORM t", "t", 15)]
+            [("SELECT , a FROM t", ",", 8), ("SELECT a, FROM t", "FROM", 11), ("SELECT a FORM t", "t", 15)]
         {
             let error = parse_statement(sql).unwrap_err();
             assert!(error.message().contains(&format!("\"{word}\"")), "{sql}: {error:?}");

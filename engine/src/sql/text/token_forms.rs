@@ -3,10 +3,11 @@
 //! | written | read as | because |
 //! |---|---|---|
 //! | `5-+3`, `a<-1` | `5 - +3`, `a < -1` | the tokenizer takes the signs for a part of the operator |
+//! | `(t).a`, `(t).*`, `(t.*).a` | `t.a`, `t.*`, `t.a` | the planner knows fields of columns only, and not of what is in parentheses |
 //! | `(VALUES (1))` as a value, behind IN, ANY, ALL or EXISTS | `(SELECT * FROM (VALUES (1)) AS "values")` | the parser knows only SELECT there |
 
 use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace};
 
 /// Ends operators before signs where PostgreSQL does: an operator of several characters ends in `+` or `-` only if it has
 /// one of the characters below.
@@ -56,6 +57,80 @@ fn operator_token(operator: &str) -> Token {
         "+" => Token::Plus,
         "-" => Token::Minus,
         other => Token::CustomBinaryOperator(other.to_owned()),
+    }
+}
+
+/// Takes the parentheses from the names of relations, and of columns, whose fields are asked for.
+pub(in crate::sql) fn fields_by_name(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut behind_parenthesis = false;
+    let has_fields = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).any(|token| {
+        let is_field = behind_parenthesis && token.token == Token::Period;
+        behind_parenthesis = token.token == Token::RParen;
+        is_field
+    });
+    if !has_fields {
+        return tokens;
+    }
+    let written: Vec<usize> =
+        (0..tokens.len()).filter(|index| !matches!(tokens[*index].token, Token::Whitespace(_))).collect();
+    let token = |place: usize| written.get(place).map(|index| &tokens[*index].token);
+    let is_word = |place: usize| matches!(token(place), Some(Token::Word(_)));
+    let mut dropped: Vec<usize> = Vec::new();
+    for opening in (0..written.len()).filter(|place| token(*place) == Some(&Token::LParen)) {
+        if opening > 0 && token(opening - 1).is_some_and(calls) {
+            continue;
+        }
+        let mut name = opening + 1;
+        while is_word(name) && token(name + 1) == Some(&Token::Period) && is_word(name + 2) {
+            name += 2;
+        }
+        let starred = token(name + 1) == Some(&Token::Period) && token(name + 2) == Some(&Token::Mul);
+        let closing = if starred { name + 3 } else { name + 1 };
+        let has_field = is_word(closing + 2) || token(closing + 2) == Some(&Token::Mul);
+        if is_word(name)
+            && token(closing) == Some(&Token::RParen)
+            && token(closing + 1) == Some(&Token::Period)
+            && has_field
+        {
+            dropped.push(opening);
+            dropped.extend(name + 1..=closing);
+        }
+    }
+    let dropped: Vec<usize> = dropped.into_iter().map(|place| written[place]).collect();
+    for index in dropped {
+        tokens[index].token = Token::Whitespace(Whitespace::Space);
+    }
+    tokens
+}
+
+/// Whether a parenthesis behind a token begins the arguments of a call, or a list.
+fn calls(token: &Token) -> bool {
+    match token {
+        Token::Word(word) => {
+            let begins_value = [
+                Keyword::SELECT,
+                Keyword::DISTINCT,
+                Keyword::ALL,
+                Keyword::RETURNING,
+                Keyword::WHERE,
+                Keyword::ON,
+                Keyword::BY,
+                Keyword::HAVING,
+                Keyword::AND,
+                Keyword::OR,
+                Keyword::NOT,
+                Keyword::CASE,
+                Keyword::WHEN,
+                Keyword::THEN,
+                Keyword::ELSE,
+                Keyword::BETWEEN,
+                Keyword::LIKE,
+                Keyword::FROM,
+            ];
+            word.quote_style.is_some() || !begins_value.contains(&word.keyword)
+        }
+        Token::RParen | Token::RBracket => true,
+        _ => false,
     }
 }
 
@@ -179,6 +254,20 @@ mod tests {
         let tokens = operators_apart(tokenize("a-+b").unwrap());
         assert!(tokens.iter().any(|token| token.token == Token::Minus), "{tokens:?}");
         assert!(tokens.iter().any(|token| token.token == Token::Plus), "{tokens:?}");
+    }
+
+    #[test]
+    fn fields_are_those_of_a_name() {
+        for (sql, expected) in [
+            ("select (t).a, (t) . *, (s.t).a", "select t.a, t. *, s.t.a"),
+            ("where (t.*).a = (x).b", "where t.a = x.b"),
+            ("select f(t).a, count(t.*)", "select f(t).a, count(t.*)"),
+            ("select (a + b).c, (row(1, 2)).f1", "select (a + b).c, (row(1, 2)).f1"),
+        ] {
+            let tokens = fields_by_name(tokenize(sql).unwrap());
+            let words = |text: &str| text.split(' ').collect::<String>();
+            assert_eq!(words(&text(tokens)), words(expected), "{sql}");
+        }
     }
 
     #[test]

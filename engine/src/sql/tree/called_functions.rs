@@ -6,8 +6,9 @@
 //! | `date_part('second', x)`, `'milliseconds'` | `date_part('microsecond', x) / 1e6`, with the fraction |
 //! | `date_part('microsecond', interval)` | with the fraction of a second |
 //! | `substr`, `strpos`, `btrim` and the like of bytea | [of its bytes](crate::functions::bytea) |
+//! | `substring(x FROM pattern)` of a column | `regexp_match(x, pattern)[1]` |
 //! | `to_hex(x)` of an integer of 32 bits | of its 32 bits |
-//! | `array_remove`, `array_replace` | of all elements, not the first; NULLs can be removed |
+//! | `array_remove`, `array_replace` | of all elements, not the first; [NULLs can be removed](crate::functions::array_remove) |
 //! | `array_sum`, `array_scale` and the like of arrays of arrays | refused, for they take arrays of numbers |
 //! | `array_length(x, …)` | an integer, NULL for an empty array |
 //! | `cardinality(x)`, `array_ndims`, `array_position`, `gcd` and `lcm` of integers of 32 bits | an integer |
@@ -15,7 +16,7 @@
 //! | `x[-1]` | NULL |
 //! | `x[i]`, `x[i:j]` | with places that are [counted from 1](crate::functions::subscripts) and not from the end |
 //! | `a @> b`, `a && b` | of `a` without its NULLs: none is equal to another; NULL if one of them is that constant |
-//! | `x ~ 'a.b'`, `regexp_like` | `x ~ '(?s)a.b'`, whose `.` matches a line break, [rewritten](crate::functions::pattern_syntax) |
+//! | `x ~ 'a.b'`, `regexp_like` | `x ~ '(?s-m)a.b'`, whose `.` matches a line break, [rewritten](crate::functions::pattern_syntax) |
 //! | `array_to_string(a, …)` of booleans, times and floats | of [the texts](crate::functions::array_text) of the elements |
 //! | `overlay` of a bytea | of its bytes |
 //! | `round(n, 2)` of a numeric | with an integer of the type it takes: the number of digits makes the type of the result |
@@ -25,7 +26,7 @@
 //! | `sign(n)` of a numeric | a numeric |
 //! | `ceil`, `floor`, `trunc` of a numeric | with a digit more before the point, and none after it |
 //! | `ceil`, `floor`, `trunc` of a float | `+ 0.0` |
-//! | `concat(true)` | `concat('t')` |
+//! | `concat(true)` | of [its letter](crate::functions::letters) |
 //! | `length`, `octet_length`, `bit_length` of a bytea | of its bytes |
 //! | `date_bin(stride, t, origin)` of timestamps | [of microseconds](crate::functions::bins) |
 //! | `date_trunc` of a date | of the timestamp, in microseconds |
@@ -46,19 +47,22 @@ use datafusion::functions::datetime::date_part;
 use datafusion::functions_nested::array_compact::array_compact_udf;
 use datafusion::functions_nested::remove::array_remove_all_udf;
 use datafusion::functions_nested::replace::array_replace_all_udf;
-use datafusion::logical_expr::expr::{BinaryExpr, Cast, ScalarFunction};
-use datafusion::logical_expr::{Expr, Operator, binary_expr, bitwise_and, cast, lit, not, when};
+use datafusion::logical_expr::expr::{Cast, ScalarFunction};
+use datafusion::logical_expr::{Expr, bitwise_and, cast, lit};
 
 use super::extract::{names_microseconds, names_milliseconds, names_seconds};
 use crate::Error;
 use crate::error::sqlstate;
 use crate::functions::any_element::any_element;
+use crate::functions::array_remove::array_without;
 use crate::functions::array_text::{prints_elements, texts_in};
 use crate::functions::bins::bin;
 use crate::functions::bytea::of_bytes;
 use crate::functions::bytes::{byte_length, byte_overlay};
 use crate::functions::calendar_parts::{calendar_part, is_calendar_part};
-use crate::functions::pattern_syntax::{ACROSS_LINES, translated};
+use crate::functions::letters::letter_of;
+use crate::functions::pattern_syntax::{ACROSS_LINES, WRITTEN_PATTERN, translated, written_pattern};
+use crate::functions::regular::first_group;
 use crate::functions::subscripts::from_the_first;
 use crate::functions::text::SIMILAR_TO_ESCAPE;
 use crate::functions::zone_parts::{is_zone_part, zone_part};
@@ -137,10 +141,10 @@ pub(in crate::sql) fn as_in_postgres(
         }
         ("concat" | "concat_ws", _) if args.iter().any(|arg| type_of(arg) == DataType::Boolean) => {
             let letter = |arg: Expr| match type_of(&arg) {
-                DataType::Boolean => when(arg.clone(), lit("t")).when(not(arg), lit("f")).end(),
-                _ => Ok(arg),
+                DataType::Boolean => letter_of(arg),
+                _ => arg,
             };
-            func.call(args.into_iter().map(letter).collect::<DataFusionResult<_>>()?)
+            func.call(args.into_iter().map(letter).collect())
         }
         ("character_length", 1) if is_bytes(&type_of(&args[0])) => byte_length(args.remove(0)),
         ("octet_length", 1) if is_bytes(&type_of(&args[0])) => byte_length(args.remove(0)),
@@ -151,6 +155,17 @@ pub(in crate::sql) fn as_in_postgres(
             match of_bytes(func.name()) {
                 Some(own) => own.call(args),
                 None => return Ok(Transformed::no(func.call(args))),
+            }
+        }
+        ("substr", 2) if type_of(&args[1]).is_string() => {
+            let from = args.remove(1);
+            match from {
+                // One with a constant pattern has been rewritten before: this is `substr(a, '2')`.
+                Expr::Literal(..) => {
+                    args.push(cast(from, DataType::Int64));
+                    func.call(args)
+                }
+                pattern => first_group(args.remove(0), pattern),
             }
         }
         ("nullif", 2) if type_of(&args[1]) == DataType::Null => args.remove(0),
@@ -181,9 +196,9 @@ pub(in crate::sql) fn as_in_postgres(
             func.call(args.into_iter().map(|arg| cast(arg, DataType::Float64)).collect())
         }
         ("date_part", 2) if is_zone_part(&args[0]) => {
-            let data_type = type_of(&args[1]);
-            let part = zone_part(&args[0], args[1].clone(), &data_type)?;
-            part.unwrap_or_else(|| func.call(args))
+            let time = args.remove(1);
+            let data_type = type_of(&time);
+            zone_part(&args[0], time, &data_type)?
         }
         ("date_part", 2) if is_calendar_part(&args[0]) => {
             let part = calendar_part(&args[0], args[1].clone());
@@ -213,10 +228,7 @@ pub(in crate::sql) fn as_in_postgres(
         ("array_remove", 2) => match &args[1] {
             Expr::Literal(value, _) if value.is_null() => array_compact_udf().call(vec![args.remove(0)]),
             Expr::Literal(..) => array_remove_all_udf().call(args),
-            element => {
-                let without_nulls = array_compact_udf().call(vec![args[0].clone()]);
-                when(element.clone().is_null(), without_nulls).otherwise(array_remove_all_udf().call(args))?
-            }
+            _ => array_without(args),
         },
         ("array_replace", 3) => array_replace_all_udf().call(args),
         ("array_length", 1 | 2) if type_of(&args[0]) != DataType::Null => {
@@ -334,15 +346,14 @@ pub(in crate::sql) fn across_lines(pattern: &Expr) -> Option<Expr> {
             let has_dot = written.contains('.') && written != ".*";
             (has_dot || written != text).then(|| lit(format!("{ACROSS_LINES}{written}")))
         }
-        Expr::ScalarFunction(function) if function.func.name() == SIMILAR_TO_ESCAPE => None,
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, .. }) if begins_so(left) => None,
-        pattern => Some(binary_expr(lit(ACROSS_LINES), Operator::StringConcat, pattern.clone())),
+        Expr::ScalarFunction(function) if [SIMILAR_TO_ESCAPE, WRITTEN_PATTERN].contains(&function.func.name()) => None,
+        pattern => Some(written_pattern(pattern.clone())),
     }
 }
 
 /// Whether the flags of a regular expression say nothing about line breaks.
 fn leaves_dots(flags: &Expr) -> bool {
-    text_in(flags).is_some_and(|flags| !flags.contains(['m', 'n', 'p', 'q']))
+    text_in(flags).is_some_and(|flags| !flags.contains(['m', 'n', 'p', 'q', 'w']))
 }
 
 fn text_in(expr: &Expr) -> Option<&str> {

@@ -6,11 +6,11 @@
 //! | `make_interval(days => 3)` | all seven arguments, in order |
 //! | `substring(s FROM 'regular expression')` | `regexp_match(s, …)[1]` |
 //! | `regexp_split_to_array(s, p)` | `s` with its matches marked, split there |
-//! | `percentile_disc(f)`, `mode()` `WITHIN GROUP (ORDER BY x)` | picked from `array_agg(x ORDER BY x)` |
 //! | `percentile_cont(f) WITHIN GROUP (ORDER BY x)` | `percentile_cont(array_agg(x), f, false)`, which sorts |
+//! | `percentile_disc(f)`, `mode()` `WITHIN GROUP (ORDER BY x)` | likewise functions that sort |
 //! | `array_agg(DISTINCT x)`, `string_agg(DISTINCT x, ',')` | with `ORDER BY x` |
-//! | `bool_and(x) OVER w`, also `bool_or`, `every` | from `count` of what is false, or true |
-//! | `string_agg(x, ',') OVER w` | `array_to_string(array_agg(x) OVER w, ',')` |
+//! | `bool_and(x) OVER w`, also `bool_or`, `every` | `max((NOT x)::integer) OVER w = 0`, `min` |
+//! | `string_agg(x, ',') OVER w` | [joined](crate::functions::joined_texts) from `array_agg(x) OVER w` |
 //! | `lag(x, n, default) OVER w`, `lead`, with a default that may be of another type | `CASE`, by whether there is such a row |
 //! | `lag(x, NULL) OVER w`, `lead` | NULL |
 //! | `ARRAY(SELECT x … ORDER BY y)` | `array_agg(x ORDER BY y)` of the query, or an empty array |
@@ -19,27 +19,30 @@
 //! | `statement_timestamp()`, `transaction_timestamp()` | `now()` |
 //! | `ntile(NULL) OVER w` | NULL |
 //! | `a[2:]`, `a[:2]` | `a[2:2147483647]`, `a[1:2]` |
+//! | `x BETWEEN SYMMETRIC a AND b` | `x BETWEEN a AND b OR x BETWEEN b AND a` |
 //!
 //! Array constants of several dimensions are [taken apart](array_literals). Those that only say in short what others say are
 //! in [`shorthands`].
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArguments, Ident, ObjectName, ObjectNamePart, OrderByExpr, OrderByKind,
+    FunctionArgumentClause, FunctionArguments, Ident, ObjectName, ObjectNamePart, OrderBy, OrderByExpr, OrderByKind,
     OrderByOptions, Query, SelectItem, SetExpr, Subscript, TableAliasColumnDef, TableFactor, UnaryOperator, Value,
     ValueWithSpan,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::array_literals;
+use super::copies::Copies;
 use super::sets::names_columns;
 use super::shorthands;
 use crate::dml::syntax::{
     alone, boolean, call, call_with, cases, cast, column, derived, named, null, number, quoted, select,
 };
 use crate::error::sqlstate;
-use crate::functions::several::{MARKS, MOST_FREQUENT, OR_EMPTY, SPLIT_AT_MARKS};
-use crate::functions::shares::{AT_SHARE, BETWEEN_SHARES};
+use crate::functions::joined_texts::JOINED_TEXTS;
+use crate::functions::several::{MARKS, OR_EMPTY, SPLIT_AT_MARKS};
+use crate::functions::shares::{AT_SHARE, BETWEEN_SHARES, MOST_FREQUENT};
 use crate::sql::names::output_name;
 use crate::sql::text::parse::{fold, is_by_bytes};
 use crate::{Error, Result};
@@ -47,12 +50,23 @@ use crate::{Error, Result};
 /// The parameters of `make_interval`, in order.
 const INTERVAL_PARTS: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins", "secs"];
 
+/// What the parser puts around the lower bound of `BETWEEN SYMMETRIC`; no function can be called so.
+pub(in crate::sql) const SYMMETRIC: &str = "symmetric";
+
 /// No array has an element behind this one.
 const LAST_ELEMENT: usize = 2_147_483_647;
 
 /// Rewrites the expression itself, not those inside of it.
-pub(in crate::sql) fn rewrite(expr: &mut Expr) -> Result<()> {
+pub(in crate::sql) fn rewrite(expr: &mut Expr, copies: &mut Copies) -> Result<()> {
     match expr {
+        Expr::Between { expr: value, negated, low, high } => {
+            if let Some(low) = symmetric_bound(low) {
+                for part in [&**value, low, &**high] {
+                    copies.take_as_postgresql_does(part, 1)?;
+                }
+                *expr = between_symmetric(value, *negated, low, high);
+            }
+        }
         Expr::Array(array) if !array.elem.is_empty() && array.elem.iter().any(names_columns) => {
             *expr = call_with("make_array", std::mem::take(&mut array.elem), Span::empty());
         }
@@ -63,7 +77,7 @@ pub(in crate::sql) fn rewrite(expr: &mut Expr) -> Result<()> {
         }
         Expr::Function(function) => {
             shorthands::name_arguments(function);
-            if let Some(rewritten) = rewrite_call(function)? {
+            if let Some(rewritten) = rewrite_call(function, copies)? {
                 *expr = rewritten;
             }
         }
@@ -101,7 +115,9 @@ pub(in crate::sql) fn rewrite(expr: &mut Expr) -> Result<()> {
             check_collation(collation)?;
             *expr = Expr::Nested(Box::new(taken(inner)));
         }
-        Expr::Substring { expr: text, substring_from: Some(from), substring_for: None, .. } if is_text(from) => {
+        Expr::Substring { expr: text, substring_from: Some(from), substring_for: None, shorthand: false, .. }
+            if is_text(from) =>
+        {
             *expr = first_group(taken(text), taken(from));
         }
         Expr::Cast { expr: value, data_type, array: false, .. } => {
@@ -112,6 +128,27 @@ pub(in crate::sql) fn rewrite(expr: &mut Expr) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// The lower bound of `BETWEEN SYMMETRIC low AND high`, as the parser marks it.
+fn symmetric_bound(low: &Expr) -> Option<&Expr> {
+    let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = low else { return None };
+    match (name.0.as_slice(), list.args.as_slice()) {
+        (
+            [ObjectNamePart::Identifier(Ident { value, quote_style: None, .. })],
+            [FunctionArg::Unnamed(FunctionArgExpr::Expr(bound))],
+        ) if value == SYMMETRIC => Some(bound),
+        _ => None,
+    }
+}
+
+/// Between the bounds in either order.
+fn between_symmetric(value: &Expr, negated: bool, low: &Expr, high: &Expr) -> Expr {
+    let nested = |expr: &Expr| Box::new(Expr::Nested(Box::new(expr.clone())));
+    let between =
+        |low: &Expr, high: &Expr| Expr::Between { expr: nested(value), negated, low: nested(low), high: nested(high) };
+    let op = if negated { BinaryOperator::And } else { BinaryOperator::Or };
+    Expr::Nested(Box::new(compared(between(low, high), op, between(high, low))))
 }
 
 /// Texts compare by their bytes, which is what some collations say.
@@ -157,7 +194,7 @@ fn array_of_query(mut query: Query) -> Result<Expr> {
     let relation = quoted("__rustydb_array");
     let mut columns = vec!["element".to_owned()];
     let mut by = Vec::with_capacity(order.len());
-    for mut key in order {
+    for (place, mut key) in order.into_iter().enumerate() {
         let position =
             matches!(&key.expr, Expr::Value(ValueWithSpan { value: Value::Number(number, _), .. }) if number == "1");
         let (named_so, shown) = match query.body.as_mut() {
@@ -178,8 +215,14 @@ fn array_of_query(mut query: Query) -> Result<Expr> {
             let Some(shown) = shown.filter(|select| select.distinct.is_none()) else {
                 return Err(Error::unsupported("ARRAY(…) of a query whose order is not that of its column"));
             };
-            let name = format!("key_{}", columns.len());
-            shown.projection.push(named(key.expr.clone(), &name));
+            let name = format!("__rustydb_key_{}", columns.len());
+            shown.projection.push(named(taken(&mut key.expr), &name));
+            // Sorted by that, it is there once.
+            if let Some(OrderBy { kind: OrderByKind::Expressions(items), .. }) = &mut query.order_by
+                && let Some(item) = items.get_mut(place)
+            {
+                item.expr = Expr::Identifier(quoted(&name));
+            }
             columns.push(name.clone());
             name
         };
@@ -211,7 +254,7 @@ fn arguments_of(function: &Function) -> Option<Vec<Expr>> {
     list.args.iter().map(plain).collect()
 }
 
-fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
+fn rewrite_call(function: &mut Function, copies: &mut Copies) -> Result<Option<Expr>> {
     let [ObjectNamePart::Identifier(ident)] = function.name.0.as_slice() else { return Ok(None) };
     let (name, span) = (fold(ident), ident.span);
     if name == "make_interval" {
@@ -270,10 +313,10 @@ fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
         }
         ("percentile_disc", 1) | ("mode", 0) if !function.within_group.is_empty() => {
             let share = arguments.pop();
-            let sorted = sorted_array(function)?;
+            let (collected, descending) = collected_array(function)?;
             match share {
-                Some(share) => call_with(AT_SHARE, vec![sorted, share], span),
-                None => call_with(MOST_FREQUENT, vec![sorted], span),
+                Some(share) => call_with(AT_SHARE, vec![collected, share, boolean(descending)], span),
+                None => call_with(MOST_FREQUENT, vec![collected, boolean(descending)], span),
             }
         }
         ("ntile", 1) if windowed && is_null(&arguments[0]) => cast(null(), "integer")?,
@@ -282,32 +325,27 @@ fn rewrite_call(function: &mut Function) -> Result<Option<Expr>> {
             return Err(Error::new(sqlstate::INVALID_NTH_VALUE, message));
         }
         ("bool_and" | "bool_or" | "every", 1) if windowed => {
-            let argument = arguments.remove(0);
-            let decisive = match name.as_str() {
-                "bool_or" => argument.clone(),
-                _ => Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(argument.clone()))) },
-            };
-            let count = |of: Expr| over("count", vec![of], function);
-            let decided = count(cases(vec![(decisive, number(1))], null()));
-            let op = if name == "bool_or" { BinaryOperator::Gt } else { BinaryOperator::Eq };
-            let result = compared(decided, op, number(0));
-            cases(vec![(compared(count(argument), BinaryOperator::Gt, number(0)), result)], null())
+            let is_false =
+                Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(arguments.remove(0)))) };
+            // Not one is false, or not all are.
+            let decisive = if name == "bool_or" { "min" } else { "max" };
+            let decided = over(decisive, vec![cast(is_false, "integer")?], function);
+            Expr::Nested(Box::new(compared(decided, BinaryOperator::Eq, number(0))))
         }
         ("string_agg", 2) if windowed && is_text(&arguments[1]) => {
             let separator = arguments.remove(1);
-            let value = arguments.remove(0);
-            let some = compared(over("count", vec![value.clone()], function), BinaryOperator::Gt, number(0));
-            let joined = call_with("array_to_string", vec![over("array_agg", vec![value], function), separator], span);
-            cases(vec![(some, joined)], null())
+            call_with(JOINED_TEXTS, vec![over("array_agg", arguments, function), separator], span)
         }
         ("array_agg" | "string_agg", 1 | 2) if !windowed => {
-            sort_distinct(function, &arguments[0]);
+            sort_distinct(function, &arguments[0], copies);
             return Ok(None);
         }
         ("lag" | "lead", 2 | 3) if windowed && is_null(&arguments[1]) => {
             cases(vec![(boolean(false), arguments.remove(0))], null())
         }
         ("lag" | "lead", 3) if windowed && !takes_any_type(&arguments[2]) => {
+            copies.take(&function.over, 1)?;
+            copies.take(&arguments[1], 1)?;
             let default = arguments.remove(2);
             let offset = arguments[1].clone();
             let there = over(&name, vec![number(1), offset], function);
@@ -373,12 +411,12 @@ fn is_number(expr: &Expr) -> bool {
 }
 
 /// PostgreSQL sorts values to find equal ones, so that an aggregate with DISTINCT gets them in order.
-fn sort_distinct(function: &mut Function, value: &Expr) {
+fn sort_distinct(function: &mut Function, value: &Expr, copies: &mut Copies) {
     let FunctionArguments::List(list) = &mut function.args else { return };
     let is_distinct = matches!(list.duplicate_treatment, Some(DuplicateTreatment::Distinct));
     let has_order = list.clauses.iter().any(|clause| matches!(clause, FunctionArgumentClause::OrderBy(_)));
     // A number would be the place of a column.
-    if is_distinct && !has_order && !is_number(value) {
+    if is_distinct && !has_order && !is_number(value) && copies.take(value, 1).is_ok() {
         let options = OrderByOptions { asc: None, nulls_first: None };
         let by = OrderByExpr { expr: value.clone(), options, with_fill: None };
         list.clauses.push(FunctionArgumentClause::OrderBy(vec![by]));
@@ -412,30 +450,14 @@ fn order_of_set(function: &mut Function) -> Result<OrderByExpr> {
     }
 }
 
-/// `array_agg(x)` for what an ordered-set aggregate is over.
-fn array_of_set(function: &mut Function, value: Expr, order: Vec<OrderByExpr>) -> Expr {
-    let mut array = call_with("array_agg", vec![value], Span::empty());
-    if let Expr::Function(aggregate) = &mut array {
-        aggregate.filter = function.filter.take();
-        if let FunctionArguments::List(list) = &mut aggregate.args
-            && !order.is_empty()
-        {
-            list.clauses.push(FunctionArgumentClause::OrderBy(order));
-        }
-    }
-    array
-}
-
-/// `array_agg(x ORDER BY x)`
-fn sorted_array(function: &mut Function) -> Result<Expr> {
-    let by = order_of_set(function)?;
-    Ok(array_of_set(function, by.expr.clone(), vec![by]))
-}
-
-/// `array_agg(x)`, and whether it is to be sorted from the greatest to the least.
+/// `array_agg(x)` for what an ordered-set aggregate is over, and whether it is to be sorted from the greatest to the least.
 fn collected_array(function: &mut Function) -> Result<(Expr, bool)> {
     let OrderByExpr { expr, options, with_fill: _ } = order_of_set(function)?;
-    Ok((array_of_set(function, expr, Vec::new()), options.asc == Some(false)))
+    let mut array = call_with("array_agg", vec![expr], Span::empty());
+    if let Expr::Function(aggregate) = &mut array {
+        aggregate.filter = function.filter.take();
+    }
+    Ok((array, options.asc == Some(false)))
 }
 
 /// `regexp_replace(text, pattern, begin || match || end, 'g' || flags)`

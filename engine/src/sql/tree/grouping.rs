@@ -27,19 +27,20 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use crate::Error;
+use super::copies::Copies;
 use crate::dml::syntax::{both, call_with, number};
+use crate::{Error, Result};
 
 /// A CUBE of more elements has too many sets to be spelled out.
 const CUBE_MAX: usize = 10;
 
 /// Rewrites GROUP BY and HAVING of a SELECT.
-pub(crate) fn group_as_planned(select: &mut Select) {
+pub(in crate::sql) fn group_as_planned(select: &mut Select, copies: &mut Copies) -> Result<()> {
     if let GroupByExpr::Expressions(items, _) = &mut select.group_by {
         group_by_nothing(items);
         for item in items {
-            name_positions(item, &select.projection);
-            spell_out_repeated(item);
+            name_positions(item, &select.projection, copies)?;
+            spell_out_repeated(item, copies)?;
         }
     }
     let ungrouped = matches!(&select.group_by, GroupByExpr::Expressions(items, _) if items.is_empty());
@@ -55,6 +56,7 @@ pub(crate) fn group_as_planned(select: &mut Select) {
         };
         *having = both(condition, counted);
     }
+    Ok(())
 }
 
 /// `()` adds nothing to other elements; alone it groups all rows.
@@ -91,27 +93,29 @@ fn elements(item: &mut ast::Expr) -> Option<&mut Vec<Vec<ast::Expr>>> {
     }
 }
 
-fn name_positions(item: &mut ast::Expr, select_list: &[SelectItem]) {
+fn name_positions(item: &mut ast::Expr, select_list: &[SelectItem], copies: &mut Copies) -> Result<()> {
     for element in elements(item).into_iter().flatten().flatten() {
         let ast::Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) = element else { continue };
         let place = digits.parse::<usize>().ok().and_then(|place| place.checked_sub(1));
         if let Some(SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) =
             place.and_then(|place| select_list.get(place))
         {
+            copies.take_shared(expr, 1)?;
             *element = expr.clone();
         }
     }
+    Ok(())
 }
 
-fn spell_out_repeated(item: &mut ast::Expr) {
-    let Some(all) = elements(item) else { return };
+fn spell_out_repeated(item: &mut ast::Expr, copies: &mut Copies) -> Result<()> {
+    let Some(all) = elements(item) else { return Ok(()) };
     let all = all.clone();
     // The planner knows lists in GROUPING SETS only.
     let has_lists = !matches!(item, ast::Expr::GroupingSets(_)) && all.iter().any(|element| element.len() != 1);
     let sets: Vec<Vec<ast::Expr>> = match item {
         ast::Expr::GroupingSets(_) => all,
         ast::Expr::Rollup(_) => (0..=all.len()).rev().map(|end| all[..end].concat()).collect(),
-        _ if all.len() > CUBE_MAX => return,
+        _ if all.len() > CUBE_MAX => return Ok(()),
         _ => (0..1usize << all.len())
             .rev()
             .map(|chosen| {
@@ -133,8 +137,12 @@ fn spell_out_repeated(item: &mut ast::Expr) {
         })
         .collect();
     if has_lists || distinct != sets {
+        for element in distinct.iter().flatten() {
+            copies.take_shared(element, 1)?;
+        }
         *item = ast::Expr::GroupingSets(distinct);
     }
+    Ok(())
 }
 
 /// The rule.

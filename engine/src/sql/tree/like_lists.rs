@@ -1,11 +1,19 @@
-//! `x LIKE ANY (ARRAY['a%', 'b%'])` is `x LIKE 'a%' OR x LIKE 'b%'`, and with ALL it is AND.
+//! `x LIKE ANY (ARRAY['a%', 'b%'])` is `x LIKE 'a%' OR x LIKE 'b%'`, and with ALL it is AND. If `x` is more than a column, it
+//! is [a function](crate::functions::like_each), which names it once.
 //!
 //! The parser takes ALL for a function. An array that is not written out in the query is refused.
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectNamePart, ValueWithSpan,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectNamePart, Value,
+    ValueWithSpan,
 };
+use datafusion::sql::sqlparser::tokenizer::Span;
 
+use super::copies::is_small;
+use crate::dml::syntax::call_with;
+use crate::functions::like_each::LikeEach;
+use crate::functions::like_escape::LIKE_ESCAPE;
+use crate::sql::check::ends_with_escape;
 use crate::sql::text::parse::fold;
 use crate::{Error, Result};
 
@@ -27,6 +35,10 @@ pub(in crate::sql) fn like_each(expr: &mut Expr) -> Result<()> {
         return Err(Error::unsupported(format!("{what} of an array that is not written out"))
             .with_hint("Write ARRAY[…] with the patterns."));
     };
+    if let Some(called) = call(expr, any, &patterns) {
+        *expr = called;
+        return Ok(());
+    }
     let op = if any { BinaryOperator::Or } else { BinaryOperator::And };
     let compared = patterns.iter().map(|pattern| comparison(expr, pattern)).collect();
     if let Some(joined) = joined(compared, &op) {
@@ -56,6 +68,30 @@ fn argument_of_all(pattern: &Expr) -> Option<&Expr> {
         }
         _ => None,
     }
+}
+
+/// The call of the function; `None` if the text is a column or the like.
+fn call(expr: &Expr, any: bool, patterns: &[Expr]) -> Option<Expr> {
+    let (text, negated, escape_char) = match expr {
+        Expr::Like { expr, negated, escape_char, .. } | Expr::ILike { expr, negated, escape_char, .. } => {
+            (expr.as_ref(), *negated, escape_char)
+        }
+        _ => return None,
+    };
+    if is_small(text) || patterns.len() == 1 {
+        return None;
+    }
+    let with_escape =
+        |pattern: &Expr, escape: Expr| call_with(LIKE_ESCAPE, vec![pattern.clone(), escape], Span::empty());
+    let patterns = patterns.iter().map(|pattern| match escape_char {
+        Some(escape) => with_escape(pattern, Expr::Value(escape.clone())),
+        None if ends_with_escape(pattern) => {
+            with_escape(pattern, Expr::value(Value::SingleQuotedString("\\".to_owned())))
+        }
+        None => pattern.clone(),
+    });
+    let function = LikeEach { any, negated, in_any_case: matches!(expr, Expr::ILike { .. }) };
+    Some(call_with(function.name(), std::iter::once(text.clone()).chain(patterns).collect(), Span::empty()))
 }
 
 /// The comparison with one of the patterns.

@@ -18,9 +18,9 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, ExceptSelectItem, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, OrderBy,
-    OrderByKind, Select, SelectItem, SelectItemQualifiedWildcardKind, TableFactor, TableWithJoins, VisitMut,
-    WildcardAdditionalOptions,
+    BinaryOperator, ExceptSelectItem, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Join,
+    JoinConstraint, JoinOperator, ObjectName, OrderBy, OrderByKind, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, TableFactor, TableWithJoins, VisitMut, WildcardAdditionalOptions,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -31,6 +31,9 @@ use crate::dml::syntax::{both, call_with, named, quoted};
 use crate::sql::names::{output_name, unique_name};
 use crate::sql::text::parse::fold;
 use crate::{Error, Result};
+
+/// What makes one column of several.
+const COALESCE: &str = "coalesce";
 
 /// The merged columns and their values.
 type Merged = Vec<(String, Expr)>;
@@ -169,12 +172,31 @@ pub(in crate::sql) fn show_joined(select: &mut Select, order_by: Option<&mut Ord
     replace_merged(select, order_by, &merged);
 }
 
-fn merged_value(join: &Join, left: &Expr, right: &Expr) -> Expr {
+pub(in crate::sql) fn merged_value(join: &Join, left: &Expr, right: &Expr) -> Expr {
     match join.join_operator {
         JoinOperator::Right(_) | JoinOperator::RightOuter(_) => right.clone(),
-        JoinOperator::FullOuter(_) => call_with("coalesce", vec![left.clone(), right.clone()], Span::empty()),
+        // Not one in the other, of which the optimiser would double the inner one.
+        JoinOperator::FullOuter(_) => {
+            let values = alternatives(left).into_iter().chain(alternatives(right)).collect();
+            call_with(COALESCE, values, Span::empty())
+        }
         _ => left.clone(),
     }
+}
+
+/// What a merged column is the first known one of.
+fn alternatives(value: &Expr) -> Vec<Expr> {
+    let arguments = match value {
+        Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) if name.to_string() == COALESCE => {
+            list.args.as_slice()
+        }
+        _ => return vec![value.clone()],
+    };
+    let plain = |argument: &FunctionArg| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => Some(value.clone()),
+        _ => None,
+    };
+    arguments.iter().filter_map(plain).collect()
 }
 
 fn equality(left: Expr, right: Expr) -> Expr {

@@ -38,9 +38,18 @@ use crate::sql::text::parse::fold;
 
 /// Gives the NATURAL joins and stars of a query their columns.
 pub(crate) fn resolve_columns(context: &StatementContext, query: &mut Query) {
-    if Visit::visit(&*query, &mut Finder).is_break() {
-        let mut resolving = Resolving { known: KnownColumns::new(context), outer: Vec::new() };
-        let _ = VisitMut::visit(query, &mut resolving);
+    resolve_within(context, query, Vec::new());
+}
+
+/// The same for the subqueries of an expression over rows at hand.
+pub(crate) fn resolve_columns_of_subqueries(context: &StatementContext, expr: &mut Expr) {
+    resolve_within(context, expr, vec![Vec::new()]);
+}
+
+fn resolve_within<N: Visit + VisitMut>(context: &StatementContext, node: &mut N, outer: Vec<Vec<TableWithJoins>>) {
+    if Visit::visit(&*node, &mut Finder).is_break() {
+        let mut resolving = Resolving { known: KnownColumns::new(context), outer };
+        let _ = VisitMut::visit(node, &mut resolving);
     }
 }
 

@@ -19,6 +19,7 @@ use datafusion::sql::sqlparser::ast::{
     SelectItem, Spanned, TableAliasColumnDef, TableFactor, UnaryOperator,
 };
 
+use super::copies::Copies;
 use crate::dml::modify::nth_column;
 use crate::dml::syntax::{alone, boolean, cases, column, derived, null, number, quoted, select};
 use crate::sql::text::parse::{fold, place};
@@ -28,8 +29,8 @@ use crate::{Error, Result};
 const ROWS: &str = "rows compared with";
 
 /// Takes a comparison of rows apart, if `expr` is one.
-pub(in crate::sql) fn compare_parts(expr: &mut Expr) -> Result<()> {
-    if let Some(compared) = compared(expr)? {
+pub(in crate::sql) fn compare_parts(expr: &mut Expr, copies: &mut Copies) -> Result<()> {
+    if let Some(compared) = compared(expr, copies)? {
         *expr = Expr::Nested(Box::new(compared));
     }
     Ok(())
@@ -37,12 +38,12 @@ pub(in crate::sql) fn compare_parts(expr: &mut Expr) -> Result<()> {
 
 /// The same for the parts of a condition that must be true: where a row is looked for among those of a subquery, false and
 /// unknown need not be told apart.
-pub(in crate::sql) fn compare_conditions(condition: &mut Expr) -> Result<()> {
+pub(in crate::sql) fn compare_conditions(condition: &mut Expr, copies: &mut Copies) -> Result<()> {
     match condition {
-        Expr::Nested(inner) => compare_conditions(inner),
+        Expr::Nested(inner) => compare_conditions(inner, copies),
         Expr::BinaryOp { left, op: BinaryOperator::And | BinaryOperator::Or, right } => {
-            compare_conditions(left)?;
-            compare_conditions(right)
+            compare_conditions(left, copies)?;
+            compare_conditions(right, copies)
         }
         Expr::InSubquery { expr, subquery, negated } => {
             let Some(row) = parts(expr) else { return Ok(()) };
@@ -57,16 +58,16 @@ pub(in crate::sql) fn compare_conditions(condition: &mut Expr) -> Result<()> {
     }
 }
 
-fn compared(expr: &Expr) -> Result<Option<Expr>> {
+fn compared(expr: &Expr, copies: &mut Copies) -> Result<Option<Expr>> {
     Ok(match expr {
         Expr::BinaryOp { left, op, right } if is_comparison(op) => match (parts(left), parts(right)) {
-            (Some(left), Some(right)) => Some(compare(left, op, right)?),
-            (Some(left), None) => match subquery_parts(right, left.len())? {
-                Some(right) => Some(compare(left, op, right)?),
+            (Some(left), Some(right)) => Some(compare(left, op, right, copies)?),
+            (Some(left), None) => match subquery_parts(right, left.len(), copies)? {
+                Some(right) => Some(compare(left, op, right, copies)?),
                 None => None,
             },
-            (None, Some(right)) => match subquery_parts(left, right.len())? {
-                Some(left) => Some(compare(left, op, right)?),
+            (None, Some(right)) => match subquery_parts(left, right.len(), copies)? {
+                Some(left) => Some(compare(left, op, right, copies)?),
                 None => None,
             },
             (None, None) => None,
@@ -83,16 +84,20 @@ fn compared(expr: &Expr) -> Result<Option<Expr>> {
         Expr::IsNotNull(row) => parts(row).map(|row| all(row.into_iter().map(|part| Expr::IsNotNull(nested(part))))),
         Expr::Between { expr, negated, low, high } => match (parts(expr), parts(low), parts(high)) {
             (Some(row), Some(low), Some(high)) => {
-                let above = compare(row.clone(), &BinaryOperator::GtEq, low)?;
-                let below = compare(row, &BinaryOperator::LtEq, high)?;
+                copies.take_as_postgresql_does(&row, 1)?;
+                let above = compare(row.clone(), &BinaryOperator::GtEq, low, copies)?;
+                let below = compare(row, &BinaryOperator::LtEq, high, copies)?;
                 Some(negated_if(*negated, and(above, below)))
             }
             _ => None,
         },
         Expr::InList { expr, list, negated } => match parts(expr) {
             Some(row) => {
+                for part in &row {
+                    copies.take_as_postgresql_does(part, list.len().saturating_sub(1))?;
+                }
                 let equal = |other: &Expr| match parts(other) {
-                    Some(other) => compare(row.clone(), &BinaryOperator::Eq, other),
+                    Some(other) => compare(row.clone(), &BinaryOperator::Eq, other, copies),
                     None => Err(unequal(other)),
                 };
                 let choices = list.iter().map(equal).collect::<Result<Vec<_>>>()?;
@@ -102,6 +107,8 @@ fn compared(expr: &Expr) -> Result<Option<Expr>> {
         },
         Expr::InSubquery { expr, subquery, negated } => match parts(expr) {
             Some(row) => {
+                copies.take(expr, 1)?;
+                copies.take(subquery, 1)?;
                 let is_there = exists(subquery, &row, |equal| equal, false)?;
                 let may_be_there = exists(subquery, &row, |equal| Expr::IsNull(nested(equal)), false)?;
                 let found = cases(vec![(is_there, boolean(true)), (may_be_there, null())], boolean(false));
@@ -146,14 +153,14 @@ fn row_arguments(function: &Function) -> Option<Vec<Expr>> {
 }
 
 /// The columns of a subquery that stands for a row.
-fn subquery_parts(expr: &Expr, columns: usize) -> Result<Option<Vec<Expr>>> {
+fn subquery_parts(expr: &Expr, columns: usize, copies: &mut Copies) -> Result<Option<Vec<Expr>>> {
     match expr {
-        Expr::Nested(inner) => subquery_parts(inner, columns),
-        Expr::Subquery(query) => (0..columns)
-            .map(|index| nth_column(query, index, columns))
-            .collect::<Result<_>>()
-            .map(Some)
-            .map_err(|error| error.at(place(expr.span()))),
+        Expr::Nested(inner) => subquery_parts(inner, columns, copies),
+        Expr::Subquery(query) => {
+            copies.take(query, columns.saturating_sub(1))?;
+            let columns = (0..columns).map(|index| nth_column(query, index, columns)).collect::<Result<_>>();
+            columns.map(Some).map_err(|error| error.at(place(expr.span())))
+        }
         _ => Ok(None),
     }
 }
@@ -172,20 +179,20 @@ fn pairs(left: Vec<Expr>, right: Vec<Expr>) -> Result<Vec<(Expr, Expr)>> {
     Ok(left.into_iter().zip(right).collect())
 }
 
-fn compare(left: Vec<Expr>, op: &BinaryOperator, right: Vec<Expr>) -> Result<Expr> {
+fn compare(left: Vec<Expr>, op: &BinaryOperator, right: Vec<Expr>, copies: &mut Copies) -> Result<Expr> {
     let pairs = pairs(left, right)?;
     let each = |op: BinaryOperator| pairs.iter().map(move |(left, right)| binary(left, &op, right));
     Ok(match op {
         BinaryOperator::Eq => all(each(BinaryOperator::Eq)),
         BinaryOperator::NotEq => any(each(BinaryOperator::NotEq)),
-        order => ordered(&pairs, order),
+        order => ordered(&pairs, order, copies)?,
     })
 }
 
 /// The first pair that differs decides, and the last one if none does. Halved, so that long rows do not get deep.
-fn ordered(pairs: &[(Expr, Expr)], op: &BinaryOperator) -> Expr {
+fn ordered(pairs: &[(Expr, Expr)], op: &BinaryOperator, copies: &mut Copies) -> Result<Expr> {
     if let [(left, right)] = pairs {
-        return binary(left, op, right);
+        return Ok(binary(left, op, right));
     }
     let strict = match op {
         BinaryOperator::LtEq => &BinaryOperator::Lt,
@@ -193,8 +200,12 @@ fn ordered(pairs: &[(Expr, Expr)], op: &BinaryOperator) -> Expr {
         strict => strict,
     };
     let (first, rest) = pairs.split_at(pairs.len() / 2);
+    for (left, right) in first {
+        copies.take(left, 1)?;
+        copies.take(right, 1)?;
+    }
     let equal = all(first.iter().map(|(left, right)| binary(left, &BinaryOperator::Eq, right)));
-    or(ordered(first, strict), and(equal, ordered(rest, op)))
+    Ok(or(ordered(first, strict, copies)?, and(equal, ordered(rest, op, copies)?)))
 }
 
 fn distinct(left: Vec<Expr>, right: Vec<Expr>, is_distinct: bool) -> Result<Expr> {
@@ -214,7 +225,8 @@ fn exists(subquery: &Query, row: &[Expr], condition: impl Fn(Expr) -> Expr, nega
         alias.columns = names.iter().map(|name| TableAliasColumnDef { name: name.clone(), data_type: None }).collect();
     }
     let theirs = names.iter().map(|name| column(&alias, &name.value)).collect();
-    let condition = condition(compare(row.to_vec(), &BinaryOperator::Eq, theirs)?);
+    let pairs = pairs(row.to_vec(), theirs)?;
+    let condition = condition(all(pairs.iter().map(|(left, right)| binary(left, &BinaryOperator::Eq, right))));
     let query = select(None, vec![SelectItem::UnnamedExpr(number(1))], vec![alone(relation)], Some(condition));
     Ok(Expr::Exists { subquery: Box::new(query), negated })
 }
@@ -270,7 +282,7 @@ mod tests {
 
     fn rewritten(text: &str) -> String {
         let mut expr = parse_expression(text).unwrap();
-        compare_parts(&mut expr).unwrap();
+        compare_parts(&mut expr, &mut Copies::default()).unwrap();
         expr.to_string().replace(['(', ')'], "")
     }
 
@@ -290,9 +302,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_compared_twice_is_the_same_both_times() {
+        let compared = |text: &str| compare_parts(&mut parse_expression(text).unwrap(), &mut Copies::default());
+        for twice in ["(random(), a) < (1, 2)", "(a, b) >= (SELECT 1, random())"] {
+            assert_eq!(compared(twice).unwrap_err().sqlstate(), "54001", "{twice}");
+        }
+        // PostgreSQL computes the last one twice as well.
+        for allowed in ["(a, random()) < (1, 2)", "(random(), a) = (1, 2)", "(random(), a) IN ((1, 2), (3, 4))"] {
+            assert!(compared(allowed).is_ok(), "{allowed}");
+        }
+    }
+
+    #[test]
     fn rows_of_different_lengths_are_refused_where_they_are() {
         for text in ["(a, b) = (1, 2, 3)", "(a, b) IN ((1, 2), (3, 4, 5))", "(a, b) IN (1)"] {
-            let error = compare_parts(&mut parse_expression(text).unwrap()).unwrap_err();
+            let mut expr = parse_expression(text).unwrap();
+            let error = compare_parts(&mut expr, &mut Copies::default()).unwrap_err();
             assert_eq!(error.sqlstate(), "42601", "{text}");
             assert!(error.position().is_some(), "{text}");
         }

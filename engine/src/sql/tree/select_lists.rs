@@ -5,9 +5,9 @@
 //! here to be ambiguous.
 //!
 //! What `*` stands for is not known from the text. A query that fails because a name comes again beside a `*` is planned
-//! once more, with all other names of that list marked. And `ORDER BY -x` means a column of the tables even if the list
-//! has an `x`, which DataFusion would take: such a query is planned with the list's `x` marked first, and as it is if
-//! there is no other `x`.
+//! once more, with all other names of that list marked. And `ORDER BY -x`, or `t.x`, means a column of the tables even if the
+//! list has another `x`, which DataFusion would take, or find ambiguous: such a query is planned with the list's `x` marked
+//! first, and as it is if there is no other `x`.
 
 use std::ops::ControlFlow;
 
@@ -16,6 +16,7 @@ use datafusion::sql::sqlparser::ast::{
     Visit, Visitor,
 };
 
+use super::copies::Copies;
 use super::own_expressions::look_at_own;
 use crate::error::sqlstate;
 use crate::sql::names::{marked, output_name, unique_name};
@@ -84,8 +85,8 @@ pub(crate) fn name_select_list(select: &mut Select, naming: Naming) {
 }
 
 /// `DISTINCT ON (1)` is about the first item of the list.
-pub(crate) fn distinct_by_places(select: &mut Select) {
-    let Some(Distinct::On(keys)) = &mut select.distinct else { return };
+pub(in crate::sql) fn distinct_by_places(select: &mut Select, copies: &mut Copies) -> Result<()> {
+    let Some(Distinct::On(keys)) = &mut select.distinct else { return Ok(()) };
     for key in keys {
         let Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) = &*key else { continue };
         let Some(before) = digits.parse::<usize>().ok().and_then(|place| place.checked_sub(1)) else { continue };
@@ -95,9 +96,11 @@ pub(crate) fn distinct_by_places(select: &mut Select) {
         });
         // Behind a star it is not known which item has the number.
         if let Some(Some(expr)) = listed.take_while(Option::is_some).nth(before) {
+            copies.take(expr, 1)?;
             *key = expr.clone();
         }
     }
+    Ok(())
 }
 
 fn is_column(expr: &Expr) -> bool {
@@ -256,21 +259,29 @@ pub(in crate::sql) fn names_beside_stars(query: &Query) -> bool {
 pub(in crate::sql) fn ordered_by_inputs(query: &Query) -> Option<Query> {
     let OrderByKind::Expressions(items) = &query.order_by.as_ref()?.kind else { return None };
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
-    let mut names = Vec::new();
+    let mut columns: Vec<(String, Expr)> = Vec::new();
     for item in items.iter().filter(|item| !matches!(item.expr, Expr::Identifier(_) | Expr::Value(_))) {
         let _: ControlFlow<()> = look_at_own(&item.expr, |part| {
-            if let Expr::Identifier(ident) = part {
-                names.push(fold(ident));
-            }
+            let name = match part {
+                Expr::Identifier(ident) => Some(ident),
+                Expr::CompoundIdentifier(parts) => parts.last(),
+                _ => None,
+            };
+            columns.extend(name.map(|name| (fold(name), part.clone())));
             ControlFlow::Continue(())
         });
     }
-    let is_used = |alias: &Ident| names.contains(&fold(alias));
+    // A column that the list has under its own name is found there.
+    let hides = |name: &str, expr: &Expr| {
+        let is_hidden = |column: &Expr| matches!(column, Expr::Identifier(_)) || !is_same(expr, column);
+        columns.iter().any(|(other, column)| other == name && is_hidden(column))
+    };
     let aliases = select.projection.iter().filter_map(|item| match item {
-        SelectItem::ExprWithAlias { alias, .. } if is_used(alias) => Some(fold(alias)),
+        SelectItem::ExprWithAlias { expr, alias } => Some((fold(alias), expr)),
+        SelectItem::UnnamedExpr(expr) if !is_column(expr) => Some((output_name(expr), expr)),
         _ => None,
     });
-    let aliases: Vec<String> = aliases.collect();
+    let aliases: Vec<String> = aliases.filter(|(name, expr)| hides(name, expr)).map(|(name, _)| name).collect();
     if aliases.is_empty() {
         return None;
     }
@@ -282,8 +293,13 @@ pub(in crate::sql) fn ordered_by_inputs(query: &Query) -> Option<Query> {
     };
     if let SetExpr::Select(select) = query.body.as_mut() {
         for item in &mut select.projection {
-            if let SelectItem::ExprWithAlias { alias, .. } = item {
-                mark(alias);
+            match item {
+                SelectItem::ExprWithAlias { alias, .. } => mark(alias),
+                SelectItem::UnnamedExpr(expr) if !is_column(expr) && aliases.contains(&output_name(expr)) => {
+                    let alias = Ident::with_quote('"', marked(&output_name(expr), 0));
+                    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+                }
+                _ => {}
             }
         }
     }

@@ -10,8 +10,9 @@
 //! ```
 //!
 //! That takes the number of columns. Those of `*` have been named before ([`super::natural_joins`]); where they are not
-//! known, the operation is refused. VALUES with subqueries become queries here, too, and VALUES of dates and timestamps,
-//! of which DataFusion makes timestamps of nanoseconds: these reach from 1677 to 2262. Constants of an open type in VALUES
+//! known, the operation is refused. VALUES with subqueries become queries here, too, VALUES of dates and timestamps,
+//! of which DataFusion makes timestamps of nanoseconds: these reach from 1677 to 2262, and those of texts of different
+//! lengths, `'a'::varchar(3)` and `'b'::varchar(5)`, which it refuses. Constants of an open type in VALUES
 //! get that of the others in their column, and so do numbers beside floats, of which DataFusion makes numerics.
 
 use std::ops::ControlFlow;
@@ -263,7 +264,7 @@ fn type_beside_constants(values: &Values, column: usize) -> Option<Known> {
 }
 
 /// Makes SELECTs of rows of VALUES that have subqueries in them, which DataFusion would compute while it plans, and of those
-/// with dates and timestamps in one column.
+/// with dates and timestamps, or texts of different lengths, in one column.
 pub(crate) fn values_as_queries(body: &mut SetExpr) -> Result<()> {
     if let SetExpr::SetOperation { left, right, .. } = body {
         values_as_queries(left)?;
@@ -278,7 +279,7 @@ pub(crate) fn values_as_queries(body: &mut SetExpr) -> Result<()> {
         }
     }
     let queries = || values.rows.iter().any(|row| row.content.iter().any(|value| value.visit(&mut Finder).is_break()));
-    if !mixes_times(values) && !queries() {
+    if !mixes_times(values) && !mixes_lengths(values) && !queries() {
         return Ok(());
     }
     let mut selects = Vec::with_capacity(values.rows.len());
@@ -298,19 +299,48 @@ pub(crate) fn values_as_queries(body: &mut SetExpr) -> Result<()> {
     Ok(())
 }
 
-/// Whether a column has constants of the type date and such of a timestamp.
-fn mixes_times(values: &Values) -> bool {
-    fn type_of(value: &Expr) -> Option<&DataType> {
-        match value {
-            Expr::Nested(inner) => type_of(inner),
-            Expr::TypedString(typed) => Some(&typed.data_type),
-            Expr::Cast { data_type, .. } => Some(data_type),
-            _ => None,
-        }
+/// The type that a value is written with.
+fn written_type(value: &Expr) -> Option<&DataType> {
+    match value {
+        Expr::Nested(inner) => written_type(inner),
+        Expr::TypedString(typed) => Some(&typed.data_type),
+        Expr::Cast { data_type, .. } => Some(data_type),
+        _ => None,
     }
+}
+
+/// Whether a column has texts of a limited length, and others.
+fn mixes_lengths(values: &Values) -> bool {
+    let is_limited = |data_type: &DataType| {
+        matches!(
+            data_type,
+            DataType::Varchar(Some(_))
+                | DataType::CharacterVarying(Some(_))
+                | DataType::CharVarying(Some(_))
+                | DataType::Nvarchar(Some(_))
+                | DataType::Char(_)
+                | DataType::Character(_)
+        )
+    };
     let width = values.rows.first().map_or(0, |row| row.content.len());
     (0..width).any(|column| {
-        let types = || values.rows.iter().filter_map(move |row| type_of(row.content.get(column)?));
+        let mut types = values.rows.iter().map(|row| row.content.get(column).and_then(written_type));
+        let first = types.next().flatten();
+        let mut limited = first.is_some_and(is_limited);
+        let mut same = true;
+        for data_type in types {
+            limited |= data_type.is_some_and(is_limited);
+            same &= data_type == first;
+        }
+        limited && !same
+    })
+}
+
+/// Whether a column has constants of the type date and such of a timestamp.
+fn mixes_times(values: &Values) -> bool {
+    let width = values.rows.first().map_or(0, |row| row.content.len());
+    (0..width).any(|column| {
+        let types = || values.rows.iter().filter_map(move |row| written_type(row.content.get(column)?));
         types().any(|data_type| matches!(data_type, DataType::Date))
             && types().any(|data_type| matches!(data_type, DataType::Timestamp(..)))
     })

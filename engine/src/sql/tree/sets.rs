@@ -21,7 +21,9 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use super::copies::Copies;
 use super::own_expressions::for_each_own;
+use crate::Result;
 use crate::dml::syntax::{call_with, cast, named, number, quoted, select};
 use crate::functions::regular::ALL_MATCHES;
 use crate::functions::series::SERIES_ARRAY;
@@ -104,26 +106,41 @@ pub(in crate::sql) fn sets_in_list(select: &mut Select) {
 }
 
 /// Rewrites the sets in FROM that DataFusion's table functions do not know.
-pub(in crate::sql) fn sets_in_from(select: &mut Select) {
+pub(in crate::sql) fn sets_in_from(select: &mut Select, copies: &mut Copies) -> Result<()> {
     for (place, from) in select.from.iter_mut().enumerate() {
-        in_joins(from, place > 0);
+        in_joins(from, place > 0, copies)?;
     }
+    Ok(())
 }
 
 /// `beside`: whether there are relations to the left.
-fn in_joins(from: &mut TableWithJoins, beside: bool) {
+fn in_joins(from: &mut TableWithJoins, beside: bool, copies: &mut Copies) -> Result<()> {
     let factors = std::iter::once(&mut from.relation).chain(from.joins.iter_mut().map(|join| &mut join.relation));
     for (place, factor) in factors.enumerate() {
         let beside = beside || place > 0;
         match factor {
-            TableFactor::NestedJoin { table_with_joins, .. } => in_joins(table_with_joins, beside),
+            TableFactor::NestedJoin { table_with_joins, .. } => in_joins(table_with_joins, beside, copies)?,
             factor => {
                 if let Some(derived) = as_derived(factor, beside) {
+                    if is_numbered(factor) {
+                        copies.take(factor, 1)?;
+                    }
                     *factor = derived;
                 }
             }
         }
     }
+    Ok(())
+}
+
+/// Whether the rows have numbers, for which the array is asked for its length.
+fn is_numbered(factor: &TableFactor) -> bool {
+    matches!(
+        factor,
+        TableFactor::Table { with_ordinality: true, .. }
+            | TableFactor::Function { with_ordinality: true, .. }
+            | TableFactor::UNNEST { with_ordinality: true, .. }
+    )
 }
 
 fn as_derived(factor: &TableFactor, lateral: bool) -> Option<TableFactor> {

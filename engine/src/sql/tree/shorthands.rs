@@ -2,7 +2,7 @@
 //!
 //! | expression | becomes |
 //! |---|---|
-//! | `date_trunc(unit, t, zone)` | `timezone(zone, date_trunc(unit, timezone(zone, t)))` |
+//! | `date_trunc(unit, t, zone)` | [`date_trunc_at_zone(unit, t::timestamptz, zone)`](TRUNCATE_AT) |
 //! | `make_timestamptz(y, m, d, h, m, s)` | `make_timestamp(y, m, d, h, m, s)::timestamptz` |
 //! | the same with a zone | `timezone(zone, make_timestamp(y, m, d, h, m, s))` |
 //! | `date(x)`, `int4(x)`, `text(x)` … | `x::date`, … |
@@ -10,7 +10,7 @@
 //! | `array_cat(NULL, x)` | `x` |
 //! | `convert(x, 'LATIN1', 'UTF8')` | `convert_to(convert_from(x, 'LATIN1'), 'UTF8')` |
 //! | `f(x := 1)` | `f(x => 1)` |
-//! | `array_fill(x, ARRAY[2, 3])` | `array_repeat(array_repeat(x, 3), 2)` |
+//! | `array_fill(x, ARRAY[2, 3])` | [`array_filled(x, 2, 3)`](ARRAY_FILLED) |
 //! | `s ^@ t` | `starts_with(s, t)` |
 //! | `(a, b) OVERLAPS (c, d)` | `overlaps(a, b, c, d)` |
 //! | `\|/ x`, `\|\|/ x`, `@ x` | `sqrt(x)`, `cbrt(x)`, `abs(x)` |
@@ -24,7 +24,10 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::time_digits::round_cast;
 use crate::dml::syntax::{boolean, call, call_with, cast, number};
+use crate::error::sqlstate;
+use crate::functions::array_fill::ARRAY_FILLED;
 use crate::functions::overlaps::OVERLAPS;
+use crate::functions::zone_truncate::TRUNCATE_AT;
 use crate::functions::zones::TIMEZONE;
 use crate::{Error, Result};
 
@@ -63,9 +66,8 @@ pub(in crate::sql) fn knows(function: &str) -> bool {
 pub(in crate::sql) fn of_call(name: &str, arguments: &[Expr], span: Span) -> Result<Option<Expr>> {
     Ok(Some(match (name, arguments) {
         ("date_trunc", [unit, time, zone]) => {
-            let at_zone = |time: Expr| call_with(TIMEZONE, vec![zone.clone(), time], span);
-            let local = at_zone(cast(time.clone(), "timestamptz")?);
-            at_zone(call_with("date_trunc", vec![unit.clone(), local], span))
+            let instant = cast(time.clone(), "timestamptz")?;
+            call_with(TRUNCATE_AT, vec![unit.clone(), instant, zone.clone()], span)
         }
         ("make_timestamptz", [parts @ .., zone]) if parts.len() == 6 => {
             let local = call_with("make_timestamp", parts.to_vec(), span);
@@ -95,10 +97,15 @@ pub(in crate::sql) fn of_call(name: &str, arguments: &[Expr], span: Span) -> Res
         }
         ("pg_client_encoding", []) => Expr::value(Value::SingleQuotedString("UTF8".to_owned())),
         ("pg_is_in_recovery", []) => boolean(false),
-        ("array_fill", [value, Expr::Array(lengths)]) => filled(value, &lengths.elem, span),
-        ("array_fill", [value, Expr::Array(lengths), Expr::Array(first)]) => {
-            match first.elem.iter().all(|place| number_in(place) == Some("1")) {
-                true => filled(value, &lengths.elem, span),
+        ("array_fill", [value, lengths]) => filled(value, lengths, span)?,
+        ("array_fill", [value, lengths, first]) => {
+            let first = elements(first)?;
+            if first.len() != elements(lengths)?.len() {
+                return Err(Error::new(sqlstate::ARRAY_SUBSCRIPT, "wrong number of array subscripts")
+                    .with_detail("Low bound array has different size than dimensions array."));
+            }
+            match first.iter().all(|place| number_in(place) == Some("1")) {
+                true => filled(value, lengths, span)?,
                 false => return Err(Error::unsupported("an array whose first place is not 1")),
             }
         }
@@ -148,15 +155,27 @@ pub(in crate::sql) fn name_arguments(function: &mut Function) {
     }
 }
 
-/// An array of arrays of these lengths.
-fn filled(value: &Expr, lengths: &[Expr], span: Span) -> Expr {
-    let is_empty = lengths.is_empty() || lengths.iter().any(|length| number_in(length) == Some("0"));
-    match is_empty {
-        true => call_with("array_repeat", vec![value.clone(), number(0)], span),
-        false => lengths
-            .iter()
-            .rev()
-            .fold(value.clone(), |filled, length| call_with("array_repeat", vec![filled, length.clone()], span)),
+/// The call with the lengths for arguments.
+fn filled(value: &Expr, lengths: &Expr, span: Span) -> Result<Expr> {
+    let mut arguments = vec![value.clone()];
+    arguments.extend_from_slice(elements(lengths)?);
+    if arguments.len() == 1 {
+        arguments.push(number(0));
+    }
+    Ok(call_with(ARRAY_FILLED, arguments, span))
+}
+
+/// The elements of an array that is written out.
+fn elements(array: &Expr) -> Result<&[Expr]> {
+    match array {
+        Expr::Nested(array) | Expr::Cast { expr: array, .. } => elements(array),
+        Expr::Array(array) => Ok(&array.elem),
+        null if is_null(null) => {
+            let message = "dimension array or low bound array cannot be null";
+            Err(Error::new(sqlstate::NULL_NOT_ALLOWED, message))
+        }
+        _ => Err(Error::unsupported("array_fill with lengths that are not written out")
+            .with_hint("Write ARRAY[…] with the lengths.")),
     }
 }
 
@@ -206,14 +225,11 @@ mod tests {
     fn short_forms_are_written_out() {
         for (sql, expected) in [
             ("date_trunc('day', t)", "date_trunc('day', t)"),
-            (
-                "date_trunc('day', t, 'UTC')",
-                "timezone('UTC', date_trunc('day', timezone('UTC', CAST(t AS TIMESTAMPTZ))))",
-            ),
+            ("date_trunc('day', t, 'UTC')", "date_trunc_at_zone('day', CAST(t AS TIMESTAMPTZ), 'UTC')"),
             ("make_timestamptz(1, 2, 3, 4, 5, 6, 'UTC')", "timezone('UTC', make_timestamp(1, 2, 3, 4, 5, 6))"),
             ("date(t)", "CAST(t AS DATE)"),
-            ("array_fill(x, ARRAY[2, 3])", "array_repeat(array_repeat(x, 3), 2)"),
-            ("array_fill(x, ARRAY[2, 0])", "array_repeat(x, 0)"),
+            ("array_fill(x, ARRAY[2, 3])", "array_filled(x, 2, 3)"),
+            ("array_fill(x, ARRAY[2, y], ARRAY[1, 1])", "array_filled(x, 2, y)"),
             ("array_cat(NULL, x)", "x"),
             ("f(1, x := 2)", "f(1, x => 2)"),
             ("|/ x", "sqrt(x)"),

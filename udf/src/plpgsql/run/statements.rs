@@ -131,7 +131,7 @@ impl Call<'_> {
     ) -> Result<()> {
         let (bound, given) = self.dynamic(execution, command, using).await?;
         let inputs = bound.values(&self.frame, &given)?;
-        self.run_bound(execution, &bound.compiled, &inputs, into).await?;
+        self.run_bound(execution, &bound.compiled, &inputs, into, true).await?;
         self.relink(execution)
     }
 
@@ -164,7 +164,7 @@ impl Call<'_> {
                 false => error,
             });
         }
-        let found = self.run_bound(execution, &bound.compiled, &inputs, into).await?;
+        let found = self.run_bound(execution, &bound.compiled, &inputs, into, false).await?;
         self.inputs = inputs;
         if let Some(found) = found {
             self.set_found(found);
@@ -203,13 +203,14 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Runs a statement; tells whether it found something, if it is one that sets FOUND.
+    /// Runs a statement; tells whether it found something, if it is one that sets FOUND. `dynamic` is one that EXECUTE runs.
     pub(super) async fn run_bound(
         &mut self,
         execution: &mut Execution<'_>,
         statement: &CompiledStatement,
         inputs: &[Datum],
         into: Option<&Into>,
+        dynamic: bool,
     ) -> Result<Option<bool>> {
         let is_query = statement.is_query();
         let Some(into) = into else {
@@ -217,33 +218,44 @@ impl Call<'_> {
             self.row_count = rows;
             return Ok((is_query || statement.changes_rows()).then_some(rows > 0));
         };
-        // A change that returns rows must not return two; a query may, unless it says STRICT.
-        let asks_for_second = into.strict || !is_query;
+        // A change that returns rows must not return two; a query may, unless it says STRICT, and so may what EXECUTE runs,
+        // which counts them all.
+        let may_be_many = is_query || dynamic;
+        let rows_asked_for = match (dynamic, into.strict || !is_query) {
+            (true, _) => u64::MAX,
+            (false, true) => 2,
+            (false, false) => 1,
+        };
         let made = execution.rows(statement, inputs).await?.zip(statement.program_shape());
         let own_shape;
-        let (first, has_second, shape) = match made {
+        let (first, count, shape) = match made {
             Some((rows, shape)) => {
-                let mut rows = rows.into_iter();
-                let first = rows.next();
-                (first, rows.next().is_some(), shape)
+                let count = rows.len() as u64;
+                (rows.into_iter().next(), count, shape)
             }
             None => {
                 let mut rows = Box::pin(execution.open_planned(statement, inputs)).await?;
                 own_shape = Arc::clone(rows.shape());
                 let first = rows.next().await?;
-                let has_second = asks_for_second && first.is_some() && rows.next().await?.is_some();
-                (first, has_second, &own_shape)
+                let mut count = u64::from(first.is_some());
+                while (1..rows_asked_for).contains(&count) && rows.next().await?.is_some() {
+                    count += 1;
+                }
+                (first, count, &own_shape)
             }
         };
         let found = first.is_some();
-        self.require_rows(into, is_query, found, has_second)?;
+        self.require_rows(into, may_be_many, found, count > 1)?;
+        if dynamic {
+            self.row_count = count;
+        }
         self.assign_row(execution, &into.targets, shape, first).await?;
         Ok(Some(found))
     }
 
     /// Fails if a statement with INTO has given more rows than it may, or none where it must.
-    pub(super) fn require_rows(&mut self, into: &Into, is_query: bool, found: bool, has_second: bool) -> Result<()> {
-        if (into.strict || !is_query) && has_second {
+    pub(super) fn require_rows(&mut self, into: &Into, may_be_many: bool, found: bool, has_second: bool) -> Result<()> {
+        if (into.strict || !may_be_many) && has_second {
             return Err(Error::raised("P0003", "query returned more than one row")
                 .with_hint("Make sure the query returns a single row, or use LIMIT 1."));
         }
