@@ -105,7 +105,7 @@ impl VisitorMut for QueryCheck {
         join_before_laterals(select);
         name_function_columns(select);
         for condition in select.selection.iter_mut().chain(&mut select.having) {
-            flow(compare_conditions(condition, &mut self.copies))?;
+            flow(compare_conditions(condition))?;
         }
         flow(resolve_windows(select, &mut self.copies).and_then(|()| check_select(select)))
     }

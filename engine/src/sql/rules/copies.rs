@@ -28,13 +28,13 @@ const ALTERNATIVES_MAX: usize = 4;
 /// Whether an expression may be computed in several places: it is not large, and has the same value in all of them.
 pub(crate) fn may_copy(expr: &Expr) -> DataFusionResult<bool> {
     let mut measure = Measure::default();
-    Ok(measure.weight_of(expr)? <= WEIGHT_MAX && !measure.is_volatile)
+    Ok(measure.weight(expr)? <= WEIGHT_MAX && !measure.is_volatile)
 }
 
 /// Fails with 54001 if it may not. `by_values`: whether it matters that it has the same one.
 pub(in crate::sql) fn check_copy(expr: &Expr, by_values: bool) -> DataFusionResult<()> {
     let mut measure = Measure::default();
-    let weight = measure.weight_of(expr)?;
+    let weight = measure.weight(expr)?;
     check(weight, by_values && measure.is_volatile)
 }
 
@@ -64,6 +64,19 @@ struct Measure {
 }
 
 impl Measure {
+    /// The weight of an expression that may be as deep as it likes.
+    fn weight(&mut self, expr: &Expr) -> DataFusionResult<usize> {
+        let mut nodes = 0_usize;
+        expr.apply(|part| {
+            nodes += usize::from(!matches!(part, Expr::Literal(..)));
+            Ok(continued(nodes))
+        })?;
+        match nodes > WEIGHT_MAX {
+            true => Ok(nodes),
+            false => self.weight_of(expr),
+        }
+    }
+
     /// The nodes of an expression, once it is optimised. It goes no deeper where that is more than may be copied.
     fn weight_of(&mut self, expr: &Expr) -> DataFusionResult<usize> {
         self.is_volatile |= expr.is_volatile_node();
@@ -123,7 +136,7 @@ impl Measure {
                 });
             }
             node.apply_expressions(|expr| {
-                weight = weight.saturating_add(self.weight_of(expr)?);
+                weight = weight.saturating_add(self.weight(expr)?);
                 Ok(continued(weight))
             })?;
             Ok(continued(weight))

@@ -16,7 +16,7 @@ use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::expr::{BinaryExpr, InList};
+use datafusion::logical_expr::expr::{BinaryExpr, Cast, InList};
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
 
@@ -149,7 +149,11 @@ impl Unknowns {
 
 /// The pattern that matches the beginning of any text, of the type of another one. DataFusion knows nothing of it.
 fn any_beginning(text: Expr) -> Expr {
-    let Expr::Literal(value, metadata) = text else { return text };
+    let (value, metadata) = match text {
+        Expr::Literal(value, metadata) => (value, metadata),
+        Expr::Cast(Cast { expr, field }) => return Expr::Cast(Cast { expr: Box::new(any_beginning(*expr)), field }),
+        other => return other,
+    };
     let beginning = Some("^".to_owned());
     let value = match value {
         ScalarValue::LargeUtf8(_) => ScalarValue::LargeUtf8(beginning),
@@ -163,12 +167,18 @@ fn matches_everything(part: &Expr) -> bool {
     matches!(part, Expr::BinaryExpr(BinaryExpr { op, right, .. }) if is_any_text(*op, right))
 }
 
-fn is_dots(pattern: &str) -> bool {
-    pattern.strip_prefix(ACROSS_LINES).unwrap_or(pattern) == ".*"
+fn is_dots(pattern: &Expr) -> bool {
+    match pattern {
+        Expr::Cast(Cast { expr, .. }) => is_dots(expr),
+        Expr::Literal(text, _) => {
+            let text = text.try_as_str().flatten();
+            text.is_some_and(|text| text.strip_prefix(ACROSS_LINES).unwrap_or(text) == ".*")
+        }
+        _ => false,
+    }
 }
 
 fn is_any_text(op: Operator, pattern: &Expr) -> bool {
     use Operator::{RegexIMatch, RegexMatch, RegexNotIMatch, RegexNotMatch};
-    matches!(op, RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch)
-        && matches!(pattern, Expr::Literal(text, _) if text.try_as_str().flatten().is_some_and(is_dots))
+    matches!(op, RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch) && is_dots(pattern)
 }

@@ -38,12 +38,12 @@ pub(in crate::sql) fn compare_parts(expr: &mut Expr, copies: &mut Copies) -> Res
 
 /// The same for the parts of a condition that must be true: where a row is looked for among those of a subquery, false and
 /// unknown need not be told apart.
-pub(in crate::sql) fn compare_conditions(condition: &mut Expr, copies: &mut Copies) -> Result<()> {
+pub(in crate::sql) fn compare_conditions(condition: &mut Expr) -> Result<()> {
     match condition {
-        Expr::Nested(inner) => compare_conditions(inner, copies),
+        Expr::Nested(inner) => compare_conditions(inner),
         Expr::BinaryOp { left, op: BinaryOperator::And | BinaryOperator::Or, right } => {
-            compare_conditions(left, copies)?;
-            compare_conditions(right, copies)
+            compare_conditions(left)?;
+            compare_conditions(right)
         }
         Expr::InSubquery { expr, subquery, negated } => {
             let Some(row) = parts(expr) else { return Ok(()) };
