@@ -28,6 +28,9 @@ pub(crate) fn run(workspace: &Workspace, binary: &Path, pytest_arguments: &[Stri
     let mut command = Command::new(python);
     command
         .args(["-m", "pytest", "-p", "no:cacheprovider", "--color=no", "-ra"])
+        // Most of a test is waiting for a server to start or to answer. Each process has servers of its own, and takes whole files,
+        // whose tests may share one.
+        .args(["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile"])
         .args(pytest_arguments)
         .current_dir(&tests)
         .env("RUSTYDB_TEST_BINARY", &binary)
