@@ -99,6 +99,7 @@ pub(crate) mod sqlstate {
     pub(crate) const OUT_OF_MEMORY: &str = "53200";
     pub(crate) const LIMIT_EXCEEDED: &str = "54000";
     pub(crate) const STATEMENT_TOO_COMPLEX: &str = "54001";
+    pub(crate) const TOO_MANY_COLUMNS: &str = "54011";
     pub(crate) const TOO_MANY_ARGUMENTS: &str = "54023";
     pub(crate) const OBJECT_IN_USE: &str = "55006";
     pub(crate) const NOT_IN_PREREQUISITE_STATE: &str = "55000";

@@ -6,6 +6,7 @@
 pub(crate) mod any_element;
 mod array_bounds;
 pub(crate) mod array_casts;
+mod array_counts;
 pub(crate) mod array_fill;
 pub(crate) mod array_order;
 pub(crate) mod array_remove;
@@ -20,7 +21,7 @@ pub(crate) mod bytes;
 pub(crate) mod calendar_parts;
 mod changed;
 mod characters;
-mod coalesce;
+pub(crate) mod coalesce;
 pub(crate) mod date_parts;
 mod date_patterns;
 mod degrees;
@@ -38,6 +39,7 @@ pub(crate) mod letters;
 pub(crate) mod like_each;
 pub(crate) mod like_escape;
 mod made_times;
+pub(crate) mod match_each;
 pub(crate) mod normal_forms;
 mod number_format;
 mod numeric_scales;
@@ -112,6 +114,7 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>, query_
     own.extend(overlaps::functions());
     own.extend(joined_texts::functions());
     own.extend(like_each::functions());
+    own.extend(match_each::functions());
     own.extend(spellings::functions());
     own.extend(pattern_syntax::functions());
     own.extend(normal_forms::functions());
@@ -124,6 +127,7 @@ pub(crate) fn of_sql(functions: impl IntoIterator<Item = Arc<ScalarUDF>>, query_
             "to_timestamp" => changed(inner, date_patterns::ByTemplate::new(false)),
             "coalesce" | "nvl" => changed(inner, coalesce::Coalesce),
             "chr" => changed(inner, characters::Character),
+            "array_length" | "array_position" | "cardinality" => changed(inner, array_counts::AsInteger),
             "generate_series" => Arc::new(series::Series::new(inner).into()),
             _ => continue,
         });

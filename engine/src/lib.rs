@@ -63,6 +63,7 @@ pub use session::{
 };
 pub use sql::rules::strict_types::can_cast;
 pub use sql::text::split::{ScriptStatement, split_statements, statement_is_complete};
+pub use sql::widths::{RESULT_COLUMNS_MAX, TABLE_COLUMNS_MAX};
 pub use stream::{Progress, RecordStream};
 pub use users::{Identity, random_password};
 

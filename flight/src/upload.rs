@@ -9,6 +9,7 @@
 //! reaches beyond its message, for instance), so it runs where a panic is caught. It checks no numbers: those that their
 //! types cannot have are refused here ([`values`]).
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -86,6 +87,10 @@ impl<S: Stream<Item = Result<FlightData, Status>> + Unpin> Upload<S> {
         let mut reserved = Vec::with_capacity(1);
         let mut bytes = 0;
         while let Some(batch) = self.try_next().await? {
+            // One without rows takes memory that nobody counts, and there is no end of them.
+            if batch.num_rows() == 0 {
+                continue;
+            }
             let more_bytes = row_bytes(&batch);
             bytes += more_bytes;
             if bytes > bytes_max {
@@ -189,9 +194,22 @@ fn aligned(body: &Bytes) -> Buffer {
     }
 }
 
+thread_local! {
+    static IS_DECODING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread decodes what a client has sent. A panic is the client's fault then: it is told, and there is nothing for
+/// the server's log.
+pub fn is_decoding() -> bool {
+    IS_DECODING.get()
+}
+
 /// Decodes so that a panic is the client's fault.
 fn contained<T>(decode: impl FnOnce() -> Result<T, Status>) -> Result<T, Status> {
-    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_panic| Err(malformed("it contradicts itself")))
+    IS_DECODING.set(true);
+    let decoded = catch_unwind(AssertUnwindSafe(decode));
+    IS_DECODING.set(false);
+    decoded.unwrap_or_else(|_panic| Err(malformed("it contradicts itself")))
 }
 
 /// The memory of rows that were sent. Not what their buffers say: those of a message share its bytes, and each would count all of them.
@@ -207,8 +225,6 @@ pub(crate) fn malformed(reason: impl std::fmt::Display) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use arrow::array::Int64Array;
     use arrow::datatypes::{DataType, Field, Schema};
     use arrow::ipc::convert::IpcSchemaEncoder;
@@ -276,6 +292,37 @@ mod tests {
         let refused = upload.into_one_batch(48, take).await.expect_err("6 numbers");
         assert!(refused.message().starts_with("[53200]"), "{refused:?}");
         assert_eq!(left.get(), 16);
+    }
+
+    #[tokio::test]
+    async fn batches_without_rows_are_not_kept() {
+        let [schema, row, nothing]: [FlightData; 3] = {
+            let row = RecordBatch::try_from_iter([("p", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]);
+            let row = row.expect("one column");
+            let batches = vec![row.clone(), row.slice(0, 0)];
+            let messages = batches_to_flight_data(&row.schema(), batches).expect("it has an IPC form");
+            messages.try_into().expect("a schema and two batches")
+        };
+        let taken = Cell::new(0);
+        let take = |_bytes: usize| -> Result<(), Status> {
+            taken.set(taken.get() + 1);
+            Ok(())
+        };
+        let sent = [vec![schema], vec![nothing.clone(); 100], vec![row], vec![nothing]].concat();
+        let upload = open(sent, None).await.expect("ok").expect("data");
+        assert_eq!(upload.into_one_batch(1_000, take).await.expect("one row").num_rows(), 1);
+        assert_eq!(taken.get(), 1);
+    }
+
+    #[test]
+    fn a_panic_of_the_decoder_is_known_to_be_the_clients() {
+        let was_decoding = Cell::new(false);
+        let refused = contained(|| -> Result<(), Status> {
+            was_decoding.set(is_decoding());
+            std::panic::resume_unwind(Box::new("as the decoder does"))
+        });
+        assert!(refused.expect_err("refused").message().starts_with("[08P01]"));
+        assert!(was_decoding.get() && !is_decoding());
     }
 
     /// The message of a schema as a machine writes it whose numbers begin with their highest byte.

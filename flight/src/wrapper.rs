@@ -27,6 +27,7 @@ use crate::auth::{Caller, Credentials};
 use crate::service::{SqlService, as_command, decode_command};
 use crate::status::{SQLSTATE, internal, refuse};
 use crate::stream::{Compression, FlightStream, panic_text};
+use crate::type_url::usual_form;
 
 pub(crate) struct GuardedService {
     service: Arc<SqlService>,
@@ -200,7 +201,13 @@ impl FlightService for GuardedService {
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        let request = self.admit(request).await?;
+        let mut request = self.admit(request).await?;
+        let action = request.get_mut();
+        if SQL_ACTIONS.contains(&action.r#type.as_str())
+            && let Some(usual) = usual_form(&action.body)
+        {
+            action.body = usual;
+        }
         if request.get_ref().r#type == CREATE_PREPARED_STATEMENT {
             let prepare = async { self.service.prepare_action(caller(&request)?, &request.get_ref().body).await };
             let prepared = self.guard("CreatePreparedStatement", prepare).await?;
@@ -219,6 +226,18 @@ impl FlightService for GuardedService {
 
 /// The one action of Flight SQL whose answer arrow-flight cannot express.
 const CREATE_PREPARED_STATEMENT: &str = "CreatePreparedStatement";
+
+/// Actions of Flight SQL, whose messages come in an `Any`; those of Flight do not.
+const SQL_ACTIONS: [&str; 8] = [
+    CREATE_PREPARED_STATEMENT,
+    "CreatePreparedSubstraitPlan",
+    "ClosePreparedStatement",
+    "BeginTransaction",
+    "EndTransaction",
+    "BeginSavepoint",
+    "EndSavepoint",
+    "CancelQuery",
+];
 
 /// The header with which a client asks for compressed rows; ADBC sends it when told
 /// `adbc.flight.sql.rpc.call_header.x-rustydb-compression`.
@@ -264,5 +283,9 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
 /// The same request with a descriptor that is a command, whatever it was.
 fn as_command_request(request: Request<FlightDescriptor>) -> Result<Request<FlightDescriptor>, Status> {
     let (metadata, extensions, descriptor) = request.into_parts();
-    Ok(Request::from_parts(metadata, extensions, as_command(descriptor)?))
+    let mut descriptor = as_command(descriptor)?;
+    if let Some(usual) = usual_form(&descriptor.cmd) {
+        descriptor.cmd = usual;
+    }
+    Ok(Request::from_parts(metadata, extensions, descriptor))
 }

@@ -175,12 +175,12 @@ def test_a_temporary_table_needs_a_session(cursor, table, rows):
 
 def test_a_few_rows_of_many_columns_stay_in_memory(start):
     server = start()
-    rows = pyarrow.table({f"c{number}": [1, 2, 3] for number in range(2_000)})
+    rows = pyarrow.table({f"c{number}": [1, 2, 3, 4, 5] for number in range(1_600)})
     with adbc_driver_flightsql.dbapi.connect(server.uri, autocommit=True) as connection, connection.cursor() as cursor:
-        assert cursor.adbc_ingest("wide", rows, mode="create") == 3
+        assert cursor.adbc_ingest("wide", rows, mode="create") == 5
         assert not list(server.data.glob("segments/**/*.parquet")), "each column was taken for the whole message"
-        cursor.execute("SELECT c0, c1999 FROM wide ORDER BY c0")
-        assert cursor.fetchall() == [(1, 1), (2, 2), (3, 3)]
+        cursor.execute("SELECT c0, c1599 FROM wide ORDER BY c0")
+        assert cursor.fetchall() == [(number, number) for number in range(1, 6)]
 
 
 def test_a_column_without_a_name_is_refused(cursor, table):

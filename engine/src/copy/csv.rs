@@ -8,7 +8,7 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryViewBuilder, RecordBatch, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryViewBuilder, RecordBatch, StringArray, StringBuilder};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -16,6 +16,8 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::{CsvFormat, Decoded, Header, file_error, malformed};
 use crate::error::sqlstate;
+use crate::functions::input::{read_texts, reads};
+use crate::sql::nul;
 use crate::sql::types::name_of;
 use crate::{Error, Result};
 
@@ -170,6 +172,10 @@ impl<R: BufRead> CsvReader<R> {
         }
         let text = std::str::from_utf8(record)
             .map_err(|_| malformed(&self.path, Some(first_line), "the record is not UTF-8 text"))?;
+        if record.contains(&0) {
+            let error = Error::new(sqlstate::INVALID_CHARACTER, nul::INVALID);
+            return Err(file_error(&self.path, Some(first_line), error));
+        }
         split_fields(text, delimiter, quote, escape, &self.format.null, &mut field);
         Ok(Some(first_line))
     }
@@ -227,12 +233,7 @@ fn split_fields(
 }
 
 /// Turns a column of text into values of the field's type.
-pub(super) fn parse_column(
-    texts: &arrow::array::StringArray,
-    field: &Field,
-    lines: &[u64],
-    path: &Path,
-) -> Result<ArrayRef> {
+pub(super) fn parse_column(texts: &StringArray, field: &Field, lines: &[u64], path: &Path) -> Result<ArrayRef> {
     let invalid = |row: usize, reason: Option<Error>| {
         let value = texts.value(row);
         let shown: String = value.chars().take(60).collect();
@@ -252,8 +253,24 @@ pub(super) fn parse_column(
         }
         return Ok(Arc::new(builder.finish()));
     }
+    if reads(field.data_type()) {
+        let column: ArrayRef = Arc::new(texts.clone());
+        let failing = |error: Error| {
+            let fails = |row: usize| Some((row, read_texts(&column.slice(row, 1), field.data_type()).err()?));
+            match (0..column.len()).find_map(fails) {
+                Some((row, reason)) => invalid(row, Some(reason)),
+                None => error,
+            }
+        };
+        return read_texts(&column, field.data_type()).map_err(failing);
+    }
     let lenient = CastOptions { safe: true, ..CastOptions::default() };
-    let values = cast_with_options(texts, field.data_type(), &lenient)?;
+    let mut values = cast_with_options(texts, field.data_type(), &lenient)?;
+    if values.null_count() != texts.null_count() {
+        // Spaces around a number are none of it, and rare.
+        let trimmed: StringArray = texts.iter().map(|text| text.map(str::trim_ascii)).collect();
+        values = cast_with_options(&trimmed, field.data_type(), &lenient)?;
+    }
     if values.null_count() != texts.null_count()
         && let Some(row) = (0..texts.len()).find(|row| values.is_null(*row) && texts.is_valid(*row))
     {

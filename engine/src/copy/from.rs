@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::datatypes::{DataType, Field};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::{Stream, StreamExt, stream};
 use rustydb_storage::{TableDef, Transaction};
@@ -22,9 +22,11 @@ use crate::dml::defaults::{column_index, sources_by_name};
 use crate::dml::insert::load;
 use crate::dml::rows::{Arrangement, RowCheck};
 use crate::error::{FaultyKey, sqlstate};
+use crate::functions::input::is_time;
 use crate::session::Statement;
 use crate::sql::grammar::copy::{CopySource, CopyStatement};
 use crate::sql::text::parse::{fold, place, table_name};
+use crate::sql::widths::check_table_width;
 use crate::{Error, Result};
 
 /// Batches decoded ahead of the store.
@@ -158,17 +160,18 @@ fn open(path: &Arc<Path>, format: Format, table: &TableDef, named: Vec<String>) 
         Format::Parquet { .. } => {
             let file = ParquetFile::open(path, file)?;
             let names = if named.is_empty() { file.columns() } else { named };
+            check_table_width(names.len()).map_err(|error| file_error(path, None, error))?;
             let (schema, reader) = file.read(&names)?;
             let names = schema.fields().iter().map(|field| field.name().clone()).collect();
             Ok((names, Reader::Parquet(Box::new(reader))))
         }
         Format::Csv(format) => {
-            let (names, fields) = table_fields(table, named)?;
+            let (names, fields) = table_fields(table, named, true)?;
             let input = BufReader::with_capacity(READ_BUFFER, file);
             Ok((names, Reader::Csv(CsvReader::new(input, Arc::clone(path), format, fields)?)))
         }
         Format::Json => {
-            let (names, fields) = table_fields(table, named)?;
+            let (names, fields) = table_fields(table, named, false)?;
             let input = BufReader::with_capacity(READ_BUFFER, file);
             Ok((names, Reader::Json(JsonReader::new(input, Arc::clone(path), fields))))
         }
@@ -176,7 +179,7 @@ fn open(path: &Arc<Path>, format: Format, table: &TableDef, named: Vec<String>) 
 }
 
 /// The fields of the named columns, or of all. NULL is refused later, with the table's name in the message.
-fn table_fields(table: &TableDef, named: Vec<String>) -> Result<(Vec<String>, Vec<Field>)> {
+fn table_fields(table: &TableDef, named: Vec<String>, reads_dates: bool) -> Result<(Vec<String>, Vec<Field>)> {
     let names = match named.is_empty() {
         true => {
             let stored = table.schema.fields().iter().filter(|field| !is_generated(field));
@@ -186,10 +189,11 @@ fn table_fields(table: &TableDef, named: Vec<String>) -> Result<(Vec<String>, Ve
     };
     let field = |name: &String| {
         let data_type = match table.schema.field(column_index(table, name)?).data_type() {
-            // Arrow's cast of a text cuts off what coarser units have no place for; when it is assigned, it is rounded.
-            DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond, zone) => {
-                DataType::Timestamp(TimeUnit::Microsecond, zone.clone())
-            }
+            // A date is the same by any clock: the thread of the reader reads it, ahead of the store.
+            DataType::Date32 if reads_dates => DataType::Date32,
+            // Its text is read when it is assigned: by the session's clock, in all forms, and rounded where the column has few
+            // digits.
+            data_type if is_time(data_type) => DataType::Utf8View,
             other => other.clone(),
         };
         Ok(Field::new(name, data_type, true))

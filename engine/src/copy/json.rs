@@ -15,6 +15,7 @@ use arrow::json::reader::Decoder;
 
 use super::csv::{BYTE_ORDER_MARK, parse_column};
 use super::{Decoded, file_error, malformed};
+use crate::sql::nul;
 use crate::{Error, Result};
 
 /// Lines decoded together: enough to forget the overhead, few enough to search for a mistake.
@@ -82,6 +83,12 @@ impl<R: BufRead> JsonReader<R> {
     }
 
     fn convert(&self, field: &Field, column: &ArrayRef, lines: &[u64]) -> Result<ArrayRef> {
+        // An escape says the character, so it cannot be looked for in the line.
+        if let Err(error) = nul::check_column(field.name(), column) {
+            let has_it = |row: &usize| nul::check_column(field.name(), &column.slice(*row, 1)).is_err();
+            let line = (0..column.len()).find(has_it).and_then(|row| lines.get(row).copied());
+            return Err(file_error(&self.path, line, error));
+        }
         match (field.data_type(), column.data_type()) {
             (wanted, found) if wanted == found => Ok(Arc::clone(column)),
             (DataType::Utf8View, _) => Ok(cast_with_options(column, &DataType::Utf8View, &CastOptions::default())?),

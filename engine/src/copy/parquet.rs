@@ -10,6 +10,7 @@ use datafusion::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, Parquet
 
 use super::{Decoded, file_error, malformed};
 use crate::error::{nearest, sqlstate};
+use crate::sql::nul;
 use crate::{Error, Result};
 
 /// Rows of a batch.
@@ -67,6 +68,9 @@ impl ParquetReader {
     pub(super) fn next_batch(&mut self) -> Result<Option<Decoded>> {
         let batch = self.batches.next().transpose();
         let batch = batch.map_err(|error| malformed(&self.path, None, error.to_string()))?;
+        if let Some(batch) = &batch {
+            nul::check_rows(batch).map_err(|error| file_error(&self.path, None, error))?;
+        }
         Ok(batch.map(|batch| Decoded { batch, lines: Vec::new() }))
     }
 }

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use super::csv::{CsvWriter, printable};
 use super::target::Target;
 use super::{Format, allowed_file};
-use crate::constraints::shown_columns;
+use crate::constraints::{is_generated, shown_columns};
 use crate::dml::defaults::column_index;
 use crate::session::Statement;
 use crate::sql::context::StatementContext;
@@ -41,7 +41,10 @@ pub(crate) async fn copy_to(statement: &Statement<'_>, context: StatementContext
                 names.push(quoted(table.schema.field(column).name()));
             }
             if names.is_empty() {
-                names.extend(table.schema.fields().iter().take(shown_columns(table)).map(|field| quoted(field.name())));
+                // Whoever loads the file computes those that are generated.
+                let shown =
+                    table.schema.fields().iter().take(shown_columns(table)).filter(|field| !is_generated(field));
+                names.extend(shown.map(|field| quoted(field.name())));
             }
             table_query(&names.join(", "), &format!("{}.{}", quoted(&table.schema_name), quoted(&table.name)))?
         }

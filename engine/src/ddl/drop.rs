@@ -16,7 +16,7 @@ use std::sync::Arc;
 use datafusion::sql::sqlparser::ast::{ObjectName, Spanned};
 use rustydb_storage::{Catalog, NewTable, ObjectDef, ObjectId, ObjectKind, TableDef, TableId, Transaction};
 
-use super::sequence::nextval_text;
+use super::sequence::nextval_texts;
 use super::view::views_on;
 use crate::catalog::information_schema::INFORMATION_SCHEMA;
 use crate::error::sqlstate;
@@ -225,10 +225,11 @@ impl Doomed {
     }
 
     fn add_defaults(&mut self, catalog: &Catalog, sequence: &ObjectDef) {
-        let text = nextval_text(&sequence.schema_name, &sequence.name);
+        let texts = nextval_texts(&sequence.schema_name, &sequence.name);
         for table in catalog.tables() {
             for (column, field) in table.schema.fields().iter().enumerate() {
-                let uses = field.metadata().get(DEFAULT_KEY).is_some_and(|default| default.contains(&text));
+                let default = field.metadata().get(DEFAULT_KEY);
+                let uses = default.is_some_and(|default| texts.iter().any(|text| default.contains(text)));
                 if uses && !self.defaults.contains(&(table.id, column)) {
                     self.defaults.push((table.id, column));
                 }

@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{ObjectName, Spanned};
 use rustydb_storage::{Catalog, ObjectDef, ObjectKind, TableId, Transaction};
 
 use super::index::find_index;
-use super::sequence::nextval_text;
+use super::sequence::{nextval_text, nextval_texts};
 use super::view::views_on;
 use crate::catalog::information_schema::INFORMATION_SCHEMA;
 use crate::error::sqlstate;
@@ -116,8 +116,9 @@ fn require_no_views(catalog: &Catalog, schema: &str, name: &str) -> Result<()> {
 /// Gives an object another name; a sequence stays the default of the columns it numbers.
 fn put(transaction: &mut Transaction, object: &ObjectDef, schema: String, name: String) -> Result<()> {
     if object.kind == ObjectKind::Sequence {
-        let old = nextval_text(&object.schema_name, &object.name);
-        change_defaults(transaction, &old, &nextval_text(&schema, &name))?;
+        for old in nextval_texts(&object.schema_name, &object.name) {
+            change_defaults(transaction, &old, &nextval_text(&schema, &name))?;
+        }
     }
     transaction.replace_object(object.id, schema, name, object.definition.clone())?;
     Ok(())

@@ -24,7 +24,7 @@ use crate::dml::syntax::{alone, column, named, quoted, select};
 use crate::error::sqlstate;
 use crate::sequences::{Owner, SequenceDefinition};
 use crate::session::Statement;
-use crate::sql::plan::{make_ready, plan_query};
+use crate::sql::plan::{make_ready, plan_any_width};
 use crate::{Error, Result};
 
 /// The new shape of a table, and where its values come from.
@@ -172,7 +172,7 @@ pub(super) async fn rewrite(
         let items = values.into_iter().enumerate();
         let items = items.map(|(index, value)| named(value, &format!("new {index}"))).collect();
         let query = select(None, items, vec![alone(target_factor(table, &alias))], None);
-        make_ready(&context, plan_query(&context, query)?).await?
+        make_ready(&context, plan_any_width(&context, query)?).await?
     };
     for foreign_key in foreign_keys.iter_mut().filter(|key| key.parent == table.id) {
         foreign_key.parent = TableId::SELF;
@@ -190,7 +190,9 @@ pub(super) async fn rewrite(
     let (schema_name, name) = (table.schema_name.clone(), table.name.clone());
     let new_table = NewTable { schema_name, name, schema, primary_key, foreign_keys, indexes };
     let successor = transaction.create_table(new_table)?;
-    for child in referring(transaction, table.id) {
+    let children = referring(transaction, table.id);
+    statement.deferred.lock().table_is_replaced(table.id, successor.id, &children);
+    for child in children {
         let mut definition = child.to_new();
         for foreign_key in definition.foreign_keys.iter_mut().filter(|key| key.parent == table.id) {
             foreign_key.parent = successor.id;

@@ -1,32 +1,83 @@
 //! CREATE SEQUENCE and ALTER SEQUENCE, and the sequences behind serial and identity columns.
 
+use std::ops::ControlFlow;
+
 use arrow::datatypes::DataType;
-use datafusion::sql::sqlparser::ast::{Expr, ObjectName, SequenceOptions, UnaryOperator, Value, ValueWithSpan};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart,
+    SequenceOptions, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut,
+};
 use rustydb_storage::{ObjectDef, ObjectKind, SequenceSpec, SequenceState, TableDef, Transaction};
 
 use super::declaration::ColumnSequence;
 use super::table::new_name;
 use crate::dml::defaults::column_index;
 use crate::error::sqlstate;
-use crate::sequences::{Owner, SequenceDefinition};
+use crate::sequences::{Owner, SequenceDefinition, is_function};
 use crate::session::{Completion, Statement};
 use crate::sql::context::StatementContext;
 use crate::sql::route::{AlterSequenceStatement, CreateSequenceStatement};
-use crate::sql::text::parse::{fold, table_name};
+use crate::sql::text::parse::{fold, relation_name, table_name};
 use crate::sql::types::column_type;
 use crate::{DEFAULT_SCHEMA, Error, Result};
 
-/// `nextval('schema.name')`, the default of a column that a sequence numbers.
+/// `nextval('schema.name')`, the default of a column that a sequence numbers. With the schema: whoever inserts rows may look for
+/// names elsewhere first.
 pub(crate) fn nextval_text(schema: &str, name: &str) -> String {
-    let quoted = |name: &str| match name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+    format!("nextval('{}')", full_name(schema, name).replace('\'', "''"))
+}
+
+/// All forms that the default has: older releases wrote names in the default schema without it.
+pub(super) fn nextval_texts(schema: &str, name: &str) -> Vec<String> {
+    let bare = (schema == DEFAULT_SCHEMA).then(|| format!("nextval('{}')", quoted(name).replace('\'', "''")));
+    std::iter::once(nextval_text(schema, name)).chain(bare).collect()
+}
+
+fn full_name(schema: &str, name: &str) -> String {
+    format!("{}.{}", quoted(schema), quoted(name))
+}
+
+fn quoted(name: &str) -> String {
+    match name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
         true => name.to_owned(),
         false => format!("\"{}\"", name.replace('"', "\"\"")),
+    }
+}
+
+/// A default in which each sequence has its full name: it stays the one that was meant when the default was declared.
+pub(super) fn with_full_names(context: &StatementContext, mut default: Expr) -> Expr {
+    struct Naming<'a>(&'a StatementContext);
+    impl VisitorMut for Naming<'_> {
+        type Break = ();
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::Function(function) = expr {
+                name_in_full(self.0, function);
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let _ = VisitMut::visit(&mut default, &mut Naming(context));
+    default
+}
+
+fn name_in_full(context: &StatementContext, function: &mut Function) {
+    let [ObjectNamePart::Identifier(called)] = function.name.0.as_mut_slice() else { return };
+    let FunctionArguments::List(arguments) = &mut function.args else { return };
+    let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))) = arguments.args.first_mut() else { return };
+    // `'s'::regclass` is the text.
+    let text = match &*argument {
+        Expr::Cast { expr, .. } => expr.as_ref(),
+        other => other,
     };
-    let full = match schema {
-        DEFAULT_SCHEMA => quoted(name),
-        schema => format!("{}.{}", quoted(schema), quoted(name)),
-    };
-    format!("nextval('{}')", full.replace('\'', "''"))
+    let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) = text else { return };
+    if !is_function(&fold(called)) {
+        return;
+    }
+    let Ok((schema, name)) = relation_name(text) else { return };
+    let Some(sequence) = context.object(ObjectKind::Sequence, schema.as_deref(), &name) else { return };
+    let text = Value::SingleQuotedString(full_name(&sequence.schema_name, &sequence.name));
+    *argument = Expr::Value(text.with_empty_span());
+    *called = Ident::new(fold(called));
 }
 
 pub(crate) fn create_sequence(

@@ -21,8 +21,10 @@ use crate::sql::declared::{declared_columns, stored_columns};
 use crate::sql::names::shown;
 use crate::sql::plan::{bind, make_ready, plan_query};
 use crate::sql::route::CreateTableStatement;
+use crate::sql::rules::session_zone::is_utc;
 use crate::sql::text::parse::{fold, place, table_name};
 use crate::sql::types::{extension_type, name_of};
+use crate::sql::widths::check_table_width;
 use crate::{Error, Result};
 
 /// The schema and name a new relation gets, or `None` if there is one already and that is fine.
@@ -145,6 +147,7 @@ pub(crate) fn plain_table(schema_name: String, name: String, schema: Arc<Schema>
 
 /// The columns of a table made of rows, from a query or a client: those of the rows, all nullable.
 pub(crate) fn schema_of_rows(schema: &Schema) -> Result<Schema> {
+    check_table_width(schema.fields().len())?;
     let mut fields: Vec<Field> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         let name = field.name();
@@ -170,6 +173,13 @@ fn table_field(name: &str, data_type: &DataType) -> Result<Field> {
         }
         other => canonical_type(other),
     };
+    let stored = match stored {
+        // As some clients spell it, who mean nothing else.
+        Some(DataType::Timestamp(unit, Some(zone))) if zone_of(&zone).is_err() && is_utc(&zone) => {
+            Some(DataType::Timestamp(unit, Some("UTC".into())))
+        }
+        stored => stored,
+    };
     if let Some(DataType::Timestamp(_, Some(zone))) = &stored {
         // Nobody could read the values: clients show them by this zone's clock.
         zone_of(zone).map_err(|error| error.map_message(|text| format!("column \"{name}\": {text}")))?;
@@ -178,5 +188,20 @@ fn table_field(name: &str, data_type: &DataType) -> Result<Field> {
         Some(stored) => Ok(Field::new(name, stored, true)),
         None => Err(Error::unsupported(format!("a column of type {} (\"{name}\")", name_of(data_type)))
             .with_hint("Cast it to a type a column can have.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_more_columns_than_a_table_may_have_make_none() {
+        let rows = |columns: usize| {
+            let fields = (0..columns).map(|place| Field::new(format!("c{place}"), DataType::Boolean, true));
+            schema_of_rows(&Schema::new(fields.collect::<Vec<_>>()))
+        };
+        assert_eq!(rows(2).unwrap().fields().len(), 2);
+        assert_eq!(rows(1_601).unwrap_err().sqlstate(), "54011");
     }
 }

@@ -21,6 +21,7 @@ use crate::sql::names::shown_name;
 use crate::sql::plan::{plan_query, result_schema};
 use crate::sql::route::{CheckOption, CreateViewStatement};
 use crate::sql::text::parse::{ParsedStatement, fold, parse_statement, place, table_name};
+use crate::sql::widths::check_table_width;
 use crate::{Error, Result};
 
 /// What the catalog keeps of a view.
@@ -133,6 +134,7 @@ pub(crate) fn create_view(
     let text = query.to_string();
     let plan = plan_query(&context, *query)?;
     let outputs: Vec<String> = plan.schema().fields().iter().map(|field| shown_name(field.name()).to_owned()).collect();
+    check_table_width(outputs.len())?;
     if columns.len() > outputs.len() {
         return Err(Error::syntax("CREATE VIEW specifies more column names than columns").at(place(name.span())));
     }
@@ -183,7 +185,8 @@ fn check_replacement(context: &StatementContext, old: &ViewDefinition, new: &Vie
     if new.columns.len() < old.columns.len() {
         return invalid("cannot drop columns from view".to_owned());
     }
-    let (old_plan, new_plan) = (old.plan(context)?, new.plan(context)?);
+    // The names in the old query are looked for where they were found then.
+    let (old_plan, new_plan) = (old.plan(&context.clone().within(&old.search_path))?, new.plan(context)?);
     for (index, name) in old.columns.iter().enumerate() {
         if new.columns[index] != *name {
             let message = format!("cannot change name of view column \"{name}\" to \"{}\"", new.columns[index]);

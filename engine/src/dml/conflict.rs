@@ -155,9 +155,10 @@ impl OnConflict {
             // Nobody changes the rows from here on, so WHERE, SET and CHECK see what they are until this transaction ends. The
             // locks stay where WHERE is false, too. An update that changes a key makes them stronger.
             transaction.lock_table(table.id, LockMode::RowExclusive, None).await?;
-            transaction.lock_rows(table.id, &keys_of(table, &found)?, RowLock::NoKeyUpdate, None).await?;
-            let origins = found.column(0).as_primitive::<UInt32Type>();
-            let proposed = take_record_batch(&rows, origins)?;
+            let met_keys = keys_of(table, &found)?;
+            transaction.lock_rows(table.id, &met_keys, RowLock::NoKeyUpdate, None).await?;
+            let met_by = found.column(0).as_primitive::<UInt32Type>().clone();
+            let proposed = take_record_batch(&rows, &met_by)?;
             let old = &found.columns()[1..];
             let mut columns = old.to_vec();
             columns.extend(proposed.columns().iter().cloned());
@@ -165,13 +166,13 @@ impl OnConflict {
             let check = RowCheck::new(&context, table)?.with_view_checks(&context, &view_checks)?;
             let found = run(statement, context, update.plan(table, vec![columns])?).await?;
             let keys = key_batch(table, found.columns())?;
-            if first_of_each(keys.columns())?.len() != keys.num_rows() {
-                return Err(second_time());
-            }
             let width = keys.num_columns();
             let end = width + table.schema.fields().len();
-            let changed = check.conform(&found.columns()[width..end], found.num_rows())?;
             let origins = found.column(end).as_primitive::<UInt32Type>().clone();
+            if are_met_again((&met_keys, &met_by), (&keys, &origins))? {
+                return Err(second_time());
+            }
+            let changed = check.conform(&found.columns()[width..end], found.num_rows())?;
             let touched = put_changed(transaction, table, &keys, &changed, &update.assigned, &mut effects).await?;
             (changed, origins, touched)
         };
@@ -366,6 +367,23 @@ async fn require_in_the_way(
         }
     }
     Ok(())
+}
+
+/// Whether a later one of the proposed rows meets a row that this command changes. What WHERE says of that one does not matter
+/// any more. Both are the keys of rows, and the numbers of the proposed rows that have met them.
+fn are_met_again(met: (&RecordBatch, &UInt32Array), changed: (&RecordBatch, &UInt32Array)) -> Result<bool> {
+    let ((met_keys, met_by), (changed_keys, changed_by)) = (met, changed);
+    let sort_fields = met_keys.columns().iter().map(|column| SortField::new(column.data_type().clone())).collect();
+    let converter = RowConverter::new(sort_fields)?;
+    let met_keys = converter.convert_columns(met_keys.columns())?;
+    let changed_keys = converter.convert_columns(changed_keys.columns())?;
+    let mut last: HashMap<Row<'_>, u32> = HashMap::with_capacity(met_keys.num_rows());
+    for (key, number) in met_keys.iter().zip(met_by.values()) {
+        let known = last.entry(key).or_insert(*number);
+        *known = (*known).max(*number);
+    }
+    let mut changed = changed_keys.iter().zip(changed_by.values());
+    Ok(changed.any(|(key, number)| last.get(&key).is_some_and(|last| last > number)))
 }
 
 /// The keys of rows in the way: their columns as stored come behind the proposed rows' numbers.

@@ -22,6 +22,7 @@ use super::rows::ColumnSource;
 use crate::constraints::{is_generated, is_identity_always};
 use crate::error::sqlstate;
 use crate::functions::time_digits::to_digits;
+use crate::operators::lazy_logic::lazily;
 use crate::sql::check::check_queries;
 use crate::sql::context::StatementContext;
 use crate::sql::plan::planner;
@@ -186,7 +187,8 @@ pub(crate) fn planned_over(context: &StatementContext, table: &TableDef, mut syn
 pub(crate) fn physical(context: &StatementContext, expr: Expr, schema: DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
     let schema = Arc::new(schema);
     let expr = simplified(context, expr, &schema)?;
-    Ok(context.shared().create_physical_expr(expr, &schema)?)
+    let expr = context.shared().create_physical_expr(expr, &schema)?;
+    Ok(lazily(expr, schema.as_arrow())?)
 }
 
 fn simplified(context: &StatementContext, expr: Expr, schema: &Arc<DFSchema>) -> Result<Expr> {

@@ -5,8 +5,10 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{Expr, Function, ObjectNamePart};
 
+use crate::error::sqlstate;
 use crate::sql::text::parse::fold;
 use crate::sql::tree::own_expressions::look_at_own;
+use crate::{Error, Result};
 
 /// Whether an expression calls, outside of subqueries, something that is not computed from one row: DataFusion's aggregates,
 /// any window, a set.
@@ -17,6 +19,19 @@ pub(crate) fn calls_of_many_rows(expr: &Expr) -> bool {
 /// Whether an expression calls, outside of subqueries, an aggregate.
 pub(crate) fn calls_aggregates(expr: &Expr) -> bool {
     calls(expr, |function| function.over.is_none() && is_aggregate(function))
+}
+
+/// Fails if a value that is for one row calls, outside of subqueries, something that is not computed from one.
+pub(crate) fn require_of_one_row(value: &Expr, place: &str) -> Result<()> {
+    if !calls_of_many_rows(value) {
+        return Ok(());
+    }
+    let (code, what) = match value {
+        value if calls(value, |function| function.over.is_some()) => (sqlstate::WINDOWING, "window"),
+        value if calls_aggregates(value) => (sqlstate::GROUPING, "aggregate"),
+        _ => (sqlstate::FEATURE_NOT_SUPPORTED, "set-returning"),
+    };
+    Err(Error::new(code, format!("{what} functions are not allowed in {place}")))
 }
 
 fn calls(expr: &Expr, wanted: fn(&Function) -> bool) -> bool {

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Int64Type};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::common::Column;
+use datafusion::logical_expr::{Expr as Planned, LogicalPlan, LogicalPlanBuilder, Projection, lit};
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, Join, JoinConstraint, JoinOperator, MergeAction, MergeClause, MergeClauseKind, MergeInsertExpr,
     MergeInsertKind, MergeUpdateExpr, SelectItem, Spanned, TableAlias, TableFactor, TableWithJoins, UnaryOperator,
@@ -30,6 +31,7 @@ use super::Reading;
 use super::apply::{Effects, first_of_each, key_batch, put_changed, put_new, take_away};
 use super::defaults::{not_default, syntax_of};
 use super::insert::{is_default, takes_no_value, target_columns};
+use super::many_rows::require_of_one_row;
 use super::modify::{add_others, assigned_values, find_target, kept_for, key_items, own_terms, run, target_factor};
 use super::returning::{self, Changed};
 use super::rows::RowCheck;
@@ -43,7 +45,7 @@ use crate::session::Statement;
 use crate::sql::check::refuse;
 use crate::sql::context::StatementContext;
 use crate::sql::grammar::insert::{Overriding, overriding_in};
-use crate::sql::plan::plan_query;
+use crate::sql::plan::plan_any_width;
 use crate::sql::route::MergeStatement;
 use crate::sql::text::parse::{MERGE_DEFAULTS, MERGE_NOTHING, fold, place};
 use crate::sql::tree::own_expressions::for_each_own;
@@ -53,6 +55,9 @@ use crate::{Error, Result};
 
 /// True in the rows of the join that have a source row.
 const IN_SOURCE: &str = "in source";
+
+/// The clause that a row has come to, where it is computed before everything that asks for it.
+const DECIDED: &str = "rustydb.clause";
 
 /// What `merge_action()` reads: the name of what was done to the row.
 const MERGE_ACTION: &str = "merge_action";
@@ -262,7 +267,8 @@ pub(crate) fn plan(context: &StatementContext, merge: MergeStatement) -> Result<
     let join = Join { relation: derived(marked, source_alias), global: false, join_operator };
     let from = vec![TableWithJoins { relation: target_factor(&table, &alias), joins: vec![join] }];
     let context = context.clone().with_target(&table);
-    let plan = plan_query(&context, select(with, projection, from, None)).map_err(own_terms)?;
+    let plan = plan_any_width(&context, select(with, projection, from, None)).map_err(own_terms)?;
+    let plan = decided_once(plan, 1 + table.key_columns().len()..explicit)?;
 
     let mut scope = RowScope::default().with(&fold(&alias), table.schema.fields());
     let first_other = explicit + table.storage_schema().fields().len();
@@ -272,6 +278,33 @@ pub(crate) fn plan(context: &StatementContext, merge: MergeStatement) -> Result<
     scope.push_hidden(MERGE_ACTION, &DataType::Utf8);
     let kinds = actions.iter().map(Action::kind).collect();
     Ok(MergePlan { table, plan, context, scope, kinds, assigned, others })
+}
+
+/// The plan in which the clause of a row is computed once, if that is not the same each time: `WHEN MATCHED AND random() < 0.5`
+/// would be true for one column and false for the next. `values` are the columns that ask for it.
+fn decided_once(plan: LogicalPlan, values: Range<usize>) -> Result<LogicalPlan> {
+    let LogicalPlan::Projection(Projection { expr, input, .. }) = &plan else { return Ok(plan) };
+    let Some(clause) = expr.first().filter(|clause| clause.is_volatile()) else { return Ok(plan) };
+    let decided = || Planned::Column(Column::new_unqualified(DECIDED));
+    let mut below: Vec<Planned> = input.schema().columns().into_iter().map(Planned::Column).collect();
+    below.push(clause.clone().unalias().alias(DECIDED));
+    let mut list = Vec::with_capacity(expr.len());
+    for (place, value) in expr.iter().enumerate() {
+        list.push(match value {
+            clause if place == 0 => decided().alias(clause.schema_name().to_string()),
+            Planned::Alias(value) if values.contains(&place) => {
+                let Planned::Case(mut cases) = value.expr.as_ref().clone() else {
+                    return Err(Error::unsupported("a condition of MERGE that gives another value each time"));
+                };
+                for ((when, _), clause) in cases.when_then_expr.iter_mut().zip(0i64..) {
+                    **when = decided().eq(lit(clause));
+                }
+                Planned::Case(cases).alias(value.name.clone())
+            }
+            other => other.clone(),
+        });
+    }
+    Ok(LogicalPlanBuilder::from(input.as_ref().clone()).project(below)?.project(list)?.build()?)
 }
 
 /// A name in a clause for rows that only one side of the join has.
@@ -350,6 +383,7 @@ fn read_action(table: &TableDef, action: MergeAction) -> Result<Action> {
             }
             let mut given: Vec<Option<Expr>> = vec![None; table.schema.fields().len()];
             for (column, mut value) in targets.into_iter().zip(row.content) {
+                require_of_one_row(&value, "MERGE")?;
                 read_nanoseconds(&mut value, table.schema.field(column).data_type());
                 let replaced = overriding == Some(Overriding::User) && is_identity(table.schema.field(column));
                 if !is_default(&value) && !replaced {

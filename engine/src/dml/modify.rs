@@ -30,7 +30,7 @@ use super::Reading;
 use super::apply::{delete_rows, first_of_each, key_batch, update_rows};
 use super::defaults::{column_index, not_default, syntax_of, takes_only_default};
 use super::insert::is_default;
-use super::many_rows::{calls_aggregates, calls_of_many_rows};
+use super::many_rows::{calls_aggregates, calls_of_many_rows, require_of_one_row};
 use super::returning::{self, Changed};
 use super::rows::RowCheck;
 use super::scope::RowScope;
@@ -41,7 +41,7 @@ use super::syntax::{
 use crate::error::sqlstate;
 use crate::session::Statement;
 use crate::sql::context::{StatementContext, TARGET_SCHEMA};
-use crate::sql::plan::{bind, make_ready, plan_query};
+use crate::sql::plan::{bind, make_ready, plan_any_width};
 use crate::sql::route::{DeleteStatement, UpdateStatement};
 use crate::sql::text::parse::{fold, place, table_name};
 use crate::sql::tree::time_digits::read_nanoseconds;
@@ -195,6 +195,7 @@ pub(super) fn assigned_values(table: &TableDef, assignments: Vec<Assignment>) ->
     let mut values: Vec<Option<Expr>> = vec![None; table.schema.fields().len()];
     for assignment in assignments {
         for (column, mut value) in single_assignments(table, assignment)? {
+            require_of_one_row(&value, "UPDATE")?;
             read_nanoseconds(&mut value, table.schema.field(column).data_type());
             let value = match is_default(&value) {
                 true => syntax_of(table, column)?.unwrap_or_else(null),
@@ -360,7 +361,7 @@ impl TargetQuery {
         let mut from = vec![alone(target_factor(table, &alias))];
         from.extend(joined);
         let context = context.clone().with_target(table);
-        let plan = plan_query(&context, select(with, projection, from, selection)).map_err(own_terms)?;
+        let plan = plan_any_width(&context, select(with, projection, from, selection)).map_err(own_terms)?;
         let mut scope = RowScope::default().with(&fold(&alias), table.schema.fields());
         add_others(&mut scope, &plan, explicit + table.storage_schema().fields().len()..plan.schema().fields().len());
         Ok((plan, context, scope))

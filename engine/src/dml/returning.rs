@@ -22,6 +22,7 @@ use crate::sql::context::StatementContext;
 use crate::sql::names::{output_name, unique_name};
 use crate::sql::plan::{ReadyPlan, bind, make_ready, result_schema};
 use crate::sql::text::parse::{fold, place, table_name};
+use crate::sql::widths::check_result_width;
 use crate::{Error, Result};
 
 /// Rows that a statement returns.
@@ -78,6 +79,7 @@ pub(crate) fn plan(
             other => return Err(Error::unsupported(format!("\"{other}\" in RETURNING"))),
         }
     }
+    check_result_width(list.len())?;
     let mut seen = Vec::with_capacity(list.len());
     let list = list.into_iter().map(|(expr, name)| expr.alias(unique_name(&mut seen, name)));
     let plan = scope.rows(rows)?.project(list.collect::<Vec<_>>())?.build()?;
@@ -121,17 +123,15 @@ fn resolve(context: &StatementContext, scope: &RowScope, expr: &datafusion::sql:
     let mut forbidden = None;
     resolved.apply(|part| {
         forbidden = match part {
-            Expr::AggregateFunction(_) => Some("aggregate"),
-            Expr::WindowFunction(_) => Some("window"),
+            Expr::AggregateFunction(_) => Some((sqlstate::GROUPING, "aggregate")),
+            Expr::WindowFunction(_) => Some((sqlstate::WINDOWING, "window")),
             _ => return Ok(TreeNodeRecursion::Continue),
         };
         Ok(TreeNodeRecursion::Stop)
     })?;
     match forbidden {
         None => Ok(resolved),
-        Some(what) => {
-            Err(Error::new(sqlstate::GROUPING, format!("{what} functions are not allowed in RETURNING")).at(at))
-        }
+        Some((code, what)) => Err(Error::new(code, format!("{what} functions are not allowed in RETURNING")).at(at)),
     }
 }
 

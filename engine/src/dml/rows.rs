@@ -8,11 +8,14 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Int32Array, ListArray, RecordBatch, RecordBatchOptions, StringViewBuilder, new_null_array,
+    Array, ArrayRef, AsArray, Decimal256Array, Int32Array, ListArray, RecordBatch, RecordBatchOptions,
+    StringViewBuilder, new_null_array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, take};
-use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef};
+use arrow::datatypes::{
+    DataType, Decimal256Type, DecimalType, Field, Float32Type, Float64Type, Schema, SchemaRef, i256,
+};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::physical_expr::PhysicalExpr;
@@ -27,6 +30,7 @@ use crate::functions::input::{read_texts, reads};
 use crate::functions::time_digits::round_to_digits;
 use crate::sql::assigned::assigned;
 use crate::sql::context::StatementContext;
+use crate::sql::nul;
 use crate::sql::route::ViewCheck;
 use crate::sql::rules::interval::check_durations;
 use crate::sql::types::{LENGTH_KEY, arriving_type, digits_of, name_of};
@@ -145,9 +149,14 @@ impl RowCheck {
     }
 
     fn fit(&self, column: &ArrayRef, field: &Field, length: Option<usize>) -> Result<ArrayRef> {
+        let column = &unpacked(column)?;
         let column = match column.data_type().is_binary() && field.data_type().is_string() {
             // In files, and in what drivers send, texts may be columns of bytes.
-            true => cast_exactly(column, field)?,
+            true => {
+                let texts = cast_exactly(column, field)?;
+                nul::check_column(field.name(), &texts)?;
+                texts
+            }
             false => convert(column, field, &self.zone)?,
         };
         match length {
@@ -284,9 +293,30 @@ fn cast_exactly(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
         }
         _ => {}
     }
-    rounded_for(column, field.data_type())
+    let column = checked_decimals(column).map_err(named)?;
+    rounded_for(&column, field.data_type())
         .and_then(|column| cast_with_options(&column, field.data_type(), &exact))
         .map_err(|error| named(Error::from(error)))
+}
+
+/// Decimals of 256 bits that have no more digits than their type says, and zeros under NULLs: Arrow's cast to fewer bits relies on
+/// the one, and looks at what lies under NULLs as well. Everything else is as it was.
+fn checked_decimals(column: &ArrayRef) -> Result<ArrayRef> {
+    let DataType::Decimal256(precision, _) = values_of(column.data_type()) else { return Ok(Arc::clone(column)) };
+    let plain = match column.data_type() {
+        DataType::Decimal256(_, _) => Arc::clone(column),
+        _ => cast_with_options(column, values_of(column.data_type()), &CastOptions::default())?,
+    };
+    let numbers = plain.as_primitive::<Decimal256Type>();
+    if numbers.iter().flatten().any(|number| !Decimal256Type::is_valid_decimal_precision(number, *precision)) {
+        return Err(Error::new(sqlstate::NUMERIC_OUT_OF_RANGE, "numeric field overflow"));
+    }
+    if numbers.null_count() == 0 {
+        return Ok(plain);
+    }
+    let values: Vec<i256> = numbers.iter().map(Option::unwrap_or_default).collect();
+    let cleared = Decimal256Array::new(values.into(), numbers.nulls().cloned());
+    Ok(Arc::new(cleared.with_data_type(plain.data_type().clone())))
 }
 
 /// The type of the values, be they in a dictionary or in runs.
@@ -298,14 +328,39 @@ fn values_of(data_type: &DataType) -> &DataType {
     }
 }
 
-/// A dictionary's values, if one of them is NULL: Arrow's cast to a view takes only the NULLs among the keys for NULL.
+/// Texts and bytes of a dictionary or of runs as views, which share them: Arrow's cast to another type would write each of them
+/// as often as there are rows that have it. And a dictionary's values, if one of them is NULL: Arrow's cast to a view takes only
+/// the NULLs among the keys for NULL.
 fn unpacked(column: &ArrayRef) -> Result<ArrayRef> {
-    match column.data_type() {
-        DataType::Dictionary(_, values) if column.logical_null_count() > column.null_count() => {
-            Ok(cast_with_options(column, values, &CastOptions::default())?)
+    if let Some(dictionary) = column.as_any_dictionary_opt() {
+        let values = viewed(dictionary.values())?;
+        let is_other = values.data_type() != dictionary.values().data_type();
+        if is_view(&values) || is_other || column.logical_null_count() > column.null_count() {
+            return Ok(take(&values, dictionary.keys(), None)?);
         }
-        _ => Ok(Arc::clone(column)),
     }
+    if let Some(runs) = column.as_any_ree_opt() {
+        let values = viewed(runs.values())?;
+        if is_view(&values) || values.data_type() != runs.values().data_type() {
+            let shared = runs.with_values(Arc::clone(&values));
+            return Ok(cast_with_options(&shared, values.data_type(), &CastOptions::default())?);
+        }
+    }
+    Ok(Arc::clone(column))
+}
+
+fn is_view(values: &ArrayRef) -> bool {
+    matches!(values.data_type(), DataType::Utf8View | DataType::BinaryView)
+}
+
+/// Texts and bytes as views, and those of a dictionary or of runs out of it.
+pub(crate) fn viewed(values: &ArrayRef) -> Result<ArrayRef> {
+    let view = match values.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
+        DataType::Binary | DataType::LargeBinary => DataType::BinaryView,
+        _ => return unpacked(values),
+    };
+    Ok(cast_with_options(values, &view, &CastOptions::default())?)
 }
 
 /// Fractions become whole numbers by rounding, as in a cast; arrow's cast would cut them off.
@@ -408,9 +463,9 @@ impl Arrangement {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{BinaryViewArray, StringViewArray};
+    use arrow::array::{BinaryViewArray, DictionaryArray, Int8Array, LargeStringArray, RunArray, StringViewArray};
     use arrow::buffer::NullBuffer;
-    use arrow::datatypes::Int32Type;
+    use arrow::datatypes::{Decimal128Type, Int32Type};
 
     use super::*;
 
@@ -450,6 +505,44 @@ mod tests {
         assert_eq!(convert(&texts("ff"), &uuids, "UTC").unwrap_err().sqlstate(), "22P02");
         let short: ArrayRef = Arc::new(BinaryViewArray::from(vec![Some(&b"ff"[..])]));
         assert!(convert(&short, &uuids, "UTC").is_err());
+    }
+
+    #[test]
+    fn a_long_text_of_many_rows_is_not_written_for_each() {
+        // As often as there are rows, they would be half a gigabyte.
+        let long = "x".repeat(1 << 16);
+        let words: ArrayRef = Arc::new(LargeStringArray::from(vec![Some(long.as_str()), None]));
+        let rows = 1 << 14;
+        let keys = Int8Array::from_iter_values((0..rows).map(|row| (row % 2) as i8));
+        let ends = Int32Array::from(vec![rows - 1, rows]);
+        let columns: [ArrayRef; 2] = [
+            Arc::new(DictionaryArray::new(keys, Arc::clone(&words))),
+            Arc::new(RunArray::<Int32Type>::try_new(&ends, &words).unwrap()),
+        ];
+        for column in columns {
+            let texts = convert(&column, &Field::new("c", DataType::Utf8View, true), "UTC").unwrap();
+            assert!(texts.get_buffer_memory_size() < 1 << 20);
+            assert_eq!(texts.as_string_view().value(0), long);
+            assert!(texts.is_null(rows as usize - 1));
+        }
+    }
+
+    #[test]
+    fn what_lies_under_a_null_is_no_number() {
+        let numbers = |values: Vec<i256>| {
+            let nulls = NullBuffer::from(vec![false, true]);
+            Decimal256Array::new(values.into(), Some(nulls)).with_precision_and_scale(20, 2).unwrap()
+        };
+        let wanted = Field::new("c", DataType::Decimal128(20, 2), true);
+        let hidden = numbers(vec![i256::MAX, i256::from(150)]);
+        let keys = Int32Array::from(vec![1, 0]);
+        let columns: [ArrayRef; 2] =
+            [Arc::new(hidden.clone()), Arc::new(DictionaryArray::new(keys, Arc::new(hidden)).slice(1, 1))];
+        let plain = convert(&columns[0], &wanted, "UTC").unwrap();
+        assert!(plain.is_null(0) && plain.as_primitive::<Decimal128Type>().value(1) == 150);
+        assert!(convert(&columns[1], &wanted, "UTC").unwrap().is_null(0));
+        let shown: ArrayRef = Arc::new(numbers(vec![i256::from(1), i256::MAX]));
+        assert_eq!(convert(&shown, &wanted, "UTC").unwrap_err().sqlstate(), "22003");
     }
 
     #[test]

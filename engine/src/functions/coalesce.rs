@@ -5,17 +5,20 @@
 //!
 //! DataFusion's optimiser writes `CASE WHEN x IS NOT NULL THEN x ELSE … END`, which computes the other arguments only where
 //! they are needed, but `x` twice. If that gives another value each time, the second one may be NULL; and calls in calls would
-//! double. Such an `x` becomes the argument of a function, and what is behind it is computed for all rows.
+//! double. Such an `x` becomes the argument of a function. Where an operator computes that, what is behind it is computed only
+//! where it is needed as well ([`crate::operators::lazy_coalesce`]).
 
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef};
 use arrow::compute::is_not_null;
 use arrow::compute::kernels::zip::zip;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, FieldRef};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion::logical_expr::{Expr, ScalarUDF, ScalarUDFImpl, when};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, when,
+};
 
 use super::by_columns::{ByColumns, Nulls};
 use super::changed::Change;
@@ -34,8 +37,55 @@ static FIRST_KNOWN: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
         nulls: Nulls::IfAllArgumentsAre,
         compute: first_known,
     };
-    first_known.function()
+    Arc::new(ScalarUDF::from(FirstKnown { inner: first_known.function() }))
 });
+
+/// Whether it is that function, and not another one of its name.
+pub(crate) fn is_first_known(function: &ScalarUDF) -> bool {
+    function.inner().downcast_ref::<FirstKnown>().is_some()
+}
+
+/// The function, of which is known that what is behind the first argument need not be computed. Otherwise the optimiser would
+/// compute for all rows what is there in two calls.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct FirstKnown {
+    inner: Arc<ScalarUDF>,
+}
+
+impl ScalarUDFImpl for FirstKnown {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> DataFusionResult<Vec<DataType>> {
+        self.inner.coerce_types(types)
+    }
+
+    fn return_type(&self, types: &[DataType]) -> DataFusionResult<DataType> {
+        self.inner.return_type(types)
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> DataFusionResult<FieldRef> {
+        self.inner.return_field_from_args(arguments)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        self.inner.invoke_with_args(arguments)
+    }
+
+    fn short_circuits(&self) -> bool {
+        true
+    }
+
+    fn conditional_arguments<'a>(&self, arguments: &'a [Expr]) -> Option<(Vec<&'a Expr>, Vec<&'a Expr>)> {
+        let (first, others) = arguments.split_first()?;
+        Some((vec![first], others.iter().collect()))
+    }
+}
 
 /// For more types of arguments, and for those that must not be computed twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -82,8 +82,7 @@ impl ScalarUDFImpl for Written {
                 continue;
             };
             let known = last.take().filter(|(text, _)| *text == pattern);
-            let (_, written) =
-                last.insert(known.unwrap_or_else(|| (pattern, format!("{ACROSS_LINES}{}", translated(pattern)))));
+            let (_, written) = last.insert(known.unwrap_or_else(|| (pattern, written(pattern))));
             results.append_value(written.as_str());
         }
         let results: ArrayRef = Arc::new(results.finish());
@@ -91,6 +90,14 @@ impl ScalarUDFImpl for Written {
             true => ColumnarValue::Scalar(ScalarValue::try_from_array(&results, 0)?),
             false => ColumnarValue::Array(results),
         })
+    }
+}
+
+/// The pattern as it is looked for, which it may be already: a plan may be analysed again.
+fn written(pattern: &str) -> String {
+    match pattern.starts_with(ACROSS_LINES) {
+        true => pattern.to_owned(),
+        false => format!("{ACROSS_LINES}{}", translated(pattern)),
     }
 }
 

@@ -4,5 +4,8 @@
 pub(crate) mod decimal;
 pub(crate) mod direct_aggregate;
 pub(crate) mod join_keys;
+pub(crate) mod lazy_coalesce;
+pub(crate) mod lazy_logic;
 pub(crate) mod paced;
 pub(crate) mod plain_rows;
+pub(crate) mod single_rows;

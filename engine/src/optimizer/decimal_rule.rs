@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
@@ -22,7 +24,7 @@ pub(super) struct NarrowDecimals;
 impl PhysicalOptimizerRule for NarrowDecimals {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _options: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|plan| {
-            Ok(match rewritten(&plan)? {
+            Ok(match with_changed(&plan, with_narrow_decimals)? {
                 Some(rewritten) => Transformed::yes(rewritten),
                 None => Transformed::no(plan),
             })
@@ -39,14 +41,19 @@ impl PhysicalOptimizerRule for NarrowDecimals {
     }
 }
 
-fn rewritten(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+/// What becomes of an expression over columns of a schema: the same pointer, if it stays what it is.
+type Change = fn(Arc<dyn PhysicalExpr>, &Schema) -> Result<Arc<dyn PhysicalExpr>>;
+
+/// The operator with its expressions changed by `change`, which is told their input: those of a projection, and the arguments
+/// of aggregates. `None` if none changes.
+pub(super) fn with_changed(plan: &Arc<dyn ExecutionPlan>, change: Change) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
         let schema = projection.input().schema();
-        let narrow = |column: &ProjectionExpr| {
-            let expr = with_narrow_decimals(Arc::clone(&column.expr), &schema)?;
+        let changed = |column: &ProjectionExpr| {
+            let expr = change(Arc::clone(&column.expr), &schema)?;
             Ok(ProjectionExpr { expr, alias: column.alias.clone() })
         };
-        let columns = projection.expr().iter().map(narrow).collect::<Result<Vec<_>>>()?;
+        let columns = projection.expr().iter().map(changed).collect::<Result<Vec<_>>>()?;
         if columns.iter().zip(projection.expr()).all(|(new, old)| Arc::ptr_eq(&new.expr, &old.expr)) {
             return Ok(None);
         }
@@ -56,22 +63,25 @@ fn rewritten(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPl
         if aggregate.mode().input_mode() != AggregateInputMode::Raw {
             return Ok(None);
         }
-        return Ok(Some(Arc::new(aggregate.with_new_aggr_exprs(arguments(aggregate)?))));
+        let functions = arguments(aggregate, change)?;
+        return Ok(
+            functions.map(|functions| Arc::new(aggregate.with_new_aggr_exprs(functions)) as Arc<dyn ExecutionPlan>)
+        );
     }
     if let Some(direct) = plan.downcast_ref::<DirectAggregateExec>() {
-        return Ok(Some(Arc::new(direct.with_aggregates(arguments(direct.definition())?))));
+        let functions = arguments(direct.definition(), change)?;
+        return Ok(functions.map(|functions| Arc::new(direct.with_aggregates(functions)) as Arc<dyn ExecutionPlan>));
     }
     Ok(None)
 }
 
-/// An aggregation's functions with narrow arguments.
-fn arguments(aggregate: &AggregateExec) -> Result<Vec<Arc<AggregateFunctionExpr>>> {
+/// An aggregation's functions with changed arguments.
+fn arguments(aggregate: &AggregateExec, change: Change) -> Result<Option<Vec<Arc<AggregateFunctionExpr>>>> {
     let schema = aggregate.input().schema();
-    let narrow = |function: &Arc<AggregateFunctionExpr>| {
+    let changed = |function: &Arc<AggregateFunctionExpr>| {
         let all = function.all_expressions();
         let old = all.args.clone();
-        let arguments =
-            all.args.into_iter().map(|argument| with_narrow_decimals(argument, &schema)).collect::<Result<Vec<_>>>()?;
+        let arguments = all.args.into_iter().map(|argument| change(argument, &schema)).collect::<Result<Vec<_>>>()?;
         if arguments.iter().zip(&old).all(|(new, old)| Arc::ptr_eq(new, old)) {
             return Ok(Arc::clone(function));
         }
@@ -80,5 +90,7 @@ fn arguments(aggregate: &AggregateExec) -> Result<Vec<Arc<AggregateFunctionExpr>
             None => Arc::clone(function),
         })
     };
-    aggregate.aggr_expr().iter().map(narrow).collect()
+    let functions = aggregate.aggr_expr().iter().map(changed).collect::<Result<Vec<_>>>()?;
+    let same = functions.iter().zip(aggregate.aggr_expr()).all(|(new, old)| Arc::ptr_eq(new, old));
+    Ok((!same).then_some(functions))
 }

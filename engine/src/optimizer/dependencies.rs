@@ -23,6 +23,7 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, Dependency, FunctionalDependence, FunctionalDependencies};
 use datafusion::error::Result;
+use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan, Unnest, Window};
 
 use crate::sql::rules::rewriting::any_node;
@@ -151,8 +152,12 @@ fn of_window(window: &Window) -> FunctionalDependencies {
 }
 
 fn of_aggregate(aggregate: &Aggregate) -> FunctionalDependencies {
-    let keys = &aggregate.group_expr;
-    if keys.is_empty() || keys.iter().any(|key| matches!(key, Expr::GroupingSet(_))) {
+    if aggregate.group_expr.iter().any(|key| matches!(key, Expr::GroupingSet(_))) {
+        return FunctionalDependencies::empty();
+    }
+    // Of `GROUP BY v, v, id`, the schema of the groups has `v` once.
+    let Ok(keys) = grouping_set_to_exprlist(&aggregate.group_expr) else { return FunctionalDependencies::empty() };
+    if keys.is_empty() {
         return FunctionalDependencies::empty();
     }
     let schema = aggregate.input.schema();
@@ -253,6 +258,14 @@ mod tests {
         assert_eq!(found(groups), [(vec![0], vec![0, 1, 2], true)], "p.v says no more than p.id");
         let groups = table("p").aggregate([col("v"), col("id")], [count_all()]).unwrap();
         assert_eq!(found(groups), [(vec![1], vec![0, 1, 2], true)]);
+    }
+
+    #[test]
+    fn a_key_of_groups_that_is_written_twice_counts_once() {
+        let groups = table("p").aggregate([col("v"), col("v"), col("id")], [count_all()]).unwrap();
+        assert_eq!(found(groups), [(vec![1], vec![0, 1, 2], true)]);
+        let groups = table("p").aggregate([col("v"), col("v")], Vec::<Expr>::new()).unwrap();
+        assert_eq!(found(groups), [(vec![0], vec![0], true)]);
     }
 
     #[test]

@@ -3,23 +3,30 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use datafusion::common::tree_node::TreeNode;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion, TreeNodeVisitor};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::projection::ProjectionExec;
 
 use super::aggregate_rule::DirectAggregate;
 use super::cooperative_rule::CooperativeJoins;
 use super::decimal_rule::NarrowDecimals;
 use super::early_rule::EarlyAggregate;
+use super::guarded_rules::{guarded, misnames_partner, with_certain_bounds};
 use super::join_rule::JoinOrder;
 use super::key_rule::ShareJoinKeys;
+use super::lazy_rule::SpareRows;
 use super::offset_rule::PlainOffsets;
 use super::once_rule::GroupOnce;
 use super::plain_rows_rule::PlainRows;
+use super::single_rows_rule::SingleRows;
 
 /// A build side becomes an array indexed by key if it fills at least this share of the range of its keys. Rows come in key
 /// order from most tables, so that even a thinly filled array is walked, not jumped around in; but it has to be cleared
@@ -36,13 +43,14 @@ pub(crate) fn configure(options: &mut ConfigOptions) {
 
 /// DataFusion's rule that hands dynamic filters down to the scans, for plans in which it is safe. DataFusion 55 finds a
 /// filter's column in an operator's input by name; a join of a table with itself has names twice, the filter reaches the
-/// wrong column, and rows are lost (`it::join_order` finds such queries). So a plan with a name twice in one schema goes without.
+/// wrong column, and rows are lost (`it::join_order` finds such queries). So a plan with a name twice in one schema goes without,
+/// and so does one in which a filter would [get large](is_multiplied) on its way.
 #[derive(Debug)]
 struct DynamicFilters(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
 
 impl PhysicalOptimizerRule for DynamicFilters {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, options: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        if is_ambiguous(&plan)? { Ok(plan) } else { self.0.optimize(plan, options) }
+        if is_ambiguous(&plan)? || is_multiplied(&plan)? { Ok(plan) } else { self.0.optimize(plan, options) }
     }
 
     fn name(&self) -> &str {
@@ -56,23 +64,94 @@ impl PhysicalOptimizerRule for DynamicFilters {
 
 /// DataFusion's rule that hands filters down through operators, on the parts of a plan in which it is safe. It finds a
 /// filter's columns in an operator's input by name, too: over a join whose sides both have a `v`, `l.v IS DISTINCT FROM
-/// r.v` became `l.v IS DISTINCT FROM l.v`. So it is applied below the operators with a name twice; what lies above them
-/// was handed down before, on the logical plan, where columns have their table's name.
+/// r.v` became `l.v IS DISTINCT FROM l.v`. So it is applied below the operators with a name twice, or with a column that is
+/// [multiplied](is_multiplied); what lies above them was handed down before, on the logical plan, where columns have their
+/// table's name.
 #[derive(Debug)]
 struct Filters(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
 
-/// Whether an operator of the plan has a name twice.
+/// Whether an operator of the plan has a name twice, or takes a column for [another one](misnames_partner) by its name.
 fn is_ambiguous(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
     plan.exists(|operator| {
         let schema = operator.schema();
         let mut names = HashSet::new();
-        Ok(!schema.fields().iter().all(|field| names.insert(field.name())))
+        Ok(misnames_partner(operator) || !schema.fields().iter().all(|field| names.insert(field.name())))
     })
+}
+
+/// The expressions that a column or a condition may be where it is written out down to the leaves of the plan. Handing down
+/// some thousands takes seconds.
+const WRITTEN_OUT_MAX: usize = 1_000;
+
+/// Whether a column or a condition would be a very large expression where what its columns are computed from stands in their
+/// place, and so on: each projection of `SELECT a + a AS a FROM (SELECT a + a AS a FROM (…))` doubles it. That is what becomes
+/// of a filter that is handed down through projections.
+fn is_multiplied(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
+    let mut written_out = WrittenOut { sizes: Vec::new(), written: 0, is_large: false };
+    plan.visit(&mut written_out)?;
+    Ok(written_out.is_large)
+}
+
+/// How large expressions get.
+struct WrittenOut {
+    /// The columns of operators that have been visited and are not yet the input of one.
+    sizes: Vec<Vec<usize>>,
+    /// All expressions that have been seen, as they stand in the plan. What is larger is there several times.
+    written: usize,
+    is_large: bool,
+}
+
+impl WrittenOut {
+    /// The size of an expression over columns of these sizes.
+    fn size(&mut self, expr: &Arc<dyn PhysicalExpr>, columns: &[usize]) -> Result<usize> {
+        self.written = self.written.saturating_add(size_over(expr, &[])?);
+        let size = size_over(expr, columns)?;
+        self.is_large |= size > WRITTEN_OUT_MAX.max(self.written);
+        Ok(size)
+    }
+}
+
+impl<'n> TreeNodeVisitor<'n> for WrittenOut {
+    type Node = Arc<dyn ExecutionPlan>;
+
+    fn f_up(&mut self, plan: &'n Self::Node) -> Result<TreeNodeRecursion> {
+        let inputs = self.sizes.split_off(self.sizes.len().saturating_sub(plan.children().len()));
+        if let (Some(filter), [input]) = (plan.downcast_ref::<FilterExec>(), inputs.as_slice()) {
+            self.size(filter.predicate(), input)?;
+        }
+        let sizes = match (plan.downcast_ref::<ProjectionExec>(), inputs.as_slice()) {
+            (Some(projection), [input]) => {
+                let sizes = projection.expr().iter().map(|column| self.size(&column.expr, input));
+                sizes.collect::<Result<Vec<_>>>()?
+            }
+            // A filter, say, whose columns are those of its input.
+            (None, [input]) if plan.children().first().is_some_and(|child| child.schema() == plan.schema()) => {
+                input.clone()
+            }
+            _ => {
+                let largest = inputs.iter().flatten().copied().max().unwrap_or(1);
+                vec![largest; plan.schema().fields().len()]
+            }
+        };
+        self.sizes.push(sizes);
+        Ok(if self.is_large { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    }
+}
+
+/// The expressions in one whose columns are of these sizes, or of one each.
+fn size_over(expr: &Arc<dyn PhysicalExpr>, columns: &[usize]) -> Result<usize> {
+    let mut size = 0_usize;
+    expr.apply(|part| {
+        let own = part.downcast_ref::<Column>().and_then(|column| columns.get(column.index()).copied());
+        size = size.saturating_add(own.unwrap_or(1));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(size)
 }
 
 impl PhysicalOptimizerRule for Filters {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, options: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        if !is_ambiguous(&plan)? {
+        if !is_ambiguous(&plan)? && !is_multiplied(&plan)? {
             return self.0.optimize(plan, options);
         }
         let inputs: Vec<_> = plan.children().into_iter().cloned().collect();
@@ -100,6 +179,7 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
                 Arc::new(EarlyAggregate) as _,
                 Arc::new(DirectAggregate) as _,
                 Arc::new(PlainRows) as _,
+                Arc::new(SingleRows) as _,
                 Arc::new(PlainOffsets) as _,
                 rule,
             ]),
@@ -110,12 +190,13 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
                 rules.extend([
                     Arc::new(GroupOnce) as _,
                     Arc::new(NarrowDecimals) as _,
+                    Arc::new(SpareRows) as _,
                     joins as _,
-                    Arc::new(DynamicFilters(rule)) as _,
+                    Arc::new(DynamicFilters(with_certain_bounds(rule))) as _,
                     Arc::new(ShareJoinKeys) as _,
                 ])
             }
-            _ => rules.push(rule),
+            _ => rules.push(guarded(rule)),
         }
     }
     rules
@@ -129,7 +210,28 @@ pub(crate) fn first_late_rule(rules: &[Arc<dyn PhysicalOptimizerRule + Send + Sy
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::logical_expr::Operator;
+    use datafusion::physical_expr::expressions::{binary, col};
+    use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
+
     use super::*;
+
+    #[test]
+    fn a_column_that_each_projection_doubles_is_found() {
+        let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Int32, true)]));
+        let mut plan: Arc<dyn ExecutionPlan> = Arc::new(PlaceholderRowExec::new(schema));
+        let mut found = Vec::new();
+        for _ in 0..20 {
+            let schema = plan.schema();
+            let a = || col("a", &schema).unwrap();
+            let sum = binary(a(), Operator::Plus, a(), &schema).unwrap();
+            plan = Arc::new(ProjectionExec::try_new(vec![(sum, "a".to_owned())], plan).unwrap());
+            found.push(is_multiplied(&plan).unwrap());
+        }
+        assert_eq!(found.iter().position(|is_large| *is_large), Some(8));
+        assert!(found[8..].iter().all(|is_large| *is_large));
+    }
 
     #[test]
     fn our_rules_stand_where_they_belong() {

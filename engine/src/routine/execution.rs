@@ -284,7 +284,7 @@ impl<'a> Execution<'a> {
     pub fn begin_block(&mut self) -> Option<Mark> {
         self.blocks += 1;
         match &mut self.access {
-            Access::Changing(changing) => Some(changing.transaction_mut().mark()),
+            Access::Changing(changing) => Some(changing.begin_block()),
             Access::Reading(_) => None,
         }
     }
@@ -293,7 +293,7 @@ impl<'a> Execution<'a> {
     pub fn end_block(&mut self, start: Option<Mark>) {
         self.blocks -= 1;
         if let (Access::Changing(changing), Some(start)) = (&mut self.access, start) {
-            changing.transaction_mut().release(start);
+            changing.end_block(start);
         }
     }
 
@@ -301,10 +301,7 @@ impl<'a> Execution<'a> {
     pub fn undo_block(&mut self, start: Option<Mark>) {
         self.blocks -= 1;
         if let (Access::Changing(changing), Some(start)) = (&mut self.access, start) {
-            let transaction = changing.transaction_mut();
-            transaction.undo_to(&start);
-            transaction.release_locks_since(&start);
-            transaction.release(start);
+            changing.undo_block(start);
         }
     }
 

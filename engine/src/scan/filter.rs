@@ -31,6 +31,7 @@ use datafusion::physical_plan::joins::HashTableLookupExpr;
 use rustydb_storage::{CompareOp, DynamicFilter, Filter, RowPredicate};
 
 use crate::operators::join_keys::{KeyColumns, KeyPredicate};
+use crate::operators::lazy_logic::lazily;
 
 /// The filters that together pass exactly the rows for which all of `conjuncts` are true.
 pub(crate) fn to_filters(conjuncts: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef) -> DataFusionResult<Vec<Filter>> {
@@ -302,7 +303,8 @@ impl ExpressionPredicate {
         columns.dedup();
         let place = |index: usize| columns.binary_search(&index).ok();
         let expression = move_columns(expression, place)?;
-        Ok(ExpressionPredicate { expression, schema: Arc::new(schema.project(&columns)?), columns })
+        let schema = Arc::new(schema.project(&columns)?);
+        Ok(ExpressionPredicate { expression: lazily(expression, &schema)?, schema, columns })
     }
 
     fn evaluate(&self, columns: &[ArrayRef], rows: usize) -> DataFusionResult<BooleanArray> {

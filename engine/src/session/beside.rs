@@ -67,6 +67,9 @@ impl Session {
     pub fn set_in_common(&self, name: &str, value: Option<&str>) -> Result<()> {
         let name = name.to_ascii_lowercase();
         self.shared.set(&name, value)?;
+        if let Some(begun) = &mut self.shared.visible.lock().begun {
+            Arc::make_mut(&mut begun.settings).set(&name, value, &self.shared.defaults)?;
+        }
         let Shared { beside: Some(beside), defaults, .. } = &*self.shared else { return Ok(()) };
         let mut common = beside.common.lock();
         match common.as_mut() {
@@ -83,6 +86,9 @@ impl Session {
         let before = beside.common.lock().replace(Arc::clone(&after));
         let Some(before) = before else { return };
         let mut other = beside.other.lock();
+        if let Some(begun) = &mut other.begun {
+            Arc::make_mut(&mut begun.settings).take_changes(&before, &after);
+        }
         match Arc::ptr_eq(&other.settings, &before) {
             true => other.settings = after,
             false => Arc::make_mut(&mut other.settings).take_changes(&before, &after),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::statement::Statement;
-use super::transaction::{OpenTransaction, TransactionState, no_transaction};
+use super::transaction::{OpenTransaction, SavedState, TransactionState, no_transaction};
 use super::{Completion, Shared};
 use crate::error::sqlstate;
 use crate::sql::grammar::transaction::TransactionStatement;
@@ -24,6 +24,7 @@ impl Shared {
                 }
                 let modes = statement.settings.default_modes.with(list);
                 *state = TransactionState::Active(Box::new(OpenTransaction::new(modes)));
+                self.visible.lock().begin();
                 done("BEGIN")
             }
             TransactionStatement::SetTransaction(list) => {
@@ -38,7 +39,8 @@ impl Shared {
                 done("SET")
             }
             TransactionStatement::Savepoint(name) => {
-                state.open().ok_or_else(|| no_transaction("SAVEPOINT"))?.add_savepoint(name)?;
+                let saved = self.saved_state();
+                state.open().ok_or_else(|| no_transaction("SAVEPOINT"))?.add_savepoint(name, saved)?;
                 done("SAVEPOINT")
             }
             TransactionStatement::Release(name) => {
@@ -46,7 +48,8 @@ impl Shared {
                 done("RELEASE")
             }
             TransactionStatement::RollbackTo(name) => {
-                state.rollback_to(&name)?;
+                let saved = state.rollback_to(&name)?;
+                self.return_to(&saved);
                 done("ROLLBACK")
             }
             TransactionStatement::Commit { chain } => {
@@ -61,6 +64,7 @@ impl Shared {
                         "COMMIT"
                     }
                 };
+                self.visible.lock().end(tag == "COMMIT", &self.defaults);
                 self.begin_again(state, chain, modes);
                 done(tag)
             }
@@ -75,6 +79,7 @@ impl Shared {
                         }
                     }
                 }
+                self.visible.lock().end(false, &self.defaults);
                 self.begin_again(state, chain, modes);
                 done("ROLLBACK")
             }
@@ -85,6 +90,20 @@ impl Shared {
     fn begin_again(&self, state: &mut TransactionState, chain: bool, modes: Option<super::transaction::Modes>) {
         if let (true, Some(modes)) = (chain, modes) {
             *state = TransactionState::Active(Box::new(OpenTransaction::new(modes)));
+            self.visible.lock().begin();
         }
+    }
+
+    fn saved_state(&self) -> SavedState {
+        let deferred = self.deferred.lock().clone();
+        let visible = self.visible.lock();
+        SavedState { deferred, settings: Arc::clone(&visible.settings), local: visible.local.len() }
+    }
+
+    fn return_to(&self, saved: &SavedState) {
+        *self.deferred.lock() = saved.deferred.clone();
+        let mut visible = self.visible.lock();
+        visible.settings = Arc::clone(&saved.settings);
+        visible.local.truncate(saved.local);
     }
 }

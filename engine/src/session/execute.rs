@@ -28,6 +28,7 @@ use crate::sql::grammar::maintenance::MaintenanceStatement;
 use crate::sql::grammar::named::NamedStatement;
 use crate::sql::grammar::user::UserStatement;
 use crate::sql::names::shown;
+use crate::sql::nul;
 use crate::sql::plan::{
     ReadyPlan, bind, check_parameter_count, explain, find_ready, make_ready, make_ready_and_keep, plan_query,
     result_schema,
@@ -68,6 +69,7 @@ impl Shared {
                 None => {
                     let parsed = text.parse()?;
                     check_parameter_count(parsed.parameters, parameters.len())?;
+                    nul::check_parameters(parameters)?;
                     let compiled = self.compile_and_run(&mut transaction, &statement, text.sql(), &parsed.statement);
                     if let Some(result) = compiled.await {
                         return result;
@@ -111,7 +113,7 @@ impl Shared {
         }
         let mut visible = self.visible.lock();
         if matches!(transaction, TransactionState::Idle) {
-            visible.end_local(&self.defaults);
+            visible.end(false, &self.defaults);
         }
         visible.status = transaction.status();
         let modes = transaction.modes();

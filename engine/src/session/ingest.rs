@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::RecordBatch;
 use futures::{StreamExt, TryStreamExt, stream};
 use rustydb_storage::{ObjectKind, TableDef, Transaction};
 
 use super::row::{decided, may_take_row_path};
+use super::slices::{slices, with_views};
 use super::statement::Statement;
 use super::write::RERUNS_MAX;
 use super::{BatchStream, IngestMode, IngestTarget, Shared};
@@ -22,13 +23,12 @@ use crate::error::sqlstate;
 use crate::prepared::{Prepared, parameter_at, plain_parameters};
 use crate::row_path::{Call, Known, Origin, Program, Ready, compile};
 use crate::sql::context::StatementContext;
+use crate::sql::nul;
 use crate::sql::plan::check_parameter_count;
 use crate::sql::route::{InsertStatement, Routed, Write, route};
 use crate::sql::text::parse::table_name;
+use crate::sql::widths::check_table_width;
 use crate::{Error, Result, Value, dml};
-
-/// So many rows of a batch are converted at once.
-const SLICE_ROWS: usize = 1 << 17;
 
 impl Shared {
     pub(crate) async fn ingest(&self, target: IngestTarget, rows: BatchStream) -> Result<u64> {
@@ -37,6 +37,7 @@ impl Shared {
         let statement = self.statement(&[], Instant::now());
         let is_first = state.open().is_some_and(|open| !open.has_begun());
         let result = async {
+            check_table_width(target.columns.fields().len())?;
             let mut taken = self.take(&mut state, &statement, "ingest").await?;
             let alone = taken.commits || is_first || taken.transaction.isolation().moves_with_statements();
             // The rows come from a stream, once.
@@ -62,6 +63,7 @@ impl Shared {
         let result = async {
             let parsed = prepared.parsed();
             check_parameter_count(parsed.parameters, parameters.num_columns())?;
+            nul::check_parameter_rows(&parameters)?;
             let Routed::Write(write) = route(parsed.statement)? else {
                 return Err(Error::unsupported("a batch of parameters for a statement that changes no rows"));
             };
@@ -123,12 +125,18 @@ async fn ingest(
         let names = target.columns.fields().iter().map(|field| field.name().as_str());
         (Arrangement::new(sources_by_name(&context, &table, names)?), RowCheck::new(&context, &table)?)
     };
-    let expected = target.columns.fields().len();
-    let rows = rows.map_ok(|batch| stream::iter(slices(batch).map(Ok::<_, Error>))).try_flatten().map(move |batch| {
+    let (expected, columns) = (target.columns.fields().len(), table.schema.fields().len());
+    let pieces = rows.map(move |batch| {
         let batch = batch?;
         if batch.num_columns() != expected {
             return Err(Error::new(sqlstate::PROTOCOL_VIOLATION, "a batch has other columns than were announced"));
         }
+        // Here, and not of each piece: all of them have the whole dictionary.
+        nul::check_rows(&batch)?;
+        Ok(stream::iter(slices(with_views(batch)?, columns).map(Ok::<_, Error>)))
+    });
+    let rows = pieces.try_flatten().map(move |batch| {
+        let batch = batch?;
         check.conform(&arrangement.arrange(&batch)?, batch.num_rows())
     });
     let loaded = load(statement, transaction, &table, rows).await?;
@@ -142,12 +150,6 @@ fn schema_of(target: &IngestTarget) -> Option<String> {
         (None, true) => Some(temporary::ALIAS.to_owned()),
         (schema, _) => schema.clone(),
     }
-}
-
-/// A batch in pieces that take little memory as rows of a table: a bit of theirs may be sixteen bytes there.
-fn slices(batch: RecordBatch) -> impl Iterator<Item = RecordBatch> {
-    let rows = batch.num_rows();
-    (0..rows).step_by(SLICE_ROWS).map(move |start| batch.slice(start, SLICE_ROWS.min(rows - start)))
 }
 
 /// Finds or makes the table, as the mode says.
@@ -320,7 +322,7 @@ async fn insert_batch(
         let check = RowCheck::new(&context, &table)?;
         (table, Arrangement::new(sources), check)
     };
-    let columns: Vec<ArrayRef> = arrangement.arrange(&parameters)?;
-    let rows = check.conform(&columns, parameters.num_rows())?;
-    load(statement, transaction, &table, stream::iter([Ok(rows)])).await
+    let conform = move |batch: RecordBatch| check.conform(&arrangement.arrange(&batch)?, batch.num_rows());
+    let pieces = slices(with_views(parameters)?, table.schema.fields().len());
+    load(statement, transaction, &table, stream::iter(pieces.map(conform))).await
 }

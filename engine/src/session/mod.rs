@@ -18,6 +18,7 @@ mod named;
 mod routine;
 mod row;
 mod settings;
+mod slices;
 mod statement;
 mod streaming;
 mod surroundings;
@@ -32,6 +33,7 @@ use std::time::Instant;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use chrono::{DateTime, Utc};
 use futures::Stream;
 use parking_lot::Mutex;
 use rustydb_storage::Catalog;
@@ -116,9 +118,40 @@ struct Visible {
     settings: Arc<Settings>,
     /// What SET LOCAL has changed, and what it was before: the oldest first.
     local: Vec<(String, String)>,
+    /// How the open transaction has begun.
+    begun: Option<Opening>,
+}
+
+#[derive(Debug)]
+struct Opening {
+    settings: Arc<Settings>,
+    /// When its first statement came: a client may open a transaction long before it needs one.
+    first: Option<DateTime<Utc>>,
 }
 
 impl Visible {
+    /// A transaction begins.
+    fn begin(&mut self) {
+        self.begun = Some(Opening { settings: Arc::clone(&self.settings), first: None });
+    }
+
+    /// What `now()` is to a statement that has come: the same to all of a transaction.
+    fn now(&mut self) -> DateTime<Utc> {
+        let now = Utc::now();
+        self.begun.as_mut().map_or(now, |begun| *begun.first.get_or_insert(now))
+    }
+
+    /// At the end of a transaction: what SET has changed stays if it is committed.
+    fn end(&mut self, committed: bool, defaults: &Settings) {
+        match self.begun.take() {
+            Some(Opening { settings, first: _ }) if !committed => {
+                self.settings = settings;
+                self.local.clear();
+            }
+            _ => self.end_local(defaults),
+        }
+    }
+
     /// At the end of a transaction: settings that were changed for it only are what they were.
     fn end_local(&mut self, defaults: &Settings) {
         for (name, value) in std::mem::take(&mut self.local).into_iter().rev() {
@@ -211,6 +244,7 @@ impl Session {
             catalog: None,
             settings: Arc::clone(&defaults),
             local: Vec::new(),
+            begun: None,
         };
         let shared = Shared {
             database,

@@ -31,7 +31,7 @@ pub(super) struct NamedStatements(BTreeMap<String, Named>);
 #[derive(Debug, Clone)]
 struct Named {
     prepared: Prepared,
-    /// The types of its parameters: as declared, or as the statement gives them.
+    /// The types of its parameters: as declared, also of some that it does not name, or as the statement gives them.
     types: Vec<DataType>,
 }
 
@@ -81,14 +81,10 @@ impl Shared {
                 let context = statement.context(self.view(transaction, statement).await?);
                 let prepared = Prepared::new(text, parsed, routed, &context)?;
                 let parameters = prepared.parameter_schema();
-                if types.len() > parameters.fields().len() {
-                    return Err(Error::syntax("more types than the statement has parameters"));
-                }
-                let mut all: Vec<DataType> =
-                    parameters.fields().iter().map(|field| field.data_type().clone()).collect();
-                for (own, declared) in all.iter_mut().zip(&types) {
-                    *own = column_type(declared)?.data_type;
-                }
+                let declared = types.iter().map(|declared| column_type(declared).map(|column| column.data_type));
+                // There may be more of them than the statement names: EXECUTE has a value for each.
+                let mut all = declared.collect::<Result<Vec<DataType>>>()?;
+                all.extend(parameters.fields().iter().skip(all.len()).map(|field| field.data_type().clone()));
                 let mut named = self.named.lock();
                 if named.0.len() >= NAMED_MAX {
                     let message = format!("a session can have {NAMED_MAX} prepared statements");
@@ -106,11 +102,12 @@ impl Shared {
                     return Err(Error::syntax(format!("wrong number of parameters for prepared statement \"{name}\""))
                         .with_detail(format!("Expected {} parameters but got {}.", types.len(), values.len())));
                 }
-                let values = {
+                let mut values = {
                     let context = statement.context(self.view(transaction, statement).await?);
                     let evaluate = |(value, data_type)| evaluate(&context, value, data_type);
                     values.into_iter().zip(&types).map(evaluate).collect::<Result<Vec<Value>>>()?
                 };
+                values.truncate(prepared.parameter_schema().fields().len());
                 let routed = route(prepared.parsed().statement)?;
                 let statement = statement.with_parameters(&values);
                 return Box::pin(self.dispatch(transaction, &statement, routed)).await;

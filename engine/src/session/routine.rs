@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::config::ConfigOptions;
 use datafusion::sql::sqlparser::ast::{Function, Query};
-use rustydb_storage::Transaction;
+use rustydb_storage::{Mark, Transaction};
 
 use super::calls::{calls_first, has_routines, note_inputs};
 use super::locking::lock_and_read;
@@ -24,6 +24,7 @@ use super::write::{RERUNS_MAX, apply};
 use super::{Completion, Shared, StatementResult};
 use crate::ddl::locks::lock_changed_tables;
 use crate::ddl::temporary::TemporarySchema;
+use crate::dml::foreign_key::DeferredChecks;
 use crate::dml::returning::Changed;
 use crate::error::sqlstate;
 use crate::routine::definition::schema_of;
@@ -68,6 +69,8 @@ pub(crate) struct Changing<'a> {
     reruns: bool,
     /// What was said, if it is only said when the call has ended: it may have to run again.
     held_notices: Option<Vec<Notice>>,
+    /// The checks that waited where each block with handlers began, the innermost last.
+    waiting: Vec<DeferredChecks>,
 }
 
 impl<'a> Changing<'a> {
@@ -104,6 +107,29 @@ impl<'a> Changing<'a> {
 
     pub(crate) fn may_end(&self) -> bool {
         self.may_end
+    }
+
+    /// Begins a block with handlers: the state to come back to.
+    pub(crate) fn begin_block(&mut self) -> Mark {
+        self.waiting.push(self.statement.deferred.lock().clone());
+        self.transaction_mut().mark()
+    }
+
+    /// Ends the innermost of such blocks: what was done in it stays.
+    pub(crate) fn end_block(&mut self, start: Mark) {
+        self.waiting.pop();
+        self.transaction_mut().release(start);
+    }
+
+    /// Ends the innermost of such blocks: what was done in it is undone.
+    pub(crate) fn undo_block(&mut self, start: Mark) {
+        if let Some(waiting) = self.waiting.pop() {
+            *self.statement.deferred.lock() = waiting;
+        }
+        let transaction = self.transaction_mut();
+        transaction.undo_to(&start);
+        transaction.release_locks_since(&start);
+        transaction.release(start);
     }
 
     /// Whether a conflict makes all of the call run again.
@@ -279,6 +305,7 @@ impl Shared {
                     has_ended: false,
                     reruns: commits,
                     held_notices: inside.then(Vec::new),
+                    waiting: Vec::new(),
                 };
                 let routines = Arc::clone(self.database.routines());
                 let execution = Execution::new(Access::Changing(changing), routines, statement.now_microseconds());
@@ -308,6 +335,7 @@ impl Shared {
                     Err(error) if commits && error.is_conflict() && !has_ended && attempts < RERUNS_MAX => {
                         attempts += 1;
                         transaction.restart();
+                        self.deferred.lock().clear();
                         transaction.refresh().await?;
                     }
                     _ => break (result, has_ended, held_notices),

@@ -29,6 +29,7 @@ use super::{Completion, Shared, StatementResult};
 use crate::row_path::{Call, DataRows, Datum, Known, Origin, Outcome, Program, Ready, Stop, compile};
 use crate::runtime::{Runtimes, panic_message};
 use crate::sql::grammar::transaction::{ModeList, TransactionStatement};
+use crate::sql::nul;
 use crate::sql::route::{Routed, route};
 use crate::sql::text::parse::ParsedStatement;
 use crate::stream::RecordStream;
@@ -105,7 +106,7 @@ impl Shared {
             }
             return Some(self.control(transaction, &statement, control).await.map(StatementResult::Done));
         }
-        if matches!(transaction, TransactionState::Failed(_)) {
+        if matches!(transaction, TransactionState::Failed(_)) || nul::check_parameters(parameters).is_err() {
             return None;
         }
         let statement = self.statement(parameters, arrived);

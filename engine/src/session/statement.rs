@@ -44,7 +44,7 @@ impl Statement<'_> {
         Statement { is_typed: true, ..self.with_parameters(parameters) }
     }
 
-    /// When it began, in microseconds since 1970.
+    /// What `now()` is, in microseconds since 1970.
     pub(crate) fn now_microseconds(&self) -> i64 {
         self.now.timestamp_micros()
     }
@@ -92,7 +92,10 @@ impl Statement<'_> {
 impl Shared {
     /// What surrounds a statement that came at `arrived`, with the settings of this moment.
     pub(super) fn statement<'a>(&'a self, parameters: &'a [Value], arrived: Instant) -> Statement<'a> {
-        let settings = Arc::clone(&self.visible.lock().settings);
+        let (settings, now) = {
+            let mut visible = self.visible.lock();
+            (Arc::clone(&visible.settings), visible.now())
+        };
         let deadline = Deadline::after(settings.statement_timeout);
         let deferred = Arc::clone(&self.deferred);
         Statement {
@@ -103,7 +106,7 @@ impl Shared {
             deferred,
             session: self,
             is_typed: false,
-            now: Utc::now(),
+            now,
             arrived,
         }
     }

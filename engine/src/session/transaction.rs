@@ -20,6 +20,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustydb_storage::{Isolation, LockWait, Mark, Store, Transaction, TransactionOptions};
 
+use super::settings::Settings;
+use crate::dml::foreign_key::DeferredChecks;
 use crate::error::sqlstate;
 use crate::sql::grammar::transaction::ModeList;
 use crate::{Error, Result};
@@ -113,6 +115,17 @@ struct NamedSavepoint {
     modes: Modes,
     /// `None` before the transaction's first statement.
     mark: Option<Arc<Mark>>,
+    saved: Arc<SavedState>,
+}
+
+/// What a session has beside the data of its transaction, as it was at a savepoint.
+#[derive(Debug)]
+pub(super) struct SavedState {
+    /// The checks that waited.
+    pub(super) deferred: DeferredChecks,
+    pub(super) settings: Arc<Settings>,
+    /// How many changes SET LOCAL had made.
+    pub(super) local: usize,
 }
 
 impl OpenTransaction {
@@ -176,13 +189,14 @@ impl OpenTransaction {
         Ok(())
     }
 
-    pub(crate) fn add_savepoint(&mut self, name: String) -> Result<()> {
+    pub(super) fn add_savepoint(&mut self, name: String, saved: SavedState) -> Result<()> {
         if self.frame.savepoints.len() >= SAVEPOINTS_MAX {
             let message = format!("a transaction can have {SAVEPOINTS_MAX} savepoints");
             return Err(Error::new(sqlstate::LIMIT_EXCEEDED, message).with_hint("RELEASE those that are done with."));
         }
         let mark = self.transaction.as_mut().map(|transaction| Arc::new(transaction.mark()));
-        self.frame.savepoints.push(NamedSavepoint { name, modes: self.frame.modes, mark });
+        let (modes, saved) = (self.frame.modes, Arc::new(saved));
+        self.frame.savepoints.push(NamedSavepoint { name, modes, mark, saved });
         Ok(())
     }
 
@@ -375,8 +389,9 @@ impl TransactionState {
         *self = TransactionState::Active(Box::new(OpenTransaction { transaction, frame }));
     }
 
-    /// Goes back to a savepoint, which stays. A failed transaction goes on from there.
-    pub(crate) fn rollback_to(&mut self, name: &str) -> Result<()> {
+    /// Goes back to a savepoint, which stays. A failed transaction goes on from there. What the session has beside it
+    /// has to go back, too.
+    pub(super) fn rollback_to(&mut self, name: &str) -> Result<Arc<SavedState>> {
         let (frame, mut transaction) = match self {
             TransactionState::Idle => return Err(no_transaction("ROLLBACK TO SAVEPOINT")),
             TransactionState::Active(open) => {
@@ -399,7 +414,7 @@ impl TransactionState {
         }
         let frame = Frame { savepoints: std::mem::take(&mut frame.savepoints), ..Frame::new(savepoint.modes) };
         *self = TransactionState::Active(Box::new(OpenTransaction { transaction, frame }));
-        Ok(())
+        Ok(savepoint.saved)
     }
 }
 

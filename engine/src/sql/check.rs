@@ -29,7 +29,7 @@ use crate::sql::tree::exponents;
 use crate::sql::tree::first_results::tell_types;
 use crate::sql::tree::grouping::group_as_planned;
 use crate::sql::tree::lateral_joins::join_before_laterals;
-use crate::sql::tree::like_lists::like_each;
+use crate::sql::tree::like_lists::{like_each, match_each};
 use crate::sql::tree::literal_scales;
 use crate::sql::tree::literals::{at_time_zone, negate_as_a_whole, negate_before_powers, similar_to, spell_out};
 use crate::sql::tree::merged_columns::merge_columns;
@@ -120,7 +120,7 @@ impl VisitorMut for QueryCheck {
         negate_before_powers(expr);
         similar_to(expr);
         at_time_zone(expr);
-        flow(like_each(expr))?;
+        flow(like_each(expr).and_then(|()| match_each(expr)))?;
         escape_pattern(expr);
         date_words::rewrite(expr);
         round_cast(expr);

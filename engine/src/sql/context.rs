@@ -9,7 +9,7 @@ mod names;
 mod series;
 mod session;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
@@ -72,6 +72,8 @@ pub(crate) struct StatementContext {
     depth: usize,
     /// The innermost view that this is for.
     within: Option<ObjectId>,
+    /// The relations that it was created over, by schema and name.
+    known_relations: Option<Arc<BTreeSet<(String, String)>>>,
     /// Where the stack ended when the outermost view was planned.
     stack_base: Option<usize>,
     /// A view is asked for more often than it is named. If each time it was planned, and so were those that it names, the
@@ -171,6 +173,7 @@ impl StatementContext {
             environment,
             depth: 0,
             within: None,
+            known_relations: None,
             stack_base: None,
             planned_views: PlannedViews::default(),
             early_only: false,
@@ -236,6 +239,13 @@ impl StatementContext {
         self
     }
 
+    /// The same, with plans that keep the order of queries in FROM. Views that are planned already stay as they are: what they
+    /// have inside is theirs.
+    pub(in crate::sql) fn keeping_orders(mut self) -> Self {
+        self.config.options_mut().sql_parser.enable_subquery_sort_elimination = false;
+        self
+    }
+
     /// The same, but plans end before the late rules; see [`crate::optimizer::first_late_rule`].
     pub(crate) fn without_late_rules(mut self) -> Self {
         self.early_only = true;
@@ -292,7 +302,7 @@ impl StatementContext {
 
     /// The table a statement names, or an error that suggests what was meant.
     pub(crate) fn table(&self, schema: Option<&str>, name: &str) -> Result<&Arc<TableDef>> {
-        for in_schema in self.schemas(schema) {
+        for in_schema in self.schemas_of(schema, name) {
             if let Some(table) = self.view.catalog().find(in_schema, name) {
                 return Ok(table);
             }
@@ -311,6 +321,16 @@ impl StatementContext {
         self.environment.schemas(schema)
     }
 
+    /// The same for the name of a relation. In a view it is the relation that it was when the view was created, also if there
+    /// is one of the same name by now in a schema that comes earlier.
+    fn schemas_of<'a>(&'a self, schema: Option<&'a str>, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let known = self.known_relations.iter().filter(move |_| schema.is_none());
+        let known = known.flat_map(move |known| {
+            self.schemas(None).filter(move |schema| known.iter().any(|(of, known)| of == schema && known == name))
+        });
+        known.chain(self.schemas(schema))
+    }
+
     /// The schema of the session's temporary relations, if there may be any in sight.
     pub(crate) fn temporary(&self) -> Option<&str> {
         self.environment.used_temporary()
@@ -323,7 +343,7 @@ impl StatementContext {
 
     /// A view or sequence by the name a statement gives it.
     pub(crate) fn object(&self, kind: ObjectKind, schema: Option<&str>, name: &str) -> Option<&Arc<ObjectDef>> {
-        self.schemas(schema).find_map(|schema| self.view.catalog().find_object(kind, schema, name))
+        self.schemas_of(schema, name).find_map(|schema| self.view.catalog().find_object(kind, schema, name))
     }
 
     /// The schema that a new relation goes into: as named, or the first there is in the search path; of a temporary one,
@@ -384,7 +404,8 @@ impl StatementContext {
         let mut own = self.clone();
         (own.target, own.defaults) = (None, None);
         own.named.clear();
-        StatementContext { within: None, stack_base: None, planned_views: PlannedViews::default(), ..own }
+        let planned_views = PlannedViews::default();
+        StatementContext { within: None, known_relations: None, stack_base: None, planned_views, ..own }
     }
 
     /// Whether a view has been asked for.
@@ -434,6 +455,7 @@ impl StatementContext {
         self.named.clear();
         self.depth += 1;
         self.within = Some(view.id);
+        self.known_relations = Some(Arc::new(definition.relations.clone()));
         self.environment.search_path = definition.search_path.clone().into();
         if !temporary::is_temporary(&view.schema_name) {
             self.environment.temporary = None;
@@ -524,7 +546,7 @@ impl StatementContext {
         }
         let catalog = self.view.catalog();
         let mut table = None;
-        for schema in self.schemas(reference.schema()) {
+        for schema in self.schemas_of(reference.schema(), name) {
             table = catalog.find(schema, name);
             if table.is_some() {
                 break;

@@ -5,9 +5,10 @@
 //! [`text`]  [`grammar`]  [`tree`]          [`route`]           [`context`]  [`rules`]             [`plan`]
 //! ```
 //!
-//! What is refused before planning is in [`check`] and [`size`], names in a view of the data in [`context`] and [`relations`],
-//! what the columns of results are called in [`names`], SQL's names of types in [`types`], conversions by assignment in
-//! [`assigned`], plans that are kept in [`plan_cache`] under their [`plan_key`], aggregate functions in [`aggregates`].
+//! What is refused before planning is in [`check`], [`size`], [`widths`] and [`nul`], names in a view of the data in [`context`]
+//! and [`relations`], what the columns of results are called in [`names`], SQL's names of types in [`types`], conversions by
+//! assignment in [`assigned`], plans that are kept in [`plan_cache`] under their [`plan_key`], aggregate functions in
+//! [`aggregates`].
 
 pub(crate) mod aggregates;
 pub(crate) mod assigned;
@@ -16,6 +17,7 @@ pub(crate) mod context;
 pub(crate) mod declared;
 pub(crate) mod grammar;
 pub(crate) mod names;
+pub(crate) mod nul;
 pub(crate) mod plan;
 pub(crate) mod plan_cache;
 pub(crate) mod plan_key;
@@ -26,3 +28,4 @@ mod size;
 pub(crate) mod text;
 pub(crate) mod tree;
 pub(crate) mod types;
+pub(crate) mod widths;

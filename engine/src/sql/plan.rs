@@ -28,6 +28,7 @@ use super::context::StatementContext;
 use super::names::shown;
 use super::plan_cache::{PlanCache, fresh_copy};
 use super::size::check_planned_size;
+use super::widths::{check_lists, check_result};
 use crate::apply::ApplyExec;
 use crate::common_rows::{names_of_ctes, share_rows};
 use crate::functions::input::{check_float, fixed_bytes_of};
@@ -35,11 +36,14 @@ use crate::functions::printed::prints;
 use crate::optimizer::{first_late_rule, with_estimates};
 use crate::scan::ColumnScanExec;
 use crate::sql::rules::interval::durations_as_intervals;
+use crate::sql::rules::sorted_inputs::{inherit_orders, takes_orders};
 use crate::sql::tree::cast_keys::tell_casts_of_keys;
 use crate::sql::tree::cte_names::rename_hiding;
 use crate::sql::tree::frame_bounds::compute_frame_bounds;
 use crate::sql::tree::natural_joins::resolve_columns;
+use crate::sql::tree::recursive_types::{cast_first_terms, is_recursive};
 use crate::sql::tree::select_lists::{Naming, names_beside_stars, ordered_by_inputs};
+use crate::sql::tree::value_columns::check_value_columns;
 use crate::{Error, Result, error::sqlstate};
 
 /// A query ready to run: what `RecordStream` and the writers take.
@@ -96,8 +100,17 @@ pub(crate) fn planner(context: &StatementContext) -> SqlToRel<'_, StatementConte
 }
 
 /// Plans a query after checking it; parameters stay placeholders.
-pub(crate) fn plan_query(context: &StatementContext, mut query: Query) -> Result<LogicalPlan> {
+pub(crate) fn plan_query(context: &StatementContext, query: Query) -> Result<LogicalPlan> {
+    check_lists(&query)?;
+    let plan = plan_any_width(context, query)?;
+    check_result(&plan)?;
+    Ok(plan)
+}
+
+/// The same for a query of our own, which may return more columns than others: a row as it was and as it becomes, for example.
+pub(crate) fn plan_any_width(context: &StatementContext, mut query: Query) -> Result<LogicalPlan> {
     rename_hiding(&mut query);
+    check_value_columns(context, &query)?;
     resolve_columns(context, &mut query);
     tell_casts_of_keys(context, &mut query);
     compute_frame_bounds(context, &mut query)?;
@@ -123,11 +136,25 @@ pub(crate) fn plan_query(context: &StatementContext, mut query: Query) -> Result
 fn plan_query_naming(context: &StatementContext, mut query: Query, naming: Naming) -> Result<LogicalPlan> {
     check_queries_naming(&mut query, naming)?;
     let ctes = names_of_ctes(&query);
-    let statement = Statement::Query(Box::new(query));
-    let plan = planner(context).sql_statement_to_plan_with_context(statement, &mut context.planner_context())?;
-    let plan = share_rows(plan, &ctes)?;
+    let keeping_orders = takes_orders(&query).then(|| context.clone().keeping_orders());
+    let context = keeping_orders.as_ref().unwrap_or(context);
+    let planned = |query: Query| {
+        let statement = Statement::Query(Box::new(query));
+        planner(context).sql_statement_to_plan_with_context(statement, &mut context.planner_context())
+    };
+    let again = is_recursive(&query).then(|| query.clone());
+    let mut plan = planned(query)?;
+    if let Some(mut query) = again
+        && cast_first_terms(context, &plan, &mut query)?
+    {
+        plan = planned(query)?;
+    }
+    let mut plan = share_rows(plan, &ctes)?;
     if context.names_views() {
         check_planned_size(&plan)?;
+    }
+    if keeping_orders.is_some() {
+        plan = inherit_orders(plan)?;
     }
     Ok(durations_as_intervals(plan)?)
 }

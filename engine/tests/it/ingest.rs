@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, DictionaryArray, DurationSecondArray, Int32Array, Int64Array, LargeStringArray, RecordBatch, StringArray,
+    ArrayRef, BinaryArray, DictionaryArray, DurationSecondArray, Int32Array, Int64Array, LargeStringArray, RecordBatch,
+    StringArray, TimestampMicrosecondArray,
 };
+use arrow::datatypes::{DataType, Field, Schema};
 use futures::{SinkExt, StreamExt, stream};
-use rustydb_engine::{IngestMode, IngestTarget, Session, parameter_at};
+use rustydb_engine::{IngestMode, IngestTarget, Session, Value, parameter_at};
 
 use crate::helpers::*;
 
@@ -193,4 +195,54 @@ async fn a_duration_that_is_no_interval_is_refused() {
     let rows = RecordBatch::try_from_iter([("id", ids), ("x", long)]).unwrap();
     let error = ingest(&session, "t", IngestMode::Create, vec![rows]).await.unwrap_err();
     assert_eq!(error.sqlstate(), "22008");
+}
+
+#[tokio::test]
+async fn a_text_with_nul_gets_in_on_no_way() {
+    let session = memory().await;
+    run(&session, "CREATE TABLE t (s text)").await;
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["a", "b\0"]));
+    let bytes: ArrayRef = Arc::new(BinaryArray::from(vec![b"b\0".as_slice()]));
+    let insert = session.prepare("INSERT INTO t VALUES ($1)").await.unwrap();
+    for column in [texts, bytes] {
+        let rows = RecordBatch::try_from_iter([("s", column)]).unwrap();
+        let refused = ingest(&session, "t", IngestMode::Append, vec![rows.clone()]).await.unwrap_err();
+        assert_eq!(refused.sqlstate(), "22021");
+        assert_eq!(session.execute_batch(&insert, &rows).await.unwrap_err().sqlstate(), "22021");
+    }
+    let nul = Value::from("b\0");
+    for sql in ["SELECT $1", "SELECT s FROM t WHERE s = $1", "INSERT INTO t VALUES ($1)"] {
+        for text in ["b", "b\0"] {
+            let outcome = session.execute(sql, &[Value::from(text)]).await;
+            assert_eq!(outcome.is_ok(), text == "b", "{sql}");
+        }
+        let refused = session.execute(sql, std::slice::from_ref(&nul)).await.unwrap_err();
+        assert_eq!(refused.sqlstate(), "22021", "{sql}");
+    }
+    assert_eq!(query(&session, "SELECT s FROM t").await, ["b"]);
+}
+
+#[tokio::test]
+async fn an_ingest_of_more_columns_than_a_table_may_have_is_refused_before_its_rows_are_read() {
+    let session = memory().await;
+    for mode in [IngestMode::Create, IngestMode::Append, IngestMode::Replace] {
+        let fields = (0..20_000).map(|place| Field::new(format!("c{place}"), DataType::Int32, true));
+        let columns = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let target = IngestTarget { schema: None, table: "t".to_owned(), temporary: false, mode, columns };
+        let refused = session.ingest(target, Box::pin(stream::pending())).await.unwrap_err();
+        assert_eq!(refused.sqlstate(), "54011");
+    }
+}
+
+#[tokio::test]
+async fn utc_is_a_zone_however_it_is_spelled() {
+    let session = memory().await;
+    for (zone, outcome) in [("utc", Ok(1)), ("Z", Ok(1)), ("nowhere", Err("22023"))] {
+        let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![0]).with_timezone(zone));
+        let rows = RecordBatch::try_from_iter([("at", times)]).unwrap();
+        let loaded = ingest(&session, "t", IngestMode::Replace, vec![rows]).await;
+        assert_eq!(loaded.map_err(|error| error.sqlstate()), outcome, "{zone}");
+    }
+    let shown = query(&session, "SELECT at::text, pg_typeof(at) FROM t").await;
+    assert_eq!(shown, ["1970-01-01 00:00:00+00|timestamp with time zone"]);
 }

@@ -140,3 +140,18 @@ async fn planning_is_stopped_when_the_time_is_up() {
     session.set("statement_timeout", "0").await.unwrap();
     assert_eq!(query(&session, &sql).await, ["20101"], "without the limit it is fine");
 }
+
+#[tokio::test]
+async fn more_columns_than_there_may_be_are_refused_before_they_are_planned() {
+    let session = memory().await;
+    let columns = (0..1_601).map(|place| format!("c{place} INT")).collect::<Vec<_>>().join(", ");
+    let ones = vec!["1"; 1_664].join(", ");
+    for sql in [
+        format!("CREATE TABLE t ({columns})"),
+        format!("SELECT 1, {ones}"),
+        format!("SELECT (SELECT max(a) FROM (SELECT 1 AS a, {ones}) AS s)"),
+        format!("VALUES (1, {ones})"),
+    ] {
+        assert_eq!(error(&session, &sql).await.sqlstate(), "54011", "{}", &sql[..40]);
+    }
+}

@@ -30,6 +30,7 @@ use super::execution::{Begun, Job, check_parameters, ticket_info};
 use crate::auth::Caller;
 use crate::handles::Handle;
 use crate::status::{internal, refuse};
+use crate::type_url::usual;
 use crate::wrapper::caller;
 
 /// How long the first poll waits: most statements are complete by then, and need no second one.
@@ -196,5 +197,5 @@ async fn first_rows(
 pub(crate) fn decode_command(bytes: &[u8]) -> Result<Command, Status> {
     let malformed = |reason: String| Status::from(refuse("08P01", format!("malformed command: {reason}")));
     let any = Any::decode(bytes).map_err(|error| malformed(error.to_string()))?;
-    Command::try_from(any).map_err(|error| malformed(error.to_string()))
+    Command::try_from(usual(any)).map_err(|error| malformed(error.to_string()))
 }

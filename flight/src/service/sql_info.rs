@@ -23,6 +23,7 @@ use arrow_flight::sql::{
     SqlSupportedSubqueries, SqlSupportedTransaction, SqlSupportedUnions, SqlTransactionIsolationLevel,
     SupportedSqlGrammar,
 };
+use rustydb_engine::{RESULT_COLUMNS_MAX, TABLE_COLUMNS_MAX};
 use tonic::Status;
 
 use super::SqlService;
@@ -184,6 +185,8 @@ fn sizes(info: &mut SqlInfoDataBuilder, limits: &Limits) {
     info.append(SqlInfo::SqlMaxConnections, count(limits.connections));
     info.append(SqlInfo::SqlMaxStatementLength, count(limits.statement_bytes));
     info.append(SqlInfo::SqlMaxStatements, count(limits.prepared_statements));
+    info.append(SqlInfo::SqlMaxColumnsInSelect, count(RESULT_COLUMNS_MAX));
+    info.append(SqlInfo::SqlMaxColumnsInTable, count(TABLE_COLUMNS_MAX));
     info.append(SqlInfo::SqlMaxTablesInSelect, count(TABLES_IN_SELECT_MAX));
     info.append(SqlInfo::SqlMaxUsernameLength, count(USER_NAME_BYTES_MAX));
     info.append(SqlInfo::SqlMaxRowSizeIncludesBlobs, true);
@@ -195,8 +198,6 @@ fn sizes(info: &mut SqlInfoDataBuilder, limits: &Limits) {
         SqlInfo::SqlMaxColumnsInGroupBy,
         SqlInfo::SqlMaxColumnsInIndex,
         SqlInfo::SqlMaxColumnsInOrderBy,
-        SqlInfo::SqlMaxColumnsInSelect,
-        SqlInfo::SqlMaxColumnsInTable,
         SqlInfo::SqlMaxCursorNameLength,
         SqlInfo::SqlMaxIndexLength,
         SqlInfo::SqlDbSchemaNameLength,

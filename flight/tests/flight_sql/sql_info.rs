@@ -220,6 +220,11 @@ async fn the_limits_are_those_in_force() {
     let server = TestServer::with(options).await;
     let mut client = server.client().await;
     let info = all(&mut client).await;
-    let limit = value(&info, SqlInfo::SqlMaxStatementLength);
-    assert_eq!(limit.as_primitive::<arrow::datatypes::Int64Type>().value(0), 1234);
+    for (name, limit) in [
+        (SqlInfo::SqlMaxStatementLength, 1234),
+        (SqlInfo::SqlMaxColumnsInSelect, 1664),
+        (SqlInfo::SqlMaxColumnsInTable, 1600),
+    ] {
+        assert_eq!(value(&info, name).as_primitive::<arrow::datatypes::Int64Type>().value(0), limit, "{name:?}");
+    }
 }

@@ -1,9 +1,9 @@
 //! How a server's log tells of panics: in one line each, and not more often than somebody would read.
 //!
-//! A panic in a statement or in the decoder of what a client sent is an error of that request, and its client is told. The
-//! usual report, a backtrace of sixty lines on standard error, would let a client fill the disk. So each place in the
-//! program reports at most once in a while, and then says how often it happened meanwhile. The backtrace is there at log
-//! level debug.
+//! A panic in a statement is an error of that request, and its client is told. The usual report, a backtrace of sixty lines on
+//! standard error, would let a client fill the disk. So each place in the program reports at most once in a while, and then
+//! says how often it happened meanwhile. The backtrace is there at log level debug, and so is all of a panic in the decoder of
+//! what a client sent: it asserts on what contradicts itself, which is no fault of the server's.
 
 use std::backtrace::Backtrace;
 use std::collections::HashMap;
@@ -19,6 +19,10 @@ pub(super) fn log_panics() {
     let places = Mutex::new(Places::default());
     panic::set_hook(Box::new(move |info| {
         let place = info.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+        if rustydb_flight::is_decoding() {
+            tracing::debug!("a client sent what cannot be decoded: panic at {place}: {}", message(info));
+            return;
+        }
         let due = places.lock().unwrap_or_else(PoisonError::into_inner).due(&place, Instant::now());
         let Some(unreported) = due else { return };
         let more = match unreported {

@@ -8,15 +8,17 @@ use datafusion::sql::sqlparser::ast::{AlterColumnOperation, ColumnDef, Expr, Ide
 use super::super::comment::COMMENT_KEY;
 use super::super::declaration::{Declaration, check_default, duplicate_column};
 use super::super::rewrite::{Rewrite, follow_sequences};
-use super::super::sequence::create_column_sequence;
+use super::super::sequence::{create_column_sequence, with_full_names};
 use super::{Alteration, renamed_in};
-use crate::constraints::{GENERATED_KEY, IDENTITY_KEY, checks_of, index_texts, set_index_texts};
+use crate::constraints::{GENERATED_KEY, IDENTITY_KEY, checks_of, index_texts, set_index_texts, shown_columns};
 use crate::dml::defaults::column_index;
+use crate::dml::many_rows::require_of_one_row;
 use crate::dml::syntax::{cast, column, null, quoted};
 use crate::error::sqlstate;
 use crate::sql::check::refuse;
 use crate::sql::text::parse::{fold, parse_expression, place};
 use crate::sql::types::{DEFAULT_KEY, arriving_type, column_type, name_of};
+use crate::sql::widths::check_table_width;
 use crate::{Error, Result};
 
 impl Alteration<'_, '_> {
@@ -83,8 +85,11 @@ impl Alteration<'_, '_> {
             }
             AlterColumnOperation::SetDefault { value } => {
                 self.require_plain_default(&field)?;
+                let context = self.statement.context(self.transaction.view());
+                let value = with_full_names(&context, value);
                 let text = value.to_string();
-                check_default(&self.statement.context(self.transaction.view()), value, &field)?;
+                check_default(&context, value, &field)?;
+                drop(context);
                 self.redefine_field(index, |field| with_default(field, Some(text)))
             }
             AlterColumnOperation::DropDefault => {
@@ -114,6 +119,9 @@ impl Alteration<'_, '_> {
         let field = self.table.schema.field(index).clone();
         if field.metadata().contains_key(GENERATED_KEY) {
             return Err(Error::unsupported("another type of a generated column"));
+        }
+        if let Some(using) = &using {
+            require_of_one_row(using, "transform expressions")?;
         }
         let mut metadata = declared.metadata().clone();
         if using.is_none() && !is_assigned(field.data_type(), declared.data_type()) {
@@ -149,6 +157,7 @@ impl Alteration<'_, '_> {
             return Err(duplicate_column(&name)
                 .map_message(|_| format!("column \"{name}\" of table \"{}\" already exists", self.table.name)));
         }
+        check_table_width(shown_columns(&self.table) + 1)?;
         let context = self.statement.context(self.transaction.view());
         let mut declaration = Declaration::of(&self.table)?;
         declaration.add_column(&context, definition)?;

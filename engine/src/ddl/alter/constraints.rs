@@ -160,7 +160,7 @@ impl Alteration<'_, '_> {
                 Ok(())
             });
         }
-        if let Some(index) = self.table.indexes.iter().find(|index| index.name == name).cloned() {
+        if let Some(index) = self.table.indexes.iter().find(|index| index.unique && index.name == name).cloned() {
             self.release(&index.columns, cascade, &format!("drop constraint {name}"))?;
             self.transaction.drop_index(self.table.id, index.id)?;
             return self.reload();

@@ -17,15 +17,15 @@ use datafusion::sql::sqlparser::ast::{
     AlterColumnOperation, AlterTableOperation, DropBehavior, Expr, RenameTableNameKind, Spanned, TableConstraint,
     VisitMut, VisitorMut,
 };
-use rustydb_storage::{NewTable, PRIMARY_KEY_NAME, TableDef, Transaction};
+use rustydb_storage::{ForeignKey, NewTable, PRIMARY_KEY_NAME, TableDef, Transaction};
 
-use super::declaration::columns_in;
+use super::declaration::{check_comparable, columns_in};
 use super::index::{create_from_text, without_hidden};
 use super::rewrite::{Rewrite, rewrite};
 use super::view::views_on;
-use crate::constraints::{CHECKS_KEY, Check, IndexText, checks_text, index_texts};
+use crate::constraints::{CHECKS_KEY, Check, IndexText, checks_text, index_texts, is_generated};
 use crate::dml::defaults::column_index;
-use crate::dml::foreign_key::references_to;
+use crate::dml::foreign_key::{check_rows_of, references_to, references_with};
 use crate::dml::syntax::quoted;
 use crate::error::sqlstate;
 use crate::session::{Completion, Statement};
@@ -59,6 +59,7 @@ pub(crate) async fn alter_table(
             texts
         }
     };
+    let retyped: Vec<String> = operations.iter().filter_map(retyped_column).collect();
     for operation in operations {
         let mut step = Alteration { statement, transaction, table };
         match operation {
@@ -75,7 +76,56 @@ pub(crate) async fn alter_table(
             table = create_from_text(statement, transaction, &table, text).await?;
         }
     }
+    // Other steps may have given the columns on the other side of a foreign key the same type.
+    for column in retyped {
+        check_references(statement, transaction, &table, &column).await?;
+    }
     Ok(Completion::new("ALTER TABLE"))
+}
+
+/// The column that an operation gives another type.
+fn retyped_column(operation: &AlterOperation) -> Option<String> {
+    let AlterOperation::Sql(operation) = operation else { return None };
+    match operation.as_ref() {
+        AlterTableOperation::AlterColumn { column_name, op: AlterColumnOperation::SetDataType { .. } } => {
+            Some(fold(column_name))
+        }
+        _ => None,
+    }
+}
+
+/// Checks the foreign keys of a column whose values have become others: both sides must have types that can be compared, and
+/// what rows of this and of other tables refer to must still be there. (Loading this table's rows has checked its own keys.)
+async fn check_references(
+    statement: &Statement<'_>,
+    transaction: &mut Transaction,
+    table: &Arc<TableDef>,
+    column: &str,
+) -> Result<()> {
+    let Ok(index) = table.schema.index_of(column) else { return Ok(()) };
+    let catalog = Arc::clone(transaction.view().catalog());
+    for foreign_key in table.foreign_keys.iter().filter(|key| key.columns.contains(&index)) {
+        let Some(parent) = catalog.table(foreign_key.parent) else { continue };
+        require_comparable(table, foreign_key, parent)?;
+    }
+    let changed = |column: usize| column == index || is_generated(table.schema.field(column));
+    for (child, foreign_key) in references_with(transaction, table, changed) {
+        require_comparable(&child, &foreign_key, table)?;
+        if !foreign_key.not_validated {
+            check_rows_of(statement, transaction, &child, &foreign_key).await?;
+        }
+    }
+    Ok(())
+}
+
+fn require_comparable(child: &TableDef, foreign_key: &ForeignKey, parent: &TableDef) -> Result<()> {
+    for (own, referred) in foreign_key.columns.iter().zip(&foreign_key.parent_columns) {
+        check_comparable(child.schema.field(*own), parent.schema.field(*referred)).map_err(|error| {
+            let detail = format!("Foreign key \"{}\" of table \"{}\".", foreign_key.name, child.name);
+            error.with_detail(detail).with_hint("Drop the foreign key first, and add it again afterwards.")
+        })?;
+    }
+    Ok(())
 }
 
 /// Whether an operation changes which columns there are, or their types.

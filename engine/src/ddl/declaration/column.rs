@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::ast::{
     GeneratedExpressionMode, NullsDistinctOption, PrimaryKeyConstraint, SequenceOptions,
 };
 
+use super::super::sequence::{nextval_text, with_full_names};
 use super::keys::{deferral, refuse_index_clause};
 use super::{ColumnSequence, Declaration, check_default, duplicate_column};
 use crate::constraints::{GENERATED_KEY, IDENTITY_KEY};
@@ -45,6 +46,7 @@ impl Declaration {
                 ColumnOption::NotNull => nullable = Some(false),
                 ColumnOption::Default(expr) => {
                     sources += 1;
+                    let expr = with_full_names(context, expr);
                     let shown = expr.to_string();
                     check_default(context, expr, &field).map_err(|error| error.at(at))?;
                     field = with_metadata(field, DEFAULT_KEY, shown);
@@ -142,7 +144,7 @@ impl Declaration {
         };
         let names = (0..).map(|number| if number == 0 { base.clone() } else { format!("{base}{number}") });
         let name = names.into_iter().find(|name| !taken(name)).unwrap_or(base.clone());
-        let default = crate::ddl::sequence::nextval_text(&self.schema_name, &name);
+        let default = nextval_text(&self.schema_name, &name);
         let data_type = field.data_type().clone();
         self.sequences.push(ColumnSequence { column: field.name().clone(), name, data_type, options, identity });
         with_metadata(field, DEFAULT_KEY, default)

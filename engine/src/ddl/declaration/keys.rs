@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::Field;
+use arrow::datatypes::{DataType, Field};
 use datafusion::sql::sqlparser::ast::{
     ConstraintCharacteristics, ConstraintReferenceMatchKind, DeferrableInitial, Expr, ForeignKeyConstraint, Ident,
     IndexColumn, NullsDistinctOption, OrderByExpr, OrderByOptions, PrimaryKeyConstraint, ReferentialAction, Spanned,
@@ -170,13 +170,16 @@ impl Declaration {
             (parent.id, self.match_parent(&columns, &referred, &referred_columns).map_err(|error| error.at(at))?)
         };
         let name = match name {
-            Some(name) => fold(&name),
+            Some(name) => {
+                let name = fold(&name);
+                self.require_new_name(&name)?;
+                name
+            }
             None => {
                 let names: Vec<&str> = columns.iter().map(|column| self.fields[*column].name().as_str()).collect();
-                format!("{}_{}_fkey", self.name, names.join("_"))
+                self.free_name(format!("{}_{}_fkey", self.name, names.join("_")))
             }
         };
-        self.require_new_name(&name)?;
         Ok(ForeignKey {
             name,
             columns,
@@ -226,18 +229,7 @@ impl Declaration {
             return Err(invalid("the numbers of referring and referred columns differ".to_owned()));
         }
         for (column, parent_column) in columns.iter().zip(&parent_columns) {
-            let (child, parent_field) = (&self.fields[*column], parent.fields[*parent_column]);
-            let (left, right) = (child.data_type(), parent_field.data_type());
-            if left != right && !(left.is_integer() && right.is_integer()) {
-                let message = format!(
-                    "column \"{}\" of type {} cannot refer to column \"{}\" of type {}",
-                    child.name(),
-                    name_of(left),
-                    parent_field.name(),
-                    name_of(right)
-                );
-                return Err(Error::new(sqlstate::TYPE_MISMATCH, message));
-            }
+            check_comparable(&self.fields[*column], parent.fields[*parent_column])?;
         }
         Ok(parent_columns)
     }
@@ -254,6 +246,26 @@ impl Declaration {
             }
         })
     }
+}
+
+/// Whether values of a foreign key's column can be looked for among those it refers to. Each is looked for as a value of the
+/// other type, which must not round it.
+pub(in crate::ddl) fn check_comparable(child: &Field, parent: &Field) -> Result<()> {
+    let same = match (child.data_type(), parent.data_type()) {
+        (DataType::Decimal128(_, child_scale), DataType::Decimal128(_, parent_scale)) => child_scale == parent_scale,
+        (left, right) => left == right || (left.is_integer() && right.is_integer()),
+    };
+    if same {
+        return Ok(());
+    }
+    let message = format!(
+        "column \"{}\" of type {} cannot refer to column \"{}\" of type {}",
+        child.name(),
+        name_of(child.data_type()),
+        parent.name(),
+        name_of(parent.data_type())
+    );
+    Err(Error::new(sqlstate::TYPE_MISMATCH, message))
 }
 
 fn second_primary_key() -> Error {

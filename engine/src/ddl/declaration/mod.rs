@@ -24,7 +24,10 @@ use crate::error::sqlstate;
 use crate::sql::check::refuse;
 use crate::sql::context::StatementContext;
 use crate::sql::text::parse::fold;
+use crate::sql::widths::check_table_width;
 use crate::{Error, Result};
+
+pub(super) use keys::check_comparable;
 
 pub(crate) fn duplicate_column(name: &str) -> Error {
     Error::new(sqlstate::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"))
@@ -87,11 +90,13 @@ impl Declaration {
             Declaration { schema_name: schema_name.to_owned(), name: table.to_owned(), ..Declaration::default() };
         let mut references = Vec::new();
         let count = columns.len();
+        check_table_width(count)?;
         for (place, column) in columns.into_iter().enumerate() {
             take_over(&mut declaration, place)?;
             declaration.read_column(context, column, &mut references)?;
         }
         take_over(&mut declaration, count)?;
+        check_table_width(declaration.fields.len())?;
         refuse(declaration.fields.is_empty(), "a table without columns")?;
         for constraint in constraints {
             declaration.read_constraint(constraint, &mut references)?;
@@ -124,6 +129,7 @@ impl Declaration {
     pub(super) fn take_over(&mut self, other: TakenOver) -> Result<()> {
         let TakenOver { fields, checks, primary_key, indexes } = other;
         let first = self.fields.len();
+        check_table_width(first.saturating_add(fields.len()))?;
         for field in fields {
             if self.fields.iter().any(|known| known.name() == field.name()) {
                 return Err(duplicate_column(field.name()));

@@ -1,7 +1,7 @@
 //! Constraints whose check waits for the end of the transaction: SET CONSTRAINTS, and the checks of foreign keys at last.
 //! Those of unique keys are the store's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray};
@@ -18,11 +18,13 @@ use crate::{Error, Result};
 /// So many parents are locked one by one; more are locked with their table.
 const LOCKED_PARENTS_MAX: usize = 65_536;
 
-/// What a transaction has put off to its end.
-#[derive(Debug, Default)]
+/// What a transaction has put off to its end. Whoever comes back to a mark of the transaction has to come back to what this
+/// was then, too.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct DeferredChecks {
-    /// Constraints that something was done about since they were last checked.
-    pending: BTreeSet<(TableId, String)>,
+    /// Constraints that something was done about since they were last checked, and whether the rows concerned are no longer
+    /// known one by one.
+    pending: BTreeMap<(TableId, String), bool>,
     /// What SET CONSTRAINTS said of single ones, by name, ...
     modes: BTreeMap<String, bool>,
     /// ... and of all.
@@ -40,9 +42,21 @@ impl DeferredChecks {
         let said = self.modes.get(&foreign_key.name).copied().or(self.all);
         let deferred = foreign_key.deferrable && said.unwrap_or(foreign_key.initially_deferred);
         if deferred {
-            self.pending.insert((table.id, foreign_key.name.clone()));
+            self.pending.entry((table.id, foreign_key.name.clone())).or_insert(false);
         }
         deferred
+    }
+
+    /// A table with other rows has taken the place of one: `children` are the tables that refer to it, as they were before. What
+    /// was done to the old one's rows is not known any more.
+    pub(crate) fn table_is_replaced(&mut self, old: TableId, new: TableId, children: &[Arc<TableDef>]) {
+        let of_old = self.pending.keys().filter(|(table, _)| *table == old).map(|(_, name)| (new, name.clone()));
+        let mut concerned: Vec<(TableId, String)> = of_old.collect();
+        for child in children.iter().filter(|child| child.id != old) {
+            let keys = child.foreign_keys.iter().filter(|key| key.parent == old);
+            concerned.extend(keys.map(|key| (child.id, key.name.clone())).filter(|key| self.pending.contains_key(key)));
+        }
+        self.pending.extend(concerned.into_iter().map(|key| (key, true)));
     }
 }
 
@@ -93,15 +107,16 @@ pub(crate) async fn set_constraints(
         return Ok(());
     }
     transaction.check_deferred(indexes).await?;
-    let due: Vec<(TableId, String)> = {
-        let mut checks = statement.deferred.lock();
-        let (due, kept): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(&mut checks.pending)
-            .into_iter()
-            .partition(|(_, name)| names.is_empty() || names.contains(name));
-        checks.pending = kept;
-        due.into_iter().collect()
+    let is_due = |name: &String| names.is_empty() || names.contains(name);
+    let due: Vec<_> = {
+        let checks = statement.deferred.lock();
+        let due = checks.pending.iter().filter(|((_, name), _)| is_due(name));
+        due.map(|(key, whole)| (key.clone(), *whole)).collect()
     };
-    check_all(statement, transaction, due).await
+    check_all(statement, transaction, due).await?;
+    // Not before all is well: what has failed waits on if the transaction goes back to a savepoint.
+    statement.deferred.lock().pending.retain(|(_, name), _| !is_due(name));
+    Ok(())
 }
 
 /// Makes the checks that were put off.
@@ -113,14 +128,23 @@ pub(crate) async fn check_deferred(statement: &Statement<'_>, transaction: &mut 
 async fn check_all(
     statement: &Statement<'_>,
     transaction: &mut Transaction,
-    due: Vec<(TableId, String)>,
+    due: Vec<((TableId, String), bool)>,
 ) -> Result<()> {
-    for (table, name) in due {
+    for ((table, name), whole) in due {
         let table = transaction.view().catalog().table(table).cloned();
-        if let Some(table) = table
-            && let Some(foreign_key) = table.foreign_keys.iter().find(|foreign_key| foreign_key.name == name)
-        {
-            check_own_rows(statement, transaction, &table, foreign_key).await?;
+        // What was dropped since needs no check.
+        let Some(table) = table else { continue };
+        match table.foreign_keys.iter().find(|foreign_key| foreign_key.name == name) {
+            Some(foreign_key) if whole && !foreign_key.not_validated => {
+                check_rows_of(statement, transaction, &table, foreign_key).await?;
+            }
+            Some(foreign_key) => check_own_rows(statement, transaction, &table, foreign_key).await?,
+            // It may have another name by now.
+            None => {
+                for foreign_key in table.foreign_keys.iter().filter(|key| key.deferrable) {
+                    check_own_rows(statement, transaction, &table, foreign_key).await?;
+                }
+            }
         }
     }
     Ok(())

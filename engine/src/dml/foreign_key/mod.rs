@@ -61,6 +61,16 @@ pub(crate) fn references_to(
     { referring(&transaction.view(), table.id) }.into_iter().filter(|(_, foreign_key)| same(foreign_key)).collect()
 }
 
+/// The foreign keys, and their tables, that refer to a table by one of these columns, perhaps beside others.
+pub(crate) fn references_with(
+    transaction: &Transaction,
+    table: &TableDef,
+    concerned: impl Fn(usize) -> bool,
+) -> Vec<(Arc<TableDef>, ForeignKey)> {
+    let concerns = |key: &ForeignKey| key.parent_columns.iter().any(|column| concerned(*column));
+    { referring(&transaction.view(), table.id) }.into_iter().filter(|(_, foreign_key)| concerns(foreign_key)).collect()
+}
+
 /// The columns of its parent that a foreign key refers to: the primary key in key order, or in the order of the foreign
 /// key those of a unique index.
 fn referred_columns(parent: &TableDef, foreign_key: &ForeignKey) -> Vec<usize> {

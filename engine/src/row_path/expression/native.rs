@@ -355,13 +355,13 @@ pub(super) fn element(list: &Datum, place: &Datum) -> Decided {
     })
 }
 
-/// The length of a list that is not empty, as DataFusion's `array_length` has it.
+/// The length of a list that is not empty, as [`crate::functions`] has it in `array_length`.
 pub(super) fn list_length(list: &Datum) -> Decided {
     match list {
         Datum::Null => Ok(Datum::Null),
         Datum::Other(list) => match list.as_ref() {
             Value::List(list) if list.len() == 1 && list.value_length(0) > 0 => {
-                Ok(Datum::Other(Arc::new(Value::UInt64(Some(u64::from(list.value_length(0).unsigned_abs()))))))
+                Ok(Datum::Int(i64::from(list.value_length(0))))
             }
             _ => Err(Undecided),
         },

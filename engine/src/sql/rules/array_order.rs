@@ -4,10 +4,11 @@
 //! | where | becomes |
 //! |---|---|
 //! | `a < b`, `<=`, `>`, `>=`, `BETWEEN` | the same of `order(a)`, `order(b)` |
-//! | `ORDER BY a NULLS FIRST`, `a DESC NULLS LAST` | by `order(a)`: NULLs among the elements stay the greatest |
+//! | `ORDER BY a` | by `order(a)` |
 //! | `greatest`, `least` | [functions of arrays](crate::functions::extremes) |
 //!
-//! In the usual orders of ORDER BY, DataFusion has NULLs among the elements where PostgreSQL has them; equality is the same.
+//! Equality is the same. In the usual orders of ORDER BY, DataFusion's sorts have NULLs among the elements where PostgreSQL has
+//! them; but not so the filter by which a sort with a LIMIT leaves out what comes too late.
 
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::Transformed;
@@ -59,7 +60,7 @@ fn compares_arrays(plan: &LogicalPlan) -> DataFusionResult<bool> {
     any_node(plan, |node| {
         if let LogicalPlan::Sort(sort) = node {
             let schema = sort.input.schema();
-            if sort.expr.iter().any(|by| by.asc == by.nulls_first && is_array(&by.expr, schema)) {
+            if sort.expr.iter().any(|by| is_array(&by.expr, schema)) {
                 return Ok(true);
             }
         }
@@ -88,7 +89,7 @@ fn is_array(expr: &Expr, schema: &DFSchema) -> bool {
 }
 
 fn sorted(by: Sort, schema: &DFSchema) -> Sort {
-    match by.asc == by.nulls_first && is_array(&by.expr, schema) {
+    match is_array(&by.expr, schema) {
         true => Sort { expr: order_of_array(by.expr), ..by },
         false => by,
     }

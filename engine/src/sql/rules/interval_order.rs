@@ -25,7 +25,7 @@ use datafusion::logical_expr::expr::{
     AggregateFunction, Between, BinaryExpr, Case, InList, InSubquery, NullTreatment, ScalarFunction, Sort,
     WindowFunction,
 };
-use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::utils::{grouping_set_to_exprlist, merge_schema};
 use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, ExprSchemable, GroupingSet, LogicalPlan, LogicalPlanBuilder, Operator, Subquery,
     WindowFunctionDefinition, lit, when,
@@ -169,6 +169,8 @@ fn group(aggregate: Aggregate) -> DataFusionResult<LogicalPlan> {
         return Ok(LogicalPlan::Aggregate(aggregate));
     }
     let Aggregate { input, group_expr, mut aggr_expr, schema, .. } = aggregate;
+    // As in the schema, where a key that is written twice is there once.
+    let group_expr: Vec<Expr> = grouping_set_to_exprlist(&group_expr)?.into_iter().cloned().collect();
     let shown: Vec<Column> = schema.iter().map(Column::from).collect();
     let groups = group_expr.len();
     let (mut keys, mut list) = (Vec::with_capacity(groups), Vec::with_capacity(shown.len()));

@@ -14,7 +14,7 @@
 //! | `CAST(time AS interval)` and back, `sum(time)` | – | [a function](crate::functions::time_intervals) |
 //! | an integer `# itself` | 0 even for NULL | `n - n` |
 //! | bytes beside a text constant, in `\|\|` and LIKE | texts | the constant is read as bytes |
-//! | the pattern of `~` and the like | `.` matches no line break | it does |
+//! | the pattern of `~` and the like, also of `~ ANY (SELECT …)` | `.` matches no line break | it does |
 //! | `date_part(field, x)` | an integer | [double precision](crate::functions::date_parts) |
 //! | date beside timestamp | nanoseconds, which reach from 1677 to 2262 | a timestamp of the other's unit |
 //! | `'2'` beside a number in CASE, UNION … | texts | [a number](crate::sql::tree::unknown_literals) |
@@ -30,7 +30,7 @@ use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::functions::datetime::date_part;
 use datafusion::logical_expr::expr::{
-    Between, BinaryExpr, Case, Cast, InList, InSubquery, ScalarFunction, WindowFunction,
+    Between, BinaryExpr, Case, Cast, InList, InSubquery, ScalarFunction, SetComparison, WindowFunction,
 };
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
@@ -204,11 +204,9 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
                 let (left, right) = (Box::new(left), Box::new(right));
                 return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
             }
-            let matches = matches!(
-                op,
-                Operator::RegexMatch | Operator::RegexIMatch | Operator::RegexNotMatch | Operator::RegexNotIMatch
-            );
-            if matches && let Some(pattern) = across_lines(&right) {
+            if is_match(op)
+                && let Some(pattern) = across_lines(&right)
+            {
                 let right = Box::new(pattern);
                 return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })));
             }
@@ -288,6 +286,10 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
                 None => Transformed::new_transformed(Expr::InList(InList { expr, list, negated }), resolved),
             }
         }
+        Expr::SetComparison(comparison) if is_match(comparison.op) => match written_patterns(&comparison.subquery)? {
+            Some(subquery) => Transformed::yes(Expr::SetComparison(SetComparison { subquery, ..comparison })),
+            None => Transformed::no(Expr::SetComparison(comparison)),
+        },
         Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
             let column_type = subquery.subquery.schema().field(0).data_type().clone();
             let Some(common) = compared([&type_of(&expr), &column_type]) else {
@@ -373,6 +375,22 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
         }
         other => Transformed::no(other),
     })
+}
+
+/// Whether it looks for a regular expression.
+fn is_match(op: Operator) -> bool {
+    matches!(op, Operator::RegexMatch | Operator::RegexIMatch | Operator::RegexNotMatch | Operator::RegexNotIMatch)
+}
+
+/// A subquery for patterns with each as it is looked for.
+fn written_patterns(subquery: &Subquery) -> DataFusionResult<Option<Subquery>> {
+    let plan = &subquery.subquery;
+    let (relation, field) = plan.schema().qualified_field(0);
+    let name = field.name().clone();
+    let column = Expr::Column(Column::new(relation.cloned(), &name));
+    let Some(pattern) = across_lines(&column).filter(|_| field.data_type().is_string()) else { return Ok(None) };
+    let written = LogicalPlanBuilder::from(Arc::clone(plan)).project([pattern.alias(name)])?.build()?;
+    Ok(Some(subquery.with_plan(Arc::new(written))))
 }
 
 /// A smallint is shifted as an integer, by up to 31 bits, and stays one: of what it has no room for, the low bits are left.

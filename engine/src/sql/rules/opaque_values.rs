@@ -54,6 +54,14 @@ enum Kind {
 /// What wraps casts that round.
 const ROUNDED: &str = "rounded";
 
+/// What wraps values of which is known whether they may be NULL.
+const NOTED: &str = "noted";
+
+/// A function that gives back what it is given, and knows whether that may be NULL.
+pub(crate) fn noted() -> ScalarUDF {
+    Same::new(NOTED, Volatility::Immutable).into()
+}
+
 /// A function that gives back what it is given, for plans that know more of a value than its expression tells.
 pub(crate) fn known() -> ScalarUDF {
     Same::new("known", Volatility::Immutable).into()
@@ -359,7 +367,7 @@ struct Same {
 
 impl Same {
     fn new(name: &'static str, volatility: Volatility) -> Self {
-        Same { name, signature: Signature::any(1, volatility), adds_nulls: name != ROUNDED }
+        Same { name, signature: Signature::any(1, volatility), adds_nulls: ![ROUNDED, NOTED].contains(&name) }
     }
 }
 

@@ -8,7 +8,8 @@
 //! After a list without columns the parser takes any word for the name of a table, and DISTINCT for a word like any other.
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, ObjectNamePart, Select, SelectItem, SetExpr, Spanned, TableFactor, TableWithJoins,
+    Distinct, Expr, Function, FunctionArguments, ObjectNamePart, Query, Select, SelectItem, SetExpr, Spanned,
+    TableFactor, TableWithJoins,
 };
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -107,11 +108,24 @@ pub(in crate::sql) fn check_no_columns(select: &Select) -> Result<()> {
 
 /// Refuses a subquery without columns that stands for a value, of which the planner takes the first column.
 pub(in crate::sql) fn check_subquery_columns(expr: &Expr) -> Result<()> {
-    let (Expr::Subquery(query) | Expr::InSubquery { subquery: query, .. }) = expr else { return Ok(()) };
-    match has_no_columns(&query.body) {
-        true => Err(Error::syntax("a subquery that stands for a value must return a column").at(place(query.span()))),
-        false => Ok(()),
+    match subquery_of_values(expr).filter(|query| has_no_columns(&query.body)) {
+        Some(query) => Err(without_value(query)),
+        None => Ok(()),
     }
+}
+
+/// The subquery in an expression that takes values from its first column: `(SELECT …)`, `IN (SELECT …)`, `ARRAY(SELECT …)`.
+pub(in crate::sql) fn subquery_of_values(expr: &Expr) -> Option<&Query> {
+    match expr {
+        Expr::Subquery(query) | Expr::InSubquery { subquery: query, .. } => Some(query),
+        Expr::Function(Function { args: FunctionArguments::Subquery(query), .. }) => Some(query),
+        _ => None,
+    }
+}
+
+/// The error for one that has no column.
+pub(in crate::sql) fn without_value(query: &Query) -> Error {
+    Error::syntax("a subquery that stands for a value must return a column").at(place(query.span()))
 }
 
 /// Whether a query has no columns, as far as its text says.

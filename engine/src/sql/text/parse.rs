@@ -173,6 +173,9 @@ pub(crate) fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>> {
     for token in &mut tokens {
         // `U&'…'`, whose escapes the tokenizer has read.
         if let Token::UnicodeStringLiteral(text) = &mut token.token {
+            if text.contains('\0') {
+                return Err(Error::syntax("invalid Unicode escape value").at(position_of(token.span.start)));
+            }
             let text = std::mem::take(text);
             token.token = Token::SingleQuotedString(text);
         }

@@ -4,15 +4,26 @@
 //! |---|---|
 //! | `ORDER BY a USING >` | `ORDER BY a DESC` |
 //! | `FETCH FIRST 2 ROWS ONLY OFFSET 1` | `OFFSET 1 FETCH FIRST 2 ROWS ONLY` |
+//! | `FETCH FIRST (SELECT n) ROWS ONLY`, also of what else is more than a constant | `LIMIT ((SELECT n))` |
+//! | `FETCH FIRST (n + 1) ROWS WITH TIES` | `LIMIT with_ties((n + 1))` |
 //! | `RANGE '1 year'::interval PRECEDING` | `RANGE '1 year' PRECEDING` |
+//! | `ROWS 1 PRECEDING EXCLUDE NO OTHERS` | `ROWS 1 PRECEDING` |
 
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace};
 
+use crate::sql::rules::limits::WITH_TIES;
+
+/// The FETCHes that may be in a computed number of rows. With more, the parser says what is wrong.
+const NESTED_MAX: usize = 16;
+
 /// Rewrites the forms, wherever they are.
 pub(in crate::sql) fn rewrite_tails(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let is_first = |token: &TokenWithSpan| {
-        matches!(keyword(&token.token), Keyword::USING | Keyword::FETCH | Keyword::PRECEDING | Keyword::FOLLOWING)
+        matches!(
+            keyword(&token.token),
+            Keyword::USING | Keyword::FETCH | Keyword::PRECEDING | Keyword::FOLLOWING | Keyword::EXCLUDE
+        )
     };
     if !tokens.iter().any(is_first) {
         return tokens;
@@ -24,6 +35,7 @@ pub(in crate::sql) fn rewrite_tails(mut tokens: Vec<TokenWithSpan>) -> Vec<Token
         match keyword(&tokens[*index].token) {
             Keyword::USING => write_order(&mut tokens, *index, written.get(place + 1).copied()),
             Keyword::PRECEDING | Keyword::FOLLOWING => drop_type(&mut tokens, &written[..place]),
+            Keyword::EXCLUDE => drop_empty_exclusion(&mut tokens, &written[place..]),
             Keyword::FETCH => moved.extend(offset_behind(&tokens, &written[place..])),
             _ => {}
         }
@@ -32,7 +44,78 @@ pub(in crate::sql) fn rewrite_tails(mut tokens: Vec<TokenWithSpan>) -> Vec<Token
     for (fetch, offset, end) in moved.into_iter().rev() {
         tokens[fetch..end].rotate_left(offset - fetch);
     }
-    tokens
+    fetch_computed(tokens)
+}
+
+/// Writes a FETCH of a computed number of rows as a LIMIT: behind FETCH FIRST the parser takes one token.
+fn fetch_computed(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let written: Vec<usize> =
+        (0..tokens.len()).filter(|index| !matches!(tokens[*index].token, Token::Whitespace(_))).collect();
+    let mut replaced: Vec<(usize, Vec<Token>)> = Vec::new();
+    for (place, index) in written.iter().enumerate() {
+        if keyword(&tokens[*index].token) == Keyword::FETCH {
+            replaced.extend(as_limit(&tokens, &written[place..]).into_iter().flatten());
+        }
+    }
+    if replaced.is_empty() {
+        return tokens;
+    }
+    replaced.sort_by_key(|(index, _)| *index);
+    let mut replaced = replaced.into_iter().peekable();
+    let mut rewritten = Vec::with_capacity(tokens.len() + 1);
+    for (index, token) in tokens.into_iter().enumerate() {
+        match replaced.next_if(|(place, _)| *place == index) {
+            Some((_, parts)) => rewritten.extend(parts.into_iter().map(|part| TokenWithSpan::new(part, token.span))),
+            None => rewritten.push(token),
+        }
+    }
+    rewritten
+}
+
+/// What stands in the places of the words of a FETCH, which is the first of these tokens; `None` if the parser knows it.
+fn as_limit(tokens: &[TokenWithSpan], written: &[usize]) -> Option<Vec<(usize, Vec<Token>)>> {
+    let index = |place: usize| written.get(place).copied();
+    let token = |place: usize| index(place).map(|index| &tokens[index].token);
+    let word = |place: usize| token(place).map_or(Keyword::NoKeyword, keyword);
+    if !matches!(word(1), Keyword::FIRST | Keyword::NEXT) {
+        return None;
+    }
+    let (mut rows, mut depth, mut within) = (2, 0_usize, 0);
+    loop {
+        // Each FETCH looks for its end: so no token is looked at by more of them than may be in each other.
+        within += usize::from(word(rows) == Keyword::FETCH);
+        if within > NESTED_MAX {
+            return None;
+        }
+        match token(rows)? {
+            Token::LParen | Token::LBracket => depth += 1,
+            Token::RParen | Token::RBracket => depth = depth.checked_sub(1)?,
+            Token::SemiColon => return None,
+            found if depth == 0 && matches!(keyword(found), Keyword::ROW | Keyword::ROWS) => break,
+            _ => {}
+        }
+        rows += 1;
+    }
+    let has_ties = word(rows + 1) == Keyword::WITH && word(rows + 2) == Keyword::TIES;
+    let is_whole = has_ties || word(rows + 1) == Keyword::ONLY;
+    // No number of rows, or a constant.
+    if rows < 4 || !is_whole || word(rows - 1) == Keyword::PERCENT {
+        return None;
+    }
+    let mut opening = vec![Token::LParen];
+    if has_ties {
+        opening.insert(0, Token::make_word(WITH_TIES, None));
+    }
+    let mut replaced = vec![
+        (index(0)?, vec![Token::make_keyword("LIMIT")]),
+        (index(1)?, opening),
+        (index(rows)?, vec![Token::RParen]),
+        (index(rows + 1)?, Vec::new()),
+    ];
+    if has_ties {
+        replaced.push((index(rows + 2)?, Vec::new()));
+    }
+    Some(replaced)
 }
 
 /// `USING <` is ASC, `USING >` is DESC.
@@ -45,6 +128,20 @@ fn write_order(tokens: &mut [TokenWithSpan], using: usize, operator: Option<usiz
     };
     tokens[using].token = Token::make_keyword(order);
     tokens[operator].token = Token::Whitespace(Whitespace::Space);
+}
+
+/// Leaves out that a frame excludes no rows.
+fn drop_empty_exclusion(tokens: &mut [TokenWithSpan], written: &[usize]) {
+    let is_word = |index: usize, wanted: &str| match &tokens[index].token {
+        Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(wanted),
+        _ => false,
+    };
+    let [exclude, no, others, ..] = written else { return };
+    if is_word(*no, "no") && is_word(*others, "others") {
+        for index in [*exclude, *no, *others] {
+            tokens[index].token = Token::Whitespace(Whitespace::Space);
+        }
+    }
 }
 
 /// Takes the type from a constant that says how far a frame reaches: it is that of the order.
@@ -130,6 +227,8 @@ mod tests {
             "range between '1 year' preceding and 2 following"
         );
         assert_eq!(rewritten("rows 1.5::int preceding"), "rows 1.5 :: int preceding");
+        assert_eq!(rewritten("(rows 1 preceding exclude no others)"), "( rows 1 preceding )");
+        assert_eq!(rewritten("rows 1 preceding exclude ties"), "rows 1 preceding exclude ties");
     }
 
     #[test]
@@ -150,6 +249,20 @@ mod tests {
             ),
             ("select 1 offset 1 fetch first row only", "select 1 offset 1 fetch first row only"),
             ("fetch first from c", "fetch first from c"),
+        ] {
+            assert_eq!(rewritten(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_computed_number_of_rows_is_a_limit() {
+        for (sql, expected) in [
+            ("select 1 fetch first (select 2) rows only;", "select 1 LIMIT ( ( select 2 ) ) ;"),
+            ("select 1 fetch next(1+$1)row only offset 2", "select 1 offset 2 LIMIT ( ( 1 + $1 ) )"),
+            ("select 1 fetch first (a) rows with ties", "select 1 LIMIT with_ties ( ( a ) )"),
+            ("select 1 fetch first 2 rows with ties", "select 1 fetch first 2 rows with ties"),
+            ("select 1 fetch first 2 + 1 percent rows only", "select 1 fetch first 2 + 1 percent rows only"),
+            ("(select 1 fetch first) rows only", "( select 1 fetch first ) rows only"),
         ] {
             assert_eq!(rewritten(sql), expected, "{sql}");
         }

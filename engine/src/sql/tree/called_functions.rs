@@ -10,8 +10,8 @@
 //! | `to_hex(x)` of an integer of 32 bits | of its 32 bits |
 //! | `array_remove`, `array_replace` | of all elements, not the first; [NULLs can be removed](crate::functions::array_remove) |
 //! | `array_sum`, `array_scale` and the like of arrays of arrays | refused, for they take arrays of numbers |
-//! | `array_length(x, …)` | an integer, NULL for an empty array |
-//! | `cardinality(x)`, `array_ndims`, `array_position`, `gcd` and `lcm` of integers of 32 bits | an integer |
+//! | `array_length(x, …)` | NULL for an empty array |
+//! | `gcd` and `lcm` of integers of 32 bits | an integer |
 //! | `array_has(x, y)`, which `y = ANY (x)` is | [unknown](crate::functions::any_element) for a NULL in `x` |
 //! | `x[-1]` | NULL |
 //! | `x[i]`, `x[i:j]` | with places that are [counted from 1](crate::functions::subscripts) and not from the end |
@@ -231,12 +231,7 @@ pub(in crate::sql) fn as_in_postgres(
             _ => array_without(args),
         },
         ("array_replace", 3) => array_replace_all_udf().call(args),
-        ("array_length", 1 | 2) if type_of(&args[0]) != DataType::Null => {
-            nullif(cast(func.call(args), DataType::Int32), lit(0i32))
-        }
-        ("cardinality" | "array_ndims", 1) | ("array_position", 2 | 3) if type_of(&args[0]) != DataType::Null => {
-            cast(func.call(args), DataType::Int32)
-        }
+        ("array_length", 1 | 2) if type_of(&args[0]) != DataType::Null => nullif(func.call(args), lit(0i32)),
         ("array_has", 2) => any_element(args),
         ("array_element", 2) if is_before_the_first(&args[1]) => match type_of(&args[0]) {
             DataType::List(element) => lit(ScalarValue::try_from(element.data_type())?),

@@ -9,6 +9,7 @@
 //! | `percentile_cont(f) WITHIN GROUP (ORDER BY x)` | `percentile_cont(array_agg(x), f, false)`, which sorts |
 //! | `percentile_disc(f)`, `mode()` `WITHIN GROUP (ORDER BY x)` | likewise functions that sort |
 //! | `array_agg(DISTINCT x)`, `string_agg(DISTINCT x, ',')` | with `ORDER BY x` |
+//! | `array_agg(x ORDER BY 1, y)` | `array_agg(x ORDER BY y)`: a number is no place there |
 //! | `bool_and(x) OVER w`, also `bool_or`, `every` | `max((NOT x)::integer) OVER w = 0`, `min` |
 //! | `string_agg(x, ',') OVER w` | [joined](crate::functions::joined_texts) from `array_agg(x) OVER w` |
 //! | `lag(x, n, default) OVER w`, `lead`, with a default that may be of another type | `CASE`, by whether there is such a row |
@@ -77,6 +78,7 @@ pub(in crate::sql) fn rewrite(expr: &mut Expr, copies: &mut Copies) -> Result<()
         }
         Expr::Function(function) => {
             shorthands::name_arguments(function);
+            forget_constant_keys(function);
             if let Some(rewritten) = rewrite_call(function, copies)? {
                 *expr = rewritten;
             }
@@ -408,6 +410,22 @@ fn is_number(expr: &Expr) -> bool {
         Expr::Nested(inner) => is_number(inner),
         _ => false,
     }
+}
+
+/// Takes the numbers from the order of an aggregate's values, where they are constants: DataFusion would sort by the column
+/// of the relation in that place. With DISTINCT they are wrong.
+fn forget_constant_keys(function: &mut Function) {
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    if matches!(list.duplicate_treatment, Some(DuplicateTreatment::Distinct)) {
+        return;
+    }
+    list.clauses.retain_mut(|clause| match clause {
+        FunctionArgumentClause::OrderBy(keys) => {
+            keys.retain(|key| !is_number(&key.expr));
+            !keys.is_empty()
+        }
+        _ => true,
+    });
 }
 
 /// PostgreSQL sorts values to find equal ones, so that an aggregate with DISTINCT gets them in order.

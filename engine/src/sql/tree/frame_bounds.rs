@@ -1,5 +1,8 @@
 //! How far a frame reaches, where that is an expression: `ROWS BETWEEN (1 + 1) PRECEDING AND CURRENT ROW`. The planner knows
 //! constants only; so the expression, which has no columns, is computed before, and its value put in its place.
+//!
+//! A frame that ends before it starts, as `1 FOLLOWING AND 0 FOLLOWING`, has no rows, and is refused by the planner. So
+//! another one without rows takes its place.
 
 use std::ops::ControlFlow;
 
@@ -7,15 +10,16 @@ use arrow::datatypes::{DataType, Decimal128Type, DecimalType};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::Expr as LogicalExpr;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, Interval, NamedWindowExpr, Query, Select, Spanned, UnaryOperator, Value, ValueWithSpan, VisitMut,
-    VisitorMut, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType, visit_expressions,
+    BinaryOperator, Expr, Function, Interval, NamedWindowExpr, ObjectNamePart, Query, Select, Spanned, UnaryOperator,
+    Value, ValueWithSpan, VisitMut, VisitorMut, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowSpec,
+    WindowType, visit_expressions,
 };
 
 use crate::error::sqlstate;
 use crate::sql::check::check_queries;
 use crate::sql::context::StatementContext;
 use crate::sql::plan::planner;
-use crate::sql::text::parse::place;
+use crate::sql::text::parse::{fold, place};
 use crate::sql::types::name_of;
 use crate::{Error, Result};
 
@@ -46,6 +50,7 @@ impl Bounds<'_> {
                 return ControlFlow::Break(error.at(place(offset.span())));
             }
         }
+        start_behind_the_end(spec);
         ControlFlow::Continue(())
     }
 }
@@ -63,10 +68,86 @@ impl VisitorMut for Bounds<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        match expr {
-            Expr::Function(Function { over: Some(WindowType::WindowSpec(spec)), .. }) => self.compute(spec),
-            _ => ControlFlow::Continue(()),
+        if let Expr::Function(function) = expr
+            && let Some(WindowType::WindowSpec(spec)) = &mut function.over
+        {
+            self.compute(spec)?;
+            take_nulls_only(function);
         }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Writes a frame by ROWS or GROUPS that ends before it starts as one that starts behind the last row.
+fn start_behind_the_end(spec: &mut WindowSpec) {
+    let Some(frame) = &mut spec.window_frame else { return };
+    let is_meant = match frame.units {
+        WindowFrameUnits::Rows => true,
+        // Without an order they are refused.
+        WindowFrameUnits::Groups => !spec.order_by.is_empty() || spec.window_name.is_some(),
+        WindowFrameUnits::Range => false,
+    };
+    if is_meant && ends_before_start(frame) {
+        let behind = Box::new(Expr::value(Value::Number(i64::MAX.to_string(), false)));
+        *frame = WindowFrame {
+            units: WindowFrameUnits::Rows,
+            start_bound: WindowFrameBound::Following(Some(behind)),
+            end_bound: Some(WindowFrameBound::Following(None)),
+        };
+    }
+}
+
+/// Functions of a window that mind no frame.
+const UNFRAMED: [&str; 8] = ["row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead"];
+
+/// Functions that take no FILTER.
+const UNFILTERED: [&str; 3] = ["first_value", "last_value", "nth_value"];
+
+/// By RANGE, too, a frame that ends before it starts has no rows, but where the key is NULL: then it has all rows whose key is,
+/// however far it reaches. Those are the equals of the row, so it becomes these, and for other rows a FILTER leaves out all.
+fn take_nulls_only(function: &mut Function) {
+    let Function { name, over: Some(WindowType::WindowSpec(spec)), filter, .. } = function else { return };
+    let (Some(frame), [key]) = (&mut spec.window_frame, spec.order_by.as_slice()) else { return };
+    let [ObjectNamePart::Identifier(name)] = name.0.as_slice() else { return };
+    let name = fold(name);
+    let is_column = matches!(key.expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+    let is_range = matches!(frame.units, WindowFrameUnits::Range);
+    if !is_range || !is_column || UNFILTERED.contains(&name.as_str()) || !ends_before_start(frame) {
+        return;
+    }
+    *frame = WindowFrame {
+        units: WindowFrameUnits::Range,
+        start_bound: WindowFrameBound::CurrentRow,
+        end_bound: Some(WindowFrameBound::CurrentRow),
+    };
+    if UNFRAMED.contains(&name.as_str()) {
+        return;
+    }
+    let is_null = Box::new(Expr::IsNull(Box::new(key.expr.clone())));
+    *filter = Some(match filter.take() {
+        Some(own) => {
+            let right = Box::new(Expr::Nested(own));
+            Box::new(Expr::BinaryOp { left: is_null, op: BinaryOperator::And, right })
+        }
+        None => is_null,
+    });
+}
+
+/// Whether both bounds of a frame are on one side of the row, and the wrong way round.
+fn ends_before_start(frame: &WindowFrame) -> bool {
+    let (near, far) = match (&frame.start_bound, &frame.end_bound) {
+        (WindowFrameBound::Preceding(Some(start)), Some(WindowFrameBound::Preceding(Some(end)))) => (start, end),
+        (WindowFrameBound::Following(Some(start)), Some(WindowFrameBound::Following(Some(end)))) => (end, start),
+        _ => return false,
+    };
+    matches!((distance(near), distance(far)), (Some(near), Some(far)) if near < far)
+}
+
+/// An offset that is a number.
+fn distance(offset: &Expr) -> Option<f64> {
+    match offset {
+        Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => digits.parse().ok(),
+        _ => None,
     }
 }
 

@@ -13,7 +13,6 @@
 //! the names of whole columns, which grouping sets are not. It refuses aggregates of outer columns only, too, of which
 //! DataFusion would make one value per row of the outer query.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::common::Column;
@@ -22,12 +21,11 @@ use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{Aggregate, Expr, GroupingSet, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::AnalyzerRule;
-use datafusion::sql::sqlparser::ast::{
-    self, BinaryOperator, GroupByExpr, Select, SelectItem, Value, ValueWithSpan, Visit, Visitor,
-};
+use datafusion::sql::sqlparser::ast::{self, BinaryOperator, GroupByExpr, Select, SelectItem, Value, ValueWithSpan};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::copies::Copies;
+use crate::dml::many_rows::calls_aggregates;
 use crate::dml::syntax::{both, call_with, number};
 use crate::{Error, Result};
 
@@ -46,7 +44,7 @@ pub(in crate::sql) fn group_as_planned(select: &mut Select, copies: &mut Copies)
     let ungrouped = matches!(&select.group_by, GroupByExpr::Expressions(items, _) if items.is_empty());
     if let Some(having) = &mut select.having
         && ungrouped
-        && !calls_functions(having)
+        && !calls_aggregates(having)
     {
         let condition = std::mem::replace(having, ast::Expr::value(Value::Null));
         let counted = ast::Expr::BinaryOp {
@@ -69,20 +67,6 @@ fn group_by_nothing(items: &mut Vec<ast::Expr>) {
     if items.is_empty() {
         items.push(ast::Expr::GroupingSets(vec![Vec::new()]));
     }
-}
-
-fn calls_functions(expr: &ast::Expr) -> bool {
-    struct Finder;
-    impl Visitor for Finder {
-        type Break = ();
-        fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
-            match expr {
-                ast::Expr::Function(_) => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
-            }
-        }
-    }
-    expr.visit(&mut Finder).is_break()
 }
 
 /// The elements of ROLLUP, CUBE or GROUPING SETS.

@@ -51,7 +51,8 @@ impl<'a> KnownColumns<'a> {
         self.ctes.truncate(self.ctes.len().saturating_sub(own));
     }
 
-    fn of_query(&mut self, query: &Query) -> Option<Vec<String>> {
+    /// The columns of a query; `None` if they cannot be told.
+    pub(in crate::sql) fn of_query(&mut self, query: &Query) -> Option<Vec<String>> {
         self.enter(query);
         let columns = self.of_body(&query.body);
         self.leave(query);

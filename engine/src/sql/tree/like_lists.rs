@@ -1,7 +1,8 @@
 //! `x LIKE ANY (ARRAY['a%', 'b%'])` is `x LIKE 'a%' OR x LIKE 'b%'`, and with ALL it is AND. If `x` is more than a column, it
 //! is [a function](crate::functions::like_each), which names it once.
 //!
-//! The parser takes ALL for a function. An array that is not written out in the query is refused.
+//! The parser takes ALL for a function. Of an array that is not written out in the query, LIKE is [a function](MatchEach) of
+//! both, and so are `x ~ ANY (array)` and its like of any array.
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectNamePart, Value,
@@ -10,30 +11,28 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::copies::is_small;
-use crate::dml::syntax::call_with;
+use crate::dml::syntax::{call_with, cast};
 use crate::functions::like_each::LikeEach;
 use crate::functions::like_escape::LIKE_ESCAPE;
+use crate::functions::match_each::MatchEach;
 use crate::sql::check::ends_with_escape;
 use crate::sql::text::parse::fold;
 use crate::{Error, Result};
 
 /// Rewrites the expression itself.
 pub(in crate::sql) fn like_each(expr: &mut Expr) -> Result<()> {
-    let (any, pattern) = match expr {
-        Expr::Like { any, pattern, .. } | Expr::ILike { any, pattern, .. } => (*any, pattern),
+    let (any, pattern) = match &*expr {
+        Expr::Like { any, pattern, .. } | Expr::ILike { any, pattern, .. } => (*any, pattern.as_ref()),
         _ => return Ok(()),
     };
-    let array = match any {
-        true => elements(pattern),
-        false => match argument_of_all(pattern) {
-            Some(argument) => elements(argument),
-            None => return Ok(()),
-        },
+    let array = match (any, argument_of_all(pattern)) {
+        (true, _) => pattern,
+        (false, Some(argument)) => argument,
+        (false, None) => return Ok(()),
     };
-    let Some(patterns) = array.filter(|patterns| !patterns.is_empty()) else {
-        let what = if any { "LIKE ANY" } else { "LIKE ALL" };
-        return Err(Error::unsupported(format!("{what} of an array that is not written out"))
-            .with_hint("Write ARRAY[…] with the patterns."));
+    let Some(patterns) = elements(array).filter(|patterns| !patterns.is_empty()) else {
+        *expr = call_of_array(expr, any, array)?;
+        return Ok(());
     };
     if let Some(called) = call(expr, any, &patterns) {
         *expr = called;
@@ -45,6 +44,73 @@ pub(in crate::sql) fn like_each(expr: &mut Expr) -> Result<()> {
         *expr = Expr::Nested(Box::new(joined));
     }
     Ok(())
+}
+
+/// `x ~ ANY (array)`, and its like, as the call of a function. Of a query it is the planner's.
+pub(in crate::sql) fn match_each(expr: &mut Expr) -> Result<()> {
+    use BinaryOperator::{
+        PGILikeMatch, PGLikeMatch, PGNotILikeMatch, PGNotLikeMatch, PGRegexIMatch, PGRegexMatch, PGRegexNotIMatch,
+        PGRegexNotMatch,
+    };
+    let (any, left, op, right) = match &*expr {
+        Expr::AnyOp { left, compare_op, right, is_some: _ } => (true, left.as_ref(), compare_op, right.as_ref()),
+        Expr::AllOp { left, compare_op, right } => (false, left.as_ref(), compare_op, right.as_ref()),
+        _ => return Ok(()),
+    };
+    let (regular, in_any_case, negated) = match op {
+        PGRegexMatch => (true, false, false),
+        PGRegexIMatch => (true, true, false),
+        PGRegexNotMatch => (true, false, true),
+        PGRegexNotIMatch => (true, true, true),
+        PGLikeMatch => (false, false, false),
+        PGILikeMatch => (false, true, false),
+        PGNotLikeMatch => (false, false, true),
+        PGNotILikeMatch => (false, true, true),
+        _ => return Ok(()),
+    };
+    if is_query(right) {
+        return Ok(());
+    }
+    let of = MatchEach { any, negated, in_any_case, regular };
+    *expr = call_with(of.name(), vec![left.clone(), array_of_texts(right)?], Span::empty());
+    Ok(())
+}
+
+/// The call of the function for an array that is not written out.
+fn call_of_array(expr: &Expr, any: bool, array: &Expr) -> Result<Expr> {
+    let (text, negated, in_any_case, escape) = match expr {
+        Expr::Like { expr: text, negated, escape_char, .. } => (text, *negated, false, escape_char),
+        Expr::ILike { expr: text, negated, escape_char, .. } => (text, *negated, true, escape_char),
+        _ => return Err(Error::internal("LIKE was expected")),
+    };
+    if escape.is_some() || is_query(array) {
+        let what = if any { "LIKE ANY" } else { "LIKE ALL" };
+        return Err(Error::unsupported(format!(
+            "{what} of a query, or with ESCAPE of an array that is not written out"
+        ))
+        .with_hint("Write ARRAY[…] with the patterns, or ARRAY(SELECT …)."));
+    }
+    let of = MatchEach { any, negated, in_any_case, regular: false };
+    Ok(call_with(of.name(), vec![text.as_ref().clone(), array_of_texts(array)?], Span::empty()))
+}
+
+/// The array, which may be written as a text: `'{a,b}'`.
+fn array_of_texts(array: &Expr) -> Result<Expr> {
+    match array {
+        Expr::Nested(inner) => array_of_texts(inner),
+        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(_) | Value::EscapedStringLiteral(_), .. }) => {
+            cast(array.clone(), "text[]")
+        }
+        Expr::Array(written) if written.elem.is_empty() => cast(array.clone(), "text[]"),
+        array => Ok(array.clone()),
+    }
+}
+
+fn is_query(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => is_query(inner),
+        expr => matches!(expr, Expr::Subquery(_)),
+    }
 }
 
 /// The elements of an array that is written out.

@@ -15,7 +15,7 @@ use crate::Result;
 use crate::dml::syntax::cast;
 
 /// The digits of the widest numeric.
-const DIGITS: usize = 38;
+pub(super) const DIGITS: usize = 38;
 
 /// The digits behind the point of a `numeric` without parameters.
 const FRACTION: usize = 10;
@@ -96,7 +96,7 @@ fn is_whole_number(expr: &Expr) -> bool {
 }
 
 /// How many digits behind the point the values of a term need.
-fn fraction_in(term: &SetExpr) -> usize {
+pub(super) fn fraction_in(term: &SetExpr) -> usize {
     struct Widest(usize);
     impl Visitor for Widest {
         type Break = ();

@@ -12,8 +12,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, Value, ValueWithSpan,
-    Visit, Visitor,
+    Distinct, Expr, Ident, NamedWindowExpr, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor,
+    Value, ValueWithSpan, Visit, Visitor, WindowType,
 };
 
 use super::copies::Copies;
@@ -84,10 +84,11 @@ pub(crate) fn name_select_list(select: &mut Select, naming: Naming) {
     }
 }
 
-/// `DISTINCT ON (1)` is about the first item of the list.
+/// `DISTINCT ON (1)` is about the first item of the list. What stands there twice says no more than once, and DataFusion
+/// makes groups of keys that are different.
 pub(in crate::sql) fn distinct_by_places(select: &mut Select, copies: &mut Copies) -> Result<()> {
     let Some(Distinct::On(keys)) = &mut select.distinct else { return Ok(()) };
-    for key in keys {
+    for key in keys.iter_mut() {
         let Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) = &*key else { continue };
         let Some(before) = digits.parse::<usize>().ok().and_then(|place| place.checked_sub(1)) else { continue };
         let listed = select.projection.iter().map(|item| match item {
@@ -100,6 +101,13 @@ pub(in crate::sql) fn distinct_by_places(select: &mut Select, copies: &mut Copie
             *key = expr.clone();
         }
     }
+    let mut place = 0;
+    while place < keys.len() {
+        match keys[..place].contains(&keys[place]) {
+            true => drop(keys.remove(place)),
+            false => place += 1,
+        }
+    }
     Ok(())
 }
 
@@ -109,16 +117,29 @@ fn is_column(expr: &Expr) -> bool {
 
 /// Whether two expressions are one column, as far as their text tells: `x` and `a.x` are, if both are known at all.
 fn is_same(one: &Expr, other: &Expr) -> bool {
-    let parts = |expr: &Expr| match expr {
-        Expr::Identifier(ident) => vec![fold(ident)],
-        Expr::CompoundIdentifier(parts) => parts.iter().map(fold).collect(),
-        _ => Vec::new(),
-    };
-    let (own, others) = (parts(one), parts(other));
+    let (own, others) = (parts_of(one), parts_of(other));
     match own.is_empty() || others.is_empty() {
         true => one == other,
-        false => own.iter().rev().zip(others.iter().rev()).all(|(own, other)| own == other),
+        false => own.iter().rev().zip(others.iter().rev()).all(|(own, other)| is_same_name(own, other)),
     }
+}
+
+fn parts_of(expr: &Expr) -> &[Ident] {
+    match expr {
+        Expr::Identifier(ident) => std::slice::from_ref(ident),
+        Expr::CompoundIdentifier(parts) => parts,
+        _ => &[],
+    }
+}
+
+/// Whether two identifiers are folded to one name. It is asked of each pair of a list, so it makes no texts.
+fn is_same_name(one: &Ident, other: &Ident) -> bool {
+    one.value.len() == other.value.len() && folded_bytes(one).eq(folded_bytes(other))
+}
+
+fn folded_bytes(ident: &Ident) -> impl Iterator<Item = u8> {
+    let is_quoted = ident.quote_style.is_some();
+    ident.value.bytes().map(move |byte| if is_quoted { byte } else { byte.to_ascii_lowercase() })
 }
 
 /// The names that are given with AS to one column, and with or without it to a different one: of them none is left, or a
@@ -255,21 +276,43 @@ pub(in crate::sql) fn names_beside_stars(query: &Query) -> bool {
     query.visit(&mut Finder).is_break()
 }
 
+/// Adds the columns that a part of a query names, and tells whether it names windows.
+fn add_columns<N: Visit>(node: &N, columns: &mut Vec<(String, Expr)>) -> bool {
+    let mut names_window = false;
+    let _: ControlFlow<()> = look_at_own(node, |part| {
+        let name = match part {
+            Expr::Identifier(ident) => Some(ident),
+            Expr::CompoundIdentifier(parts) => parts.last(),
+            Expr::Function(function) => {
+                names_window |= match &function.over {
+                    Some(WindowType::NamedWindow(_)) => true,
+                    Some(WindowType::WindowSpec(spec)) => spec.window_name.is_some(),
+                    None => false,
+                };
+                None
+            }
+            _ => None,
+        };
+        columns.extend(name.map(|name| (fold(name), part.clone())));
+        ControlFlow::Continue(())
+    });
+    names_window
+}
+
 /// The query with those names of its list marked that its ORDER BY uses inside expressions; `None` if there are none.
 pub(in crate::sql) fn ordered_by_inputs(query: &Query) -> Option<Query> {
     let OrderByKind::Expressions(items) = &query.order_by.as_ref()?.kind else { return None };
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
     let mut columns: Vec<(String, Expr)> = Vec::new();
+    let mut names_window = false;
     for item in items.iter().filter(|item| !matches!(item.expr, Expr::Identifier(_) | Expr::Value(_))) {
-        let _: ControlFlow<()> = look_at_own(&item.expr, |part| {
-            let name = match part {
-                Expr::Identifier(ident) => Some(ident),
-                Expr::CompoundIdentifier(parts) => parts.last(),
-                _ => None,
-            };
-            columns.extend(name.map(|name| (fold(name), part.clone())));
-            ControlFlow::Continue(())
-        });
+        names_window |= add_columns(&item.expr, &mut columns);
+    }
+    // What a window that is named there is made of stands in another clause.
+    for definition in select.named_window.iter().filter(|_| names_window) {
+        if let NamedWindowExpr::WindowSpec(spec) = &definition.1 {
+            add_columns(spec, &mut columns);
+        }
     }
     // A column that the list has under its own name is found there.
     let hides = |name: &str, expr: &Expr| {
