@@ -44,6 +44,7 @@ use crate::sql::rules::opaque_values::OpaqueValues;
 use crate::sql::rules::peer_frames::PeerFrames;
 use crate::sql::rules::session_zone::SessionZone;
 use crate::sql::rules::single_row::SingleRow;
+use crate::sql::rules::sorted_sets::SortedSets;
 use crate::sql::rules::sorted_subqueries::SortedSubqueries;
 use crate::sql::rules::strict_types::StrictTypes;
 use crate::sql::rules::time_units::TimeUnits;
@@ -289,6 +290,7 @@ fn session_state(config: SessionConfig, runtime_env: Arc<RuntimeEnv>, query_byte
     rules.splice(
         0..0,
         [
+            Arc::new(SortedSets) as _,
             Arc::new(SortedSubqueries) as _,
             Arc::new(StrictTypes) as _,
             Arc::new(CertainDependencies) as _,

@@ -35,6 +35,7 @@ pub(crate) mod sqlstate {
     pub(crate) const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
     pub(crate) const DIVISION_BY_ZERO: &str = "22012";
     pub(crate) const DATETIME_OVERFLOW: &str = "22008";
+    pub(crate) const INTERVAL_OVERFLOW: &str = "22015";
     pub(crate) const INVALID_LIMIT: &str = "2201W";
     pub(crate) const INVALID_OFFSET: &str = "2201X";
     pub(crate) const INVALID_LOGARITHM: &str = "2201E";

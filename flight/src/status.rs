@@ -17,7 +17,7 @@
 //! | `42P07` `42P06` `42710` `23505` | AlreadyExists | use another name or key |
 //! | `42703` `42804` of an ingest that appends | AlreadyExists | send the columns of the table that is there |
 //! | `23…` `25…` `2B…` `55…` | FailedPrecondition | change the data or the transaction's state first |
-//! | `0A000` | Unimplemented | do without |
+//! | `0A000` | Unimplemented; InvalidArgument when a statement with parameters is prepared | do without |
 //! | `40…` `55P03` | Aborted | run the transaction again |
 //! | `28…` | Unauthenticated | log in (again) |
 //! | `42501` | PermissionDenied | ask for the right |

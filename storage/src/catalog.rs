@@ -534,9 +534,12 @@ impl Catalog {
     }
 
     pub(crate) fn remove(&mut self, id: TableId) {
-        if let Some(table) = self.tables.remove(&id) {
-            self.version += 1;
-            self.names.remove(&(table.schema_name.clone(), table.name.clone()));
+        let Some(table) = self.tables.remove(&id) else { return };
+        self.version += 1;
+        let name = (table.schema_name.clone(), table.name.clone());
+        // One transaction may give the name to another table, which may come first when its changes are put in place.
+        if self.names.get(&name) == Some(&id) {
+            self.names.remove(&name);
         }
     }
 }

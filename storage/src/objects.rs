@@ -81,8 +81,11 @@ impl Objects {
     }
 
     pub(crate) fn remove(&mut self, id: ObjectId) {
-        if let Some(object) = self.by_id.remove(&id) {
-            self.by_name.remove(&(object.kind, object.schema_name.clone(), object.name.clone()));
+        let Some(object) = self.by_id.remove(&id) else { return };
+        let name = (object.kind, object.schema_name.clone(), object.name.clone());
+        // One transaction may give the name to another object, which may come first when its changes are put in place.
+        if self.by_name.get(&name) == Some(&id) {
+            self.by_name.remove(&name);
         }
     }
 }

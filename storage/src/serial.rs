@@ -68,6 +68,13 @@ impl SerialTransaction {
         self.note(|reads| reads.add_range(table.0, (low, high)));
     }
 
+    /// Whether it has looked for a key, alone or among others.
+    pub(crate) fn has_read(&self, table: TableId, key: &[u8]) -> bool {
+        let mut sought = WriteSet::default();
+        sought.add_key(table.0, key);
+        self.state.lock().as_ref().is_some_and(|state| state.reads.meets(&sought))
+    }
+
     /// Ends the transaction: the candidate for the commit, unless it has ended before.
     pub(crate) fn end(&self, snapshot: Timestamp, end: Timestamp, writes: WriteSet) -> Option<(Ticket, Candidate)> {
         let State { ticket, reads } = self.state.lock().take()?;

@@ -5,7 +5,10 @@ import threading
 import adbc_driver_flightsql.dbapi
 import adbc_driver_manager
 import pyarrow
+import pyarrow.flight
 import pytest
+
+import flight_sql
 
 
 @pytest.fixture
@@ -144,6 +147,26 @@ def test_temporary_tables_are_listed_for_their_session(server, connection, table
             assert tables_of(connection, table_name_filter=f"{table}%") == []
             if not autocommit:
                 owner.rollback()
+
+
+def test_keys_of_temporary_tables_are_told_to_their_session_only(server, client, table):
+    login = pyarrow.flight.connect(server.uri)
+    owner = pyarrow.flight.FlightCallOptions(headers=[login.authenticate_basic_token("anyone", "anything")])
+    flight_sql.update(login, f"CREATE TEMPORARY TABLE {table} (id INTEGER PRIMARY KEY)", owner)
+    flight_sql.update(login, f"CREATE TEMPORARY TABLE {table}_child (id INTEGER REFERENCES {table})", owner)
+
+    def keys(client, name, fields, options=None):
+        info = client.get_flight_info(flight_sql.command(name, fields), options)
+        return client.do_get(info.endpoints[0].ticket, options).read_all().num_rows
+
+    for name, fields in [
+        ("CommandGetPrimaryKeys", {3: table}),
+        ("CommandGetImportedKeys", {3: f"{table}_child"}),
+        ("CommandGetExportedKeys", {3: table}),
+        ("CommandGetCrossReference", {3: table, 6: f"{table}_child"}),
+    ]:
+        assert (keys(login, name, fields, owner), keys(client, name, fields)) == (1, 0), name
+    login.close()
 
 
 def test_looking_does_not_wait_for_a_statement(server, table):

@@ -36,6 +36,26 @@ def test_an_insert_takes_parameters_of_each_type(cursor, goods):
     assert cursor.fetchall() == [row, (2, None, None, None)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "read"),
+    [
+        ("bytea", {r"\x01ff": r"\x01ff", r"a\001": r"\x6101"}),
+        ("interval", {"7": "00:00:07", "1 01:30": "1 day 01:30:00", "P1D": "1 day"}),
+        ("numeric(8, 2)", {"1.5e3": "1500.00", "2": "2.00", " -1E-1 ": "-0.10"}),
+    ],
+)
+def test_a_text_is_read_as_a_constant_of_its_columns_type(cursor, table, kind, read):
+    cursor.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, v {kind})")
+    # More than once: what has been executed before goes another way.
+    for identifier, text in enumerate([*read] * 3):
+        cursor.execute(f"INSERT INTO {table} VALUES (?, ?)", (identifier, text))
+    cursor.execute(f"SELECT v::text FROM {table} ORDER BY id")
+    assert [text for (text,) in cursor.fetchall()] == [*read.values()] * 3
+    for text in read:
+        cursor.execute(f"SELECT count(*) FROM {table} WHERE v = ?", (text,))
+        assert cursor.fetchone()[0] >= 3
+
+
 def test_executemany_runs_once_per_row(cursor, goods):
     rows = [(number, f"thing {number}", decimal.Decimal(number) / 4, None) for number in range(1, 101)]
     cursor.executemany(f"INSERT INTO {goods} VALUES (?, ?, ?, ?)", rows)
@@ -76,6 +96,11 @@ def test_preparing_tells_the_types_of_the_parameters(cursor, goods):
 def test_preparing_reports_errors_at_once(cursor, goods):
     with pytest.raises(adbc_driver_manager.ProgrammingError, match="42703"):
         cursor.adbc_prepare(f"SELECT nmae FROM {goods}")
+
+
+def test_a_statement_with_parameters_that_is_not_supported_says_so(cursor, goods):
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match="0A000.*SAMPLE"):
+        cursor.execute(f"SELECT * FROM {goods} TABLESAMPLE SYSTEM (10) WHERE id = ?", (1,))
 
 
 def test_too_few_parameters_are_an_error(cursor, goods):

@@ -228,6 +228,47 @@ def test_a_time_zone_that_there_is_not_is_refused(cursor, table, zone):
         cursor.execute(f"SELECT * FROM {table}")
 
 
+def test_instants_of_any_zone_go_by_the_clock_of_the_session(connection, cursor, table):
+    # 20:00 by the clock of UTC, 5:00 of the next day by that of Tokyo.
+    sent = pa.array([1_577_908_800_000_000], pa.timestamp("us", "Asia/Tokyo"))
+    with connection.cursor() as other:
+        other.adbc_ingest(table, pa.table({"v": sent}), mode="create")
+    parts = "v::date::text, v::time::text, extract(hour FROM v)::int, date_trunc('day', v)::text, to_char(v, 'HH24')"
+    expected = ("2020-01-01", "20:00:00", 20, "2020-01-01 00:00:00+00", "20")
+    cursor.execute(f"SELECT {parts} FROM {table} WHERE v < date '2020-01-02'")
+    assert cursor.fetchall() == [expected]
+    cursor.execute(f"SELECT {parts} FROM (SELECT $1 AS v) AS sent", pa.record_batch({"p": sent}))
+    assert cursor.fetchall() == [expected]
+
+    cursor.execute(f"CREATE TABLE {table}_parts (d DATE, t TIME)")
+    both = pa.record_batch({"d": sent, "t": sent})
+    cursor.execute(f"INSERT INTO {table}_parts VALUES (?, ?)", both)
+    with connection.cursor() as other:
+        other.adbc_ingest(f"{table}_parts", pa.Table.from_batches([both]), mode="append")
+    cursor.execute(f"SELECT d::text, t::text FROM {table}_parts")
+    assert cursor.fetchall() == [expected[:2]] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [
+        ("DATE", pa.array([5])),
+        ("TIME", pa.array([5])),
+        ("TIMESTAMP", pa.array([1.5])),
+        ("INTEGER", pa.array([5], pa.date32())),
+        ("NUMERIC(20, 2)", pa.array([5], pa.timestamp("us"))),
+        ("BOOLEAN", pa.array([0.5])),
+    ],
+)
+def test_what_no_assignment_makes_of_a_value_is_refused(connection, cursor, table, kind, sent):
+    cursor.execute(f"CREATE TABLE {table} (v {kind})")
+    for _ in range(3):
+        with pytest.raises(adbc_driver_manager.Error, match="42804"):
+            cursor.execute(f"INSERT INTO {table} VALUES (?)", pa.record_batch({"v": sent}))
+    with connection.cursor() as other, pytest.raises(adbc_driver_manager.Error, match="42804"):
+        other.adbc_ingest(table, pa.table({"v": sent}), mode="append")
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_a_table_cannot_hold_is_refused_by_name(cursor, table, name):
     sent, named = REFUSED[name]

@@ -1,21 +1,24 @@
 //! `CREATE TABLE t (…, LIKE other INCLUDING …, …)`: the columns of another table, and as much of what belongs to them as is
-//! asked for. Nothing binds the two afterwards.
+//! asked for. Nothing binds the two afterwards. Of a view these are the columns and their comments.
 
 use std::sync::Arc;
 
-use arrow::datatypes::Field;
+use arrow::datatypes::{Field, Schema};
 use datafusion::sql::sqlparser::ast::Spanned;
-use rustydb_storage::{Catalog, NewIndex, NewTable, ObjectKind, TableDef, Transaction};
+use rustydb_storage::{Catalog, NewIndex, NewTable, ObjectDef, ObjectKind, TableDef, Transaction};
 
 use super::comment::COMMENT_KEY;
 use super::declaration::{Declaration, TakenOver};
 use super::index::{create_from_text, name_of_key};
 use super::relocate::free_name;
 use super::sequence::nextval_text;
+use super::table::schema_of_rows;
+use super::view::ViewDefinition;
 use crate::constraints::{GENERATED_KEY, IDENTITY_KEY, IndexText, checks_of, index_texts, shown_columns};
 use crate::sequences::{Owner, SequenceDefinition};
 use crate::session::Statement;
 use crate::sql::context::StatementContext;
+use crate::sql::declared::stored_columns;
 use crate::sql::route::{LikeClause, LikePart};
 use crate::sql::text::parse::{parse_expression, place, table_name};
 use crate::sql::types::DEFAULT_KEY;
@@ -45,10 +48,18 @@ impl Copies {
     ) -> Result<()> {
         let LikeClause { source, parts, place: _ } = like;
         let (source_schema, source_name) = table_name(source)?;
-        let table = context.table(source_schema.as_deref(), &source_name);
-        let source = Arc::clone(table.map_err(|error| error.at(place(source.span())))?);
-        let catalog = context.view().catalog();
         let has = |part| parts.contains(&part);
+        let view = context.object(ObjectKind::View, source_schema.as_deref(), &source_name);
+        let source = match (context.table(source_schema.as_deref(), &source_name), view) {
+            (Ok(table), _) => Arc::clone(table),
+            (Err(_), Some(view)) => {
+                let fields = columns_of_view(view, has(LikePart::Comments))?;
+                let (checks, primary_key, indexes) = (Vec::new(), Vec::new(), Vec::new());
+                return declaration.take_over(TakenOver { fields, checks, primary_key, indexes });
+            }
+            (Err(error), None) => return Err(error.at(place(source.span()))),
+        };
+        let catalog = context.view().catalog();
         let mut fields = Vec::new();
         for field in source.schema.fields().iter().take(shown_columns(&source)) {
             let mut metadata = field.metadata().clone();
@@ -106,6 +117,21 @@ impl Copies {
         }
         Ok(())
     }
+}
+
+/// Columns of a table like those of a view.
+fn columns_of_view(view: &ObjectDef, with_comments: bool) -> Result<Vec<Field>> {
+    let definition = ViewDefinition::of(view)?;
+    let shown = Schema::new(definition.fields());
+    let declarations: Vec<_> = shown.fields().iter().map(|field| field.metadata().clone()).collect();
+    let stored = stored_columns(&schema_of_rows(&shown)?, &declarations);
+    let with_comment = |field: &Arc<Field>| {
+        let comment = definition.comments.get(field.name()).filter(|_| with_comments);
+        let mut metadata = field.metadata().clone();
+        metadata.extend(comment.map(|comment| (COMMENT_KEY.to_owned(), comment.clone())));
+        field.as_ref().clone().with_metadata(metadata)
+    };
+    Ok(stored.fields().iter().map(with_comment).collect())
 }
 
 /// The primary key and the indexes over plain columns, under names of their own.

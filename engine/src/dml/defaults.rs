@@ -39,6 +39,7 @@ pub(crate) fn syntax_of(table: &TableDef, column: usize) -> Result<Option<ast::E
 /// Plans a default. It may call functions, but not look at columns, parameters or other tables.
 pub(crate) fn plan_default(context: &StatementContext, mut syntax: ast::Expr) -> Result<Expr> {
     let shown = syntax.to_string();
+    check_queries(&mut syntax)?;
     round_casts(&mut syntax);
     let expr =
         planner(context).sql_to_expr(syntax, &DFSchema::empty(), &mut PlannerContext::new()).map_err(|error| {

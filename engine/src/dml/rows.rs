@@ -12,7 +12,7 @@ use arrow::array::{
     StringViewBuilder, new_null_array,
 };
 use arrow::buffer::OffsetBuffer;
-use arrow::compute::{CastOptions, can_cast_types, cast_with_options, take};
+use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{
     DataType, Decimal256Type, DecimalType, Field, Float32Type, Float64Type, Schema, SchemaRef, i256,
 };
@@ -33,6 +33,7 @@ use crate::sql::context::StatementContext;
 use crate::sql::nul;
 use crate::sql::route::ViewCheck;
 use crate::sql::rules::interval::check_durations;
+use crate::sql::rules::strict_types::can_cast;
 use crate::sql::types::{LENGTH_KEY, arriving_type, digits_of, name_of};
 use crate::{Error, Result};
 
@@ -239,7 +240,7 @@ fn convert_to_type(column: &ArrayRef, field: &Field, zone: &str) -> Result<Array
     }
     // Arrow would print rows as a text that nobody can read back.
     let is_printed = column.data_type().is_nested() && field.data_type().is_string();
-    if is_printed || !can_cast_types(column.data_type(), field.data_type()) {
+    if is_printed || !can_cast(column.data_type(), field.data_type()) {
         return Err(Error::new(
             sqlstate::TYPE_MISMATCH,
             format!(

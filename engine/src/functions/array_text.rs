@@ -6,6 +6,7 @@
 //! | `ARRAY[true]` | `[true]` | `{t}` |
 //! | `ARRAY['a b', '']` | `[a b, ]` | `{"a b",""}` |
 //! | `ARRAY[ARRAY[1], ARRAY[2]]` | `[[1], [2]]` | `{{1},{2}}` |
+//! | `ARRAY[ROW(1, 2)]` | `[{c0: 1, c1: 2}]` | `{"(1,2)"}` |
 
 use std::sync::{Arc, LazyLock};
 
@@ -60,7 +61,7 @@ pub(super) fn output_texts(values: &ArrayRef, zone: &str) -> Result<ArrayRef> {
 
 /// The texts of arrays.
 pub(super) fn print_arrays(arrays: &ListArray, zone: &str) -> Result<StringViewArray> {
-    let nested = arrays.value_type().is_nested();
+    let nested = arrays.value_type().is_list();
     let elements = output_texts(arrays.values(), zone)?;
     let elements = elements.as_string_view();
     let mut texts = StringViewBuilder::with_capacity(arrays.len());

@@ -1,14 +1,16 @@
 //! `to_date(text, template)` and `to_timestamp(text, template)` with PostgreSQL's templates, those of
 //! [`to_char`](super::to_char). A template with `%` is one of chrono's, as DataFusion's own functions take them.
 //!
+//! `to_timestamp(seconds)` has microseconds, as `timestamptz` does, and not nanoseconds as in DataFusion.
+//!
 //! Blanks in front of a field are skipped; a separator in the template stands for any in the text, or none; a number ends
-//! with its digits, and where another field follows directly, after as many as its pattern has letters.
+//! with its digits, and where another field follows directly, after as many as its pattern has letters. `FF3` rounds to three digits.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Date32Array, TimestampMicrosecondArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Float64Type, TimeUnit};
 use chrono::{Datelike, Duration, NaiveDate, NaiveDateTime, NaiveTime, Weekday};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DataFusionResult;
@@ -17,8 +19,13 @@ use datafusion::logical_expr::{
 };
 
 use super::changed::Change;
+use super::time_texts::rounded;
 use super::to_char::{Field, Piece, parse};
 use crate::{Error, Result, error::sqlstate};
+
+/// From 1970 to 2000, from where PostgreSQL counts.
+const SECONDS_TO_2000: f64 = 946_684_800.0;
+const MICROSECONDS_PER_SECOND: f64 = 1e6;
 
 /// Reads by PostgreSQL's templates.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,6 +41,10 @@ impl ByTemplate {
 
     fn takes_template(types: &[DataType]) -> bool {
         types.len() == 2 && types.iter().all(|data_type| data_type.is_string() || data_type.is_null())
+    }
+
+    fn takes_seconds(&self, types: &[DataType]) -> bool {
+        !self.is_date && matches!(types, [seconds] if seconds.is_numeric())
     }
 
     fn result(&self) -> DataType {
@@ -74,6 +85,9 @@ impl Change for ByTemplate {
         if Self::takes_template(types) {
             return Ok(vec![DataType::Utf8; 2]);
         }
+        if self.takes_seconds(types) {
+            return Ok(vec![DataType::Float64]);
+        }
         match inner.signature().type_signature {
             TypeSignature::UserDefined => inner.coerce_types(types),
             _ => Ok(types.to_vec()),
@@ -81,30 +95,52 @@ impl Change for ByTemplate {
     }
 
     fn return_type(&self, types: &[DataType]) -> Option<DataType> {
-        Self::takes_template(types).then(|| self.result())
+        (Self::takes_template(types) || self.takes_seconds(types)).then(|| self.result())
     }
 
     fn invoke(&self, inner: &dyn ScalarUDFImpl, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let types: Vec<DataType> = arguments.args.iter().map(ColumnarValue::data_type).collect();
+        let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
+        let rows = if constant { 1 } else { arguments.number_rows };
+        if self.takes_seconds(&types) {
+            return in_form(moments(&arguments.args[0].to_array(rows)?)?, constant);
+        }
         if !Self::takes_template(&types) {
             // What it reads of a text does not have the zone that it promises.
             let promised = arguments.return_field.data_type().clone();
             let times = inner.invoke_with_args(arguments)?;
             return if times.data_type() == promised { Ok(times) } else { times.cast_to(&promised, None) };
         }
-        let constant = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
-        let rows = if constant { 1 } else { arguments.number_rows };
         let (texts, templates) = (arguments.args[0].to_array(rows)?, arguments.args[1].to_array(rows)?);
         let is_chrono = templates.as_string::<i32>().iter().flatten().any(|template| template.contains('%'));
         let times = match is_chrono {
             true => cast(&inner.invoke_with_args(arguments)?.to_array(rows)?, &self.result())?,
             false => self.read(&texts, &templates)?,
         };
-        match constant {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&times, 0)?)),
-            false => Ok(ColumnarValue::Array(times)),
-        }
+        in_form(times, constant)
     }
+}
+
+/// The times as constants have them, or columns.
+fn in_form(times: ArrayRef, constant: bool) -> DataFusionResult<ColumnarValue> {
+    match constant {
+        true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&times, 0)?)),
+        false => Ok(ColumnarValue::Array(times)),
+    }
+}
+
+/// The moments that are so many seconds after 1970.
+fn moments(seconds: &ArrayRef) -> Result<ArrayRef> {
+    let seconds = cast(seconds, &DataType::Float64)?;
+    let moments = seconds.as_primitive::<Float64Type>().iter().map(|seconds| seconds.map(moment).transpose());
+    let moments = TimestampMicrosecondArray::from(moments.collect::<Result<Vec<Option<i64>>>>()?);
+    Ok(Arc::new(moments.with_timezone("UTC")))
+}
+
+fn moment(seconds: f64) -> Result<i64> {
+    let since_2000 = ((seconds - SECONDS_TO_2000) * MICROSECONDS_PER_SECOND).round_ties_even() as i64;
+    let since_1970 = since_2000.checked_add((SECONDS_TO_2000 * MICROSECONDS_PER_SECOND) as i64);
+    since_1970.ok_or_else(|| Error::new(sqlstate::DATETIME_OVERFLOW, "timestamp out of range"))
 }
 
 /// What has been read.
@@ -127,6 +163,8 @@ struct Parts {
     second: i64,
     second_of_day: Option<i64>,
     microsecond: i64,
+    /// To how many digits of a second the template rounds.
+    digits: Option<u8>,
 }
 
 fn read(text: &str, pieces: &[Piece]) -> Result<NaiveDateTime> {
@@ -206,6 +244,9 @@ impl Parts {
                 let digits = text.len() - rest.len();
                 let scale = 6_u32.saturating_sub(u32::try_from(digits).unwrap_or(6));
                 self.microsecond = value.saturating_mul(10_i64.pow(scale));
+                if let Field::Fraction(digits) = field {
+                    self.digits = u8::try_from(digits).ok();
+                }
                 rest
             }
             Field::HalfOfDay { dotted } => {
@@ -277,9 +318,11 @@ impl Parts {
             None => return Err(wrong()),
         };
         let time = self.date().ok_or_else(wrong)?.and_time(NaiveTime::MIN);
-        time.checked_add_signed(Duration::seconds(of_day))
+        let time = time
+            .checked_add_signed(Duration::seconds(of_day))
             .and_then(|time| time.checked_add_signed(Duration::microseconds(self.microsecond)))
-            .ok_or_else(wrong)
+            .ok_or_else(wrong)?;
+        Ok(self.digits.map_or(time, |digits| rounded(time, digits)))
     }
 
     fn date(&self) -> Option<NaiveDate> {
@@ -381,6 +424,8 @@ mod tests {
             ("1st March 2024", "DDth FMMonth YYYY", "2024-03-01 00:00:00"),
             ("44-03-15 BC", "YYYY-MM-DD AD", "-0043-03-15 00:00:00"),
             ("12:00:00.5 AM", "HH12:MI:SS.FF1 A.M.", "0000-01-01 00:00:00.500"),
+            ("2018-11-02 12:34:56.12345", "YYYY-MM-DD HH24:MI:SS.FF4", "2018-11-02 12:34:56.123500"),
+            ("20181102123456123456", "YYYYMMDDHH24MISSFF3", "2018-11-02 12:34:56.123"),
         ] {
             assert_eq!(read(text, &parse(template)).unwrap().to_string(), expected, "{text} by {template}");
         }

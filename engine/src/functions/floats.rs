@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `round(double precision)` | half away from zero | half to even |
 //! | `ln`, `log`, `log2`, `log10` of 0 or less | `-inf`, NaN | 2201E |
+//! | `log(1, n)` | `inf`, NaN | 22012 |
 //! | `power` of a negative number to a fraction, of 0 to a negative one | NaN, `inf` | 2201F |
 //! | `exp`, `power`, `degrees` beyond the range | `inf` | 22003 |
 //! | `asin(2)`, `acosh(0)`, `sin('inf')` … | NaN | 22003 |
@@ -157,8 +158,6 @@ pub(super) enum Domain {
 /// What a moment is counted in, from 1970 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Unit {
-    /// Seconds, and the result holds nanoseconds.
-    PreciseSeconds,
     Seconds,
     Milliseconds,
 }
@@ -169,7 +168,6 @@ impl Unit {
         // The end of PostgreSQL's time, in the year 294276.
         const SECONDS: f64 = 9_224_318_016_000.0;
         match self {
-            Unit::PreciseSeconds => i64::MAX as f64 / 1e9,
             Unit::Seconds => SECONDS,
             Unit::Milliseconds => SECONDS * 1e3,
         }
@@ -184,8 +182,7 @@ impl Domain {
             "exp" | "degrees" => Domain::Exponential,
             "asin" | "acos" | "acosh" | "atanh" | "sin" | "cos" | "tan" | "cot" => Domain::Trigonometric,
             "power" => Domain::Power,
-            "to_timestamp" => Domain::Moment(Unit::PreciseSeconds),
-            "to_timestamp_seconds" | "from_unixtime" => Domain::Moment(Unit::Seconds),
+            "to_timestamp" | "to_timestamp_seconds" | "from_unixtime" => Domain::Moment(Unit::Seconds),
             "to_timestamp_millis" => Domain::Moment(Unit::Milliseconds),
             _ => return None,
         })
@@ -197,12 +194,15 @@ impl Domain {
             (Domain::Logarithm, _) => match arguments.iter().find(|argument| **argument <= 0.0) {
                 Some(0.0) => Err(Error::new(sqlstate::INVALID_LOGARITHM, "cannot take logarithm of zero")),
                 Some(_) => Err(Error::new(sqlstate::INVALID_LOGARITHM, "cannot take logarithm of a negative number")),
+                None if matches!(arguments, [1.0, _]) => {
+                    Err(Error::new(sqlstate::DIVISION_BY_ZERO, "division by zero"))
+                }
                 None => Ok(()),
             },
             (Domain::Power, [base, exponent]) if *base == 0.0 && *exponent < 0.0 => {
                 Err(Error::new(sqlstate::INVALID_POWER, "zero raised to a negative power is undefined"))
             }
-            (Domain::Power, _) if result.is_nan() && finite() => Err(Error::new(
+            (Domain::Power, [base, exponent]) if *base < 0.0 && exponent.floor() < *exponent => Err(Error::new(
                 sqlstate::INVALID_POWER,
                 "a negative number raised to a non-integer power yields a complex result",
             )),

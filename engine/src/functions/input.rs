@@ -2,10 +2,11 @@
 //!
 //! | type | Arrow's cast | here |
 //! |---|---|---|
-//! | interval | words with units | also `1 day 02:03:04.5`, `1-2`, `P1Y2M`, `3 4:05`, `1 day ago` |
+//! | interval | words with units | [more forms](super::interval_texts) |
 //! | bytea | the text's own bytes | `\xdeadbeef`, and `\\` and `\000` of the escape format |
 //! | so many bytes | none | the same; 16 bytes are a UUID |
 //! | arrays | an array of the whole text | `{a,"b c",NULL}` |
+//! | numeric | no exponents | [also `1.5e-3`](super::numeric_texts) |
 //! | real, double precision | `1e400` is an infinity, `1e-400` is 0 | they are out of range |
 //! | date, time, timestamp | ISO 8601, by UTC | [more forms](super::time_texts), by the clock that is meant |
 
@@ -24,6 +25,8 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
 };
 
+use super::interval_texts::interval_of;
+use super::numeric_texts::written_out;
 use super::time_texts::readable;
 use crate::error::sqlstate;
 use crate::{Error, Result};
@@ -39,7 +42,7 @@ pub(crate) fn reads(data_type: &DataType) -> bool {
         | DataType::BinaryView
         | DataType::FixedSizeBinary(_) => true,
         data_type if is_time(data_type) => true,
-        DataType::Float32 | DataType::Float64 => true,
+        DataType::Float32 | DataType::Float64 | DataType::Decimal128(..) => true,
         DataType::List(element) => !element.data_type().is_nested(),
         _ => false,
     }
@@ -60,6 +63,9 @@ pub(crate) fn read_texts(texts: &ArrayRef, data_type: &DataType) -> Result<Array
     let exact = CastOptions { safe: false, ..CastOptions::default() };
     if !reads(data_type) {
         return Ok(cast_with_options(texts, data_type, &exact)?);
+    }
+    if matches!(data_type, DataType::Decimal128(..)) {
+        return Ok(cast_with_options(&written_out(texts)?, data_type, &exact)?);
     }
     let views = cast(texts, &DataType::Utf8View)?;
     let views = views.as_string_view();
@@ -356,163 +362,6 @@ pub(crate) fn elements(text: &str) -> Result<Vec<Option<String>>> {
     }
 }
 
-/// An interval in any of PostgreSQL's written forms.
-pub(crate) fn interval_of(text: &str) -> Result<IntervalMonthDayNano> {
-    parse_interval(text).ok_or_else(|| {
-        Error::new(sqlstate::INVALID_DATETIME, format!("invalid input syntax for type interval: \"{text}\""))
-    })
-}
-
-const SECOND: f64 = 1e6;
-const DAY: f64 = 86_400.0 * SECOND;
-
-/// Months, days and microseconds, added up.
-#[derive(Debug, Default)]
-struct Sum {
-    months: f64,
-    days: f64,
-    microseconds: f64,
-}
-
-impl Sum {
-    /// Adds so many of a unit; what is no whole month becomes days, what is no whole day becomes time.
-    fn add(&mut self, number: f64, unit: &str) -> Option<()> {
-        let months = match unit {
-            "y" | "yr" | "yrs" | "year" | "years" => 12.0,
-            "mon" | "mons" | "month" | "months" => 1.0,
-            "dec" | "decs" | "decade" | "decades" => 120.0,
-            "c" | "cent" | "century" | "centuries" => 1_200.0,
-            "mil" | "mils" | "millennium" | "millennia" => 12_000.0,
-            _ => 0.0,
-        };
-        if months > 0.0 {
-            let whole = (number * months).trunc();
-            self.months += whole;
-            // Of years and longer, PostgreSQL rounds to months.
-            match months > 1.0 {
-                true => self.months += (number * months - whole).round(),
-                false => self.add_days((number - whole) * 30.0),
-            }
-            return Some(());
-        }
-        let days = match unit {
-            "w" | "week" | "weeks" => 7.0,
-            "d" | "day" | "days" => 1.0,
-            _ => 0.0,
-        };
-        if days > 0.0 {
-            self.add_days(number * days);
-            return Some(());
-        }
-        let microseconds = match unit {
-            "h" | "hr" | "hrs" | "hour" | "hours" => 3_600.0 * SECOND,
-            "m" | "min" | "mins" | "minute" | "minutes" => 60.0 * SECOND,
-            "s" | "sec" | "secs" | "second" | "seconds" => SECOND,
-            "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => 1e3,
-            "us" | "usec" | "usecs" | "microsecond" | "microseconds" => 1.0,
-            _ => return None,
-        };
-        self.microseconds += (number * microseconds).round();
-        Some(())
-    }
-
-    fn add_days(&mut self, days: f64) {
-        self.days += days.trunc();
-        self.microseconds += (days.fract() * DAY).round();
-    }
-
-    fn finish(self, sign: f64) -> Option<IntervalMonthDayNano> {
-        let whole = |number: f64, limit: f64| (number.abs() <= limit).then_some(number * sign);
-        let months = whole(self.months, f64::from(i32::MAX))? as i32;
-        let days = whole(self.days, f64::from(i32::MAX))? as i32;
-        let microseconds = whole(self.microseconds, (i64::MAX / 1_000) as f64)? as i64;
-        Some(IntervalMonthDayNano::new(months, days, microseconds.checked_mul(1_000)?))
-    }
-}
-
-fn parse_interval(text: &str) -> Option<IntervalMonthDayNano> {
-    let text = text.trim().to_ascii_lowercase();
-    if let Some(iso) = text.strip_prefix('p') {
-        return parse_iso(iso);
-    }
-    let mut words: Vec<&str> = text.trim_start_matches('@').split_whitespace().collect();
-    let ago = words.last() == Some(&"ago");
-    if ago {
-        words.pop();
-    }
-    let mut sum = Sum::default();
-    let mut words = words.into_iter().peekable();
-    words.peek()?;
-    while let Some(word) = words.next() {
-        let digits = word.trim_start_matches(['-', '+']);
-        if word.contains(':') {
-            add_time(&mut sum, word)?;
-        } else if let Some((years, months)) = digits.split_once('-') {
-            let sign = if word.starts_with('-') { -1.0 } else { 1.0 };
-            sum.months += sign
-                * (12.0 * years.parse::<u32>().ok().map(f64::from)? + months.parse::<u32>().ok().map(f64::from)?);
-        } else {
-            let end = digits.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(digits.len());
-            let (number, unit) = word.split_at(word.len() - digits.len() + end);
-            let number = number.parse::<f64>().ok()?;
-            let unit = match (unit, words.peek()) {
-                ("", Some(time)) if time.contains(':') => "days",
-                ("", Some(_)) => words.next()?.trim_end_matches(','),
-                ("", None) => "seconds",
-                (unit, _) => unit,
-            };
-            sum.add(number, unit)?;
-        }
-    }
-    sum.finish(if ago { -1.0 } else { 1.0 })
-}
-
-/// `[-]H:M[:S]`; with a point in the second part, `M:S`.
-fn add_time(sum: &mut Sum, word: &str) -> Option<()> {
-    let digits = word.strip_prefix(['-', '+']).unwrap_or(word);
-    let sign = if word.starts_with('-') { -1.0 } else { 1.0 };
-    let parts: Vec<&str> = digits.split(':').collect();
-    let units: &[f64] = match parts.as_slice() {
-        [_, seconds] if seconds.contains('.') => &[60.0, 1.0],
-        [_, _] => &[3_600.0, 60.0],
-        [_, _, _] => &[3_600.0, 60.0, 1.0],
-        _ => return None,
-    };
-    for (place, (part, unit)) in parts.iter().zip(units).enumerate() {
-        let plain = part.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        let number = part.parse::<f64>().ok().filter(|number| plain && (place == 0 || *number < 61.0))?;
-        sum.microseconds += sign * (number * unit * SECOND).round();
-    }
-    Some(())
-}
-
-/// `1Y2M3DT4H5M6S`, what follows the P.
-fn parse_iso(text: &str) -> Option<IntervalMonthDayNano> {
-    let mut sum = Sum::default();
-    let (mut rest, mut in_time, mut found) = (text, false, false);
-    while !rest.is_empty() {
-        if let Some(time) = rest.strip_prefix('t').filter(|_| !in_time) {
-            (rest, in_time) = (time, true);
-            continue;
-        }
-        let end = rest.find(|letter: char| letter.is_ascii_alphabetic())?;
-        let number = rest[..end].parse::<f64>().ok()?;
-        let unit = match (&rest[end..=end], in_time) {
-            ("y", false) => "years",
-            ("m", false) => "months",
-            ("w", false) => "weeks",
-            ("d", false) => "days",
-            ("h", true) => "hours",
-            ("m", true) => "minutes",
-            ("s", true) => "seconds",
-            _ => return None,
-        };
-        sum.add(number, unit)?;
-        (rest, found) = (&rest[end + 1..], true);
-    }
-    if found { sum.finish(1.0) } else { None }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -535,29 +384,6 @@ mod tests {
                 assert_eq!(read.as_ref().err().map(String::as_str), (!fits).then_some("22003"), "{text} {data_type}");
                 assert_eq!(check_float(text, &data_type).is_ok(), fits, "{text} {data_type}");
             }
-        }
-    }
-
-    #[test]
-    fn intervals_are_read_in_all_forms() {
-        let second = 1_000_000_000;
-        for (text, expected) in [
-            ("1 day 02:03:04.5", (0, 1, 7_384 * second + second / 2)),
-            ("-01:30", (0, 0, -5_400 * second)),
-            ("1-2", (14, 0, 0)),
-            ("P1Y2M3DT4H", (14, 3, 14_400 * second)),
-            ("3 4:05", (0, 3, 14_700 * second)),
-            ("1 day ago", (0, -1, 0)),
-            ("1.5 months", (1, 15, 0)),
-            ("1 year 2 mons -3 days", (14, -3, 0)),
-            ("2h", (0, 0, 7_200 * second)),
-            ("10", (0, 0, 10 * second)),
-        ] {
-            let read = interval_of(text).unwrap();
-            assert_eq!((read.months, read.days, read.nanoseconds), expected, "{text}");
-        }
-        for text in ["", "day", "1 foo", "1:2:3:4", "p", "1--2"] {
-            assert_eq!(interval_of(text).unwrap_err().sqlstate(), "22007", "{text}");
         }
     }
 

@@ -6,7 +6,7 @@
 //! | `0` | a digit, a zero in front of the number | | `PR` | a negative number in `<…>` |
 //! | `.` `D` | the decimal point | | `FM` | without blanks, and without zeros for 9s at the end |
 //! | `,` `G` | the separator of thousands | | `TH` `th` | `1st`, `2nd`, … |
-//! | `RN` | Roman digits | | `"text"` | itself |
+//! | `RN` | Roman digits | | `"text"` | itself, of `\` the letter behind it |
 //! | `V` | a factor of ten for each digit behind it | | `EEEE` | an exponent |
 //! | `L` | a currency's symbol: a blank, as there is none | | | |
 //!
@@ -59,7 +59,7 @@ enum Sign {
     After,
     /// `<…>`
     Brackets,
-    /// MI, PL or SG, at the place where it is.
+    /// MI or SG, at the place where it is.
     Placed,
 }
 
@@ -70,10 +70,12 @@ fn read(text: &str) -> Result<Format> {
         let upper: String = rest.chars().take(4).collect::<String>().to_ascii_uppercase();
         let starts = |pattern: &str| upper.starts_with(pattern);
         let taken = if letter == '"' {
-            let inner = &rest[1..];
-            let end = inner.find('"').unwrap_or(inner.len());
-            format.parts.push(Part::Text(inner[..end].to_owned()));
-            (end + 2).min(rest.len())
+            let (text, length) = quoted(rest);
+            format.parts.push(Part::Text(text));
+            length
+        } else if starts("\\\"") {
+            format.parts.push(Part::Text("\"".to_owned()));
+            2
         } else if starts("FM") {
             format.fill = true;
             2
@@ -87,12 +89,16 @@ fn read(text: &str) -> Result<Format> {
             format.ordinal = Some(rest.starts_with('T'));
             2
         } else if starts("MI") || starts("PL") || starts("SG") {
-            format.sign = Sign::Placed;
-            format.parts.push(match letter.to_ascii_uppercase() {
+            let part = match letter.to_ascii_uppercase() {
                 'M' => Part::Minus,
                 'P' => Part::Plus,
                 _ => Part::Either,
-            });
+            };
+            // PL shows a plus, and leaves a minus its place.
+            if part != Part::Plus {
+                format.sign = Sign::Placed;
+            }
+            format.parts.push(part);
             2
         } else if starts("PR") {
             format.sign = Sign::Brackets;
@@ -148,6 +154,20 @@ fn read(text: &str) -> Result<Format> {
         rest = &rest[taken..];
     }
     Ok(format)
+}
+
+/// The text in the quotes with which this begins, and how long it is with them.
+fn quoted(format: &str) -> (String, usize) {
+    let mut text = String::new();
+    let mut letters = format.char_indices().skip(1);
+    while let Some((place, letter)) = letters.next() {
+        match letter {
+            '"' => return (text, place + 1),
+            '\\' => text.push(letters.next().map_or(letter, |(_, escaped)| escaped)),
+            letter => text.push(letter),
+        }
+    }
+    (text, format.len())
 }
 
 /// `to_char` of a number, given as decimal digits.
@@ -216,6 +236,8 @@ pub(super) fn print(number: &str, text: &str) -> Result<String> {
     for part in &format.parts {
         match part {
             Part::Point if !is_number => {}
+            // A number without a fraction has no point, and there PostgreSQL's text ends, whatever the format goes on with.
+            Part::Point if format.whole > 0 && format.fraction == 0 => return Ok(out),
             Part::Digit(place) if !is_number && *place >= format.whole => {}
             Part::Digit(place) => {
                 let found = digit(*place);
@@ -241,7 +263,7 @@ pub(super) fn print(number: &str, text: &str) -> Result<String> {
                 out.push('.');
             }
             Part::Separator(place) => {
-                let begun = first_shown.is_some_and(|first| *place > first);
+                let begun = place.checked_sub(1).is_some_and(|before| digit(before).is_some());
                 match (begun, format.fill) {
                     (true, _) => out.push(','),
                     (false, false) => out.push(' '),
@@ -338,15 +360,19 @@ fn rounded(digits: &str, places: usize) -> (String, String) {
 /// What is shown of a number with more digits than the format.
 fn overflowing(format: &Format, negative: bool) -> String {
     let mut out = String::new();
-    match (format.sign, negative, format.fill) {
-        (Sign::Plain | Sign::Before, true, _) => out.push('-'),
-        (Sign::Before, false, _) => out.push('+'),
-        (Sign::Plain | Sign::Brackets, false, false) => out.push(' '),
-        (Sign::Brackets, true, _) => out.push('<'),
-        _ => {}
-    }
+    // In front of the first digit.
+    let mut before = match (format.sign, negative, format.fill) {
+        (Sign::Plain | Sign::Before, true, _) => "-",
+        (Sign::Before, false, _) => "+",
+        (Sign::Plain | Sign::Brackets, false, false) => " ",
+        (Sign::Brackets, true, _) => "<",
+        _ => "",
+    };
     let sign = if negative { '-' } else { '+' };
     for part in &format.parts {
+        if matches!(part, Part::Digit(_) | Part::Point) {
+            out.push_str(std::mem::take(&mut before));
+        }
         match part {
             Part::Digit(_) => out.push('#'),
             Part::Point => out.push('.'),
@@ -419,7 +445,13 @@ pub(super) fn parse(text: &str, format: &str) -> Result<String> {
     if let Some((_, pattern)) = refused.iter().find(|(is_there, _)| *is_there) {
         return Err(Error::unsupported(format!("{pattern} in the format of to_number")));
     }
-    let negative = text.contains(['-', '<']);
+    // A sign behind the digits is one only where the format has it, and so are brackets.
+    let before_digits = &text[..text.find(|letter: char| letter.is_ascii_digit()).unwrap_or(text.len())];
+    let negative = match format.sign {
+        Sign::Plain => before_digits.contains('-'),
+        Sign::Brackets => before_digits.contains(['-', '<']),
+        Sign::Before | Sign::After | Sign::Placed => text.contains('-'),
+    };
     let (mut whole, mut fraction, mut behind) = (String::new(), String::new(), false);
     for letter in text.chars() {
         match letter {
@@ -466,7 +498,13 @@ mod tests {
             ("-485", "999MI", "485-"),
             ("485", "999MI", "485 "),
             ("485", "FM999MI", "485"),
-            ("485", "PL999", "+485"),
+            ("485", "PL999", "+ 485"),
+            ("-485", "PL999", " -485"),
+            ("485", "FMPL999", "+485"),
+            ("-485", "FMPL999", "-485"),
+            ("-485", "999PL", "-485 "),
+            ("12", "PL9", "+ #"),
+            ("-12", "PL9", " -#"),
             ("485", "SG999", "+485"),
             ("-485", "SG999", "-485"),
             ("-485", "9SG99", "4-85"),
@@ -476,6 +514,17 @@ mod tests {
             ("482", "999th", " 482nd"),
             ("485", "\"Good number:\"999", "Good number: 485"),
             ("485.8", "\"Pre:\"999\" Post:\" .999", "Pre: 485 Post: .800"),
+            ("485", "\"a\\\"b\\\\\"999", "a\"b\\ 485"),
+            ("485", "\\\"999\\\"", "\" 485\""),
+            ("485", "9\\99", " 4\\85"),
+            ("485", "999\"x", " 485x"),
+            ("100", "FM999.", "100"),
+            ("100.5", "999.", " 101"),
+            ("-5", "9.MI", "5"),
+            ("1", "9.\"x\"", " 1"),
+            ("12", "9.", " #."),
+            ("0", "9G999D999G999", "      .000,000"),
+            ("1234.5", "9G999D999G999", " 1,234.500,000"),
             ("1234.5", "FM9,999.00", "1,234.50"),
             ("1234", "999", " ###"),
             ("0", "9", " 0"),
@@ -513,6 +562,11 @@ mod tests {
     fn numbers_are_read_by_their_format() {
         assert_eq!(parse("12,454.8-", "99G999D9S").unwrap(), "-12454.8");
         assert_eq!(parse("12345", "999").unwrap(), "123");
+        assert_eq!(parse("12-", "99").unwrap(), "12");
+        assert_eq!(parse("-12", "99").unwrap(), "-12");
+        assert_eq!(parse("12-", "99MI").unwrap(), "-12");
+        assert_eq!(parse("<12>", "99").unwrap(), "12");
+        assert_eq!(parse("<12>", "99PR").unwrap(), "-12");
         assert_eq!(parse("$1,234.50", "9,999.99").unwrap(), "1234.50");
         assert_eq!(parse("$12,454.8", "L99G999D9").unwrap(), "12454.8");
         assert_eq!(parse("x", "9").unwrap_err().sqlstate(), "22P02");

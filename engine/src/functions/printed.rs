@@ -10,6 +10,7 @@
 //! | bytea | its bytes | `\xff` |
 //! | so many bytes | none | the same; 16 bytes are a UUID |
 //! | arrays | `[1, ]` | [`{1,NULL}`](super::array_text) |
+//! | rows | none | [`(1,)`](super::row_text) |
 //!
 //! A timestamp with time zone is shown by the clock of a zone, which is the second argument. Years are counted here: PostgreSQL
 //! has more of them than chrono, and Arrow's casts make NULL of what they have no text for.
@@ -35,6 +36,7 @@ use datafusion::logical_expr::{
 
 use super::array_text::print_arrays;
 use super::input::UUID_BYTES;
+use super::row_text::{has_text, print_rows};
 use crate::error::sqlstate;
 use crate::{Error, Result};
 
@@ -69,7 +71,7 @@ pub(crate) fn prints(data_type: &DataType) -> bool {
             | DataType::BinaryView
             | DataType::FixedSizeBinary(_)
             | DataType::List(_)
-    )
+    ) || (matches!(data_type, DataType::Struct(_)) && has_text(data_type))
 }
 
 /// The text of a value whose type [`prints`].
@@ -137,6 +139,7 @@ pub(crate) fn print(values: &ArrayRef, zone: &str) -> Result<ArrayRef> {
     match values.data_type() {
         DataType::Float64 => each!(values.as_primitive::<Float64Type>(), write_double),
         DataType::List(_) => return Ok(Arc::new(print_arrays(values.as_list::<i32>(), zone)?)),
+        DataType::Struct(_) => return Ok(Arc::new(print_rows(values.as_struct(), zone)?)),
         DataType::Float32 => each!(values.as_primitive::<Float32Type>(), write_single),
         DataType::Date32 => each!(values.as_primitive::<Date32Type>(), write_date),
         DataType::Time32(_) | DataType::Time64(_) => {

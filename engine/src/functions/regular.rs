@@ -25,11 +25,11 @@ use datafusion::functions_nested::extract::array_element_udf;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
 };
-use regex::{CaptureLocations, Captures, Regex, RegexBuilder, Replacer};
+use regex::{CaptureLocations, Captures, Regex, RegexBuilder};
 
 use super::by_rows::texts;
 use super::pattern_syntax::{ACROSS_LINES, translated};
-use super::regular_places::{replaced_from, replacement_types};
+use super::regular_places::{matches_with_groups, replaced as replaced_at, replaced_from, replacement_types};
 use crate::error::sqlstate;
 use crate::sql::types::name_of;
 use crate::{Error, Result};
@@ -291,24 +291,15 @@ pub(super) fn parts_of(replacement: &str) -> Vec<Part> {
     parts
 }
 
-/// Puts the parts in the place of matches.
-pub(super) struct Filling<'a>(pub(super) &'a [Part]);
-
-impl Replacer for Filling<'_> {
-    fn replace_append(&mut self, captures: &Captures<'_>, out: &mut String) {
-        for part in self.0 {
-            match part {
-                Part::Text(text) => out.push_str(text),
-                Part::Group(group) => out.push_str(captures.get(*group).map_or("", |found| found.as_str())),
+/// Writes the parts that stand in the place of a match.
+pub(super) fn fill(parts: &[Part], captures: Option<&Captures<'_>>, out: &mut String) {
+    for part in parts {
+        match part {
+            Part::Text(text) => out.push_str(text),
+            Part::Group(group) => {
+                let found = captures.and_then(|captures| captures.get(*group));
+                out.push_str(found.map_or("", |found| found.as_str()));
             }
-        }
-    }
-
-    fn no_expansion(&mut self) -> Option<Cow<'_, str>> {
-        match self.0 {
-            [] => Some(Cow::Borrowed("")),
-            [Part::Text(text)] => Some(Cow::Borrowed(text.as_str())),
-            _ => None,
         }
     }
 }
@@ -354,9 +345,8 @@ fn replaced(texts: &[Texts<'_>], rows: usize) -> Result<ArrayRef> {
                 None => results.append_value(value),
             },
             _ => {
-                // For the function from which it comes, 0 matches are all.
-                let limit = usize::from(!pattern.all);
-                results.append_value(pattern.regex.replacen(value, limit, Filling(parts)));
+                let number = i64::from(!pattern.all);
+                results.append_value(replaced_at(value, &pattern.regex, parts, 1, number));
             }
         }
     }
@@ -411,7 +401,7 @@ fn all_matches(texts: &[Texts<'_>], rows: usize) -> Result<ArrayRef> {
         if let (Some(value), Some(pattern), Some(flags)) = (values.at(row), patterns.at(row), flags_at(flags, row)) {
             let pattern = known.compiled(pattern, flags)?;
             let most = if pattern.all { usize::MAX } else { 1 };
-            for captures in pattern.regex.captures_iter(value).take(most) {
+            for captures in matches_with_groups(&pattern.regex, value).take(most) {
                 append_groups(results.values().values(), &captures);
                 results.values().append(true);
             }
@@ -440,6 +430,9 @@ mod tests {
             ("abc", "b", "\\0", "", "a\\0c"),
             ("abc", "b", "x\\", "", "ax\\c"),
             ("abab", "b", "x", "g", "axax"),
+            ("baaac", "a*", "-", "g", "-b--c-"),
+            ("baaac", "(a*)", "[\\1]", "g", "[]b[aaa][]c[]"),
+            ("baaac", "x", "-", "g", "baaac"),
             ("aBb", "b", "x", "gi", "axx"),
             ("a\nb", "a.b", "x", "", "x"),
             ("a\nb", "a.b", "x", "n", "a\nb"),
@@ -467,7 +460,9 @@ mod tests {
         let found = first_matches(&texts, 1).unwrap();
         let groups = found.as_list::<i32>().value(0);
         assert_eq!(groups.as_string_view().iter().collect::<Vec<_>>(), [None, Some("b")]);
-        let texts = ["axb", "(x)|(b)", "g"].map(|text| Texts::One(Some(text)));
-        assert_eq!(all_matches(&texts, 1).unwrap().as_list::<i32>().value(0).len(), 2);
+        for (value, pattern, count) in [("axb", "(x)|(b)", 2), ("baaac", "a*", 4)] {
+            let texts = [value, pattern, "g"].map(|text| Texts::One(Some(text)));
+            assert_eq!(all_matches(&texts, 1).unwrap().as_list::<i32>().value(0).len(), count, "{value} {pattern}");
+        }
     }
 }

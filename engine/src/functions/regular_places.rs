@@ -11,6 +11,8 @@
 //! Places are counted in characters, from 1. As in PostgreSQL a match without length may follow directly behind another one,
 //! and `^` is the beginning of the text, wherever the search starts.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -23,10 +25,10 @@ use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, binary_expr,
 };
-use regex::{Match, Regex, Replacer};
+use regex::{Captures, Match, Regex};
 
 use super::by_rows::is_text;
-use super::regular::{Filling, Patterns, Texts, parts_of};
+use super::regular::{Part, Patterns, Texts, fill, parts_of};
 use crate::error::sqlstate;
 use crate::sql::types::name_of;
 use crate::{Error, Result};
@@ -329,17 +331,36 @@ fn byte_of(text: &str, number: i64) -> Option<usize> {
     text.char_indices().map(|(place, _)| place).chain([text.len()]).nth(before)
 }
 
-/// The matches from a place on: behind one of no length the next character is left out.
-fn matches<'t>(regex: &Regex, text: &'t str, from: usize) -> impl Iterator<Item = Match<'t>> {
+/// What a search finds from a place on, each with where it is: behind a match of no length the next character is left out.
+fn successive<T>(
+    text: &str,
+    from: usize,
+    find: impl Fn(usize) -> Option<(Range<usize>, T)>,
+) -> impl Iterator<Item = (Range<usize>, T)> {
     let mut at = Some(from);
     std::iter::from_fn(move || {
-        let found = regex.find_at(text, at?)?;
-        at = match found.is_empty() {
-            true => text[found.end()..].chars().next().map(|letter| found.end() + letter.len_utf8()),
-            false => Some(found.end()),
+        let (place, found) = find(at?)?;
+        at = match place.is_empty() {
+            true => text[place.end..].chars().next().map(|letter| place.end + letter.len_utf8()),
+            false => Some(place.end),
         };
-        Some(found)
+        Some((place, found))
     })
+}
+
+/// The matches from a place on.
+fn matches<'t>(regex: &Regex, text: &'t str, from: usize) -> impl Iterator<Item = Match<'t>> {
+    let find = move |at| regex.find_at(text, at).map(|found| (found.range(), found));
+    successive(text, from, find).map(|(_, found)| found)
+}
+
+/// The matches in a text, with their groups.
+pub(super) fn matches_with_groups<'t>(regex: &Regex, text: &'t str) -> impl Iterator<Item = Captures<'t>> {
+    let find = move |at| {
+        let captures = regex.captures_at(text, at)?;
+        Some((captures.get(0)?.range(), captures))
+    };
+    successive(text, 0, find).map(|(_, captures)| captures)
 }
 
 /// The types that `regexp_replace` with a place takes.
@@ -379,31 +400,38 @@ pub(super) fn replaced_from(arguments: &[ColumnarValue], rows: usize) -> Result<
         };
         let (start, number) = (at_least(1, start, "start")?, at_least(0, number, "n")?);
         let regex = &known.compiled(pattern, flags)?.regex;
-        results.append_value(replaced(value, regex, replacement, start, number));
+        results.append_value(replaced(value, regex, &parts_of(replacement), start, number));
     }
     Ok(Arc::new(results.finish()))
 }
 
 /// A text with the match of that number replaced, or if that is 0 all.
-fn replaced(value: &str, regex: &Regex, replacement: &str, start: i64, number: i64) -> String {
-    let parts = parts_of(replacement);
-    let (mut out, mut copied) = (String::with_capacity(value.len()), 0);
-    let Some(from) = byte_of(value, start) else { return value.to_owned() };
-    for (place, found) in (1i64..).zip(matches(regex, value, from)) {
-        if number != 0 && place != number {
+pub(super) fn replaced<'t>(value: &'t str, regex: &Regex, parts: &[Part], start: i64, number: i64) -> Cow<'t, str> {
+    let Some(from) = byte_of(value, start) else { return Cow::Borrowed(value) };
+    // Groups cost more to find.
+    let wants_groups = parts.iter().any(|part| matches!(part, Part::Group(_)));
+    let find = |at| match wants_groups {
+        true => {
+            let captures = regex.captures_at(value, at)?;
+            Some((captures.get(0)?.range(), Some(captures)))
+        }
+        false => regex.find_at(value, at).map(|found| (found.range(), None)),
+    };
+    let (mut out, mut copied) = (String::new(), None);
+    for (count, (place, captures)) in (1i64..).zip(successive(value, from, find)) {
+        if number != 0 && count != number {
             continue;
         }
-        out.push_str(&value[copied..found.start()]);
-        if let Some(captures) = regex.captures_at(value, found.start()) {
-            Filling(&parts).replace_append(&captures, &mut out);
-        }
-        copied = found.end();
+        out.push_str(&value[copied.unwrap_or(0)..place.start]);
+        fill(parts, captures.as_ref(), &mut out);
+        copied = Some(place.end);
         if number != 0 {
             break;
         }
     }
+    let Some(copied) = copied else { return Cow::Borrowed(value) };
     out.push_str(&value[copied..]);
-    out
+    Cow::Owned(out)
 }
 
 #[cfg(test)]
@@ -416,6 +444,7 @@ mod tests {
         assert_eq!(count("b", "abcabc"), 2);
         assert_eq!(count("", "abc"), 4);
         assert_eq!(count("c*", "abc"), 4);
+        assert_eq!(count("b*", "abbc"), 4);
         assert_eq!(count("^a", "aa"), 1);
         assert_eq!(count("", "äö"), 3);
     }
@@ -434,7 +463,8 @@ mod tests {
     #[test]
     fn one_match_is_replaced_or_all() {
         let regex = Regex::new("b(.)").unwrap();
-        let replace = |start, number| replaced("foobarbaz", &regex, "[\\1]", start, number);
+        let parts = parts_of("[\\1]");
+        let replace = |start, number| replaced("foobarbaz", &regex, &parts, start, number);
         assert_eq!(replace(1, 1), "foo[a]rbaz");
         assert_eq!(replace(1, 2), "foobar[a]z");
         assert_eq!(replace(5, 1), "foobar[a]z");

@@ -8,17 +8,23 @@
 //! | `040506` | time | 00:00:00.040506 | 04:05:06 |
 //! | `2024-01-01 10:00`, `20240101 10:00:00`, `2024-1-5 1:02:03` | any | refused | read |
 //! | `10:00:00+02`, `2024-01-01 10:00:00` | time | refused | 10:00:00 |
+//! | `23:59:60`, `23:59:59.9999999` | time | the beginning of a day, or a time after all | refused |
 //! | `8 January 1999`, `1/8/1999` | any but time | refused | read |
+//! | `Mon Feb 10 17:32:01 1997 PST` | any but time | refused | [read word by word](super::time_words) |
 //! | what the clock of a zone shows twice or never | timestamptz | refused | [an instant](super::zones) |
 
 use std::str::FromStr;
 
 use arrow::array::timezone::Tz;
 use arrow::datatypes::{DataType, TimeUnit};
-use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, SubsecRound, TimeZone, Timelike};
+use chrono::{
+    DateTime, Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, SubsecRound, TimeDelta, TimeZone, Timelike,
+};
 
 use super::time_digits::digits_of_unit;
-use super::zones::shift;
+use super::time_words::by_words;
+use super::zone_abbreviations::zone_of_abbreviation;
+use super::zones::{capitalized, posix_offset, shift};
 use crate::sql::rules::session_zone::is_utc;
 use crate::sql::tree::date_words::in_iso_order;
 
@@ -51,14 +57,19 @@ fn time_text(text: &str, unit: TimeUnit) -> Option<String> {
         return None;
     }
     let text = text.trim();
-    let alone = time_of(text).filter(|(_, days, zone)| *days == 0 && zone_text(zone).is_some());
-    let time = match alone {
-        Some((time, ..)) => time,
+    let alone = time_of(text).filter(|(.., zone)| zone_text(zone).is_some());
+    let (time, days) = match alone {
+        Some((time, days, _)) => (time, days),
         // The time of a timestamp.
-        None if text.contains(':') => taken_apart(text)?.0.time(),
+        None if text.contains(':') => (taken_apart(text)?.0.time(), 0),
         None => return None,
     };
-    Some(time.round_subsecs(u16::from(digits_of_unit(unit))).format("%H:%M:%S%.f").to_string())
+    let rounded = time.round_subsecs(u16::from(digits_of_unit(unit)));
+    // The end of a day, which is no time here: Arrow says so.
+    if days > 0 || (rounded < time && rounded == NaiveTime::MIN) {
+        return Some("24:00:00".to_owned());
+    }
+    Some(rounded.format("%H:%M:%S%.f").to_string())
 }
 
 /// `zone` is that of a timestamp with time zone: what a text is read by that names no other.
@@ -71,9 +82,13 @@ fn timestamp_text(text: &str, unit: TimeUnit, zone: Option<&str>) -> Option<Stri
     let (moment, own) = taken_apart(text)?;
     let moment = rounded(moment, digits_of_unit(unit));
     let shown = moment.format("%Y-%m-%d %H:%M:%S%.f");
+    let clock = match own.strip_prefix(' ') {
+        Some(name) => Tz::from_str(name).ok(),
+        None => clock.filter(|_| own.is_empty()),
+    };
     match (zone, clock) {
         (None, _) => Some(shown.to_string()),
-        (Some(_), Some(clock)) if own.is_empty() && clock.offset_from_local_datetime(&moment).single().is_none() => {
+        (Some(_), Some(clock)) if clock.offset_from_local_datetime(&moment).single().is_none() => {
             let instant = shift(clock, moment.and_utc().timestamp_micros(), false).ok()?;
             let instant = DateTime::from_timestamp_micros(instant)?.naive_utc();
             Some(format!("{}+00:00", instant.format("%Y-%m-%d %H:%M:%S%.f")))
@@ -84,7 +99,7 @@ fn timestamp_text(text: &str, unit: TimeUnit, zone: Option<&str>) -> Option<Stri
 
 /// The moment with so many digits of a second, as PostgreSQL rounds it: to microseconds first, which is what it has, and
 /// then with halves going away from the first moment of 2000.
-fn rounded(moment: NaiveDateTime, digits: u8) -> NaiveDateTime {
+pub(super) fn rounded(moment: NaiveDateTime, digits: u8) -> NaiveDateTime {
     let moment = moment.round_subsecs(u16::from(digits.max(6)));
     let step = 10u32.pow(u32::from(9 - digits.min(9)));
     let is_half = moment.nanosecond() % step * 2 == step;
@@ -109,7 +124,7 @@ fn is_plain_time(text: &[u8], digits: u8) -> bool {
         }
         Some(_) => false,
     };
-    plain && has_form(time, TIME) && !time.starts_with(b"24")
+    plain && has_form(time, TIME) && !time.starts_with(b"24") && !time.ends_with(b"60")
 }
 
 fn is_plain_timestamp(text: &[u8], digits: u8) -> bool {
@@ -133,6 +148,11 @@ fn without_offset(text: &[u8]) -> &[u8] {
 
 /// The date and the time of a text, or midnight, and the time zone behind it as Arrow reads it.
 fn taken_apart(text: &str) -> Option<(NaiveDateTime, String)> {
+    in_order(text).or_else(|| by_words(text))
+}
+
+/// The same of a text that has them in this order.
+fn in_order(text: &str) -> Option<(NaiveDateTime, String)> {
     let ordered = in_iso_order(text);
     let text = ordered.as_deref().unwrap_or(text.trim());
     let (date, rest) = text.split_at(text.find([' ', 'T', 't']).unwrap_or(text.len()));
@@ -152,7 +172,7 @@ fn small(text: &str) -> Option<u32> {
 }
 
 /// `2024-1-5`.
-fn date_of(text: &str) -> Option<NaiveDate> {
+pub(super) fn date_of(text: &str) -> Option<NaiveDate> {
     let parts: Vec<&str> = text.split('-').collect();
     let [year, month, day] = parts.as_slice() else { return None };
     if !has_form(year.as_bytes(), b"9999") {
@@ -161,8 +181,9 @@ fn date_of(text: &str) -> Option<NaiveDate> {
     NaiveDate::from_ymd_opt(year.parse().ok()?, small(month)?, small(day)?)
 }
 
-/// `10:00`, `10:00:00.5`, `100000`, and what follows. `24:00:00` is the beginning of the day after.
-fn time_of(text: &str) -> Option<(NaiveTime, u64, &str)> {
+/// `10:00`, `10:00:00.5`, `100000`, how many days later that is, and what follows: `24:00:00` is the beginning of the day after,
+/// and so is `23:59:60`.
+pub(super) fn time_of(text: &str) -> Option<(NaiveTime, u64, &str)> {
     let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != ':' && letter != '.');
     let (time, zone) = text.split_at(end.unwrap_or(text.len()));
     let (clock, fraction) = time.split_once('.').unwrap_or((time, ""));
@@ -181,11 +202,14 @@ fn time_of(text: &str) -> Option<(NaiveTime, u64, &str)> {
     if (hour, minute, second, nanoseconds) == (24, 0, 0, 0) {
         return Some((NaiveTime::MIN, 1, zone.trim()));
     }
-    Some((NaiveTime::from_hms_nano_opt(hour, minute, second, nanoseconds)?, 0, zone.trim()))
+    let more = second.saturating_sub(59).min(1);
+    let time = NaiveTime::from_hms_nano_opt(hour, minute, second - more, nanoseconds)?;
+    let (time, wrapped) = time.overflowing_add_signed(TimeDelta::seconds(i64::from(more)));
+    Some((time, u64::from(wrapped > 0), zone.trim()))
 }
 
-/// A time zone behind a time as Arrow reads it: with hours and minutes of two digits each, or by a known name.
-fn zone_text(zone: &str) -> Option<String> {
+/// A time zone behind a time as Arrow reads it: with hours and minutes of two digits each, or by the name of a place.
+pub(super) fn zone_text(zone: &str) -> Option<String> {
     if zone.is_empty() {
         return Some(String::new());
     }
@@ -193,7 +217,16 @@ fn zone_text(zone: &str) -> Option<String> {
         return Some("+00:00".to_owned());
     }
     let Some(digits) = zone.strip_prefix(['+', '-']) else {
-        return Tz::from_str(zone).is_ok().then(|| format!(" {zone}"));
+        // `GMT+8` is to the west, as in PostgreSQL.
+        if let Some(offset) = posix_offset(zone) {
+            return Some(offset);
+        }
+        return match zone_of_abbreviation(zone) {
+            Some(offset) if offset.starts_with(['+', '-']) => Some(offset),
+            Some(place) => Some(format!(" {place}")),
+            None if Tz::from_str(zone).is_ok() => Some(format!(" {zone}")),
+            None => Some(capitalized(zone)).filter(|name| Tz::from_str(name).is_ok()).map(|name| format!(" {name}")),
+        };
     };
     let (hours, minutes) = match digits.split_once(':') {
         Some(parts) => parts,
@@ -224,6 +257,8 @@ mod tests {
             ("2024-1-5 1:02:03", Some("2024-01-05 01:02:03")),
             ("2024-12-31 24:00", Some("2025-01-01 00:00:00")),
             (" 2024-01-01 10:00:00 ", Some("2024-01-01 10:00:00")),
+            ("2024-12-31 23:59:60", Some("2025-01-01 00:00:00")),
+            ("Mon Feb 10 17:32:01 1997 PST", Some("1997-02-10 17:32:01")),
             ("2024-01-01 10:00:00", None),
             ("2024-01-01T10:00:00.123456", None),
             ("2024-01-01", None),
@@ -260,6 +295,10 @@ mod tests {
             ("2024-01-01", "UTC", None),
             ("2024-01-01 10:00:00", "America/New_York", None),
             ("2024-01-01 10:00 Asia/Tokyo", "UTC", Some("2024-01-01 10:00:00 Asia/Tokyo")),
+            ("2024-01-01 10:00:00 asia/tokyo", "UTC", Some("2024-01-01 10:00:00 Asia/Tokyo")),
+            ("2024-01-01 10:00:00 PST", "UTC", Some("2024-01-01 10:00:00-08:00")),
+            ("2024-01-01 10:00:00 GMT+8", "UTC", Some("2024-01-01 10:00:00-08:00")),
+            ("2011-03-27 02:00:00 Europe/Moscow", "UTC", Some("2011-03-26 23:00:00+00:00")),
             // Never shown, and shown twice.
             ("2024-03-10 02:30:00", "America/New_York", Some("2024-03-10 07:30:00+00:00")),
             ("2024-11-03 01:30:00", "America/New_York", Some("2024-11-03 06:30:00+00:00")),
@@ -290,6 +329,10 @@ mod tests {
             ("04:05:06", None),
             ("4:05 PM", None),
             ("24:00:00", None),
+            ("23:59:60", Some("24:00:00")),
+            ("23:59:60.01", Some("24:00:00")),
+            ("23:59:59.9999999", Some("24:00:00")),
+            ("10:59:60", Some("11:00:00")),
         ] {
             assert_eq!(readable(text, &time).as_deref(), expected, "{text}");
         }

@@ -5,8 +5,8 @@
 //! zone, without one; a timestamp without is taken for the zone's local time.
 //!
 //! An offset that is written as a zone counts as POSIX has it, to the west: `'+03'` is what ISO writes as `-03`. The offset
-//! of a session, `SET timezone = '+03:00'`, counts to the east; its clock is a function of its own. A zone may also be an
-//! [abbreviation](super::zone_abbreviations), or an interval to the east of UTC.
+//! of a session, `SET timezone = '+03:00'`, counts to the east, and so does the one that `make_timestamptz` is given: both are
+//! functions of their own. A zone may also be an [abbreviation](super::zone_abbreviations), or an interval to the east of UTC.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ use datafusion::common::{ScalarValue, exec_err, utils::take_function_args};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
+use super::input::read_texts;
+use super::time_texts::zone_text;
 use super::zone_abbreviations::zone_of_abbreviation;
 use crate::error::sqlstate;
 use crate::{Error, Result};
@@ -29,24 +31,38 @@ use crate::{Error, Result};
 /// What AT TIME ZONE is rewritten to.
 pub(crate) const TIMEZONE: &str = "timezone";
 
+/// The instant of a local time, which is what `make_timestamptz` with a zone is rewritten to.
+pub(crate) const INSTANT_AT: &str = "instant_at_zone";
+
+/// Whose name of a zone it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Naming {
+    /// That of AT TIME ZONE, where offsets are those of POSIX.
+    Written,
+    /// That of `make_timestamptz`, where they are those of ISO.
+    Made,
+    /// That of the session, as the setting keeps it.
+    OfSession,
+}
+
 /// The functions of this file.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    vec![at_time_zone(false)]
+    vec![at_time_zone(Naming::Written), at_time_zone(Naming::Made)]
 }
 
 /// `session_clock(zone, timestamp)`: the same for the zone of a session.
 pub(crate) fn session_clock() -> Arc<ScalarUDF> {
-    at_time_zone(true)
+    at_time_zone(Naming::OfSession)
 }
 
-fn at_time_zone(of_session: bool) -> Arc<ScalarUDF> {
-    Arc::new(AtTimeZone { signature: Signature::any(2, Volatility::Immutable), of_session }.into())
+fn at_time_zone(naming: Naming) -> Arc<ScalarUDF> {
+    Arc::new(AtTimeZone { signature: Signature::any(2, Volatility::Immutable), naming }.into())
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct AtTimeZone {
     signature: Signature,
-    of_session: bool,
+    naming: Naming,
 }
 
 /// The type of instants.
@@ -58,7 +74,11 @@ const LOCAL: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
 impl ScalarUDFImpl for AtTimeZone {
     fn name(&self) -> &str {
-        if self.of_session { "session_clock" } else { TIMEZONE }
+        match self.naming {
+            Naming::Written => TIMEZONE,
+            Naming::Made => INSTANT_AT,
+            Naming::OfSession => "session_clock",
+        }
     }
 
     fn signature(&self) -> &Signature {
@@ -84,7 +104,10 @@ impl ScalarUDFImpl for AtTimeZone {
         let rows = if constant { 1 } else { arguments.number_rows };
         let [zone, time] = take_function_args(self.name(), arguments.args)?;
         let of_instants = !matches!(time.data_type(), DataType::Timestamp(_, None) | DataType::Null);
-        let times = cast(&time.to_array(rows)?, &if of_instants { instants() } else { LOCAL })?;
+        let wanted = if of_instants { instants() } else { LOCAL };
+        let times = time.to_array(rows)?;
+        // Arrow's cast makes NULL of what is no time.
+        let times = if times.data_type().is_string() { read_texts(&times, &wanted)? } else { cast(&times, &wanted)? };
         let times = times.as_primitive::<TimestampMicrosecondType>();
         let zones = zone.to_array(rows)?;
         let converted = match zones.data_type() {
@@ -119,7 +142,11 @@ impl AtTimeZone {
             let zone = match &known {
                 Some((last, zone)) if last == name => *zone,
                 _ => {
-                    let zone = if self.of_session { zone_of(name)? } else { written_zone(name)? };
+                    let zone = match self.naming {
+                        Naming::Written => written_zone(name)?,
+                        Naming::Made => made_zone(name)?,
+                        Naming::OfSession => zone_of(name)?,
+                    };
                     known = Some((name.to_owned(), zone));
                     zone
                 }
@@ -177,15 +204,33 @@ pub(super) fn written_zone(name: &str) -> Result<Tz> {
     match posix_offset(name) {
         Some(offset) => zone_of(&offset).map_err(|_| unknown_zone(name)),
         None if name.starts_with(['+', '-']) => Err(unknown_zone(name)),
-        None => match zone_of_abbreviation(name) {
-            Some(zone) => zone_of(&zone).map_err(|_| unknown_zone(name)),
-            None => zone_of(name).or_else(|error| zone_of(&capitalized(name)).map_err(|_| error)),
-        },
+        None => named_zone(name),
+    }
+}
+
+/// The zone that `make_timestamptz` names: `+2` and `+05:30` are to the east.
+fn made_zone(name: &str) -> Result<Tz> {
+    if name.starts_with(|letter: char| letter.is_ascii_digit()) {
+        let message = format!("invalid input syntax for type numeric time zone: \"{name}\"");
+        return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message)
+            .with_hint("Numeric time zones must have \"-\" or \"+\" as first character."));
+    }
+    match name.starts_with(['+', '-']) {
+        true => zone_text(name).and_then(|offset| Tz::from_str(&offset).ok()).ok_or_else(|| unknown_zone(name)),
+        false => named_zone(name),
+    }
+}
+
+/// The zone of an abbreviation or of a name in any case.
+fn named_zone(name: &str) -> Result<Tz> {
+    match zone_of_abbreviation(name) {
+        Some(zone) => zone_of(&zone).map_err(|_| unknown_zone(name)),
+        None => zone_of(name).or_else(|error| zone_of(&capitalized(name)).map_err(|_| error)),
     }
 }
 
 /// The name of a zone as it is spelled, whatever its case: `America/New_York`.
-fn capitalized(name: &str) -> String {
+pub(super) fn capitalized(name: &str) -> String {
     let mut begins = true;
     let spelled = name.chars().map(|letter| {
         let letter = if begins { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() };
@@ -196,7 +241,7 @@ fn capitalized(name: &str) -> String {
 }
 
 /// What ISO writes for an offset in the way of POSIX; `None` if it is none, or the name of a zone that is known by it.
-fn posix_offset(name: &str) -> Option<String> {
+pub(super) fn posix_offset(name: &str) -> Option<String> {
     let digits = name.trim_start_matches(|letter: char| letter.is_ascii_alphabetic());
     let is_named = digits.len() < name.len();
     if digits.is_empty() || (is_named && Tz::from_str(name).is_ok()) {
@@ -225,9 +270,10 @@ pub(crate) fn shift(zone: Tz, microseconds: i64, to_local: bool) -> Result<i64> 
                 chrono::LocalResult::Single(offset) => offset,
                 // The later instant, at the zone's standard time.
                 chrono::LocalResult::Ambiguous(_, later) => later,
+                // No clock skips more than a day.
                 chrono::LocalResult::None => {
-                    let before = time.checked_sub_signed(TimeDelta::hours(3)).ok_or_else(out_of_range)?;
-                    zone.offset_from_utc_datetime(&before)
+                    let before = time.checked_sub_signed(TimeDelta::days(1)).ok_or_else(out_of_range)?;
+                    zone.offset_from_local_datetime(&before).latest().ok_or_else(out_of_range)?
                 }
             };
             -i64::from(offset.fix().local_minus_utc())
@@ -248,6 +294,37 @@ mod tests {
         assert_eq!(shift(zone, noon, true).unwrap(), noon - 4 * hour);
         assert_eq!(shift(zone, noon, false).unwrap(), noon + 4 * hour);
         assert_eq!(zone_of("Nope/Nope").unwrap_err().sqlstate(), "22023");
+    }
+
+    #[test]
+    fn skipped_times_are_as_before_the_change() {
+        for (zone, local, expected) in [
+            ("Europe/Moscow", "2011-03-27T02:00:00Z", "2011-03-26T23:00:00Z"),
+            ("Europe/Moscow", "2011-03-27T02:59:59Z", "2011-03-26T23:59:59Z"),
+            ("America/New_York", "2024-03-10T02:30:00Z", "2024-03-10T07:30:00Z"),
+            ("Pacific/Apia", "2011-12-30T12:00:00Z", "2011-12-30T22:00:00Z"),
+        ] {
+            let micros = |text: &str| DateTime::parse_from_rfc3339(text).unwrap().timestamp_micros();
+            assert_eq!(
+                shift(zone_of(zone).unwrap(), micros(local), false).unwrap(),
+                micros(expected),
+                "{zone} {local}"
+            );
+        }
+    }
+
+    #[test]
+    fn made_offsets_count_to_the_east() {
+        let noon = DateTime::parse_from_rfc3339("2024-07-01T12:00:00Z").unwrap().timestamp_micros();
+        let minutes = |name: &str| (shift(made_zone(name).unwrap(), noon, true).unwrap() - noon) / 60_000_000;
+        for (name, expected) in
+            [("+2", 120), ("-08", -480), ("+05:30", 330), ("-0330", -210), ("PST", -480), ("utc", 0)]
+        {
+            assert_eq!(minutes(name), expected, "{name}");
+        }
+        for unknown in ["2", "+", "+x", "Nope/Nope"] {
+            assert_eq!(made_zone(unknown).unwrap_err().sqlstate(), "22023", "{unknown}");
+        }
     }
 
     #[test]

@@ -243,6 +243,7 @@ pub(crate) fn compile(
     match routed {
         Routed::Query(query) => CompiledStatement::of_query(*query, types, context, routines),
         Routed::SelectAndLock(query) => Ok(CompiledStatement::of(Kind::Lock(query), types)),
+        Routed::Write(write) if matches!(*write, Write::CopyTo(_)) => Err(Error::unsupported("COPY … TO in a routine")),
         Routed::Write(write) => Ok(CompiledStatement::of(Kind::Write(write), types)),
         _ => Err(Error::unsupported("this statement in a routine")),
     }
@@ -265,17 +266,23 @@ pub(crate) fn compile_call(
         return Err(Error::new(sqlstate::UNDEFINED_FUNCTION, format!("procedure {name} does not exist")));
     }
     let compiler = Compiler { context, routines };
-    let all = unnamed_arguments(&function);
+    let all = match &function.args {
+        FunctionArguments::List(list) => list.args.clone(),
+        _ => Vec::new(),
+    };
     let function = compiler.without_outputs(function, &candidates);
     let (routine, arguments) = compiler.arguments(function, &candidates, &types)?;
     let parameters = routine.source.parameters.iter();
-    let outputs = match all.filter(|all| all.len() == routine.source.parameters.len()) {
-        // Every parameter has its argument.
-        Some(all) => {
-            let pairs = parameters.zip(all).filter(|(parameter, _)| parameter.mode.is_output());
-            pairs.map(|(_, argument)| input_of(&argument)).collect()
+    let outputs = match places_of_all(&all, &routine) {
+        Some(places) => {
+            let input = |place: usize| {
+                let argument = places.iter().position(|found| *found == place)?;
+                value_of(&all[argument]).and_then(input_of)
+            };
+            let outputs = parameters.enumerate().filter(|(_, parameter)| parameter.mode.is_output());
+            outputs.map(|(place, _)| input(place)).collect()
         }
-        // Arguments by name, or left out: INOUT parameters have theirs in the place of the input.
+        // OUT parameters have no arguments, INOUT parameters have theirs in the place of the input.
         None => {
             let mut inputs = arguments.iter();
             let input = |parameter: &super::language::Parameter| match parameter.mode.is_input() {
@@ -289,14 +296,36 @@ pub(crate) fn compile_call(
     Ok(CompiledStatement::of(Kind::Call { routine, arguments, outputs }, types))
 }
 
-/// The arguments of a call, if they are given by place.
-fn unnamed_arguments(function: &Function) -> Option<Vec<Expr>> {
-    let FunctionArguments::List(list) = &function.args else { return None };
-    let unnamed = |argument: &FunctionArg| match argument {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => Some(value.clone()),
-        _ => None,
+/// The places of the parameters that the arguments of a CALL stand for, by place or by name. `None`: they are no such arguments, as
+/// those that leave out OUT parameters, which RustyDB takes as well.
+fn places_of_all(arguments: &[FunctionArg], routine: &Routine) -> Option<Vec<usize>> {
+    let parameters = &routine.source.parameters;
+    let place = |(index, argument): (usize, &FunctionArg)| match argument {
+        FunctionArg::Unnamed(_) => Some(index).filter(|index| *index < parameters.len()),
+        FunctionArg::Named { name, .. } | FunctionArg::ExprNamed { name: Expr::Identifier(name), .. } => {
+            let name = fold(name);
+            parameters.iter().position(|parameter| parameter.name.as_deref() == Some(name.as_str()))
+        }
+        FunctionArg::ExprNamed { .. } => None,
     };
-    list.args.iter().map(unnamed).collect()
+    let places = arguments.iter().enumerate().map(place).collect::<Option<Vec<usize>>>()?;
+    let doubled = places.iter().enumerate().any(|(index, place)| places[..index].contains(place));
+    let mut defaults = routine.defaults.iter();
+    let missing = parameters.iter().enumerate().any(|(place, parameter)| {
+        let has_default = parameter.mode.is_input() && defaults.next().is_some_and(Option::is_some);
+        !has_default && !places.contains(&place)
+    });
+    (!doubled && !missing).then_some(places)
+}
+
+/// What an argument is, by place or by name.
+fn value_of(argument: &FunctionArg) -> Option<&Expr> {
+    match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(value))
+        | FunctionArg::Named { arg: FunctionArgExpr::Expr(value), .. }
+        | FunctionArg::ExprNamed { arg: FunctionArgExpr::Expr(value), .. } => Some(value),
+        _ => None,
+    }
 }
 
 fn last_name(name: &ObjectName) -> String {
@@ -353,13 +382,14 @@ impl Compiler<'_> {
     /// What stands for OUT parameters in a CALL is not looked at.
     fn without_outputs(&self, mut function: Function, candidates: &[Arc<Routine>]) -> Function {
         if let FunctionArguments::List(list) = &mut function.args {
-            let routine = candidates.iter().find(|routine| {
-                let all = &routine.source.parameters;
-                all.len() == list.args.len() && all.iter().any(|parameter| !parameter.mode.is_input())
+            let found = candidates.iter().find_map(|routine| {
+                let parameters = &routine.source.parameters;
+                let has_outputs = parameters.iter().any(|parameter| !parameter.mode.is_input());
+                Some((parameters, places_of_all(&list.args, routine).filter(|_| has_outputs)?))
             });
-            if let Some(routine) = routine {
-                let mut modes = routine.source.parameters.iter().map(|parameter| parameter.mode);
-                list.args.retain(|_| modes.next().is_some_and(|mode| mode.is_input()));
+            if let Some((parameters, places)) = found {
+                let mut places = places.into_iter();
+                list.args.retain(|_| places.next().is_some_and(|place| parameters[place].mode.is_input()));
             }
         }
         function

@@ -2,7 +2,8 @@
 //!
 //! A variable takes what a column of its type would take, by the same rules: numbers are rounded, what is out of range is
 //! an error, text that is too long is an error unless only blanks would be cut off. As in PL/pgSQL, text becomes any
-//! type by being read as one, and any type becomes text.
+//! type by being read as one, any type becomes text, and where PostgreSQL has no cast the value becomes the one by the other:
+//! the number 20240131 is a date, 7 is none, and 2 is no boolean.
 
 use std::sync::Arc;
 
@@ -171,7 +172,10 @@ impl SqlType {
     }
 
     fn assign_slowly(&self, value: &Datum, from: &DataType, zone: &str) -> Result<Datum> {
-        let array = value.to_value(from)?.to_array()?;
+        let mut array = value.to_value(from)?.to_array()?;
+        if is_read_from_text(from, &self.data_type) {
+            array = convert(&array, &SqlType::text().field(""), zone)?;
+        }
         let without_column = |error: Error| {
             error.map_message(|text| text.strip_prefix("column \"\": ").map(str::to_owned).unwrap_or(text))
         };
@@ -204,6 +208,24 @@ impl SqlType {
             true => Ok(Arc::from(&text[..end])),
             false => Err(Error::new(sqlstate::STRING_TOO_LONG, format!("value too long for type {}", self.name))),
         }
+    }
+}
+
+/// Whether PostgreSQL has no cast for the assignment of one type to the other, while Arrow would count days and seconds or ask what
+/// is not 0.
+fn is_read_from_text(from: &DataType, to: &DataType) -> bool {
+    match (from, to) {
+        (DataType::Boolean, to) => to.is_numeric() || to.is_temporal(),
+        (from, DataType::Boolean) => from.is_numeric() || from.is_temporal(),
+        (DataType::Date32, DataType::Time32(_) | DataType::Time64(_)) => true,
+        (DataType::Time32(_) | DataType::Time64(_), to) => {
+            to.is_numeric() || (to.is_temporal() && !matches!(to, DataType::Time32(_) | DataType::Time64(_)))
+        }
+        (DataType::Interval(_), to) => to.is_numeric() || (to.is_temporal() && !matches!(to, DataType::Interval(_))),
+        (from, DataType::Interval(_)) => {
+            from.is_numeric() || matches!(from, DataType::Date32 | DataType::Timestamp(..))
+        }
+        (from, to) => (from.is_numeric() && to.is_temporal()) || (from.is_temporal() && to.is_numeric()),
     }
 }
 
@@ -356,6 +378,24 @@ mod tests {
         assert_eq!(assigned, Datum::Int(946_684_800_000));
         let read = tenths.assign(Datum::text("2000-01-01 00:00:00.05"), &DataType::Utf8View, "UTC").unwrap();
         assert_eq!(read, Datum::Int(946_684_800_100));
+    }
+
+    #[test]
+    fn what_has_no_cast_is_read_from_its_text() {
+        let assign = |value, from, to| SqlType::plain(to).assign(value, &from, "UTC");
+        let date = assign(Datum::Int(20_000_101), DataType::Int64, DataType::Date32).unwrap();
+        assert_eq!(date, Datum::Int(10_957));
+        let one = assign(Datum::Decimal(1), DataType::Decimal128(5, 0), DataType::Boolean).unwrap();
+        assert_eq!(one, Datum::Bool(true));
+        for (value, from, to) in [
+            (Datum::Int(7), DataType::Int32, DataType::Date32),
+            (Datum::Int(2), DataType::Int32, DataType::Boolean),
+            (Datum::Int(7), DataType::Date32, DataType::Int32),
+            (Datum::Bool(true), DataType::Boolean, DataType::Int32),
+        ] {
+            let error = assign(value, from, to).unwrap_err();
+            assert!(["22007", "22P02"].contains(&error.sqlstate()), "{error}");
+        }
     }
 
     #[test]

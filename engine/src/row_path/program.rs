@@ -19,7 +19,8 @@ use super::datum::{Datum, Stored, Type};
 use super::expression::{Decided, Node, Undecided};
 use super::pipeline::SortKey;
 use crate::Value;
-use crate::functions::input::check_float;
+use crate::functions::input::{check_float, reads};
+use crate::functions::numeric_texts::without_exponent;
 use crate::functions::time_texts::readable;
 use crate::sql::context::StatementContext;
 use crate::sql::grammar::lock::Busy;
@@ -112,7 +113,8 @@ fn is_read_alike(text: Option<&str>, wanted: &Type) -> bool {
     match wanted {
         Type::Float32 | Type::Float64 => check_float(text, wanted).is_ok(),
         Type::Date32 | Type::Time64(_) | Type::Timestamp(..) => readable(text, wanted).is_none(),
-        _ => true,
+        Type::Decimal128(..) => without_exponent(text).is_none(),
+        _ => !reads(wanted),
     }
 }
 
@@ -335,12 +337,12 @@ pub(crate) struct Delete {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::TimeUnit;
+    use arrow::datatypes::{IntervalUnit, TimeUnit};
 
     use super::*;
 
     #[test]
-    fn texts_with_more_digits_than_a_unit_holds_are_not_read_here() {
+    fn texts_that_arrow_reads_otherwise_are_not_read_here() {
         for (text, unit, expected) in [
             ("2020-01-01 10:00:00", TimeUnit::Second, true),
             ("2020-01-01 10:00:00.9", TimeUnit::Second, false),
@@ -353,6 +355,15 @@ mod tests {
             assert_eq!(is_read_alike(Some(text), &Type::Timestamp(unit, None)), expected, "{text} {unit:?}");
             let (zoned, utc) = (format!("{text}+00"), Type::Timestamp(unit, Some("UTC".into())));
             assert!(text.contains('+') || is_read_alike(Some(&zoned), &utc) == expected, "{zoned} {unit:?}");
+        }
+        for (text, wanted, expected) in [
+            ("1.5", Type::Decimal128(5, 2), true),
+            ("1.5e1", Type::Decimal128(5, 2), false),
+            ("\\x01ff", Type::BinaryView, false),
+            ("7", Type::Interval(IntervalUnit::MonthDayNano), false),
+            ("7", Type::Int64, true),
+        ] {
+            assert_eq!(is_read_alike(Some(text), &wanted), expected, "{text} {wanted}");
         }
     }
 }

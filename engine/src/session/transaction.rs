@@ -159,7 +159,10 @@ impl OpenTransaction {
                 transaction
             }
             none => {
-                let transaction = none.insert(store.begin_with(modes.options(lock_timeout)).await);
+                // What is READ ONLY since a savepoint may write again when that is gone.
+                let read_only = modes.read_only && savepoints.iter().all(|savepoint| savepoint.modes.read_only);
+                let options = Modes { read_only, ..*modes }.options(lock_timeout);
+                let transaction = none.insert(store.begin_with(options).await);
                 // Going back to a savepoint does not move the snapshot.
                 savepoints.iter_mut().for_each(|savepoint| savepoint.mark = Some(Arc::new(transaction.mark())));
                 transaction
@@ -200,12 +203,13 @@ impl OpenTransaction {
         Ok(())
     }
 
-    /// Forgets a savepoint and those after it; what was done since stays.
+    /// Forgets a savepoint and those after it; what was done since stays, but for READ ONLY, which was meant up to here.
     pub(crate) fn release(&mut self, name: &str) -> Result<()> {
         let place = self.frame.find(name)?;
         if let (Some(transaction), Some(mark)) = (&mut self.transaction, &self.frame.savepoints[place].mark) {
             transaction.release(Arc::clone(mark));
         }
+        self.frame.modes.read_only = self.frame.savepoints[place].modes.read_only;
         self.frame.savepoints.truncate(place);
         Ok(())
     }

@@ -4,11 +4,12 @@
 //!
 //! | from | to | Arrow's cast | here |
 //! |---|---|---|---|
-//! | timestamp, interval, float … | text | `2024-01-01T00:00:00` | [PostgreSQL's text](crate::functions::printed) |
+//! | timestamp, interval, float, row … | text | `2024-01-01T00:00:00` | [PostgreSQL's text](crate::functions::printed) |
+//! | date in milliseconds, duration | text | `2024-01-01T00:00:00`, `PT90061S` | that of the date, of the interval |
 //! | text | timestamp | of the time that is named in UTC | without the zone that the text names |
 //! | text | timestamp with time zone | read by UTC | read by the session's clock if the text names no other |
 //! | timestamp, date | timestamp with time zone | of UTC | of the session's clock |
-//! | timestamp with time zone | timestamp, date, time | of UTC | of the session's clock |
+//! | timestamp with time zone | timestamp, date, time | of UTC, or of the zone in its type | of the session's clock |
 //! | timestamp | one of fewer digits | cut off | rounded |
 //! | duration | interval | as many hours | days and the rest |
 
@@ -22,6 +23,7 @@ use crate::Result;
 use crate::functions::input::{is_time, read_texts_by_clock};
 use crate::functions::printed::{print, prints};
 use crate::functions::rounded_times::{loses_digits, round_times};
+use crate::functions::row_text::has_text;
 use crate::functions::zones::{shift, zone_of};
 use crate::sql::rules::interval::intervals_of;
 use crate::sql::rules::session_zone::is_utc;
@@ -29,8 +31,16 @@ use crate::sql::rules::session_zone::is_utc;
 /// A column as values of another type, where Arrow's cast would give something else; `None`: it would not.
 pub(crate) fn assigned(column: &ArrayRef, target: &DataType, zone: &str) -> Option<Result<ArrayRef>> {
     match (column.data_type(), target) {
-        (from, target) if target.is_string() && prints(from) && !holds_rows(from) => {
+        (from, target) if target.is_string() && prints(from) && has_text(from) => {
             Some(print(column, zone).and_then(|texts| finish(&texts, target)))
+        }
+        (DataType::Date64, target) if target.is_string() => {
+            let days = exactly(column, &DataType::Date32);
+            Some(days.and_then(|days| print(&days, zone)).and_then(|texts| finish(&texts, target)))
+        }
+        (DataType::Duration(_), target) if target.is_string() => {
+            let spans = intervals_of(column);
+            Some(spans.and_then(|spans| print(&spans, zone)).and_then(|texts| finish(&texts, target)))
         }
         (from, target) if from.is_string() && is_time(target) => Some(read_texts_by_clock(column, target, zone)),
         (DataType::Timestamp(_, Some(_)), DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(_, None))
@@ -38,20 +48,17 @@ pub(crate) fn assigned(column: &ArrayRef, target: &DataType, zone: &str) -> Opti
         {
             Some(by_clock(column, target, zone, true))
         }
+        // Arrow goes by the clock of the zone that the type names.
+        (DataType::Timestamp(unit, Some(named)), DataType::Date32 | DataType::Time64(_)) if !is_utc(named) => {
+            let instants = exactly(column, &DataType::Timestamp(*unit, Some("UTC".into())));
+            Some(instants.and_then(|instants| finish(&instants, target)))
+        }
         (DataType::Date32 | DataType::Timestamp(_, None), DataType::Timestamp(_, Some(_))) if !is_utc(zone) => {
             Some(by_clock(column, target, zone, false))
         }
         (from, target) if loses_digits(from, target) => Some(round_times(column, target)),
         (DataType::Duration(_), DataType::Interval(IntervalUnit::MonthDayNano)) => Some(intervals_of(column)),
         _ => None,
-    }
-}
-
-/// Whether there are rows in an array, which have no text here.
-fn holds_rows(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::List(element) => holds_rows(element.data_type()),
-        other => other.is_nested(),
     }
 }
 
@@ -80,7 +87,7 @@ fn by_clock(column: &ArrayRef, target: &DataType, zone: &str, to_local: bool) ->
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{DurationSecondArray, StringArray};
+    use arrow::array::{Date64Array, DurationSecondArray, StringArray};
 
     use super::*;
 
@@ -127,6 +134,27 @@ mod tests {
     }
 
     #[test]
+    fn dates_have_no_time_however_they_are_counted() {
+        let day: ArrayRef = Arc::new(Date64Array::from(vec![Some(86_400_000), None]));
+        assert_eq!(shown(&day, "UTC"), "1970-01-02");
+    }
+
+    #[test]
+    fn instants_go_by_the_clock_of_the_session_and_not_of_their_type() {
+        let instant = TimestampMicrosecondArray::from(vec![Some(20 * 60 * 60 * 1_000_000), None]);
+        let instant: ArrayRef = Arc::new(instant.with_timezone("Asia/Tokyo"));
+        for (zone, target, expected) in [
+            ("UTC", DataType::Date32, "1970-01-01"),
+            ("UTC", DataType::Time64(TimeUnit::Microsecond), "20:00:00"),
+            ("Asia/Tokyo", DataType::Date32, "1970-01-02"),
+            ("Asia/Tokyo", DataType::Time64(TimeUnit::Microsecond), "05:00:00"),
+        ] {
+            let read = assigned(&instant, &target, zone).unwrap().unwrap();
+            assert_eq!(shown(&read, zone), expected, "{zone} {target}");
+        }
+    }
+
+    #[test]
     fn durations_become_days_and_the_rest() {
         let hours = DurationSecondArray::from(vec![Some(25 * 60 * 60), None]);
         let hours: ArrayRef = Arc::new(hours);
@@ -134,6 +162,7 @@ mod tests {
         let read = assigned(&hours, &interval, "UTC").unwrap().unwrap();
         assert_eq!(read.data_type(), &interval);
         assert_eq!(shown(&read, "UTC"), "1 day 01:00:00");
+        assert_eq!(shown(&hours, "UTC"), "1 day 01:00:00");
         let endless: ArrayRef = Arc::new(DurationSecondArray::from(vec![i64::MAX]));
         assert_eq!(assigned(&endless, &interval, "UTC").unwrap().unwrap_err().sqlstate(), "22008");
     }

@@ -21,6 +21,7 @@ use crate::functions::second_names::first_name;
 use crate::sql::rules::limits::WITH_TIES;
 use crate::sql::text::no_columns::{check_no_columns, check_subquery_columns};
 use crate::sql::text::parse::{fold, place};
+use crate::sql::tree::array_literals::open_elements;
 use crate::sql::tree::calls;
 use crate::sql::tree::cast_keys::tell_casts_apart;
 use crate::sql::tree::copies::Copies;
@@ -113,13 +114,13 @@ impl VisitorMut for QueryCheck {
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         flow(check_subquery_columns(expr))?;
         call_session_words(expr);
-        list_array(expr);
+        flow(list_array(expr))?;
         any_as_not_all(expr);
-        spell_out(expr);
+        flow(spell_out(expr))?;
         negate_as_a_whole(expr);
         negate_before_powers(expr);
         similar_to(expr);
-        at_time_zone(expr);
+        flow(at_time_zone(expr))?;
         flow(like_each(expr).and_then(|()| match_each(expr)))?;
         escape_pattern(expr);
         date_words::rewrite(expr);
@@ -218,33 +219,45 @@ fn check_query(query: &mut Query, copies: &mut Copies) -> Result<()> {
     }
 }
 
-/// `x = ANY (ARRAY[a, b])` is `x IN (a, b)`, and `x <> ALL (ARRAY[a, b])` is `x NOT IN (a, b)`; likewise of a query. Of
-/// other arrays it is asked [whether they have `x`](crate::functions::any_element).
-fn list_array(expr: &mut Expr) {
+/// `x = ANY (ARRAY[a, b])` is `x IN (a, b)`, and `x <> ALL (ARRAY[a, b])` is `x NOT IN (a, b)`; likewise of `'{a,b}'` and of
+/// a query. Of other arrays it is asked [whether they have `x`](crate::functions::any_element).
+fn list_array(expr: &mut Expr) -> Result<()> {
     let (left, right, negated) = match expr {
         Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, is_some: _ } => (left, right, false),
         Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } => (left, right, true),
-        _ => return,
+        _ => return Ok(()),
     };
     let mut array = right.as_mut();
     while let Expr::Nested(inner) = array {
         array = inner.as_mut();
     }
+    let expr_in = Box::new(Expr::Nested(left.clone()));
     if let Expr::Subquery(query) = array {
         // IN wants nothing correlated on its left.
         if holds_query(left) {
-            return;
+            return Ok(());
         }
-        let expr_in = Box::new(Expr::Nested(left.clone()));
         *expr = Expr::InSubquery { expr: expr_in, subquery: query.clone(), negated };
+    } else if let Some(list) = open_elements(array)? {
+        *expr = match list.is_empty() {
+            true => in_nothing(expr_in, negated),
+            false => Expr::InList { expr: expr_in, list, negated },
+        };
     } else if let Expr::Array(array) = array
         && !array.elem.is_empty()
         && !array.elem.iter().any(|element| matches!(element, Expr::Array(_)))
     {
         let list = std::mem::take(&mut array.elem);
-        let expr_in = Box::new(Expr::Nested(left.clone()));
         *expr = Expr::InList { expr: expr_in, list, negated };
     }
+    Ok(())
+}
+
+/// Whether a value is one of none, or not: known also of a NULL.
+fn in_nothing(value: Box<Expr>, negated: bool) -> Expr {
+    let op = if negated { BinaryOperator::Or } else { BinaryOperator::And };
+    let known = Box::new(Expr::value(Value::Boolean(negated)));
+    Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(Expr::IsNull(value)), op, right: known }))
 }
 
 /// `x > ANY (array)` is `NOT x <= ALL (array)`. DataFusion compares with the least or greatest element and passes over
@@ -374,12 +387,13 @@ fn call_by_first_name(expr: &mut Expr) {
 }
 
 /// Words that are functions without parentheses.
-const SESSION_WORDS: [&str; 7] = [
+const SESSION_WORDS: [&str; 8] = [
     "current_user",
     "session_user",
     "current_role",
     "current_catalog",
     "current_schema",
+    "current_time",
     "localtimestamp",
     "localtime",
 ];
@@ -407,8 +421,9 @@ fn call_session_words(expr: &mut Expr) {
         && let Some(word) = SESSION_WORDS.iter().find(|word| ident.value.eq_ignore_ascii_case(word))
     {
         *expr = match *word {
-            "localtimestamp" | "localtime" => {
-                let data_type = if *word == "localtime" { "time" } else { "timestamp" };
+            // DataFusion's own current_time is of nanoseconds, which is another type than `time`.
+            "localtimestamp" | "localtime" | "current_time" => {
+                let data_type = if *word == "localtimestamp" { "timestamp" } else { "time" };
                 cast(call("now", ident.span), data_type).unwrap_or_else(|_| call(word, ident.span))
             }
             word => call(word, ident.span),

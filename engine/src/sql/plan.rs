@@ -31,7 +31,7 @@ use super::size::check_planned_size;
 use super::widths::{check_lists, check_result};
 use crate::apply::ApplyExec;
 use crate::common_rows::{names_of_ctes, share_rows};
-use crate::functions::input::{check_float, fixed_bytes_of};
+use crate::functions::input::{read_texts, reads};
 use crate::functions::printed::prints;
 use crate::optimizer::{first_late_rule, with_estimates};
 use crate::scan::ColumnScanExec;
@@ -184,10 +184,6 @@ pub(crate) fn bind(plan: LogicalPlan, values: &[ScalarValue]) -> Result<LogicalP
                     _ => time,
                 }
             }
-            Some(field) if is_text(value) && matches!(field.data_type(), DataType::FixedSizeBinary(_)) => {
-                fixed_bytes_in(value, field.data_type())
-                    .map_err(|error| error.map_message(|text| format!("parameter {name}: {text}")))?
-            }
             // As an item of VALUES for the rows of a table it is assigned to a column, which may be of another type.
             Some(field) if is_assigned_by_rules(&value.data_type(), field.data_type()) => {
                 in_values.insert(name, cast(Expr::Literal(value.clone(), None), field.data_type().clone()));
@@ -254,23 +250,11 @@ fn time_in(text: &ScalarValue, data_type: &DataType) -> Result<ScalarValue> {
     }
 }
 
-/// What a text says, of a type that Arrow's casts read.
+/// What a text says, as a cast reads it.
 fn read(text: &ScalarValue, data_type: &DataType) -> Result<ScalarValue> {
-    if let Some(text) = text.try_as_str().flatten()
-        && data_type.is_floating()
-    {
-        check_float(text, data_type)?;
-    }
-    Ok(text.cast_to(data_type)?)
-}
-
-/// The bytes that a text says, of a UUID for example, which Arrow's casts do not read.
-fn fixed_bytes_in(text: &ScalarValue, data_type: &DataType) -> Result<ScalarValue> {
-    match (text.try_as_str().flatten(), data_type) {
-        (Some(text), DataType::FixedSizeBinary(length)) => {
-            Ok(ScalarValue::FixedSizeBinary(*length, Some(fixed_bytes_of(text, *length)?)))
-        }
-        _ => Ok(text.cast_to(data_type)?),
+    match reads(data_type) {
+        true => Ok(ScalarValue::try_from_array(&read_texts(&text.to_array()?, data_type)?, 0)?),
+        false => Ok(text.cast_to(data_type)?),
     }
 }
 

@@ -11,7 +11,7 @@ use arrow::record_batch::RecordBatch;
 use arrow_flight::sql::{
     CommandGetCrossReference, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys, UpdateDeleteRules,
 };
-use rustydb_engine::{CATALOG_NAME, Catalog, ForeignKey, ReferenceAction, TableDef};
+use rustydb_engine::{CATALOG_NAME, Catalog, ForeignKey, ReferenceAction, TableDef, is_shown_schema};
 use tonic::Status;
 
 use super::SqlService;
@@ -48,6 +48,24 @@ static FOREIGN_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
+/// The tables as a caller sees them: without the temporary ones of other sessions.
+struct InSight {
+    catalog: Arc<Catalog>,
+    own: Option<String>,
+}
+
+impl InSight {
+    fn of(service: &SqlService, caller: &Caller) -> Result<Self, Status> {
+        let session = service.sessions.looking(caller)?;
+        Ok(Self { catalog: session.catalog(), own: session.temporary_schema() })
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &Arc<TableDef>> {
+        let is_own = |schema: &str| self.own.as_deref() == Some(schema);
+        self.catalog.tables().filter(move |table| is_shown_schema(&table.schema_name) || is_own(&table.schema_name))
+    }
+}
+
 /// Which tables a command is about: an absent part matches everything, an empty one nothing, since every table here
 /// has a catalog and a schema.
 struct Filter<'a> {
@@ -71,8 +89,8 @@ impl MetadataCommand for CommandGetPrimaryKeys {
 
     async fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
         let filter = Filter { catalog: self.catalog.as_deref(), schema: self.db_schema.as_deref(), table: &self.table };
-        let catalog = service.sessions.catalog(caller)?;
-        let mut tables: Vec<_> = catalog.tables().filter(|table| filter.matches(table)).collect();
+        let in_sight = InSight::of(service, caller)?;
+        let mut tables: Vec<_> = in_sight.tables().filter(|table| filter.matches(table)).collect();
         tables.sort_by_key(|table| (&table.schema_name, &table.name));
         let columns: Vec<(&TableDef, usize, usize)> = tables
             .iter()
@@ -106,8 +124,8 @@ impl MetadataCommand for CommandGetExportedKeys {
 
     async fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
         let parent = Filter { catalog: self.catalog.as_deref(), schema: self.db_schema.as_deref(), table: &self.table };
-        let catalog = service.sessions.catalog(caller)?;
-        let mut references = references(&catalog);
+        let in_sight = InSight::of(service, caller)?;
+        let mut references = references(&in_sight);
         references.retain(|reference| parent.matches(reference.parent));
         references.sort_by_key(Reference::child_order);
         foreign_keys(&references)
@@ -121,8 +139,8 @@ impl MetadataCommand for CommandGetImportedKeys {
 
     async fn rows(self, service: &SqlService, caller: &Caller) -> Result<RecordBatch, Status> {
         let child = Filter { catalog: self.catalog.as_deref(), schema: self.db_schema.as_deref(), table: &self.table };
-        let catalog = service.sessions.catalog(caller)?;
-        let mut references = references(&catalog);
+        let in_sight = InSight::of(service, caller)?;
+        let mut references = references(&in_sight);
         references.retain(|reference| child.matches(reference.child));
         references.sort_by_cached_key(Reference::parent_order);
         foreign_keys(&references)
@@ -139,8 +157,8 @@ impl MetadataCommand for CommandGetCrossReference {
             Filter { catalog: self.pk_catalog.as_deref(), schema: self.pk_db_schema.as_deref(), table: &self.pk_table };
         let child =
             Filter { catalog: self.fk_catalog.as_deref(), schema: self.fk_db_schema.as_deref(), table: &self.fk_table };
-        let catalog = service.sessions.catalog(caller)?;
-        let mut references = references(&catalog);
+        let in_sight = InSight::of(service, caller)?;
+        let mut references = references(&in_sight);
         references.retain(|reference| parent.matches(reference.parent) && child.matches(reference.child));
         references.sort_by_cached_key(Reference::parent_order);
         foreign_keys(&references)
@@ -172,12 +190,12 @@ impl<'a> Reference<'a> {
     }
 }
 
-fn references(catalog: &Catalog) -> Vec<Reference<'_>> {
+fn references(in_sight: &InSight) -> Vec<Reference<'_>> {
     let mut references = Vec::new();
-    for child in catalog.tables() {
+    for child in in_sight.tables() {
         for key in &child.foreign_keys {
             // A foreign key without its parent cannot be: dropping the parent is refused.
-            let Some(parent) = catalog.table(key.parent) else { continue };
+            let Some(parent) = in_sight.catalog.table(key.parent) else { continue };
             for (at, (child_column, parent_column)) in key.columns.iter().zip(&key.parent_columns).enumerate() {
                 references.push(Reference {
                     parent,

@@ -34,6 +34,8 @@ const DECLARED_TYPE_KEY: &str = "rustydb.type";
 const GENERATED_KEY: &str = "rustydb.generated";
 /// Where it notes that a column numbers its rows: `always`, which takes no value, or `by default`.
 const IDENTITY_KEY: &str = "rustydb.identity";
+/// Where it notes what a column without a value gets: the next number of a sequence, if it was declared as `serial`.
+const DEFAULT_KEY: &str = "rustydb.default";
 
 /// Where it notes what COMMENT ON says of a table (in the schema) or column (in the field).
 const COMMENT_KEY: &str = "rustydb.comment";
@@ -215,7 +217,8 @@ fn described_schema(schema_name: &str, relation: &str, stored: &Schema, is_read_
             note("SCALE", scale.to_string());
         }
         let identity = engine_note(IDENTITY_KEY);
-        note("IS_AUTO_INCREMENT", flag(identity.is_some()));
+        let is_serial = engine_note(DEFAULT_KEY).is_some_and(|default| default.starts_with("nextval("));
+        note("IS_AUTO_INCREMENT", flag(identity.is_some() || is_serial));
         note("IS_CASE_SENSITIVE", flag(type_name(stored.data_type()) == "text"));
         let is_computed = engine_note(GENERATED_KEY).is_some() || identity == Some("always");
         note("IS_READ_ONLY", flag(is_read_only || is_computed));

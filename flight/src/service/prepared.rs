@@ -19,7 +19,7 @@ use futures::Stream;
 use parking_lot::Mutex;
 use prost::Message;
 use rustydb_engine::Surroundings;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::SqlService;
 use super::execution::{Job, Parameters, Plan, reserve};
@@ -77,7 +77,8 @@ impl SqlService {
         let request = message.unpack::<ActionCreatePreparedStatementRequest>();
         let request = request.map_err(|error| malformed(error.to_string()))?;
         let request = request.ok_or_else(|| malformed("it is no ActionCreatePreparedStatementRequest".to_owned()))?;
-        let prepared = self.prepare(caller, &request.query, request.transaction_id.as_deref()).await?;
+        let prepared = self.prepare(caller, &request.query, request.transaction_id.as_deref()).await;
+        let prepared = prepared.map_err(|status| of_statement(&request.query, status))?;
         let type_url = ActionCreatePreparedStatementResult::type_url().to_owned();
         let answer = Any { type_url, value: prepared.encode_to_vec().into() };
         Ok(arrow_flight::Result::new(answer.encode_to_vec()))
@@ -234,6 +235,15 @@ impl SqlService {
             upload.into_one_batch(self.limits.parameter_bytes, |bytes| reserve(&self.waiting_kib, bytes)).await?;
         let parameters = Parameters::new(rows, sent.message.len(), &self.waiting_kib)?;
         Ok(Some((Arc::new(parameters), sent)))
+    }
+}
+
+/// Why a statement cannot be prepared. ADBC's DB-API takes Unimplemented for a server on which none can be: with parameters it
+/// goes on in a way that its driver does not have, and shows the error of that.
+fn of_statement(sql: &str, status: Status) -> Status {
+    match status.code() == Code::Unimplemented && sql.contains(['?', '$']) {
+        true => Status::with_metadata(Code::InvalidArgument, status.message(), status.metadata().clone()),
+        false => status,
     }
 }
 

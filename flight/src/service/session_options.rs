@@ -105,7 +105,6 @@ impl Value {
 impl Texts {
     /// Names of schemas as a search path; `None` if there is one that cannot stand in it.
     fn as_path(&self) -> Option<String> {
-        let can_stand = |name: &String| !name.trim().is_empty() && !name.contains([',', '"']);
         let quoted = self.values.iter().map(|name| can_stand(name).then(|| format!("\"{name}\"")));
         Some(quoted.collect::<Option<Vec<String>>>()?.join(", "))
     }
@@ -155,6 +154,11 @@ impl SqlService {
     }
 }
 
+/// Whether a schema's name can stand in a search path, which is a text with commas between names.
+fn can_stand(name: &str) -> bool {
+    !name.trim().is_empty() && !name.contains([',', '"'])
+}
+
 /// The first schema of a search path, without its quotes.
 fn first_schema(path: &str) -> &str {
     path.split(',').next().unwrap_or_default().trim().trim_matches('"')
@@ -182,7 +186,7 @@ async fn set(scope: Option<&Scope>, begun: Option<&Session>, name: &str, value: 
         (SCHEMA, Some(schema)) => {
             let catalog = begun.unwrap_or(&session).catalog();
             let known = catalog.find_object(ObjectKind::Schema, "", schema).is_some();
-            if schema != DEFAULT_SCHEMA && !known {
+            if (schema != DEFAULT_SCHEMA && !known) || !can_stand(schema) {
                 return Err(INVALID_VALUE);
             }
         }

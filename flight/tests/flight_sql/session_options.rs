@@ -112,6 +112,8 @@ async fn options_that_cannot_be_set_are_answered_one_by_one() {
     assert_eq!(errors, expected.map(|(name, error)| (name.to_owned(), error)).into());
     assert_eq!(show(&mut client, "application_name").await, "set all the same");
     assert!(set(&mut client, &[("catalog", text("rustydb")), ("schema", text("public"))]).await.is_empty());
+    update(&mut client, "CREATE SCHEMA \"a,b\"").await.unwrap();
+    assert_eq!(set(&mut client, &[("schema", text("a,b"))]).await["schema"], 2, "two schemas in a search path");
     let malformed = client.do_action(Action::new("SetSessionOptions", vec![0xff, 0xff])).await.map(drop);
     assert_refused(malformed, Code::InvalidArgument, "08P01");
 }

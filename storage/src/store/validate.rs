@@ -160,7 +160,8 @@ impl Inner {
         let mut after = Catalog::clone(&version.catalog);
         dropped.iter().for_each(|table| after.remove(table.id));
         altered.iter().for_each(|table| after.replace(Arc::clone(table)));
-        objects.iter().filter(|(_, object)| object.is_none()).for_each(|(id, _)| after.remove_object(*id));
+        // All names that are given up are free before the first is taken: objects may swap theirs.
+        objects.keys().for_each(|id| after.remove_object(*id));
         for object in objects.values().flatten() {
             if after.name_taken(object) {
                 return Err(Error::ObjectExists { name: object.name.clone() });

@@ -421,13 +421,23 @@ impl Transaction {
     }
 
     /// Looks whether others have committed rows with new keys since the snapshot. Returns the first such row; fails with
-    /// `Conflict` instead if the caller will run the statement again and see for itself.
+    /// `Conflict` instead if the caller will run the statement again and see for itself, and with `Unserializable` if this
+    /// transaction has seen that there was no such row.
     pub(super) fn find_newer(&self, table: &TableDef, keys: &Keys, rows: &[usize]) -> Attempt<Option<usize>> {
         let is_newer = |state| matches!(state, VersionState::Live(written) if written > self.view.snapshot.timestamp);
         let mut newer = self.newest_states(table, keys, rows)?.into_iter().filter(|(_, state)| is_newer(*state));
-        match newer.next() {
-            Some(_) if self.control.reruns => Err(Error::Conflict { table: table.name.clone() }.into()),
-            newer => Ok(newer.map(|(row, _)| row)),
+        let Some((row, _)) = newer.next() else { return Ok(None) };
+        self.require_duplicate(table, keys.get(row))?;
+        Ok(Some(row))
+    }
+
+    /// Fails unless a row that the snapshot does not show is a duplicate for this transaction. It is none if the statement is run
+    /// again and sees it, nor if the transaction has looked for it before it was there: no serial order has both.
+    fn require_duplicate(&self, table: &TableDef, key: &[u8]) -> Result<()> {
+        match &self.control.serial {
+            _ if self.control.reruns => Err(Error::Conflict { table: table.name.clone() }),
+            Some(serial) if serial.has_read(table.id, key) => Err(Error::Unserializable),
+            _ => Ok(()),
         }
     }
 
@@ -476,11 +486,9 @@ impl Transaction {
     ) -> Attempt<Option<usize>> {
         let Some((version, _pins)) = self.newest_index(table, position, values)? else { return Ok(None) };
         for (at, value) in values.iter().enumerate() {
-            if self.newest_holder(&version, table, position, value, replaced)?.is_some() {
-                return match self.control.reruns {
-                    true => Err(Error::Conflict { table: table.name.clone() }.into()),
-                    false => Ok(Some(at)),
-                };
+            if let Some(holder) = self.newest_holder(&version, table, position, value, replaced)? {
+                self.require_duplicate(table, &holder)?;
+                return Ok(Some(at));
             }
         }
         Ok(None)

@@ -664,7 +664,8 @@ impl Compiler<'_> {
         let refused = |message: &str| Err(self.error("42804", message.to_owned(), offset));
         match (&self.source.returns, value) {
             (_, Some(_)) if self.source.is_procedure => {
-                return refused("RETURN cannot have a parameter in a procedure");
+                let message = "RETURN cannot have a parameter in a procedure";
+                return Err(self.error("42601", message.to_owned(), offset));
             }
             (returns, Some(_)) if returns.is_set() => {
                 return Err(self

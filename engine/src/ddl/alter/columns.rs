@@ -1,9 +1,10 @@
 //! ALTER TABLE on columns: adding, dropping, renaming and retyping them, their defaults and NOT NULL.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion::sql::sqlparser::ast::{AlterColumnOperation, ColumnDef, Expr, Ident};
+use datafusion::sql::sqlparser::ast::{AlterColumnOperation, AlterTableOperation, ColumnDef, Expr, Ident};
 
 use super::super::comment::COMMENT_KEY;
 use super::super::declaration::{Declaration, check_default, duplicate_column};
@@ -96,8 +97,8 @@ impl Alteration<'_, '_> {
                 self.require_plain_default(&field)?;
                 self.redefine_field(index, |field| with_default(field, None))
             }
-            AlterColumnOperation::SetDataType { data_type, using, had_set: _ } => {
-                self.set_type(index, &column_type(&data_type)?.field(field.name(), field.is_nullable()), using).await
+            AlterColumnOperation::SetDataType { .. } => {
+                Err(Error::internal("SET DATA TYPE is taken with those beside it"))
             }
             AlterColumnOperation::AddGenerated { .. } => Err(Error::internal("ADD GENERATED has a grammar of its own")),
         }
@@ -115,10 +116,39 @@ impl Alteration<'_, '_> {
         Err(Error::syntax(message))
     }
 
-    pub(super) async fn set_type(&mut self, index: usize, declared: &Field, using: Option<Expr>) -> Result<()> {
+    /// Gives columns other types, all of them at once.
+    pub(super) async fn set_types(&mut self, operations: Vec<AlterTableOperation>) -> Result<()> {
+        let mut change = Rewrite::of(&self.table);
+        change.keeps_types = false;
+        let mut retyped = BTreeSet::new();
+        for operation in operations {
+            let AlterTableOperation::AlterColumn {
+                column_name,
+                op: AlterColumnOperation::SetDataType { data_type, using, had_set: _ },
+            } = operation
+            else {
+                return Err(Error::internal("not an operation that gives a column another type"));
+            };
+            let name = fold(&column_name);
+            let index = column_index(&self.table, &name).map_err(|error| error.at(place(column_name.span)))?;
+            if !retyped.insert(index) {
+                let message = format!("cannot alter type of column \"{name}\" twice");
+                return Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, message).at(place(column_name.span)));
+            }
+            let is_nullable = self.table.schema.field(index).is_nullable();
+            self.set_type(&mut change, index, &column_type(&data_type)?.field(&name, is_nullable), using)?;
+        }
+        self.rewrite(change).await
+    }
+
+    fn set_type(&self, change: &mut Rewrite, index: usize, declared: &Field, using: Option<Expr>) -> Result<()> {
         let field = self.table.schema.field(index).clone();
         if field.metadata().contains_key(GENERATED_KEY) {
             return Err(Error::unsupported("another type of a generated column"));
+        }
+        if field.metadata().contains_key(IDENTITY_KEY) && !is_counted(declared.data_type()) {
+            let message = "identity column type must be smallint, integer, or bigint";
+            return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, message));
         }
         if let Some(using) = &using {
             require_of_one_row(using, "transform expressions")?;
@@ -139,12 +169,9 @@ impl Alteration<'_, '_> {
             check_default(&context, parse_expression(default)?, &new_field)?;
         }
         let alias = quoted(&self.table.name);
-        let mut change = Rewrite::of(&self.table);
         let old = column(&alias, field.name());
         change.values[index] = cast(using.unwrap_or(old), &name_of(&arriving_type(&new_field)))?;
         change.fields[index] = new_field;
-        change.keeps_types = false;
-        self.rewrite(change).await?;
         Ok(())
     }
 
@@ -201,6 +228,11 @@ fn with_default(field: Field, text: Option<String>) -> Field {
     metadata.remove(DEFAULT_KEY);
     metadata.extend(text.map(|text| (DEFAULT_KEY.to_owned(), text)));
     field.with_metadata(metadata)
+}
+
+/// Whether a sequence's numbers are of the type.
+fn is_counted(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Int16 | DataType::Int32 | DataType::Int64)
 }
 
 /// Whether values of one type become those of another without a word, as in an assignment.

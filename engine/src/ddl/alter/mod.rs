@@ -60,9 +60,18 @@ pub(crate) async fn alter_table(
         }
     };
     let retyped: Vec<String> = operations.iter().filter_map(retyped_column).collect();
-    for operation in operations {
+    let mut operations = operations.into_iter().peekable();
+    while let Some(operation) = operations.next() {
         let mut step = Alteration { statement, transaction, table };
         match operation {
+            // Several in a row are one step: what makes the new values are the old ones of all columns.
+            AlterOperation::Sql(operation) if retyped_by(&operation).is_some() => {
+                let mut retyping = vec![*operation];
+                while let Some(AlterOperation::Sql(next)) = operations.next_if(|next| retyped_column(next).is_some()) {
+                    retyping.push(*next);
+                }
+                step.set_types(retyping).await?;
+            }
             AlterOperation::Sql(operation) => step.apply(*operation).await?,
             AlterOperation::SetSchema(schema) => step.set_schema(schema)?,
             AlterOperation::Identity { column, change } => step.change_identity(&column, change)?,
@@ -86,7 +95,11 @@ pub(crate) async fn alter_table(
 /// The column that an operation gives another type.
 fn retyped_column(operation: &AlterOperation) -> Option<String> {
     let AlterOperation::Sql(operation) = operation else { return None };
-    match operation.as_ref() {
+    retyped_by(operation)
+}
+
+fn retyped_by(operation: &AlterTableOperation) -> Option<String> {
+    match operation {
         AlterTableOperation::AlterColumn { column_name, op: AlterColumnOperation::SetDataType { .. } } => {
             Some(fold(column_name))
         }

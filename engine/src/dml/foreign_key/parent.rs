@@ -44,32 +44,24 @@ pub(super) struct Referred {
 impl Before {
     /// Looks at the rows with these keys. `assigns` tells which columns may change; all do where rows go.
     ///
-    /// Rows whose values under a unique index are referred to are locked: a lock on the key alone does not keep others
-    /// from referring to them.
+    /// Nothing is locked here: the change itself locks a row that goes, or that gets another value under a unique index, so
+    /// that nobody comes to refer to it, and fails if the row is not what it was.
     pub(crate) async fn look(
-        transaction: &mut Transaction,
+        transaction: &Transaction,
         table: &Arc<TableDef>,
         keys: &RecordBatch,
         assigns: impl Fn(usize) -> bool,
     ) -> Result<Self> {
         let view = transaction.view();
         let mut referred: Vec<Referred> = Vec::new();
-        let mut locks = false;
         for columns in referred_sets(&view, table) {
             if !columns.iter().any(|column| assigns(*column)) {
                 continue;
             }
             referred.push(match columns == table.primary_key {
                 true => Referred { columns, old: keys.clone(), rows: None },
-                false => {
-                    locks = true;
-                    old_values(&view, table, keys, columns).await?
-                }
+                false => old_values(&view, table, keys, columns).await?,
             });
-        }
-        drop(view);
-        if locks {
-            transaction.lock_rows(table.id, keys, RowLock::Update, None).await?;
         }
         Ok(Before { table: Arc::clone(table), referred })
     }

@@ -17,7 +17,7 @@
 //! | `a + b` … and `/` on floats | `checked_add(a, b)` …, which fails instead of an infinity |
 //! | `CAST(x AS varchar(n))` | `left(CAST(x AS varchar), n)` |
 //! | `CAST(x AS text)` of times and floats | [`text_of`](crate::functions::printed) |
-//! | `CAST(text AS interval)`, of bytea, of times, of floats, of arrays | [`read_text`](crate::functions::input) |
+//! | `CAST(text AS interval)`, of bytea, of times, of numbers with a point, of arrays | [`read_text`](crate::functions::input) |
 //! | `CAST('2024-01-01 10:00+02' AS timestamp)` | `CAST('2024-01-01 10:00:00' AS timestamp)` |
 //! | `CAST('040506' AS time)` | `CAST('04:05:06' AS time)` |
 //! | `CAST(numeric[] AS int[])` and the like | [`cast_array`](crate::functions::array_casts) |
@@ -56,6 +56,7 @@ use crate::functions::array_casts::{cast_elements, converts_elements};
 use crate::functions::floats::{ROUND_HALF_EVEN, as_real, round_half_even};
 use crate::functions::floats_as_numerics::as_numeric;
 use crate::functions::input::{cast_of_text, check_float, is_time, reads};
+use crate::functions::numeric_texts::without_exponent;
 use crate::functions::printed::{prints, text_of};
 use crate::functions::rounded_times::{loses_digits, rounded};
 use crate::functions::time_texts::readable;
@@ -154,6 +155,9 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>>
                 Expr::Literal(value, _) if is_time(field.data_type()) => {
                     let text = value.try_as_str().flatten();
                     Some(text.and_then(|text| readable(text, field.data_type())))
+                }
+                Expr::Literal(value, _) if matches!(field.data_type(), DataType::Decimal128(..)) => {
+                    Some(value.try_as_str().flatten().and_then(without_exponent))
                 }
                 Expr::Literal(value, _) if field.data_type().is_floating() => {
                     if let Some(text) = value.try_as_str().flatten() {

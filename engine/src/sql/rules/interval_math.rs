@@ -24,8 +24,10 @@ use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use super::interval::{AS_INTERVAL_NAME, difference};
 use super::numeric_products::multiply;
+use super::time_units::in_one_unit;
 use crate::Error;
 use crate::error::sqlstate;
+use crate::functions::days::{earlier, later};
 use crate::functions::widened::{STRPOS, SUBSTR};
 use crate::sql::tree::extract;
 use crate::sql::tree::unknown_literals::{beside_operator, resolve};
@@ -185,8 +187,8 @@ impl ScalarUDFImpl for Order {
 pub(crate) struct IntervalPlanner;
 
 /// Plans `+` and `-` beside dates, times and timestamps. DataFusion's `date ± interval` stays a date and loses the time, and a
-/// timestamp of seconds or milliseconds what the interval has of smaller parts; a date beside a time or a timestamp it counts
-/// in nanoseconds, which reach from 1677 to 2262.
+/// timestamp of seconds or milliseconds what the interval has of smaller parts; a date beside a time or a timestamp, and days beside a
+/// date, it counts in nanoseconds, which reach from 1677 to 2262.
 fn moved(expr: RawBinaryExpr, schema: &DFSchema) -> PlannerResult<RawBinaryExpr> {
     use DataType::{Date32, Interval, Time64, Timestamp};
     use TimeUnit::{Microsecond, Millisecond, Second};
@@ -195,6 +197,13 @@ fn moved(expr: RawBinaryExpr, schema: &DFSchema) -> PlannerResult<RawBinaryExpr>
     let timestamp = |date: Expr| cast_expr(date, Timestamp(Microsecond, None));
     let in_microseconds = |time: Expr, zone: &Option<Arc<str>>| cast_expr(time, Timestamp(Microsecond, zone.clone()));
     match (&left_type, &right_type) {
+        (Some(Date32), Some(days)) if days.is_integer() => {
+            let is_later = op == BinaryOperator::Plus;
+            return PlannerResult::Planned(if is_later { later(left, right) } else { earlier(left, right) });
+        }
+        (Some(days), Some(Date32)) if days.is_integer() && op == BinaryOperator::Plus => {
+            return PlannerResult::Planned(later(right, left));
+        }
         (Some(Date32), Some(Interval(_))) => left = timestamp(left),
         (Some(Date32), Some(Time64(_))) => (left, right) = (timestamp(left), interval(right)),
         (Some(Timestamp(Second | Millisecond, zone)), Some(Interval(_))) => left = in_microseconds(left, zone),
@@ -324,7 +333,7 @@ impl ExprPlanner for IntervalPlanner {
             BinaryOperator::Multiply => false,
             BinaryOperator::Divide => true,
             BinaryOperator::Plus | BinaryOperator::Minus => return Ok(moved(expr, schema)),
-            _ => return Ok(PlannerResult::Original(expr)),
+            _ => return Ok(PlannerResult::Original(in_one_unit(expr, schema)?)),
         };
         let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {
             return Ok(PlannerResult::Original(expr));

@@ -17,6 +17,7 @@
 //! | the pattern of `~` and the like, also of `~ ANY (SELECT …)` | `.` matches no line break | it does |
 //! | `date_part(field, x)` | an integer | [double precision](crate::functions::date_parts) |
 //! | date beside timestamp | nanoseconds, which reach from 1677 to 2262 | a timestamp of the other's unit |
+//! | `time` beside `time(9)` in CASE, UNION … | – | `time(9)` |
 //! | `'2'` beside a number in CASE, UNION … | texts | [a number](crate::sql::tree::unknown_literals) |
 //! | date beside `date ± interval` | – | [timestamps](super::interval_math), compared as dates where they are midnights |
 
@@ -43,6 +44,7 @@ use super::interval_order::compares;
 use super::numeric_division::divide;
 use super::numeric_products::multiply;
 use super::rewriting::{map_parts, recomputed};
+use super::time_units::finest;
 use crate::functions::array_casts::as_deep;
 use crate::functions::bytes::bytes_like;
 use crate::functions::date_parts::is_double;
@@ -141,7 +143,7 @@ fn number_of<'a>(types: impl IntoIterator<Item = &'a DataType>) -> Option<DataTy
 fn united<'a>(types: impl IntoIterator<Item = &'a DataType> + Clone) -> Option<DataType> {
     let double = types.clone().into_iter().any(|data_type| *data_type == DataType::Float64);
     let number = number_of(types.clone()).map(|_| if double { DataType::Float64 } else { DataType::Float32 });
-    number.or_else(|| timestamp_of(types))
+    number.or_else(|| timestamp_of(types.clone())).or_else(|| finest(types))
 }
 
 /// `expr`, which is a `from`, as a `to`; constants at once, so that scans can look them up.

@@ -24,6 +24,7 @@ pub(crate) mod rewriting;
 pub(crate) mod session_zone;
 pub(crate) mod single_row;
 pub(in crate::sql) mod sorted_inputs;
+pub(crate) mod sorted_sets;
 pub(crate) mod sorted_subqueries;
 pub(crate) mod strict_types;
 pub(crate) mod time_units;

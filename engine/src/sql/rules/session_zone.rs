@@ -1,7 +1,8 @@
 //! `SET timezone`: whose clock is meant where a timestamp with time zone becomes something else, or is made of it.
 //!
-//! The values are instants and stored as UTC, which DataFusion goes on to take for the clock. In a session with another
-//! zone this analyser rule, which runs after type coercion, puts `session_clock(zone, …)` where the clock matters:
+//! The values are instants and stored as UTC, which DataFusion goes on to take for the clock; of a type that names another zone,
+//! as columns and parameters of clients may, it takes that. In a session with another zone than UTC, and where there are such types,
+//! this analyser rule, which runs after type coercion, puts `session_clock(zone, …)` where the clock matters:
 //!
 //! | expression, `i` an instant | becomes |
 //! |---|---|
@@ -25,12 +26,12 @@ use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::Transformed;
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::expr::{BinaryExpr, Cast, ScalarFunction};
+use datafusion::logical_expr::expr::{BinaryExpr, Cast, Placeholder, ScalarFunction};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::rewriting::{map_parts, recomputed};
+use super::rewriting::{any_node, any_part, map_parts, recomputed};
 use crate::functions::array_casts::{cast_elements, converts_elements};
 use crate::functions::array_text::TEXTS_IN;
 use crate::functions::calendar_parts::CALENDAR_PART;
@@ -53,10 +54,10 @@ impl AnalyzerRule for SessionZone {
     }
 
     fn analyze(&self, plan: LogicalPlan, options: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
-        let zone = match options.execution.time_zone.as_deref() {
-            Some(zone) if !is_utc(zone) => zone,
-            _ => return Ok(plan),
-        };
+        let zone = options.execution.time_zone.as_deref().unwrap_or("UTC");
+        if is_utc(zone) && !mentions_other_zones(&plan)? {
+            return Ok(plan);
+        }
         // Once a type has changed, all that is above must know.
         let mut changed = false;
         let rewritten = plan.transform_up_with_subqueries(|node| {
@@ -65,6 +66,29 @@ impl AnalyzerRule for SessionZone {
             recomputed(node, &mut changed)
         });
         rewritten.map(|plan| plan.data)
+    }
+}
+
+/// Whether there is a type of instants that names another zone than UTC.
+fn mentions_other_zones(plan: &LogicalPlan) -> DataFusionResult<bool> {
+    any_node(plan, |node| {
+        let shows_some = node.schema().fields().iter().any(|field| names_other_zone(field.data_type()));
+        let makes_some = |part: &Expr| match part {
+            Expr::Literal(value, _) => names_other_zone(&value.data_type()),
+            Expr::Cast(Cast { field, .. }) | Expr::Placeholder(Placeholder { field: Some(field), .. }) => {
+                names_other_zone(field.data_type())
+            }
+            _ => false,
+        };
+        Ok(shows_some || any_part(node, makes_some)?)
+    })
+}
+
+fn names_other_zone(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::List(element) => names_other_zone(element.data_type()),
+        DataType::Timestamp(_, Some(zone)) => !is_utc(zone),
+        _ => false,
     }
 }
 
@@ -77,10 +101,11 @@ fn is_instant(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Timestamp(_, Some(_)))
 }
 
-/// Whether it is a type of instants, or of arrays of them.
+/// Whether it is a type of instants, or of arrays or rows with some.
 fn holds_instants(data_type: &DataType) -> bool {
     match data_type {
         DataType::List(element) => holds_instants(element.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| holds_instants(field.data_type())),
         other => is_instant(other),
     }
 }

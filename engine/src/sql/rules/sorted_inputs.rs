@@ -2,6 +2,9 @@
 //! query that is sorted. PostgreSQL's manual has it as a way to give them an order. DataFusion's planner forgets an ORDER BY
 //! without LIMIT in FROM, and no row would be in its place after rows have been redistributed anyway.
 //!
+//! Likewise `SELECT * FROM (SELECT … ORDER BY id) q LIMIT 10`, as tools write that show the first rows of a user's query: no
+//! standard says which rows these are, and in PostgreSQL everybody gets those that `id` puts first.
+//!
 //! ```text
 //! Aggregate: string_agg(q.x, ',')          Aggregate: string_agg(q.x, ',' ORDER BY q.key)
 //!   SubqueryAlias: q                         SubqueryAlias: q
@@ -11,9 +14,10 @@
 //!           TableScan: t
 //! ```
 //!
-//! So queries that call such a function are planned with all orders kept ([`takes_orders`]). In the plan the keys become those
-//! of the aggregates that have no ORDER BY of their own, through column lists, filters, names and limits; what is not shown
-//! goes along under a name of ours. After that the sorts are left out, as the planner would have done.
+//! So queries that call such a function, or have an ORDER BY inside, are planned with all orders kept ([`takes_orders`]). In the
+//! plan the keys become those of the aggregates that have no ORDER BY of their own, through column lists, filters, names and
+//! limits; what is not shown goes along under a name of ours. A result, and what a LIMIT cuts, that is nothing but the rows of
+//! such a query is sorted by these keys. After that the sorts are left out, as the planner would have done.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -24,7 +28,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::{AggregateFunction, Sort as SortExpr};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Aggregate, Expr, Filter, Limit, LogicalPlan, Projection, Sort, SubqueryAlias};
-use datafusion::sql::sqlparser::ast::{Expr as SyntaxExpr, ObjectNamePart, Query, visit_expressions};
+use datafusion::sql::sqlparser::ast::{Expr as SyntaxExpr, ObjectNamePart, Query, Visit, Visitor};
 
 use crate::sql::text::parse::fold;
 
@@ -34,24 +38,61 @@ const ORDERED: [&str; 2] = ["array_agg", "string_agg"];
 /// What the column of a key is called that a query does not show, before its place.
 const KEY: &str = "__rustydb_order_";
 
-/// Whether a query calls a function that takes rows in the order of a query in FROM, so that it has to be planned with
-/// these orders.
+/// Whether a query calls a function that takes rows in the order of a query in FROM, or has such an order inside, so that it
+/// has to be planned with these orders.
 pub(in crate::sql) fn takes_orders(query: &Query) -> bool {
-    let found = visit_expressions(query, |part| match part {
-        SyntaxExpr::Function(function) => match function.name.0.last() {
-            Some(ObjectNamePart::Identifier(name)) if ORDERED.contains(&fold(name).as_str()) => ControlFlow::Break(()),
+    Visit::visit(query, &mut Finder { depth: 0 }).is_break()
+}
+
+/// Looks for the functions, and for the orders of queries inside.
+struct Finder {
+    /// How many queries deep.
+    depth: usize,
+}
+
+impl Visitor for Finder {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let is_inside = self.depth > 0;
+        self.depth += 1;
+        match is_inside && query.order_by.is_some() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &SyntaxExpr) -> ControlFlow<()> {
+        match expr {
+            SyntaxExpr::Function(function) => match function.name.0.last() {
+                Some(ObjectNamePart::Identifier(name)) if ORDERED.contains(&fold(name).as_str()) => {
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            },
             _ => ControlFlow::Continue(()),
-        },
-        _ => ControlFlow::Continue(()),
-    });
-    found.is_break()
+        }
+    }
 }
 
 /// The plan of such a query, with the orders of queries in FROM where they matter, and nowhere else.
 pub(in crate::sql) fn inherit_orders(plan: LogicalPlan) -> Result<LogicalPlan> {
-    // From the top: an aggregate looks at the sort below it before that is left out.
+    let plan = in_order_of_input(&plan)?.unwrap_or(plan);
+    // From the top: what is above looks at the sort below it before that is left out.
     let inherited = plan.transform_down_with_subqueries(|node| match node {
         LogicalPlan::Aggregate(aggregate) => inherit_order(aggregate),
+        LogicalPlan::Limit(mut limit) => match in_order_of_input(&limit.input)? {
+            Some(input) => {
+                limit.input = Arc::new(input);
+                Ok(Transformed::yes(LogicalPlan::Limit(limit)))
+            }
+            None => Ok(Transformed::no(LogicalPlan::Limit(limit))),
+        },
         LogicalPlan::SubqueryAlias(mut alias) => match unsorted(&alias.input) {
             Some(input) => {
                 alias.input = Arc::new(input);
@@ -62,6 +103,30 @@ pub(in crate::sql) fn inherit_orders(plan: LogicalPlan) -> Result<LogicalPlan> {
         node => Ok(Transformed::no(node)),
     });
     inherited.map(|plan| plan.data)
+}
+
+/// The rows of a sorted query in FROM, which a plan shows one by one, sorted above all that it does with them; `None` if it is
+/// no such plan.
+fn in_order_of_input(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+    let sorted = if shows_input(plan) { sorted_input(plan, false) } else { None };
+    let Some(Sorted { plan: rows, keys }) = sorted else { return Ok(None) };
+    let columns = plan.schema().columns().into_iter().map(Expr::Column).collect();
+    let expr = order_by(rows.schema(), &keys);
+    let sort = LogicalPlan::Sort(Sort { expr, input: Arc::new(rows), fetch: None });
+    Ok(Some(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(sort))?)))
+}
+
+/// Whether a plan has no rows but those of one query in FROM, and no order of its own. What gives another value each time is
+/// computed before the rows are sorted, and so stays with them as they come.
+fn shows_input(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => {
+            !projection.expr.iter().any(Expr::is_volatile) && shows_input(&projection.input)
+        }
+        LogicalPlan::Filter(filter) => shows_input(&filter.input),
+        LogicalPlan::SubqueryAlias(_) => true,
+        _ => false,
+    }
 }
 
 /// Whether a call depends on the order of the rows, and nothing says which. With DISTINCT it is that of the values.
@@ -280,6 +345,26 @@ mod tests {
         let text = inherited.display_indent().to_string();
         assert!(text.contains("ORDER BY [q.__rustydb_order_1 DESC NULLS FIRST]"), "{text}");
         assert!(!text.contains("Sort:"), "{text}");
+    }
+
+    #[test]
+    fn rows_that_are_shown_as_they_come_are_sorted_below_the_limit() {
+        let values = LogicalPlanBuilder::values(vec![vec![lit(1), lit(2)]]).unwrap();
+        let sorted = values.sort(vec![col("column2").sort(false, true)]).unwrap();
+        let query = sorted.project(vec![col("column1").alias("x")]).unwrap().alias("q").unwrap();
+        let all = query.project(vec![col("q.x")]).unwrap();
+        for (plan, expected) in
+            [(all.clone().build().unwrap(), 0), (all.limit(0, Some(1)).unwrap().build().unwrap(), 1)]
+        {
+            let names = plan.schema().field_names();
+            let inherited = inherit_orders(plan).unwrap();
+            assert_eq!(inherited.schema().field_names(), names);
+            let text = inherited.display_indent().to_string();
+            let lines: Vec<&str> = text.lines().map(str::trim).collect();
+            assert!(lines[expected].starts_with("Projection: q.x"), "{text}");
+            assert!(lines[expected + 1].starts_with("Sort: __rustydb_order_1 DESC"), "{text}");
+            assert_eq!(text.matches("Sort:").count(), 1, "{text}");
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! | `date = integer`, also of timestamps, `<` and the like | the number of the day |
 //! | `CAST(number AS date)`, also as a time or timestamp, and back | so many days, or parts of a second, after 1970 |
 //! | `CAST(double precision AS boolean)`, also of reals, numerics and smallints | whether it is not 0 |
-//! | `extract(hour FROM date)` | 0 |
+//! | `extract(hour FROM date)`, `extract(week FROM interval)` | 0, the days by 7 |
+//! | `extract(day FROM time)` | refused otherwise |
 
 use arrow::compute::can_cast_types;
 use arrow::datatypes::DataType;
@@ -30,6 +31,12 @@ use crate::{Error, Result};
 /// The parts of a time of day, which a date does not have.
 const PARTS_OF_DAYS: [&str; 9] =
     ["hour", "hours", "minute", "minutes", "second", "seconds", "millisecond", "microsecond", "microseconds"];
+
+/// The parts of a date, which a time of day does not have.
+const PARTS_OF_DATES: [&str; 7] = ["day", "days", "month", "months", "quarter", "year", "years"];
+
+/// The parts of a date that need weeks or its place in a year, which an interval does not have either.
+const PARTS_OF_WEEKS: [&str; 6] = ["week", "weeks", "dow", "doy", "isodow", "isoyear"];
 
 /// The rule.
 #[derive(Debug)]
@@ -113,18 +120,30 @@ fn check(expr: &Expr, schema: &DFSchema, node: &LogicalPlan) -> Result<()> {
                 false => Ok(()),
             }
         }
-        Expr::ScalarFunction(ScalarFunction { func, args }) if !is_double(func) => {
+        Expr::ScalarFunction(ScalarFunction { func, args }) => {
             let [Expr::Literal(part, _), time] = args.as_slice() else { return Ok(()) };
             let part = part.try_as_str().flatten().unwrap_or_default().to_lowercase();
-            match PARTS_OF_DAYS.contains(&part.as_str()) && type_of(time) == DataType::Date32 {
+            let kind = type_of(time);
+            // To `date_part`, a date is a timestamp.
+            match lacks(&kind, &part) && !(kind == DataType::Date32 && is_double(func)) {
                 true => {
-                    let message = format!("unit \"{part}\" not supported for type date");
+                    let message = format!("unit \"{part}\" not supported for type {}", name_of(&kind));
                     Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, message))
                 }
                 false => Ok(()),
             }
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether values of a type do not have a part that others have.
+fn lacks(data_type: &DataType, part: &str) -> bool {
+    match data_type {
+        DataType::Date32 => PARTS_OF_DAYS.contains(&part),
+        DataType::Time64(_) => PARTS_OF_DATES.contains(&part) || PARTS_OF_WEEKS.contains(&part),
+        DataType::Interval(_) => PARTS_OF_WEEKS.contains(&part),
+        _ => false,
     }
 }
 

@@ -1,5 +1,8 @@
 //! `time` and `time(9)` compared with each other: an analyser rule that runs before type coercion, which knows no common
 //! type of microseconds and nanoseconds of a day. The coarser side is cast to the finer unit, which has all its values.
+//!
+//! Of what stands in a SELECT list the type is asked for when it is planned, before any rule: there the planner of operators
+//! calls [`in_one_unit`].
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::DFSchema;
@@ -7,9 +10,11 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::{Between, BinaryExpr, Cast, InList};
+use datafusion::logical_expr::planner::RawBinaryExpr;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
+use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use super::rewriting::{any_node, any_part, map_parts};
 
@@ -34,6 +39,34 @@ impl AnalyzerRule for TimeUnits {
         });
         rewritten.map(|plan| plan.data)
     }
+}
+
+/// The time that different times are; `None` if they are all of one unit, or not all of them times.
+pub(super) fn finest<'a>(types: impl IntoIterator<Item = &'a DataType>) -> Option<DataType> {
+    let (mut has_coarse, mut has_fine) = (false, false);
+    for data_type in types {
+        match data_type {
+            DataType::Null => {}
+            time if *time == FINE => has_fine = true,
+            time if is_time(time) => has_coarse = true,
+            _ => return None,
+        }
+    }
+    (has_coarse && has_fine).then_some(FINE)
+}
+
+/// A comparison of times as it is planned, with its sides in one unit.
+pub(super) fn in_one_unit(expr: RawBinaryExpr, schema: &DFSchema) -> DataFusionResult<RawBinaryExpr> {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    let RawBinaryExpr { op, left, right } = expr;
+    // A side without a type yet is a parameter, which takes the other's.
+    if matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
+        && let (Ok(left_type), Ok(right_type)) = (left.get_type(schema), right.get_type(schema))
+        && finest([&left_type, &right_type]).is_some()
+    {
+        return Ok(RawBinaryExpr { op, left: fine(left, schema)?, right: fine(right, schema)? });
+    }
+    Ok(RawBinaryExpr { op, left, right })
 }
 
 /// Most plans have none.

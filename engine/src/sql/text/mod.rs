@@ -3,6 +3,7 @@
 
 pub(in crate::sql) mod depth;
 pub(in crate::sql) mod idle_words;
+pub(in crate::sql) mod late_conditions;
 pub(in crate::sql) mod no_columns;
 pub(crate) mod parse;
 pub(crate) mod places;

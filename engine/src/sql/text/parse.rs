@@ -20,10 +20,11 @@ use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenize
 
 use super::depth::check_depth;
 use super::idle_words::without_idle_words;
+use super::late_conditions::joins_in_parentheses;
 use super::no_columns::from_one_row;
 use super::refused_forms::rewrite_refused;
 use super::tail_forms::rewrite_tails;
-use super::token_forms::{fields_by_name, operators_apart, values_as_subqueries};
+use super::token_forms::{fields_by_name, named_by_arrows, operators_apart, values_as_subqueries};
 use crate::dml::syntax::call_with;
 use crate::error::translate_position as position_of;
 use crate::sql::grammar::copy::{CopySource, CopyStatement, parse_copy};
@@ -76,10 +77,10 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
     let mut tokens = tokenize(sql)?;
     check_numbers(&tokens)?;
     let mut parameters = number_parameters(&mut tokens)?;
-    let (tokens, has_join_aliases) = qualify_merged(from_one_row(without_idle_words(tokens)));
+    let (tokens, has_join_aliases) = qualify_merged(joins_in_parentheses(from_one_row(without_idle_words(tokens))));
     let tokens = tables_as_queries(rewrite_inserts(ordered_identity_options(rewrite_locks(merge_nothing(
         doubles_from_exponents(subqueries_in_lists(rewrite_refused(joined_strings(operators_apart(
-            values_as_subqueries(fields_by_name(rewrite_tails(tokens))),
+            values_as_subqueries(fields_by_name(named_by_arrows(rewrite_tails(tokens)))),
         ))))),
     )))));
     check_depth(&tokens)?;
@@ -148,7 +149,7 @@ pub(crate) fn parse_statement(sql: &str) -> Result<Parsed> {
 
 /// Parses a single expression, such as a stored column default.
 pub(crate) fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::ast::Expr> {
-    let tokens = operators_apart(tokenize(sql)?);
+    let tokens = operators_apart(named_by_arrows(tokenize(sql)?));
     check_numbers(&tokens)?;
     check_depth(&tokens)?;
     let mut parser =

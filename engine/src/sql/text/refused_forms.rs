@@ -1,4 +1,4 @@
-//! Forms of PostgreSQL's that the parser refuses, rewritten in the tokens to what it takes.
+//! Forms of PostgreSQL's that the parser refuses, or reads a part of, rewritten in the tokens to what it takes.
 //!
 //! | written | parsed |
 //! |---|---|
@@ -6,6 +6,8 @@
 //! | `trim(BOTH FROM s)` | `trim(BOTH s)` |
 //! | `a > ALL ((SELECT 1) UNION (SELECT 2))` | `a > ALL (SELECT * FROM ((SELECT 1) UNION (SELECT 2)) AS q)` |
 //! | `ROLLUP ((a + b)::int, c)` | `ROLLUP (((a + b)::int), c)` |
+//! | `INTERVAL(2) '1.234'` | `INTERVAL '1.234' SECOND (2)` |
+//! | `RESET TIME ZONE` | `RESET timezone` |
 
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -43,6 +45,8 @@ pub(in crate::sql) fn rewrite_refused(tokens: Vec<TokenWithSpan>) -> Vec<TokenWi
                 | Keyword::ROLLUP
                 | Keyword::CUBE
                 | Keyword::SETS
+                | Keyword::INTERVAL
+                | Keyword::RESET
         )
     };
     if !tokens.iter().any(is_first) {
@@ -55,6 +59,7 @@ pub(in crate::sql) fn rewrite_refused(tokens: Vec<TokenWithSpan>) -> Vec<TokenWi
     let mut edits: Vec<Edit> = Vec::new();
     for place in 0..written.places.len() {
         match written.keyword(place) {
+            Keyword::RESET if place == 0 => edits.extend(written.name_of_time_zone().into_iter().flatten()),
             _ if written.token(place + 1) != &Token::LParen => {}
             Keyword::EXISTS => edits.extend(written.select_of_nothing(place + 2)),
             Keyword::TRIM => edits.extend(written.trim_of_blanks(place + 2)),
@@ -65,6 +70,7 @@ pub(in crate::sql) fn rewrite_refused(tokens: Vec<TokenWithSpan>) -> Vec<TokenWi
             Keyword::SETS if place > 0 && written.keyword(place - 1) == Keyword::GROUPING => {
                 edits.extend(written.elements(place + 2));
             }
+            Keyword::INTERVAL => edits.extend(written.digits_of_interval(place + 1).into_iter().flatten()),
             _ => {}
         }
     }
@@ -152,6 +158,25 @@ impl Written<'_> {
         (self.keyword(from) == Keyword::FROM).then_some(Edit::Drop(*index))
     }
 
+    /// The setting's own name for TIME ZONE behind RESET.
+    fn name_of_time_zone(&self) -> Option<[Edit; 3]> {
+        if (self.keyword(1), self.keyword(2)) != (Keyword::TIME, Keyword::ZONE) {
+            return None;
+        }
+        let name = self.before(1, Token::make_word("timezone", None))?;
+        Some([name, Edit::Drop(*self.places.get(1)?), Edit::Drop(*self.places.get(2)?)])
+    }
+
+    /// The text of an interval before the digits of its seconds, which the parser reads and forgets.
+    fn digits_of_interval(&self, opening: usize) -> Option<[Edit; 3]> {
+        let (digits, closing, text) = (self.token(opening + 1), self.token(opening + 2), self.token(opening + 3));
+        if !matches!((digits, closing, text), (Token::Number(..), Token::RParen, Token::SingleQuotedString(_))) {
+            return None;
+        }
+        let second = self.before(opening, Token::make_keyword("SECOND"))?;
+        Some([self.before(opening, text.clone())?, second, Edit::Drop(*self.places.get(opening + 3)?)])
+    }
+
     /// A SELECT from a query that begins with a parenthesis and goes on after it.
     fn set_operation(&self, opening: usize) -> Option<Vec<Edit>> {
         let is_query = self.token(opening + 1) == &Token::LParen
@@ -224,6 +249,10 @@ mod tests {
             ),
             ("rollup ((a + b)::int, c, (d)::int)", "rollup (((a + b)::int), c, ((d)::int))"),
             ("grouping sets ((a), (b) + f(1, 2), ())", "grouping sets ((a), ((b) + f(1, 2)), ())"),
+            ("interval(2) '1.234'", "interval'1.234'SECOND(2) "),
+            ("x::interval(2), 'a'", "x::interval(2), 'a'"),
+            ("reset time zone", "reset timezone "),
+            ("reset all", "reset all"),
         ] {
             assert_eq!(rewritten(sql), expected, "{sql}");
         }

@@ -3,6 +3,7 @@
 //! | written | read as | because |
 //! |---|---|---|
 //! | `5-+3`, `a<-1` | `5 - +3`, `a < -1` | the tokenizer takes the signs for a part of the operator |
+//! | `f(x := 1)` | `f(x => 1)` | the parser takes it for an assignment |
 //! | `(t).a`, `(t).*`, `(t.*).a` | `t.a`, `t.*`, `t.a` | the planner knows fields of columns only, and not of what is in parentheses |
 //! | `(VALUES (1))` as a value, behind IN, ANY, ALL or EXISTS | `(SELECT * FROM (VALUES (1)) AS "values")` | the parser knows only SELECT there |
 
@@ -58,6 +59,14 @@ fn operator_token(operator: &str) -> Token {
         "-" => Token::Minus,
         other => Token::CustomBinaryOperator(other.to_owned()),
     }
+}
+
+/// Names arguments by arrows. What else assigns in that way is no SQL.
+pub(in crate::sql) fn named_by_arrows(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    for token in tokens.iter_mut().filter(|token| token.token == Token::Assignment) {
+        token.token = Token::RArrow;
+    }
+    tokens
 }
 
 /// Takes the parentheses from the names of relations, and of columns, whose fields are asked for.
@@ -254,6 +263,11 @@ mod tests {
         let tokens = operators_apart(tokenize("a-+b").unwrap());
         assert!(tokens.iter().any(|token| token.token == Token::Minus), "{tokens:?}");
         assert!(tokens.iter().any(|token| token.token == Token::Plus), "{tokens:?}");
+    }
+
+    #[test]
+    fn arguments_are_named_by_arrows() {
+        assert_eq!(text(named_by_arrows(tokenize("f(x := 1)").unwrap())), "f(x => 1)");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Array constants of several dimensions: `'{{1,2},{3,4}}'::int[]` is read as `ARRAY[ARRAY['1'::int, '2'::int], …]`.
 //!
 //! Here the type of an array says how many dimensions it has, in PostgreSQL it does not. So a constant of several is taken
-//! apart before a statement is planned; those of one are read when it runs ([`crate::functions::input`]).
+//! apart before a statement is planned; those of one are read when it runs ([`crate::functions::input`]), but in
+//! `x = ANY ('{1,2}')`, where `x` says the type of the elements.
 
 use datafusion::sql::sqlparser::ast::{Array, ArrayElemTypeDef, CastKind, DataType, Expr, Value, ValueWithSpan};
 
@@ -28,6 +29,14 @@ pub(in crate::sql) fn nested(value: &Expr, data_type: &DataType) -> Result<Optio
     let (array, lengths) = array_of(text, element, 1)?;
     // An array of empty arrays is empty.
     Ok(if lengths.contains(&0) { None } else { Some(array) })
+}
+
+/// The elements of an array constant without a type, each a constant without a type; `None` if it is something else.
+pub(in crate::sql) fn open_elements(array: &Expr) -> Result<Option<Vec<Expr>>> {
+    let Expr::Value(ValueWithSpan { value, .. }) = array else { return Ok(None) };
+    let (Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text)) = value else { return Ok(None) };
+    let constant = |text| Expr::value(Value::SingleQuotedString(text));
+    Ok(Some(elements(text)?.into_iter().map(|element| element.map_or_else(null, constant)).collect()))
 }
 
 fn malformed(text: &str, detail: &str) -> Error {
@@ -107,6 +116,18 @@ mod tests {
             Expr::Cast { expr, data_type, .. } => Ok(nested(&expr, &data_type)?.map(|array| array.to_string())),
             other => panic!("{other} is no cast"),
         }
+    }
+
+    #[test]
+    fn elements_of_constants_without_a_type_have_none() {
+        let read = |sql: &str| {
+            let list = open_elements(&parse_expression(sql).unwrap())?;
+            Ok::<_, Error>(list.map(|list| list.iter().map(Expr::to_string).collect::<Vec<_>>().join("|")))
+        };
+        assert_eq!(read("'{1,\"b c\",NULL}'").unwrap().as_deref(), Some("'1'|'b c'|NULL"));
+        assert_eq!(read("'{}'").unwrap().as_deref(), Some(""));
+        assert_eq!(read("ARRAY[1]").unwrap(), None);
+        assert_eq!(read("'1'").unwrap_err().sqlstate(), "22P02");
     }
 
     #[test]

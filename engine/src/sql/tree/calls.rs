@@ -77,7 +77,6 @@ pub(in crate::sql) fn rewrite(expr: &mut Expr, copies: &mut Copies) -> Result<()
             *expr = array_of_query(query.as_ref().clone())?;
         }
         Expr::Function(function) => {
-            shorthands::name_arguments(function);
             forget_constant_keys(function);
             if let Some(rewritten) = rewrite_call(function, copies)? {
                 *expr = rewritten;
@@ -106,6 +105,13 @@ pub(in crate::sql) fn rewrite(expr: &mut Expr, copies: &mut Copies) -> Result<()
             }
         }
         Expr::CompoundFieldAccess { access_chain, .. } => {
+            let subscripts = access_chain.iter().filter(|access| matches!(access, AccessExpr::Subscript(_))).count();
+            let is_slice = |access: &AccessExpr| matches!(access, AccessExpr::Subscript(Subscript::Slice { .. }));
+            // Each would be a slice, of a dimension of its own.
+            if subscripts > 1 && access_chain.iter().any(is_slice) {
+                return Err(Error::unsupported("a slice of an array beside another subscript")
+                    .with_hint("Put a slice of which an element is meant in parentheses: (a[2:3])[1]."));
+            }
             for access in access_chain {
                 if let AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, .. }) = access {
                     lower_bound.get_or_insert_with(|| number(1));

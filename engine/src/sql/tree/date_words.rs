@@ -117,7 +117,8 @@ fn small(part: &str) -> Option<u32> {
     part.parse().ok().filter(|_| part.len() <= 2 && part.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-fn month_named(part: &str) -> Option<u32> {
+/// The number of a month, by its name or its beginning.
+pub(crate) fn month_named(part: &str) -> Option<u32> {
     let lower = part.to_ascii_lowercase();
     let full = [
         "january",

@@ -1,16 +1,19 @@
-//! Operators on times, and literals of intervals as people write them, with a time in them. The texts of times are read in
-//! [`time_texts`](crate::functions::time_texts).
+//! Operators on times, and literals of intervals as people write them. Their texts are read in
+//! [`interval_texts`](crate::functions::interval_texts), those of times in [`time_texts`](crate::functions::time_texts).
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Interval, UnaryOperator, Value,
-    ValueWithSpan,
+    BinaryOperator, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Interval,
+    UnaryOperator, Value, ValueWithSpan,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use crate::dml::syntax::call;
-use crate::functions::input::interval_of;
+use crate::Result;
+use crate::dml::syntax::{call, cast};
+use crate::functions::interval_parts::{Field, Fields};
+use crate::functions::interval_texts::interval_with;
 use crate::functions::text::SIMILAR_TO_ESCAPE;
 use crate::functions::zones::TIMEZONE;
+use crate::sql::text::parse::place;
 
 /// Puts the interval of `-interval '1 day 2 hours'` into parentheses: the planner writes the minus before the text, where
 /// it is that of the days alone.
@@ -32,11 +35,15 @@ pub(in crate::sql) fn similar_to(expr: &mut Expr) {
     *expr = Expr::BinaryOp { left: Box::new(taken(value)), op, right: Box::new(pattern) };
 }
 
-/// Rewrites `time AT TIME ZONE zone` to `timezone(zone, time)`.
-pub(in crate::sql) fn at_time_zone(expr: &mut Expr) {
-    if let Expr::AtTimeZone { timestamp, time_zone } = expr {
-        *expr = call_on(TIMEZONE, [taken(time_zone), taken(timestamp)]);
-    }
+/// Rewrites `time AT TIME ZONE zone` to `timezone(zone, time)`. A constant without a type is an instant, by the session's clock.
+pub(in crate::sql) fn at_time_zone(expr: &mut Expr) -> Result<()> {
+    let Expr::AtTimeZone { timestamp, time_zone } = expr else { return Ok(()) };
+    let time = match taken(timestamp) {
+        text @ Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(_), .. }) => cast(text, "timestamptz")?,
+        time => time,
+    };
+    *expr = call_on(TIMEZONE, [taken(time_zone), time]);
+    Ok(())
 }
 
 /// An expression that is put elsewhere: chains of them may be long, so that they are not copied.
@@ -82,66 +89,76 @@ fn is_power(expr: &Expr) -> bool {
     matches!(expr, Expr::BinaryOp { op: BinaryOperator::PGExp | BinaryOperator::BitwiseXor, .. })
 }
 
-/// Writes the time in an interval's text in words: `3 days 04:05:06` as `3 days 4 hours 5 minutes 6 seconds`.
-pub(in crate::sql) fn spell_out(expr: &mut Expr) {
-    let Expr::Interval(Interval { value, leading_field: None, last_field: None, .. }) = expr else { return };
-    let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) = value.as_mut() else { return };
-    if let Some(spelled) = spelled(text).or_else(|| in_words(text)) {
-        *text = spelled;
-    }
-}
-
-/// Forms that have no words at all, or more than words: `1-2`, `P1Y2M`, `3 4:05`, `1 day ago`.
-fn in_words(text: &str) -> Option<String> {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let digits = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
-    let years_months =
-        |word: &&str| word.split_once('-').is_some_and(|(years, months)| digits(years) && digits(months));
-    let is_iso = text.trim_start().starts_with(['P', 'p']);
-    let ago = words.last().is_some_and(|word| word.eq_ignore_ascii_case("ago"));
-    if !is_iso && !ago && !words.iter().any(years_months) {
-        return None;
-    }
-    let interval = interval_of(text).ok()?;
-    Some(format!("{} months {} days {} nanoseconds", interval.months, interval.days, interval.nanoseconds))
-}
-
-fn spelled(text: &str) -> Option<String> {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let (time, before) = words.split_last()?;
-    let (sign, digits) = match time.strip_prefix('-') {
-        Some(digits) => ("-", digits),
-        None => ("", time.strip_prefix('+').unwrap_or(time)),
+/// Writes an interval's text as the planner reads it, in months, days and nanoseconds, read by PostgreSQL's rules and by the
+/// fields that are declared behind it: `'1-2' YEAR TO MONTH`, `'1.234' SECOND(2)`.
+pub(in crate::sql) fn spell_out(expr: &mut Expr) -> Result<()> {
+    let Expr::Interval(interval) = expr else { return Ok(()) };
+    let Some(fields) = declared_fields(interval) else { return Ok(()) };
+    let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), span }) = interval.value.as_mut() else {
+        return Ok(());
     };
-    let parts: Vec<&str> = digits.split(':').collect();
-    let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    if !(2..=3).contains(&parts.len()) || !parts.iter().all(|part| number(part)) {
-        return None;
-    }
-    let mut spelled = before.join(" ");
-    // `3 4:05`: a number without a unit in front of the time is one of days.
-    if before.last().is_some_and(|word| word.trim_start_matches(['-', '+']).bytes().all(|byte| byte.is_ascii_digit())) {
-        spelled.push_str(" days");
-    }
-    for (part, unit) in parts.iter().zip(["hours", "minutes", "seconds"]) {
-        spelled.push_str(&format!(" {sign}{part} {unit}"));
-    }
-    Some(spelled.trim_start().to_owned())
+    let read = interval_with(text, fields).map_err(|error| error.at(place(*span)))?;
+    *text = format!("{} months {} days {} nanoseconds", read.months, read.days, read.nanoseconds);
+    interval.leading_field = None;
+    interval.leading_precision = None;
+    interval.last_field = None;
+    interval.fractional_seconds_precision = None;
+    Ok(())
+}
+
+/// The fields that are declared; `None`: PostgreSQL has no such declaration, and the planner may refuse it.
+fn declared_fields(interval: &Interval) -> Option<Fields> {
+    let Interval { value: _, leading_field, leading_precision, last_field, fractional_seconds_precision } = interval;
+    let known = |name: &Option<DateTimeField>| match name {
+        Some(name) => field(name).map(Some),
+        None => Some(None),
+    };
+    let (first, last) = (known(leading_field)?, known(last_field)?);
+    let digits = match (first, leading_precision, last, fractional_seconds_precision) {
+        (_, None, None, None) => None,
+        // The parser takes the digits of seconds alone for those before the point.
+        (Some(Field::Second), Some(digits), None, None) => Some(*digits),
+        (Some(Field::Year), None, Some(Field::Month), None) => None,
+        (Some(first), None, Some(last), digits) if first >= Field::Day && first < last => *digits,
+        _ => return None,
+    };
+    let digits = digits.map(u32::try_from).transpose().ok()?;
+    Some(Fields { first, last: last.or(first), digits })
+}
+
+fn field(field: &DateTimeField) -> Option<Field> {
+    Some(match field {
+        DateTimeField::Year => Field::Year,
+        DateTimeField::Month => Field::Month,
+        DateTimeField::Day => Field::Day,
+        DateTimeField::Hour => Field::Hour,
+        DateTimeField::Minute => Field::Minute,
+        DateTimeField::Second => Field::Second,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::text::parse::parse_expression;
 
     #[test]
-    fn times_in_intervals_are_spelled_out() {
-        for (text, expected) in [
-            ("1 year 3 days 04:05:06.5", Some("1 year 3 days 04 hours 05 minutes 06.5 seconds")),
-            ("-01:30", Some("-01 hours -30 minutes")),
-            ("1 day", None),
-            ("1:2:3:4", None),
+    fn intervals_are_spelled_out() {
+        for (sql, expected) in [
+            ("interval '1 year 3 days 04:05:06.5'", Some("INTERVAL '12 months 3 days 14706500000000 nanoseconds'")),
+            ("interval '-01:30'", Some("INTERVAL '0 months 0 days -5400000000000 nanoseconds'")),
+            ("interval '1-2' year to month", Some("INTERVAL '14 months 0 days 0 nanoseconds'")),
+            ("interval '1 2' day to hour", Some("INTERVAL '0 months 1 days 7200000000000 nanoseconds'")),
+            ("interval '1.234' second(2)", Some("INTERVAL '0 months 0 days 1230000000 nanoseconds'")),
+            ("interval '2:03.4567' minute to second(2)", Some("INTERVAL '0 months 0 days 123460000000 nanoseconds'")),
+            ("interval '1' week", Some("INTERVAL '1' WEEK")),
+            ("interval '1' month to day", Some("INTERVAL '1' MONTH TO DAY")),
+            ("interval '1 day 1 day'", None),
         ] {
-            assert_eq!(spelled(text).as_deref(), expected, "{text}");
+            let mut expr = parse_expression(sql).unwrap();
+            let spelled = spell_out(&mut expr).map(|()| expr.to_string());
+            assert_eq!(spelled.ok().as_deref(), expected, "{sql}");
         }
     }
 }

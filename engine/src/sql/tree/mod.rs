@@ -37,4 +37,5 @@ pub(in crate::sql) mod shorthands;
 pub(crate) mod time_digits;
 pub(crate) mod unknown_literals;
 pub(in crate::sql) mod value_columns;
+pub(in crate::sql) mod whole_rows;
 pub(in crate::sql) mod windows;

@@ -15,6 +15,7 @@
 //! | in a subquery: `b JOIN c USING (x)` | `b JOIN c ON b.x = c.x`, and `b.x` for `x`, which the planner would take for an outer one |
 //! | `b JOIN c USING (x) WHERE EXISTS (SELECT … = x)` | the same, [inside of the subquery](super::merged_in_subqueries) too |
 //! | `LATERAL (SELECT a.x)` of an outer `a` | `LATERAL (SELECT a.x AS x)` |
+//! | `t.*` in an expression, `t` by itself | [a row of its columns](super::whole_rows) |
 //!
 //! What [`super::merged_columns`] knows of USING holds for NATURAL joins as well. Without common columns an outer NATURAL
 //! join keeps its rows; DataFusion makes a cross join of it, which loses them. Where the columns of a relation are not
@@ -31,6 +32,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::known_columns::{KnownColumns, Shown, common, is_plain, relation_name};
 use super::merged_columns::{Joined, join_on_known, open_parentheses, show_joined};
 use super::merged_in_subqueries::{names_in_subqueries, replace_in_subqueries};
+use super::whole_rows::{asks_for_rows, orders_by_rows, write_rows};
 use crate::dml::syntax::{boolean, everything, named, quoted, select as select_from};
 use crate::sql::context::StatementContext;
 use crate::sql::names::unique_name;
@@ -62,7 +64,7 @@ impl Visitor for Finder {
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         let names_columns = |cte: &Cte| !cte.alias.columns.is_empty();
         let named = query.with.as_ref().is_some_and(|with| with.cte_tables.iter().any(names_columns));
-        match named || counts_copies(&query.body) {
+        match named || counts_copies(&query.body) || query.order_by.as_ref().is_some_and(orders_by_rows) {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
@@ -73,6 +75,7 @@ impl Visitor for Finder {
         let lateral = |factor: &TableFactor| matches!(factor, TableFactor::Derived { lateral: true, .. });
         let found = merges_any(&select.from)
             || repeats_stars(select)
+            || asks_for_rows(select)
             || stars_of_outer.next().is_some()
             || factors(&select.from)
                 .any(|factor| lateral(factor) || naming_alias(factor).is_some() || is_named_join(factor));
@@ -261,12 +264,13 @@ impl Resolving<'_> {
         }
     }
 
-    fn resolve(&mut self, select: &mut Select, order_by: Option<&mut OrderBy>) {
+    fn resolve(&mut self, select: &mut Select, mut order_by: Option<&mut OrderBy>) {
         for from in &mut select.from {
             joins_as_queries(from);
             self.name_rest_of_columns(from);
             self.resolve_natural(from);
         }
+        write_rows(&mut self.known, &self.outer, select, order_by.as_deref_mut());
         let differ = |from: &[TableWithJoins]| merges_differently(from) || merges_in_parentheses(from);
         let asked_inside = || names_in_subqueries(select, order_by.as_deref(), &merged_names(&select.from));
         if merges_any(&select.from) && (!self.outer.is_empty() || differ(&select.from) || asked_inside()) {

@@ -4,22 +4,18 @@
 //! |---|---|
 //! | `date_trunc(unit, t, zone)` | [`date_trunc_at_zone(unit, t::timestamptz, zone)`](TRUNCATE_AT) |
 //! | `make_timestamptz(y, m, d, h, m, s)` | `make_timestamp(y, m, d, h, m, s)::timestamptz` |
-//! | the same with a zone | `timezone(zone, make_timestamp(y, m, d, h, m, s))` |
+//! | the same with a zone | [`instant_at_zone(zone, make_timestamp(y, m, d, h, m, s))`](INSTANT_AT) |
 //! | `date(x)`, `int4(x)`, `text(x)` … | `x::date`, … |
 //! | `current_timestamp(0)`, `localtimestamp(0)`, `localtime(0)` | `now()::timestamptz(0)`, … |
 //! | `array_cat(NULL, x)` | `x` |
 //! | `convert(x, 'LATIN1', 'UTF8')` | `convert_to(convert_from(x, 'LATIN1'), 'UTF8')` |
-//! | `f(x := 1)` | `f(x => 1)` |
 //! | `array_fill(x, ARRAY[2, 3])` | [`array_filled(x, 2, 3)`](ARRAY_FILLED) |
 //! | `s ^@ t` | `starts_with(s, t)` |
 //! | `(a, b) OVERLAPS (c, d)` | `overlaps(a, b, c, d)` |
 //! | `\|/ x`, `\|\|/ x`, `@ x` | `sqrt(x)`, `cbrt(x)`, `abs(x)` |
 //! | `pg_client_encoding()`, `pg_is_in_recovery()` | `'UTF8'`, `false` |
 
-use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArguments,
-    UnaryOperator, Value, ValueWithSpan,
-};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Value, ValueWithSpan};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::time_digits::round_cast;
@@ -28,7 +24,7 @@ use crate::error::sqlstate;
 use crate::functions::array_fill::ARRAY_FILLED;
 use crate::functions::overlaps::OVERLAPS;
 use crate::functions::zone_truncate::TRUNCATE_AT;
-use crate::functions::zones::TIMEZONE;
+use crate::functions::zones::INSTANT_AT;
 use crate::{Error, Result};
 
 /// The digits that a timestamp has behind the point at most.
@@ -71,7 +67,7 @@ pub(in crate::sql) fn of_call(name: &str, arguments: &[Expr], span: Span) -> Res
         }
         ("make_timestamptz", [parts @ .., zone]) if parts.len() == 6 => {
             let local = call_with("make_timestamp", parts.to_vec(), span);
-            call_with(TIMEZONE, vec![zone.clone(), local], span)
+            call_with(INSTANT_AT, vec![zone.clone(), local], span)
         }
         ("make_timestamptz", parts) if parts.len() == 6 => {
             cast(call_with("make_timestamp", parts.to_vec(), span), "timestamptz")?
@@ -138,23 +134,6 @@ pub(in crate::sql) fn of_prefix(operator: UnaryOperator, operand: &Expr) -> Opti
     Some(call_with(function, vec![operand.clone()], Span::empty()))
 }
 
-/// `f(x := 1)` as `f(x => 1)`: the parser takes it for an assignment.
-pub(in crate::sql) fn name_arguments(function: &mut Function) {
-    let FunctionArguments::List(list) = &mut function.args else { return };
-    for argument in &mut list.args {
-        let FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::BinaryOp { left, op: BinaryOperator::Assignment, right })) =
-            &*argument
-        else {
-            continue;
-        };
-        if let Expr::Identifier(name) = left.as_ref() {
-            let value = FunctionArgExpr::Expr(right.as_ref().clone());
-            let name = name.clone();
-            *argument = FunctionArg::Named { name, arg: value, operator: FunctionArgOperator::RightArrow };
-        }
-    }
-}
-
 /// The call with the lengths for arguments.
 fn filled(value: &Expr, lengths: &Expr, span: Span) -> Result<Expr> {
     let mut arguments = vec![value.clone()];
@@ -198,14 +177,15 @@ fn digits_in(expr: &Expr) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::sql::sqlparser::ast::{FunctionArg, FunctionArgExpr, FunctionArguments};
+
     use super::*;
     use crate::sql::text::parse::parse_expression;
 
     fn rewritten(sql: &str) -> String {
-        let mut expr = parse_expression(sql).unwrap();
-        let found = match &mut expr {
+        let expr = parse_expression(sql).unwrap();
+        let found = match &expr {
             Expr::Function(function) => {
-                name_arguments(function);
                 let FunctionArguments::List(list) = &function.args else { panic!("{sql} has no arguments") };
                 let plain = |argument: &FunctionArg| match argument {
                     FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
@@ -226,12 +206,11 @@ mod tests {
         for (sql, expected) in [
             ("date_trunc('day', t)", "date_trunc('day', t)"),
             ("date_trunc('day', t, 'UTC')", "date_trunc_at_zone('day', CAST(t AS TIMESTAMPTZ), 'UTC')"),
-            ("make_timestamptz(1, 2, 3, 4, 5, 6, 'UTC')", "timezone('UTC', make_timestamp(1, 2, 3, 4, 5, 6))"),
+            ("make_timestamptz(1, 2, 3, 4, 5, 6, 'UTC')", "instant_at_zone('UTC', make_timestamp(1, 2, 3, 4, 5, 6))"),
             ("date(t)", "CAST(t AS DATE)"),
             ("array_fill(x, ARRAY[2, 3])", "array_filled(x, 2, 3)"),
             ("array_fill(x, ARRAY[2, y], ARRAY[1, 1])", "array_filled(x, 2, y)"),
             ("array_cat(NULL, x)", "x"),
-            ("f(1, x := 2)", "f(1, x => 2)"),
             ("|/ x", "sqrt(x)"),
             ("a ^@ b", "starts_with(a, b)"),
             ("(a, b) OVERLAPS (c, d)", "overlaps(a, b, c, d)"),

@@ -23,7 +23,9 @@ use datafusion::logical_expr::planner::RawBinaryExpr;
 use datafusion::logical_expr::{Expr, ExprSchemable, cast, lit};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
-use crate::functions::input::{check_float, fixed_bytes_of, interval_of};
+use crate::functions::input::{check_float, fixed_bytes_of};
+use crate::functions::interval_texts::interval_of;
+use crate::functions::numeric_texts::without_exponent;
 
 /// The digits of any numeric.
 const DIGITS: u8 = 38;
@@ -95,10 +97,14 @@ fn wider(left: &DataType, right: &DataType) -> Option<DataType> {
 /// The constant of this text; an error if it is none of its type.
 pub(in crate::sql) fn constant(text: &str, wanted: &DataType) -> DataFusionResult<Expr> {
     let value = match wanted {
-        DataType::Decimal128(..) => match exact(text.trim()) {
-            Some(number) => number,
-            None => ScalarValue::from(text.trim()).cast_to(wanted)?,
-        },
+        DataType::Decimal128(..) => {
+            let written_out = without_exponent(text);
+            let text = written_out.as_deref().unwrap_or(text).trim();
+            match exact(text) {
+                Some(number) => number,
+                None => ScalarValue::from(text).cast_to(wanted)?,
+            }
+        }
         DataType::Interval(_) => ScalarValue::IntervalMonthDayNano(Some(interval_of(text)?)),
         DataType::FixedSizeBinary(length) => {
             ScalarValue::FixedSizeBinary(*length, Some(fixed_bytes_of(text, *length)?))

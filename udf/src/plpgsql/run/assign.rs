@@ -8,7 +8,7 @@ use rustydb_engine::{Error, Result};
 
 use super::Call;
 use super::at_once::has_subscript;
-use crate::plpgsql::code::{Code, Number, Place};
+use crate::plpgsql::code::{Code, Number, Place, Variable};
 use crate::plpgsql::frame::{Cell, Kind, LinkedCode, Record};
 
 /// Text in a variable; more is a mistake that would only fill the memory.
@@ -120,13 +120,7 @@ pub(super) fn put(
                 Cell::Record(_) => return Err(Error::raised("XX000", "a variable that is something else")),
             };
             let value = changed(sql_type, before, subscript, given)?;
-            if value.is_null() && code.variables[*variable].not_null {
-                let name = &code.variables[*variable].name;
-                return Err(Error::raised(
-                    "22004",
-                    format!("null value cannot be assigned to variable \"{name}\" declared NOT NULL"),
-                ));
-            }
+            require_value(&code.variables[*variable], &value)?;
             frame[*variable] = Cell::Scalar(value);
         }
         (Kind::Scalar(_), Some(_)) => {
@@ -151,6 +145,7 @@ pub(super) fn put(
         }
         (kind @ (Kind::Row(_) | Kind::Record), None) => {
             let Assigned { value, data_type, zone } = given;
+            require_value(&code.variables[*variable], &value)?;
             let Some(shape) = SqlType::plain(data_type.clone()).shape() else {
                 if value.is_null() {
                     frame[*variable] = linked.empty(*variable);
@@ -164,6 +159,17 @@ pub(super) fn put(
         }
     }
     Ok(())
+}
+
+/// Fails for a NULL on its way into a variable that is declared NOT NULL.
+fn require_value(variable: &Variable, value: &Datum) -> Result<()> {
+    match value.is_null() && variable.not_null {
+        true => Err(Error::raised(
+            "22004",
+            format!("null value cannot be assigned to variable \"{}\" declared NOT NULL", variable.name),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// The values of a row with their types, and then NULLs without end.

@@ -32,32 +32,31 @@ impl Call<'_> {
             }
             message = Some(text);
         }
-        let mut state = raise.state.clone();
-        let (mut detail, mut hint) = (None, None);
+        let (mut state, mut detail, mut hint) = (raise.state.clone(), None, None);
         for (option, value) in &raise.options {
             let value = self.text(execution, *value).await?;
             let Some(value) = value else {
                 return Err(Error::raised("22004", "RAISE statement option cannot be null"));
             };
-            match option {
-                RaiseOption::Message => {
-                    if message.replace(value).is_some() {
-                        return Err(Error::raised("42601", "RAISE option already specified: MESSAGE"));
-                    }
-                }
-                RaiseOption::Detail => detail = Some(value),
-                RaiseOption::Hint => hint = Some(value),
+            let (said, name) = match option {
+                RaiseOption::Message => (message.replace(value), "MESSAGE"),
+                RaiseOption::Detail => (detail.replace(value), "DETAIL"),
+                RaiseOption::Hint => (hint.replace(value), "HINT"),
                 RaiseOption::Errcode => {
-                    state = Some(match (is_state(&value), states_of(&value).first()) {
+                    let found = match (is_state(&value), states_of(&value).first()) {
                         (true, _) => value,
                         (false, Some(state)) => (*state).to_owned(),
                         (false, None) => {
                             let message = format!("unrecognized exception condition \"{value}\"");
                             return Err(Error::raised("42704", message));
                         }
-                    });
+                    };
+                    (state.replace(found), "ERRCODE")
                 }
-                RaiseOption::Other => {}
+                RaiseOption::Other => (None, ""),
+            };
+            if said.is_some() {
+                return Err(Error::raised("42601", format!("RAISE option already specified: {name}")));
             }
         }
         let severity = match raise.level {

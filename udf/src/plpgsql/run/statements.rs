@@ -198,6 +198,11 @@ impl Call<'_> {
                     ));
                 }
             };
+            let variable = &self.code.variables[place.variable];
+            if variable.constant {
+                let message = format!("variable \"{}\" is declared CONSTANT", variable.name);
+                return Err(Error::raised("22005", message));
+            }
             self.assign(execution, &place, value, &kind.data_type).await?;
         }
         Ok(())
