@@ -189,22 +189,23 @@ def test_a_column_without_a_name_is_refused(cursor, table):
         cursor.adbc_ingest(table, pyarrow.table({"": [1]}), mode="create")
 
 
-def test_a_list_becomes_the_text_that_is_read_as_it_and_a_struct_none(cursor, table):
+def test_a_list_becomes_the_text_that_is_read_as_it_and_a_struct_that_of_a_row(cursor, table):
     cursor.execute(f"CREATE TABLE {table} (a TEXT)")
     lists = pyarrow.record_batch([pyarrow.array([[1, None]])], ["a"])
     cursor.executemany(f"INSERT INTO {table} VALUES ($1)", lists)
     cursor.adbc_ingest(table, pyarrow.Table.from_batches([lists]), mode="append")
-    structs = pyarrow.Table.from_arrays([pyarrow.array([{"x": 1}])], ["a"])
-    with pytest.raises(adbc_driver_manager.Error, match="42804"):
-        cursor.adbc_ingest(table, structs, mode="append")
     cursor.execute(f"SELECT a, a::bigint[] FROM {table}")
     assert cursor.fetchall() == [("{1,NULL}", [1, None])] * 2
+    structs = pyarrow.Table.from_arrays([pyarrow.array([{"x": 1, "y": "two, three", "z": None}])], ["a"])
+    cursor.adbc_ingest(table, structs, mode="append")
+    cursor.execute(f"SELECT a FROM {table} WHERE a LIKE '(%'")
+    assert cursor.fetchall() == [('(1,"two, three",)',)]
 
 
 @pytest.mark.parametrize("mode", ["append", "create_append"])
 def test_columns_that_do_not_match_are_said_to_be_there_already(cursor, table, mode):
     cursor.execute(f"CREATE TABLE {table} (id BIGINT, a TEXT)")
-    structs = pyarrow.Table.from_arrays([pyarrow.array([{"x": 1}])], ["a"])
+    structs = pyarrow.Table.from_arrays([pyarrow.array([{"x": 1}])], ["id"])
     for rows, sqlstate in ((pyarrow.table({"id": [1], "nmae": ["x"]}), "42703"), (structs, "42804")):
         with pytest.raises(adbc_driver_manager.Error, match=sqlstate) as raised:
             cursor.adbc_ingest(table, rows, mode=mode)
